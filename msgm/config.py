@@ -1,0 +1,275 @@
+"""Typed, validated settings from YAML and ``key.sub=value`` overrides.
+
+The sections data, process, network and objective name a registered part and hold that part's own settings, checked
+against its dataclass; the other sections are dataclasses here.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from msgm.data import DATASETS
+from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
+from msgm.errors import UserError
+from msgm.objectives import OBJECTIVES
+from msgm.registry import explain, structured
+from msgm.requests import ForgetRequest, load_file
+
+
+@dataclass
+class TrainingSettings:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: items a step over all processes and accumulated parts.
+        forget_batch_size: forget items a step, likewise; None takes ``batch_size``.
+        lr: Adam's learning rate.
+        warmup: steps over which the rate rises linearly.
+        beta1: Adam's first decay.
+        beta2: Adam's second decay.
+        clip: largest norm of the gradient; None does not clip.
+        ema: decay of the averaged weights, warmed up as min(ema, (1 + n) / (10 + n)).
+        accumulate: parts that a step's batch is cut into.
+        precision: ``fp32``, or ``bf16`` for the network's passes.
+        compile: pass the network through torch.compile.
+        channels_last: memory format of the network and of images.
+        checkpoint_every: steps between checkpoints; 0 writes only the last one and those of signals.
+        log_every: steps between log lines and checks for non-finite losses.
+        sample_every: steps between sample grids; 0 writes none.
+        weights: weights that the run's model folder holds: averaged (``ema``) or ``raw``.
+        trackers: accelerate's trackers; None takes TensorBoard when it is installed.
+    """
+
+    steps: int = 1500
+    batch_size: int = 64
+    forget_batch_size: int | None = None
+    lr: float = 2e-4
+    warmup: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip: float | None = 1.0
+    ema: float = 0.999
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = False
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    sample_every: int = 0
+    weights: Literal["ema", "raw"] = "ema"
+    trackers: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "accumulate", "log_every"):
+            if getattr(self, key) < 1:
+                raise UserError(f"training.{key} must be at least 1, got {getattr(self, key)}.")
+        for key in ("warmup", "checkpoint_every", "sample_every"):
+            if getattr(self, key) < 0:
+                raise UserError(f"training.{key} must not be negative, got {getattr(self, key)}.")
+        if self.lr <= 0 or (self.clip is not None and self.clip <= 0):
+            raise UserError(f"training.lr and training.clip must be positive, got {self.lr} and {self.clip}.")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"training.ema must lie in [0, 1), got {self.ema}.")
+
+
+@dataclass
+class JudgeSettings:
+    """The classifier that decides whether a sample shows forgotten content.
+
+    Attributes:
+        epochs: passes over the training part.
+        width: channels of its first layer (hidden units, for vectors).
+        lr: Adam's peak learning rate.
+        batch_size: items a step.
+    """
+
+    epochs: int = 30
+    width: int = 32
+    lr: float = 3e-3
+    batch_size: int = 64
+
+
+@dataclass
+class EvaluationSettings:
+    """How to measure.
+
+    Attributes:
+        samples: samples a row.
+        nll_items: items of each of the retain and forget test sets whose likelihood is taken: the first ones, by index.
+        likelihood: the likelihood's solver.
+        judge: the judge's training.
+    """
+
+    samples: int = 2000
+    nll_items: int = 1000
+    likelihood: LikelihoodSettings = field(default_factory=LikelihoodSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+
+    def __post_init__(self) -> None:
+        for key in ("samples", "nll_items"):
+            if getattr(self, key) < 1:
+                raise UserError(f"evaluation.{key} must be at least 1, got {getattr(self, key)}.")
+
+
+@dataclass
+class Row:
+    """One row of ``msgm compare``.
+
+    Attributes:
+        start: ``none`` leaves the base model as it is, ``scratch`` trains anew, ``finetune`` starts from the base model.
+        objective: the objective's name and settings.
+        training: overrides of ``training`` (and of ``finetune``, for rows that start there).
+        optional: run only when ``--only`` names the row.
+    """
+
+    start: Literal["none", "scratch", "finetune"] = "finetune"
+    objective: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    optional: bool = False
+
+
+BASE_ROW = "do-nothing"
+
+ROWS: dict[str, Row] = {
+    BASE_ROW: Row("none", {"name": "standard"}),
+    "unseen-scratch": Row("scratch", {"name": "unseen"}),
+    "unseen": Row("finetune", {"name": "unseen"}),
+    "erasediff": Row("finetune", {"name": "erasediff"}),
+    "orthogonal": Row("finetune", {"name": "orthogonal"}),
+    "obtuse": Row("finetune", {"name": "obtuse"}),
+    "redirect": Row("finetune", {"name": "redirect"}),
+    "erasediff-weighted": Row("finetune", {"name": "erasediff", "variant": "weighted"}, optional=True),
+    "orthogonal-inner": Row("finetune", {"name": "orthogonal", "variant": "inner"}, optional=True),
+    "orthogonal-marginal": Row("finetune", {"name": "orthogonal", "variant": "marginal"}, optional=True),
+    "obtuse-released": Row("finetune", {"name": "obtuse", "sign": "released"}, optional=True),
+}
+
+
+@dataclass
+class Config:
+    """One experiment.
+
+    Attributes:
+        name: of the experiment, and of its run folder below ``runs/``.
+        seed: of everything but the data split.
+        plugins: Python files to import first; they register objectives, data sets and the like.
+        data: the data set (``msgm.data``).
+        request: what to forget.
+        process: the diffusion process (``msgm.diffusion.processes``).
+        network: the network (``msgm.diffusion.networks``).
+        objective: the loss (``msgm.objectives``); ``msgm compare`` takes it from ``rows`` instead.
+        training: how to train from random weights.
+        finetune: overrides of ``training`` for runs that start from a trained model.
+        sampling: how to sample.
+        evaluation: how to measure.
+        rows: the rows of ``msgm compare``, merged over the default ones.
+    """
+
+    name: str = "run"
+    seed: int = 0
+    plugins: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=lambda: {"name": "digits"})
+    request: ForgetRequest = field(default_factory=ForgetRequest)
+    process: dict[str, Any] = field(default_factory=lambda: {"name": "vp"})
+    network: dict[str, Any] = field(default_factory=lambda: {"name": "unet"})
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": "standard"})
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    finetune: dict[str, Any] = field(default_factory=dict)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    rows: dict[str, Row] = field(default_factory=lambda: dict(ROWS))
+
+    def __post_init__(self) -> None:
+        for plugin in self.plugins:
+            load_file(plugin)
+        self.data = DATASETS.resolve(self.data)
+        self.process = PROCESSES.resolve(self.process)
+        self.network = NETWORKS.resolve(self.network)
+        self.objective = OBJECTIVES.resolve(self.objective)
+        self.finetuning()
+        for name, row in self.rows.items():
+            try:
+                row.objective = OBJECTIVES.resolve(row.objective)
+                self.row_training(row)
+            except UserError as error:
+                raise UserError(f"rows.{name}: {error}") from error
+
+    def finetuning(self) -> TrainingSettings:
+        """Return ``training`` with the overrides of ``finetune``."""
+        return structured(TrainingSettings, asdict(self.training) | self.finetune, "finetune")
+
+    def row_training(self, row: Row) -> TrainingSettings:
+        """Return a row's training settings."""
+        settings = self.finetuning() if row.start == "finetune" else self.training
+        return structured(TrainingSettings, asdict(settings) | row.training, "training")
+
+    def for_row(self, row: Row) -> "Config":
+        """Return the experiment that a row is: its own objective and training, and no rows."""
+        return replace(self, objective=row.objective, training=self.row_training(row), finetune={}, rows={})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, defaults included, as a plain tree."""
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
+
+
+def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
+
+    Raises:
+        UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
+    """
+    layers = [OmegaConf.create({"rows": {name: asdict(row) for name, row in ROWS.items()}})]
+    layers += _read(Path(path)) if path is not None else []
+    for override in overrides or []:
+        if "=" not in override:
+            raise UserError(f"--set {override}: expected key.sub=value.")
+        layers.append(_guarded(lambda text=override: OmegaConf.from_dotlist([text]), "--set"))
+    return _guarded(lambda: _compose(layers), "")
+
+
+def _compose(layers: list[DictConfig]) -> Config:
+    schema = OmegaConf.structured(Config)
+    schema.rows = {}
+    config: Config = OmegaConf.to_object(OmegaConf.merge(schema, *layers))  # type: ignore[assignment]
+    return config
+
+
+def _read(path: Path) -> list[DictConfig]:
+    try:
+        tree = OmegaConf.load(path)
+    except OSError as error:
+        raise UserError(f"cannot read config {path}: {error.strerror or error}.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(tree, DictConfig):
+        raise UserError(f"{path}: expected settings by name at the top, found a list.")
+    parent = tree.pop("extends", None)
+    return [*(_read(path.parent / parent) if parent else []), tree]
+
+
+def _guarded(make: Any, section: str) -> Any:
+    try:
+        return make()
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, section)) from error
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return ``key: old -> new`` for every setting in which two trees differ."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {before} -> {after}")
+    return found

@@ -1,0 +1,115 @@
+"""The data set and the settings that every data set shares."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msgm.registry import Registry
+from msgm.requests import ForgetRequest, Split, make_split
+
+
+class Lazy(Protocol):
+    """A set too large for memory: item ``i`` is read when asked for, as a uint8 tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor: ...
+
+
+@dataclass
+class Dataset:
+    """Items with their labels, attributes and published test set.
+
+    Attributes:
+        name: the registered name.
+        items: (N, *shape) tensor, or a lazy sequence of such rows. Images are uint8 levels 0 .. ``levels`` - 1,
+            vectors float32.
+        shape: (C, H, W) or (D,).
+        levels: number of grey levels of an image channel (256, digits 17); None for vectors.
+        labels: (N,) class numbers, or None.
+        classes: class names.
+        attributes: name to (N,) booleans.
+        test: (N,) mask of the published test items, or None.
+        flip: train on random left-right mirror images as well.
+        workers: processes that read a lazy set.
+    """
+
+    name: str
+    items: Tensor | Lazy
+    shape: tuple[int, ...]
+    levels: int | None
+    labels: NDArray[np.int64] | None = None
+    classes: list[str] = field(default_factory=list)
+    attributes: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    test: NDArray[np.bool_] | None = None
+    flip: bool = False
+    workers: int = 2
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether items are images of levels rather than vectors."""
+        return self.levels is not None
+
+    def take(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the items at ``indices`` as a (len(indices), *shape) tensor on the CPU."""
+        if isinstance(self.items, Tensor):
+            return self.items[torch.from_numpy(np.asarray(indices))]
+        return torch.stack([self.items[int(i)] for i in indices])
+
+    def forget_mask(self, request: ForgetRequest) -> NDArray[np.bool_]:
+        """Return the request's items as an (N,) mask; errors as in ``ForgetRequest.mask``."""
+        return request.mask(len(self), self.labels, self.classes, self.attributes, lambda i: self.items[i])
+
+    def digest(self) -> str:
+        """Return a short hash of the data: contents when in memory, else the lazy set's own description."""
+        content = self.items.numpy().tobytes() if isinstance(self.items, Tensor) else repr(self.items).encode()
+        labels = b"" if self.labels is None else self.labels.tobytes()
+        return hashlib.sha256(content + labels).hexdigest()[:16]
+
+
+@dataclass
+class DataSettings:
+    """Settings of every data set.
+
+    Attributes:
+        validation: share held out for thresholds and tuning.
+        test: share held out for the reported numbers, where the data set publishes no test set.
+        split_seed: seed of the split; apart from the run's seed, so that runs of several seeds share their data.
+        flip: train on random left-right mirror images as well.
+        resident_mb: a set up to this size is held as one tensor on the device; a larger one streams.
+        workers: processes that read a streaming set.
+    """
+
+    name: ClassVar[str]
+    validation: float = 0.15
+    test: float = 0.15
+    split_seed: int = 0
+    flip: bool = False
+    resident_mb: int = 2048
+    workers: int = 2
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """Read the data set."""
+
+    def split(self, dataset: Dataset, request: ForgetRequest) -> Split:
+        """Split ``dataset`` by ``request``; errors as in ``make_split``."""
+        return make_split(dataset.forget_mask(request), self.validation, self.test, self.split_seed, dataset.test)
+
+
+DATASETS: Registry[DataSettings] = Registry("data")
+
+
+def load_dataset(settings: Mapping[str, Any] | str) -> Dataset:
+    """Load a data set by name or by the ``data`` section of a configuration."""
+    return DATASETS.build({"name": settings} if isinstance(settings, str) else settings).load()

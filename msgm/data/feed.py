@@ -1,0 +1,116 @@
+"""Training batches as a pure function of (seed, batch number), on the device or through a DataLoader.
+
+The order of an epoch is a permutation seeded by (seed, epoch), and batch k is positions k*B .. (k+1)*B of the endless
+concatenation of epochs. Nothing else is remembered, so a run resumes at any batch, and each process takes its slice of
+the global batch: what is trained on does not depend on the number of processes.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from msgm.data.base import Dataset
+from msgm.seeding import generator
+
+
+class EpochOrder:
+    """Endless shuffled passes over ``indices``."""
+
+    def __init__(self, indices: NDArray[np.int64], seed: int, stream: str) -> None:
+        self.indices, self.seed, self.stream = indices, seed, stream
+        self._cached: tuple[int, NDArray[np.int64]] = (-1, indices)
+
+    def batch(self, number: int, size: int) -> NDArray[np.int64]:
+        """Return batch ``number`` of ``size`` items; it may span epochs, and repeats none within one."""
+        position, end, parts = number * size, (number + 1) * size, []
+        while position < end:
+            epoch, offset = divmod(position, len(self.indices))
+            taken = min(end - position, len(self.indices) - offset)
+            parts.append(self._epoch(epoch)[offset : offset + taken])
+            position += taken
+        return np.concatenate(parts)
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        if self._cached[0] != epoch:
+            shuffled = torch.randperm(len(self.indices), generator=generator(self.seed, "order", self.stream, epoch))
+            self._cached = (epoch, self.indices[shuffled.numpy()])
+        return self._cached[1]
+
+
+class Feed:
+    """This process's share of every global batch of the items at ``indices``.
+
+    Args:
+        dataset: where the items come from.
+        indices: the items to draw from.
+        batch_size: items a global batch, divisible by ``world``.
+        seed: the run's seed.
+        stream: name of the stream ("retain", "forget"); streams are shuffled apart.
+        rank: this process.
+        world: number of processes.
+        device: where the batches are wanted.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+        stream: str,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dataset, self.device, self.stream = dataset, torch.device(device), stream
+        self.global_size, self.rank, self.world = batch_size, rank, world
+        self.local_size = batch_size // world
+        self.order = EpochOrder(indices, seed, stream)
+        self._resident = dataset.items.to(self.device) if isinstance(dataset.items, Tensor) else None
+
+    def indices(self, number: int) -> NDArray[np.int64]:
+        """Return the items of this process's share of batch ``number``."""
+        return self.order.batch(number, self.global_size)[self.rank * self.local_size :][: self.local_size]
+
+    def batches(self, start: int) -> Iterator[Tensor]:
+        """Yield this process's share of batch ``start``, ``start`` + 1, ... without end: raw items on the device."""
+        if self._resident is not None:
+            while True:
+                chosen = torch.from_numpy(self.indices(start))
+                yield self._resident[chosen.to(self.device, non_blocking=True)]
+                start += 1
+        loader = DataLoader(
+            _Rows(self.dataset),
+            batch_sampler=_Numbers(self, start),  # type: ignore[arg-type]
+            num_workers=self.dataset.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in loader:
+            yield batch.to(self.device, non_blocking=True)
+
+
+class _Rows(TorchDataset[Tensor]):
+    def __init__(self, dataset: Dataset) -> None:
+        self.items = dataset.items
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class _Numbers:
+    def __init__(self, feed: Feed, start: int) -> None:
+        self.feed, self.start = feed, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number = self.start
+        while True:
+            yield self.feed.indices(number).tolist()
+            number += 1

@@ -1,0 +1,21 @@
+"""Between integer grey levels and the numbers in [-1, 1] that models see.
+
+Uniform dequantisation: level k of L becomes x = 2 (k + u) / L - 1 with u uniform in [0, 1), so that a density over
+[-1, 1]^D bounds the log-probability of the levels (Theis et al., "A note on the evaluation of generative models").
+"""
+
+import torch
+from torch import Tensor
+
+DATA_RANGE = 2.0
+"""Width of [-1, 1]."""
+
+
+def dequantise(levels: Tensor, count: int, u: Tensor | float = 0.5) -> Tensor:
+    """Map integer levels 0 .. ``count`` - 1 into [-1, 1); ``u`` is noise in [0, 1), by default the bin's centre."""
+    return (levels.float() + u) * (DATA_RANGE / count) - 1.0
+
+
+def quantise(x: Tensor, count: int) -> Tensor:
+    """Map numbers to their level, 0 .. ``count`` - 1 as uint8; numbers outside [-1, 1) go to the nearest level."""
+    return ((x.float() + 1.0) * (count / DATA_RANGE)).floor().clamp(0, count - 1).to(torch.uint8)

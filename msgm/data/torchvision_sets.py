@@ -1,0 +1,155 @@
+"""MNIST, FashionMNIST, CIFAR-10, STL-10 and CelebA through torchvision.
+
+Files are looked for below ``data.root``, else below the folder that the variable MSGM_DATA names, and downloaded only
+when ``data.download`` asks for it. torchvision verifies checksums before it reads CIFAR's pickles.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msgm.data.base import DATASETS, Dataset, DataSettings
+from msgm.data.images import ImageFiles
+from msgm.errors import RunError, UserError
+
+
+@dataclass
+class Published(DataSettings):
+    """A data set with a published test set.
+
+    Attributes:
+        root: folder of the files; None reads the variable MSGM_DATA.
+        download: fetch missing files.
+        size: side to resize to; None keeps the published size.
+    """
+
+    root: str | None = None
+    download: bool = False
+    size: int | None = None
+
+    def open(self, torchvision_class: Callable[..., Any], **options: Any) -> Any:
+        """Construct a torchvision data set, with one clear sentence when its files are missing."""
+        root = self.root or os.environ.get("MSGM_DATA")
+        if not root:
+            raise UserError(f"data.root: say where the {self.name} files are, or set the variable MSGM_DATA.")
+        try:
+            return torchvision_class(root=root, download=self.download, **options)
+        except RuntimeError as error:
+            if self.download:
+                raise RunError(f"could not download {self.name} into {root}: {error}") from error
+            raise UserError(
+                f"data.root: no {self.name} files in {root}; fetch them with --set data.download=true."
+            ) from error
+        except OSError as error:
+            raise RunError(f"could not read or fetch {self.name} in {root}: {error}") from error
+
+    def dataset(self, train: Tensor, test: Tensor, labels: list[Any], classes: list[str]) -> Dataset:
+        """Join the published train and test images, resized."""
+        images = resize(torch.cat([train, test]), self.size)
+        is_test = np.arange(len(images)) >= len(train)
+        numbers = np.concatenate([np.asarray(part, dtype=np.int64) for part in labels])
+        shape = tuple(images.shape[1:])
+        return Dataset(self.name, images, shape, 256, numbers, classes, test=is_test, flip=self.flip)
+
+
+def resize(images: Tensor, size: int | None, chunk: int = 1000) -> Tensor:
+    """Resize (N, C, H, W) uint8 images to ``size`` pixels a side, antialiased."""
+    if size is None or size == images.shape[-1]:
+        return images
+    from torchvision.transforms import functional
+
+    return torch.cat([functional.resize(part, [size, size], antialias=True) for part in images.split(chunk)])
+
+
+@DATASETS.register("mnist")
+@dataclass
+class MNIST(Published):
+    """MNIST: 60,000 + 10,000 grey digits of 28x28."""
+
+    torchvision_name = "MNIST"
+
+    def load(self) -> Dataset:
+        """Read both published parts."""
+        from torchvision import datasets
+
+        cls = getattr(datasets, self.torchvision_name)
+        train, test = self.open(cls, train=True), self.open(cls, train=False)
+        classes = [name.split(" - ")[0] for name in train.classes]
+        return self.dataset(train.data[:, None], test.data[:, None], [train.targets, test.targets], classes)
+
+
+@DATASETS.register("fashion-mnist")
+@dataclass
+class FashionMNIST(MNIST):
+    """FashionMNIST: 60,000 + 10,000 grey garments of 28x28."""
+
+    torchvision_name = "FashionMNIST"
+
+
+@DATASETS.register("cifar10")
+@dataclass
+class CIFAR10(Published):
+    """CIFAR-10: 50,000 + 10,000 colour images of 32x32."""
+
+    def load(self) -> Dataset:
+        """Read both published parts."""
+        from torchvision import datasets
+
+        parts = [self.open(datasets.CIFAR10, train=flag) for flag in (True, False)]
+        train, test = (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts)
+        return self.dataset(train, test, [part.targets for part in parts], list(parts[0].classes))
+
+
+@DATASETS.register("stl10")
+@dataclass
+class STL10(Published):
+    """STL-10: 5,000 + 8,000 labelled colour images of 96x96; the unlabelled part is left out."""
+
+    def load(self) -> Dataset:
+        """Read both published parts."""
+        from torchvision import datasets
+
+        parts = [self.open(datasets.STL10, split=name) for name in ("train", "test")]
+        train, test = (torch.from_numpy(part.data) for part in parts)
+        return self.dataset(train, test, [part.labels for part in parts], list(parts[0].classes))
+
+
+@DATASETS.register("celeba")
+@dataclass
+class CelebA(Published):
+    """CelebA: 202,599 aligned faces with 40 attributes, centre-cropped and resized.
+
+    Attributes:
+        crop: side of the centre crop (score_sde: 140).
+    """
+
+    size: int | None = 64
+    crop: int = 140
+
+    def load(self) -> Dataset:
+        """List the files; the published validation part counts as training data, the test part as test."""
+        from torchvision import datasets
+
+        faces = self.open(datasets.CelebA, split="all", target_type="attr")
+        folder = Path(faces.root) / faces.base_folder
+        paths = [folder / "img_align_celeba" / name for name in faces.filename]
+        files = ImageFiles(paths, self.size or self.crop, 3, self.crop)
+        partition = (folder / "list_eval_partition.txt").read_text().split()[1::2]
+        names = [name for name in faces.attr_names if name]
+        attributes = {name: faces.attr[:, i].numpy().astype(bool) for i, name in enumerate(names)}
+        return Dataset(
+            name=self.name,
+            items=files.gather(self.resident_mb),
+            shape=(3, files.size, files.size),
+            levels=256,
+            attributes=attributes,
+            test=np.array(partition) == "2",
+            flip=self.flip,
+            workers=self.workers,
+        )

@@ -1,0 +1,24 @@
+"""Score-based diffusion: processes, networks, the score model, samplers and likelihood. Knows no objective."""
+
+from msgm.diffusion.likelihood import LikelihoodSettings, log_likelihood, negative_log_likelihood
+from msgm.diffusion.model import ScoreModel
+from msgm.diffusion.networks import NETWORKS
+from msgm.diffusion.processes import DDPM, PROCESSES, VE, VP, Process, SubVP
+from msgm.diffusion.samplers import SAMPLERS, SamplingSettings, sample
+
+__all__ = [
+    "DDPM",
+    "NETWORKS",
+    "PROCESSES",
+    "SAMPLERS",
+    "VE",
+    "VP",
+    "LikelihoodSettings",
+    "Process",
+    "SamplingSettings",
+    "ScoreModel",
+    "SubVP",
+    "log_likelihood",
+    "negative_log_likelihood",
+    "sample",
+]

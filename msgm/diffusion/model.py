@@ -1,0 +1,222 @@
+"""The score model: a network and the process it was trained for, saved as a folder that diffusers can read.
+
+The network predicts the noise of ``x_t = a x_0 + sigma eps``; everything else follows from it:
+
+- score: grad log p_t(x) = -eps(x, t) / sigma(t)
+- denoise: E[x_0 | x_t] = (x_t - sigma eps(x, t)) / a  (Tweedie)
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from msgm.diffusion.networks import LOADERS, Network, UNet
+from msgm.diffusion.processes import DDPM, PROCESSES, VP, Process
+from msgm.errors import UserError
+from msgm.registry import plain
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+FORMAT = 1
+
+
+def per_item(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape (B,) so that it broadcasts over the items of ``like`` (B, *shape)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+@dataclass
+class ScoreModel:
+    """A network with its process.
+
+    Attributes:
+        network: maps (x, label) to the prediction; a ``Network``, or the same one wrapped for training.
+        process: the Gaussian path.
+        shape: shape of one item.
+        prediction: what the network puts out, in diffusers' words; networks made here put out epsilon.
+        scheduler: configuration of the diffusers scheduler that a foreign model came with, written back on save.
+    """
+
+    network: nn.Module
+    process: Process
+    shape: tuple[int, ...]
+    prediction: Prediction = "epsilon"
+    scheduler: dict[str, Any] | None = None
+
+    def eps(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the predicted noise in float32 or better; x (B, *shape), t (B,) times in (0, 1]."""
+        scale = per_item(self.process.input_scale(t), x).to(x.dtype)
+        out = self.network(x * scale, self.process.label(t))
+        out = out.to(torch.promote_types(out.dtype, torch.float32))
+        if self.prediction == "epsilon":
+            return out
+        signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
+        if self.prediction == "v_prediction":
+            return signal * out + noise * x
+        return (x - signal * out) / noise
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return grad log p_t(x); arguments as in ``eps``."""
+        return -self.eps(x, t) / per_item(self.process.noise(t), x)
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the posterior mean of x_0; arguments as in ``eps``."""
+        signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
+        return (x - noise * self.eps(x, t)) / signal
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str) -> "ScoreModel":
+        """Move the network; returns self."""
+        self.network.to(device)
+        return self
+
+    def with_network(self, network: nn.Module) -> "ScoreModel":
+        """Return a view of this model with another (wrapped) network."""
+        return replace(self, network=network)
+
+    def parameter_count(self) -> int:
+        """Return the number of weights."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def save(self, folder: Path | str) -> None:
+        """Write the folder whole or not at all: temporary folder, then rename."""
+        folder = Path(folder)
+        temporary, retired = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            self._write(temporary)
+            if folder.exists():
+                shutil.rmtree(retired, ignore_errors=True)
+                os.replace(folder, retired)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(retired, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        network = self.network
+        if not isinstance(network, Network):
+            raise TypeError(f"save the bare network, not a wrapped {type(network).__name__}")
+        network.save(folder)
+        description = {
+            "format": FORMAT,
+            "process": describe(self.process),
+            "network": network.name,
+            "shape": list(self.shape),
+            "prediction": self.prediction,
+        }
+        (folder / "process.json").write_text(json.dumps(description, indent=2))
+        scheduler = self._scheduler()
+        if scheduler is not None and isinstance(network, UNet):
+            scheduler.save_pretrained(folder / "scheduler")
+            index = {
+                "_class_name": "DDPMPipeline",
+                "scheduler": ["diffusers", type(scheduler).__name__],
+                "unet": ["diffusers", "UNet2DModel"],
+            }
+            (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+
+    def _scheduler(self) -> Any:
+        """Return the diffusers scheduler that samples this model, or None where diffusers keeps none (VE, sub-VP)."""
+        from diffusers import DDPMScheduler
+
+        if self.scheduler is not None:
+            return DDPMScheduler.from_config(self.scheduler)
+        if isinstance(self.process, DDPM):
+            process = self.process
+            betas = None if process.betas is None else list(process.betas)
+            return DDPMScheduler(process.steps, process.beta_min, process.beta_max, process.schedule, trained_betas=betas)
+        if isinstance(self.process, VP):
+            return DDPMScheduler(1000, trained_betas=_discrete_betas(self.process))
+        return None
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "ScoreModel":
+        """Read a folder written by ``save``, or any diffusers folder of a UNet2DModel with a DDPM-type scheduler.
+
+        Raises:
+            UserError: no model there, a damaged or newer file, or a model that is conditional or learns its variance.
+        """
+        folder = Path(folder)
+        if (folder / "process.json").is_file():
+            return _guarded(cls._load_own, folder)
+        if (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file():
+            return _guarded(cls._load_diffusers, folder)
+        raise UserError(f"{folder} holds no model: neither process.json nor model_index.json is there.")
+
+    @classmethod
+    def _load_own(cls, folder: Path) -> "ScoreModel":
+        description = json.loads((folder / "process.json").read_text())
+        if description["format"] > FORMAT:
+            raise UserError(f"{folder} was written by a newer msgm (format {description['format']}; this one reads {FORMAT}).")
+        process = PROCESSES.build(description["process"])
+        network = LOADERS[description["network"]](folder)
+        scheduler = folder / "scheduler" / "scheduler_config.json"
+        kept = json.loads(scheduler.read_text()) if scheduler.is_file() else None
+        return cls(network, process, tuple(description["shape"]), description["prediction"], kept)
+
+    @classmethod
+    def _load_diffusers(cls, folder: Path) -> "ScoreModel":
+        from diffusers import DDPMScheduler, UNet2DModel
+
+        unet = UNet2DModel.from_pretrained(_part(folder, "unet"), low_cpu_mem_usage=False)
+        scheduler = DDPMScheduler.from_pretrained(_part(folder, "scheduler"))
+        config = unet.config
+        if config.num_class_embeds or config.class_embed_type:
+            raise UserError(f"{folder}: the U-Net is class-conditional; msgm unlearns unconditional models.")
+        if config.in_channels != config.out_channels:
+            raise UserError(f"{folder}: the U-Net learns its variance ({config.in_channels} channels in, {config.out_channels} out).")
+        if config.sample_size is None:
+            raise UserError(f"{folder}: the U-Net's config.json names no sample_size.")
+        prediction = scheduler.config.prediction_type
+        if prediction not in get_args(Prediction):
+            raise UserError(f"{folder}: unknown prediction_type {prediction!r}; known: {', '.join(get_args(Prediction))}.")
+        size = config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        process = DDPM(betas=tuple(scheduler.betas.double().tolist()))
+        return cls(UNet(unet), process, (config.in_channels, height, width), prediction, dict(scheduler.config))
+
+
+def _part(folder: Path, name: str) -> Path:
+    """Return a pipeline's sub-folder; old pipelines keep all files at the top."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def _guarded(load: Any, folder: Path) -> ScoreModel:
+    from safetensors import SafetensorError
+
+    try:
+        model: ScoreModel = load(folder)
+    except UserError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        detail = str(error).split("\n")[0].rstrip(".")
+        raise UserError(f"cannot read the model in {folder}: {detail}.") from error
+    return model
+
+
+def _discrete_betas(process: VP) -> list[float]:
+    """Return 1000 betas whose label i has exactly the noise that the network learnt for it, t = i / 999.
+
+    Label 0 would sit at t = 0, without noise; it takes the training limit t_min.
+    """
+    t = (torch.arange(1000, dtype=torch.float64) / 999).clamp_min(process.t_min)
+    integral = process.integral(t)
+    steps = torch.diff(integral, prepend=torch.zeros(1, dtype=torch.float64))
+    betas: list[float] = (-torch.expm1(-steps)).tolist()
+    return betas
+
+
+def describe(process: Process) -> dict[str, Any]:
+    """Return a process's settings as plain JSON, its name first."""
+    return {"name": process.name, **{k: plain(v) for k, v in asdict(process).items()}}  # type: ignore[call-overload]

@@ -1,0 +1,196 @@
+"""Networks that read (x, label) and put out eps: diffusers' UNet2DModel for images, an MLP for vectors."""
+
+import json
+import math
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msgm.errors import UserError
+from msgm.registry import Registry
+
+
+class Network(nn.Module):
+    """A network with a folder of its own below ``model/``."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Map x (B, *shape) and label (B,) to (B, *shape)."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write configuration and weights below ``folder``."""
+
+
+class NetworkSettings:
+    """Settings of a network; ``build`` makes it for items of a shape."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self, shape: tuple[int, ...]) -> Network:
+        """Return a network with random weights for items of ``shape``."""
+
+
+NETWORKS: Registry[NetworkSettings] = Registry("network")
+
+
+class UNet(Network):
+    """diffusers' UNet2DModel, padded with zeros to the next size that its down-sampling divides.
+
+    A padded network (28x28 with four levels, say) is saved like any other, but diffusers' own pipelines, which do not pad,
+    cannot run it.
+    """
+
+    name = "unet"
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet = unet
+        self.multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Map x (B, C, H, W) and label (B,) to (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        below, right = -height % self.multiple, -width % self.multiple
+        if below or right:
+            x = F.pad(x, (0, right, 0, below))
+        out: Tensor = self.unet(x, label).sample
+        return out[..., :height, :width]
+
+    def save(self, folder: Path) -> None:
+        """Write ``unet/`` as diffusers reads it."""
+        self.unet.save_pretrained(folder / "unet", safe_serialization=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "UNet":
+        """Read ``unet/``."""
+        from diffusers import UNet2DModel
+
+        return cls(UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False))
+
+
+@NETWORKS.register("unet")
+@dataclass
+class UNetSettings(NetworkSettings):
+    """A DDPM U-Net (Ho et al., arXiv 2006.11239, appendix B).
+
+    Attributes:
+        channels: width of each level; every level halves the size.
+        layers: residual blocks a level.
+        attention: resolutions with self-attention, [16] say.
+        mid_attention: self-attention in the middle block.
+        head_dim: channels a head.
+        groups: groups of the normalisation; None takes the smaller of 32 and a quarter of the first width.
+        dropout: dropout in the residual blocks.
+    """
+
+    channels: list[int] = field(default_factory=lambda: [16, 32])
+    layers: int = 1
+    attention: list[int] = field(default_factory=list)
+    mid_attention: bool = True
+    head_dim: int = 8
+    groups: int | None = None
+    dropout: float = 0.0
+
+    def build(self, shape: tuple[int, ...]) -> UNet:
+        """Return a U-Net for images of ``shape`` (C, H, W)."""
+        from diffusers import UNet2DModel
+
+        if len(shape) != 3:
+            raise UserError(f"network.name: a unet needs images, and the data has shape {shape}; use mlp.")
+        groups = self.groups or max(1, min(32, self.channels[0] // 4))
+        if any(width % groups for width in self.channels):
+            raise UserError(f"network.channels: {self.channels} must be multiples of network.groups, {groups}.")
+        attends = [-(-shape[1] // 2**level) in self.attention for level in range(len(self.channels))]
+        unet = UNet2DModel(
+            sample_size=shape[1] if shape[1] == shape[2] else tuple(shape[1:]),
+            in_channels=shape[0],
+            out_channels=shape[0],
+            layers_per_block=self.layers,
+            block_out_channels=tuple(self.channels),
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            add_attention=self.mid_attention,
+            attention_head_dim=self.head_dim,
+            norm_num_groups=groups,
+            dropout=self.dropout,
+        )
+        return UNet(unet)
+
+
+class MLP(Network):
+    """A residual multi-layer perceptron for vectors, with a sinusoidal embedding of the label."""
+
+    name = "mlp"
+
+    def __init__(self, dims: int, width: int, depth: int, frequencies: int) -> None:
+        super().__init__()
+        self.settings = {"dims": dims, "width": width, "depth": depth, "frequencies": frequencies}
+        self.enter = nn.Linear(dims, width)
+        self.embed = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(depth)
+        )
+        self.leave = nn.Linear(width, dims)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Map x (B, D) and label (B,) to (B, D)."""
+        half = self.settings["frequencies"]
+        rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=x.device) / half)
+        angles = label.to(rates.dtype)[:, None] * rates
+        time = self.embed(torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype))
+        hidden = self.enter(x)
+        for block in self.blocks:
+            hidden = hidden + block(hidden + time)
+        out: Tensor = self.leave(F.silu(hidden))
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write ``mlp/config.json`` and ``mlp/model.safetensors``."""
+        from safetensors.torch import save_file
+
+        (folder / "mlp").mkdir(parents=True)
+        (folder / "mlp" / "config.json").write_text(json.dumps(self.settings, indent=2))
+        save_file(self.state_dict(), folder / "mlp" / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> "MLP":
+        """Read ``mlp/``."""
+        from safetensors.torch import load_file
+
+        network = cls(**json.loads((folder / "mlp" / "config.json").read_text()))
+        network.load_state_dict(load_file(folder / "mlp" / "model.safetensors"))
+        return network
+
+
+@NETWORKS.register("mlp")
+@dataclass
+class MLPSettings(NetworkSettings):
+    """A residual MLP.
+
+    Attributes:
+        width: hidden units.
+        depth: residual blocks of two layers.
+        frequencies: sine and cosine pairs of the label's embedding.
+    """
+
+    width: int = 128
+    depth: int = 3
+    frequencies: int = 32
+
+    def build(self, shape: tuple[int, ...]) -> MLP:
+        """Return an MLP for vectors of ``shape`` (D,)."""
+        if len(shape) != 1:
+            raise UserError(f"network.name: an mlp needs vectors, and the data has shape {shape}; use unet.")
+        return MLP(shape[0], **asdict(self))
+
+
+LOADERS = {network.name: network.load for network in (UNet, MLP)}

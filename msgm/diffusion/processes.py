@@ -1,0 +1,311 @@
+r"""Gaussian diffusion processes: VE, VP and sub-VP SDEs, and discrete DDPM.
+
+Every process is a path ``x_t = a(t) x_0 + sigma(t) eps`` with eps ~ N(0, I), t in (0, 1], and solves the linear SDE
+``dx = f(t) x dt + g(t) dw`` with ``f = d ln a / dt`` and ``g^2 = d sigma^2 / dt - 2 f sigma^2`` (Song et al., "Score-Based
+Generative Modeling through Stochastic Differential Equations", arXiv 2011.13456, section 3 and appendix B).
+
+Divided by a(t), all of them are the same process: ``x_t / a = x_0 + rho eps`` with ``rho = sigma / a``, a variance-exploding
+path in "sigma-space". Solvers and likelihoods are written once in (x / a, rho) and never ask which process they have.
+
+With ``B(t) = int_0^t beta``:
+
+========  ====================  ======================  ==================  =============
+process   a                     sigma                   rho                 g^2
+========  ====================  ======================  ==================  =============
+VE        1                     s_min (s_max/s_min)^t   sigma               sigma^2 2 ln(s_max/s_min)
+VP, DDPM  exp(-B/2)             sqrt(1 - exp(-B))       sqrt(exp(B) - 1)    beta
+sub-VP    exp(-B/2)             1 - exp(-B)             2 sinh(B/2)         beta (1 - exp(-2B))
+========  ====================  ======================  ==================  =============
+"""
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from msgm.errors import UserError
+from msgm.registry import Registry, plain
+
+
+class Process(ABC):
+    """A Gaussian path from data (t = 0) to noise (t = 1). All functions map a tensor of times to one of that shape.
+
+    Attributes:
+        t_min: smallest time of training and likelihood (score_sde: 1e-5).
+        t_sample: smallest time of sampling (score_sde: 1e-5 for VE, 1e-3 for the others).
+    """
+
+    name: ClassVar[str]
+    t_min: float = 1e-5
+    t_sample: float = 1e-3
+
+    @abstractmethod
+    def signal(self, t: Tensor) -> Tensor:
+        """Return a(t)."""
+
+    @abstractmethod
+    def noise(self, t: Tensor) -> Tensor:
+        """Return sigma(t)."""
+
+    @abstractmethod
+    def ratio(self, t: Tensor) -> Tensor:
+        """Return rho(t) = sigma(t) / a(t), increasing in t."""
+
+    @abstractmethod
+    def time(self, ratio: Tensor) -> Tensor:
+        """Return the t at which ``ratio(t)`` has the given value."""
+
+    @abstractmethod
+    def drift(self, t: Tensor) -> Tensor:
+        """Return f(t) of the SDE's drift f(t) x."""
+
+    @abstractmethod
+    def diffusion(self, t: Tensor) -> Tensor:
+        """Return g(t)."""
+
+    @abstractmethod
+    def label(self, t: Tensor) -> Tensor:
+        """Return what the network reads as its time."""
+
+    @property
+    @abstractmethod
+    def prior_std(self) -> float:
+        """Standard deviation of the N(0, s^2 I) from which sampling starts."""
+
+    def input_scale(self, t: Tensor) -> Tensor:
+        """Return the factor on x_t before the network reads it."""
+        return torch.ones_like(t)
+
+    def training_times(self, u: Tensor) -> Tensor:
+        """Map uniform numbers in [0, 1) to training times."""
+        return self.t_min + (1 - self.t_min) * u
+
+
+class _BetaProcess(Process):
+    """What VP, sub-VP and DDPM share: a(t) = exp(-B(t) / 2)."""
+
+    @abstractmethod
+    def beta(self, t: Tensor) -> Tensor:
+        """Return beta(t) = B'(t)."""
+
+    @abstractmethod
+    def integral(self, t: Tensor) -> Tensor:
+        """Return B(t)."""
+
+    @abstractmethod
+    def time_of_integral(self, integral: Tensor) -> Tensor:
+        """Return the t at which B(t) has the given value."""
+
+    def signal(self, t: Tensor) -> Tensor:
+        return torch.exp(-0.5 * self.integral(t))
+
+    def drift(self, t: Tensor) -> Tensor:
+        return -0.5 * self.beta(t)
+
+    @property
+    def prior_std(self) -> float:
+        return 1.0
+
+
+class _VariancePreserving(_BetaProcess):
+    """a^2 + sigma^2 = 1. expm1 keeps sigma right at small t, where 1 - exp(-B) has lost its digits in float32."""
+
+    def noise(self, t: Tensor) -> Tensor:
+        return torch.sqrt(-torch.expm1(-self.integral(t)))
+
+    def ratio(self, t: Tensor) -> Tensor:
+        return torch.sqrt(torch.expm1(self.integral(t)))
+
+    def time(self, ratio: Tensor) -> Tensor:
+        return self.time_of_integral(torch.log1p(ratio**2))
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.sqrt(self.beta(t))
+
+
+class _LinearBeta(_BetaProcess):
+    """beta(t) = beta_min + (beta_max - beta_min) t; the network reads 999 t."""
+
+    beta_min: float
+    beta_max: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min < self.beta_max:
+            raise UserError(f"process: expected 0 < beta_min < beta_max, got {self.beta_min} and {self.beta_max}.")
+
+    def beta(self, t: Tensor) -> Tensor:
+        return self.beta_min + (self.beta_max - self.beta_min) * t
+
+    def integral(self, t: Tensor) -> Tensor:
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    def time_of_integral(self, integral: Tensor) -> Tensor:
+        slope = self.beta_max - self.beta_min
+        return 2 * integral / (torch.sqrt(self.beta_min**2 + 2 * slope * integral) + self.beta_min)
+
+    def label(self, t: Tensor) -> Tensor:
+        return 999 * t
+
+
+PROCESSES: Registry[Process] = Registry("process")
+
+
+@PROCESSES.register("ve")
+@dataclass(frozen=True)
+class VE(Process):
+    """Variance exploding: sigma(t) = sigma_min (sigma_max / sigma_min)^t.
+
+    .02 .. 100 on [-1, 1] is score_sde's .01 .. 50 on [0, 1]. The network reads x / sqrt(1 + sigma^2) and ln sigma, and puts
+    out eps like every network here (score_sde: no input scaling, output -eps / sigma).
+    """
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+    t_sample = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise UserError(f"process: expected 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}.")
+
+    @property
+    def _log_range(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def signal(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def noise(self, t: Tensor) -> Tensor:
+        return self.sigma_min * torch.exp(self._log_range * t)
+
+    def ratio(self, t: Tensor) -> Tensor:
+        return self.noise(t)
+
+    def time(self, ratio: Tensor) -> Tensor:
+        return torch.log(ratio / self.sigma_min) / self._log_range
+
+    def drift(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return self.noise(t) * math.sqrt(2 * self._log_range)
+
+    def label(self, t: Tensor) -> Tensor:
+        return math.log(self.sigma_min) + self._log_range * t
+
+    def input_scale(self, t: Tensor) -> Tensor:
+        return torch.rsqrt(1 + self.noise(t) ** 2)
+
+    @property
+    def prior_std(self) -> float:
+        return self.sigma_max
+
+
+@PROCESSES.register("vp")
+@dataclass(frozen=True)
+class VP(_LinearBeta, _VariancePreserving):
+    """Variance preserving with linear beta: the continuous limit of DDPM."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+
+@PROCESSES.register("subvp")
+@dataclass(frozen=True)
+class SubVP(_LinearBeta):
+    """Sub-VP: VP's signal with the smaller noise 1 - exp(-B)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def noise(self, t: Tensor) -> Tensor:
+        return -torch.expm1(-self.integral(t))
+
+    def ratio(self, t: Tensor) -> Tensor:
+        return 2 * torch.sinh(0.5 * self.integral(t))
+
+    def time(self, ratio: Tensor) -> Tensor:
+        return self.time_of_integral(2 * torch.asinh(0.5 * ratio))
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.sqrt(self.beta(t) * -torch.expm1(-2 * self.integral(t)))
+
+
+@PROCESSES.register("ddpm")
+@dataclass(frozen=True)
+class DDPM(_VariancePreserving):
+    """Discrete DDPM (Ho et al., arXiv 2006.11239) of ``steps`` betas, as diffusers' DDPMScheduler makes them.
+
+    Label i of 0 .. N-1 sits at t = (i + 1) / N (the convention of DPM-Solver, arXiv 2206.00927), so that label 0 has the
+    first beta's noise. Between labels B(t) is linear and the network reads a fraction, which lets the same solvers and the
+    PF-ODE run on it; training draws the N labels only.
+
+    Attributes:
+        steps: number of labels N.
+        schedule: diffusers' name: linear, scaled_linear or squaredcos_cap_v2.
+        beta_min: first beta of a linear schedule.
+        beta_max: last beta of a linear schedule.
+        betas: the betas themselves; when given, the other settings are not read.
+    """
+
+    steps: int = 1000
+    schedule: str = "linear"
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+    betas: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.betas is not None:
+            object.__setattr__(self, "betas", tuple(plain(self.betas)))
+            object.__setattr__(self, "steps", len(self.betas))
+        object.__setattr__(self, "t_min", 1 / self.steps)
+        object.__setattr__(self, "t_sample", 1 / self.steps)
+
+    @functools.cached_property
+    def _integrals(self) -> Tensor:
+        """B at t = 0, 1/N, ..., 1, in float64."""
+        if self.betas is not None:
+            betas = torch.tensor(self.betas, dtype=torch.float64)
+        else:
+            betas = _diffusers_betas(self.schedule, self.steps, self.beta_min, self.beta_max)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), -torch.log1p(-betas).cumsum(0)])
+
+    def _below(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the knot at or below t, and B at both ends of its interval."""
+        table = self._integrals.to(t.device, t.dtype)
+        knot = (t * self.steps).floor().clamp(0, self.steps - 1).long()
+        return knot, table[knot], table[knot + 1]
+
+    def integral(self, t: Tensor) -> Tensor:
+        knot, low, high = self._below(t)
+        return low + (t * self.steps - knot) * (high - low)
+
+    def beta(self, t: Tensor) -> Tensor:
+        _, low, high = self._below(t)
+        return (high - low) * self.steps
+
+    def time_of_integral(self, integral: Tensor) -> Tensor:
+        table = self._integrals.to(integral.device, integral.dtype)
+        knot = (torch.searchsorted(table, integral, right=True) - 1).clamp(0, self.steps - 1)
+        return (knot + (integral - table[knot]) / (table[knot + 1] - table[knot])) / self.steps
+
+    def label(self, t: Tensor) -> Tensor:
+        return self.steps * t - 1
+
+    def training_times(self, u: Tensor) -> Tensor:
+        return ((u * self.steps).floor() + 1) / self.steps
+
+
+def _diffusers_betas(schedule: str, steps: int, beta_min: float, beta_max: float) -> Tensor:
+    from diffusers import DDPMScheduler
+
+    try:
+        scheduler = DDPMScheduler(steps, beta_min, beta_max, schedule)
+    except NotImplementedError:
+        raise UserError(
+            f"process.schedule: unknown schedule {schedule!r}; known: linear, scaled_linear, squaredcos_cap_v2."
+        ) from None
+    return scheduler.betas.double()

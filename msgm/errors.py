@@ -1,0 +1,25 @@
+"""The ways a command can end badly, each with its exit code."""
+
+
+class UserError(ValueError):
+    """Bad input: one sentence that names the thing, its value and what is allowed. Exit code 2."""
+
+
+class RunError(RuntimeError):
+    """A run that started and could not go on, such as a non-finite loss. Exit code 1."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after it saved; ``code`` is the exit code (128 + signal number)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def nearest(name: str, allowed: list[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` when a close spelling exists, else an empty string."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, allowed, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

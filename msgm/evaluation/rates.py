@@ -1,0 +1,20 @@
+"""Rates with their intervals."""
+
+import math
+from typing import Any
+
+
+def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion; by default at 95%."""
+    if n < 1:
+        raise ValueError("an interval needs at least one observation")
+    share, spread = hits / n, z**2 / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def rate(hits: int, n: int) -> dict[str, Any]:
+    """Return a proportion as ``value``, 95% Wilson interval ``low`` to ``high``, and ``n``."""
+    low, high = wilson(hits, n)
+    return {"value": hits / n, "low": low, "high": high, "n": n}

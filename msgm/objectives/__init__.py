@@ -1,0 +1,26 @@
+"""The swappable losses, one idea a file. Pure functions of (network view, batches), importable alone."""
+
+from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Objective, Setup, Term, mean_square, noised
+from msgm.objectives.denoising import Standard, Unseen
+from msgm.objectives.erasediff import EraseDiff
+from msgm.objectives.obtuse import Obtuse
+from msgm.objectives.orthogonal import Orthogonal
+from msgm.objectives.redirect import Redirect
+
+__all__ = [
+    "OBJECTIVES",
+    "Card",
+    "EraseDiff",
+    "Mixed",
+    "Noised",
+    "Objective",
+    "Obtuse",
+    "Orthogonal",
+    "Redirect",
+    "Setup",
+    "Standard",
+    "Term",
+    "Unseen",
+    "mean_square",
+    "noised",
+]

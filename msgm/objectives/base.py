@@ -1,0 +1,181 @@
+"""What an objective is: per-sample losses by name from a view of the network and noised batches.
+
+Losses are means over an item's D dimensions, so that the weights between terms do not depend on the image size; the
+trainer averages over the batch. ``eps_theta`` is the network's prediction of the noise, ``eps`` the noise drawn.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from msgm.diffusion.model import ScoreModel, per_item
+from msgm.diffusion.processes import Process
+from msgm.errors import UserError
+from msgm.registry import Registry
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch on the process's path: x = a x0 + sigma eps.
+
+    Attributes:
+        x: (B, *shape) noised items.
+        t: (B,) times.
+        eps: (B, *shape) the noise in them.
+        signal: a(t), shaped to broadcast over x.
+        noise: sigma(t), likewise.
+        uniform: returns fresh U(0, 1) numbers shaped like x, drawn for the global batch.
+    """
+
+    x: Tensor
+    t: Tensor
+    eps: Tensor
+    signal: Tensor
+    noise: Tensor
+    uniform: Callable[[], Tensor]
+
+
+def noised(process: Process, x0: Tensor, t: Tensor, eps: Tensor, uniform: Callable[[], Tensor] | None = None) -> Noised:
+    """Put clean items ``x0`` (B, *shape) on the path at times ``t`` (B,) with noise ``eps``."""
+    signal, noise = per_item(process.signal(t), x0), per_item(process.noise(t), x0)
+    return Noised(signal * x0 + noise * eps, t, eps, signal, noise, uniform or (lambda: torch.rand_like(x0)))
+
+
+class Term(NamedTuple):
+    """One named part of a loss: its weight and its (B,) per-sample values."""
+
+    weight: float
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader must know about an objective before believing its numbers."""
+
+    formula: str
+    source: str
+    deviations: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an objective may ask for before its first step.
+
+    Attributes:
+        model: the model that training starts from.
+        retain: ``retain(n)`` draws up to n clean retain items, all when there are no more, at bin centres in [-1, 1].
+        tune_on_forget: ``tune_on_forget(steps)`` fine-tunes a copy of the model on the forget set alone.
+    """
+
+    model: ScoreModel
+    retain: Callable[[int], Tensor]
+    tune_on_forget: Callable[[int], ScoreModel]
+
+
+class Objective(ABC):
+    """A loss with the data it needs. Subclasses are dataclasses whose fields are its settings.
+
+    Attributes:
+        data: what the first batch is drawn from and whether there is a second: ``all`` training items, ``retain``, or
+            ``retain+forget``.
+        combines: whether ``combine`` is to merge the gradients of the terms "retain" and "forget".
+    """
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+    data: ClassVar[Literal["all", "retain", "retain+forget"]]
+    combines: bool = False
+
+    @abstractmethod
+    def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
+        """Return the loss's terms; ``forget`` is None on steps that ask for no forget batch."""
+
+    def uses_forget(self, step: int) -> bool:
+        """Return whether step 0, 1, ... needs a forget batch."""
+        return False
+
+    def forget_batches(self, step: int) -> int:
+        """Return the number of steps before ``step`` that used a forget batch."""
+        return 0
+
+    def prepare(self, setup: Setup) -> None:  # noqa: B027 - most objectives need nothing
+        """Do one-off work before the first step. Called again on resume, so it must be deterministic."""
+
+    def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
+        """Merge the gradients of the two terms, one tensor a weight."""
+        raise NotImplementedError(f"{type(self).__name__} does not combine gradients")
+
+    @classmethod
+    def describe(cls) -> str:
+        """Return the card as text."""
+        settings = ", ".join(f"{f.name}={f.default}" for f in fields(cls))  # type: ignore[arg-type]
+        lines = {
+            "formula": cls.card.formula,
+            "source": cls.card.source,
+            "data": cls.data,
+            "defaults": settings or "none",
+            "deviations": cls.card.deviations,
+        }
+        return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective")
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Return the mean of squares over an item's dimensions, (B,)."""
+    return x.square().flatten(1).mean(1)
+
+
+@dataclass
+class Mixed(Objective):
+    """alpha L_r on every step, plus (1 - alpha) L_f on each ``every``-th; a subclass says what L_f is.
+
+    L_r is noise prediction on the retain set. Retain and forget items go through the network in one pass.
+
+    Attributes:
+        alpha: weight of the retain term.
+        every: the forget term joins on steps every-1, 2 every-1, ... (1: always, the paper's "simultaneous"; 4: its
+            "alternating").
+    """
+
+    data = "retain+forget"
+    alpha: float = 0.99
+    every: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"objective.alpha must lie in [0, 1], got {self.alpha}.")
+        if self.every < 1:
+            raise UserError(f"objective.every must be at least 1, got {self.every}.")
+
+    @abstractmethod
+    def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
+        """Return the (B,) forget loss from eps_theta (B, *shape) on the forget batch."""
+
+    def uses_forget(self, step: int) -> bool:
+        return (step + 1) % self.every == 0
+
+    def forget_batches(self, step: int) -> int:
+        return step // self.every
+
+    def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
+        if forget is None:
+            return {"retain": Term(self.alpha, mean_square(predict(retain.x, retain.t) - retain.eps))}
+        on_retain, on_forget = predict_both(predict, retain, forget)
+        return {
+            "retain": Term(self.alpha, mean_square(on_retain - retain.eps)),
+            "forget": Term(1 - self.alpha, self.forget_loss(on_forget, forget)),
+        }
+
+
+def predict_both(predict: Predict, retain: Noised, forget: Noised) -> tuple[Tensor, Tensor]:
+    """Run both batches through the network in one pass."""
+    both = predict(torch.cat([retain.x, forget.x]), torch.cat([retain.t, forget.t]))
+    return both[: len(retain.x)], both[len(retain.x) :]

@@ -1,0 +1,36 @@
+"""Plain noise prediction: on everything, or on the retain set alone."""
+
+from dataclasses import dataclass
+
+from msgm.objectives.base import OBJECTIVES, Card, Noised, Objective, Predict, Term, mean_square
+
+
+class _Denoising(Objective):
+    def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
+        return {self.data: Term(1.0, mean_square(predict(retain.x, retain.t) - retain.eps))}
+
+
+@OBJECTIVES.register("standard")
+@dataclass
+class Standard(_Denoising):
+    """Ordinary training on all data."""
+
+    data = "all"
+    card = Card(
+        formula="mean (eps_theta - eps)^2 over all training items",
+        source="Song et al., arXiv 2011.13456, eq. 7 with lambda = sigma^2; Ho et al., arXiv 2006.11239, eq. 14",
+        deviations="none",
+    )
+
+
+@OBJECTIVES.register("unseen")
+@dataclass
+class Unseen(_Denoising):
+    """Training on the retain set alone: from scratch it is retraining, from a trained model plain fine-tuning."""
+
+    data = "retain"
+    card = Card(
+        formula="mean (eps_theta - eps)^2 over the retain set",
+        source='arXiv 2412.07229, "Unseen"',
+        deviations="none",
+    )

@@ -1,0 +1,258 @@
+"""What to forget, and why: the request that images, classifiers and recommenders share.
+
+A request names its items in exactly one way (labels, an attribute, indices, a file of indices, or a predicate) and says
+what is asked: *removal* of the information, or *suppression* of the outputs, which are two things (Cooper et al.,
+"Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.errors import UserError, nearest
+
+Predicate = Callable[[Any, Any], bool]
+
+
+@dataclass
+class ForgetRequest:
+    """The items to forget, named in exactly one way, and the goal.
+
+    Attributes:
+        labels: class labels, as integers or class names.
+        attribute: name of a boolean attribute; the items that have it are forgotten (CelebA's ``Bangs``).
+        indices: positions in the data set.
+        file: text file with one index a line.
+        predicate: ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every item.
+        goal: ``removal`` of information from the model, or ``suppression`` of its outputs.
+        target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
+    """
+
+    labels: list[int | str] = field(default_factory=list)
+    attribute: str | None = None
+    indices: list[int] = field(default_factory=list)
+    file: str | None = None
+    predicate: str | None = None
+    goal: Literal["removal", "suppression"] = "suppression"
+    target: Literal["observed", "latent", "concept"] = "concept"
+
+    def mask(
+        self,
+        size: int,
+        labels: NDArray[np.int64] | None = None,
+        classes: Sequence[str] = (),
+        attributes: Mapping[str, NDArray[np.bool_]] | None = None,
+        items: Callable[[int], Any] | None = None,
+    ) -> NDArray[np.bool_]:
+        """Return a boolean array of ``size``, true for the items to forget.
+
+        Args:
+            size: number of items in the data set.
+            labels: (size,) class numbers, when the data set has them.
+            classes: class names; ``classes[k]`` names label ``k``.
+            attributes: name to (size,) booleans.
+            items: ``items(i)`` returns item ``i``, for predicates.
+
+        Raises:
+            UserError: not exactly one selector, an unknown label or attribute, an index out of range or given twice,
+                a missing file, nothing selected, or everything selected.
+        """
+        selector = self._selector()
+        if selector == "labels":
+            mask = self._by_labels(labels, classes)
+        elif selector == "attribute":
+            mask = self._by_attribute(attributes or {})
+        elif selector == "predicate":
+            mask = self._by_predicate(size, labels, items)
+        else:
+            mask = self._by_indices(size, selector)
+        if not mask.any():
+            raise UserError(f"request.{selector} selects no item of the {size}: the forget set is empty.")
+        if mask.all():
+            raise UserError(f"request.{selector} selects all {size} items: nothing is left to retain.")
+        return mask
+
+    def describe(self) -> str:
+        """Return the request as half a sentence, for reports."""
+        selector = self._selector()
+        value = getattr(self, selector)
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return f"{self.goal} of the {self.target} given by {selector} {shown}"
+
+    def _selector(self) -> str:
+        names = ["labels", "attribute", "indices", "file", "predicate"]
+        given = [name for name in names if getattr(self, name) not in ([], None)]
+        if len(given) != 1:
+            found = " and ".join(f"request.{name}" for name in given) or "none"
+            raise UserError(f"a request needs exactly one of {', '.join(names)}; found {found}.")
+        return given[0]
+
+    def _by_labels(self, labels: NDArray[np.int64] | None, classes: Sequence[str]) -> NDArray[np.bool_]:
+        if labels is None or not classes:
+            raise UserError("request.labels needs a data set with class labels, and this one has none.")
+        wanted = [self._class_number(label, classes) for label in self.labels]
+        if len(set(wanted)) != len(wanted):
+            raise UserError(f"request.labels names a class twice: {self.labels}.")
+        return np.isin(labels, wanted)
+
+    @staticmethod
+    def _class_number(label: int | str, classes: Sequence[str]) -> int:
+        name = str(label)
+        if name in classes:
+            return list(classes).index(name)
+        if name.isdigit() and int(name) < len(classes):
+            return int(name)
+        allowed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+        raise UserError(f"request.labels: unknown label {label!r}; classes are {allowed}.{nearest(name, list(classes))}")
+
+    def _by_attribute(self, attributes: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        name = str(self.attribute)
+        if name not in attributes:
+            known = ", ".join(attributes) or "none"
+            raise UserError(f"request.attribute: unknown attribute {name!r}; known: {known}.{nearest(name, [*attributes])}")
+        return np.asarray(attributes[name], dtype=bool)
+
+    def _by_indices(self, size: int, selector: str) -> NDArray[np.bool_]:
+        numbers = self.indices if selector == "indices" else read_indices(Path(str(self.file)))
+        if not numbers:
+            raise UserError(f"request.{selector}: the forget set is empty.")
+        values, counts = np.unique(np.asarray(numbers, dtype=np.int64), return_counts=True)
+        outside = values[(values < 0) | (values >= size)]
+        if outside.size:
+            raise UserError(f"request.{selector}: index {outside[0]} is out of range; the data set has items 0 to {size - 1}.")
+        if (counts > 1).any():
+            raise UserError(f"request.{selector}: index {values[counts > 1][0]} is given twice.")
+        mask = np.zeros(size, dtype=bool)
+        mask[values] = True
+        return mask
+
+    def _by_predicate(
+        self, size: int, labels: NDArray[np.int64] | None, items: Callable[[int], Any] | None
+    ) -> NDArray[np.bool_]:
+        predicate = load_function(str(self.predicate))
+        if items is None:
+            raise UserError("request.predicate needs a data set whose items can be read one by one.")
+        return np.fromiter(
+            (bool(predicate(items(i), None if labels is None else int(labels[i]))) for i in range(size)), bool, size
+        )
+
+
+def read_indices(path: Path) -> list[int]:
+    """Read one integer a line; blank lines are skipped.
+
+    Raises:
+        UserError: the file cannot be read, or a line is no integer.
+    """
+    try:
+        lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"request.file: cannot read {path}: {error}.") from error
+    numbers = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            numbers.append(int(line))
+        except ValueError:
+            raise UserError(f"request.file: {path}, line {number}: expected an integer, got {line.strip()!r}.") from None
+    return numbers
+
+
+def load_function(spec: str) -> Predicate:
+    """Import ``path/to/file.py:function`` and return the function.
+
+    Raises:
+        UserError: the file or the function does not exist.
+    """
+    path, _, name = spec.rpartition(":")
+    module = load_file(path)
+    if not hasattr(module, name):
+        raise UserError(f"request.predicate: {path} defines no function {name!r}.")
+    function: Predicate = getattr(module, name)
+    return function
+
+
+def load_file(path: str) -> Any:
+    """Import the Python file at ``path`` as a module of its own.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise UserError(f"{path or 'an empty path'!r} is no Python file; expected path/to/file.py.")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"cannot import {path}.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Part:
+    """Item numbers of one part of the data, retain and forget apart; both sorted int64 arrays."""
+
+    retain: NDArray[np.int64]
+    forget: NDArray[np.int64]
+
+    @property
+    def all(self) -> NDArray[np.int64]:
+        """Retain and forget items together, sorted."""
+        return np.sort(np.concatenate([self.retain, self.forget]))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A seeded train / validation / test split; validation and test are the held-out items."""
+
+    train: Part
+    validation: Part
+    test: Part
+
+
+def make_split(
+    forget: NDArray[np.bool_],
+    validation: float,
+    test: float,
+    seed: int,
+    published_test: NDArray[np.bool_] | None = None,
+) -> Split:
+    """Split ``len(forget)`` items; the parts depend on the seed alone, never on what is forgotten.
+
+    Args:
+        forget: boolean mask of the forget set.
+        validation: share of the items held out for thresholds and tuning (of the training items when a test set is
+            published).
+        test: share held out for the reported numbers; not used when a test set is published.
+        seed: seed of the split.
+        published_test: mask of the data set's own test items.
+
+    Raises:
+        UserError: shares outside (0, 1), or no training item left to retain or to forget.
+    """
+    shares = {"data.validation": validation} | ({} if published_test is not None else {"data.test": test})
+    for key, share in shares.items():
+        if not 0 < share < 1:
+            raise UserError(f"{key} must lie between 0 and 1, got {share}.")
+    if sum(shares.values()) >= 1:
+        raise UserError(f"{' + '.join(shares)} must be below 1, got {sum(shares.values()):g}.")
+    is_test = np.zeros(len(forget), dtype=bool) if published_test is None else published_test
+    rest = np.random.default_rng(seed).permutation(np.flatnonzero(~is_test))
+    held = round(validation * len(rest))
+    drawn_test = round(test * len(rest)) if published_test is None else 0
+    numbers = {
+        "validation": rest[:held],
+        "test": np.concatenate([np.flatnonzero(is_test), rest[held : held + drawn_test]]),
+        "train": rest[held + drawn_test :],
+    }
+    parts = {name: Part(np.sort(n[~forget[n]]), np.sort(n[forget[n]])) for name, n in numbers.items()}
+    if not len(parts["train"].forget):
+        raise UserError("the request selects no training item: everything it names is held out.")
+    if not len(parts["train"].retain):
+        raise UserError("the request leaves no training item to retain.")
+    return Split(**parts)

@@ -1,0 +1,130 @@
+"""The run folder: what is in it, and how it is written whole or not at all."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from msgm.errors import UserError
+
+PACKAGES = ["msgm", "torch", "diffusers", "accelerate", "torchvision", "torchsde", "torchmetrics", "numpy", "scikit-learn"]
+
+
+class Run:
+    """A run folder and the names of what lies in it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.manifest = self.path / "manifest.json"
+        self.model = self.path / "model"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples"
+        self.report = self.path / "report.json"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: a file is in its place, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {self.path}: {error.strerror}.") from error
+
+    def stored_config(self) -> dict[str, Any] | None:
+        """Return the settings the run was made with, or None for a new run."""
+        if not self.config.is_file():
+            return None
+        tree = OmegaConf.to_container(OmegaConf.load(self.config))
+        return tree if isinstance(tree, dict) else None
+
+
+def find_model(path: Path | str) -> Path:
+    """Return the model folder that ``path`` means: a run, its ``model`` folder, a compare folder or a diffusers folder.
+
+    Raises:
+        UserError: there is nothing of the kind.
+    """
+    path = Path(path)
+    for candidate in (path / "model", path / "rows" / "do-nothing" / "model", path):
+        if any((candidate / name).is_file() for name in ("process.json", "model_index.json", "unet/config.json")):
+            return candidate
+    what = "holds no finished run and no diffusers model" if path.exists() else "does not exist"
+    raise UserError(f"{path} {what}; expected a run folder, or a diffusers folder with model_index.json.")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary file beside it, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as ``write_bytes`` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Write JSON as ``write_bytes`` does; NaN and infinity are refused."""
+    write_text(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}.") from error
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, git commit of the working folder (if any) and peak memory, for manifests."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

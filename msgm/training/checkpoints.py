@@ -1,0 +1,106 @@
+"""Checkpoints without pickles: safetensors and JSON in a folder that is whole or absent."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from msgm.errors import UserError
+from msgm.training.ema import EMA
+
+KEPT = 2
+
+
+@dataclass
+class Training:
+    """What a checkpoint holds, on the bare network.
+
+    Attributes:
+        network: the bare network.
+        optimiser: its Adam.
+        ema: its averaged weights.
+        step: steps done.
+        seconds: time spent on them, over all resumes.
+    """
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    ema: EMA
+    step: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(folder: Path, training: Training) -> Path:
+    """Write ``folder/step-N``, N steps done, and drop all but the newest checkpoints."""
+    final = folder / f"step-{training.step:08d}"
+    temporary = folder / f".{final.name}.new"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        save_file(_contiguous(training.network.state_dict()), temporary / "network.safetensors")
+        save_file(_contiguous(training.ema.state()), temporary / "ema.safetensors")
+        save_file(_optimiser_tensors(training), temporary / "optimiser.safetensors")
+        state = {"step": training.step, "seconds": training.seconds, "ema_updates": training.ema.updates}
+        (temporary / "state.json").write_text(json.dumps(state))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in ``folder``, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def load_checkpoint(path: Path, training: Training) -> None:
+    """Restore ``training`` in place.
+
+    Raises:
+        UserError: the checkpoint is damaged or belongs to another network.
+    """
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text())
+        network, ema, optimiser = (load_file(path / f"{name}.safetensors") for name in ("network", "ema", "optimiser"))
+        training.network.load_state_dict(network)
+        training.ema.load(ema, state["ema_updates"])
+        _restore_optimiser(training, optimiser)
+        training.step, training.seconds = int(state["step"]), float(state["seconds"])
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        detail = str(error).split("\n")[0].rstrip(".: ")
+        raise UserError(f"cannot resume from the checkpoint {path}: {detail}; delete it to go on from an older one.") from error
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _optimiser_tensors(training: Training) -> dict[str, Tensor]:
+    """Return Adam's state as ``key/parameter name`` tensors."""
+    state = training.optimiser.state
+    return {
+        f"{key}/{name}": torch.as_tensor(value).contiguous()
+        for name, parameter in training.network.named_parameters()
+        for key, value in state[parameter].items()
+    }
+
+
+def _restore_optimiser(training: Training, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(training.network.named_parameters())
+    for label, tensor in tensors.items():
+        key, name = label.split("/", 1)
+        parameter = parameters[name]
+        fitted = tensor.clone() if tensor.dim() == 0 and not parameter.is_cuda else tensor.to(parameter.device)
+        if fitted.shape == parameter.shape:
+            fitted = torch.empty_like(parameter).copy_(fitted)
+        training.optimiser.state[parameter][key] = fitted

@@ -1,0 +1,55 @@
+"""Exponential moving average of the weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Averaged weights, ``average <- d average + (1 - d) weights`` with d = min(decay, (1 + n) / (10 + n)) at update n.
+
+    The warm-up (as in score_sde) makes a fresh average follow the weights at once, so that unlearning, which always starts a
+    fresh one, is not hidden behind the old weights.
+
+    Args:
+        network: the bare network; its parameters are averaged.
+        decay: d once warmed up.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.names = [name for name, _ in network.named_parameters()]
+        self._weights = list(network.parameters())
+        self._average = [p.detach().clone() for p in self._weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the current weights into the average."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self._average, self._weights, 1 - decay)
+        self.updates += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Run a block with the averaged weights in the network, then put the trained ones back, whatever happens."""
+        trained = [p.detach().clone() for p in self._weights]
+        try:
+            self._copy(self._average)
+            yield
+        finally:
+            self._copy(trained)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averages by parameter name; the counter ``updates`` is saved apart."""
+        return dict(zip(self.names, self._average, strict=True))
+
+    def load(self, state: dict[str, Tensor], updates: int) -> None:
+        """Restore what ``state`` returned and the counter."""
+        self._average = [state[name].to(p) for name, p in zip(self.names, self._weights, strict=True)]
+        self.updates = updates
+
+    @torch.no_grad()
+    def _copy(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_(self._weights, values)

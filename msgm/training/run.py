@@ -1,0 +1,170 @@
+"""Training and unlearning as runs: a folder with its settings, manifest, checkpoints and model."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msgm.config import Config, differences
+from msgm.data import DATASETS, Dataset
+from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
+from msgm.diffusion.model import describe
+from msgm.errors import UserError
+from msgm.objectives import OBJECTIVES
+from msgm.requests import Split
+from msgm.runs import Run, environment, find_model, read_json, write_json, write_text
+from msgm.seeding import derive_seed
+from msgm.training.trainer import Trainer
+
+
+def train(config: Config, out: Path | str | None = None, resume: bool = False, device: str = "auto") -> Run:
+    """Train a model from random weights with the config's objective.
+
+    Args:
+        config: the experiment.
+        out: run folder; by default ``runs/NAME``.
+        resume: go on with a run that was stopped.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: a folder that holds another run, data that does not fit, and what ``Trainer`` raises.
+    """
+    dataset, split = load_data(config)
+    return fit(config, Run(out or Path("runs") / config.name), dataset, split, None, resume, device)
+
+
+def unlearn(
+    config: Config, source: Path | str, out: Path | str | None = None, resume: bool = False, device: str = "auto"
+) -> Run:
+    """Fine-tune a trained model with the config's objective and the overrides of its section ``finetune``.
+
+    Args:
+        config: the experiment.
+        source: a run folder, or a diffusers folder of an unconditional UNet2DModel.
+        out: run folder; by default ``runs/NAME-OBJECTIVE``.
+        resume: go on with a run that was stopped.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: no model in ``source``, a model of another process or item shape, and what ``train`` raises.
+    """
+    dataset, split = load_data(config)
+    tuned = replace(config, training=config.finetuning(), finetune={})
+    run = Run(out or Path("runs") / f"{config.name}-{config.objective['name']}")
+    return fit(tuned, run, dataset, split, find_model(source), resume, device)
+
+
+def load_data(config: Config) -> tuple[Dataset, Split]:
+    """Load the config's data set and split it by its request."""
+    settings = DATASETS.build(config.data)
+    dataset = settings.load()
+    return dataset, settings.split(dataset, config.request)
+
+
+def fit(
+    config: Config, run: Run, dataset: Dataset, split: Split, source: Path | None, resume: bool, device: str = "auto"
+) -> Run:
+    """Train as ``config`` says, from random weights or from the model folder ``source``, into ``run``."""
+    model = load_source(source, config, dataset) if source else new_model(config, dataset)
+    config = replace(config, process=describe(model.process))
+    objective = OBJECTIVES.build(config.objective)
+    label = run.path.name
+    trainer = Trainer(model, objective, dataset, split.train, config.training, config.seed, run, device, label)
+    main, wait = trainer.accelerator.is_main_process, trainer.accelerator.wait_for_everyone
+    if main:
+        _claim(run, config, source, resume)
+    wait()
+    if finished(run):
+        return run
+    manifest = _manifest(config, trainer, source, dataset, split)
+    if main:
+        write_json(run.manifest, manifest)
+    trainer.train()
+    trainer.save()
+    if main:
+        done = {"seconds": round(trainer.state.seconds, 2), "peak_memory_mb": _peak_memory(trainer.accelerator.device)}
+        write_json(run.manifest, manifest | done | {"status": "finished"})
+    wait()
+    return run
+
+
+def new_model(config: Config, dataset: Dataset) -> ScoreModel:
+    """Return a model with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "init"))
+        network = NETWORKS.build(config.network).build(dataset.shape)
+    return ScoreModel(network, PROCESSES.build(config.process), dataset.shape)
+
+
+def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
+    """Load the model to start from, and check that it fits the config and the data."""
+    model = ScoreModel.load(source)
+    wanted = config.process["name"]
+    if model.process.name != wanted:
+        raise UserError(f"{source} holds a model of process {model.process.name!r}, but process.name is {wanted!r}.")
+    if model.shape != dataset.shape:
+        raise UserError(f"{source} makes items of shape {model.shape}, but the data has {dataset.shape}.")
+    if differences(config.process, describe(model.process)):
+        print(f"note: the settings of process {wanted!r} are taken from {source}, not from the config.")
+    return model
+
+
+def finished(run: Run) -> bool:
+    """Return whether the run has its model."""
+    return run.manifest.is_file() and read_json(run.manifest).get("status") == "finished" and run.model.is_dir()
+
+
+def _claim(run: Run, config: Config, source: Path | None, resume: bool) -> None:
+    """Make the run folder, or check that the run in it is this one."""
+    stored = run.stored_config()
+    if stored is not None:
+        changed = differences(stored, config.to_dict())
+        if changed:
+            raise UserError(f"{run.path} holds a run with other settings ({'; '.join(changed[:3])}); give another --out.")
+        begun_from = read_json(run.manifest).get("source") if run.manifest.is_file() else None
+        if run.manifest.is_file() and begun_from != (str(source) if source else None):
+            raise UserError(f"{run.path} holds a run that started from {begun_from}, not from {source}; give another --out.")
+        if not resume:
+            raise UserError(f"{run.path} already holds this run; go on with --resume, or give another --out.")
+        return
+    run.create()
+    write_text(run.config, config.to_yaml())
+
+
+def _manifest(
+    config: Config, trainer: Trainer, source: Path | None, dataset: Dataset, split: Split
+) -> dict[str, object]:
+    accelerator = trainer.accelerator
+    return environment() | {
+        "status": "running",
+        "source": str(source) if source else None,
+        "request": config.request.describe(),
+        "objective": config.objective["name"],
+        "seed": config.seed,
+        "device": _device_name(accelerator.device),
+        "processes": accelerator.num_processes,
+        "effective_batch": config.training.batch_size,
+        "parameters": trainer.model.parameter_count(),
+        "weights": config.training.weights,
+        "data_digest": dataset.digest(),
+        "forget_digest": digest(split.train.forget),
+        "items": {"retain": len(split.train.retain), "forget": len(split.train.forget)},
+    }
+
+
+def digest(indices: NDArray[np.int64]) -> str:
+    """Return a short hash of a set of item numbers."""
+    return hashlib.sha256(np.sort(indices).tobytes()).hexdigest()[:16]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _peak_memory(device: torch.device) -> object:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return environment()["peak_memory_mb"]

@@ -1,0 +1,332 @@
+"""One training loop for every objective and process, on accelerate."""
+
+import copy
+import dataclasses
+import importlib.util
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from msgm.config import TrainingSettings
+from msgm.data import Dataset, Feed, dequantise
+from msgm.diffusion import SamplingSettings, ScoreModel, sample
+from msgm.errors import Interrupted, RunError, UserError
+from msgm.objectives import Noised, Objective, Setup, Term, Unseen
+from msgm.pictures import to_png
+from msgm.requests import Part
+from msgm.runs import Run, write_bytes, write_text
+from msgm.seeding import derive_seed, generator
+from msgm.training.batches import noised_parts
+from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint
+from msgm.training.ema import EMA
+from msgm.training.progress import Progress
+from msgm.training.signals import StopRequest
+
+GRID = 64
+
+
+class Trainer:
+    """Trains a model with an objective, from its present weights.
+
+    Args:
+        model: the model; its network is trained in place.
+        objective: the loss.
+        dataset: where the items come from.
+        part: the training items, retain and forget.
+        settings: how to train.
+        seed: of order, times, noise and dropout.
+        run: folder of checkpoints, metrics and sample grids.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        label: name shown while training.
+
+    Raises:
+        UserError: a batch size that processes and accumulated parts do not divide, or an unknown tracker.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        objective: Objective,
+        dataset: Dataset,
+        part: Part,
+        settings: TrainingSettings,
+        seed: int,
+        run: Run,
+        device: str = "auto",
+        label: str = "training",
+    ) -> None:
+        self.settings, self.seed, self.run, self.label = settings, seed, run, label
+        self.dataset, self.part, self.objective, self.device_name = dataset, part, objective, device
+        self.accelerator = _accelerator(settings, run, device)
+        self.model = model.to(self.accelerator.device)
+        self.network = self._prepare_network(model.network)
+        self.view = model.with_network(self.network)
+        self.optimiser = torch.optim.Adam(
+            model.network.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True
+        )
+        self.state = Training(model.network, self.optimiser, EMA(model.network, settings.ema))
+        self.retain, self.forget = self._feeds()
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+
+    def _prepare_network(self, network: nn.Module) -> nn.Module:
+        if self.settings.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = torch.compile(network) if self.settings.compile else network
+        prepared: nn.Module = self.accelerator.prepare_model(compiled)  # type: ignore[arg-type]
+        return prepared
+
+    def _feeds(self) -> tuple[Feed, Feed]:
+        kept = self.part.all if self.objective.data == "all" else self.part.retain
+        size = self.settings.batch_size
+        return self._feed(kept, size, "retain"), self._feed(
+            self.part.forget, self.settings.forget_batch_size or size, "forget"
+        )
+
+    def _feed(self, indices: NDArray[np.int64], size: int, stream: str) -> Feed:
+        world, parts = self.accelerator.num_processes, self.settings.accumulate
+        if size % (world * parts):
+            raise UserError(
+                f"training: the {stream} batch of {size} does not divide into {world} process(es) x {parts} accumulated part(s)."
+            )
+        rank, device = self.accelerator.process_index, self.accelerator.device
+        return Feed(self.dataset, indices, size, self.seed, stream, rank, world, device)
+
+    def train(self) -> None:
+        """Run all steps, from the newest checkpoint if there is one.
+
+        Raises:
+            RunError: a term of the loss, or the gradient, became NaN or infinite.
+            Interrupted: SIGINT or SIGTERM; a checkpoint was written first.
+            UserError: the newest checkpoint is damaged.
+        """
+        began = time.perf_counter()
+        with StopRequest() as stop:
+            try:
+                _start_trackers(self.accelerator)
+                self.objective.prepare(self._setup())
+                self._resume()
+                self._loop(stop, began)
+            finally:
+                self.accelerator.end_training()
+                self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        self.model.network.eval()
+
+    def _setup(self) -> Setup:
+        return Setup(copy.deepcopy(self.model), self._retain_items, self._tune_on_forget)
+
+    def _retain_items(self, count: int) -> Tensor:
+        kept = self.part.retain
+        if count < len(kept):
+            chosen = torch.randperm(len(kept), generator=generator(self.seed, "bank"))[:count]
+            kept = kept[chosen.numpy()]
+        items, levels = self.dataset.take(kept), self.dataset.levels
+        return (items.float() if levels is None else dequantise(items, levels)).to(self.accelerator.device)
+
+    def _tune_on_forget(self, steps: int) -> ScoreModel:
+        """Fine-tune a copy of the model on the forget set; kept in ``teacher/``, so that a resumed run finds it."""
+        teacher = Run(self.run.path / "teacher")
+        if not teacher.model.exists():
+            settings = dataclasses.replace(self.settings, steps=steps)
+            part = Part(retain=self.part.forget, forget=self.part.forget)
+            tuner = Trainer(
+                copy.deepcopy(self.model), Unseen(), self.dataset, part, settings, self.seed, teacher, self.device_name, "teacher"
+            )
+            tuner.train()
+            tuner.save()
+        self.accelerator.wait_for_everyone()
+        return ScoreModel.load(teacher.model).to(self.accelerator.device)
+
+    def _resume(self) -> None:
+        found = checkpoints(self.run.checkpoints)
+        if found:
+            load_checkpoint(found[-1], self.state)
+        _drop_lines_after(self.run.metrics, self.state.step, self.accelerator.is_main_process)
+        self.accelerator.wait_for_everyone()
+
+    def _loop(self, stop: StopRequest, began: float) -> None:
+        settings, state = self.settings, self.state
+        first, seconds = state.step, state.seconds
+        retain = self.retain.batches(first)
+        forget = self.forget.batches(self.objective.forget_batches(first))
+        main = self.accelerator.is_main_process
+        progress = Progress(self.label, first, settings.steps, self.run.metrics, main)
+        self.model.network.train()
+        logged = first
+        for step in range(first, settings.steps):
+            self._step(step, next(retain), next(forget) if self.objective.uses_forget(step) else None)
+            state.step, state.seconds = step + 1, seconds + time.perf_counter() - began
+            due = state.step % settings.log_every == 0 or state.step == settings.steps
+            save = bool(settings.checkpoint_every) and state.step % settings.checkpoint_every == 0
+            stopping = self._agreed(stop, due)
+            if due or save or stopping:
+                values = progress.log(state.step, self._read_terms(), settings.batch_size * (state.step - logged))
+                self.accelerator.log(values, step=state.step)
+                logged = state.step
+            if save or stopping or state.step == settings.steps:
+                self._checkpoint()
+            if settings.sample_every and state.step % settings.sample_every == 0:
+                self._sample_grid()
+            if stopping:
+                progress.close()
+                assert stop.number is not None
+                raise Interrupted(
+                    f"stopped after step {state.step}; saved in {self.run.path}, go on with --resume.", 128 + stop.number
+                )
+        progress.close()
+
+    def _agreed(self, stop: StopRequest, due: bool) -> bool:
+        """Return whether to stop now; several processes decide together, at log steps only."""
+        if self.accelerator.num_processes == 1:
+            return stop.number is not None
+        if not due:
+            return False
+        flag = torch.tensor(float(stop.number or 0), device=self.accelerator.device)
+        number = int(self.accelerator.reduce(flag, "sum").item())  # type: ignore[union-attr]
+        if number and stop.number is None:
+            stop.number = 15
+        return number > 0
+
+    def _step(self, step: int, retain: Tensor, forget: Tensor | None) -> None:
+        torch.manual_seed(derive_seed(self.seed, "dropout", step, self.accelerator.process_index))
+        self.optimiser.zero_grad(set_to_none=True)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.lr * min(1.0, (step + 1) / max(1, self.settings.warmup))
+        parts = list(self._parts(step, retain, forget))
+        if self.objective.combines and forget is not None:
+            means = self._combined_gradient(parts)
+        else:
+            means = self._summed_gradient(parts)
+        if self.settings.clip is not None:
+            means["gradient"] = nn.utils.clip_grad_norm_(self.model.network.parameters(), self.settings.clip)
+        self.optimiser.step()
+        self.state.ema.update()
+        self._pending.append((step, means))
+
+    def _parts(self, step: int, retain: Tensor, forget: Tensor | None) -> Iterator[tuple[Noised, Noised | None]]:
+        count, process = self.settings.accumulate, self.model.process
+        kept = noised_parts(process, self.retain, self._laid_out(retain), self.seed, step, count)
+        if forget is None:
+            return zip(kept, itertools.repeat(None))
+        return zip(kept, noised_parts(process, self.forget, self._laid_out(forget), self.seed, step, count), strict=True)
+
+    def _laid_out(self, raw: Tensor) -> Tensor:
+        if self.settings.channels_last and raw.dim() == 4:
+            return raw.contiguous(memory_format=torch.channels_last)
+        return raw
+
+    def _summed_gradient(self, parts: list[tuple[Noised, Noised | None]]) -> dict[str, Tensor]:
+        """Backpropagate the weighted sum of the terms; return the terms' means."""
+        totals: dict[str, Tensor] = {}
+        for number, (retain, forget) in enumerate(parts):
+            last = number + 1 == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.network):
+                terms = self.objective.terms(self.view.eps, retain, forget)
+                means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
+                self.accelerator.backward(_weighted(terms, means))
+            _add(totals, means)
+        return totals
+
+    def _combined_gradient(self, parts: list[tuple[Noised, Noised | None]]) -> dict[str, Tensor]:
+        """Take the gradients of both terms apart and let the objective merge them; return the terms' means."""
+        weights = [p for p in self.model.network.parameters() if p.requires_grad]
+        totals: dict[str, Tensor] = {}
+        gradients: dict[str, list[Tensor]] = {}
+        for retain, forget in parts:
+            terms = self.objective.terms(self.model.eps, retain, forget)
+            means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
+            for name in ("retain", "forget"):
+                found = torch.autograd.grad(means[name], weights, retain_graph=name == "retain")
+                gradients[name] = [a + b for a, b in zip(gradients[name], found, strict=True)] if name in gradients else list(found)
+            _add(totals, means)
+        shared = {name: [self.accelerator.reduce(g, "mean") for g in found] for name, found in gradients.items()}
+        merged = self.objective.combine(shared["retain"], shared["forget"])  # type: ignore[arg-type]
+        for weight, gradient in zip(weights, merged, strict=True):
+            weight.grad = gradient
+        return totals
+
+    def _read_terms(self) -> dict[str, float]:
+        """Return each term's mean since the last call, over all processes; one transfer for all of them.
+
+        Raises:
+            RunError: one of them was not finite.
+        """
+        pending, self._pending = self._pending, []
+        labels = [(step, name) for step, means in pending for name in means]
+        stacked = torch.stack([value for _, means in pending for value in means.values()])
+        values = self.accelerator.reduce(stacked, "mean").tolist()  # type: ignore[union-attr]
+        for (step, name), value in zip(labels, values, strict=True):
+            if not math.isfinite(value):
+                raise RunError(
+                    f"{self.label}: {name} became {value} at step {step + 1}; the last good checkpoint is in {self.run.checkpoints}."
+                )
+        names = dict.fromkeys(name for _, name in labels)
+        by_name = {name: [v for (_, n), v in zip(labels, values, strict=True) if n == name] for name in names}
+        return {name: sum(found) / len(found) for name, found in by_name.items()}
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.run.checkpoints, self.state)
+        self.accelerator.wait_for_everyone()
+
+    def _sample_grid(self) -> None:
+        if self.accelerator.is_main_process:
+            with self.state.ema.applied():
+                images = sample(self.model, GRID, SamplingSettings(steps=20), self.seed)
+            name = f"step-{self.state.step:08d}.png"
+            write_bytes(self.run.samples / name, to_png(images, self.dataset.levels))
+        self.accelerator.wait_for_everyone()
+
+    def save(self) -> None:
+        """Write the model folder, with averaged or raw weights as the settings say."""
+        if self.accelerator.is_main_process:
+            with self.state.ema.applied() if self.settings.weights == "ema" else nullcontext():
+                self.model.save(self.run.model)
+        self.accelerator.wait_for_everyone()
+
+
+def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerator:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is available here; use --device cpu.")
+    trackers = settings.trackers
+    if trackers is None:
+        trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="bf16" if settings.precision == "bf16" else "no",
+            log_with=trackers or None,
+            project_dir=run.path,
+        )
+    except ValueError as error:
+        raise UserError(f"training.trackers or training.precision: {str(error).splitlines()[0]}.") from error
+
+
+def _start_trackers(accelerator: Accelerator) -> None:
+    if accelerator.log_with:
+        accelerator.init_trackers("tracker")
+
+
+def _weighted(terms: dict[str, Term], means: dict[str, Tensor]) -> Tensor:
+    return torch.stack([term.weight * means[name] for name, term in terms.items()]).sum()
+
+
+def _add(totals: dict[str, Tensor], means: dict[str, Tensor]) -> None:
+    for name, value in means.items():
+        totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+
+
+def _drop_lines_after(metrics: Path, step: int, main: bool) -> None:
+    """Forget what was logged after the checkpoint that a run resumes from."""
+    if main and metrics.is_file():
+        lines = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= step]
+        write_text(metrics, "".join(f"{line}\n" for line in lines))
