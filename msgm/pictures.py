@@ -2,6 +2,7 @@
 
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,3 +52,19 @@ def figure_png(figure: object) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)  # type: ignore[attr-defined]
     return buffer.getvalue()
+
+
+def strips(grids: dict[str, Path], columns: int = 4) -> bytes:
+    """Return one PNG with every picture under its name."""
+    from matplotlib import image
+    from matplotlib.figure import Figure
+
+    columns = min(columns, max(1, len(grids)))
+    lines = -(-len(grids) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.8 * lines), layout="constrained")
+    for axes in figure.subplots(lines, columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, (name, path) in zip(figure.axes, grids.items(), strict=False):
+        axes.imshow(image.imread(path), interpolation="nearest")
+        axes.set_title(name, fontsize=9)
+    return figure_png(figure)

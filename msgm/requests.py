@@ -253,6 +253,7 @@ def make_split(
     parts = {name: Part(np.sort(n[~forget[n]]), np.sort(n[forget[n]])) for name, n in numbers.items()}
     if not len(parts["train"].forget):
         raise UserError("the request selects no training item: everything it names is held out.")
-    if not len(parts["train"].retain):
-        raise UserError("the request leaves no training item to retain.")
+    for name, part in parts.items():
+        if not len(part.retain):
+            raise UserError(f"the {name} part has no item to retain: the data set is too small for its shares.")
     return Split(**parts)

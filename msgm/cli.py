@@ -1,0 +1,176 @@
+"""The command line. torch is imported when work starts, so that ``--help`` answers at once."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgm import __version__
+from msgm.errors import Interrupted, RunError, UserError, nearest
+
+if TYPE_CHECKING:
+    from msgm.config import Config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 1 for a failed run, 2 for bad input, 128 + signal when stopped."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except UserError as error:
+        return _complain(error, 2)
+    except Interrupted as error:
+        return _complain(error, error.code)
+    except RunError as error:
+        return _complain(error, 1)
+    except OSError as error:
+        return _complain(f"{error.strerror or error}: {error.filename or 'no file named'}", 1)
+    except KeyboardInterrupt:
+        return _complain("stopped.", 130)
+    return 0
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"msgm: {error}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="msgm", description="Make a trained model forget, and show honestly what it forgot.")
+    top.add_argument("--version", action="version", version=f"msgm {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    compare = _command(commands, "compare", _compare, "train or take a base model, run every objective on it, measure all")
+    _experiment(compare)
+    compare.add_argument("--only", metavar="ROW,ROW", help="run these rows alone")
+    compare.add_argument("--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder")
+
+    train = _command(commands, "train", _train, "train a model from random weights with the config's objective")
+    _experiment(train)
+    train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+
+    unlearn = _command(commands, "unlearn", _unlearn, "fine-tune a trained model with the config's objective")
+    _experiment(unlearn)
+    unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="a run or a diffusers folder")
+    unlearn.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+
+    sample = _command(commands, "sample", _sample, "sample a trained model into a picture and an array")
+    sample.add_argument("run", metavar="RUN", help="a run or a diffusers folder")
+    sample.add_argument("-n", "--count", type=int, default=64, help="number of samples (64)")
+    sample.add_argument("--sampler", default="dpm++2m", help="dpm++2m, heun, euler-maruyama or pf-ode (dpm++2m)")
+    sample.add_argument("--steps", type=int, default=50, help="grid steps (50)")
+    _common(sample)
+
+    evaluate = _command(commands, "evaluate", _evaluate, "measure trained models as compare does")
+    evaluate.add_argument("runs", metavar="RUN", nargs="+", help="runs or diffusers folders")
+    evaluate.add_argument("--config", help="the experiment: data, request and protocol; by default the first run's own")
+    _overrides(evaluate)
+    _common(evaluate)
+
+    report = _command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
+    report.add_argument("run", metavar="RUN", help="a compare folder")
+
+    cards = _command(commands, "objectives", _objectives, "print the cards of the objectives")
+    cards.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
+    return top
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    return command
+
+
+def _experiment(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
+    _overrides(command)
+    _common(command)
+
+
+def _overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--set", metavar="KEY.SUB=VALUE", action="append", default=[], help="override a setting; repeatable")
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", metavar="DIR", help="where to write")
+    command.add_argument("--seed", type=int, help="seed of the run")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def _config(options: argparse.Namespace) -> "Config":
+    from msgm.config import load_config
+
+    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    return load_config(options.config, options.set + seed)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    config = _config(options)
+    from msgm.compare import compare
+
+    only = [name.strip() for name in options.only.split(",")] if options.only else None
+    run = compare(config, options.out, only, options.source, options.device)
+    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json and samples.png")
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = _config(options)
+    from msgm.training import train
+
+    print(f"wrote {train(config, options.out, options.resume, options.device).path}")
+
+
+def _unlearn(options: argparse.Namespace) -> None:
+    config = _config(options)
+    from msgm.training import unlearn
+
+    print(f"wrote {unlearn(config, options.source, options.out, options.resume, options.device).path}")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from msgm.diffusion import SamplingSettings
+    from msgm.sampling import sample_run
+
+    settings = SamplingSettings(options.sampler, options.steps)
+    for path in sample_run(options.run, options.count, settings, options.seed or 0, options.out, options.device):
+        print(f"wrote {path}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    options.config = options.config or Path(options.runs[0]) / "config.yaml"
+    config = _config(options)
+    from msgm.compare import evaluate
+
+    run = evaluate(config, options.runs, options.out, options.device)
+    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json and samples.png")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from msgm.evaluation.report import print_table, write_views
+    from msgm.runs import Run, read_json
+
+    run = Run(options.run)
+    report = read_json(run.report)
+    write_views(run, report)
+    print_table(report)
+
+
+def _objectives(options: argparse.Namespace) -> None:
+    from msgm.objectives import OBJECTIVES
+
+    for name in options.names or OBJECTIVES.entries:
+        if name not in OBJECTIVES.entries:
+            known = list(OBJECTIVES.entries)
+            raise UserError(f"unknown objective {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        print(f"{name}\n" + "\n".join(f"  {line}" for line in OBJECTIVES.entries[name].describe().split("\n")) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

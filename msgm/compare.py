@@ -1,0 +1,221 @@
+"""``msgm compare``: one base model, every row's objective run on it, all measured alike, one report."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msgm.config import BASE_ROW, Config, Row, differences
+from msgm.data import Dataset
+from msgm.diffusion import ScoreModel
+from msgm.diffusion.model import describe
+from msgm.errors import UserError, nearest
+from msgm.evaluation import Bench, Reality, measure, train_judge
+from msgm.evaluation.report import print_table, write_views
+from msgm.objectives import OBJECTIVES
+from msgm.pictures import to_png
+from msgm.requests import Split
+from msgm.runs import Run, environment, find_model, read_json, write_bytes, write_json, write_text
+from msgm.training.run import digest, fit, finished, load_data, load_source
+
+GRID = 100
+
+
+def compare(
+    config: Config,
+    out: Path | str | None = None,
+    only: list[str] | None = None,
+    source: Path | str | None = None,
+    device: str = "auto",
+) -> Run:
+    """Run and measure the rows of ``config`` and write the report; rows already finished are not run again.
+
+    Args:
+        config: the experiment.
+        out: compare folder; by default ``runs/NAME``.
+        only: names of the rows to run; by default all that are not optional.
+        source: run or diffusers folder to take the base model from; by default it is trained.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: an unknown row, or a folder that holds another comparison.
+    """
+    names = _chosen(config, only)
+    run = Run(out or Path("runs") / config.name)
+    _claim(run, config, source)
+    where = _device(device)
+    bench = make_bench(config, run, where)
+    base = base_model(config, run, bench.dataset, bench.split, source, device)
+    for name in names:
+        _row(name, bench, run, base, device, where)
+    reports = [path for path in (run.path / "rows").glob("*/report.json") if path.parent.name in config.rows]
+    rows = sorted((read_json(path) for path in reports), key=lambda row: list(config.rows).index(row["name"]))
+    base_manifest = read_json(Run(run.path / "rows" / BASE_ROW).manifest)
+    return finish(run, bench, rows, {key: base_manifest[key] for key in ("seconds", "source")})
+
+
+def evaluate(config: Config, sources: list[str], out: Path | str | None = None, device: str = "auto") -> Run:
+    """Measure trained models as ``compare`` does, and write the same report.
+
+    Args:
+        config: the experiment: data, request and protocol.
+        sources: run folders or diffusers folders.
+        out: folder of the report; by default the run itself when there is one, else ``runs/NAME-evaluation``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: no model in a folder, a model that makes items of another shape, or two folders of one name.
+    """
+    names = [Path(source).resolve().name for source in sources]
+    if len(set(names)) < len(names):
+        raise UserError(f"two of the folders have the same name: {', '.join(names)}.")
+    models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
+    run = Run(out or (sources[0] if len(sources) == 1 else Path("runs") / f"{config.name}-evaluation"))
+    run.create()
+    where = _device(device)
+    bench = make_bench(config, run, where)
+    rows = []
+    for name, folder in models.items():
+        model = ScoreModel.load(folder)
+        if model.shape != bench.dataset.shape:
+            raise UserError(f"{folder} makes items of shape {model.shape}, but the data has {bench.dataset.shape}.")
+        rows.append(_given(name, Run(folder.parent)) | _measured(name, model.to(where), bench, run, Path("samples") / f"{name}.png"))
+    return finish(run, bench, rows, None)
+
+
+def make_bench(config: Config, run: Run, device: torch.device) -> Bench:
+    """Load the data, train (or load) the judge, and calibrate the distances."""
+    dataset, split = load_data(config)
+    folder = run.path / "judge"
+    print(f"judge: {'already trained' if (folder / 'judge.json').is_file() else 'training'}", flush=True)
+    judge = train_judge(dataset, split, config.request, config.evaluation.judge, config.seed, folder, device)
+    return Bench(config, dataset, split, judge, Reality.of(dataset, split, device))
+
+
+def base_model(config: Config, run: Run, dataset: Dataset, split: Split, source: Path | str | None, device: str) -> Path:
+    """Return the model folder of the base row: trained on all data, or copied from ``source``."""
+    row = Run(run.path / "rows" / BASE_ROW)
+    experiment = config.for_row(config.rows[BASE_ROW])
+    if source is None:
+        fit(experiment, row, dataset, split, None, resume=True, device=device)
+    elif not finished(row):
+        found = find_model(source)
+        model = load_source(found, experiment, dataset)
+        row.create()
+        model.save(row.model)
+        write_text(row.config, replace(experiment, process=describe(model.process)).to_yaml())
+        write_json(row.manifest, environment() | {"status": "finished", "source": str(found), "seconds": 0.0})
+    return row.model
+
+
+def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, Any] | None) -> Run:
+    """Write the report of measured ``rows`` and its views; ``base`` says what the base model cost, in a comparison."""
+    request = bench.config.request
+    report = {
+        "title": bench.config.name,
+        "seed": bench.config.seed,
+        "request": {
+            "text": request.describe(),
+            "goal": request.goal,
+            "target": request.target,
+            "forget_digest": digest(bench.split.train.forget),
+        },
+        "data": {
+            "name": bench.dataset.name,
+            "digest": bench.dataset.digest(),
+            "items": {
+                part: {"retain": len(getattr(bench.split, part).retain), "forget": len(getattr(bench.split, part).forget)}
+                for part in ("train", "validation", "test")
+            },
+        },
+        "judge": bench.judge.summary(),
+        "base": base,
+        "protocol": bench.protocol(),
+        "environment": environment(),
+        "rows": rows,
+    }
+    write_json(run.report, report)
+    write_views(run, report)
+    print_table(report)
+    return run
+
+
+def _chosen(config: Config, only: list[str] | None) -> list[str]:
+    for name in only or []:
+        if name not in config.rows:
+            known = list(config.rows)
+            raise UserError(f"--only: unknown row {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+    return [name for name, row in config.rows.items() if (name in only if only else not row.optional)]
+
+
+def _claim(run: Run, config: Config, source: Path | str | None) -> None:
+    """Make the compare folder, or check that it holds this comparison; rows may be added to it."""
+    stored, wanted = run.stored_config(), config.to_dict() | {"source": str(source) if source else None}
+    if stored is not None:
+        new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
+        changed = differences(stored, wanted | {"rows": new_rows})
+        if changed:
+            raise UserError(f"{run.path} holds a comparison with other settings ({'; '.join(changed[:3])}); give another --out.")
+    run.create()
+    write_text(run.config, config.to_yaml() + (f"source: {source}\n" if source else "source: null\n"))
+
+
+def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torch.device) -> None:
+    """Run and measure one row, unless its report is there."""
+    config, row = bench.config, bench.config.rows[name]
+    target = Run(run.path / "rows" / name)
+    if target.report.is_file():
+        print(f"{name}: already measured", flush=True)
+        return
+    if row.start != "none":
+        source = base if row.start == "finetune" else None
+        fit(config.for_row(row), target, bench.dataset, bench.split, source, resume=True, device=device)
+    model = ScoreModel.load(target.model).to(where)
+    grid = Path("rows") / name / "samples" / "final.png"
+    write_json(target.report, _facts(name, row, config, target) | _measured(name, model, bench, run, grid))
+
+
+def _measured(name: str, model: ScoreModel, bench: Bench, run: Run, grid: Path) -> dict[str, Any]:
+    """Measure a model and write its sample grid to ``grid``, relative to the run."""
+    print(f"{name}: measuring", flush=True)
+    numbers, samples = measure(model, bench)
+    write_bytes(run.path / grid, to_png(samples[:GRID], bench.dataset.levels))
+    return {"grid": str(grid), **numbers}
+
+
+def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:
+    """Return what a row is: its objective, start, steps and seconds."""
+    untouched = row.start == "none"
+    return {
+        "name": name,
+        "objective": None if untouched else row.objective["name"],
+        "settings": {} if untouched else {k: v for k, v in row.objective.items() if k != "name"},
+        "card": None if untouched else OBJECTIVES.entries[row.objective["name"]].describe(),
+        "start": row.start,
+        "steps": 0 if untouched else config.row_training(row).steps,
+        "lr": None if untouched else config.row_training(row).lr,
+        "seconds": 0.0 if untouched else read_json(target.manifest)["seconds"],
+    }
+
+
+def _given(name: str, run: Run) -> dict[str, Any]:
+    """Return what is known of a model made elsewhere, from its run folder if it has one."""
+    config, known = run.stored_config(), run.manifest.is_file()
+    if config is None or not known:
+        return {"name": name, "objective": None, "settings": {}, "card": None, "start": "none", "steps": 0, "lr": None, "seconds": 0.0}
+    manifest, objective = read_json(run.manifest), config["objective"]
+    return {
+        "name": name,
+        "objective": objective["name"],
+        "settings": {k: v for k, v in objective.items() if k != "name"},
+        "card": OBJECTIVES.entries[objective["name"]].describe(),
+        "start": "finetune" if manifest["source"] else "scratch",
+        "steps": config["training"]["steps"],
+        "lr": config["training"]["lr"],
+        "seconds": manifest["seconds"],
+    }
+
+
+def _device(name: str) -> torch.device:
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,149 @@
+"""Views of report.json: a table for the terminal and Markdown, a self-contained HTML page, one picture of all rows."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msgm.pictures import strips
+from msgm.runs import Run, write_bytes, write_text
+
+TRUSTED_ACCURACY = 0.95
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: its heading, its meaning, and which way is better."""
+
+    heading: str
+    better: str
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _nll(part: dict[str, Any]) -> str:
+    return f"{part['mean']:.2f} ({part['median']:.2f})"
+
+
+def columns(report: Report) -> list[Column]:
+    """Return the table's columns."""
+    unit = report["rows"][0]["nll"]["unit"] if report["rows"] else ""
+    return [
+        Column("row", ""),
+        Column("start", ""),
+        Column("steps", ""),
+        Column("seconds", "lower"),
+        Column("UR % [95% CI]", "lower"),
+        Column("junk %", "lower"),
+        Column("copy %", "lower"),
+        Column(f"NLL retain {unit}, mean (median)", "lower"),
+        Column(f"NLL forget {unit}, mean (median)", "higher"),
+    ]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a row's cells, in the order of ``columns``."""
+    ratio = row["unlearning_ratio"]
+    return [
+        row["name"],
+        row["start"],
+        str(row["steps"]),
+        f"{row['seconds']:.0f}",
+        f"{_percent(ratio['value'])} [{_percent(ratio['low'])}, {_percent(ratio['high'])}]",
+        _percent(row["junk_rate"]),
+        _percent(row["copy_rate"]),
+        _nll(row["nll"]["retain"]),
+        _nll(row["nll"]["forget"]),
+    ]
+
+
+def headline(report: Report) -> str:
+    """Return the report's first line: what the judge is worth."""
+    judge = report["judge"]
+    held, floor = judge["heldout"], judge["floor"]
+    if held["value"] < TRUSTED_ACCURACY:
+        return (
+            f"The judge cannot be relied on: it is right on {_percent(held['value'])}% of {held['n']} held-out items, below "
+            f"{_percent(TRUSTED_ACCURACY)}%. Read its unlearning ratios accordingly."
+        )
+    return (
+        f"Judge: right on {_percent(held['value'])}% of {held['n']} held-out items; it sees forgotten content in "
+        f"{_percent(floor['value'])}% of {floor['n']} real retain items, the floor of every unlearning ratio."
+    )
+
+
+def verdict(report: Report) -> list[tuple[str, str]]:
+    """Return what was asked, what was shown, and what cannot be said from it."""
+    goal = report["request"]["goal"]
+    unsaid = (
+        "The weights may still hold the information: relearning, partial-noise starts and membership inference were not "
+        "tested here. A higher NLL of forget items alone is no evidence that they are not generated. The judge names a "
+        "class for every sample, noise included, so read the ratio beside the junk rate."
+    )
+    if goal == "removal":
+        unsaid = "Removal was asked for, and this report cannot show it. " + unsaid
+    return [
+        ("Asked", f"{report['request']['text']}."),
+        ("Shown", "How often samples show the content, and how likely the model holds test items: outputs, not weights."),
+        ("Cannot be said", unsaid),
+    ]
+
+
+def to_markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    table = columns(report)
+    lines = [headline(report), "", f"# {report['title']}", ""]
+    lines += [f"**{name}.** {text}  " for name, text in verdict(report)]
+    lines += ["", *_markdown_table([c.heading for c in table], [cells(row) for row in report["rows"]]), ""]
+    lines += [f"Better is {c.better}: {c.heading}.  " for c in table if c.better]
+    lines += ["", "## Protocol", ""]
+    lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
+    lines += ["", "## Objectives", ""]
+    for row in report["rows"]:
+        if row["card"]:
+            settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items()) or "no settings"
+            lines += [f"### {row['name']}", "", f"Here: {settings}; learning rate {row['lr']:g}.", ""]
+            lines += [f"- {line}" for line in row["card"].split("\n")] + [""]
+    return "\n".join(lines)
+
+
+def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    rule = ["---"] + ["---:" for _ in head[1:]]
+    return ["| " + " | ".join(line) + " |" for line in [head, rule, *rows]]
+
+
+def print_table(report: Report) -> None:
+    """Print the headline and the table, aligned."""
+    lines = [[c.heading for c in columns(report)], *[cells(row) for row in report["rows"]]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    print(f"\n{headline(report)}\n")
+    for line in lines:
+        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))))
+
+
+def write_views(run: Run, report: Report) -> None:
+    """Write report.md, samples.png and the self-contained report.html beside report.json."""
+    grids = {row["name"]: run.path / row["grid"] for row in report["rows"]}
+    write_text(run.path / "report.md", to_markdown(report))
+    write_bytes(run.path / "samples.png", strips(grids))
+    write_text(run.path / "report.html", to_html(report, grids))
+
+
+def to_html(report: Report, grids: dict[str, Path]) -> str:
+    """Return the report as one HTML page with the sample grids inside."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(loader=PackageLoader("msgm.evaluation"), autoescape=select_autoescape(), trim_blocks=True)
+    pictures = {name: base64.b64encode(path.read_bytes()).decode() for name, path in grids.items()}
+    return environment.get_template("report.html").render(
+        report=report,
+        headline=headline(report),
+        trusted=report["judge"]["heldout_accuracy"] >= TRUSTED_ACCURACY,
+        verdict=verdict(report),
+        columns=columns(report),
+        rows=[(row, cells(row)) for row in report["rows"]],
+        pictures=pictures,
+    )
