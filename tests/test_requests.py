@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+
+from msgm.errors import UserError
+from msgm.requests import ForgetRequest, Split, make_split, read_indices
+
+CLASSES = ["cat", "dog", "frog"]
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+BANGS = np.array([True, False, False, True, False, False])
+
+
+def mask_of(request: ForgetRequest, **known) -> list[int]:
+    known = {"labels": LABELS, "classes": CLASSES, "attributes": {"Bangs": BANGS, "Smiling": ~BANGS}} | known
+    return np.flatnonzero(request.mask(6, **known)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (ForgetRequest(labels=[2]), [2, 5]),
+        (ForgetRequest(labels=["frog"]), [2, 5]),
+        (ForgetRequest(labels=["cat", 1]), [0, 1, 3, 4]),
+        (ForgetRequest(labels=["2"]), [2, 5]),
+        (ForgetRequest(attribute="Bangs"), [0, 3]),
+        (ForgetRequest(indices=[5, 0]), [0, 5]),
+    ],
+)
+def test_a_selector_picks_its_items(request_, expected):
+    assert mask_of(request_) == expected
+
+
+def test_a_number_that_is_a_class_name_means_that_class():
+    assert np.flatnonzero(ForgetRequest(labels=[1]).mask(2, np.array([0, 1]), ["1", "0"])).tolist() == [0]
+
+
+def test_a_file_lists_one_index_a_line_and_may_hold_blank_lines(tmp_path):
+    (tmp_path / "ids.txt").write_text("4\n\n 1 \n")
+    assert mask_of(ForgetRequest(file=str(tmp_path / "ids.txt"))) == [1, 4]
+
+
+def test_a_predicate_sees_item_and_label(tmp_path):
+    (tmp_path / "rule.py").write_text("def big(item, label):\n    return item >= 40 and label == 1\n")
+    assert mask_of(ForgetRequest(predicate=f"{tmp_path / 'rule.py'}:big"), items=lambda i: 10 * i) == [4]
+
+
+def test_a_predicate_of_data_without_labels_sees_none(tmp_path):
+    (tmp_path / "rule.py").write_text("def rule(item, label):\n    return label is None and item == 2\n")
+    request = ForgetRequest(predicate=f"{tmp_path / 'rule.py'}:rule")
+    assert mask_of(request, labels=None, items=lambda i: i) == [2]
+
+
+@pytest.mark.parametrize(
+    ("request_", "parts"),
+    [
+        (ForgetRequest(), ["exactly one of", "none"]),
+        (ForgetRequest(labels=[1], indices=[2]), ["request.labels and request.indices"]),
+        (ForgetRequest(labels=["forg"]), ["unknown label 'forg'", "cat, dog, frog", "Did you mean 'frog'?"]),
+        (ForgetRequest(labels=[3]), ["unknown label 3", "cat, dog, frog"]),
+        (ForgetRequest(labels=[-1]), ["unknown label -1"]),
+        (ForgetRequest(labels=["cat", 0]), ["twice"]),
+        (ForgetRequest(attribute="Bang"), ["unknown attribute 'Bang'", "Did you mean 'Bangs'?"]),
+        (ForgetRequest(indices=[6]), ["index 6 is out of range", "0 to 5"]),
+        (ForgetRequest(indices=[-1]), ["index -1 is out of range"]),
+        (ForgetRequest(indices=[2, 1, 2]), ["index 2 is given twice"]),
+        (ForgetRequest(indices=[0, 1, 2, 3, 4, 5]), ["all 6 items", "nothing is left to retain"]),
+        (ForgetRequest(labels=[0, 1, 2]), ["all 6 items"]),
+        (ForgetRequest(file="nowhere.txt"), ["request.file", "nowhere.txt"]),
+        (ForgetRequest(predicate="nowhere.py:f"), ["nowhere.py", "no Python file"]),
+        (ForgetRequest(predicate="f"), ["no Python file"]),
+    ],
+)
+def test_a_bad_request_is_refused_in_one_sentence(request_, parts):
+    with pytest.raises(UserError) as error:
+        mask_of(request_, items=lambda i: i)
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_class_without_items_makes_an_empty_forget_set():
+    with pytest.raises(UserError, match="selects no item"):
+        mask_of(ForgetRequest(labels=["owl"]), classes=[*CLASSES, "owl"])
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_makes_an_empty_forget_set(tmp_path, content):
+    (tmp_path / "ids.txt").write_text(content)
+    with pytest.raises(UserError, match="forget set is empty"):
+        mask_of(ForgetRequest(file=str(tmp_path / "ids.txt")))
+
+
+@pytest.mark.parametrize("line", ["one", "1.5", "2 3"])
+def test_a_malformed_line_is_named_with_its_number(tmp_path, line):
+    (tmp_path / "ids.txt").write_text(f"0\n\n{line}\n")
+    with pytest.raises(UserError, match=rf"line 3: expected an integer, got '{line}'"):
+        read_indices(tmp_path / "ids.txt")
+
+
+def test_a_binary_file_of_indices_is_refused(tmp_path):
+    (tmp_path / "ids.txt").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError, match="cannot read"):
+        read_indices(tmp_path / "ids.txt")
+
+
+def test_a_predicate_that_the_file_does_not_define_is_refused(tmp_path):
+    (tmp_path / "rule.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match="defines no function 'rule'"):
+        mask_of(ForgetRequest(predicate=f"{tmp_path / 'rule.py'}:rule"))
+
+
+def test_labels_of_unlabelled_data_are_refused():
+    with pytest.raises(UserError, match="none"):
+        mask_of(ForgetRequest(labels=[1]), labels=None, classes=[])
+
+
+def test_a_request_describes_itself_with_goal_target_and_selector():
+    text = ForgetRequest(labels=[3, 7], goal="removal", target="observed").describe()
+    assert text == "removal of the observed given by labels 3, 7"
+
+
+def random_mask(size: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random(size) < 0.3
+
+
+def numbers(split: Split) -> dict[str, list[int]]:
+    return {name: getattr(split, name).all.tolist() for name in ("train", "validation", "test")}
+
+
+def test_the_parts_are_disjoint_and_complete():
+    split = make_split(random_mask(200, 1), 0.15, 0.25, seed=0)
+    assert sorted(n for part in numbers(split).values() for n in part) == list(range(200))
+
+
+def test_the_shares_are_what_was_asked():
+    split = make_split(random_mask(200, 1), 0.15, 0.25, seed=0)
+    assert [len(part) for part in numbers(split).values()] == [120, 30, 50]
+
+
+def test_the_parts_are_the_same_whatever_is_forgotten():
+    one, other = (make_split(random_mask(300, seed), 0.2, 0.2, seed=5) for seed in (1, 2))
+    assert numbers(one) == numbers(other)
+
+
+def test_the_parts_change_with_the_seed():
+    one, other = (make_split(random_mask(300, 1), 0.2, 0.2, seed=seed) for seed in (0, 1))
+    assert numbers(one) != numbers(other)
+
+
+def test_no_forget_item_is_retained_and_none_is_lost():
+    mask = random_mask(300, 3)
+    split = make_split(mask, 0.2, 0.2, seed=0)
+    for part in (split.train, split.validation, split.test):
+        assert not mask[part.retain].any()
+        assert mask[part.forget].all()
+    assert sum(len(part.forget) for part in (split.train, split.validation, split.test)) == mask.sum()
+
+
+def test_the_published_test_set_is_the_test_part():
+    published = np.arange(100) >= 80
+    split = make_split(random_mask(100, 1), 0.25, 0.9, seed=0, published_test=published)
+    assert split.test.all.tolist() == list(range(80, 100))
+    assert len(split.validation.all) == 20
+    assert len(split.train.all) == 60
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "key"),
+    [(0.0, 0.2, "data.validation"), (1.0, 0.2, "data.validation"), (0.2, -0.1, "data.test"), (0.5, 0.5, "below 1")],
+)
+def test_shares_outside_their_range_are_refused(validation, test, key):
+    with pytest.raises(UserError, match=key):
+        make_split(random_mask(100, 1), validation, test, seed=0)
+
+
+def test_a_request_that_meets_held_out_items_alone_is_refused():
+    published = np.arange(50) >= 40
+    with pytest.raises(UserError, match="no training item"):
+        make_split(published, 0.2, 0.2, seed=0, published_test=published)
+
+
+def test_a_part_without_retain_items_is_refused():
+    with pytest.raises(UserError, match="validation part has no item to retain"):
+        make_split(np.array([True, False, False]), 0.1, 0.3, seed=0)
