@@ -182,7 +182,7 @@ class Config:
     finetune: dict[str, Any] = field(default_factory=dict)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    rows: dict[str, Row] = field(default_factory=lambda: dict(ROWS))
+    rows: dict[str, Row] = field(default_factory=lambda: {name: replace(row) for name, row in ROWS.items()})
 
     def __post_init__(self) -> None:
         for plugin in self.plugins:
@@ -232,7 +232,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     for override in overrides or []:
         if "=" not in override:
             raise UserError(f"--set {override}: expected key.sub=value.")
-        layers.append(_guarded(lambda text=override: OmegaConf.from_dotlist([text]), "--set"))
+        layers.append(_guarded(lambda text=override: OmegaConf.from_dotlist([text]), f"--set {override}"))
     return _guarded(lambda: _compose(layers), "")
 
 
@@ -243,7 +243,9 @@ def _compose(layers: list[DictConfig]) -> Config:
     return config
 
 
-def _read(path: Path) -> list[DictConfig]:
+def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
+    if path.resolve() in children:
+        raise UserError(f"{path}: it extends itself, directly or through other files.")
     try:
         tree = OmegaConf.load(path)
     except OSError as error:
@@ -253,7 +255,9 @@ def _read(path: Path) -> list[DictConfig]:
     if not isinstance(tree, DictConfig):
         raise UserError(f"{path}: expected settings by name at the top, found a list.")
     parent = tree.pop("extends", None)
-    return [*(_read(path.parent / parent) if parent else []), tree]
+    if parent is None:
+        return [tree]
+    return [*_read(path.parent / str(parent), (*children, path.resolve())), tree]
 
 
 def _guarded(make: Any, section: str) -> Any:
@@ -261,6 +265,8 @@ def _guarded(make: Any, section: str) -> Any:
         return make()
     except OmegaConfBaseException as error:
         raise UserError(explain(error, section)) from error
+    except YAMLError as error:
+        raise UserError(f"{section}: no valid YAML: {' '.join(str(error).split())}.") from error
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

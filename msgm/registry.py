@@ -64,6 +64,8 @@ def structured(cls: type[T], values: Mapping[str, Any], section: str) -> T:
 def explain(error: OmegaConfBaseException, section: str) -> str:
     """Put an OmegaConf error into one sentence that names the whole key."""
     text = (error.msg or str(error)).split("\n")[0].strip().rstrip(".")
+    if "is not a ListConfig" in text:
+        text = "expected a list, such as [1, 2]"
     key = ".".join(filter(None, [section, str(error.full_key or "")]))
     sentence = text if text.endswith("?") else f"{text}."
     return f"{key}: {sentence}" if key else sentence

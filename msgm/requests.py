@@ -6,6 +6,7 @@ what is asked: *removal* of the information, or *suppression* of the outputs, wh
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,15 +182,22 @@ def load_file(path: str) -> Any:
     """Import the Python file at ``path`` as a module of its own.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or it cannot be imported.
     """
     if not path.endswith(".py") or not Path(path).is_file():
         raise UserError(f"{path or 'an empty path'!r} is no Python file; expected path/to/file.py.")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    spec = importlib.util.spec_from_file_location(f"msgm_plugin_{Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"cannot import {path}.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # dataclasses look their annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        detail = next(iter(str(error).splitlines()), "")
+        raise UserError(f"cannot import {path}: {type(error).__name__}: {detail}.") from error
     return module
 
 
