@@ -261,6 +261,12 @@ class DDPM(_VariancePreserving):
         if self.betas is not None:
             object.__setattr__(self, "betas", tuple(plain(self.betas)))
             object.__setattr__(self, "steps", len(self.betas))
+            if not all(0 < beta < 1 for beta in self.betas):
+                raise UserError("process.betas must lie strictly between 0 and 1.")
+        elif not 0 < self.beta_min < self.beta_max < 1:
+            raise UserError(f"process: expected 0 < beta_min < beta_max < 1, got {self.beta_min} and {self.beta_max}.")
+        if self.steps < 2:
+            raise UserError(f"process.steps must be at least 2, got {self.steps}.")
         object.__setattr__(self, "t_min", 1 / self.steps)
         object.__setattr__(self, "t_sample", 1 / self.steps)
 

@@ -1,0 +1,248 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from msgm.data.pixels import dequantise
+from msgm.diffusion import VE, VP, LikelihoodSettings, ScoreModel, likelihood, log_likelihood, negative_log_likelihood
+from msgm.diffusion.model import per_item
+from msgm.errors import UserError
+from tests.helpers import PROCESS_CASES, Correlated, Counted, Mixture
+
+CASES = pytest.mark.parametrize("process", PROCESS_CASES.values(), ids=PROCESS_CASES)
+BIT = math.log(2)
+
+
+def at_t_min(process, count):
+    return torch.full((count,), process.t_min, dtype=torch.float64)
+
+
+def correlated(process, dims=12):
+    place = torch.arange(dims, dtype=torch.float64)
+    return Correlated(process, 0.3 * 0.8 ** (place[:, None] - place).abs())
+
+
+class Box(ScoreModel):
+    """The exact model of data uniform on [-1, 1]^D."""
+
+    def __init__(self, process, shape):
+        super().__init__(nn.Linear(1, 1), process, shape)
+
+    def eps(self, x, t):
+        signal, noise = (
+            c(t.double()).view(-1, *[1] * (x.dim() - 1)) for c in (self.process.signal, self.process.noise)
+        )
+        y, ratio = -(x.double() / signal).abs(), noise / signal
+        normal = torch.distributions.Normal(0, 1)
+        above, below = (1 - y) / ratio, (-1 - y) / ratio
+        mass = 0.5 * (torch.erfc(below / math.sqrt(2)) - torch.erfc(above / math.sqrt(2)))
+        slope = (normal.log_prob(above).exp() - normal.log_prob(below).exp()) / mass
+        return (-x.sign() * slope).to(x.dtype)
+
+
+@pytest.mark.parametrize(("solver", "steps"), [("rk4", 25), ("rk4", 60), ("heun", 150)])
+@pytest.mark.parametrize("exact_dims", [16, 0], ids=["exact", "hutchinson"])
+@CASES
+def test_gaussian_data_have_their_exact_likelihood(process, solver, steps, exact_dims):
+    model = Mixture(process, torch.zeros(1, 6), [0.5])
+    x = model.draw(16)
+    settings = LikelihoodSettings(solver, steps, exact_dims=exact_dims)
+    error = log_likelihood(model, x.float(), settings) - model.log_density(x, at_t_min(process, 16))
+    assert error.abs().max() / (6 * BIT) < 1e-3
+
+
+@CASES
+def test_a_mixture_has_its_exact_likelihood(process):
+    model = Mixture(process, [[-0.6, 0.3], [0.6, -0.3]], [0.25, 0.15])
+    x = model.draw(128)
+    error = log_likelihood(model, x, LikelihoodSettings(steps=60)) - model.log_density(x, at_t_min(process, 128))
+    # The prior is a zero-mean Gaussian, so that each mode is off by about a(1) |mean| |z| / prior_std nats.
+    assert error.abs().max() < 2e-2
+    assert error.mean().abs() / (2 * BIT) < 1e-3
+
+
+@CASES
+def test_a_correlated_gaussian_has_its_exact_likelihood(process):
+    model = correlated(process)
+    x = model.draw(16)
+    error = log_likelihood(model, x, LikelihoodSettings(steps=40)) - model.log_density(x, at_t_min(process, 16))
+    assert error.abs().max() / (12 * BIT) < 1e-3
+
+
+def hutchinson_errors(probes, count=600):
+    model = correlated(VP())
+    x = model.draw(count)
+    exact = model.log_density(x, at_t_min(VP(), count))
+    return log_likelihood(model, x, LikelihoodSettings(steps=15, exact_dims=0, probes=probes)) - exact
+
+
+def test_hutchinson_is_right_in_the_mean_and_its_spread_falls_with_the_probes():
+    one, sixteen = hutchinson_errors(1), hutchinson_errors(16)
+    for errors in (one, sixteen):
+        assert errors.mean().abs() < 4 * errors.std() / math.sqrt(len(errors)) + 1e-3 * 12 * BIT
+    assert one.std() > 0.1
+    assert (one.std() / sixteen.std()).item() == pytest.approx(4, rel=0.15)
+
+
+@pytest.mark.parametrize("solver", ["heun", "rk4"])
+def test_integration_converges(solver):
+    model, order = Mixture(VE(), torch.zeros(1, 2), [0.5]), {"heun": 2, "rk4": 4}[solver]
+    x = model.draw(8)
+    few, more, exact = (log_likelihood(model, x, LikelihoodSettings(solver, n)) for n in (12, 24, 200))
+    ratio = (few - exact).abs().mean() / (more - exact).abs().mean()
+    assert math.log2(ratio) == pytest.approx(order, abs=0.9)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_a_constant_density_costs_the_log_of_the_levels(levels, monkeypatch):
+    shape = (3, 4, 4)
+    monkeypatch.setattr(likelihood, "log_likelihood", lambda model, x, *_: torch.full((len(x),), -48 * BIT).double())
+    items = torch.randint(levels, (5, *shape))
+    bits = negative_log_likelihood(ScoreModel(Counted(), VP(), shape), items, levels)
+    torch.testing.assert_close(bits, torch.full((5,), math.log2(levels), dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_the_offset_is_seven_bits_for_256_levels():
+    assert likelihood.bits_offset(256) == 7
+    assert likelihood.bits_offset(17) == pytest.approx(math.log2(17) - 1, abs=1e-15)
+
+
+@CASES
+def test_uniform_data_have_density_two_to_the_minus_dims(process):
+    x = 1.8 * torch.rand(8, 4, generator=torch.Generator().manual_seed(0)) - 0.9
+    bits = -log_likelihood(Box(process, (4,)), x, LikelihoodSettings(steps=50)) / (4 * BIT)
+    torch.testing.assert_close(bits, torch.ones(8, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+def test_uniform_levels_cost_their_log_end_to_end(levels):
+    items = torch.randint(1, levels - 1, (6, 1, 2, 2), generator=torch.Generator().manual_seed(0))
+    bits = negative_log_likelihood(Box(VP(), (1, 2, 2)), items, levels, LikelihoodSettings(steps=50))
+    torch.testing.assert_close(bits, torch.full((6,), math.log2(levels), dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+def test_levels_are_dequantised_within_their_bin(monkeypatch):
+    seen = []
+    monkeypatch.setattr(likelihood, "log_likelihood", lambda model, x, *_: seen.append(x) or torch.zeros(len(x)))
+    items = torch.arange(17).repeat(40, 1)
+    negative_log_likelihood(ScoreModel(Counted(), VP(), (17,)), items, 17)
+    low, high = dequantise(items, 17, 0.0), dequantise(items, 17, 1.0)
+    place = (seen[0] - low) / (high - low)
+    assert place.min() > -1e-5
+    assert place.max() < 1 + 1e-5
+    assert place.mean().item() == pytest.approx(0.5, abs=4 / math.sqrt(12 * 680))
+    assert place.var().item() == pytest.approx(1 / 12, rel=0.15)
+
+
+def test_vectors_are_answered_in_nats():
+    model = Mixture(VE(), torch.zeros(1, 2), [0.5])
+    x = model.draw(5)
+    torch.testing.assert_close(negative_log_likelihood(model, x, None), -log_likelihood(model, x))
+
+
+@pytest.mark.parametrize("exact_dims", [16, 0], ids=["exact", "hutchinson"])
+def test_values_do_not_depend_on_batch_size_or_batch_mates(exact_dims):
+    model = correlated(VP())
+    x = torch.randn(7, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    whole = log_likelihood(model, x, LikelihoodSettings(steps=5, exact_dims=exact_dims))
+    split = log_likelihood(model, x, LikelihoodSettings(steps=5, exact_dims=exact_dims, batch_size=2))
+    alone = log_likelihood(model, x[4:5], LikelihoodSettings(steps=5, exact_dims=exact_dims), first=4)
+    torch.testing.assert_close(split, whole, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(alone, whole[4:5], rtol=1e-9, atol=1e-9)
+
+
+def test_bits_of_levels_do_not_depend_on_batch_size_or_batch_mates():
+    model = correlated(VP())
+    items = torch.randint(256, (6, 12), generator=torch.Generator().manual_seed(1))
+    settings = LikelihoodSettings(steps=5, exact_dims=0)
+    whole = negative_log_likelihood(model, items, 256, settings)
+    split = negative_log_likelihood(model, items, 256, LikelihoodSettings(steps=5, exact_dims=0, batch_size=4))
+    mates = torch.cat([items[:2], 255 - items[2:]])
+    torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        negative_log_likelihood(model, mates, 256, settings)[:2], whole[:2], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_probes_follow_the_seed_and_the_item():
+    model = correlated(VP())
+    x = torch.zeros(5, 12, dtype=torch.float64)
+    settings = LikelihoodSettings(steps=5, exact_dims=0)
+    same, again, differs = (log_likelihood(model, x, settings, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(same, again)
+    assert (same - differs).abs().min() > 1e-6
+    assert (same[:, None] - same)[~torch.eye(5, dtype=torch.bool)].abs().min() > 1e-6
+
+
+def test_more_probes_extend_the_fewer():
+    x = torch.zeros(3, 2, 5)
+    few, many = (likelihood._probes(x, LikelihoodSettings(probes=n, exact_dims=0), 0, 7) for n in (2, 5))
+    for i in range(2):
+        torch.testing.assert_close(few[i] * math.sqrt(2), many[i] * math.sqrt(5))
+    assert (many[0].abs() * math.sqrt(5) - 1).abs().max() < 1e-6
+
+
+class Fragile(Counted):
+    def __init__(self, after):
+        super().__init__()
+        self.spare, self.frozen = nn.Linear(2, 2), nn.Parameter(torch.ones(1), requires_grad=False)
+        self.after = after
+
+    def forward(self, x, label):
+        assert not any(p.requires_grad for p in self.parameters())
+        assert not self.training
+        if self.calls == self.after:
+            raise RuntimeError("out of luck")
+        return super().forward(x, label)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_gradients_and_training_mode_are_restored(training, fails):
+    network = Fragile(after=3 if fails else -1).train(training)
+    before = [p.requires_grad for p in network.parameters()]
+    model = ScoreModel(network, VP(), (4,))
+    if fails:
+        with pytest.raises(RuntimeError, match="out of luck"):
+            log_likelihood(model, torch.zeros(2, 4))
+    else:
+        log_likelihood(model, torch.zeros(2, 4))
+    assert [p.requires_grad for p in network.parameters()] == before
+    assert before.count(False) == 1
+    assert network.training is training
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("probes", [1, 4])
+@pytest.mark.parametrize("dims", [3, 30])
+@pytest.mark.parametrize(("solver", "stages"), [("heun", 2), ("rk4", 4)])
+def test_each_stage_is_one_forward_pass(solver, stages, dims, probes):
+    network = Counted()
+    settings = LikelihoodSettings(solver, steps=6, probes=probes)
+    log_likelihood(ScoreModel(network, VP(), (dims,)), torch.zeros(5, dims), settings)
+    assert network.calls == 6 * stages == settings.evaluations
+
+
+def test_values_are_float64_on_the_cpu_without_gradient():
+    value = log_likelihood(ScoreModel(Counted(), VP(), (3,)), torch.zeros(4, 3), LikelihoodSettings(steps=2))
+    assert (value.dtype, value.shape, value.device.type, value.requires_grad) == (torch.float64, (4,), "cpu", False)
+
+
+def test_it_works_under_no_grad():
+    model = Mixture(VE(), torch.zeros(1, 2), [0.5])
+    x = model.draw(3)
+    expected = log_likelihood(model, x)
+    with torch.no_grad():
+        assert torch.equal(log_likelihood(model, x), expected)
+
+
+def test_the_protocol_states_solver_evaluations_and_divergence():
+    assert LikelihoodSettings().describe(784) == "PF-ODE, rk4, 100 evaluations, 1 Rademacher probe(s)"
+    assert LikelihoodSettings("heun", 10).describe(2) == "PF-ODE, heun, 20 evaluations, exact divergence"
+
+
+@pytest.mark.parametrize("key", ["steps", "probes", "batch_size"])
+def test_bad_settings_are_user_errors(key):
+    with pytest.raises(UserError, match=key):
+        LikelihoodSettings(**{key: 0})

@@ -1,0 +1,101 @@
+"""Models whose score is known in closed form."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from msgm.diffusion import DDPM, VE, VP, ScoreModel, SubVP
+from msgm.diffusion.model import per_item
+
+PROCESS_CASES = {"ve": VE(), "vp": VP(), "subvp": SubVP(), "ddpm": DDPM()}
+
+
+class Mixture(ScoreModel):
+    """The exact model of data from sum_k w_k N(mean_k, std_k^2 I); counts its evaluations."""
+
+    def __init__(self, process, means, stds, weights=None):
+        self.means = torch.as_tensor(means, dtype=torch.float64)
+        self.stds = torch.as_tensor(stds, dtype=torch.float64)
+        weights = torch.ones(len(self.means)) if weights is None else torch.as_tensor(weights)
+        self.weights = weights.double() / weights.sum()
+        self.calls = 0
+        super().__init__(nn.Linear(1, 1), process, tuple(self.means.shape[1:]))
+
+    def coefficients(self, t):
+        signal, noise = self.process.signal(t.double()), self.process.noise(t.double())
+        return signal, noise, (signal[:, None] * self.stds) ** 2 + noise[:, None] ** 2
+
+    def joint(self, x, t):
+        """ln w_k p_k(x) at time t, (B, K)."""
+        signal, _, variance = self.coefficients(t)
+        squares = (x.double()[:, None] - signal[:, None, None] * self.means).square().sum(2)
+        normal = -0.5 * squares / variance - 0.5 * x.shape[1] * torch.log(2 * torch.pi * variance)
+        return normal + self.weights.log()
+
+    def log_density(self, x, t):
+        return self.joint(x, t).logsumexp(1)
+
+    def eps(self, x, t):
+        self.calls += 1
+        signal, noise, variance = self.coefficients(t)
+        share = self.joint(x, t).softmax(1) / variance
+        pull = x.double()[:, None] - signal[:, None, None] * self.means
+        return ((share[:, :, None] * pull).sum(1) * noise[:, None]).to(x.dtype)
+
+    def draw(self, count, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        which = torch.multinomial(self.weights, count, replacement=True, generator=g)
+        noise = torch.randn(count, self.means.shape[1], generator=g, dtype=torch.float64)
+        return self.means[which] + self.stds[which, None] * noise
+
+    def eps_nodes(self, x, t, degree=8):
+        """Gauss-Hermite nodes (N, D) and weights (N,) of the noise given x_t = x, for one point x (D,)."""
+        signal, noise, variance = self.coefficients(t)
+        share = self.joint(x[None], t).softmax(1)[0]
+        nodes, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(degree))
+        dims = len(x)
+        grid = torch.cartesian_prod(*[nodes] * dims).view(-1, dims)
+        mass = torch.cartesian_prod(*[weights / weights.sum()] * dims).view(-1, dims).prod(1)
+        centre = noise[0] * (x - signal[0] * self.means) / variance[0, :, None]
+        width = signal[0] * self.stds / variance[0].sqrt()
+        return (centre[:, None] + width[:, None, None] * grid).flatten(0, 1), (share[:, None] * mass).flatten()
+
+
+class Correlated(ScoreModel):
+    """The exact model of data from N(0, covariance)."""
+
+    def __init__(self, process, covariance):
+        self.values, self.vectors = torch.linalg.eigh(torch.as_tensor(covariance, dtype=torch.float64))
+        super().__init__(nn.Linear(1, 1), process, (len(self.values),))
+
+    def draw(self, count, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        noise = torch.randn(count, len(self.values), generator=g, dtype=torch.float64)
+        return (self.values.sqrt() * noise) @ self.vectors.T
+
+    def variances(self, t):
+        return per_item(self.process.signal(t.double()) ** 2, self.values[None]) * self.values + per_item(
+            self.process.noise(t.double()) ** 2, self.values[None]
+        )
+
+    def eps(self, x, t):
+        noise = self.process.noise(t.double())[:, None]
+        return (((x.double() @ self.vectors) * noise / self.variances(t)) @ self.vectors.T).to(x.dtype)
+
+    def log_density(self, x, t):
+        variances = self.variances(t)
+        along = x.double() @ self.vectors
+        return -0.5 * (along**2 / variances + torch.log(2 * torch.pi * variances)).sum(1)
+
+
+class Counted(nn.Module):
+    """A network that counts its forward passes and puts out weight * x."""
+
+    def __init__(self, weight=0.5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+        self.calls = 0
+
+    def forward(self, x, label):
+        self.calls += 1
+        return self.weight * x
