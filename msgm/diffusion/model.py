@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from msgm.diffusion.networks import LOADERS, Network, UNet
+from msgm.diffusion.networks import LOADERS, Network, UNet, read_unet
 from msgm.diffusion.processes import DDPM, PROCESSES, VP, Process
 from msgm.errors import UserError
 from msgm.registry import plain
@@ -98,10 +98,15 @@ class ScoreModel:
             if folder.exists():
                 shutil.rmtree(retired, ignore_errors=True)
                 os.replace(folder, retired)
-            os.replace(temporary, folder)
+            try:
+                os.replace(temporary, folder)
+            except BaseException:
+                if retired.exists():
+                    os.replace(retired, folder)
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(retired, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
         network = self.network
@@ -135,7 +140,9 @@ class ScoreModel:
         if isinstance(self.process, DDPM):
             process = self.process
             betas = None if process.betas is None else list(process.betas)
-            return DDPMScheduler(process.steps, process.beta_min, process.beta_max, process.schedule, trained_betas=betas)
+            return DDPMScheduler(
+                process.steps, process.beta_min, process.beta_max, process.schedule, trained_betas=betas
+            )
         if isinstance(self.process, VP):
             return DDPMScheduler(1000, trained_betas=_discrete_betas(self.process))
         return None
@@ -158,7 +165,9 @@ class ScoreModel:
     def _load_own(cls, folder: Path) -> "ScoreModel":
         description = json.loads((folder / "process.json").read_text())
         if description["format"] > FORMAT:
-            raise UserError(f"{folder} was written by a newer msgm (format {description['format']}; this one reads {FORMAT}).")
+            raise UserError(
+                f"{folder} was written by a newer msgm (format {description['format']}; this one reads {FORMAT})."
+            )
         process = PROCESSES.build(description["process"])
         network = LOADERS[description["network"]](folder)
         scheduler = folder / "scheduler" / "scheduler_config.json"
@@ -167,20 +176,24 @@ class ScoreModel:
 
     @classmethod
     def _load_diffusers(cls, folder: Path) -> "ScoreModel":
-        from diffusers import DDPMScheduler, UNet2DModel
+        from diffusers import DDPMScheduler
 
-        unet = UNet2DModel.from_pretrained(_part(folder, "unet"), low_cpu_mem_usage=False)
+        unet = read_unet(_part(folder, "unet"))
         scheduler = DDPMScheduler.from_pretrained(_part(folder, "scheduler"))
         config = unet.config
         if config.num_class_embeds or config.class_embed_type:
             raise UserError(f"{folder}: the U-Net is class-conditional; msgm unlearns unconditional models.")
         if config.in_channels != config.out_channels:
-            raise UserError(f"{folder}: the U-Net learns its variance ({config.in_channels} channels in, {config.out_channels} out).")
+            raise UserError(
+                f"{folder}: the U-Net learns its variance ({config.in_channels} channels in, {config.out_channels} out)."
+            )
         if config.sample_size is None:
             raise UserError(f"{folder}: the U-Net's config.json names no sample_size.")
         prediction = scheduler.config.prediction_type
         if prediction not in get_args(Prediction):
-            raise UserError(f"{folder}: unknown prediction_type {prediction!r}; known: {', '.join(get_args(Prediction))}.")
+            raise UserError(
+                f"{folder}: unknown prediction_type {prediction!r}; known: {', '.join(get_args(Prediction))}."
+            )
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         process = DDPM(betas=tuple(scheduler.betas.double().tolist()))

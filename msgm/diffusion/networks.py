@@ -45,8 +45,8 @@ NETWORKS: Registry[NetworkSettings] = Registry("network")
 class UNet(Network):
     """diffusers' UNet2DModel, padded with zeros to the next size that its down-sampling divides.
 
-    A padded network (28x28 with four levels, say) is saved like any other, but diffusers' own pipelines, which do not pad,
-    cannot run it.
+    A padded network (28x28 with four levels, say) is saved like any other, but diffusers' own pipelines, which do not
+    pad, cannot run it.
     """
 
     name = "unet"
@@ -68,13 +68,33 @@ class UNet(Network):
     def save(self, folder: Path) -> None:
         """Write ``unet/`` as diffusers reads it."""
         self.unet.save_pretrained(folder / "unet", safe_serialization=True)
+        # diffusers notes the folder that a network was read from, a path of this machine.
+        file = folder / "unet" / "config.json"
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "UNet":
         """Read ``unet/``."""
-        from diffusers import UNet2DModel
+        return cls(read_unet(folder / "unet"))
 
-        return cls(UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False))
+
+def read_unet(folder: Path) -> Any:
+    """Read a UNet2DModel with all its weights: diffusers itself reads any other U-Net and makes up what is missing.
+
+    Raises:
+        UserError: another kind of U-Net, or weights that are missing.
+    """
+    from diffusers import UNet2DModel
+
+    kind = UNet2DModel.load_config(folder).get("_class_name", "UNet2DModel")
+    if kind != "UNet2DModel":
+        raise UserError(f"{folder} holds a {kind}; msgm reads UNet2DModel only.")
+    unet, info = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False, output_loading_info=True)
+    if info["missing_keys"]:
+        raise UserError(f"{folder}: weights are missing, {min(info['missing_keys'])} for one.")
+    return unet
 
 
 @NETWORKS.register("unet")

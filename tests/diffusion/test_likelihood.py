@@ -6,7 +6,6 @@ from torch import nn
 
 from msgm.data.pixels import dequantise
 from msgm.diffusion import VE, VP, LikelihoodSettings, ScoreModel, likelihood, log_likelihood, negative_log_likelihood
-from msgm.diffusion.model import per_item
 from msgm.errors import UserError
 from tests.helpers import PROCESS_CASES, Correlated, Counted, Mixture
 
