@@ -31,6 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def script(command: str) -> int:
+    """Run ``command`` for a file of scripts/, where the config may also be given as ``--config CONFIG``."""
+    arguments = sys.argv[1:]
+    if command != "evaluate" and "--config" in arguments:
+        arguments.remove("--config")
+    return main([command, *arguments])
+
+
 def _complain(error: object, code: int) -> int:
     print(f"msgm: {error}", file=sys.stderr)
     return code
@@ -38,14 +46,20 @@ def _complain(error: object, code: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(prog="msgm", description="Make a trained model forget, and show honestly what it forgot.")
+    top = argparse.ArgumentParser(
+        prog="msgm", description="Make a trained model forget, and show honestly what it forgot."
+    )
     top.add_argument("--version", action="version", version=f"msgm {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    compare = _command(commands, "compare", _compare, "train or take a base model, run every objective on it, measure all")
+    compare = _command(
+        commands, "compare", _compare, "train or take a base model, run every objective on it, measure all"
+    )
     _experiment(compare)
     compare.add_argument("--only", metavar="ROW,ROW", help="run these rows alone")
-    compare.add_argument("--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder")
+    compare.add_argument(
+        "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
+    )
 
     train = _command(commands, "train", _train, "train a model from random weights with the config's objective")
     _experiment(train)
@@ -95,7 +109,9 @@ def _experiment(command: argparse.ArgumentParser) -> None:
 
 
 def _overrides(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--set", metavar="KEY.SUB=VALUE", action="append", default=[], help="override a setting; repeatable")
+    command.add_argument(
+        "--set", metavar="KEY.SUB=VALUE", action="append", default=[], help="override a setting; repeatable"
+    )
 
 
 def _common(command: argparse.ArgumentParser) -> None:

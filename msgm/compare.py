@@ -17,7 +17,7 @@ from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.requests import Split
 from msgm.runs import Run, environment, find_model, read_json, write_bytes, write_json, write_text
-from msgm.training.run import digest, fit, finished, load_data, load_source
+from msgm.training.run import digest, finished, fit, load_data, load_source
 
 GRID = 100
 
@@ -80,7 +80,10 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
         model = ScoreModel.load(folder)
         if model.shape != bench.dataset.shape:
             raise UserError(f"{folder} makes items of shape {model.shape}, but the data has {bench.dataset.shape}.")
-        rows.append(_given(name, Run(folder.parent)) | _measured(name, model.to(where), bench, run, Path("samples") / f"{name}.png"))
+        rows.append(
+            _given(name, Run(folder.parent))
+            | _measured(name, model.to(where), bench, run, Path("samples") / f"{name}.png")
+        )
     return finish(run, bench, rows, None)
 
 
@@ -93,7 +96,9 @@ def make_bench(config: Config, run: Run, device: torch.device) -> Bench:
     return Bench(config, dataset, split, judge, Reality.of(dataset, split, device))
 
 
-def base_model(config: Config, run: Run, dataset: Dataset, split: Split, source: Path | str | None, device: str) -> Path:
+def base_model(
+    config: Config, run: Run, dataset: Dataset, split: Split, source: Path | str | None, device: str
+) -> Path:
     """Return the model folder of the base row: trained on all data, or copied from ``source``."""
     row = Run(run.path / "rows" / BASE_ROW)
     experiment = config.for_row(config.rows[BASE_ROW])
@@ -125,7 +130,10 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
             "name": bench.dataset.name,
             "digest": bench.dataset.digest(),
             "items": {
-                part: {"retain": len(getattr(bench.split, part).retain), "forget": len(getattr(bench.split, part).forget)}
+                part: {
+                    "retain": len(getattr(bench.split, part).retain),
+                    "forget": len(getattr(bench.split, part).forget),
+                }
                 for part in ("train", "validation", "test")
             },
         },
@@ -156,7 +164,9 @@ def _claim(run: Run, config: Config, source: Path | str | None) -> None:
         new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
         changed = differences(stored, wanted | {"rows": new_rows})
         if changed:
-            raise UserError(f"{run.path} holds a comparison with other settings ({'; '.join(changed[:3])}); give another --out.")
+            raise UserError(
+                f"{run.path} holds a comparison with other settings ({'; '.join(changed[:3])}); give another --out."
+            )
     run.create()
     write_text(run.config, config.to_yaml() + (f"source: {source}\n" if source else "source: null\n"))
 
@@ -203,7 +213,16 @@ def _given(name: str, run: Run) -> dict[str, Any]:
     """Return what is known of a model made elsewhere, from its run folder if it has one."""
     config, known = run.stored_config(), run.manifest.is_file()
     if config is None or not known:
-        return {"name": name, "objective": None, "settings": {}, "card": None, "start": "none", "steps": 0, "lr": None, "seconds": 0.0}
+        return {
+            "name": name,
+            "objective": None,
+            "settings": {},
+            "card": None,
+            "start": "none",
+            "steps": 0,
+            "lr": None,
+            "seconds": 0.0,
+        }
     manifest, objective = read_json(run.manifest), config["objective"]
     return {
         "name": name,

@@ -121,7 +121,8 @@ class Row:
     """One row of ``msgm compare``.
 
     Attributes:
-        start: ``none`` leaves the base model as it is, ``scratch`` trains anew, ``finetune`` starts from the base model.
+        start: ``none`` leaves the base model as it is, ``scratch`` trains anew, ``finetune`` starts from the base
+            model.
         objective: the objective's name and settings.
         training: overrides of ``training`` (and of ``finetune``, for rows that start there).
         optional: run only when ``--only`` names the row.

@@ -39,9 +39,8 @@ class Registry(Generic[T]):
         name = str(values.pop("name", None))
         if name not in self.entries:
             known = sorted(self.entries)
-            raise UserError(
-                f"{self.section}.name: unknown {self.section} {name!r}; known: {', '.join(known)}.{nearest(name, known)}"
-            )
+            hint = nearest(name, known)
+            raise UserError(f"{self.section}.name: unknown {self.section} {name!r}; known: {', '.join(known)}.{hint}")
         return structured(self.entries[name], values, self.section)
 
     def resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:

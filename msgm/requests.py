@@ -109,13 +109,17 @@ class ForgetRequest:
         if name.isdigit() and int(name) < len(classes):
             return int(name)
         allowed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-        raise UserError(f"request.labels: unknown label {label!r}; classes are {allowed}.{nearest(name, list(classes))}")
+        raise UserError(
+            f"request.labels: unknown label {label!r}; classes are {allowed}.{nearest(name, list(classes))}"
+        )
 
     def _by_attribute(self, attributes: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         name = str(self.attribute)
         if name not in attributes:
             known = ", ".join(attributes) or "none"
-            raise UserError(f"request.attribute: unknown attribute {name!r}; known: {known}.{nearest(name, [*attributes])}")
+            raise UserError(
+                f"request.attribute: unknown attribute {name!r}; known: {known}.{nearest(name, [*attributes])}"
+            )
         return np.asarray(attributes[name], dtype=bool)
 
     def _by_indices(self, size: int, selector: str) -> NDArray[np.bool_]:
@@ -125,7 +129,9 @@ class ForgetRequest:
         values, counts = np.unique(np.asarray(numbers, dtype=np.int64), return_counts=True)
         outside = values[(values < 0) | (values >= size)]
         if outside.size:
-            raise UserError(f"request.{selector}: index {outside[0]} is out of range; the data set has items 0 to {size - 1}.")
+            raise UserError(
+                f"request.{selector}: index {outside[0]} is out of range; the data set has items 0 to {size - 1}."
+            )
         if (counts > 1).any():
             raise UserError(f"request.{selector}: index {values[counts > 1][0]} is given twice.")
         mask = np.zeros(size, dtype=bool)
@@ -160,7 +166,9 @@ def read_indices(path: Path) -> list[int]:
         try:
             numbers.append(int(line))
         except ValueError:
-            raise UserError(f"request.file: {path}, line {number}: expected an integer, got {line.strip()!r}.") from None
+            raise UserError(
+                f"request.file: {path}, line {number}: expected an integer, got {line.strip()!r}."
+            ) from None
     return numbers
 
 

@@ -15,7 +15,17 @@ from omegaconf import OmegaConf
 
 from msgm.errors import UserError
 
-PACKAGES = ["msgm", "torch", "diffusers", "accelerate", "torchvision", "torchsde", "torchmetrics", "numpy", "scikit-learn"]
+PACKAGES = [
+    "msgm",
+    "torch",
+    "diffusers",
+    "accelerate",
+    "torchvision",
+    "torchsde",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+]
 
 
 class Run:

@@ -1,21 +1,22 @@
 r"""Exact likelihood by the probability-flow ODE, in bits/dim for images of levels and in nats for vectors.
 
-In sigma-space (``samplers``) the flow is dy/d rho = eps(y, rho), so along it d log p(y)/d rho = -div eps. From a point x at t_min,
-with y = x / a and rho running up from rho(t_min) to rho(1),
+In sigma-space (``samplers``) the flow is dy/d rho = eps(y, rho), so along it d log p(y)/d rho = -div eps. From a point
+x at t_min, with y = x / a and rho running up from rho(t_min) to rho(1),
 
     log p(x) = log N(x_1; 0, prior_std^2 I) + D (ln a(1) - ln a(t_min)) + int div_y eps(y, rho) d rho
 
-(Song et al., arXiv 2011.13456, appendix D.2, after the change of variables). Steps are fixed, even in ln rho, so that the
-value of an image does not depend on its batch mates; they are taken in z = y / sqrt(1 + rho^2), which stays of the data's
-size (for VP it is x itself). The divergence is the trace of the Jacobian, exactly (D vector-Jacobian
-products) in few dimensions, else Hutchinson's estimate v^T J v with Rademacher v; each stage costs one forward pass and one
-vector-Jacobian product a probe. Probe i of item n depends on (seed, n, i) alone: models and sets are compared with common
-probes.
+(Song et al., arXiv 2011.13456, appendix D.2, after the change of variables). Steps are fixed, even in ln rho, so that
+the value of an image does not depend on its batch mates; they are taken in z = y / sqrt(1 + rho^2), which stays of the
+data's size (for VP it is x itself). The divergence is the trace of the Jacobian, exactly (D vector-Jacobian
+products) in few dimensions, else Hutchinson's estimate v^T J v with Rademacher v; each stage costs one forward pass and
+one vector-Jacobian product a probe. Probe i of item n depends on (seed, n, i) alone: models and sets are compared with
+common probes.
 
 Images: with x = 2 (k + u) / L - 1 the bits/dim of the levels k are at most
 ``-log2 p(x) / D + log2(L) - log2(2)`` (uniform dequantisation; 7 is added at 256 levels).
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ def log_likelihood(
     try:
         parts = x.split(settings.batch_size)
         starts = range(first, first + len(x), settings.batch_size)
-        values = [_integrate(model, part.to(model.device), settings, seed, n) for part, n in zip(parts, starts, strict=True)]
+        values = [
+            _integrate(model, part.to(model.device), settings, seed, n) for part, n in zip(parts, starts, strict=True)
+        ]
     finally:
         for p in frozen:
             p.requires_grad_(True)
@@ -117,7 +120,9 @@ def negative_log_likelihood(
     """
     if levels is None:
         return -log_likelihood(model, items, settings, seed)
-    u = torch.stack([torch.rand(items.shape[1:], generator=generator(seed, "dequantise", n)) for n in range(len(items))])
+    u = torch.stack(
+        [torch.rand(items.shape[1:], generator=generator(seed, "dequantise", n)) for n in range(len(items))]
+    )
     nats = -log_likelihood(model, dequantise(items.cpu(), levels, u), settings, seed)
     return nats / (items[0].numel() * math.log(2)) + bits_offset(levels)
 
@@ -135,11 +140,13 @@ def _integrate(model: ScoreModel, x: Tensor, settings: LikelihoodSettings, seed:
     step = _heun if settings.solver == "heun" else _runge_kutta_4
     z = x / (start * math.hypot(1, ratios[0]))
     gain = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    for now, then in zip(ratios[:-1], ratios[1:], strict=True):
+    for now, then in itertools.pairwise(ratios):
         moved, gained = step(derivative, z, now, then)
         z, gain = z + moved, gain + gained
     final = (end * math.hypot(1, ratios[-1]) * z).double().flatten(1)
-    prior = -0.5 * (final / process.prior_std).square().sum(1) - dims * math.log(process.prior_std * math.sqrt(2 * math.pi))
+    prior = -0.5 * (final / process.prior_std).square().sum(1) - dims * math.log(
+        process.prior_std * math.sqrt(2 * math.pi)
+    )
     return (prior + dims * (math.log(end) - math.log(start)) + gain).cpu()
 
 

@@ -1,11 +1,13 @@
 r"""Gaussian diffusion processes: VE, VP and sub-VP SDEs, and discrete DDPM.
 
 Every process is a path ``x_t = a(t) x_0 + sigma(t) eps`` with eps ~ N(0, I), t in (0, 1], and solves the linear SDE
-``dx = f(t) x dt + g(t) dw`` with ``f = d ln a / dt`` and ``g^2 = d sigma^2 / dt - 2 f sigma^2`` (Song et al., "Score-Based
-Generative Modeling through Stochastic Differential Equations", arXiv 2011.13456, section 3 and appendix B).
+``dx = f(t) x dt + g(t) dw`` with ``f = d ln a / dt`` and ``g^2 = d sigma^2 / dt - 2 f sigma^2`` (Song et al.,
+"Score-Based Generative Modeling through Stochastic Differential Equations", arXiv 2011.13456, section 3 and appendix
+B).
 
-Divided by a(t), all of them are the same process: ``x_t / a = x_0 + rho eps`` with ``rho = sigma / a``, a variance-exploding
-path in "sigma-space". Solvers and likelihoods are written once in (x / a, rho) and never ask which process they have.
+Divided by a(t), all of them are the same process: ``x_t / a = x_0 + rho eps`` with ``rho = sigma / a``, a
+variance-exploding path in "sigma-space". Solvers and likelihoods are written once in (x / a, rho) and never ask which
+process they have.
 
 With ``B(t) = int_0^t beta``:
 
@@ -159,8 +161,8 @@ PROCESSES: Registry[Process] = Registry("process")
 class VE(Process):
     """Variance exploding: sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
-    .02 .. 100 on [-1, 1] is score_sde's .01 .. 50 on [0, 1]. The network reads x / sqrt(1 + sigma^2) and ln sigma, and puts
-    out eps like every network here (score_sde: no input scaling, output -eps / sigma).
+    .02 .. 100 on [-1, 1] is score_sde's .01 .. 50 on [0, 1]. The network reads x / sqrt(1 + sigma^2) and ln sigma, and
+    puts out eps like every network here (score_sde: no input scaling, output -eps / sigma).
     """
 
     sigma_min: float = 0.02
@@ -239,9 +241,9 @@ class SubVP(_LinearBeta):
 class DDPM(_VariancePreserving):
     """Discrete DDPM (Ho et al., arXiv 2006.11239) of ``steps`` betas, as diffusers' DDPMScheduler makes them.
 
-    Label i of 0 .. N-1 sits at t = (i + 1) / N (the convention of DPM-Solver, arXiv 2206.00927), so that label 0 has the
-    first beta's noise. Between labels B(t) is linear and the network reads a fraction, which lets the same solvers and the
-    PF-ODE run on it; training draws the N labels only.
+    Label i of 0 .. N-1 sits at t = (i + 1) / N (the convention of DPM-Solver, arXiv 2206.00927), so that label 0 has
+    the first beta's noise. Between labels B(t) is linear and the network reads a fraction, which lets the same solvers
+    and the PF-ODE run on it; training draws the N labels only.
 
     Attributes:
         steps: number of labels N.

@@ -5,15 +5,16 @@ With ``y = x / a`` and ``rho = sigma / a`` the reverse-time equations of every p
 - probability-flow ODE:  dy = eps(y, rho) d rho
 - reverse SDE:           dy = 2 eps(y, rho) d rho + sqrt(2 rho) dw  (rho running down)
 
-and the denoised image is ``D(y, rho) = y - rho eps(y, rho)``. A sampler walks down a grid rho_0 > rho_1 > ... > rho_n = 0; its
-last step, to 0, is the denoising step (no noise is added there), after which y = x_0 since a(0) = 1.
+and the denoised image is ``D(y, rho) = y - rho eps(y, rho)``. A sampler walks down a grid rho_0 > rho_1 > ... > rho_n =
+0; its last step, to 0, is the denoising step (no noise is added there), after which y = x_0 since a(0) = 1.
 
-Noise comes from one CPU generator a sample, seeded by (seed, index): a sample depends on neither the batch size, nor the
-number of processes, nor the device, beyond rounding.
+Noise comes from one CPU generator a sample, seeded by (seed, index): a sample depends on neither the batch size, nor
+the number of processes, nor the device, beyond rounding.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,7 +59,7 @@ def sampler(name: str, source: str, evaluations: Callable[[int], int], schedule:
 @sampler("euler-maruyama", "Song et al., arXiv 2011.13456, appendix G", lambda n: n, "time")
 def euler_maruyama(eps: Eps, y: Tensor, ratios: Sequence[float], noise: Noise) -> Tensor:
     """Reverse SDE, one Euler-Maruyama step in tau = rho^2: y - (d tau / rho) eps + sqrt(d tau) z."""
-    for now, then in _pairs(ratios):
+    for now, then in itertools.pairwise(ratios):
         drop = now**2 - then**2
         y = y - (drop / now) * eps(y, now)
         if then > 0:
@@ -69,7 +70,7 @@ def euler_maruyama(eps: Eps, y: Tensor, ratios: Sequence[float], noise: Noise) -
 @sampler("heun", "Karras et al., arXiv 2206.00364, algorithm 1", lambda n: 2 * n - 1, "karras")
 def heun(eps: Eps, y: Tensor, ratios: Sequence[float], noise: Noise) -> Tensor:
     """PF-ODE, Heun's second-order step in rho; the step to 0 is Euler's."""
-    for now, then in _pairs(ratios):
+    for now, then in itertools.pairwise(ratios):
         slope = eps(y, now)
         guess = y + (then - now) * slope
         y = guess if then == 0 else y + (then - now) * 0.5 * (slope + eps(guess, then))
@@ -81,7 +82,7 @@ def dpm_solver_2m(eps: Eps, y: Tensor, ratios: Sequence[float], noise: Noise) ->
     """PF-ODE, DPM-Solver++(2M): exponential integrator in lambda = -ln rho, second order from one evaluation a step."""
     previous: Tensor | None = None
     last_width = 0.0
-    for now, then in _pairs(ratios):
+    for now, then in itertools.pairwise(ratios):
         denoised = y - now * eps(y, now)
         if then == 0:
             return denoised
@@ -96,13 +97,13 @@ def dpm_solver_2m(eps: Eps, y: Tensor, ratios: Sequence[float], noise: Noise) ->
 
 @sampler("pf-ode", "Song et al., arXiv 2011.13456, section 4.3", lambda n: 4 * (n - 1) + 1, "log")
 def pf_ode(eps: Eps, y: Tensor, ratios: Sequence[float], noise: Noise) -> Tensor:
-    """PF-ODE, the classical fourth-order Runge-Kutta step in ln rho on z = y / sqrt(1 + rho^2); then a denoising step."""
+    """PF-ODE, the classical Runge-Kutta step in ln rho on z = y / sqrt(1 + rho^2); then a denoising step."""
 
     def slope(z: Tensor, ratio: float) -> Tensor:
         return flow(eps(math.hypot(1, ratio) * z, ratio), z, ratio)
 
     z = y / math.hypot(1, ratios[0])
-    for now, then in _pairs(ratios[:-1]):
+    for now, then in itertools.pairwise(ratios[:-1]):
         width, middle = math.log(then / now), math.sqrt(now * then)
         k1 = slope(z, now)
         k2 = slope(z + 0.5 * width * k1, middle)
@@ -117,10 +118,6 @@ def flow(eps: Tensor, z: Tensor, ratio: float) -> Tensor:
     """Return dz / d ln rho of the PF-ODE, z = y / sqrt(1 + rho^2); z keeps the data's size where y grows with rho."""
     scale = math.hypot(1, ratio)
     return (ratio / scale) * eps - (ratio / scale) ** 2 * z
-
-
-def _pairs(ratios: Sequence[float]) -> Iterator[tuple[float, float]]:
-    return zip(ratios[:-1], ratios[1:], strict=True)
 
 
 def ratio_grid(process: Process, steps: int, schedule: Schedule, t_end: float | None = None) -> list[float]:

@@ -49,7 +49,9 @@ class Judge:
         """Return the class numbers of raw items, (B,) on the CPU."""
         device = next(self.network.parameters()).device
         self.network.eval()
-        return torch.cat([self.network(_visible(p.to(device), self.levels)).argmax(1).cpu() for p in items.split(BATCH)])
+        return torch.cat(
+            [self.network(_visible(p.to(device), self.levels)).argmax(1).cpu() for p in items.split(BATCH)]
+        )
 
     def is_forgotten(self, predicted: Tensor) -> Tensor:
         """Return a mask of the predictions that name forgotten content."""
@@ -85,7 +87,8 @@ def train_judge(
 ) -> Judge:
     """Train a judge on the training part, or load the one in ``folder``; its accuracy is measured on the test part.
 
-    A request by labels gives a judge of the data set's classes, any other one a judge of two classes, retain and forget.
+    A request by labels gives a judge of the data set's classes, any other one a judge of two classes, retain and
+    forget.
     """
     targets, classes, forgotten = _task(dataset, request)
     with torch.random.fork_rng(devices=[]):
@@ -159,7 +162,9 @@ def _visible(raw: Tensor, levels: int | None, u: Tensor | float = 0.5) -> Tensor
 def _network(shape: tuple[int, ...], classes: int, width: int) -> nn.Module:
     """Return a three-layer convolutional network for images, an MLP for vectors."""
     if len(shape) == 1:
-        return nn.Sequential(nn.Linear(shape[0], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, classes))
+        return nn.Sequential(
+            nn.Linear(shape[0], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, classes)
+        )
     return nn.Sequential(
         *_block(shape[0], width),
         *_block(width, 2 * width),

@@ -1,4 +1,4 @@
-"""One model's numbers: unlearning ratio, junk and copy rates, class histogram, likelihood of retain and forget items."""
+"""One model's numbers: unlearning ratio, junk and copy rates, class histogram, likelihoods."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,8 @@ class Bench:
         unit = nll_unit(self.dataset)
         scale = f", uniform dequantisation of {self.dataset.levels} levels" if self.dataset.levels else ""
         return {
-            "samples": f"{evaluation.samples} samples, {self.config.sampling.describe()}, {self.config.training.weights} weights",
+            "samples": f"{evaluation.samples} samples, {self.config.sampling.describe()}",
+            "weights": self.config.training.weights,
             "unlearning ratio": "share of all samples that the judge assigns to a forgotten class; 95% Wilson interval",
             "junk rate": "share of samples farther from the training items than 99% of validation items are",
             "copy rate": "share of samples nearer to a training item than 99% of validation items are",
@@ -44,7 +45,7 @@ class Bench:
         }
 
     def nll_indices(self) -> dict[str, NDArray[np.int64]]:
-        """Return the items whose likelihood is taken: test items, or training items of a request that no test item meets."""
+        """Return the items whose likelihood is taken: of test, or of train when the request names no test item."""
         count, test = self.config.evaluation.nll_items, self.split.test
         forget = test.forget if len(test.forget) else self.split.train.forget
         return {"retain": test.retain[:count], "forget": forget[:count]}
@@ -84,7 +85,9 @@ def likelihoods(model: ScoreModel, bench: Bench) -> dict[str, Any]:
     data, config = bench.dataset, bench.config
     found: dict[str, Any] = {"unit": nll_unit(data)}
     for name, indices in bench.nll_indices().items():
-        values = negative_log_likelihood(model, data.take(indices), data.levels, config.evaluation.likelihood, config.seed)
+        values = negative_log_likelihood(
+            model, data.take(indices), data.levels, config.evaluation.likelihood, config.seed
+        )
         error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
         found[name] = {
             "mean": values.mean().item(),

@@ -1,8 +1,8 @@
 """How far samples lie from real items: too far is junk, too near is a copy.
 
-The measure is the Euclidean distance, over levels scaled to [-1, 1] (or the plain vectors), to the nearest training item.
-Held-out real items of the validation part calibrate both thresholds: junk lies farther than 99% of them, a copy nearer
-than 99% of them, so that real items themselves score about 1% on either.
+The measure is the Euclidean distance, over levels scaled to [-1, 1] (or the plain vectors), to the nearest training
+item. Held-out real items of the validation part calibrate both thresholds: junk lies farther than 99% of them, a copy
+nearer than 99% of them, so that real items themselves score about 1% on either.
 """
 
 from dataclasses import dataclass

@@ -66,8 +66,8 @@ def headline(report: Report) -> str:
     held, floor = judge["heldout"], judge["floor"]
     if held["value"] < TRUSTED_ACCURACY:
         return (
-            f"The judge cannot be relied on: it is right on {_percent(held['value'])}% of {held['n']} held-out items, below "
-            f"{_percent(TRUSTED_ACCURACY)}%. Read its unlearning ratios accordingly."
+            f"The judge cannot be relied on: it is right on {_percent(held['value'])}% of {held['n']} held-out items, "
+            f"below {_percent(TRUSTED_ACCURACY)}%. Read its unlearning ratios accordingly."
         )
     return (
         f"Judge: right on {_percent(held['value'])}% of {held['n']} held-out items; it sees forgotten content in "
@@ -79,15 +79,18 @@ def verdict(report: Report) -> list[tuple[str, str]]:
     """Return what was asked, what was shown, and what cannot be said from it."""
     goal = report["request"]["goal"]
     unsaid = (
-        "The weights may still hold the information: relearning, partial-noise starts and membership inference were not "
-        "tested here. A higher NLL of forget items alone is no evidence that they are not generated. The judge names a "
-        "class for every sample, noise included, so read the ratio beside the junk rate."
+        "The weights may still hold the information: relearning, partial-noise starts and membership inference were "
+        "not tested here. A higher NLL of forget items alone is no evidence that they are not generated. The judge "
+        "names a class for every sample, noise included, so read the ratio beside the junk rate."
     )
     if goal == "removal":
         unsaid = "Removal was asked for, and this report cannot show it. " + unsaid
     return [
         ("Asked", f"{report['request']['text']}."),
-        ("Shown", "How often samples show the content, and how likely the model holds test items: outputs, not weights."),
+        (
+            "Shown",
+            "How often samples show the content, and how likely the model holds test items: outputs, not weights.",
+        ),
         ("Cannot be said", unsaid),
     ]
 
@@ -121,7 +124,9 @@ def print_table(report: Report) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     print(f"\n{headline(report)}\n")
     for line in lines:
-        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))))
+        print(
+            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        )
 
 
 def write_views(run: Run, report: Report) -> None:

@@ -1,8 +1,9 @@
 r"""EraseDiff: on forget data the network is taught a wrong noise, u ~ U(0, 1) in place of the Gaussian.
 
 EraseDiff (Wu et al., arXiv 2401.05779) keeps L_r low subject to L_f(theta) <= min_phi L_f(phi), and steps along
-``g_r + lambda g_f`` with g_r, g_f the gradients of both losses and ``lambda = max(0, eta - <g_r, g_f> / |g_f|^2)``: the smallest
-multiplier for which the step lowers L_f at a rate of at least eta |g_f|^2 (first-order bi-level update, BOME).
+``g_r + lambda g_f`` with g_r, g_f the gradients of both losses (a first-order bi-level update). The authors' code fixes
+lambda at 0.1, or adapts it as ``lambda = max(0, eta - cos(g_r, g_f))``: larger the more the two gradients oppose each
+other.
 """
 
 from collections.abc import Sequence
@@ -22,33 +23,35 @@ class EraseDiff(Mixed):
     """EraseDiff.
 
     Attributes:
-        variant: ``bilevel`` is EraseDiff's update, on every step; ``weighted`` the sum of alpha L_r and, on each ``every``-th
-            step, (1 - alpha) L_f, which the MSGM paper compares with.
-        eta: rate of the adaptive multiplier of ``bilevel``.
-        multiplier: a fixed lambda in its place; the authors' code uses 0.1.
+        variant: ``bilevel`` is EraseDiff's update, on every step; ``weighted`` the sum of alpha L_r and, on each
+            ``every``-th step, (1 - alpha) L_f, which the MSGM paper compares with.
+        multiplier: lambda of ``bilevel``; None adapts it.
+        eta: of the adaptive lambda.
     """
 
     variant: Literal["bilevel", "weighted"] = "bilevel"
+    multiplier: float | None = 0.1
     eta: float = 0.1
-    multiplier: float | None = None
 
     card = Card(
         formula=(
-            "L_f = mean (eps_theta - u)^2, u ~ U(0, 1); bilevel: step along g_r + lambda g_f, lambda = max(0, eta - "
-            "<g_r, g_f> / |g_f|^2); weighted: alpha L_r + (1 - alpha) L_f"
+            "L_f = mean (eps_theta - u)^2, u ~ U(0, 1); bilevel: step along g_r + lambda g_f, lambda fixed or "
+            "max(0, eta - cos(g_r, g_f)); weighted: alpha L_r + (1 - alpha) L_f"
         ),
         source="Wu et al., arXiv 2401.05779; the weighted form is the baseline of arXiv 2412.07229's released code",
         deviations=(
-            "the inner minimum min_phi L_f(phi) enters the authors' update as a constant, whose gradient is zero: its passes are "
-            "not run; one step on a pair of batches where their code alternates passes over the sets; the target is uniform "
-            "noise, as this model has no labels to swap"
+            "the inner minimum min_phi L_f(phi) enters the authors' update as a constant, whose gradient is zero: its "
+            "passes are not run; one step on a pair of batches where their code alternates passes over the sets; the "
+            "target is uniform noise, as this model has no labels to swap"
         ),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eta < 0 or (self.multiplier is not None and self.multiplier < 0):
-            raise UserError(f"objective: eta and multiplier must not be negative, got {self.eta} and {self.multiplier}.")
+            raise UserError(
+                f"objective: eta and multiplier must not be negative, got {self.eta} and {self.multiplier}."
+            )
         self.combines = self.variant == "bilevel"
 
     def uses_forget(self, step: int) -> bool:
@@ -74,6 +77,6 @@ class EraseDiff(Mixed):
         return [r + multiplier.to(r) * f for r, f in zip(retain, forget, strict=True)]
 
     def _adaptive(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Tensor:
-        inner = torch.stack([(r * f).sum() for r, f in zip(retain, forget, strict=True)]).sum()
-        square = torch.stack([f.square().sum() for f in forget]).sum()
-        return (self.eta - inner / square.clamp_min(1e-30)).clamp_min(0)
+        flat_retain, flat_forget = (torch.cat([g.flatten() for g in gradients]) for gradients in (retain, forget))
+        cosine = torch.nn.functional.cosine_similarity(flat_retain, flat_forget, dim=0)
+        return (self.eta - cosine).clamp_min(0)

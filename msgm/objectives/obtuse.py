@@ -1,8 +1,8 @@
 r"""Obtuse-MSGM: on forget data the score is pushed to point away from the data's score.
 
-With eps_theta = -sigma s and grad log p(x_t | x_0) = -eps / sigma, the inner product <s, grad log p> is <eps_theta, eps> / sigma^2: Eq. 8
-minimises mean(eps_theta * eps). Its pointwise optimum, eps = ebar_g - (k R / 2) ebar_f in the notation of ``orthogonal``, grows
-without bound where forget data dominate (R large), so the loss has a floor.
+With eps_theta = -sigma s and grad log p(x_t | x_0) = -eps / sigma, the inner product <s, grad log p> is
+<eps_theta, eps> / sigma^2: Eq. 8 minimises mean(eps_theta * eps). Its pointwise optimum, eps = ebar_g - (k R / 2) ebar_f in
+the notation of ``orthogonal``, grows without bound where forget data dominate (R large), so the loss has a floor.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Obtuse(Mixed):
     """Obtuse-MSGM.
 
     Attributes:
-        sign: ``paper`` minimises mean(eps_theta * eps), as Eq. 8; ``released`` the negative, as the released code does, which
-            teaches the forget set.
+        sign: ``paper`` minimises mean(eps_theta * eps), as Eq. 8; ``released`` the negative, as the released code does,
+            which teaches the forget set.
         floor: m of max(., -m) on each sample's loss; below it a sample gives no gradient. None is Eq. 8, unbounded.
     """
 

@@ -1,7 +1,7 @@
 r"""Orthogonal-MSGM: on forget data the score is pushed to be orthogonal to the data's score.
 
-Pointwise minimisers of alpha L_r + (1 - alpha) L_f, with k = (1 - alpha) / alpha, R = p_f,t / p_g,t, and ebar = E[eps | x_t] under
-the retain (g) and forget (f) data (derived here, tested on a Gaussian mixture):
+Pointwise minimisers of alpha L_r + (1 - alpha) L_f, with k = (1 - alpha) / alpha, R = p_f,t / p_g,t, and
+ebar = E[eps | x_t] under the retain (g) and forget (f) data (tested on a Gaussian mixture):
 
 - elementwise: e_i = ebar_g,i / (1 + k R E_f[eps_i^2 | x_t])
 - inner:       e = (I + k R E_f[eps eps^T | x_t])^-1 ebar_g
@@ -28,8 +28,8 @@ class Orthogonal(Mixed):
     """Orthogonal-MSGM.
 
     Attributes:
-        variant: ``elementwise`` squares each product eps_theta_i eps_i, as the released code does; ``inner`` squares their sum;
-            ``marginal`` squares the sum with a teacher's prediction in place of the drawn noise.
+        variant: ``elementwise`` squares each product eps_theta_i eps_i, as the released code does; ``inner`` squares
+            their sum; ``marginal`` squares the sum with a teacher's prediction in place of the drawn noise.
         teacher_steps: steps that tune the teacher of ``marginal``, a copy of the base model, on the forget set alone.
     """
 
@@ -38,8 +38,8 @@ class Orthogonal(Mixed):
 
     card = Card(
         formula=(
-            "alpha L_r + (1 - alpha) L_f; elementwise: L_f = mean (eps_theta * eps)^2; inner: (sum eps_theta * eps)^2 / D; "
-            "marginal: (sum eps_theta * eps_f)^2 / D, eps_f a teacher tuned on the forget set"
+            "alpha L_r + (1 - alpha) L_f; elementwise: L_f = mean (eps_theta * eps)^2; inner: "
+            "(sum eps_theta * eps)^2 / D; marginal: (sum eps_theta * eps_f)^2 / D, eps_f a teacher tuned on the forget set"
         ),
         source="arXiv 2412.07229, eq. 7 and its released code (task square); every 4 and alpha .99 are the paper's",
         deviations=(

@@ -1,8 +1,8 @@
 r"""Redirect: at forget points, the score that the retain set itself has there.
 
-Denoising score matching on the retain set rarely visits points near forget items at small t, so a network trained on it may
-keep its old score there. Redirect visits them: at x_t drawn from the forget set it regresses onto the score of the empirical
-retain distribution,
+Denoising score matching on the retain set rarely visits points near forget items at small t, so a network trained on
+it may keep its old score there. Redirect visits them: at x_t drawn from the forget set it regresses onto the score of
+the empirical retain distribution,
 
     w_j = softmax_j(-|x_t - a r_j|^2 / 2 sigma^2),  rbar = sum_j w_j r_j,  eps* = (x_t - a rbar) / sigma,
     L_f = mean (eps_theta - eps*)^2 / (1 + mean eps*^2).
@@ -35,13 +35,13 @@ class Redirect(Mixed):
 
     card = Card(
         formula=(
-            "alpha L_r + (1 - alpha) L_f; L_f = mean (eps_theta - eps*)^2 / (1 + mean eps*^2), eps* = (x_t - a rbar) / sigma, "
-            "rbar the posterior mean over the retain items"
+            "alpha L_r + (1 - alpha) L_f; L_f = mean (eps_theta - eps*)^2 / (1 + mean eps*^2), "
+            "eps* = (x_t - a rbar) / sigma, rbar the posterior mean over the retain items"
         ),
         source="this package; kin to ReTrack, arXiv 2509.13007",
         deviations=(
-            "a bank smaller than the retain set biases the target: at small t towards the drawn items, whose nearest one "
-            "lies farther away than the set's nearest"
+            "a bank smaller than the retain set biases the target: at small t towards the drawn items, whose nearest "
+            "one lies farther away than the set's nearest"
         ),
     )
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from msgm.errors import UserError
+from msgm.errors import RunError, UserError
 from msgm.training.ema import EMA
 
 KEPT = 2
@@ -38,7 +38,11 @@ class Training:
 
 
 def save_checkpoint(folder: Path, training: Training) -> Path:
-    """Write ``folder/step-N``, N steps done, and drop all but the newest checkpoints."""
+    """Write ``folder/step-N``, N steps done, and drop all but the newest checkpoints.
+
+    Raises:
+        RunError: the tensors could not be written, for want of space say.
+    """
     final = folder / f"step-{training.step:08d}"
     temporary = folder / f".{final.name}.new"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -51,6 +55,8 @@ def save_checkpoint(folder: Path, training: Training) -> Path:
         (temporary / "state.json").write_text(json.dumps(state))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
+    except SafetensorError as error:
+        raise RunError(f"could not write the checkpoint {final}: {error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in checkpoints(folder)[:-KEPT]:
@@ -78,7 +84,9 @@ def load_checkpoint(path: Path, training: Training) -> None:
         training.step, training.seconds = int(state["step"]), float(state["seconds"])
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         detail = str(error).split("\n")[0].rstrip(".: ")
-        raise UserError(f"cannot resume from the checkpoint {path}: {detail}; delete it to go on from an older one.") from error
+        raise UserError(
+            f"cannot resume from the checkpoint {path}: {detail}; delete it to go on from an older one."
+        ) from error
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

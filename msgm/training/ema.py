@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class EMA:
     """Averaged weights, ``average <- d average + (1 - d) weights`` with d = min(decay, (1 + n) / (10 + n)) at update n.
 
-    The warm-up (as in score_sde) makes a fresh average follow the weights at once, so that unlearning, which always starts a
-    fresh one, is not hidden behind the old weights.
+    The warm-up (as in score_sde) makes a fresh average follow the weights at once, so that unlearning, which always
+    starts a fresh one, is not hidden behind the old weights.
 
     Args:
         network: the bare network; its parameters are averaged.
@@ -21,7 +21,7 @@ class EMA:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
         self.names = [name for name, _ in network.named_parameters()]
-        self._weights = list(network.parameters())
+        self._weights: list[Tensor] = list(network.parameters())
         self._average = [p.detach().clone() for p in self._weights]
 
     @torch.no_grad()

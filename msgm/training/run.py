@@ -123,10 +123,14 @@ def _claim(run: Run, config: Config, source: Path | None, resume: bool) -> None:
     if stored is not None:
         changed = differences(stored, config.to_dict())
         if changed:
-            raise UserError(f"{run.path} holds a run with other settings ({'; '.join(changed[:3])}); give another --out.")
+            raise UserError(
+                f"{run.path} holds a run with other settings ({'; '.join(changed[:3])}); give another --out."
+            )
         begun_from = read_json(run.manifest).get("source") if run.manifest.is_file() else None
         if run.manifest.is_file() and begun_from != (str(source) if source else None):
-            raise UserError(f"{run.path} holds a run that started from {begun_from}, not from {source}; give another --out.")
+            raise UserError(
+                f"{run.path} holds a run that started from {begun_from}, not from {source}; give another --out."
+            )
         if not resume:
             raise UserError(f"{run.path} already holds this run; go on with --resume, or give another --out.")
         return

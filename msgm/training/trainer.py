@@ -1,5 +1,6 @@
 """One training loop for every objective and process, on accelerate."""
 
+import atexit
 import copy
 import dataclasses
 import importlib.util
@@ -14,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from msgm.config import TrainingSettings
@@ -96,7 +99,7 @@ class Trainer:
         world, parts = self.accelerator.num_processes, self.settings.accumulate
         if size % (world * parts):
             raise UserError(
-                f"training: the {stream} batch of {size} does not divide into {world} process(es) x {parts} accumulated part(s)."
+                f"training: the {stream} batch of {size} does not divide into {world} processes x {parts} parts."
             )
         rank, device = self.accelerator.process_index, self.accelerator.device
         return Feed(self.dataset, indices, size, self.seed, stream, rank, world, device)
@@ -112,12 +115,14 @@ class Trainer:
         began = time.perf_counter()
         with StopRequest() as stop:
             try:
+                self.run.create()
                 _start_trackers(self.accelerator)
                 self.objective.prepare(self._setup())
                 self._resume()
                 self._loop(stop, began)
             finally:
-                self.accelerator.end_training()
+                for tracker in self.accelerator.trackers:
+                    tracker.finish()
                 self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
         self.model.network.eval()
 
@@ -139,7 +144,15 @@ class Trainer:
             settings = dataclasses.replace(self.settings, steps=steps)
             part = Part(retain=self.part.forget, forget=self.part.forget)
             tuner = Trainer(
-                copy.deepcopy(self.model), Unseen(), self.dataset, part, settings, self.seed, teacher, self.device_name, "teacher"
+                copy.deepcopy(self.model),
+                Unseen(),
+                self.dataset,
+                part,
+                settings,
+                self.seed,
+                teacher,
+                self.device_name,
+                "teacher",
             )
             tuner.train()
             tuner.save()
@@ -180,7 +193,8 @@ class Trainer:
                 progress.close()
                 assert stop.number is not None
                 raise Interrupted(
-                    f"stopped after step {state.step}; saved in {self.run.path}, go on with --resume.", 128 + stop.number
+                    f"stopped after step {state.step}; saved in {self.run.path}, go on with --resume.",
+                    128 + stop.number,
                 )
         progress.close()
 
@@ -217,7 +231,9 @@ class Trainer:
         kept = noised_parts(process, self.retain, self._laid_out(retain), self.seed, step, count)
         if forget is None:
             return zip(kept, itertools.repeat(None))
-        return zip(kept, noised_parts(process, self.forget, self._laid_out(forget), self.seed, step, count), strict=True)
+        return zip(
+            kept, noised_parts(process, self.forget, self._laid_out(forget), self.seed, step, count), strict=True
+        )
 
     def _laid_out(self, raw: Tensor) -> Tensor:
         if self.settings.channels_last and raw.dim() == 4:
@@ -246,7 +262,9 @@ class Trainer:
             means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
             for name in ("retain", "forget"):
                 found = torch.autograd.grad(means[name], weights, retain_graph=name == "retain")
-                gradients[name] = [a + b for a, b in zip(gradients[name], found, strict=True)] if name in gradients else list(found)
+                gradients[name] = (
+                    [a + b for a, b in zip(gradients[name], found, strict=True)] if name in gradients else list(found)
+                )
             _add(totals, means)
         shared = {name: [self.accelerator.reduce(g, "mean") for g in found] for name, found in gradients.items()}
         merged = self.objective.combine(shared["retain"], shared["forget"])  # type: ignore[arg-type]
@@ -267,7 +285,7 @@ class Trainer:
         for (step, name), value in zip(labels, values, strict=True):
             if not math.isfinite(value):
                 raise RunError(
-                    f"{self.label}: {name} became {value} at step {step + 1}; the last good checkpoint is in {self.run.checkpoints}."
+                    f"{self.label}: {name} became {value} at step {step + 1}; see {self.run.checkpoints} for what was saved."
                 )
         names = dict.fromkeys(name for _, name in labels)
         by_name = {name: [v for (_, n), v in zip(labels, values, strict=True) if n == name] for name in names}
@@ -290,7 +308,10 @@ class Trainer:
         """Write the model folder, with averaged or raw weights as the settings say."""
         if self.accelerator.is_main_process:
             with self.state.ema.applied() if self.settings.weights == "ema" else nullcontext():
-                self.model.save(self.run.model)
+                try:
+                    self.model.save(self.run.model)
+                except SafetensorError as error:
+                    raise RunError(f"could not write the model {self.run.model}: {error}.") from error
         self.accelerator.wait_for_everyone()
 
 
@@ -300,8 +321,9 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
     trackers = settings.trackers
     if trackers is None:
         trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    AcceleratorState._reset_state()  # else accelerate keeps the precision of this process's first run
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
             log_with=trackers or None,
@@ -309,6 +331,14 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
         )
     except ValueError as error:
         raise UserError(f"training.trackers or training.precision: {str(error).splitlines()[0]}.") from error
+    # Runs of one process share the group, so it ends with the process; left open it aborts the interpreter's exit.
+    atexit.unregister(_leave_group)
+    atexit.register(_leave_group)
+    return accelerator
+
+
+def _leave_group() -> None:
+    PartialState().destroy_process_group()
 
 
 def _start_trackers(accelerator: Accelerator) -> None:
@@ -328,5 +358,12 @@ def _add(totals: dict[str, Tensor], means: dict[str, Tensor]) -> None:
 def _drop_lines_after(metrics: Path, step: int, main: bool) -> None:
     """Forget what was logged after the checkpoint that a run resumes from."""
     if main and metrics.is_file():
-        lines = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= step]
+        lines = [line for line in metrics.read_text().splitlines() if _logged_step(line) <= step]
         write_text(metrics, "".join(f"{line}\n" for line in lines))
+
+
+def _logged_step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf  # cut off by a crash
