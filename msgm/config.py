@@ -240,7 +240,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
 def _compose(layers: list[DictConfig]) -> Config:
     schema = OmegaConf.structured(Config)
     schema.rows = {}
-    config: Config = OmegaConf.to_object(OmegaConf.merge(schema, *layers))  # type: ignore[assignment]
+    config: Config = OmegaConf.to_object(OmegaConf.merge(schema, *layers))
     return config
 
 

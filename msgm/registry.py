@@ -54,7 +54,7 @@ def structured(cls: type[T], values: Mapping[str, Any], section: str) -> T:
     try:
         schema = OmegaConf.structured(cls)
         OmegaConf.set_readonly(schema, False)
-        made: T = OmegaConf.to_object(OmegaConf.merge(schema, dict(values)))  # type: ignore[assignment]
+        made: T = OmegaConf.to_object(OmegaConf.merge(schema, dict(values)))
         return made
     except OmegaConfBaseException as error:
         raise UserError(explain(error, section)) from error

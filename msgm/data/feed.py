@@ -86,7 +86,7 @@ class Feed:
                 start += 1
         loader = DataLoader(
             _Rows(self.dataset),
-            batch_sampler=_Numbers(self, start),  # type: ignore[arg-type]
+            batch_sampler=_Numbers(self, start),
             num_workers=self.dataset.workers,
             pin_memory=self.device.type == "cuda",
         )

@@ -185,7 +185,7 @@ class ScoreModel:
             raise UserError(f"{folder}: the U-Net is class-conditional; msgm unlearns unconditional models.")
         if config.in_channels != config.out_channels:
             raise UserError(
-                f"{folder}: its U-Net learns the variance ({config.in_channels} channels in, {config.out_channels} out)."
+                f"{folder}: it learns its variance ({config.in_channels} channels in, {config.out_channels} out)."
             )
         if config.sample_size is None:
             raise UserError(f"{folder}: the U-Net's config.json names no sample_size.")

@@ -1,7 +1,7 @@
 r"""Obtuse-MSGM: on forget data the score is pushed to point away from the data's score.
 
 With eps_theta = -sigma s and grad log p(x_t | x_0) = -eps / sigma, the inner product <s, grad log p> is
-<eps_theta, eps> / sigma^2: Eq. 8 minimises mean(eps_theta * eps). Its pointwise optimum, eps = ebar_g - (k R / 2) ebar_f in
+<eps_theta, eps> / sigma^2: Eq. 8 minimises mean(eps_theta * eps). Its pointwise optimum, ebar_g - (k R / 2) ebar_f in
 the notation of ``orthogonal``, grows without bound where forget data dominate (R large), so the loss has a floor.
 """
 

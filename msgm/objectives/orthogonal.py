@@ -39,7 +39,7 @@ class Orthogonal(Mixed):
     card = Card(
         formula=(
             "alpha L_r + (1 - alpha) L_f; elementwise: L_f = mean (eps_theta * eps)^2; inner: "
-            "(sum eps_theta * eps)^2 / D; marginal: (sum eps_theta * eps_f)^2 / D, eps_f a teacher tuned on the forget set"
+            "(sum eps_theta * eps)^2 / D; marginal: (sum eps_theta * eps_f)^2 / D, eps_f a teacher's"
         ),
         source="arXiv 2412.07229, eq. 7 and its released code (task square); every 4 and alpha .99 are the paper's",
         deviations=(

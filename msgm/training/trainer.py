@@ -83,9 +83,9 @@ class Trainer:
 
     def _prepare_network(self, network: nn.Module) -> nn.Module:
         if self.settings.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         compiled = torch.compile(network) if self.settings.compile else network
-        prepared: nn.Module = self.accelerator.prepare_model(compiled)  # type: ignore[arg-type]
+        prepared: nn.Module = self.accelerator.prepare_model(compiled)
         return prepared
 
     def _feeds(self) -> tuple[Feed, Feed]:
@@ -205,7 +205,7 @@ class Trainer:
         if not due:
             return False
         flag = torch.tensor(float(stop.number or 0), device=self.accelerator.device)
-        number = int(self.accelerator.reduce(flag, "sum").item())  # type: ignore[union-attr]
+        number = int(self.accelerator.reduce(flag, "sum").item())
         if number and stop.number is None:
             stop.number = 15
         return number > 0
@@ -267,7 +267,7 @@ class Trainer:
                 )
             _add(totals, means)
         shared = {name: [self.accelerator.reduce(g, "mean") for g in found] for name, found in gradients.items()}
-        merged = self.objective.combine(shared["retain"], shared["forget"])  # type: ignore[arg-type]
+        merged = self.objective.combine(shared["retain"], shared["forget"])
         for weight, gradient in zip(weights, merged, strict=True):
             weight.grad = gradient
         return totals
@@ -281,12 +281,10 @@ class Trainer:
         pending, self._pending = self._pending, []
         labels = [(step, name) for step, means in pending for name in means]
         stacked = torch.stack([value for _, means in pending for value in means.values()])
-        values = self.accelerator.reduce(stacked, "mean").tolist()  # type: ignore[union-attr]
+        values = self.accelerator.reduce(stacked, "mean").tolist()
         for (step, name), value in zip(labels, values, strict=True):
             if not math.isfinite(value):
-                raise RunError(
-                    f"{self.label}: {name} became {value} at step {step + 1}; see {self.run.checkpoints} for what was saved."
-                )
+                raise RunError(f"{self.label}: {name} became {value} at step {step + 1}; see {self.run.checkpoints}.")
         names = dict.fromkeys(name for _, name in labels)
         by_name = {name: [v for (_, n), v in zip(labels, values, strict=True) if n == name] for name in names}
         return {name: sum(found) / len(found) for name, found in by_name.items()}
