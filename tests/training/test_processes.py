@@ -1,0 +1,126 @@
+"""Runs as processes of their own: killed ones, signalled ones, and several on one run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from msgm.config import load_config
+from msgm.runs import Run, read_json
+from msgm.training import train, unlearn
+from msgm.training.checkpoints import checkpoints
+from tests.conftest import DIGITS, TINY, settings
+
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+LONG = [*TINY, "training.steps=400", "training.checkpoint_every=5", "objective.name=redirect", "objective.every=4"]
+
+
+def start(overrides: list[str], out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "msgm.cli", "train", str(DIGITS), *settings(overrides), "--device", "cpu"]
+    return subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ONE_THREAD
+    )
+
+
+def wait_for_lines(process: subprocess.Popen[str], metrics: Path, count: int) -> None:
+    """Wait until the process has logged ``count`` steps."""
+    end = time.monotonic() + 120
+    while not metrics.is_file() or metrics.read_text().count("\n") < count:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, "the process logs nothing"
+        time.sleep(0.002)
+
+
+def weights(run: Run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in checkpoints(run.checkpoints)[-1].glob("*.safetensors")}
+
+
+def lines(run: Run) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in found]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Run:
+    return train(load_config(DIGITS, LONG), tmp_path_factory.mktemp("whole") / "run", device="cpu")
+
+
+def test_a_killed_run_goes_on_to_what_it_would_have_been(uninterrupted, tmp_path):
+    killed = Run(tmp_path / "run")
+    process = start(LONG, killed.path)
+    wait_for_lines(process, killed.metrics, 13)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not killed.model.exists()
+    assert checkpoints(killed.checkpoints)
+    resumed = train(load_config(DIGITS, LONG), killed.path, resume=True, device="cpu")
+    assert weights(resumed) == weights(uninterrupted)
+    assert lines(resumed) == lines(uninterrupted)
+
+
+def test_a_process_told_to_terminate_saves_and_exits_with_143(uninterrupted, tmp_path):
+    stopped = Run(tmp_path / "run")
+    process = start(LONG, stopped.path)
+    wait_for_lines(process, stopped.metrics, 7)
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 143
+    step = lines(stopped)[-1]["step"]
+    assert f"stopped after step {step}" in complaint
+    assert "Traceback" not in complaint
+    assert read_json(checkpoints(stopped.checkpoints)[-1] / "state.json")["step"] == step
+    resumed = train(load_config(DIGITS, LONG), stopped.path, resume=True, device="cpu")
+    assert weights(resumed) == weights(uninterrupted)
+
+
+def two_processes(command: str, overrides: list[str], out: Path, *more: str) -> None:
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "msgm.cli",
+    ]
+    arguments = [command, str(DIGITS), *settings(overrides), "--device", "cpu", "--out", str(out), *more]
+    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=ONE_THREAD, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
+# Rounding alone tells two processes from one, as each averages half of the batch: losses differ by about 1e-7 of their
+# size. Adam divides a gradient by its size, so a weight may differ by more, at most 1e-5 after six steps of 2e-4.
+@pytest.mark.parametrize("case", ["redirect", "erasediff"])
+def test_two_processes_train_what_one_trains(tmp_path, case):
+    overrides = [*TINY, f"objective.name={case}", "network.dropout=0"]
+    two_processes("train", overrides, tmp_path / "two")
+    one, two = train(load_config(DIGITS, overrides), tmp_path / "one", device="cpu"), Run(tmp_path / "two")
+    for line, other in zip(lines(one), lines(two), strict=True):
+        assert other == pytest.approx(line, rel=1e-4)
+    agree(one, two)
+    assert read_json(two.manifest)["processes"] == 2
+    assert read_json(two.manifest)["status"] == "finished"
+
+
+def agree(one: Run, two: Run) -> None:
+    for name in ("network", "ema"):
+        expected, found = (load_file(checkpoints(run.checkpoints)[-1] / f"{name}.safetensors") for run in (one, two))
+        for key, tensor in expected.items():
+            assert torch.allclose(found[key], tensor, atol=1e-5, rtol=0), key
+
+
+def test_two_processes_unlearn_with_a_teacher_as_one_does(tmp_path):
+    base = train(load_config(DIGITS, TINY), tmp_path / "base", device="cpu")
+    overrides = [*TINY, "objective.name=orthogonal", "objective.variant=marginal", "objective.teacher_steps=3"]
+    overrides += ["finetune.steps=6", "training.accumulate=2"]
+    two_processes("unlearn", overrides, tmp_path / "two", "--from", str(base.path))
+    one = unlearn(load_config(DIGITS, overrides), base.path, tmp_path / "one", device="cpu")
+    agree(one, Run(tmp_path / "two"))
