@@ -48,9 +48,12 @@ class Orthogonal(Mixed):
         ),
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.teacher: ScoreModel | None = None
+
     def prepare(self, setup: Setup) -> None:
         """Tune the teacher, for ``marginal``."""
-        self.teacher: ScoreModel | None = None
         if self.variant == "marginal":
             self.teacher = setup.tune_on_forget(self.teacher_steps)
 
