@@ -1,0 +1,199 @@
+"""The judge and the distances, on real digits and on Gaussians."""
+
+import numpy as np
+import pytest
+import torch
+
+from msgm.config import JudgeSettings, load_config
+from msgm.data import DATASETS, dequantise
+from msgm.diffusion import ScoreModel
+from msgm.evaluation import Bench, Reality, train_judge
+from msgm.evaluation.measure import measure, sample_numbers
+from msgm.evaluation.reality import nearest_distance, to_items
+from msgm.requests import ForgetRequest
+from msgm.training.run import load_data, new_model
+
+REQUEST = ForgetRequest(labels=[3, 7])
+SMALL = JudgeSettings(epochs=2, width=8)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    settings = DATASETS.build({"name": "digits"})
+    dataset = settings.load()
+    return dataset, settings.split(dataset, REQUEST)
+
+
+@pytest.fixture(scope="module")
+def judge(digits):
+    """A judge with default settings: a few seconds."""
+    return train_judge(*digits, REQUEST, JudgeSettings(), seed=0)
+
+
+@pytest.fixture(scope="module")
+def small_judge(digits):
+    return train_judge(*digits, REQUEST, SMALL, seed=0)
+
+
+@pytest.fixture(scope="module")
+def reality(digits):
+    return Reality.of(*digits)
+
+
+@pytest.fixture(scope="module")
+def bench(digits, small_judge, reality):
+    overrides = ["request.labels=[3,7]", "network.channels=[8]", "sampling.steps=3"]
+    overrides += ["evaluation.samples=30", "evaluation.nll_items=3", "evaluation.likelihood.steps=2"]
+    return Bench(load_config(None, overrides), *digits, small_judge, reality)
+
+
+def test_the_judge_is_right_on_97_percent_of_held_out_digits(judge, digits):
+    dataset, split = digits
+    predicted = judge.predict(dataset.take(split.test.all)).numpy()
+    right = (predicted == dataset.labels[split.test.all]).mean()
+    assert right >= 0.97
+    assert judge.accuracy["value"] == pytest.approx(right)
+    assert judge.accuracy["n"] == len(split.test.all)
+
+
+def test_the_floor_is_the_share_of_real_retain_items_judged_forgotten(judge, digits):
+    dataset, split = digits
+    found = judge.is_forgotten(judge.predict(dataset.take(split.test.retain))).float().mean().item()
+    assert judge.floor["value"] == pytest.approx(found)
+    assert judge.floor["n"] == len(split.test.retain)
+    assert found < 0.03
+
+
+def test_the_judge_sees_forgotten_content_in_forget_items(judge, digits):
+    dataset, split = digits
+    assert judge.is_forgotten(judge.predict(dataset.take(split.test.forget))).float().mean() > 0.9
+
+
+def test_the_same_seed_gives_the_same_judge_whatever_was_drawn_before(small_judge, digits):
+    torch.manual_seed(99)
+    again = train_judge(*digits, REQUEST, SMALL, seed=0)
+    for one, other in zip(again.network.parameters(), small_judge.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_saved_judge_is_loaded_and_not_trained_again(digits, tmp_path, monkeypatch):
+    first = train_judge(*digits, REQUEST, SMALL, seed=0, folder=tmp_path)
+    monkeypatch.setattr("msgm.evaluation.judge._fit", lambda *arguments: pytest.fail("it was trained again"))
+    again = train_judge(*digits, REQUEST, SMALL, seed=0, folder=tmp_path)
+    items = digits[0].items[:200]
+    assert torch.equal(again.predict(items), first.predict(items))
+    assert again.summary() == first.summary()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["judge.json", "judge.safetensors"]
+
+
+def test_a_request_by_indices_makes_a_judge_of_two_classes(digits):
+    dataset, _ = digits
+    request = ForgetRequest(indices=np.flatnonzero(dataset.labels == 0).tolist())
+    split = DATASETS.build({"name": "digits"}).split(dataset, request)
+    judge = train_judge(dataset, split, request, JudgeSettings(epochs=3, width=8), seed=0)
+    assert (judge.classes, judge.forgotten) == (["retain", "forget"], [1])
+    assert judge.is_forgotten(judge.predict(dataset.items[split.test.forget])).float().mean() > 0.8
+
+
+def test_the_judge_reads_vectors():
+    config = load_config(None, ["data.name=gaussians", "data.count=3000", "request.labels=[2]", "network.name=mlp"])
+    judge = train_judge(*load_data(config), config.request, JudgeSettings(epochs=5), seed=0)
+    assert judge.classes == ["0", "1", "2"]
+    assert judge.accuracy["value"] > 0.75
+
+
+def test_the_distance_is_to_the_nearest_item_whatever_the_chunk():
+    points, bank = torch.randn(50, 3), torch.randn(20, 3)
+    expected = (points[:, None] - bank).norm(dim=2).min(1).values
+    for chunk in (1, 7, 1024):
+        assert torch.allclose(nearest_distance(points, bank, chunk), expected, atol=1e-5)
+
+
+def test_about_one_in_a_hundred_real_items_is_junk_or_a_copy(digits, reality):
+    dataset, split = digits
+    for part, most in ((split.validation, 0.015), (split.test, 0.04)):
+        distances = reality.distances(dataset.take(part.all))
+        assert reality.junk(distances).float().mean() <= most
+        assert reality.copies(distances).float().mean() <= most
+    calibrated = reality.distances(dataset.take(split.validation.all))
+    assert reality.junk(calibrated).any()
+    assert reality.copies(calibrated).any()
+
+
+def test_noise_is_junk_and_no_copy(reality):
+    noise = torch.randint(0, 17, (100, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    distances = reality.distances(noise)
+    assert reality.junk(distances).all()
+    assert not reality.copies(distances).any()
+
+
+def test_training_items_are_copies_and_no_junk(digits, reality):
+    dataset, split = digits
+    distances = reality.distances(dataset.take(split.train.all))
+    assert reality.copies(distances).all()
+    assert not reality.junk(distances).any()
+
+
+def test_samples_become_levels_and_vectors_stay(digits):
+    items = digits[0].items[:5]
+    assert torch.equal(to_items(dequantise(items, 17, 0.3), 17), items)
+    vectors = torch.randn(4, 2)
+    assert torch.equal(to_items(vectors, None), vectors)
+
+
+def test_the_numbers_of_training_items_are_those_of_a_model_that_copies(bench, digits):
+    dataset, split = digits
+    numbers = sample_numbers(dataset.take(split.train.all), bench)
+    assert (numbers["copy_rate"], numbers["junk_rate"]) == (1.0, 0.0)
+    assert numbers["class_histogram"]["none"] == 0
+
+
+def test_the_histogram_counts_every_sample_once_and_junk_as_none(bench, digits):
+    dataset, split = digits
+    noise = torch.randint(0, 17, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    numbers = sample_numbers(torch.cat([noise, dataset.take(split.test.all)]), bench)
+    n = 40 + len(split.test.all)
+    assert sum(numbers["class_histogram"].values()) == n
+    assert numbers["class_histogram"]["none"] == round(numbers["junk_rate"] * n)
+    assert numbers["class_histogram"]["none"] >= 40
+    assert list(numbers["class_histogram"]) == [*"0123456789", "none"]
+    assert numbers["unlearning_ratio"]["n"] == n
+
+
+def test_the_unlearning_ratio_counts_all_samples_also_junk(bench, digits):
+    dataset, split = digits
+    items = dataset.take(split.test.forget)
+    noise = torch.randint(0, 17, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    both = torch.cat([noise, items])
+    expected = bench.judge.is_forgotten(bench.judge.predict(both)).sum().item() / len(both)
+    ratio = sample_numbers(both, bench)["unlearning_ratio"]
+    assert ratio["value"] == pytest.approx(expected)
+    assert ratio["low"] < ratio["value"] < ratio["high"]
+
+
+@pytest.fixture(scope="module")
+def model(bench) -> ScoreModel:
+    return new_model(bench.config, bench.dataset)
+
+
+def test_a_model_is_measured_and_not_changed(bench, model):
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    numbers, samples = measure(model, bench)
+    assert samples.shape == (30, 1, 8, 8)
+    assert sum(numbers["class_histogram"].values()) == 30
+    assert numbers["nll"]["unit"] == "bits/dim"
+    assert numbers["nll"]["retain"]["n"] == numbers["nll"]["forget"]["n"] == 3
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_measuring_twice_gives_the_same_numbers(bench, model):
+    torch.manual_seed(5)
+    assert measure(model, bench)[0] == measure(model, bench)[0]
+
+
+def test_likelihoods_are_of_the_first_test_items(bench, digits):
+    _, split = digits
+    chosen = bench.nll_indices()
+    assert chosen["retain"].tolist() == split.test.retain[:3].tolist()
+    assert chosen["forget"].tolist() == split.test.forget[:3].tolist()
