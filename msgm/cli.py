@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for a failed run, 2 for bad input, 128 + signal when stopped."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        options.perform(options)
     except UserError as error:
         return _complain(error, 2)
     except Interrupted as error:
@@ -98,7 +98,7 @@ def _command(
     text: str,
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(run=run)
+    command.set_defaults(perform=run)
     return command
 
 

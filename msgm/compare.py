@@ -16,8 +16,8 @@ from msgm.evaluation.report import print_table, write_views
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.requests import Split
-from msgm.runs import Run, environment, find_model, read_json, write_bytes, write_json, write_text
-from msgm.training.run import digest, finished, fit, load_data, load_source
+from msgm.runs import Run, chosen_device, environment, find_model, read_json, write_bytes, write_json, write_text
+from msgm.training.run import digest, finished, fit, load_data, load_source, new_model
 
 GRID = 100
 
@@ -39,13 +39,16 @@ def compare(
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: an unknown row, or a folder that holds another comparison.
+        UserError: an unknown row, a base model that does not fit, or a folder that holds another comparison; nothing is
+            written then.
     """
     names = _chosen(config, only)
     run = Run(out or Path("runs") / config.name)
+    where = chosen_device(device)
+    dataset, split = load_data(config)
+    _check_base(config, run, dataset, source)
     _claim(run, config, source)
-    where = _device(device)
-    bench = make_bench(config, run, where)
+    bench = make_bench(config, run, dataset, split, where)
     base = base_model(config, run, bench.dataset, bench.split, source, device)
     for name in names:
         _row(name, bench, run, base, device, where)
@@ -65,31 +68,32 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: no model in a folder, a model that makes items of another shape, or two folders of one name.
+        UserError: no model in a folder, a model that makes items of another shape, two folders of one name, or a folder
+            that holds the report of a comparison; nothing is written then.
     """
     names = [Path(source).resolve().name for source in sources]
     if len(set(names)) < len(names):
         raise UserError(f"two of the folders have the same name: {', '.join(names)}.")
     models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
     run = Run(out or (sources[0] if len(sources) == 1 else Path("runs") / f"{config.name}-evaluation"))
+    if run.report.is_file() and read_json(run.report).get("base", "a row") is not None:
+        raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
+    where = chosen_device(device)
+    dataset, split = load_data(config)
+    for folder in models.values():
+        _load_fitting(folder, dataset)
     run.create()
-    where = _device(device)
-    bench = make_bench(config, run, where)
+    bench = make_bench(config, run, dataset, split, where)
     rows = []
     for name, folder in models.items():
-        model = ScoreModel.load(folder)
-        if model.shape != bench.dataset.shape:
-            raise UserError(f"{folder} makes items of shape {model.shape}, but the data has {bench.dataset.shape}.")
-        rows.append(
-            _given(name, Run(folder.parent))
-            | _measured(name, model.to(where), bench, run, Path("samples") / f"{name}.png")
-        )
+        model = _load_fitting(folder, dataset).to(where)
+        grid = Path("samples") / f"{name}.png"
+        rows.append(_given(name, Run(folder.parent)) | _measured(name, model, bench, run, grid))
     return finish(run, bench, rows, None)
 
 
-def make_bench(config: Config, run: Run, device: torch.device) -> Bench:
-    """Load the data, train (or load) the judge, and calibrate the distances."""
-    dataset, split = load_data(config)
+def make_bench(config: Config, run: Run, dataset: Dataset, split: Split, device: torch.device) -> Bench:
+    """Train (or load) the judge, and calibrate the distances."""
     folder = run.path / "judge"
     print(f"judge: {'already trained' if (folder / 'judge.json').is_file() else 'training'}", flush=True)
     judge = train_judge(dataset, split, config.request, config.evaluation.judge, config.seed, folder, device)
@@ -157,10 +161,26 @@ def _chosen(config: Config, only: list[str] | None) -> list[str]:
     return [name for name, row in config.rows.items() if (name in only if only else not row.optional)]
 
 
+def _load_fitting(folder: Path, dataset: Dataset) -> ScoreModel:
+    model = ScoreModel.load(folder)
+    if model.shape != dataset.shape:
+        raise UserError(f"{folder} makes items of shape {model.shape}, but the data has {dataset.shape}.")
+    return model
+
+
+def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str | None) -> None:
+    """Refuse a base model that cannot be made or taken, before anything is written."""
+    if source is None:
+        new_model(config, dataset)
+    elif not finished(Run(run.path / "rows" / BASE_ROW)):
+        load_source(find_model(source), config, dataset)
+
+
 def _claim(run: Run, config: Config, source: Path | str | None) -> None:
     """Make the compare folder, or check that it holds this comparison; rows may be added to it."""
     stored, wanted = run.stored_config(), config.to_dict() | {"source": str(source) if source else None}
     if stored is not None:
+        stored["source"] = read_json(run.manifest).get("source") if run.manifest.is_file() else None
         new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
         changed = differences(stored, wanted | {"rows": new_rows})
         if changed:
@@ -168,7 +188,8 @@ def _claim(run: Run, config: Config, source: Path | str | None) -> None:
                 f"{run.path} holds a comparison with other settings ({'; '.join(changed[:3])}); give another --out."
             )
     run.create()
-    write_text(run.config, config.to_yaml() + (f"source: {source}\n" if source else "source: null\n"))
+    write_text(run.config, config.to_yaml())
+    write_json(run.manifest, environment() | {"source": wanted["source"]})
 
 
 def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torch.device) -> None:
@@ -228,13 +249,9 @@ def _given(name: str, run: Run) -> dict[str, Any]:
         "name": name,
         "objective": objective["name"],
         "settings": {k: v for k, v in objective.items() if k != "name"},
-        "card": OBJECTIVES.entries[objective["name"]].describe(),
+        "card": OBJECTIVES.entries[objective["name"]].describe() if objective["name"] in OBJECTIVES.entries else None,
         "start": "finetune" if manifest["source"] else "scratch",
         "steps": config["training"]["steps"],
         "lr": config["training"]["lr"],
         "seconds": manifest["seconds"],
     }
-
-
-def _device(name: str) -> torch.device:
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -4,13 +4,12 @@ import io
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.errors import UserError
 from msgm.pictures import to_png
-from msgm.runs import find_model, write_bytes
+from msgm.runs import chosen_device, find_model, write_bytes
 
 GRID = 100
 
@@ -32,8 +31,7 @@ def sample_run(
     """
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}.")
-    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    model = ScoreModel.load(find_model(source)).to(where)
+    model = ScoreModel.load(find_model(source)).to(chosen_device(device))
     samples = sample(model, count, settings, seed)
     folder = Path(out) if out else Path(source) / "samples"
     images = len(model.shape) == 3

@@ -27,7 +27,7 @@ from msgm.errors import Interrupted, RunError, UserError
 from msgm.objectives import Noised, Objective, Setup, Term, Unseen
 from msgm.pictures import to_png
 from msgm.requests import Part
-from msgm.runs import Run, write_bytes, write_text
+from msgm.runs import Run, chosen_device, write_bytes, write_text
 from msgm.seeding import derive_seed, generator
 from msgm.training.batches import noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint
@@ -314,8 +314,7 @@ class Trainer:
 
 
 def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerator:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is available here; use --device cpu.")
+    chosen_device(device)
     trackers = settings.trackers
     if trackers is None:
         trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
