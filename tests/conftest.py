@@ -26,6 +26,8 @@ TINY = [
     "network.mid_attention=false",
     "training.steps=6",
     "training.batch_size=16",
+    "training.lr=2e-3",
+    "training.warmup=0",
     "training.log_every=1",
     "training.trackers=[]",
 ]

@@ -190,7 +190,11 @@ def test_a_users_objective_trains_and_logs_its_terms_by_name(cli, poison, tmp_pa
 @pytest.mark.parametrize("case", ["standard", "redirect", "bilevel", "weighted"])
 def test_accumulated_parts_give_the_weights_of_the_whole_batch(tiny, tmp_path, case):
     runs = [
-        train(tiny(f"training.accumulate={parts}", *OBJECTIVE_SETTINGS[case]), tmp_path / str(parts), device="cpu")
+        train(
+            tiny(f"training.accumulate={parts}", "training.lr=2e-4", *OBJECTIVE_SETTINGS[case]),
+            tmp_path / str(parts),
+            device="cpu",
+        )
         for parts in (1, 2)
     ]
     one, two = (weights(run) for run in runs)
