@@ -97,7 +97,7 @@ def two_processes(command: str, overrides: list[str], out: Path, *more: str) -> 
 
 
 # Rounding alone tells two processes from one, as each averages half of the batch: losses differ by about 2e-7 of their
-# size. Adam divides a gradient by its size, so a weight may differ by more: 1e-5, where six steps move it by up to 1e-2.
+# size. Adam divides a gradient by its size, so a weight may differ by more: 1e-5, where six steps move it by 1e-2.
 @pytest.mark.parametrize("case", ["redirect", "erasediff"])
 def test_two_processes_train_what_one_trains(tmp_path, case):
     overrides = [*TINY, f"objective.name={case}", "network.dropout=0"]
