@@ -25,6 +25,7 @@ def row(name: str, grid: str) -> dict:
         "seconds": 12.0,
         "grid": grid,
         "unlearning_ratio": rate(3, 20),
+        "unlearning_ratio_closed_set": rate(4, 20),
         "junk_rate": 0.05,
         "copy_rate": 0.1,
         "intervals": {"junk_rate": [0.0, 0.2], "copy_rate": [0.0, 0.3]},
@@ -101,7 +102,8 @@ def test_markdown_and_html_hold_every_cell_of_every_row(run):
 
 def test_cells_show_the_numbers_of_the_row(run):
     cells = views.cells(make_report(run)["rows"][2])
-    assert cells == ["redirect", "finetune", "7", "12", "15.0 [5.2, 36.0]", "5.0", "10.0", "2.50 (2.25)", "6.12 (2.25)"]
+    assert cells[:5] == ["redirect", "finetune", "7", "12", "15.0 [5.2, 36.0]"]
+    assert cells[5:] == ["20.0", "5.0", "10.0", "2.50 (2.25)", "6.12 (2.25)"]
 
 
 def test_a_column_has_a_heading_for_every_cell(run):
@@ -139,6 +141,12 @@ def test_a_request_for_removal_is_told_what_the_report_cannot_show(run):
     said = dict(views.verdict(make_report(run, goal="removal")))
     assert said["Cannot be said"].startswith("Removal was asked for, and this report cannot show it.")
     assert "Removal was asked" not in dict(views.verdict(make_report(run)))["Cannot be said"]
+
+
+def test_the_request_is_quoted_letter_by_letter(run):
+    report = make_report(run)
+    report["request"]["text"] = "suppression of the concept given by attribute Wearing_Hat"
+    assert dict(views.verdict(report))["Asked"].endswith("by attribute Wearing_Hat.")
 
 
 def test_views_are_rebuilt_from_the_json_alone(run):
