@@ -22,6 +22,7 @@ from msgm.objectives import OBJECTIVES
 from msgm.requests import Split
 from msgm.runs import Run, find_model
 from msgm.training import fit
+from msgm.training.run import load_data
 
 VALIDATION_SEED = 1000
 
@@ -38,7 +39,7 @@ def main() -> None:
     config = replace(config, seed=config.seed + VALIDATION_SEED)
     base = find_model(options.source)
     with tempfile.TemporaryDirectory() as folder:
-        bench = validation_bench(make_bench(config, Run(folder), torch.device("cpu")))
+        bench = validation_bench(make_bench(config, Run(folder), *load_data(config), torch.device("cpu")))
         show("base", measure(ScoreModel.load(base), bench)[0])
         for point in points(options.grid):
             name = " ".join(f"{key}={value}" for key, value in point.items())

@@ -1,7 +1,7 @@
 """The judge: a small classifier, trained on the run's own data, that says what a sample shows.
 
-It is closed-set: it names one of its classes whatever it sees, noise included. What shows nothing recognisable is told
-apart by ``reality``. Its accuracy on held-out items stands beside every number it produces.
+The classifier is closed-set: it names one of its classes whatever it sees, noise included. That a sample shows none of
+them is told by ``reality``. Its accuracy on held-out items stands beside every number it produces.
 """
 
 from dataclasses import dataclass

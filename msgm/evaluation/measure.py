@@ -37,7 +37,8 @@ class Bench:
         return {
             "samples": f"{evaluation.samples} samples, {self.config.sampling.describe()}",
             "weights": self.config.training.weights,
-            "unlearning ratio": "share of all samples that the judge assigns to a forgotten class; 95% Wilson interval",
+            "UR": "unlearning ratio: share of samples judged a forgotten class, junk being none; 95% Wilson interval",
+            "UR closed-set": "the same without the way out: junk counts as the class that the judge names for it",
             "junk rate": "share of samples farther from the training items than 99% of validation items are",
             "copy rate": "share of samples nearer to a training item than 99% of validation items are",
             "class histogram": "judge's classes of the samples that are no junk; junk is counted as none",
@@ -69,10 +70,12 @@ def sample_numbers(items: Tensor, bench: Bench) -> dict[str, Any]:
     judge, reality, n = bench.judge, bench.reality, len(items)
     predicted, distances = judge.predict(items), reality.distances(items)
     junk, copies = reality.junk(distances), reality.copies(distances)
+    forgotten = judge.is_forgotten(predicted)
     counts = torch.bincount(predicted[~junk], minlength=len(judge.classes)).tolist()
     junk_rate, copy_rate = rate(int(junk.sum()), n), rate(int(copies.sum()), n)
     return {
-        "unlearning_ratio": rate(int(judge.is_forgotten(predicted).sum()), n),
+        "unlearning_ratio": rate(int((forgotten & ~junk).sum()), n),
+        "unlearning_ratio_closed_set": rate(int(forgotten.sum()), n),
         "junk_rate": junk_rate["value"],
         "copy_rate": copy_rate["value"],
         "intervals": {name: [r["low"], r["high"]] for name, r in (("junk_rate", junk_rate), ("copy_rate", copy_rate))},

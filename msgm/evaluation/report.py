@@ -37,6 +37,7 @@ def columns(report: Report) -> list[Column]:
         Column("steps", ""),
         Column("seconds", "lower"),
         Column("UR % [95% CI]", "lower"),
+        Column("closed-set UR %", "lower"),
         Column("junk %", "lower"),
         Column("copy %", "lower"),
         Column(f"NLL retain {unit}, mean (median)", "lower"),
@@ -53,6 +54,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         str(row["steps"]),
         f"{row['seconds']:.0f}",
         f"{_percent(ratio['value'])} [{_percent(ratio['low'])}, {_percent(ratio['high'])}]",
+        _percent(row["unlearning_ratio_closed_set"]["value"]),
         _percent(row["junk_rate"]),
         _percent(row["copy_rate"]),
         _nll(row["nll"]["retain"]),
@@ -77,16 +79,16 @@ def headline(report: Report) -> str:
 
 def verdict(report: Report) -> list[tuple[str, str]]:
     """Return what was asked, what was shown, and what cannot be said from it."""
-    goal = report["request"]["goal"]
+    goal, asked = report["request"]["goal"], report["request"]["text"]
     unsaid = (
         "The weights may still hold the information: relearning, partial-noise starts and membership inference were "
-        "not tested here. A higher NLL of forget items alone is no evidence that they are not generated. The judge "
-        "names a class for every sample, noise included, so read the ratio beside the junk rate."
+        "not tested here. A higher NLL of forget items alone is no evidence that they are not generated. A model that "
+        "makes junk makes no forgotten content either: read the unlearning ratio beside the junk rate."
     )
     if goal == "removal":
         unsaid = "Removal was asked for, and this report cannot show it. " + unsaid
     return [
-        ("Asked", f"{report['request']['text']}."),
+        ("Asked", f"{asked[0].upper()}{asked[1:]}."),
         (
             "Shown",
             "How often samples show the content, and how likely the model holds test items: outputs, not weights.",

@@ -290,6 +290,10 @@ class Trainer:
         return {name: sum(found) / len(found) for name, found in by_name.items()}
 
     def _checkpoint(self) -> None:
+        if not all(p.isfinite().all() for p in self.model.network.parameters()):
+            raise RunError(
+                f"{self.label}: the weights are no longer finite at step {self.state.step}; nothing was saved."
+            )
         if self.accelerator.is_main_process:
             save_checkpoint(self.run.checkpoints, self.state)
         self.accelerator.wait_for_everyone()
