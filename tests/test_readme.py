@@ -42,7 +42,7 @@ def msgm_arguments(command):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A working folder with tiny stand-ins of the configs, a base run, a diffusers folder and the README's objective."""
+    """A folder with tiny stand-ins of the configs, a base run, a diffusers folder and the README's objective."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("vp", "ddpm"):
         config = folder / "configs" / "digits" / f"{name}.yaml"
