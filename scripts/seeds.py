@@ -15,11 +15,11 @@ from msgm.runs import read_json
 
 COLUMNS = {
     "UR %": lambda row: 100 * row["unlearning_ratio"]["value"],
+    "closed-set UR %": lambda row: 100 * row["unlearning_ratio_closed_set"]["value"],
     "junk %": lambda row: 100 * row["junk_rate"],
     "copy %": lambda row: 100 * row["copy_rate"],
     "NLL retain": lambda row: row["nll"]["retain"]["mean"],
     "NLL forget": lambda row: row["nll"]["forget"]["mean"],
-    "seconds": lambda row: row["seconds"],
 }
 
 

@@ -42,7 +42,7 @@ class Bench:
             "junk rate": "share of samples farther from the training items than 99% of validation items are",
             "copy rate": "share of samples nearer to a training item than 99% of validation items are",
             "class histogram": "judge's classes of the samples that are no junk; junk is counted as none",
-            "NLL": f"{unit} of the first test items{scale}; {evaluation.likelihood.describe(dims)}",
+            "NLL": f"{unit} of the first test items, mean (median){scale}; {evaluation.likelihood.describe(dims)}",
         }
 
     def nll_indices(self) -> dict[str, NDArray[np.int64]]:

@@ -28,25 +28,22 @@ def _nll(part: dict[str, Any]) -> str:
     return f"{part['mean']:.2f} ({part['median']:.2f})"
 
 
-def columns(report: Report) -> list[Column]:
-    """Return the table's columns."""
-    unit = report["rows"][0]["nll"]["unit"] if report["rows"] else ""
-    return [
-        Column("row", ""),
-        Column("start", ""),
-        Column("steps", ""),
-        Column("seconds", "lower"),
-        Column("UR % [95% CI]", "lower"),
-        Column("closed-set UR %", "lower"),
-        Column("junk %", "lower"),
-        Column("copy %", "lower"),
-        Column(f"NLL retain {unit}, mean (median)", "lower"),
-        Column(f"NLL forget {unit}, mean (median)", "higher"),
-    ]
+COLUMNS = [
+    Column("row", ""),
+    Column("start", ""),
+    Column("steps", ""),
+    Column("seconds", "lower"),
+    Column("UR % [95% CI]", "lower"),
+    Column("closed-set UR %", "lower"),
+    Column("junk %", "lower"),
+    Column("copy %", "lower"),
+    Column("NLL retain", "lower"),
+    Column("NLL forget", "higher"),
+]
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Return a row's cells, in the order of ``columns``."""
+    """Return a row's cells, in the order of ``COLUMNS``; likelihoods as mean (median)."""
     ratio = row["unlearning_ratio"]
     return [
         row["name"],
@@ -99,11 +96,10 @@ def verdict(report: Report) -> list[tuple[str, str]]:
 
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    table = columns(report)
     lines = [headline(report), "", f"# {report['title']}", ""]
     lines += [f"**{name}.** {text}  " for name, text in verdict(report)]
-    lines += ["", *_markdown_table([c.heading for c in table], [cells(row) for row in report["rows"]]), ""]
-    lines += [f"Better is {c.better}: {c.heading}.  " for c in table if c.better]
+    lines += ["", *_markdown_table([c.heading for c in COLUMNS], [cells(row) for row in report["rows"]]), ""]
+    lines += [f"Better is {c.better}: {c.heading}.  " for c in COLUMNS if c.better]
     lines += ["", "## Protocol", ""]
     lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
     lines += ["", "## Objectives", ""]
@@ -122,13 +118,13 @@ def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def print_table(report: Report) -> None:
     """Print the headline and the table, aligned."""
-    lines = [[c.heading for c in columns(report)], *[cells(row) for row in report["rows"]]]
+    lines = [[c.heading for c in COLUMNS], *[cells(row) for row in report["rows"]]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     print(f"\n{headline(report)}\n")
     for line in lines:
-        print(
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        )
+        first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *rest]))
+    print(f"\nNLL: {report['rows'][0]['nll']['unit']} of test items, mean (median)")
 
 
 def write_views(run: Run, report: Report) -> None:
@@ -150,7 +146,7 @@ def to_html(report: Report, grids: dict[str, Path]) -> str:
         headline=headline(report),
         trusted=report["judge"]["heldout_accuracy"] >= TRUSTED_ACCURACY,
         verdict=verdict(report),
-        columns=columns(report),
+        columns=COLUMNS,
         rows=[(row, cells(row)) for row in report["rows"]],
         pictures=pictures,
     )
