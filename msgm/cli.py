@@ -1,6 +1,7 @@
 """The command line. torch is imported when work starts, so that ``--help`` answers at once."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(error, 2)
     except Interrupted as error:
-        return _complain(error, error.code)
+        return _complain(f"{error} {options.go_on}", error.code)
     except RunError as error:
         return _complain(error, 1)
     except OSError as error:
@@ -50,12 +51,13 @@ def parser() -> argparse.ArgumentParser:
         prog="msgm", description="Make a trained model forget, and show honestly what it forgot."
     )
     top.add_argument("--version", action="version", version=f"msgm {__version__}")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
 
     compare = _command(
         commands, "compare", _compare, "train or take a base model, run every objective on it, measure all"
     )
     _experiment(compare)
+    compare.set_defaults(go_on="Run the same command again to go on.")
     compare.add_argument("--only", metavar="ROW,ROW", help="run these rows alone")
     compare.add_argument(
         "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
@@ -98,7 +100,7 @@ def _command(
     text: str,
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(perform=run)
+    command.set_defaults(perform=run, go_on="Go on with --resume.")
     return command
 
 
@@ -127,7 +129,15 @@ def _config(options: argparse.Namespace) -> "Config":
     return load_config(options.config, options.set + seed)
 
 
+def _single_process(options: argparse.Namespace) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"{options.command} runs in one process; many processes train with scripts/train.py or finetune.py."
+        )
+
+
 def _compare(options: argparse.Namespace) -> None:
+    _single_process(options)
     config = _config(options)
     from msgm.compare import compare
 
@@ -151,6 +161,7 @@ def _unlearn(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
+    _single_process(options)
     from msgm.diffusion import SamplingSettings
     from msgm.sampling import sample_run
 
@@ -160,6 +171,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    _single_process(options)
     options.config = options.config or Path(options.runs[0]) / "config.yaml"
     config = _config(options)
     from msgm.compare import evaluate

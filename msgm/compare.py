@@ -88,15 +88,14 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     for name, folder in models.items():
         model = _load_fitting(folder, dataset).to(where)
         grid = Path("samples") / f"{name}.png"
-        rows.append(_given(name, Run(folder.parent)) | _measured(name, model, bench, run, grid))
+        rows.append(_given(name, folder) | _measured(name, model, bench, run, grid))
     return finish(run, bench, rows, None)
 
 
 def make_bench(config: Config, run: Run, dataset: Dataset, split: Split, device: torch.device) -> Bench:
     """Train (or load) the judge, and calibrate the distances."""
-    folder = run.path / "judge"
-    print(f"judge: {'already trained' if (folder / 'judge.json').is_file() else 'training'}", flush=True)
-    judge = train_judge(dataset, split, config.request, config.evaluation.judge, config.seed, folder, device)
+    folder, settings = run.path / "judge", config.evaluation.judge
+    judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
     return Bench(config, dataset, split, judge, Reality.of(dataset, split, device))
 
 
@@ -114,7 +113,8 @@ def base_model(
         row.create()
         model.save(row.model)
         write_text(row.config, replace(experiment, process=describe(model.process)).to_yaml())
-        write_json(row.manifest, environment() | {"status": "finished", "source": str(found), "seconds": 0.0})
+        facts = {"status": "finished", "source": str(found), "start": "none", "seconds": 0.0, "weights": "as given"}
+        write_json(row.manifest, environment() | facts)
     return row.model
 
 
@@ -142,6 +142,7 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
             },
         },
         "judge": bench.judge.summary(),
+        "real": bench.real(),
         "base": base,
         "protocol": bench.protocol(),
         "environment": environment(),
@@ -217,41 +218,52 @@ def _measured(name: str, model: ScoreModel, bench: Bench, run: Run, grid: Path) 
 
 def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:
     """Return what a row is: its objective, start, steps and seconds."""
-    untouched = row.start == "none"
-    return {
-        "name": name,
-        "objective": None if untouched else row.objective["name"],
-        "settings": {} if untouched else {k: v for k, v in row.objective.items() if k != "name"},
-        "card": None if untouched else OBJECTIVES.entries[row.objective["name"]].describe(),
-        "start": row.start,
-        "steps": 0 if untouched else config.row_training(row).steps,
-        "lr": None if untouched else config.row_training(row).lr,
-        "seconds": 0.0 if untouched else read_json(target.manifest)["seconds"],
-    }
+    manifest = read_json(target.manifest)
+    if row.start == "none":
+        return _facts_of_given(name, manifest["weights"])
+    settings = config.row_training(row)
+    return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
 
 
-def _given(name: str, run: Run) -> dict[str, Any]:
+def _given(name: str, folder: Path) -> dict[str, Any]:
     """Return what is known of a model made elsewhere, from its run folder if it has one."""
-    config, known = run.stored_config(), run.manifest.is_file()
-    if config is None or not known:
-        return {
-            "name": name,
-            "objective": None,
-            "settings": {},
-            "card": None,
-            "start": "none",
-            "steps": 0,
-            "lr": None,
-            "seconds": 0.0,
-        }
-    manifest, objective = read_json(run.manifest), config["objective"]
+    run = Run(folder.parent)
+    config = run.stored_config() if folder == run.model and run.manifest.is_file() else None
+    if config is None:
+        return _facts_of_given(name, "as given")
+    manifest, training = read_json(run.manifest), config["training"]
+    return _facts_of_run(name, config["objective"], manifest["start"], training["steps"], training["lr"], manifest)
+
+
+def _facts_of_given(name: str, weights: str) -> dict[str, Any]:
+    """Return the facts of a model that nothing was done to."""
+    nothing: dict[str, Any] = {
+        "objective": None,
+        "settings": {},
+        "card": None,
+        "start": "none",
+        "steps": 0,
+        "lr": None,
+        "seconds": 0.0,
+    }
+    return {"name": name, **nothing, "weights": weights}
+
+
+def _facts_of_run(
+    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the facts of a model that ``objective`` was run on."""
+    if start == "none":
+        return _facts_of_given(name, manifest["weights"])
+    known = objective["name"] in OBJECTIVES.entries
     return {
         "name": name,
         "objective": objective["name"],
-        "settings": {k: v for k, v in objective.items() if k != "name"},
-        "card": OBJECTIVES.entries[objective["name"]].describe() if objective["name"] in OBJECTIVES.entries else None,
-        "start": "finetune" if manifest["source"] else "scratch",
-        "steps": config["training"]["steps"],
-        "lr": config["training"]["lr"],
+        "settings": OBJECTIVES.build(objective).effective() if known else objective,
+        "card": OBJECTIVES.entries[objective["name"]].describe() if known else None,
+        "start": start,
+        "steps": steps,
+        "lr": lr,
         "seconds": manifest["seconds"],
+        "weights": manifest["weights"],
     }

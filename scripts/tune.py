@@ -1,26 +1,26 @@
-"""Try settings of one objective on the validation part and print what each gives.
+"""Try settings of one row on the validation part and print what each gives.
 
 The test part is not touched: likelihoods are of validation items, and the rates of samples of another seed than the
 reports'. Example: ``python scripts/tune.py configs/digits/vp.yaml --from runs/digits-vp obtuse alpha=.8,.9 every=1``.
-Names after the objective are its settings; those that it does not have are training settings (steps, lr).
+Names after the row are settings of its objective; those that it does not have are training settings (steps, lr).
 """
 
 import argparse
 import itertools
 import tempfile
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 
 from msgm.compare import make_bench
-from msgm.config import Config, Row, load_config
+from msgm.config import Config, load_config
 from msgm.diffusion import ScoreModel
 from msgm.evaluation import Bench, measure
 from msgm.objectives import OBJECTIVES
 from msgm.requests import Split
-from msgm.runs import Run, find_model
+from msgm.runs import Run, chosen_device, find_model
 from msgm.training import fit
 from msgm.training.run import load_data
 
@@ -32,20 +32,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config")
     parser.add_argument("--from", dest="source", required=True)
-    parser.add_argument("objective")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("row", help="a row of the config")
     parser.add_argument("grid", nargs="*", metavar="SETTING=VALUE,VALUE")
     options = parser.parse_args()
     config = load_config(options.config)
     config = replace(config, seed=config.seed + VALIDATION_SEED)
     base = find_model(options.source)
+    where = chosen_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        bench = validation_bench(make_bench(config, Run(folder), *load_data(config), torch.device("cpu")))
-        show("base", measure(ScoreModel.load(base), bench)[0])
+        bench = validation_bench(make_bench(config, Run(folder), *load_data(config), where))
+        show("base", measure(ScoreModel.load(base).to(where), bench)[0])
         for point in points(options.grid):
             name = " ".join(f"{key}={value}" for key, value in point.items())
             run = Run(Path(folder) / name.replace("/", "_"))
-            fit(experiment(config, options.objective, point), run, bench.dataset, bench.split, base, resume=False)
-            show(name, measure(ScoreModel.load(run.model), bench)[0])
+            changed = experiment(config, options.row, point)
+            fit(changed, run, bench.dataset, bench.split, base, resume=False, device=options.device)
+            show(name, measure(ScoreModel.load(run.model).to(where), bench)[0])
 
 
 def validation_bench(bench: Bench) -> Bench:
@@ -63,23 +66,23 @@ def points(grid: list[str]) -> list[dict[str, str]]:
     ]
 
 
-def experiment(config: Config, objective: str, point: dict[str, str]) -> Config:
-    """Return the config of one grid point."""
-    import yaml
-
-    own = {f.name for f in fields(OBJECTIVES.entries[objective])}  # type: ignore[arg-type]
-    values: dict[str, Any] = {key: yaml.safe_load(value) for key, value in point.items()}
-    settings = {key: value for key, value in values.items() if key in own}
+def experiment(config: Config, name: str, point: dict[str, str]) -> Config:
+    """Return the row ``name`` with the settings of one grid point."""
+    row = config.rows[name]
+    values = {key: yaml.safe_load(value) for key, value in point.items()}
+    own = {key: value for key, value in values.items() if key in row.objective}
     training = {key: float(value) if key == "lr" else value for key, value in values.items() if key not in own}
-    resolved = OBJECTIVES.resolve({"name": objective, **settings})
-    return config.for_row(Row("finetune", resolved, training))
+    objective = OBJECTIVES.resolve(row.objective | own)
+    return config.for_row(replace(row, objective=objective, training=row.training | training))
 
 
 def show(name: str, numbers: dict[str, Any]) -> None:
     """Print one line."""
     nll = numbers["nll"]
+    ratio, closed = numbers["unlearning_ratio"], numbers["unlearning_ratio_closed_set"]
     print(
-        f"{name:40s} UR {100 * numbers['unlearning_ratio']['value']:5.2f}%  junk {100 * numbers['junk_rate']:5.1f}%  "
+        f"{name:30s} UR {100 * ratio['value']:5.2f}%  "
+        f"closed-set {100 * closed['value']:5.2f}%  junk {100 * numbers['junk_rate']:5.1f}%  "
         f"copy {100 * numbers['copy_rate']:4.1f}%  "
         f"NLL retain {nll['retain']['mean']:.3f}  forget {nll['forget']['mean']:.3f}",
         flush=True,

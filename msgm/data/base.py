@@ -51,6 +51,7 @@ class Dataset:
     test: NDArray[np.bool_] | None = None
     flip: bool = False
     workers: int = 2
+    _resident: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -65,6 +66,14 @@ class Dataset:
         if isinstance(self.items, Tensor):
             return self.items[torch.from_numpy(np.asarray(indices))]
         return torch.stack([self.items[int(i)] for i in indices])
+
+    def resident(self, device: torch.device) -> Tensor | None:
+        """Return all items as one tensor on ``device``, copied there once; None when the set streams."""
+        if not isinstance(self.items, Tensor):
+            return None
+        if device not in self._resident:
+            self._resident[device] = self.items.to(device)
+        return self._resident[device]
 
     def forget_mask(self, request: ForgetRequest) -> NDArray[np.bool_]:
         """Return the request's items as an (N,) mask; errors as in ``ForgetRequest.mask``."""

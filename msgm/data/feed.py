@@ -71,7 +71,7 @@ class Feed:
         self.global_size, self.rank, self.world = batch_size, rank, world
         self.local_size = batch_size // world
         self.order = EpochOrder(indices, seed, stream)
-        self._resident = dataset.items.to(self.device) if isinstance(dataset.items, Tensor) else None
+        self._resident = dataset.resident(self.device)
 
     def indices(self, number: int) -> NDArray[np.int64]:
         """Return the items of this process's share of batch ``number``."""

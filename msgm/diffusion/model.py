@@ -23,6 +23,7 @@ from msgm.registry import plain
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 FORMAT = 1
+DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
@@ -169,7 +170,11 @@ class ScoreModel:
                 f"{folder} was written by a newer msgm (format {description['format']}; this one reads {FORMAT})."
             )
         process = PROCESSES.build(description["process"])
+        if description["network"] not in LOADERS:
+            raise UserError(f"{folder}: unknown network {description['network']!r}; known: {', '.join(LOADERS)}.")
         network = LOADERS[description["network"]](folder)
+        if network.item_dims != description["shape"][0]:
+            raise UserError(f"{folder}: process.json says shape {description['shape']}, which its network cannot read.")
         scheduler = folder / "scheduler" / "scheduler_config.json"
         kept = json.loads(scheduler.read_text()) if scheduler.is_file() else None
         return cls(network, process, tuple(description["shape"]), description["prediction"], kept)
@@ -180,6 +185,9 @@ class ScoreModel:
 
         unet = read_unet(_part(folder, "unet"))
         scheduler = DDPMScheduler.from_pretrained(_part(folder, "scheduler"))
+        kind = json.loads((_part(folder, "scheduler") / "scheduler_config.json").read_text()).get("_class_name")
+        if kind not in DISCRETE:
+            raise UserError(f"{folder}: its scheduler is a {kind}; msgm reads {', '.join(DISCRETE)} (and writes DDPM).")
         config = unet.config
         if config.num_class_embeds or config.class_embed_type:
             raise UserError(f"{folder}: the U-Net is class-conditional; msgm unlearns unconditional models.")

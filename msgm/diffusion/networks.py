@@ -20,6 +20,11 @@ class Network(nn.Module):
 
     name: ClassVar[str]
 
+    @property
+    @abstractmethod
+    def item_dims(self) -> int:
+        """First dimension of an item: channels of an image, length of a vector."""
+
     @abstractmethod
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Map x (B, *shape) and label (B,) to (B, *shape)."""
@@ -55,6 +60,10 @@ class UNet(Network):
         super().__init__()
         self.unet = unet
         self.multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+
+    @property
+    def item_dims(self) -> int:
+        return int(self.unet.config.in_channels)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Map x (B, C, H, W) and label (B,) to (B, C, H, W)."""
@@ -160,6 +169,10 @@ class MLP(Network):
             nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(depth)
         )
         self.leave = nn.Linear(width, dims)
+
+    @property
+    def item_dims(self) -> int:
+        return self.settings["dims"]
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Map x (B, D) and label (B,) to (B, D)."""

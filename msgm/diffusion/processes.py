@@ -281,9 +281,20 @@ class DDPM(_VariancePreserving):
             betas = _diffusers_betas(self.schedule, self.steps, self.beta_min, self.beta_max)
         return torch.cat([torch.zeros(1, dtype=torch.float64), -torch.log1p(-betas).cumsum(0)])
 
+    @functools.cached_property
+    def _tables(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
+
+    def _table(self, like: Tensor) -> Tensor:
+        """Return B's table on the device of ``like``, copied there once."""
+        key = (like.device, like.dtype)
+        if key not in self._tables:
+            self._tables[key] = self._integrals.to(*key)
+        return self._tables[key]
+
     def _below(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the knot at or below t, and B at both ends of its interval."""
-        table = self._integrals.to(t.device, t.dtype)
+        table = self._table(t)
         knot = (t * self.steps).floor().clamp(0, self.steps - 1).long()
         return knot, table[knot], table[knot + 1]
 
@@ -296,7 +307,7 @@ class DDPM(_VariancePreserving):
         return (high - low) * self.steps
 
     def time_of_integral(self, integral: Tensor) -> Tensor:
-        table = self._integrals.to(integral.device, integral.dtype)
+        table = self._table(integral)
         knot = (torch.searchsorted(table, integral, right=True) - 1).clamp(0, self.steps - 1)
         return (knot + (integral - table[knot]) / (table[knot + 1] - table[knot])) / self.steps
 

@@ -213,11 +213,13 @@ def sample(
     eps, was_training = sigma_space(model), model.network.training
     model.network.eval()
     batches = []
-    for begin in range(first, first + count, settings.batch_size):
-        numbers = range(begin, min(begin + settings.batch_size, first + count))
-        noise = per_sample_noise(seed, numbers, model.shape, model.device)
-        batches.append(chosen.run(eps, start * noise(), ratios, noise).cpu())
-    model.network.train(was_training)
+    try:
+        for begin in range(first, first + count, settings.batch_size):
+            numbers = range(begin, min(begin + settings.batch_size, first + count))
+            noise = per_sample_noise(seed, numbers, model.shape, model.device)
+            batches.append(chosen.run(eps, start * noise(), ratios, noise).cpu())
+    finally:
+        model.network.train(was_training)
     return torch.cat(batches)
 
 

@@ -4,7 +4,8 @@ The classifier is closed-set: it names one of its classes whatever it sees, nois
 them is told by ``reality``. Its accuracy on held-out items stands beside every number it produces.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Judge:
         forgotten: the class numbers that count as forgotten content.
         levels: grey levels of images; None for vectors.
         accuracy: share of held-out test items judged rightly, as ``rates.rate`` gives it.
-        floor: share of held-out retain items judged forgotten: what the unlearning ratio of real data would be.
+        recall: share of held-out forget items judged forgotten; None when the request names no held-out item.
     """
 
     network: nn.Module
@@ -42,7 +43,7 @@ class Judge:
     forgotten: list[int]
     levels: int | None
     accuracy: dict[str, Any]
-    floor: dict[str, Any]
+    recall: dict[str, Any] | None
 
     @torch.no_grad()
     def predict(self, items: Tensor) -> Tensor:
@@ -65,15 +66,15 @@ class Judge:
             "forgotten": [self.classes[k] for k in self.forgotten],
             "heldout_accuracy": self.accuracy["value"],
             "heldout": self.accuracy,
-            "floor": self.floor,
+            "forget_recall": self.recall,
         }
 
-    def save(self, folder: Path) -> None:
-        """Write ``judge.safetensors`` and then ``judge.json``, which marks the folder complete."""
+    def save(self, folder: Path, key: dict[str, Any]) -> None:
+        """Write ``judge.safetensors`` and then ``judge.json``, whose ``key`` says what the judge was trained for."""
         from safetensors.torch import save
 
         write_bytes(folder / "judge.safetensors", save(self.network.state_dict()))
-        write_json(folder / "judge.json", self.summary())
+        write_json(folder / "judge.json", self.summary() | {"key": key})
 
 
 def train_judge(
@@ -85,33 +86,45 @@ def train_judge(
     folder: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Judge:
-    """Train a judge on the training part, or load the one in ``folder``; its accuracy is measured on the test part.
+    """Train a judge on the training part, or load the one in ``folder`` if it was trained for the same.
+
+    Its accuracy, and its recall of the forget items, are measured on the test part.
 
     A request by labels gives a judge of the data set's classes, any other one a judge of two classes, retain and
     forget.
     """
-    targets, classes, forgotten = _task(dataset, request)
+    targets, classes, forgotten = _task(dataset, split, request)
+    key = {"data": dataset.digest(), "forgotten": _digest(targets, forgotten), "seed": seed, **asdict(settings)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "judge"))
         network = _network(dataset.shape, len(classes), settings.width).to(device)
-    if folder is not None and (folder / "judge.json").is_file():
-        return _load(network, folder, classes, forgotten, dataset.levels)
+    judge = Judge(network, classes, forgotten, dataset.levels, {}, None)
+    if folder is not None and (folder / "judge.json").is_file() and read_json(folder / "judge.json")["key"] == key:
+        print("judge: already trained", flush=True)
+        return _load(judge, folder)
+    print("judge: training", flush=True)
     _fit(network, dataset, split, targets, settings, seed, device)
-    judge = Judge(network, classes, forgotten, dataset.levels, {}, {})
     right = sum(int((p == t).sum()) for p, t in _judged(judge, dataset, split.test.all, targets))
-    wrong = sum(int(judge.is_forgotten(p).sum()) for p, _ in _judged(judge, dataset, split.test.retain, targets))
-    judge.accuracy, judge.floor = rate(right, len(split.test.all)), rate(wrong, len(split.test.retain))
+    judge.accuracy = rate(right, len(split.test.all))
+    if len(split.test.forget):
+        found = sum(int(judge.is_forgotten(p).sum()) for p, _ in _judged(judge, dataset, split.test.forget, targets))
+        judge.recall = rate(found, len(split.test.forget))
     if folder is not None:
-        judge.save(folder)
+        judge.save(folder, key)
     return judge
 
 
-def _task(dataset: Dataset, request: ForgetRequest) -> tuple[NDArray[np.int64], list[str], list[int]]:
+def _task(dataset: Dataset, split: Split, request: ForgetRequest) -> tuple[NDArray[np.int64], list[str], list[int]]:
     """Return the target of every item, the class names and the forgotten classes."""
-    mask = dataset.forget_mask(request)
+    mask = np.zeros(len(dataset), dtype=bool)
+    mask[np.concatenate([part.forget for part in (split.train, split.validation, split.test)])] = True
     if request.labels and dataset.labels is not None:
         return dataset.labels, dataset.classes, sorted({int(k) for k in dataset.labels[mask]})
     return mask.astype(np.int64), ["retain", "forget"], [1]
+
+
+def _digest(targets: NDArray[np.int64], forgotten: list[int]) -> str:
+    return hashlib.sha256(targets.tobytes() + bytes(forgotten)).hexdigest()[:16]
 
 
 def _fit(
@@ -147,12 +160,14 @@ def _judged(
     return [(judge.predict(dataset.take(c)), torch.from_numpy(targets[c])) for c in chunks]
 
 
-def _load(network: nn.Module, folder: Path, classes: list[str], forgotten: list[int], levels: int | None) -> Judge:
+def _load(judge: Judge, folder: Path) -> Judge:
     from safetensors.torch import load_file
 
-    network.load_state_dict(load_file(folder / "judge.safetensors"))
+    judge.network.load_state_dict(load_file(folder / "judge.safetensors"))
+    judge.network.eval()
     summary = read_json(folder / "judge.json")
-    return Judge(network.eval(), classes, forgotten, levels, summary["heldout"], summary["floor"])
+    judge.accuracy, judge.recall = summary["heldout"], summary["forget_recall"]
+    return judge
 
 
 def _visible(raw: Tensor, levels: int | None, u: Tensor | float = 0.5) -> Tensor:

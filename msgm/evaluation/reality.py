@@ -2,10 +2,11 @@
 
 The measure is the Euclidean distance, over levels scaled to [-1, 1] (or the plain vectors), to the nearest training
 item. Held-out real items of the validation part calibrate both thresholds: junk lies farther than 99% of them, a copy
-nearer than 99% of them, so that real items themselves score about 1% on either.
+nearer than 99% of them, so that real items themselves score about 1% on either. It is a coarse measure: a blurred
+average of real images lies near many of them and does not count as junk.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from msgm.data import Dataset, dequantise, quantise
 from msgm.requests import Split
 
 ACCEPTED = 0.99
+CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Reality:
     """The training items and the two thresholds.
 
     Attributes:
-        bank: (N, D) training items.
+        bank: (N, *shape) training items, raw.
         levels: grey levels of images; None for vectors.
         junk_above: distance above which a sample is junk.
         copy_below: distance below which a sample is a copy.
@@ -35,15 +37,22 @@ class Reality:
     @classmethod
     def of(cls, dataset: Dataset, split: Split, device: torch.device | str = "cpu") -> "Reality":
         """Calibrate on the validation part of ``split``."""
-        bank = _flat(dataset.take(split.train.all), dataset.levels).to(device)
-        held = _flat(dataset.take(split.validation.all), dataset.levels).to(device)
-        distances = nearest_distance(held, bank)
+        reality = cls(dataset.take(split.train.all).to(device), dataset.levels, 0.0, 0.0)
+        distances = reality.distances(dataset.take(split.validation.all))
         high, low = (torch.quantile(distances, q).item() for q in (ACCEPTED, 1 - ACCEPTED))
-        return cls(bank, dataset.levels, high, low)
+        return replace(reality, junk_above=high, copy_below=low)
 
     def distances(self, items: Tensor) -> Tensor:
-        """Return each raw item's distance to the nearest training item, (B,)."""
-        return nearest_distance(_flat(items, self.levels).to(self.bank.device), self.bank).cpu()
+        """Return each raw item's Euclidean distance to the nearest training item, (B,) on the CPU."""
+        return torch.cat([self._nearest(part) for part in items.split(CHUNK)]).cpu()
+
+    def _nearest(self, items: Tensor) -> Tensor:
+        points = self._flat(items.to(self.bank.device))
+        found = [torch.cdist(points, self._flat(part)).amin(1) for part in self.bank.split(CHUNK)]
+        return torch.stack(found).amin(0)
+
+    def _flat(self, items: Tensor) -> Tensor:
+        return (items.float() if self.levels is None else dequantise(items, self.levels)).flatten(1)
 
     def junk(self, distances: Tensor) -> Tensor:
         """Return a (B,) mask of junk."""
@@ -57,12 +66,3 @@ class Reality:
 def to_items(samples: Tensor, levels: int | None) -> Tensor:
     """Turn samples into raw items as a data set holds them: levels for images, vectors as they are."""
     return samples if levels is None else quantise(samples, levels)
-
-
-def nearest_distance(points: Tensor, bank: Tensor, chunk: int = 1024) -> Tensor:
-    """Return the Euclidean distance of each row of ``points`` to the nearest row of ``bank``."""
-    return torch.cat([torch.cdist(part, bank).min(1).values for part in points.split(chunk)])
-
-
-def _flat(items: Tensor, levels: int | None) -> Tensor:
-    return (items.float() if levels is None else dequantise(items, levels)).flatten(1)

@@ -9,6 +9,7 @@ from msgm.pictures import strips
 from msgm.runs import Run, write_bytes, write_text
 
 TRUSTED_ACCURACY = 0.95
+TRUSTED_RECALL = 0.9
 Report = dict[str, Any]
 
 
@@ -25,6 +26,8 @@ def _percent(value: float) -> str:
 
 
 def _nll(part: dict[str, Any]) -> str:
+    if part["mean"] is None:
+        return f"diverged on {part['non_finite']}"
     return f"{part['mean']:.2f} ({part['median']:.2f})"
 
 
@@ -59,19 +62,28 @@ def cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def trusted(report: Report) -> bool:
+    """Return whether the judge is good enough: right on held-out items, and able to see the forgotten content."""
+    judge = report["judge"]
+    recall = judge["forget_recall"]
+    return judge["heldout_accuracy"] >= TRUSTED_ACCURACY and recall is not None and recall["value"] >= TRUSTED_RECALL
+
+
 def headline(report: Report) -> str:
     """Return the report's first line: what the judge is worth."""
-    judge = report["judge"]
-    held, floor = judge["heldout"], judge["floor"]
-    if held["value"] < TRUSTED_ACCURACY:
+    judge, floor = report["judge"], report["real"]["unlearning_ratio"]
+    held, recall = judge["heldout"], judge["forget_recall"]
+    text = f"right on {_percent(held['value'])}% of {held['n']} held-out items"
+    if recall is None:
+        return f"The judge cannot be assessed: it is {text}, but none of them is to be forgotten."
+    text += f", finds {_percent(recall['value'])}% of the {recall['n']} to be forgotten"
+    if not trusted(report):
+        wanted = f"{_percent(TRUSTED_ACCURACY)}% and {_percent(TRUSTED_RECALL)}%"
         return (
-            f"The judge cannot be relied on: it is right on {_percent(held['value'])}% of {held['n']} held-out items, "
-            f"below {_percent(TRUSTED_ACCURACY)}%. Read its unlearning ratios accordingly."
+            f"The judge cannot be relied on: it is {text}; wanted are {wanted}. Read its unlearning ratios accordingly."
         )
-    return (
-        f"Judge: right on {_percent(held['value'])}% of {held['n']} held-out items; it sees forgotten content in "
-        f"{_percent(floor['value'])}% of {floor['n']} real retain items, the floor of every unlearning ratio."
-    )
+    sees = f"it sees forgotten content in {_percent(floor['value'])}% of {floor['n']} real items to retain"
+    return f"Judge: {text}. Floor: {sees}."
 
 
 def verdict(report: Report) -> list[tuple[str, str]]:
@@ -88,7 +100,7 @@ def verdict(report: Report) -> list[tuple[str, str]]:
         ("Asked", f"{asked[0].upper()}{asked[1:]}."),
         (
             "Shown",
-            "How often samples show the content, and how likely the model holds test items: outputs, not weights.",
+            "How often samples show the content, and how likely the model holds real items: outputs, not weights.",
         ),
         ("Cannot be said", unsaid),
     ]
@@ -124,7 +136,7 @@ def print_table(report: Report) -> None:
     for line in lines:
         first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         print("  ".join([first.strip().ljust(widths[0]), *rest]))
-    print(f"\nNLL: {report['rows'][0]['nll']['unit']} of test items, mean (median)")
+    print(f"\nNLL: {report['rows'][0]['nll']['unit']}, mean (median)")
 
 
 def write_views(run: Run, report: Report) -> None:
@@ -144,7 +156,7 @@ def to_html(report: Report, grids: dict[str, Path]) -> str:
     return environment.get_template("report.html").render(
         report=report,
         headline=headline(report),
-        trusted=report["judge"]["heldout_accuracy"] >= TRUSTED_ACCURACY,
+        trusted=trusted(report),
         verdict=verdict(report),
         columns=COLUMNS,
         rows=[(row, cells(row)) for row in report["rows"]],

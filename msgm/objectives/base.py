@@ -7,7 +7,7 @@ trainer averages over the batch. ``eps_theta`` is the network's prediction of th
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,12 +68,13 @@ class Setup:
     """What an objective may ask for before its first step.
 
     Attributes:
-        model: the model that training starts from.
-        retain: ``retain(n)`` draws up to n clean retain items, all when there are no more, at bin centres in [-1, 1].
+        model: returns a copy of the model that training starts from.
+        retain: ``retain(n)`` draws up to n clean retain items, all when there are no more, at bin centres in [-1, 1],
+            with their mirror images when training sees those.
         tune_on_forget: ``tune_on_forget(steps)`` fine-tunes a copy of the model on the forget set alone.
     """
 
-    model: ScoreModel
+    model: Callable[[], ScoreModel]
     retain: Callable[[int], Tensor]
     tune_on_forget: Callable[[int], ScoreModel]
 
@@ -110,6 +111,10 @@ class Objective(ABC):
     def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
         """Merge the gradients of the two terms, one tensor a weight."""
         raise NotImplementedError(f"{type(self).__name__} does not combine gradients")
+
+    def effective(self) -> dict[str, Any]:
+        """Return the settings that have an effect, by name, for reports."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def describe(cls) -> str:

@@ -8,7 +8,7 @@ other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -72,9 +72,15 @@ class EraseDiff(Mixed):
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
         return mean_square(predicted - forget.uniform())
 
+    def effective(self) -> dict[str, Any]:
+        unused = {"alpha", "every"} if self.combines else {"multiplier", "eta"}
+        if self.combines and self.multiplier is not None:
+            unused.add("eta")
+        return {key: value for key, value in super().effective().items() if key not in unused}
+
     def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
-        multiplier = torch.tensor(self.multiplier) if self.multiplier is not None else self._adaptive(retain, forget)
-        return [r + multiplier.to(r) * f for r, f in zip(retain, forget, strict=True)]
+        multiplier = self._adaptive(retain, forget) if self.multiplier is None else self.multiplier
+        return [r + multiplier * f for r, f in zip(retain, forget, strict=True)]
 
     def _adaptive(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Tensor:
         flat_retain, flat_forget = (torch.cat([g.flatten() for g in gradients]) for gradients in (retain, forget))

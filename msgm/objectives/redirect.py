@@ -40,8 +40,9 @@ class Redirect(Mixed):
         ),
         source="this package; kin to ReTrack, arXiv 2509.13007",
         deviations=(
-            "a bank smaller than the retain set biases the target: at small t towards the drawn items, whose nearest "
-            "one lies farther away than the set's nearest"
+            "the bank sits at bin centres while training dequantises uniformly (bins are 2 / levels wide); a bank "
+            "smaller than the retain set biases the target: at small t towards the drawn items, whose nearest one lies "
+            "farther away than the set's nearest"
         ),
     )
 

@@ -72,7 +72,8 @@ def fit(
     config = replace(config, process=describe(model.process))
     objective = OBJECTIVES.build(config.objective)
     label = run.path.name
-    trainer = Trainer(model, objective, dataset, split.train, config.training, config.seed, run, device, label)
+    seed = derive_seed(config.seed, "finetune" if source else "scratch")
+    trainer = Trainer(model, objective, dataset, split.train, config.training, seed, run, device, label)
     main, wait = trainer.accelerator.is_main_process, trainer.accelerator.wait_for_everyone
     if main:
         _claim(run, config, source, resume)
@@ -145,6 +146,7 @@ def _manifest(
     return environment() | {
         "status": "running",
         "source": str(source) if source else None,
+        "start": "finetune" if source else "scratch",
         "request": config.request.describe(),
         "objective": config.objective["name"],
         "seed": config.seed,

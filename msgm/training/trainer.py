@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from accelerate.state import AcceleratorState, PartialState
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed, dequantise
@@ -74,6 +76,8 @@ class Trainer:
         self.model = model.to(self.accelerator.device)
         self.network = self._prepare_network(model.network)
         self.view = model.with_network(self.network)
+        local = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        self.local_view = model.with_network(local)
         self.optimiser = torch.optim.Adam(
             model.network.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True
         )
@@ -127,7 +131,7 @@ class Trainer:
         self.model.network.eval()
 
     def _setup(self) -> Setup:
-        return Setup(copy.deepcopy(self.model), self._retain_items, self._tune_on_forget)
+        return Setup(lambda: copy.deepcopy(self.model), self._retain_items, self._tune_on_forget)
 
     def _retain_items(self, count: int) -> Tensor:
         kept = self.part.retain
@@ -135,6 +139,8 @@ class Trainer:
             chosen = torch.randperm(len(kept), generator=generator(self.seed, "bank"))[:count]
             kept = kept[chosen.numpy()]
         items, levels = self.dataset.take(kept), self.dataset.levels
+        if self.dataset.flip:
+            items = torch.cat([items, items.flip(-1)])
         return (items.float() if levels is None else dequantise(items, levels)).to(self.accelerator.device)
 
     def _tune_on_forget(self, steps: int) -> ScoreModel:
@@ -149,7 +155,7 @@ class Trainer:
                 self.dataset,
                 part,
                 settings,
-                self.seed,
+                derive_seed(self.seed, "teacher"),
                 teacher,
                 self.device_name,
                 "teacher",
@@ -192,10 +198,7 @@ class Trainer:
             if stopping:
                 progress.close()
                 assert stop.number is not None
-                raise Interrupted(
-                    f"stopped after step {state.step}; saved in {self.run.path}, go on with --resume.",
-                    128 + stop.number,
-                )
+                raise Interrupted(f"stopped after step {state.step}; saved in {self.run.path}.", 128 + stop.number)
         progress.close()
 
     def _agreed(self, stop: StopRequest, due: bool) -> bool:
@@ -258,7 +261,7 @@ class Trainer:
         totals: dict[str, Tensor] = {}
         gradients: dict[str, list[Tensor]] = {}
         for retain, forget in parts:
-            terms = self.objective.terms(self.model.eps, retain, forget)
+            terms = self.objective.terms(self.local_view.eps, retain, forget)
             means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
             for name in ("retain", "forget"):
                 found = torch.autograd.grad(means[name], weights, retain_graph=name == "retain")
@@ -266,11 +269,19 @@ class Trainer:
                     [a + b for a, b in zip(gradients[name], found, strict=True)] if name in gradients else list(found)
                 )
             _add(totals, means)
-        shared = {name: [self.accelerator.reduce(g, "mean") for g in found] for name, found in gradients.items()}
+        shared = {name: self._averaged(found) for name, found in gradients.items()}
         merged = self.objective.combine(shared["retain"], shared["forget"])
         for weight, gradient in zip(weights, merged, strict=True):
             weight.grad = gradient
         return totals
+
+    def _averaged(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Average gradients over the processes, in one exchange."""
+        if self.accelerator.num_processes == 1:
+            return gradients
+        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+        pieces = flat.split([g.numel() for g in gradients])
+        return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
 
     def _read_terms(self) -> dict[str, float]:
         """Return each term's mean since the last call, over all processes; one transfer for all of them.
@@ -322,7 +333,8 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
     trackers = settings.trackers
     if trackers is None:
         trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    AcceleratorState._reset_state()  # else accelerate keeps the precision of this process's first run
+    # Else accelerate keeps the precision and the device of this process's first run.
+    AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
     try:
         accelerator = Accelerator(
             cpu=device == "cpu",

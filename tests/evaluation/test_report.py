@@ -49,8 +49,9 @@ def make_report(run: Run, right: int = 99, goal: str = "suppression") -> dict:
             "forgotten": ["3"],
             "heldout_accuracy": right / 100,
             "heldout": rate(right, 100),
-            "floor": rate(1, 80),
+            "forget_recall": rate(30, 31),
         },
+        "real": {"unlearning_ratio": rate(1, 80)},
         "base": {"seconds": 3.0, "source": None},
         "protocol": {"samples": "20 samples", "NLL": "bits/dim"},
         "environment": {"versions": {"msgm": "0.1.0"}},
@@ -68,7 +69,7 @@ def run(tmp_path) -> Run:
 def test_a_good_judge_is_stated_with_its_floor(run):
     first = views.to_markdown(make_report(run)).split("\n")[0]
     assert "99.0% of 100 held-out items" in first
-    assert "1.2% of 80 real retain items" in first
+    assert "1.2% of 80 real items to retain" in first
     assert "cannot be relied on" not in first
 
 
@@ -79,6 +80,20 @@ def test_a_judge_below_95_percent_cannot_be_relied_on(run, right, weak):
     assert ("cannot be relied on" in views.headline(report)) is weak
     for view in ("report.md", "report.html"):
         assert ("cannot be relied on" in (run.path / view).read_text()) is weak
+
+
+def test_a_judge_that_does_not_see_the_forgotten_content_cannot_be_relied_on(run):
+    report = make_report(run)
+    report["judge"]["forget_recall"] = rate(5, 31)
+    assert "cannot be relied on" in views.headline(report)
+    report["judge"]["forget_recall"] = None
+    assert "cannot be assessed" in views.headline(report)
+
+
+def test_a_diverged_likelihood_is_said_in_its_cell(run):
+    report = make_report(run)
+    report["rows"][0]["nll"]["forget"] = {"mean": None, "median": None, "standard_error": None, "n": 9, "non_finite": 2}
+    assert views.cells(report["rows"][0])[-1] == "diverged on 2"
 
 
 def test_the_headline_comes_first_in_every_view(run, capsys):
