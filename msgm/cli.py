@@ -186,6 +186,8 @@ def _report(options: argparse.Namespace) -> None:
 
     run = Run(options.run)
     report = read_json(run.report)
+    if not isinstance(report, dict) or not report.get("rows"):
+        raise UserError(f"{run.report} is no comparison's: it has no rows; give the folder of compare or evaluate.")
     write_views(run, report)
     print_table(report)
 

@@ -97,7 +97,8 @@ def two_processes(command: str, overrides: list[str], out: Path, *more: str) -> 
 
 
 # Rounding alone tells two processes from one, as each averages half of the batch: losses differ by about 2e-7 of their
-# size. Adam divides a gradient by its size, so a weight may differ by more: 1e-5, where six steps move it by 1e-2.
+# size. Adam divides a gradient by its size, so that a weight whose gradient is near zero may differ by more: all weights
+# together agree to 1e-5 of their norm, and each to 1e-4, where six steps move it by 1e-2.
 @pytest.mark.parametrize("case", ["redirect", "erasediff"])
 def test_two_processes_train_what_one_trains(tmp_path, case):
     overrides = [*TINY, f"objective.name={case}", "network.dropout=0"]
@@ -113,8 +114,9 @@ def test_two_processes_train_what_one_trains(tmp_path, case):
 def agree(one: Run, two: Run) -> None:
     for name in ("network", "ema"):
         expected, found = (load_file(checkpoints(run.checkpoints)[-1] / f"{name}.safetensors") for run in (one, two))
-        for key, tensor in expected.items():
-            assert torch.allclose(found[key], tensor, atol=1e-5, rtol=0), key
+        one_vector, two_vector = (torch.cat([w[key].flatten() for key in expected]) for w in (expected, found))
+        assert (one_vector - two_vector).norm() < 1e-5 * one_vector.norm()
+        assert (one_vector - two_vector).abs().max() < 1e-4
 
 
 def test_two_processes_unlearn_with_a_teacher_as_one_does(tmp_path):
