@@ -41,12 +41,28 @@ class Registry(Generic[T]):
             known = sorted(self.entries)
             hint = nearest(name, known)
             raise UserError(f"{self.section}.name: unknown {self.section} {name!r}; known: {', '.join(known)}.{hint}")
+        self._refuse_foreign(name, values)
         return structured(self.entries[name], values, self.section)
+
+    def _refuse_foreign(self, name: str, values: Mapping[str, Any]) -> None:
+        """Refuse a setting of another entry, as is left over in a file when only the name is changed."""
+        own = _settings(self.entries[name])
+        for key in values.keys() - own:
+            owners = [repr(other) for other, cls in self.entries.items() if key in _settings(cls)]
+            if owners:
+                raise UserError(
+                    f"{self.section}.{key}: {key} belongs to {self.section} {' and '.join(sorted(owners))}; "
+                    f"{self.section} {name!r} has {', '.join(own) or 'no settings'}."
+                )
 
     def resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``settings`` with every default of the picked part filled in."""
         part: Any = self.build(settings)
         return {"name": part.name} | {f.name: plain(getattr(part, f.name)) for f in fields(part) if f.init}
+
+
+def _settings(cls: type[Any]) -> list[str]:
+    return [f.name for f in fields(cls) if f.init]
 
 
 def structured(cls: type[T], values: Mapping[str, Any], section: str) -> T:

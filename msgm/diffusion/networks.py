@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msgm.checks import at_least, below_one
 from msgm.errors import UserError
 from msgm.registry import Registry
 
@@ -129,6 +130,12 @@ class UNetSettings(NetworkSettings):
     groups: int | None = None
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise UserError("network.channels must hold the width of at least one level, got [].")
+        at_least(1, self, "network", "channels", "layers", "head_dim", "groups")
+        below_one(self, "network", "dropout")
+
     def build(self, shape: tuple[int, ...]) -> UNet:
         """Return a U-Net for images of ``shape`` (C, H, W)."""
         from diffusers import UNet2DModel
@@ -139,6 +146,12 @@ class UNetSettings(NetworkSettings):
         if any(width % groups for width in self.channels):
             raise UserError(f"network.channels: {self.channels} must be multiples of network.groups, {groups}.")
         attends = [-(-shape[1] // 2**level) in self.attention for level in range(len(self.channels))]
+        attended = [width for width, attend in zip(self.channels, attends, strict=True) if attend]
+        narrowest = min(attended + self.channels[-1:] * self.mid_attention, default=self.head_dim)
+        if narrowest < self.head_dim:
+            raise UserError(
+                f"network.head_dim must be at most the smallest width with attention, {narrowest}, got {self.head_dim}."
+            )
         unet = UNet2DModel(
             sample_size=shape[1] if shape[1] == shape[2] else tuple(shape[1:]),
             in_channels=shape[0],
@@ -218,6 +231,9 @@ class MLPSettings(NetworkSettings):
     width: int = 128
     depth: int = 3
     frequencies: int = 32
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "network", "width", "depth", "frequencies")
 
     def build(self, shape: tuple[int, ...]) -> MLP:
         """Return an MLP for vectors of ``shape`` (D,)."""

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from msgm.checks import at_least
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.processes import Process
 from msgm.errors import UserError, nearest
@@ -173,8 +174,8 @@ class SamplingSettings:
             known = sorted(SAMPLERS)
             hint = nearest(self.sampler, known)
             raise UserError(f"sampling.sampler: unknown sampler {self.sampler!r}; known: {', '.join(known)}.{hint}")
-        if self.steps < 2:
-            raise UserError(f"sampling.steps must be at least 2, got {self.steps}.")
+        at_least(2, self, "sampling", "steps")
+        at_least(1, self, "sampling", "batch_size")
 
     @property
     def evaluations(self) -> int:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised
 
 
@@ -35,6 +36,11 @@ class Obtuse(Mixed):
             "the released code has the opposite sign, kept as sign: released"
         ),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.floor is not None and not self.floor >= 0:
+            raise UserError(f"objective.floor must not be negative, got {self.floor}; null is no floor.")
 
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
         product = (predicted * forget.eps).flatten(1).mean(1)

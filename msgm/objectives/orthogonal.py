@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from msgm.checks import at_least
 from msgm.diffusion.model import ScoreModel
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Setup, mean_square
 
@@ -50,6 +51,7 @@ class Orthogonal(Mixed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(1, self, "objective", "teacher_steps")
         self.teacher: ScoreModel | None = None
 
     def prepare(self, setup: Setup) -> None:

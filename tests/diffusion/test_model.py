@@ -392,6 +392,12 @@ def test_widths_that_the_groups_do_not_divide_are_refused():
         NETWORKS.build({"name": "unet", "channels": [8, 15], "groups": 4}).build((1, 8, 8))
 
 
+@pytest.mark.parametrize("attention", [{}, {"channels": [4, 16], "attention": [8], "mid_attention": False}])
+def test_a_head_wider_than_its_level_is_refused(attention):
+    with pytest.raises(UserError, match=r"network\.head_dim must be at most .* 4, got 8"):
+        NETWORKS.build({"name": "unet", "channels": [4]} | attention).build((1, 8, 8))
+
+
 def test_attention_sits_at_the_resolutions_asked_for():
     network = NETWORKS.build({"name": "unet", "channels": [8, 8, 8], "attention": [8]}).build((1, 16, 16))
     assert network.unet.config.down_block_types == ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D")
