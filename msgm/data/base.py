@@ -4,23 +4,17 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msgm.checks import at_least
+from msgm.data.reading import Lazy, read
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest, Split, make_split
-
-
-class Lazy(Protocol):
-    """A set too large for memory: item ``i`` is read when asked for, as a uint8 tensor."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Tensor: ...
 
 
 @dataclass
@@ -65,7 +59,7 @@ class Dataset:
         """Return the items at ``indices`` as a (len(indices), *shape) tensor on the CPU."""
         if isinstance(self.items, Tensor):
             return self.items[torch.from_numpy(np.asarray(indices))]
-        return torch.stack([self.items[int(i)] for i in indices])
+        return read(self.items, np.asarray(indices), self.shape, self.workers)
 
     def resident(self, device: torch.device) -> Tensor | None:
         """Return all items as one tensor on ``device``, copied there once; None when the set streams."""
@@ -106,6 +100,9 @@ class DataSettings:
     flip: bool = False
     resident_mb: int = 2048
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "data", "split_seed", "resident_mb", "workers")
 
     @abstractmethod
     def load(self) -> Dataset:

@@ -5,16 +5,16 @@ concatenation of epochs. Nothing else is remembered, so a run resumes at any bat
 the global batch: what is trained on does not depend on the number of processes.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from msgm.data.base import Dataset
+from msgm.data.reading import stream
 from msgm.seeding import generator
 
 
@@ -84,33 +84,6 @@ class Feed:
                 chosen = torch.from_numpy(self.indices(start))
                 yield self._resident[chosen.to(self.device, non_blocking=True)]
                 start += 1
-        loader = DataLoader(
-            _Rows(self.dataset),
-            batch_sampler=_Numbers(self, start),
-            num_workers=self.dataset.workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        for batch in loader:
+        numbers = (self.indices(number).tolist() for number in itertools.count(start))
+        for batch in stream(self.dataset.items, numbers, self.dataset.workers, pin_memory=self.device.type == "cuda"):
             yield batch.to(self.device, non_blocking=True)
-
-
-class _Rows(TorchDataset[Tensor]):
-    def __init__(self, dataset: Dataset) -> None:
-        self.items = dataset.items
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.items[index]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-class _Numbers:
-    def __init__(self, feed: Feed, start: int) -> None:
-        self.feed, self.start = feed, start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        number = self.start
-        while True:
-            yield self.feed.indices(number).tolist()
-            number += 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from msgm.checks import at_least
 from msgm.data.base import DATASETS, Dataset, DataSettings
 from msgm.data.images import ImageFiles
 from msgm.errors import UserError
@@ -31,6 +32,12 @@ class Folder(DataSettings):
     channels: int = 3
     crop: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "data", "size", "crop")
+        if self.channels not in (1, 3):
+            raise UserError(f"data.channels must be 1 or 3, got {self.channels}.")
+
     def load(self) -> Dataset:
         """List the images, and read them when they fit into memory.
 
@@ -49,7 +56,7 @@ class Folder(DataSettings):
         files = ImageFiles(paths, self.size, self.channels, self.crop)
         return Dataset(
             name=self.name,
-            items=files.gather(self.resident_mb),
+            items=files.gather(self.resident_mb, self.workers),
             shape=(self.channels, self.size, self.size),
             levels=256,
             labels=np.array([classes.index(owner) for owner in owners]) if labelled else None,

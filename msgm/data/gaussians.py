@@ -3,11 +3,13 @@
 The paper prints the weights (4/5, 2/5, 4/5), which sum to 2; here they are (.4, .2, .4).
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from msgm.checks import at_least
 from msgm.data.base import DATASETS, Dataset, DataSettings
 from msgm.errors import UserError
 
@@ -30,8 +32,16 @@ class Gaussians(DataSettings):
     draw_seed: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.weights) != len(self.means) or abs(sum(self.weights) - 1) > 1e-9:
-            raise UserError(f"data.weights: expected {len(self.means)} shares that sum to 1, got {self.weights}.")
+        super().__post_init__()
+        at_least(1, self, "data", "count")
+        at_least(0, self, "data", "draw_seed")
+        if not all(len(mean) == 2 and all(map(math.isfinite, mean)) for mean in self.means):
+            raise UserError(f"data.means: expected one [x, y] a component, got {self.means}.")
+        fitting = len(self.weights) == len(self.means) and abs(sum(self.weights) - 1) <= 1e-9
+        if not fitting or min(self.weights) < 0:
+            raise UserError(
+                f"data.weights: expected {len(self.means)} shares that sum to 1, none negative, got {self.weights}."
+            )
 
     def load(self) -> Dataset:
         """Draw the points."""

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from torch import Tensor
 
+from msgm.data.reading import read
 from msgm.errors import UserError
 
 
@@ -35,14 +36,14 @@ class ImageFiles:
         Raises:
             UserError: the file is no readable image.
         """
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
         from torchvision.transforms import functional
 
         path = self.paths[index]
         try:
             with Image.open(path) as file:
                 image = file.convert("L" if self.channels == 1 else "RGB")
-        except (OSError, UnidentifiedImageError) as error:
+        except Exception as error:  # of any kind: whatever Pillow's parsers meet in a damaged file
             raise UserError(f"cannot read the image {path}: {error}.") from error
         image = functional.center_crop(image, [self.crop or min(image.size)] * 2)
         return functional.pil_to_tensor(functional.resize(image, [self.size, self.size], antialias=True))
@@ -51,8 +52,8 @@ class ImageFiles:
         names = ",".join(f"{path.name}:{path.stat().st_size}" for path in self.paths)
         return f"ImageFiles({self.size},{self.channels},{self.crop},{names})"
 
-    def gather(self, limit_mb: int) -> "Tensor | ImageFiles":
-        """Return all images as one tensor when they fit into ``limit_mb``, else self."""
+    def gather(self, limit_mb: int, workers: int = 0) -> "Tensor | ImageFiles":
+        """Return all images as one tensor, read by ``workers`` processes, if they fit into ``limit_mb``, else self."""
         if len(self) * self.channels * self.size**2 > limit_mb * 2**20:
             return self
-        return torch.stack([self[i] for i in range(len(self))])
+        return read(self, np.arange(len(self)), (self.channels, self.size, self.size), workers)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msgm.checks import at_least
 from msgm.data.base import DATASETS, Dataset, DataSettings
 from msgm.data.images import ImageFiles
 from msgm.errors import RunError, UserError
@@ -32,6 +33,10 @@ class Published(DataSettings):
     root: str | None = None
     download: bool = False
     size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "data", "size")
 
     def open(self, torchvision_class: Callable[..., Any], **options: Any) -> Any:
         """Construct a torchvision data set, with one clear sentence when its files are missing."""
@@ -132,6 +137,10 @@ class CelebA(Published):
     size: int | None = 64
     crop: int = 140
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "data", "crop")
+
     def load(self) -> Dataset:
         """List the files; the published validation part counts as training data, the test part as test."""
         from torchvision import datasets
@@ -145,7 +154,7 @@ class CelebA(Published):
         attributes = {name: faces.attr[:, i].numpy().astype(bool) for i, name in enumerate(names)}
         return Dataset(
             name=self.name,
-            items=files.gather(self.resident_mb),
+            items=files.gather(self.resident_mb, self.workers),
             shape=(3, files.size, files.size),
             levels=256,
             attributes=attributes,

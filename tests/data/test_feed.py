@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from msgm.data import Dataset, Feed
+from msgm.errors import UserError
 
 INDICES = np.arange(100, 123)
 
@@ -78,6 +79,29 @@ def test_the_slices_of_two_ranks_join_to_the_global_batch(lazy):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_gives_the_same_batches_as_resident_data(workers):
     assert first(feed(lazy=True, workers=workers), 11) == first(feed(), 11)
+
+
+class Broken(Files):
+    """A lazy set whose item 110 cannot be read."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 110:
+            raise UserError("cannot read item 110.")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_that_cannot_be_read_ends_in_its_own_sentence(workers):
+    broken = Dataset("broken", Broken(), (1, 2, 2), 256, workers=workers)
+    with pytest.raises(UserError) as error:
+        first(Feed(broken, INDICES, 5, 0, "retain"), 5)
+    assert str(error.value) == "cannot read item 110."
+
+
+def test_streaming_leaves_the_global_random_numbers_alone():
+    before = torch.get_rng_state()
+    first(feed(lazy=True), 2)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

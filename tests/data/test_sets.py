@@ -1,9 +1,12 @@
+import os
+import re
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from msgm.data import DATASETS, Dataset, Folder, Gaussians, load_dataset
+from msgm.data import DATASETS, Dataset, Folder, Gaussians, load_dataset, reading
 from msgm.data.images import ImageFiles
 from msgm.errors import UserError
 from msgm.requests import ForgetRequest
@@ -57,7 +60,7 @@ def test_gaussians_are_vectors_drawn_by_their_own_seed():
     assert not torch.equal(one.items, other.items)
 
 
-@pytest.mark.parametrize("weights", [[0.8, 0.4, 0.8], [0.5, 0.5], []])
+@pytest.mark.parametrize("weights", [[0.8, 0.4, 0.8], [0.5, 0.5], [], [1.5, -1.0, 0.5], [float("nan")] * 3])
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(UserError, match=r"data\.weights: expected 3 shares that sum to 1"):
         load_dataset({"name": "gaussians", "weights": weights})
@@ -118,6 +121,70 @@ def test_a_folder_past_the_limit_streams_the_same_items(labelled):
     resident, lazy = (Folder(root=str(labelled), size=4, resident_mb=mb).load() for mb in (2048, 0))
     assert isinstance(lazy.items, ImageFiles)
     assert torch.equal(lazy.take(np.arange(3)), resident.items)
+
+
+def test_many_items_of_a_streaming_set_are_read_by_workers_in_order(labelled, monkeypatch):
+    lazy = Folder(root=str(labelled), size=4, resident_mb=0, workers=2).load()
+    indices = np.random.default_rng(0).integers(0, 3, 200)
+    alone = lazy.take(indices)
+    monkeypatch.setattr(reading, "MANY", 100)
+    monkeypatch.setattr(ImageFiles, "__getitem__", only_elsewhere(os.getpid(), ImageFiles.__getitem__))
+    assert torch.equal(lazy.take(indices), alone)
+    with pytest.raises(AssertionError):
+        lazy.take(indices[:10])
+
+
+def test_a_folder_is_gathered_by_workers_when_it_is_large(labelled, monkeypatch):
+    alone = Folder(root=str(labelled), size=4).load().items
+    monkeypatch.setattr(reading, "MANY", 2)
+    monkeypatch.setattr(ImageFiles, "__getitem__", only_elsewhere(os.getpid(), ImageFiles.__getitem__))
+    assert torch.equal(Folder(root=str(labelled), size=4, workers=1).load().items, alone)
+
+
+def only_elsewhere(process, method):
+    """Return ``method``, made to fail in ``process``."""
+
+    def called(self, index):
+        assert os.getpid() != process
+        return method(self, index)
+
+    return called
+
+
+def test_no_items_of_a_streaming_set_are_an_empty_tensor(labelled):
+    lazy = Folder(root=str(labelled), size=4, resident_mb=0).load()
+    assert lazy.take(np.array([], dtype=np.int64)).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("resident_mb", [0, 2048])
+def test_a_bad_image_met_by_a_worker_is_named_in_one_line(labelled, monkeypatch, resident_mb):
+    monkeypatch.setattr(reading, "MANY", 2)
+    broken = labelled / "cat" / "broken.png"
+    broken.write_bytes(b"no png at all")
+    with pytest.raises(UserError) as error:
+        Folder(root=str(labelled), size=4, resident_mb=resident_mb).load().take(np.arange(4))
+    assert str(error.value).startswith(f"cannot read the image {broken}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "folder", "size": 0}, "data.size must be at least 1, got 0."),
+        ({"name": "folder", "crop": -3}, "data.crop must be at least 1, got -3."),
+        ({"name": "folder", "channels": 2}, "data.channels must be 1 or 3, got 2."),
+        ({"name": "mnist", "size": 0}, "data.size must be at least 1, got 0."),
+        ({"name": "celeba", "crop": 0}, "data.crop must be at least 1, got 0."),
+        ({"name": "gaussians", "count": 0}, "data.count must be at least 1, got 0."),
+        ({"name": "gaussians", "draw_seed": -1}, "data.draw_seed must be at least 0, got -1."),
+        ({"name": "gaussians", "means": [[0.0], [1.0]]}, "data.means: expected one [x, y] a component"),
+        ({"name": "gaussians", "means": [[0.0, float("nan")]]}, "data.means: expected one [x, y] a component"),
+        ({"name": "gaussians", "workers": -1}, "data.workers must be at least 0, got -1."),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(settings, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        DATASETS.build(settings)
 
 
 def test_an_unreadable_image_is_named(labelled):

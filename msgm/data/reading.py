@@ -1,0 +1,81 @@
+"""Reading the items of a lazy set, in this process or through others."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from msgm.errors import UserError
+
+CHUNK = 64
+MANY = 512
+"""Items from which on starting processes pays."""
+
+
+class Lazy(Protocol):
+    """A set too large for memory: item ``i`` is read when asked for, as a uint8 tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor: ...
+
+
+def read(items: Lazy, indices: NDArray[np.int64], shape: tuple[int, ...], workers: int) -> Tensor:
+    """Return the items at ``indices``, in that order, as a (len(indices), *shape) tensor.
+
+    Raises:
+        UserError: an item cannot be read.
+    """
+    # Filled part by part: what workers send lies in shared memory, of which there is little, until it is let go.
+    found = torch.empty((len(indices), *shape), dtype=torch.uint8)
+    chunks = [indices[start : start + CHUNK].tolist() for start in range(0, len(indices), CHUNK)]
+    parts = stream(items, chunks, workers if len(indices) >= MANY else 0)
+    for place, part in zip(found.split(CHUNK), parts, strict=False):
+        place.copy_(part)
+    return found
+
+
+def stream(items: Lazy, batches: Iterable[list[int]], workers: int, pin_memory: bool = False) -> Iterator[Tensor]:
+    """Yield the items of each batch of indices, read ahead by ``workers`` processes.
+
+    Raises:
+        UserError: an item cannot be read.
+    """
+    loader: DataLoader[Tensor | UserError] = DataLoader(
+        _Rows(items),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_join,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else a draw from the global one seeds the workers
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Rows(TorchDataset["Tensor | UserError"]):
+    """Items, or the error in place of one: what a worker raises would arrive wrapped in the worker's traceback."""
+
+    def __init__(self, items: Lazy) -> None:
+        self.items = items
+
+    def __getitem__(self, index: int) -> Tensor | UserError:
+        try:
+            return self.items[index]
+        except UserError as error:
+            return error
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def _join(rows: list[Tensor | UserError]) -> Tensor | UserError:
+    errors = [row for row in rows if isinstance(row, UserError)]
+    return errors[0] if errors else torch.stack([row for row in rows if isinstance(row, Tensor)])
