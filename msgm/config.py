@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from msgm.checks import at_least, below_one, positive
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
 from msgm.errors import UserError
@@ -65,16 +66,10 @@ class TrainingSettings:
     trackers: list[str] | None = None
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_size", "accumulate", "log_every"):
-            if getattr(self, key) < 1:
-                raise UserError(f"training.{key} must be at least 1, got {getattr(self, key)}.")
-        for key in ("warmup", "checkpoint_every", "sample_every"):
-            if getattr(self, key) < 0:
-                raise UserError(f"training.{key} must not be negative, got {getattr(self, key)}.")
-        if self.lr <= 0 or (self.clip is not None and self.clip <= 0):
-            raise UserError(f"training.lr and training.clip must be positive, got {self.lr} and {self.clip}.")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"training.ema must lie in [0, 1), got {self.ema}.")
+        at_least(1, self, "training", "steps", "batch_size", "forget_batch_size", "accumulate", "log_every")
+        at_least(0, self, "training", "warmup", "checkpoint_every", "sample_every")
+        positive(self, "training", "lr", "clip")
+        below_one(self, "training", "beta1", "beta2", "ema")
 
 
 @dataclass
@@ -92,6 +87,10 @@ class JudgeSettings:
     width: int = 32
     lr: float = 3e-3
     batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "evaluation.judge", "epochs", "width", "batch_size")
+        positive(self, "evaluation.judge", "lr")
 
 
 @dataclass
@@ -111,9 +110,7 @@ class EvaluationSettings:
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:
-        for key in ("samples", "nll_items"):
-            if getattr(self, key) < 1:
-                raise UserError(f"evaluation.{key} must be at least 1, got {getattr(self, key)}.")
+        at_least(1, self, "evaluation", "samples", "nll_items")
 
 
 @dataclass
@@ -158,7 +155,8 @@ class Config:
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
         seed: of everything but the data split.
-        plugins: Python files to import first; they register objectives, data sets and the like.
+        plugins: Python files to import first; they register objectives, data sets and the like. Kept as whole paths,
+            so that the settings hold in any working folder.
         data: the data set (``msgm.data``).
         request: what to forget.
         process: the diffusion process (``msgm.diffusion.processes``).
@@ -168,7 +166,7 @@ class Config:
         finetune: overrides of ``training`` for runs that start from a trained model.
         sampling: how to sample.
         evaluation: how to measure.
-        rows: the rows of ``msgm compare``, merged over the default ones.
+        rows: the rows of ``msgm compare``, merged over the default ones; ``{}`` means none.
     """
 
     name: str = "run"
@@ -188,6 +186,7 @@ class Config:
     def __post_init__(self) -> None:
         for plugin in self.plugins:
             load_file(plugin)
+        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
         self.data = DATASETS.resolve(self.data)
         self.process = PROCESSES.resolve(self.process)
         self.network = NETWORKS.resolve(self.network)
@@ -228,8 +227,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = [OmegaConf.create({"rows": {name: asdict(row) for name, row in ROWS.items()}})]
-    layers += _read(Path(path)) if path is not None else []
+    layers = _read(Path(path)) if path is not None else []
     for override in overrides or []:
         if "=" not in override:
             raise UserError(f"--set {override}: expected key.sub=value.")
@@ -239,8 +237,9 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
 
 def _compose(layers: list[DictConfig]) -> Config:
     schema = OmegaConf.structured(Config)
-    schema.rows = {}
-    config: Config = OmegaConf.to_object(OmegaConf.merge(schema, *layers))
+    given = OmegaConf.merge({}, *layers)
+    schema.rows = {} if given.get("rows") == {} else {name: replace(row) for name, row in ROWS.items()}
+    config: Config = OmegaConf.to_object(OmegaConf.merge(schema, given))
     return config
 
 

@@ -5,6 +5,7 @@ what is asked: *removal* of the information, or *suppression* of the outputs, wh
 "Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
 """
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +107,7 @@ class ForgetRequest:
         name = str(label)
         if name in classes:
             return list(classes).index(name)
-        if name.isdigit() and int(name) < len(classes):
+        if name.isdecimal() and int(name) < len(classes):
             return int(name)
         allowed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
         raise UserError(
@@ -126,12 +127,12 @@ class ForgetRequest:
         numbers = self.indices if selector == "indices" else read_indices(Path(str(self.file)))
         if not numbers:
             raise UserError(f"request.{selector}: the forget set is empty.")
-        values, counts = np.unique(np.asarray(numbers, dtype=np.int64), return_counts=True)
-        outside = values[(values < 0) | (values >= size)]
-        if outside.size:
+        outside = [number for number in numbers if not 0 <= number < size]
+        if outside:
             raise UserError(
                 f"request.{selector}: index {outside[0]} is out of range; the data set has items 0 to {size - 1}."
             )
+        values, counts = np.unique(np.asarray(numbers, dtype=np.int64), return_counts=True)
         if (counts > 1).any():
             raise UserError(f"request.{selector}: index {values[counts > 1][0]} is given twice.")
         mask = np.zeros(size, dtype=bool)
@@ -187,23 +188,30 @@ def load_function(spec: str) -> Predicate:
 
 
 def load_file(path: str) -> Any:
-    """Import the Python file at ``path`` as a module of its own.
+    """Import the Python file at ``path`` as a module of its own, once a process.
+
+    A second import would register its classes anew, and pickles and ``isinstance`` tell them from the first ones.
 
     Raises:
         UserError: there is no such file, or it cannot be imported.
     """
     if not path.endswith(".py") or not Path(path).is_file():
         raise UserError(f"{path or 'an empty path'!r} is no Python file; expected path/to/file.py.")
-    spec = importlib.util.spec_from_file_location(f"msgm_plugin_{Path(path).stem}", path)
+    whole = Path(path).resolve()
+    name = f"msgm_plugin_{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, whole)
     if spec is None or spec.loader is None:
         raise UserError(f"cannot import {path}.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their annotations up there
+    sys.modules[name] = module  # dataclasses look their annotations up there
     try:
         spec.loader.exec_module(module)
-    except UserError:
-        raise
     except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, UserError):
+            raise
         detail = next(iter(str(error).splitlines()), "")
         raise UserError(f"cannot import {path}: {type(error).__name__}: {detail}.") from error
     return module

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from msgm.errors import UserError
 
@@ -56,11 +58,20 @@ class Run:
             raise UserError(f"cannot make the run folder {self.path}: {error.strerror}.") from error
 
     def stored_config(self) -> dict[str, Any] | None:
-        """Return the settings the run was made with, or None for a new run."""
+        """Return the settings the run was made with, or None for a new run.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         if not self.config.is_file():
             return None
-        tree = OmegaConf.to_container(OmegaConf.load(self.config))
-        return tree if isinstance(tree, dict) else None
+        try:
+            tree = OmegaConf.to_container(OmegaConf.load(self.config))
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"{self.config} is damaged: {' '.join(str(error).split())}.") from error
+        if not isinstance(tree, dict):
+            raise UserError(f"{self.config} is damaged: expected settings by name at the top, found a list.")
+        return {str(key): value for key, value in tree.items()}
 
 
 def find_model(path: Path | str) -> Path:

@@ -94,8 +94,9 @@ def refused(cli, out: Path, *arguments: object) -> str:
         ("data.name=digts", ["data.name", "Did you mean 'digits'?"]),
         ("request.labels=[3,12]", ["request.labels", "12"]),
         ("request.attribute=Bangs", ["request.labels and request.attribute"]),
-        ("network.name=mlp", ["network.channels"]),
+        ("network.name=mlp", ["network.channels", "belongs to network 'unet'"]),
         ("network.channels=[8,9]", ["network.channels", "multiples"]),
+        ("request={labels: [], indices: [1000000000000000000000000000000]}", ["request.indices", "out of range"]),
         ("data.validation=2", ["data.validation"]),
         ("plugins=[nowhere.py]", ["nowhere.py"]),
     ],
@@ -172,6 +173,15 @@ def test_a_used_folder_is_refused(cli, base):
     train = ["train", DIGITS, *settings(TINY), "--device", "cpu", "--out", base]
     assert "--resume" in refused(cli, base, *train)
     assert "training.lr" in refused(cli, base, *train, "--set", "training.lr=0.5", "--resume")
+
+
+@pytest.mark.parametrize("content", [b"seed: [1", b"- 1\n", b"\xff\xfe\x00\x80"])
+def test_a_used_folder_with_a_damaged_config_is_refused(cli, tmp_path, base, content):
+    out = tmp_path / "run"
+    shutil.copytree(base, out)
+    (out / "config.yaml").write_bytes(content)
+    train = ["train", DIGITS, *settings(TINY), "--device", "cpu", "--resume", "--out", out]
+    assert "config.yaml" in refused(cli, out, *train)
 
 
 def test_a_folder_used_by_a_run_from_another_model_is_refused(cli, tmp_path, base):
@@ -379,6 +389,14 @@ def test_report_rebuilds_the_views(cli, copied):
 def test_a_damaged_report_is_refused(cli, copied):
     (copied / "report.json").write_text('{"rows": [')
     assert "report.json is damaged" in refused(cli, copied, "report", copied)
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{}", '{"rows": []}'])
+def test_a_report_of_no_comparison_is_refused(cli, copied, content):
+    row = copied / "rows" / "redirect"
+    if content is not None:
+        (row / "report.json").write_text(content)
+    assert "no comparison" in refused(cli, copied, "report", row)
 
 
 def test_sample_writes_a_picture_and_an_array(cli, base, tmp_path):

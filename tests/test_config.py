@@ -1,3 +1,4 @@
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -35,6 +36,36 @@ def written(tmp_path):
         ("training.ema=1.5", ["training.ema", "1.5"]),
         ("training.steps=0", ["training.steps", "at least 1"]),
         ("training.lr=-1", ["training.lr", "positive"]),
+        ("training.lr=nan", ["training.lr", "positive", "nan"]),
+        ("training.clip=nan", ["training.clip", "positive", "nan"]),
+        ("training.forget_batch_size=-4", ["training.forget_batch_size", "at least 1", "-4"]),
+        ("finetune.forget_batch_size=0", ["training.forget_batch_size", "at least 1"]),
+        ("training.beta1=1", ["training.beta1", "[0, 1)", "1.0"]),
+        ("training.beta2=-0.1", ["training.beta2", "[0, 1)", "-0.1"]),
+        ("training.warmup=-1", ["training.warmup", "at least 0"]),
+        ("sampling.batch_size=0", ["sampling.batch_size", "at least 1"]),
+        ("evaluation.judge.epochs=0", ["evaluation.judge.epochs", "at least 1"]),
+        ("evaluation.judge.width=0", ["evaluation.judge.width", "at least 1"]),
+        ("evaluation.judge.batch_size=-1", ["evaluation.judge.batch_size", "at least 1", "-1"]),
+        ("evaluation.judge.lr=nan", ["evaluation.judge.lr", "positive", "nan"]),
+        ("data.resident_mb=-1", ["data.resident_mb", "at least 0"]),
+        ("data.workers=-1", ["data.workers", "at least 0"]),
+        ("data.split_seed=-1", ["data.split_seed", "at least 0"]),
+        ("network.channels=[]", ["network.channels", "at least one"]),
+        ("network.channels=[8,0]", ["network.channels", "at least 1", "[8, 0]"]),
+        ("network.layers=0", ["network.layers", "at least 1"]),
+        ("network.groups=0", ["network.groups", "at least 1"]),
+        ("network.groups=-1", ["network.groups", "at least 1", "-1"]),
+        ("network.head_dim=0", ["network.head_dim", "at least 1"]),
+        ("network.dropout=1", ["network.dropout", "[0, 1)", "1.0"]),
+        ("network={name: mlp, width: 0}", ["network.width", "at least 1"]),
+        ("network={name: mlp, depth: 0}", ["network.depth", "at least 1"]),
+        ("network={name: mlp, frequencies: 0}", ["network.frequencies", "at least 1"]),
+        ("network={name: mlp, channels: [8]}", ["network.channels", "belongs to network 'unet'", "width, depth"]),
+        ("objective={name: obtuse, floor: -1}", ["objective.floor", "not be negative", "-1"]),
+        ("objective={name: obtuse, floor: nan}", ["objective.floor", "nan"]),
+        ("objective={name: orthogonal, teacher_steps: 0}", ["objective.teacher_steps", "at least 1"]),
+        ("objective={name: obtuse, bank: 9}", ["objective.bank", "belongs to objective 'redirect'"]),
         ("training.precision=fp16", ["training.precision", "fp16"]),
         ("seed=one", ["seed", "one"]),
         ("request.goal=forget", ["request.goal", "forget"]),
@@ -151,7 +182,16 @@ def test_resolved_settings_are_read_back_as_they_were(written):
 def test_the_settings_of_a_row_alone_are_read_back_as_they_were(written):
     config = load_config(None, ["request.labels=[3]"])
     row = config.for_row(config.rows["redirect"])
-    assert load_config(written(row.to_yaml())).objective == row.objective
+    again = load_config(written(row.to_yaml()))
+    assert again == row
+    assert again.rows == {}
+    assert again.to_yaml() == row.to_yaml()
+
+
+def test_a_file_with_empty_rows_keeps_those_of_the_file_it_extends(written):
+    written("rows: {mine: {objective: {name: unseen}}}\n", "parent.yaml")
+    rows = load_config(written("extends: parent.yaml\nrows: {}\n")).rows
+    assert {"do-nothing", "redirect", "mine"} <= rows.keys()
 
 
 def test_defaults_of_a_part_are_filled_in():
@@ -221,6 +261,46 @@ def test_a_plugin_adds_an_objective_with_settings_of_its_own(tmp_path):
 def test_a_plugin_with_an_error_in_it_is_refused_with_its_name(tmp_path):
     (tmp_path / "mine.py").write_text("def broken(:\n")
     assert "mine.py" in refused(f"plugins=[{tmp_path / 'mine.py'}]")
+
+
+@pytest.mark.usefixtures("_no_lasting_plugins")
+def test_a_plugin_is_imported_once(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    overrides = [f"plugins=[{tmp_path / 'mine.py'}]", "objective.name=from-a-plugin"]
+    config = load_config(None, overrides)
+    registered = OBJECTIVES.entries["from-a-plugin"]
+    config.for_row(config.rows["redirect"])
+    load_config(None, overrides)
+    assert OBJECTIVES.entries["from-a-plugin"] is registered
+
+
+@pytest.mark.usefixtures("_no_lasting_plugins")
+def test_two_plugins_may_have_the_same_file_name(tmp_path):
+    paths = [tmp_path / folder / "mine.py" for folder in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(PLUGIN.replace("from-a-plugin", f"from-{path.parent.name}"))
+    load_config(None, [f"plugins=[{paths[0]},{paths[1]}]"])
+    modules = [sys.modules[OBJECTIVES.entries[name].__module__] for name in ("from-one", "from-two")]
+    assert [module.__file__ for module in modules] == [str(path) for path in paths]
+
+
+@pytest.mark.usefixtures("_no_lasting_plugins")
+def test_a_stored_plugin_is_found_from_another_folder(written, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = load_config(None, ["plugins=[mine.py]"])
+    monkeypatch.chdir("elsewhere")
+    assert load_config(written(config.to_yaml())) == config
+
+
+def test_a_plugin_that_failed_is_tried_again(tmp_path):
+    plugin = f"plugins=[{tmp_path / 'mine.py'}]"
+    (tmp_path / "mine.py").write_text("import no_such_module\n")
+    assert "no_such_module" in refused(plugin)
+    (tmp_path / "mine.py").write_text("done = True\n")
+    load_config(None, [plugin])
 
 
 def test_settings_are_plain_data():

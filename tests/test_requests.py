@@ -60,6 +60,8 @@ def test_a_predicate_of_data_without_labels_sees_none(tmp_path):
         (ForgetRequest(labels=["cat", 0]), ["twice"]),
         (ForgetRequest(attribute="Bang"), ["unknown attribute 'Bang'", "Did you mean 'Bangs'?"]),
         (ForgetRequest(indices=[6]), ["index 6 is out of range", "0 to 5"]),
+        (ForgetRequest(indices=[10**30]), [f"index {10**30} is out of range", "0 to 5"]),
+        (ForgetRequest(labels=["²"]), ["unknown label '²'"]),
         (ForgetRequest(indices=[-1]), ["index -1 is out of range"]),
         (ForgetRequest(indices=[2, 1, 2]), ["index 2 is given twice"]),
         (ForgetRequest(indices=[0, 1, 2, 3, 4, 5]), ["all 6 items", "nothing is left to retain"]),
