@@ -155,6 +155,8 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
 
 
 def _chosen(config: Config, only: list[str] | None) -> list[str]:
+    if BASE_ROW not in config.rows:
+        raise UserError(f"rows: compare needs the row {BASE_ROW!r}; the config of a single run has no rows.")
     for name in only or []:
         if name not in config.rows:
             known = list(config.rows)

@@ -230,6 +230,13 @@ def test_a_malformed_command_line_exits_with_2(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["compare", "evaluate", "sample"])
+def test_measuring_runs_in_one_process(cli, tmp_path, base, command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = refused(cli, tmp_path / "out", command, DIGITS if command == "compare" else base)
+    assert f"{command} runs in one process" in told
+
+
 # The comparison: one for all tests below, which leave it as it is or work on a copy.
 
 
@@ -294,6 +301,8 @@ def test_the_report_says_what_each_row_is(comparison):
     assert (rows["unseen-scratch"]["objective"], rows["unseen-scratch"]["steps"]) == ("unseen", 4)
     assert rows["redirect"]["steps"] == 2
     assert rows["redirect"]["settings"]["alpha"] == 0.5
+    assert rows["erasediff"]["settings"] == {"variant": "bilevel", "multiplier": 0.1}
+    assert {row["weights"] for row in rows.values()} == {"ema"}
     assert "formula" in rows["redirect"]["card"]
 
 
@@ -303,8 +312,16 @@ def test_the_report_says_what_was_asked_of_which_data(comparison):
     assert report["judge"]["forgotten"] == ["3", "7"]
     assert sum(part["retain"] + part["forget"] for part in report["data"]["items"].values()) == 1797
     assert report["base"]["source"] is None
+    assert report["real"]["unlearning_ratio"]["n"] == report["data"]["items"]["test"]["retain"]
     assert report["protocol"]
     assert report["environment"]["versions"]["msgm"]
+
+
+def test_comparing_the_config_of_a_row_is_refused(cli, tmp_path, comparison):
+    told = refused(
+        cli, tmp_path / "out", "compare", comparison / "rows/redirect/config.yaml", "--out", tmp_path / "out"
+    )
+    assert "do-nothing" in told
 
 
 def test_rows_start_from_the_base_model(comparison):

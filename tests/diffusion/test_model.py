@@ -282,6 +282,25 @@ def test_a_scheduler_without_signal_at_its_end_is_refused(tmp_path):
         ScoreModel.load(tmp_path / "foreign")
 
 
+def test_a_pipeline_of_another_kind_of_scheduler_is_refused(tmp_path):
+    foreign(tmp_path / "foreign")
+    file = tmp_path / "foreign/scheduler/scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": "ScoreSdeVeScheduler"}))
+    with pytest.raises(UserError, match="ScoreSdeVeScheduler.*DDPMScheduler"):
+        ScoreModel.load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"network": "gan"}, "unknown network 'gan'"), ({"shape": [3, 8, 8]}, "shape")]
+)
+def test_a_description_that_does_not_fit_the_network_is_refused(change, says, tmp_path):
+    tiny(VP()).save(tmp_path / "model")
+    file = tmp_path / "model/process.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=says):
+        ScoreModel.load(tmp_path / "model")
+
+
 def test_a_text_conditional_unet_is_refused(tmp_path):
     blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
     UNet2DConditionModel(**PARTS, **blocks, cross_attention_dim=8, attention_head_dim=4).save_pretrained(

@@ -17,6 +17,7 @@ from msgm.objectives import OBJECTIVES
 from msgm.runs import Run, read_json
 from msgm.training import EMA, Trainer, train, unlearn
 from msgm.training.checkpoints import checkpoints
+from msgm.training.run import load_data, new_model
 from tests.conftest import DIGITS, TINY, settings
 
 STEPS = 11
@@ -201,6 +202,34 @@ def test_accumulated_parts_give_the_weights_of_the_whole_batch(tiny, tmp_path, c
     assert (one - two).abs().max() < 1e-5
     for line, other in zip(*map(metrics, runs), strict=True):
         assert other == pytest.approx(line, abs=1e-5)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_bank_holds_mirror_images_when_training_sees_them(tiny, tmp_path, flip):
+    config = tiny("objective.name=redirect", f"data.flip={flip}")
+    dataset, split = load_data(config)
+    objective = OBJECTIVES.build(config.objective)
+    model = new_model(config, dataset)
+    Trainer(model, objective, dataset, split.train, config.training, 0, Run(tmp_path), "cpu").train()
+    n = len(split.train.retain)
+    assert len(objective.items) == (2 * n if flip else n)
+    if flip:
+        assert torch.equal(objective.items[n:], objective.items[:n].flip(-1))
+
+
+def test_training_its_fine_tuning_and_the_teacher_draw_their_own_noise(tiny, tmp_path, monkeypatch):
+    seeds, construct = [], Trainer.__init__
+
+    def noting(self, model, objective, dataset, part, settings, seed, *more, **named):
+        seeds.append(seed)
+        construct(self, model, objective, dataset, part, settings, seed, *more, **named)
+
+    monkeypatch.setattr(Trainer, "__init__", noting)
+    config = tiny("objective.name=orthogonal", "objective.variant=marginal", "objective.teacher_steps=2")
+    base = train(tiny(), tmp_path / "base", device="cpu")
+    tuned = unlearn(config, base.path, tmp_path / "tuned", device="cpu")
+    assert len(set(seeds)) == len(seeds) == 3
+    assert (read_json(base.manifest)["start"], read_json(tuned.manifest)["start"]) == ("scratch", "finetune")
 
 
 def test_a_batch_that_does_not_divide_is_refused(tiny, tmp_path):
