@@ -217,6 +217,16 @@ def test_the_bank_holds_mirror_images_when_training_sees_them(tiny, tmp_path, fl
         assert torch.equal(objective.items[n:], objective.items[:n].flip(-1))
 
 
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_the_plain_one(tiny, tmp_path):
+    plain, compiled = (
+        train(tiny("objective.name=redirect", f"training.compile={flag}"), tmp_path / flag, device="cpu")
+        for flag in ("false", "true")
+    )
+    assert (weights(plain) - weights(compiled)).abs().max() < 1e-3
+    assert metrics(compiled)[-1]["retain"] == pytest.approx(metrics(plain)[-1]["retain"], rel=1e-3)
+
+
 def test_training_its_fine_tuning_and_the_teacher_draw_their_own_noise(tiny, tmp_path, monkeypatch):
     seeds, construct = [], Trainer.__init__
 
