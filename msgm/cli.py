@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _experiment(compare)
     compare.set_defaults(go_on="Run the same command again to go on.")
-    compare.add_argument("--only", metavar="ROW,ROW", help="run these rows alone")
+    compare.add_argument("--only", metavar="ROW,ROW", help="run only these rows; the report shows all that are there")
     compare.add_argument(
         "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
     )
@@ -117,9 +117,9 @@ def _overrides(command: argparse.ArgumentParser) -> None:
 
 
 def _common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--out", metavar="DIR", help="where to write")
+    command.add_argument("--out", metavar="DIR", help="where to write; by default below runs/, see the README")
     command.add_argument("--seed", type=int, help="seed of the run")
-    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes a GPU if any")
 
 
 def _config(options: argparse.Namespace) -> "Config":
@@ -172,7 +172,10 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     _single_process(options)
-    options.config = options.config or Path(options.runs[0]) / "config.yaml"
+    own = Path(options.runs[0]) / "config.yaml"
+    if options.config is None and Path(options.runs[0]).is_dir() and not own.is_file():
+        raise UserError(f"{options.runs[0]} is no run with a config of its own; say with --config what to measure.")
+    options.config = options.config or own
     config = _config(options)
     from msgm.compare import evaluate
 

@@ -145,9 +145,14 @@ class ForgetRequest:
         predicate = load_function(str(self.predicate))
         if items is None:
             raise UserError("request.predicate needs a data set whose items can be read one by one.")
-        return np.fromiter(
-            (bool(predicate(items(i), None if labels is None else int(labels[i]))) for i in range(size)), bool, size
-        )
+        mask = np.zeros(size, dtype=bool)
+        for i in range(size):
+            try:
+                mask[i] = bool(predicate(items(i), None if labels is None else int(labels[i])))
+            except Exception as error:
+                detail = f"{type(error).__name__}: {error}"
+                raise UserError(f"request.predicate: {self.predicate} failed on item {i}: {detail}.") from error
+        return mask
 
 
 def read_indices(path: Path) -> list[int]:
@@ -179,7 +184,9 @@ def load_function(spec: str) -> Predicate:
     Raises:
         UserError: the file or the function does not exist.
     """
-    path, _, name = spec.rpartition(":")
+    path, colon, name = spec.rpartition(":")
+    if not colon:
+        raise UserError(f"request.predicate: expected path/to/file.py:function, got {spec!r}.")
     module = load_file(path)
     if not hasattr(module, name):
         raise UserError(f"request.predicate: {path} defines no function {name!r}.")

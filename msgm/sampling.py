@@ -9,7 +9,7 @@ from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.errors import UserError
 from msgm.pictures import to_png
-from msgm.runs import chosen_device, find_model, write_bytes
+from msgm.runs import Run, chosen_device, find_model, write_bytes
 
 GRID = 100
 
@@ -33,7 +33,7 @@ def sample_run(
         raise UserError(f"--count must be at least 1, got {count}.")
     model = ScoreModel.load(find_model(source)).to(chosen_device(device))
     samples = sample(model, count, settings, seed)
-    folder = Path(out) if out else Path(source) / "samples"
+    folder = Path(out) if out else _default_folder(Path(source))
     images = len(model.shape) == 3
     array = quantise(samples, 256).permute(0, 2, 3, 1).numpy() if images else samples.numpy()
     buffer = io.BytesIO()
@@ -41,3 +41,10 @@ def sample_run(
     write_bytes(folder / "samples.npz", buffer.getvalue())
     write_bytes(folder / "samples.png", to_png(samples[:GRID], 256 if images else None))
     return [folder / "samples.png", folder / "samples.npz"]
+
+
+def _default_folder(source: Path) -> Path:
+    """Return ``samples`` in a run of ours; nothing is written into a folder that was made elsewhere."""
+    if Run(source).manifest.is_file():
+        return Run(source).samples
+    return Path("runs") / f"{source.resolve().name}-samples"

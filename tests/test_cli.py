@@ -20,6 +20,7 @@ from tests.conftest import DIGITS, TINY, settings
 
 HEAVY = ["torch", "diffusers", "torchvision", "torchmetrics"]
 COMPARISON = [
+    "objective.name=unseen",
     "network.channels=[8]",
     "training.steps=4",
     "training.warmup=0",
@@ -187,7 +188,15 @@ def test_a_used_folder_with_a_damaged_config_is_refused(cli, tmp_path, base, con
 def test_a_folder_used_by_a_run_from_another_model_is_refused(cli, tmp_path, base):
     other, out = tmp_path / "other", tmp_path / "run"
     shutil.copytree(base, other)
-    unlearn = ["unlearn", DIGITS, *settings([*TINY, "finetune.steps=1"]), "--device", "cpu", "--out", out]
+    unlearn = [
+        "unlearn",
+        DIGITS,
+        *settings([*TINY, "objective.name=unseen", "finetune.steps=1"]),
+        "--device",
+        "cpu",
+        "--out",
+        out,
+    ]
     assert cli(*unlearn, "--from", base).code == 0
     assert "started from" in refused(cli, out, *unlearn, "--from", other, "--resume")
 
@@ -228,6 +237,21 @@ def test_a_malformed_command_line_exits_with_2(arguments, capsys):
         main(arguments)
     assert end.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_unlearning_with_an_objective_that_forgets_nothing_is_refused(cli, tmp_path, base):
+    told = refused(cli, tmp_path / "out", "unlearn", DIGITS, "--from", base, "--set", "objective.name=standard")
+    assert "trains on the forget set too" in told
+
+
+def test_a_folder_made_elsewhere_needs_a_config_and_is_not_written_into(cli, tmp_path, base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    foreign = Path(shutil.copytree(base / "model", tmp_path / "foreign"))
+    before = files(foreign)
+    assert "--config" in refused(cli, tmp_path / "out", "evaluate", foreign)
+    assert cli("sample", foreign, "-n", "2", "--steps", "2").code == 0
+    assert files(foreign) == before
+    assert (tmp_path / "runs/foreign-samples/samples.png").is_file()
 
 
 @pytest.mark.parametrize("command", ["compare", "evaluate", "sample"])

@@ -10,6 +10,7 @@ import pytest
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from msgm import cli
+from msgm.config import load_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -82,6 +83,14 @@ def test_msgm_commands_run(command, place, monkeypatch, tmp_path):
     elif "--out" not in arguments:
         arguments += ["--out", str(tmp_path / "out")]
     assert cli.main(arguments) == 0
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("--set request")])
+def test_requests_are_settings(line):
+    request = load_config(
+        ROOT / "configs/digits/vp.yaml", [word for word in shlex.split(line) if word != "--set"]
+    ).request
+    assert request.describe()
 
 
 def test_a_forgotten_diffusers_model_loads_in_diffusers(place, monkeypatch):

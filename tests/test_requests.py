@@ -68,7 +68,7 @@ def test_a_predicate_of_data_without_labels_sees_none(tmp_path):
         (ForgetRequest(labels=[0, 1, 2]), ["all 6 items"]),
         (ForgetRequest(file="nowhere.txt"), ["request.file", "nowhere.txt"]),
         (ForgetRequest(predicate="nowhere.py:f"), ["nowhere.py", "no Python file"]),
-        (ForgetRequest(predicate="f"), ["no Python file"]),
+        (ForgetRequest(predicate="f"), ["path/to/file.py:function", "'f'"]),
     ],
 )
 def test_a_bad_request_is_refused_in_one_sentence(request_, parts):
@@ -183,3 +183,10 @@ def test_a_request_that_meets_held_out_items_alone_is_refused():
 def test_a_part_without_retain_items_is_refused():
     with pytest.raises(UserError, match="validation part has no item to retain"):
         make_split(np.array([True, False, False]), 0.1, 0.3, seed=0)
+
+
+def test_a_predicate_that_fails_is_refused_with_its_item(tmp_path):
+    (tmp_path / "mine.py").write_text("def bad(item, label):\n    return 1 / (item - 2)\n")
+    request = ForgetRequest(predicate=f"{tmp_path}/mine.py:bad")
+    with pytest.raises(UserError, match="failed on item 2: ZeroDivisionError"):
+        request.mask(4, items=lambda i: i)

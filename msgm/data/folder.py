@@ -45,7 +45,7 @@ class Folder(DataSettings):
             UserError: no folder given, no such folder, or no image in it.
         """
         if not self.root or not Path(self.root).is_dir():
-            raise UserError(f"data.root: no folder {self.root!r}.")
+            raise UserError(f"data.root: say where the images are; {self.root!r} is no folder.")
         root = Path(self.root)
         paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:

@@ -41,7 +41,7 @@ COLUMNS = [
     Column("junk %", "lower"),
     Column("copy %", "lower"),
     Column("NLL retain", "lower"),
-    Column("NLL forget", "higher"),
+    Column("NLL forget", ""),
 ]
 
 
@@ -111,7 +111,7 @@ def to_markdown(report: Report) -> str:
     lines = [headline(report), "", f"# {report['title']}", ""]
     lines += [f"**{name}.** {text}  " for name, text in verdict(report)]
     lines += ["", *_markdown_table([c.heading for c in COLUMNS], [cells(row) for row in report["rows"]]), ""]
-    lines += [f"Better is {c.better}: {c.heading}.  " for c in COLUMNS if c.better]
+    lines += [f"Lower is better: {', '.join(c.heading for c in COLUMNS if c.better == 'lower')}.", ""]
     lines += ["", "## Protocol", ""]
     lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
     lines += ["", "## Objectives", ""]

@@ -49,8 +49,13 @@ def unlearn(
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: no model in ``source``, a model of another process or item shape, and what ``train`` raises.
+        UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
+            shape, and what ``train`` raises.
     """
+    name = config.objective["name"]
+    if OBJECTIVES.entries[name].data == "all":
+        known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
+        raise UserError(f"objective.name: {name!r} trains on the forget set too; to unlearn, choose one of {known}.")
     dataset, split = load_data(config)
     tuned = replace(config, training=config.finetuning(), finetune={})
     run = Run(out or Path("runs") / f"{config.name}-{config.objective['name']}")
@@ -82,6 +87,9 @@ def fit(
         return run
     manifest = _manifest(config, trainer, source, dataset, split)
     if main:
+        part, where = split.train, manifest["device"]
+        items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {dataset.name}"
+        print(f"{label}: {config.objective['name']}, {config.training.steps} steps on {where}; {items}", flush=True)
         write_json(run.manifest, manifest)
     trainer.train()
     trainer.save()

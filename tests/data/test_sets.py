@@ -203,7 +203,7 @@ def test_a_truncated_image_is_named(labelled):
 
 @pytest.mark.parametrize("root", [None, "", "nowhere"])
 def test_a_missing_folder_is_refused(root):
-    with pytest.raises(UserError, match=r"data\.root: no folder"):
+    with pytest.raises(UserError, match=r"data\.root: say where the images are"):
         Folder(root=root).load()
 
 
