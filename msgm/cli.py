@@ -12,6 +12,7 @@ from msgm.errors import Interrupted, RunError, UserError, nearest
 
 if TYPE_CHECKING:
     from msgm.config import Config
+    from msgm.runs import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,6 +144,10 @@ def _compare(options: argparse.Namespace) -> None:
 
     only = [name.strip() for name in options.only.split(",")] if options.only else None
     run = compare(config, options.out, only, options.source, options.device)
+    _wrote_report(run)
+
+
+def _wrote_report(run: "Run") -> None:
     print(f"\nwrote {run.path / 'report.html'}, report.md, report.json and samples.png")
 
 
@@ -180,7 +185,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from msgm.compare import evaluate
 
     run = evaluate(config, options.runs, options.out, options.device)
-    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json and samples.png")
+    _wrote_report(run)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     Args:
         config: the experiment: data, request and protocol.
         sources: run folders or diffusers folders.
-        out: folder of the report; by default the run itself when there is one, else ``runs/NAME-evaluation``.
+        out: folder of the report; by default the run itself when one run is given, else ``runs/NAME-evaluation``.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
@@ -75,7 +75,8 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     if len(set(names)) < len(names):
         raise UserError(f"two of the folders have the same name: {', '.join(names)}.")
     models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
-    run = Run(out or (sources[0] if len(sources) == 1 else Path("runs") / f"{config.name}-evaluation"))
+    alone = len(sources) == 1 and Run(sources[0]).manifest.is_file()
+    run = Run(out or (sources[0] if alone else Path("runs") / f"{config.name}-evaluation"))
     if run.report.is_file() and read_json(run.report).get("base", "a row") is not None:
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
     where = chosen_device(device)
