@@ -6,12 +6,12 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from msgm.diffusion import DDPM, SAMPLERS, VE, VP, SamplingSettings, ScoreModel, sample
-from msgm.diffusion.samplers import ratio_grid
+from msgm.diffusion.samplers import Grid, ratio_grid
 from msgm.errors import UserError
 from tests.helpers import PROCESS_CASES, Counted, Mixture
 
 CASES = pytest.mark.parametrize("process", PROCESS_CASES.values(), ids=PROCESS_CASES)
-NAMES = pytest.mark.parametrize("name", SAMPLERS)
+NAMES = pytest.mark.parametrize("name", SAMPLERS.entries)
 STEPS = {"euler-maruyama": 600, "heun": 100, "dpm++2m": 100, "pf-ode": 40}
 
 
@@ -30,9 +30,13 @@ def start_noise(process, count):
     return scale * torch.randn(count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
+def run(name, eps, start, process, ratios, noise=None, **options):
+    return SAMPLERS.build({"name": name, **options}).run(eps, start, Grid(process, ratios), noise, lambda state: None)
+
+
 def solve(name, process, steps, start):
-    ratios = [*ratio_grid(process, steps, SAMPLERS[name].schedule), 0.0]
-    return SAMPLERS[name].run(exact_eps(two_bumps(process)), start, ratios, None)
+    ratios = [*ratio_grid(process, steps, SAMPLERS.entries[name].schedule), 0.0]
+    return run(name, exact_eps(two_bumps(process)), start, process, ratios)
 
 
 @NAMES
@@ -73,7 +77,7 @@ def euler_maruyama_variance(process, std, steps):
     scale = process.prior_std / process.signal(torch.ones(1, dtype=torch.float64))
     ratios = [*ratio_grid(process, steps, "time"), 0.0]
     eps = lambda y, ratio: ratio * y / (std**2 + ratio**2)  # noqa: E731
-    return SAMPLERS["euler-maruyama"].run(eps, scale * noise(), ratios, noise).square().sum().item()
+    return run("euler-maruyama", eps, scale * noise(), process, ratios, noise).square().sum().item()
 
 
 @CASES
@@ -91,7 +95,7 @@ def test_variance_of_euler_maruyama_converges_at_first_order(process):
 def test_the_last_step_is_the_denoiser(process, name):
     y = torch.randn(5, 2, dtype=torch.float64)
     eps = exact_eps(two_bumps(process))
-    out = SAMPLERS[name].run(eps, y, [0.3, 0.0], None)
+    out = run(name, eps, y, process, [0.3, 0.0])
     torch.testing.assert_close(out, y - 0.3 * eps(y, 0.3))
 
 
@@ -115,7 +119,7 @@ def test_dpm_solver_agrees_with_diffusers(steps, karras):
     x = y / math.hypot(1, ratios[0])
     for t, ratio in zip(scheduler.timesteps, ratios[:-1], strict=True):
         x = scheduler.step(eps(x.double() * math.hypot(1, ratio), ratio).float(), t, x).prev_sample
-    ours = SAMPLERS["dpm++2m"].run(eps, y.double(), ratios, None)
+    ours = run("dpm++2m", eps, y.double(), DDPM(), ratios)
     torch.testing.assert_close(ours.float(), x, rtol=1e-4, atol=1e-4)
 
 
@@ -151,7 +155,7 @@ def test_network_evaluations_are_as_announced(process, name, steps):
     model = ScoreModel(network, process, (3,))
     settings = SamplingSettings(name, steps)
     sample(model, 2, settings)
-    assert network.calls == SAMPLERS[name].evaluations(steps) == settings.evaluations
+    assert network.calls == settings.evaluations
     sample(model, 5, SamplingSettings(name, steps, batch_size=2))
     assert network.calls == 4 * settings.evaluations
 

@@ -1,0 +1,126 @@
+"""Settings of sampling, and samples by them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msgm.checks import at_least
+from msgm.diffusion.model import ScoreModel
+from msgm.diffusion.samplers.base import SAMPLERS, Noise, Sampler, State
+from msgm.diffusion.samplers.space import Grid, Schedule, ratio_grid, sigma_space
+from msgm.errors import UserError, nearest
+
+Callback = Callable[[range, State], None]
+
+
+@dataclass
+class SamplingSettings:
+    """How to sample.
+
+    Attributes:
+        sampler: a name in ``SAMPLERS``.
+        steps: grid steps; the sampler tells the network evaluations.
+        schedule: spacing of the grid; None takes the one that suits the sampler.
+        batch_size: samples made at a time; it does not change them.
+        options: the sampler's own settings.
+    """
+
+    sampler: str = "dpm++2m"
+    steps: int = 50
+    schedule: Schedule | None = None
+    batch_size: int = 500
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS.entries:
+            known = sorted(SAMPLERS.entries)
+            hint = nearest(self.sampler, known)
+            raise UserError(f"sampling.sampler: unknown sampler {self.sampler!r}; known: {', '.join(known)}.{hint}")
+        at_least(2, self, "sampling", "steps")
+        at_least(1, self, "sampling", "batch_size")
+        self.build()
+
+    def build(self) -> Sampler:
+        """Return the sampler with its options."""
+        return SAMPLERS.build({"name": self.sampler, **self.options})
+
+    @property
+    def evaluations(self) -> int | None:
+        """Network evaluations a sample; None when the sampler adapts them."""
+        return self.build().evaluations(self.steps)
+
+    def describe(self) -> str:
+        """Return the protocol in a few words."""
+        options = "".join(f", {key} {value}" for key, value in self.options.items())
+        count = "adaptive" if self.evaluations is None else f"{self.evaluations} network evaluations"
+        return f"{self.sampler}{options}, {count}"
+
+
+@torch.no_grad()
+def sample(
+    model: ScoreModel,
+    count: int,
+    settings: SamplingSettings | None = None,
+    seed: int = 0,
+    first: int = 0,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Draw samples ``first`` .. ``first + count`` of the endless sequence that ``seed`` names.
+
+    Args:
+        model: the model; its network is used in evaluation mode.
+        count: number of samples.
+        settings: sampler, steps and batch size.
+        seed: names the sequence.
+        first: index of the first sample.
+        callback: called with the samples' numbers and the ``State`` once a step.
+
+    Returns:
+        (count, *shape) float32 on the CPU; images lie in [-1, 1] but for sampling error.
+    """
+    settings = settings or SamplingSettings()
+    batches = []
+    for begin in range(first, first + count, settings.batch_size):
+        numbers = range(begin, min(begin + settings.batch_size, first + count))
+        noise = Noise(seed, numbers, model.shape, model.device)
+        x = model.process.prior_std * noise()
+        watch = (lambda state, numbers=numbers: callback(numbers, state)) if callback else None
+        batches.append(solve(model, x, 1.0, settings, noise, watch).cpu())
+    return torch.cat(batches)
+
+
+@torch.no_grad()
+def solve(
+    model: ScoreModel,
+    x: Tensor,
+    t: float,
+    settings: SamplingSettings,
+    noise: Noise,
+    watch: Callable[[State], None] | None = None,
+) -> Tensor:
+    """Run the sampler of ``settings`` from x_t at time t down to data, on a grid of ``settings.steps`` levels below t.
+
+    Args:
+        model: the model; its network is used in evaluation mode.
+        x: (B, *shape) at time t, on the model's device.
+        t: in (t_sample, 1].
+        settings: sampler and steps; its batch size is not read.
+        noise: fresh noise shaped like x.
+        watch: called with the ``State`` once a step.
+
+    Returns:
+        (B, *shape) float32 on the model's device.
+    """
+    sampler = settings.build()
+    ratios = ratio_grid(model.process, settings.steps, settings.schedule or sampler.schedule, t_start=t)
+    signal = float(model.process.signal(torch.tensor([t], dtype=torch.float64)))
+    was_training = model.network.training
+    model.network.eval()
+    try:
+        grid = Grid(model.process, [*ratios, 0.0])
+        return sampler.run(sigma_space(model), x / signal, grid, noise, watch or (lambda state: None))
+    finally:
+        model.network.train(was_training)

@@ -1,0 +1,100 @@
+r"""Sigma-space, in which every process is the same one, and the grids that samplers walk.
+
+With ``y = x / a`` and ``rho = sigma / a`` the reverse-time equations of every process read
+
+- probability-flow ODE:  dy = eps(y, rho) d rho
+- reverse SDE:           dy = 2 eps(y, rho) d rho + sqrt(2 rho) dw  (rho running down)
+
+and the denoised image is ``D(y, rho) = y - rho eps(y, rho)``.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from msgm.diffusion.model import ScoreModel, per_item
+from msgm.diffusion.processes import Process
+
+Schedule = Literal["time", "log", "karras"]
+
+
+class Eps(Protocol):
+    """The predicted noise at y (B, *shape) and rho, one for all items or (B,)."""
+
+    def __call__(self, y: Tensor, ratio: "float | Tensor") -> Tensor:
+        """Return eps(y, rho), shaped like y."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The noise levels that a sampler visits.
+
+    Attributes:
+        process: whose levels they are, for the samplers that step in x and t.
+        ratios: falling values of rho; when the last is 0, the last step is the denoising step.
+    """
+
+    process: Process
+    ratios: Sequence[float]
+
+    @functools.cached_property
+    def times(self) -> list[float]:
+        """Return the time of every level; 0 for level 0."""
+        ratios = torch.tensor(self.ratios, dtype=torch.float64)
+        floor = self.process.ratio(torch.zeros(1, dtype=torch.float64))
+        return [float(t) for t in self.process.time(ratios.clamp_min(float(floor))).clamp(0, 1)]
+
+    @functools.cached_property
+    def signals(self) -> list[float]:
+        """Return a(t) of every level."""
+        return [float(a) for a in self.process.signal(torch.tensor(self.times, dtype=torch.float64))]
+
+
+def ratio_grid(
+    process: Process, steps: int, schedule: Schedule, t_end: float | None = None, t_start: float = 1.0
+) -> list[float]:
+    """Return ``steps`` values of rho from ``t_start`` down to ``t_end``, as Python floats.
+
+    Args:
+        process: whose rho.
+        steps: number of values, at least 2.
+        schedule: even in t (``time``), in ln rho (``log``), or in rho^(1/7) (``karras``, arXiv 2206.00364, eq. 5).
+        t_end: smallest time; by default the process's sampling limit.
+        t_start: largest time.
+    """
+    end = process.t_sample if t_end is None else t_end
+    if schedule == "time":
+        times = torch.linspace(t_start, end, steps, dtype=torch.float64)
+        return [float(r) for r in process.ratio(times)]
+    high, low = (float(process.ratio(torch.tensor(t, dtype=torch.float64))) for t in (t_start, end))
+    u = [i / (steps - 1) for i in range(steps)]
+    if schedule == "log":
+        return [high ** (1 - v) * low**v for v in u]
+    return [(high ** (1 / 7) * (1 - v) + low ** (1 / 7) * v) ** 7 for v in u]
+
+
+def sigma_space(model: ScoreModel) -> Eps:
+    """Return eps as a function of (y, rho) instead of (x, t)."""
+
+    def eps(y: Tensor, ratio: float | Tensor) -> Tensor:
+        ratios = torch.as_tensor(ratio, dtype=torch.float64, device="cpu").reshape(-1)
+        time = model.process.time(ratios).clamp(0, 1)
+        signal = per_item(model.process.signal(time), y).to(y)
+        t = time.to(device=y.device, dtype=torch.float32).expand(len(y))
+        return model.eps(signal * y, t)
+
+    return eps
+
+
+def flow(eps: Tensor, z: Tensor, ratio: float | Tensor) -> Tensor:
+    """Return dz / d ln rho of the PF-ODE, z = y / sqrt(1 + rho^2); z keeps the data's size where y grows with rho.
+
+    ``ratio`` is one number, or a tensor that broadcasts over z.
+    """
+    scale = math.hypot(1, ratio) if isinstance(ratio, float) else torch.hypot(torch.ones_like(ratio), ratio)
+    return (ratio / scale) * eps - (ratio / scale) ** 2 * z
