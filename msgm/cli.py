@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
         "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
     )
 
+    _metrics(compare)
+
     train = _command(commands, "train", _train, "train a model from random weights with the config's objective")
     _experiment(train)
     train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
@@ -82,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "measure trained models as compare does")
     evaluate.add_argument("runs", metavar="RUN", nargs="+", help="runs or diffusers folders")
+    _metrics(evaluate)
     evaluate.add_argument("--config", help="the experiment: data, request and protocol; by default the first run's own")
     _overrides(evaluate)
     _common(evaluate)
@@ -111,6 +114,10 @@ def _experiment(command: argparse.ArgumentParser) -> None:
     _common(command)
 
 
+def _metrics(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--metrics", metavar="NAME,NAME", help="what to measure; rows keep what was measured before")
+
+
 def _overrides(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", metavar="KEY.SUB=VALUE", action="append", default=[], help="override a setting; repeatable"
@@ -127,7 +134,8 @@ def _config(options: argparse.Namespace) -> "Config":
     from msgm.config import load_config
 
     seed = [] if options.seed is None else [f"seed={options.seed}"]
-    return load_config(options.config, options.set + seed)
+    metrics = [f"evaluation.metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
+    return load_config(options.config, options.set + seed + metrics)
 
 
 def _single_process(options: argparse.Namespace) -> None:

@@ -11,7 +11,9 @@ from msgm.data import Dataset
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
-from msgm.evaluation import Bench, Reality, measure, train_judge
+from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
+from msgm.evaluation.measure import check_metrics, missing_metrics, protocol
+from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.report import print_table, write_views
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
@@ -46,6 +48,7 @@ def compare(
     run = Run(out or Path("runs") / config.name)
     where = chosen_device(device)
     dataset, split = load_data(config)
+    check_metrics(config, dataset, split)
     _check_base(config, run, dataset, source)
     _claim(run, config, source)
     bench = make_bench(config, run, dataset, split, where)
@@ -81,6 +84,7 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
     where = chosen_device(device)
     dataset, split = load_data(config)
+    check_metrics(config, dataset, split)
     for folder in models.values():
         _load_fitting(folder, dataset)
     run.create()
@@ -88,8 +92,9 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     rows = []
     for name, folder in models.items():
         model = _load_fitting(folder, dataset).to(where)
-        grid = Path("samples") / f"{name}.png"
-        rows.append(_given(name, folder) | _measured(name, model, bench, run, grid))
+        made = Run(folder.parent) if folder == Run(folder.parent).model else None
+        subject = Subject(name, model, bench, run.samples / name, made)
+        rows.append(_measured(subject, _given(name, folder), run, Path("samples") / f"{name}.png"))
     return finish(run, bench, rows, None)
 
 
@@ -97,7 +102,7 @@ def make_bench(config: Config, run: Run, dataset: Dataset, split: Split, device:
     """Train (or load) the judge, and calibrate the distances."""
     folder, settings = run.path / "judge", config.evaluation.judge
     judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
-    return Bench(config, dataset, split, judge, Reality.of(dataset, split, device))
+    return Bench(config, dataset, split, judge, Reality.of(dataset, split, device), run.path / "reference")
 
 
 def base_model(
@@ -143,9 +148,9 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
             },
         },
         "judge": bench.judge.summary(),
-        "real": bench.real(),
+        "real": real_numbers(bench),
         "base": base,
-        "protocol": bench.protocol(),
+        "protocol": protocol(bench),
         "environment": environment(),
         "rows": rows,
     }
@@ -181,11 +186,13 @@ def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str |
 
 
 def _claim(run: Run, config: Config, source: Path | str | None) -> None:
-    """Make the compare folder, or check that it holds this comparison; rows may be added to it."""
+    """Make the compare folder, or check that it holds this comparison; rows and metrics may be added to it."""
     stored, wanted = run.stored_config(), config.to_dict() | {"source": str(source) if source else None}
     if stored is not None:
         stored["source"] = read_json(run.manifest).get("source") if run.manifest.is_file() else None
         new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
+        for tree in (stored, wanted):
+            tree["evaluation"] = {k: v for k, v in tree["evaluation"].items() if k not in ("metrics", "options")}
         changed = differences(stored, wanted | {"rows": new_rows})
         if changed:
             raise UserError(
@@ -200,23 +207,25 @@ def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torc
     """Run and measure one row, unless its report is there."""
     config, row = bench.config, bench.config.rows[name]
     target = Run(run.path / "rows" / name)
-    if target.report.is_file():
+    known = read_json(target.report) if target.report.is_file() else {}
+    if known and not missing_metrics(known, bench):
         print(f"{name}: already measured", flush=True)
         return
     if row.start != "none":
         source = base if row.start == "finetune" else None
         fit(config.for_row(row), target, bench.dataset, bench.split, source, resume=True, device=device)
-    model = ScoreModel.load(target.model).to(where)
+    subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
     grid = Path("rows") / name / "samples" / "final.png"
-    write_json(target.report, _facts(name, row, config, target) | _measured(name, model, bench, run, grid))
+    write_json(target.report, _measured(subject, known or _facts(name, row, config, target), run, grid))
 
 
-def _measured(name: str, model: ScoreModel, bench: Bench, run: Run, grid: Path) -> dict[str, Any]:
-    """Measure a model and write its sample grid to ``grid``, relative to the run."""
-    print(f"{name}: measuring", flush=True)
-    numbers, samples = measure(model, bench)
-    write_bytes(run.path / grid, to_png(samples[:GRID], bench.dataset.levels))
-    return {"grid": str(grid), **numbers}
+def _measured(subject: Subject, row: dict[str, Any], run: Run, grid: Path) -> dict[str, Any]:
+    """Measure what ``row`` lacks, and write the model's sample grid to ``grid``, relative to the run."""
+    print(f"{subject.name}: measuring", flush=True)
+    numbers = measure(subject, row)
+    if "grid" not in row:
+        write_bytes(run.path / grid, to_png(subject.samples[:GRID], subject.bench.dataset.levels))
+    return numbers | {"grid": str(grid)}
 
 
 def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:

@@ -100,12 +100,16 @@ class EvaluationSettings:
     Attributes:
         samples: samples a row.
         nll_items: items of each of the retain and forget test sets whose likelihood is taken: the first ones, by index.
+        metrics: what to measure (``msgm.evaluation.metrics``).
+        options: a metric's own settings, by its name.
         likelihood: the likelihood's solver.
         judge: the judge's training.
     """
 
     samples: int = 2000
     nll_items: int = 1000
+    metrics: list[str] = field(default_factory=lambda: ["ur", "nll"])
+    options: dict[str, Any] = field(default_factory=dict)
     likelihood: LikelihoodSettings = field(default_factory=LikelihoodSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 

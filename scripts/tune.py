@@ -17,7 +17,7 @@ import yaml
 from msgm.compare import make_bench
 from msgm.config import Config, load_config
 from msgm.diffusion import ScoreModel
-from msgm.evaluation import Bench, measure
+from msgm.evaluation import Bench, Subject, measure
 from msgm.objectives import OBJECTIVES
 from msgm.requests import Split
 from msgm.runs import Run, chosen_device, find_model
@@ -42,13 +42,13 @@ def main() -> None:
     where = chosen_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         bench = validation_bench(make_bench(config, Run(folder), *load_data(config), where))
-        show("base", measure(ScoreModel.load(base).to(where), bench)[0])
+        show("base", measure(Subject("base", ScoreModel.load(base).to(where), bench)))
         for point in points(options.grid):
             name = " ".join(f"{key}={value}" for key, value in point.items())
             run = Run(Path(folder) / name.replace("/", "_"))
             changed = experiment(config, options.row, point)
             fit(changed, run, bench.dataset, bench.split, base, resume=False, device=options.device)
-            show(name, measure(ScoreModel.load(run.model).to(where), bench)[0])
+            show(name, measure(Subject(name, ScoreModel.load(run.model).to(where), bench)))
 
 
 def validation_bench(bench: Bench) -> Bench:

@@ -1,8 +1,10 @@
-"""Measuring what a model forgot: judges, rates, likelihoods and the report. Trains no model it was given."""
+"""Measuring what a model forgot: judges, metrics, the report. Only copies of the given models are ever trained."""
 
+from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import Judge, train_judge
-from msgm.evaluation.measure import Bench, measure
+from msgm.evaluation.measure import measure
+from msgm.evaluation.metrics import METRICS, Metric
 from msgm.evaluation.rates import wilson
 from msgm.evaluation.reality import Reality
 
-__all__ = ["Bench", "Judge", "Reality", "measure", "train_judge", "wilson"]
+__all__ = ["METRICS", "Bench", "Judge", "Metric", "Reality", "Subject", "measure", "train_judge", "wilson"]

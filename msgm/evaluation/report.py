@@ -5,61 +5,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, measured
+from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.pictures import strips
 from msgm.runs import Run, write_bytes, write_text
 
 TRUSTED_ACCURACY = 0.95
 TRUSTED_RECALL = 0.9
-Report = dict[str, Any]
+OVERVIEW = "Overview"
+
+
+def _fact_columns() -> list[Column]:
+    return [
+        Column("row", "", lambda row, _: row["name"]),
+        Column("start", "", lambda row, _: row["start"]),
+        Column("steps", "", lambda row, _: str(row["steps"])),
+        Column("seconds", "lower", lambda row, _: f"{row['seconds']:.0f}"),
+    ]
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of the table: its heading, its meaning, and which way is better."""
+class Table:
+    """One table of a report: the columns of the metrics that share its title, a row a model."""
 
-    heading: str
-    better: str
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    title: str
+    columns: list[Column]
+    rows: list[list[str]]
 
 
-def _nll(part: dict[str, Any]) -> str:
-    if part["mean"] is None:
-        return f"diverged on {part['non_finite']}"
-    return f"{part['mean']:.2f} ({part['median']:.2f})"
+def tables(report: Report) -> list[Table]:
+    """Return the tables of a report: the overview with each row's facts first, then one for each other title."""
+    names = dict.fromkeys(name for row in report["rows"] for name in row["measured"])
+    metrics = [METRICS.entries[name] for name in names if name in METRICS.entries]
+    titles = dict.fromkeys([OVERVIEW, *(metric.table for metric in metrics)])
+    return [_table(title, [m for m in metrics if m.table == title], report) for title in titles]
 
 
-COLUMNS = [
-    Column("row", ""),
-    Column("start", ""),
-    Column("steps", ""),
-    Column("seconds", "lower"),
-    Column("UR % [95% CI]", "lower"),
-    Column("closed-set UR %", "lower"),
-    Column("junk %", "lower"),
-    Column("copy %", "lower"),
-    Column("NLL retain", "lower"),
-    Column("NLL forget", ""),
-]
+def _table(title: str, metrics: list[type[Metric]], report: Report) -> Table:
+    facts = _fact_columns() if title == OVERVIEW else _fact_columns()[:1]
+    columns = facts + [column for metric in metrics for column in metric.columns]
+    return Table(title, columns, [_cells(row, facts, metrics, report) for row in report["rows"]])
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return a row's cells, in the order of ``COLUMNS``; likelihoods as mean (median)."""
-    ratio = row["unlearning_ratio"]
-    return [
-        row["name"],
-        row["start"],
-        str(row["steps"]),
-        f"{row['seconds']:.0f}",
-        f"{_percent(ratio['value'])} [{_percent(ratio['low'])}, {_percent(ratio['high'])}]",
-        _percent(row["unlearning_ratio_closed_set"]["value"]),
-        _percent(row["junk_rate"]),
-        _percent(row["copy_rate"]),
-        _nll(row["nll"]["retain"]),
-        _nll(row["nll"]["forget"]),
-    ]
+def _cells(row: dict[str, Any], facts: list[Column], metrics: list[type[Metric]], report: Report) -> list[str]:
+    cells = [column.cell(row, report) for column in facts]
+    for metric in metrics:
+        known = measured(row, metric.name)
+        cells += [column.cell(row, report) if known else NOT_MEASURED for column in metric.columns]
+    return cells
 
 
 def trusted(report: Report) -> bool:
@@ -73,16 +66,16 @@ def headline(report: Report) -> str:
     """Return the report's first line: what the judge is worth."""
     judge, floor = report["judge"], report["real"]["unlearning_ratio"]
     held, recall = judge["heldout"], judge["forget_recall"]
-    text = f"right on {_percent(held['value'])}% of {held['n']} held-out items"
+    text = f"right on {percent(held['value'])}% of {held['n']} held-out items"
     if recall is None:
         return f"The judge cannot be assessed: it is {text}, but none of them is to be forgotten."
-    text += f", finds {_percent(recall['value'])}% of the {recall['n']} to be forgotten"
+    text += f", finds {percent(recall['value'])}% of the {recall['n']} to be forgotten"
     if not trusted(report):
-        wanted = f"{_percent(TRUSTED_ACCURACY)}% and {_percent(TRUSTED_RECALL)}%"
+        wanted = f"{percent(TRUSTED_ACCURACY)}% and {percent(TRUSTED_RECALL)}%"
         return (
             f"The judge cannot be relied on: it is {text}; wanted are {wanted}. Read its unlearning ratios accordingly."
         )
-    sees = f"it sees forgotten content in {_percent(floor['value'])}% of {floor['n']} real items to retain"
+    sees = f"it sees forgotten content in {percent(floor['value'])}% of {floor['n']} real items to retain"
     return f"Judge: {text}. Floor: {sees}."
 
 
@@ -110,9 +103,12 @@ def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
     lines = [headline(report), "", f"# {report['title']}", ""]
     lines += [f"**{name}.** {text}  " for name, text in verdict(report)]
-    lines += ["", *_markdown_table([c.heading for c in COLUMNS], [cells(row) for row in report["rows"]]), ""]
-    lines += [f"Lower is better: {', '.join(c.heading for c in COLUMNS if c.better == 'lower')}.", ""]
-    lines += ["", "## Protocol", ""]
+    for table in tables(report):
+        lines += ["", f"## {table.title}", "", *_markdown_table([c.heading for c in table.columns], table.rows), ""]
+        for better in ("lower", "higher"):
+            headings = [c.heading for c in table.columns if c.better == better]
+            lines += [f"{better.capitalize()} is better: {', '.join(headings)}.", ""] if headings else []
+    lines += ["## Protocol", ""]
     lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
     lines += ["", "## Objectives", ""]
     for row in report["rows"]:
@@ -129,14 +125,18 @@ def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def print_table(report: Report) -> None:
-    """Print the headline and the table, aligned."""
-    lines = [[c.heading for c in COLUMNS], *[cells(row) for row in report["rows"]]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    print(f"\n{headline(report)}\n")
-    for line in lines:
-        first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join([first.strip().ljust(widths[0]), *rest]))
-    print(f"\nNLL: {report['rows'][0]['nll']['unit']}, mean (median)")
+    """Print the headline and the tables, aligned."""
+    print(f"\n{headline(report)}")
+    for table in tables(report):
+        lines = [[c.heading for c in table.columns], *table.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        print(f"\n{table.title}" if table.title != OVERVIEW else "")
+        for line in lines:
+            first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            print("  ".join([first.strip().ljust(widths[0]), *rest]))
+    units = {row["nll"]["unit"] for row in report["rows"] if "nll" in row}
+    for unit in units:
+        print(f"\nNLL: {unit}, mean (median)")
 
 
 def write_views(run: Run, report: Report) -> None:
@@ -158,7 +158,6 @@ def to_html(report: Report, grids: dict[str, Path]) -> str:
         headline=headline(report),
         trusted=trusted(report),
         verdict=verdict(report),
-        columns=COLUMNS,
-        rows=[(row, cells(row)) for row in report["rows"]],
+        tables=tables(report),
         pictures=pictures,
     )

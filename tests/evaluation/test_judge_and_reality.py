@@ -9,9 +9,11 @@ import torch
 from msgm.config import JudgeSettings, load_config
 from msgm.data import DATASETS, dequantise
 from msgm.diffusion import ScoreModel
-from msgm.evaluation import Bench, Reality, train_judge
+from msgm.evaluation import Bench, Reality, Subject, train_judge
 from msgm.evaluation import reality as reality_module
-from msgm.evaluation.measure import measure, sample_numbers, summary
+from msgm.evaluation.measure import measure
+from msgm.evaluation.metrics.likelihood import nll_indices, summary
+from msgm.evaluation.metrics.unlearning_ratio import real_numbers, sample_numbers
 from msgm.evaluation.rates import rate
 from msgm.evaluation.reality import to_items
 from msgm.requests import ForgetRequest
@@ -68,7 +70,7 @@ def test_the_judge_reports_its_recall_of_forget_items(judge, digits):
 
 
 def test_real_items_give_the_floor_and_the_control_of_the_thresholds(bench, judge, digits):
-    real = replace(bench, judge=judge).real()
+    real = real_numbers(replace(bench, judge=judge))
     assert real["unlearning_ratio"]["n"] == len(digits[1].test.retain)
     assert real["unlearning_ratio"]["value"] < 0.03
     assert real["junk_rate"] < 0.04
@@ -221,8 +223,8 @@ def model(bench) -> ScoreModel:
 
 def test_a_model_is_measured_and_not_changed(bench, model):
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    numbers, samples = measure(model, bench)
-    assert samples.shape == (30, 1, 8, 8)
+    numbers = measure(Subject("model", model, bench))
+    assert list(numbers["measured"]) == ["ur", "nll"]
     assert sum(numbers["class_histogram"].values()) == 30
     assert numbers["nll"]["unit"] == "bits/dim"
     assert numbers["nll"]["retain"]["n"] == numbers["nll"]["forget"]["n"] == 3
@@ -232,11 +234,16 @@ def test_a_model_is_measured_and_not_changed(bench, model):
 
 def test_measuring_twice_gives_the_same_numbers(bench, model):
     torch.manual_seed(5)
-    assert measure(model, bench)[0] == measure(model, bench)[0]
+    assert measure(Subject("model", model, bench)) == measure(Subject("model", model, bench))
+
+
+def test_what_was_measured_is_not_measured_again(bench, model):
+    row = measure(Subject("model", model, bench)) | {"junk_rate": "kept"}
+    assert measure(Subject("model", model, bench), row) == row
 
 
 def test_likelihoods_are_of_the_first_test_items(bench, digits):
     _, split = digits
-    chosen = bench.nll_indices()
+    chosen = nll_indices(bench)
     assert chosen["retain"].tolist() == split.test.retain[:3].tolist()
     assert chosen["forget"].tolist() == split.test.forget[:3].tolist()

@@ -31,6 +31,7 @@ def row(name: str, grid: str) -> dict:
         "intervals": {"junk_rate": [0.0, 0.2], "copy_rate": [0.0, 0.3]},
         "class_histogram": {"0": 10, "3": 9, "none": 1},
         "nll": {"unit": "bits/dim", "retain": part, "forget": part | {"mean": 6.125}},
+        "measured": {"ur": {}, "nll": {}},
     }
 
 
@@ -93,7 +94,7 @@ def test_a_judge_that_does_not_see_the_forgotten_content_cannot_be_relied_on(run
 def test_a_diverged_likelihood_is_said_in_its_cell(run):
     report = make_report(run)
     report["rows"][0]["nll"]["forget"] = {"mean": None, "median": None, "standard_error": None, "n": 9, "non_finite": 2}
-    assert views.cells(report["rows"][0])[-1] == "diverged on 2"
+    assert views.tables(report)[0].rows[0][-1] == "diverged on 2"
 
 
 def test_the_headline_comes_first_in_every_view(run, capsys):
@@ -110,20 +111,27 @@ def test_markdown_and_html_hold_every_cell_of_every_row(run):
     report = make_report(run)
     views.write_views(run, report)
     markdown, html = ((run.path / view).read_text() for view in ("report.md", "report.html"))
-    for entry in report["rows"]:
-        assert "| " + " | ".join(views.cells(entry)) + " |" in markdown
-        assert "".join(f"<td>{cell}</td>" for cell in views.cells(entry)) in html
+    for cells in views.tables(report)[0].rows:
+        assert "| " + " | ".join(cells) + " |" in markdown
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in html
 
 
 def test_cells_show_the_numbers_of_the_row(run):
-    cells = views.cells(make_report(run)["rows"][2])
+    cells = views.tables(make_report(run))[0].rows[2]
     assert cells[:5] == ["redirect", "finetune", "7", "12", "15.0 [5.2, 36.0]"]
     assert cells[5:] == ["20.0", "5.0", "10.0", "2.50 (2.25)", "6.12 (2.25)"]
 
 
 def test_a_column_has_a_heading_for_every_cell(run):
+    for table in views.tables(make_report(run)):
+        assert {len(cells) for cells in table.rows} == {len(table.columns)}
+
+
+def test_what_was_not_measured_is_shown_as_such(run):
     report = make_report(run)
-    assert len(views.COLUMNS) == len(views.cells(report["rows"][0]))
+    del report["rows"][1]["nll"], report["rows"][1]["measured"]["nll"]
+    assert views.tables(report)[0].rows[1][-2:] == ["-", "-"]
+    views.write_views(run, report)
 
 
 def test_html_needs_nothing_from_outside(run):

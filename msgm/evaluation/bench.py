@@ -1,0 +1,71 @@
+"""What every model of a comparison is measured against, and one model with its samples."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from msgm.config import Config
+from msgm.data import Dataset
+from msgm.diffusion import ScoreModel, sample
+from msgm.evaluation.judge import Judge
+from msgm.evaluation.reality import Reality, to_items
+from msgm.requests import Split
+from msgm.runs import Run
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every model of a comparison is measured against.
+
+    Attributes:
+        config: the experiment; its section ``evaluation`` says how to measure.
+        dataset: the data.
+        split: its parts, retain and forget apart.
+        judge: says what a sample shows.
+        reality: says whether a sample is junk, or a copy of a training item.
+        folder: where statistics of the data are kept between runs; None keeps none.
+    """
+
+    config: Config
+    dataset: Dataset
+    split: Split
+    judge: Judge
+    reality: Reality
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model under measurement. Its samples are drawn when the first metric asks for them.
+
+    Attributes:
+        name: of the row.
+        model: the model; metrics leave it as it is and change copies only.
+        bench: what it is measured against.
+        folder: where a metric may keep pictures and arrays of this row; None keeps none.
+        run: the run that made the model, when there is one: its checkpoints, settings and metrics.
+    """
+
+    name: str
+    model: ScoreModel
+    bench: Bench
+    folder: Path | None = None
+    run: Run | None = None
+
+    @functools.cached_property
+    def samples(self) -> Tensor:
+        """Return (samples, *shape) of the model, in [-1, 1] but for sampling error, on the CPU."""
+        config = self.bench.config
+        return sample(self.model, config.evaluation.samples, config.sampling, config.seed)
+
+    @functools.cached_property
+    def items(self) -> Tensor:
+        """Return the samples as raw items, as the data set holds them."""
+        return to_items(self.samples, self.bench.dataset.levels)
+
+    @functools.cached_property
+    def finite(self) -> Tensor:
+        """Return a mask of the samples without NaN or infinity."""
+        return self.samples.isfinite().flatten(1).all(1)

@@ -1,0 +1,90 @@
+"""What a metric is. A file that registers one makes it known to ``--metrics`` and to the report."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from msgm.config import Config
+from msgm.data import Dataset
+from msgm.errors import UserError, nearest
+from msgm.evaluation.bench import Bench, Subject
+from msgm.registry import Registry, plain
+from msgm.requests import Split
+
+Row = dict[str, Any]
+Report = dict[str, Any]
+NOT_MEASURED = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a report's table.
+
+    Attributes:
+        heading: its name.
+        better: which way is better; empty when neither is.
+        cell: the text of a row; the report is there for what compares rows.
+    """
+
+    heading: str
+    better: Literal["lower", "higher", ""]
+    cell: Callable[[Row, Report], str]
+
+
+class Metric(ABC):
+    """A measurement of one model. Subclasses are dataclasses whose fields are its options (``evaluation.options``).
+
+    Attributes:
+        table: title of the table that its columns stand in; ``Overview`` is the first one.
+        columns: what the table shows of it.
+    """
+
+    name: ClassVar[str]
+    table: ClassVar[str]
+    columns: ClassVar[list[Column]]
+
+    @abstractmethod
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        """Return a JSON tree that is merged into the row, under keys of the metric's own.
+
+        Raises:
+            UserError: something that it needs is missing, such as weights.
+        """
+
+    @abstractmethod
+    def protocol(self, bench: Bench) -> dict[str, str]:
+        """Return, by name, how the numbers were made, in words."""
+
+    def check(self, config: Config, dataset: Dataset, split: Split) -> None:  # noqa: B027 - most metrics need nothing
+        """Raise a UserError when the metric cannot be measured on this data; called before anything is written."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options, by name."""
+        return {key: plain(value) for key, value in asdict(self).items()}  # type: ignore[call-overload]
+
+
+METRICS: Registry[Metric] = Registry("evaluation.options")
+
+
+def build_metrics(names: list[str], options: dict[str, dict[str, Any]]) -> list[Metric]:
+    """Return the metrics of ``names`` with their options.
+
+    Raises:
+        UserError: an unknown metric, one that is named twice, or a bad option.
+    """
+    known = sorted(METRICS.entries)
+    for key, given in (("metrics", names), ("options", list(options))):
+        for name in given:
+            if name not in METRICS.entries:
+                raise UserError(
+                    f"evaluation.{key}: unknown metric {name!r}; known: {', '.join(known)}.{nearest(name, known)}"
+                )
+    if len(set(names)) < len(names):
+        raise UserError(f"evaluation.metrics names a metric twice: {', '.join(names)}.")
+    return [METRICS.build({"name": name, **options.get(name, {})}) for name in names]
+
+
+def measured(row: Row, name: str) -> bool:
+    """Return whether the row holds the metric's numbers."""
+    return name in row["measured"]

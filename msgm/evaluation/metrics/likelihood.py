@@ -1,0 +1,79 @@
+"""Likelihoods of held-out retain and forget items."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msgm.data import Dataset
+from msgm.diffusion import negative_log_likelihood
+from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
+
+
+def _cell(part: str, row: Row, _: Report) -> str:
+    found = row["nll"][part]
+    if found["mean"] is None:
+        return f"diverged on {found['non_finite']}"
+    return f"{found['mean']:.2f} ({found['median']:.2f})"
+
+
+@METRICS.register("nll")
+@dataclass(frozen=True)
+class NegativeLogLikelihood(Metric):
+    """NLL by the probability-flow ODE, mean (median), as ``evaluation.likelihood`` says."""
+
+    table = "Overview"
+    columns = [  # noqa: RUF012
+        Column("NLL retain", "lower", lambda row, report: _cell("retain", row, report)),
+        Column("NLL forget", "", lambda row, report: _cell("forget", row, report)),
+    ]
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        bench = subject.bench
+        data, config = bench.dataset, bench.config
+        found: dict[str, Any] = {"unit": nll_unit(data), "forget_part": forget_part(bench)}
+        for name, indices in nll_indices(bench).items():
+            items = data.take(indices)
+            values = negative_log_likelihood(
+                subject.model, items, data.levels, config.evaluation.likelihood, config.seed
+            )
+            found[name] = summary(values)
+        return {"nll": found}
+
+    def protocol(self, bench: Bench) -> dict[str, str]:
+        levels, dims = bench.dataset.levels, int(np.prod(bench.dataset.shape))
+        scale = f", uniform dequantisation of {levels} levels" if levels else ""
+        items = (
+            "test items" if forget_part(bench) == "test" else "test items to retain and of the training items to forget"
+        )
+        solver = bench.config.evaluation.likelihood.describe(dims)
+        return {"NLL": f"{nll_unit(bench.dataset)} of the first {items}, mean (median){scale}; {solver}"}
+
+
+def nll_unit(dataset: Dataset) -> str:
+    """Return the unit of the likelihoods: bits/dim for images of levels, nats for vectors."""
+    return "bits/dim" if dataset.levels else "nats"
+
+
+def forget_part(bench: Bench) -> str:
+    """Return which part the forget items of the likelihood come from: train if the request names no test item."""
+    return "test" if len(bench.split.test.forget) else "train"
+
+
+def nll_indices(bench: Bench) -> dict[str, NDArray[np.int64]]:
+    """Return the items whose likelihood is taken."""
+    count, split = bench.config.evaluation.nll_items, bench.split
+    forget = split.test.forget if forget_part(bench) == "test" else split.train.forget
+    return {"retain": split.test.retain[:count], "forget": forget[:count]}
+
+
+def summary(values: Tensor) -> dict[str, Any]:
+    """Return mean, median, standard error and n of ``values``; the former are null when one of them is not finite."""
+    n, bad = len(values), int((~values.isfinite()).sum())
+    if bad:
+        return {"mean": None, "median": None, "standard_error": None, "n": n, "non_finite": bad}
+    error = values.std().item() / n**0.5 if n > 1 else None
+    return {"mean": values.mean().item(), "median": values.median().item(), "standard_error": error, "n": n}

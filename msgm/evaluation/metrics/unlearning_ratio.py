@@ -1,0 +1,75 @@
+"""What samples show: unlearning ratio, junk and copy rates, class histogram."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
+from msgm.evaluation.rates import rate
+
+NOTHING = "none"
+
+
+def percent(value: float) -> str:
+    """Return a share as per cent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def _ratio(row: Row, _: Report) -> str:
+    ratio = row["unlearning_ratio"]
+    return f"{percent(ratio['value'])} [{percent(ratio['low'])}, {percent(ratio['high'])}]"
+
+
+@METRICS.register("ur")
+@dataclass(frozen=True)
+class UnlearningRatio(Metric):
+    """Share of samples judged forgotten, with what must be read beside it."""
+
+    table = "Overview"
+    columns = [  # noqa: RUF012
+        Column("UR % [95% CI]", "lower", _ratio),
+        Column("closed-set UR %", "lower", lambda row, _: percent(row["unlearning_ratio_closed_set"]["value"])),
+        Column("junk %", "lower", lambda row, _: percent(row["junk_rate"])),
+        Column("copy %", "lower", lambda row, _: percent(row["copy_rate"])),
+    ]
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        return sample_numbers(subject.items, subject.finite, subject.bench)
+
+    def protocol(self, bench: Bench) -> dict[str, str]:
+        return {
+            "UR": "unlearning ratio: share of samples judged a forgotten class, junk being none; 95% Wilson interval",
+            "UR closed-set": "the same without the way out: junk counts as the class that the judge names for it",
+            "junk rate": "share of samples farther from the training items than 99% of validation items are, in "
+            "pixels; a blurred average passes",
+            "copy rate": "share of samples nearer to a training item than 99% of validation items are, in pixels",
+            "class histogram": "judge's classes of the samples that are no junk; junk is counted as none",
+        }
+
+
+def sample_numbers(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any]:
+    """Return the rates and the histogram of raw ``items``; those that are not ``finite`` count as junk."""
+    judge, reality, n = bench.judge, bench.reality, len(items)
+    predicted, distances = judge.predict(items), reality.distances(items)
+    junk = reality.junk(distances) | ~finite
+    forgotten = judge.is_forgotten(predicted)
+    counts = torch.bincount(predicted[~junk], minlength=len(judge.classes)).tolist()
+    junk_rate, copy_rate = rate(int(junk.sum()), n), rate(int((reality.copies(distances) & finite).sum()), n)
+    return {
+        "unlearning_ratio": rate(int((forgotten & ~junk).sum()), n),
+        "unlearning_ratio_closed_set": rate(int(forgotten.sum()), n),
+        "junk_rate": junk_rate["value"],
+        "copy_rate": copy_rate["value"],
+        "intervals": {name: [r["low"], r["high"]] for name, r in (("junk_rate", junk_rate), ("copy_rate", copy_rate))},
+        "class_histogram": dict(zip(judge.classes, counts, strict=True)) | {NOTHING: int(junk.sum())},
+        "non_finite_samples": int((~finite).sum()),
+    }
+
+
+def real_numbers(bench: Bench) -> dict[str, Any]:
+    """Return what held-out real retain items score: the ratio's floor, and the control of both thresholds."""
+    items = bench.dataset.take(bench.split.test.retain)
+    return sample_numbers(items, torch.ones(len(items), dtype=torch.bool), bench)
