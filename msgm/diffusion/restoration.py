@@ -1,0 +1,294 @@
+r"""Restoring given items with a score model: inpainting, reconstruction by the PF-ODE, and SDEdit.
+
+**Inpainting.** With y = x / a and rho = sigma / a (``samplers.space``) an item's known part at level rho is
+y_k = x_k + rho z. The projector (Song et al., arXiv 2011.13456, appendix I.2) walks all of y down the grid and puts a
+fresh y_k in after every step. It draws from no conditional distribution: the unknown part is drawn given a y_k that
+forgets x_k as rho grows, and never hears of x_k again at that level. For x ~ N(0, [[1, r], [r, 1]]) and the first
+coordinate known to be 1, infinitely many steps give
+
+=====  ==================  ===================  ==============
+r      exact mean, var     projector            10 resamples
+=====  ==================  ===================  ==============
+.5     .50, .75            .27, .82             .46, .76
+.8     .80, .36            .50, .49             .77, .37
+.95    .95, .10            .72, .19             .94, .10
+=====  ==================  ===================  ==============
+
+Resampling (RePaint, Lugmayr et al., arXiv 2201.09865, algorithm 1) repairs this: y is noised back from ``then`` to
+``now`` and the step repeated, U times in all, which is a Langevin walk at that level. The error falls as 1 / U and the
+limit is exact for a fine grid, as p(y_u | y_k) is p(y_u | x_k) where rho is small.
+
+**Reconstruction.** The PF-ODE is invertible: ``encode`` walks it from t_min to 1 and ``decode`` back, so that their
+composition is the identity up to the integration error *whatever the model learnt*. What a model forgot shows only when
+noise is put in between: ``reconstruct`` at the latent, as arXiv 2412.07229 does, or ``sdedit`` on the item itself
+(Meng et al., arXiv 2108.01073).
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from msgm.diffusion.model import ScoreModel
+from msgm.diffusion.samplers.base import Noise, State
+from msgm.diffusion.samplers.ode import ProbabilityFlow
+from msgm.diffusion.samplers.sampling import SamplingSettings, solve
+from msgm.diffusion.samplers.space import Grid, ratio_grid, sigma_space
+from msgm.errors import UserError
+
+
+def inpainting_settings() -> SamplingSettings:
+    """Return the default: 250 Euler-Maruyama steps, RePaint's number."""
+    return SamplingSettings("euler-maruyama", 250)
+
+
+@torch.no_grad()
+def inpaint(
+    model: ScoreModel,
+    x: Tensor,
+    known: Tensor,
+    settings: SamplingSettings | None = None,
+    resamples: int = 10,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+) -> Tensor:
+    """Fill in the unknown part of items: the projector of the module's text, with RePaint's resampling.
+
+    Deviations: the last step denoises the unknown part and pastes the exact data (score_sde rebuilds its last mean from
+    the noisy state, so that its denoising never reaches the unknown pixels); RePaint jumps back by 10 levels at a time
+    where this goes back by one, which on Gaussians costs and gives the same. A multi-step sampler starts anew at every
+    level: ``dpm++2m`` is then DDIM.
+
+    Args:
+        model: the model; its network is used in evaluation mode.
+        x: (B, *shape) items, images in [-1, 1]; what lies in the unknown part is not read.
+        known: bool mask, true where the item is known: (H, W), (1, H, W) or (C, H, W) for images, (D,) for vectors.
+        settings: sampler, steps and batch size; by default ``inpainting_settings``.
+        resamples: RePaint's U, how often a step is taken; 1 is the plain projector.
+        seed: of the noise.
+        numbers: of the items, which name their noise: what becomes of an item depends on (seed, number) and neither on
+            the batch size nor on its batch mates. By default 0 .. B - 1.
+
+    Returns:
+        (B, *shape) float32 on the CPU; x itself in the known part.
+
+    Raises:
+        UserError: a mask of another size than the items, or ``resamples`` below 1.
+    """
+    if resamples < 1:
+        raise UserError(f"resamples must be at least 1, got {resamples}.")
+    settings = settings or inpainting_settings()
+    known = fitting_mask(known, model.shape).to(model.device)
+
+    def restore(part: Tensor, ids: Sequence[int]) -> Tensor:
+        return _inpaint(model, part, known, settings, resamples, seed, ids)
+
+    return _in_batches(model, x, numbers, settings.batch_size, restore)
+
+
+def inpainting_evaluations(settings: SamplingSettings, resamples: int) -> int | None:
+    """Return the network evaluations an item takes to inpaint; None when the sampler adapts them."""
+    last, both = (settings.build().evaluations(steps) for steps in (1, 2))
+    if last is None or both is None:
+        return None
+    return (settings.steps - 1) * resamples * (both - last) + last
+
+
+def fitting_mask(known: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return a mask as a bool tensor of an item's ``shape``.
+
+    Raises:
+        UserError: it has another size.
+    """
+    plane = shape[1:]
+    if known.shape not in ({shape, plane, (1, *plane)} if plane else {shape}):
+        found, wanted = ("x".join(map(str, size)) for size in (known.shape, plane or shape))
+        raise UserError(f"the mask has size {found}, but the items have {wanted}.")
+    return known.bool().expand(shape)
+
+
+@torch.no_grad()
+def encode(model: ScoreModel, x: Tensor, steps: int = 100, batch_size: int = 500) -> Tensor:
+    """Return the latents of items: the PF-ODE from t_min to 1, a classical Runge-Kutta step in ln rho at a time.
+
+    Args:
+        model: the model; its network is used in evaluation mode.
+        x: (B, *shape) items, images in [-1, 1], taken as x at t_min.
+        steps: fixed steps, of 4 network evaluations each.
+        batch_size: items at a time; it does not change the latents.
+
+    Returns:
+        (B, *shape) float32 on the CPU, at time 1: about N(0, prior_std^2 I) for items that the model knows.
+    """
+    return _in_batches(model, x, None, batch_size, lambda part, _: _flow(model, part, _times(model), steps))
+
+
+@torch.no_grad()
+def decode(model: ScoreModel, latents: Tensor, steps: int = 100, batch_size: int = 500) -> Tensor:
+    """Return the items of latents: ``encode``'s walk backwards, down to t_min.
+
+    No denoising step follows, or the round trip would not give the item back; arguments as in ``encode``.
+    """
+    return _in_batches(model, latents, None, batch_size, lambda part, _: _flow(model, part, _times(model)[::-1], steps))
+
+
+def perturb(
+    model: ScoreModel,
+    x: Tensor,
+    t: float,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+    purpose: str = "perturb",
+) -> Tensor:
+    """Return a(t) x + sigma(t) z, the process's noise up to time t, each item's by its number; (B, *shape) on the CPU.
+
+    Raises:
+        UserError: t outside (0, 1].
+    """
+    if not 0 < t <= 1:
+        raise UserError(f"t must lie in (0, 1], got {t:g}.")
+    noise = Noise(seed, range(len(x)) if numbers is None else numbers, model.shape, torch.device("cpu"), purpose)
+    time = torch.tensor(t, dtype=torch.float64)
+    return float(model.process.signal(time)) * x.cpu() + float(model.process.noise(time)) * noise()
+
+
+def reconstruct(
+    model: ScoreModel,
+    x: Tensor,
+    t: float = 0.02,
+    steps: int = 100,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+    batch_size: int = 500,
+) -> Tensor:
+    """Encode items, noise the latents, decode: the reconstruction of arXiv 2412.07229, section 5 and released code.
+
+    The released code applies the process's forward noise of time t to the *latent*, a(t) latent + sigma(t) z, and so
+    does this; beside a VE latent of scale 100 that noise is nothing. As encoding and decoding undo each other, a model
+    scores well here on items that it would never generate.
+
+    Args:
+        model: the model; its network is used in evaluation mode.
+        x: (B, *shape) items, images in [-1, 1].
+        t: time whose noise the latents get, in (0, 1].
+        steps: Runge-Kutta steps each way.
+        seed: of the noise.
+        numbers: of the items, as in ``inpaint``.
+        batch_size: items at a time.
+
+    Returns:
+        (B, *shape) float32 on the CPU.
+    """
+    latents = encode(model, x, steps, batch_size)
+    return decode(model, perturb(model, latents, t, seed, numbers), steps, batch_size)
+
+
+@torch.no_grad()
+def sdedit(
+    model: ScoreModel,
+    x: Tensor,
+    t: float = 0.5,
+    settings: SamplingSettings | None = None,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+) -> Tensor:
+    """Noise items to time t and sample down from there: SDEdit (Meng et al., arXiv 2108.01073, algorithm 1).
+
+    Args:
+        model: the model; its network is used in evaluation mode.
+        x: (B, *shape) items, images in [-1, 1].
+        t: in (t_sample, 1]; the larger, the more the model decides.
+        settings: sampler, steps below t, and batch size.
+        seed: of the noise.
+        numbers: of the items, as in ``inpaint``.
+
+    Returns:
+        (B, *shape) float32 on the CPU.
+
+    Raises:
+        UserError: t outside its range.
+    """
+    if not model.process.t_sample < t <= 1:
+        raise UserError(f"t must lie in ({model.process.t_sample:g}, 1], got {t:g}.")
+    settings = settings or SamplingSettings()
+
+    def restore(part: Tensor, ids: Sequence[int]) -> Tensor:
+        return solve(model, part, t, settings, Noise(seed, ids, model.shape, model.device, "sdedit"))
+
+    return _in_batches(model, perturb(model, x, t, seed, numbers), numbers, settings.batch_size, restore)
+
+
+def _inpaint(
+    model: ScoreModel,
+    x: Tensor,
+    known: Tensor,
+    settings: SamplingSettings,
+    resamples: int,
+    seed: int,
+    numbers: Sequence[int],
+) -> Tensor:
+    process, sampler, eps = model.process, settings.build(), sigma_space(model)
+    ratios = ratio_grid(process, settings.steps, settings.schedule or sampler.schedule)
+    noise = Noise(seed, numbers, model.shape, model.device, "inpaint")
+    y = torch.where(known, x + ratios[0] * noise(), process.prior_std / _signal(model, 1.0) * noise())
+    for step, (now, then) in enumerate(itertools.pairwise(ratios)):
+        for visit in range(resamples):
+            # A stream of its own for every visit: samplers that seed a Brownian path must not walk the same one again.
+            noise = Noise(seed, numbers, model.shape, model.device, f"inpaint/{step}/{visit}")
+            if visit:
+                y = y + math.sqrt(now**2 - then**2) * noise()
+            y = sampler.run(eps, y, Grid(process, [now, then]), noise, _ignore)
+            y = torch.where(known, x + then * noise(), y)
+    y = sampler.run(eps, y, Grid(process, [ratios[-1], 0.0]), noise, _ignore)
+    return torch.where(known, x, y)
+
+
+def _times(model: ScoreModel) -> tuple[float, float]:
+    return model.process.t_min, 1.0
+
+
+def _flow(model: ScoreModel, x: Tensor, times: tuple[float, float], steps: int) -> Tensor:
+    """Walk x along the PF-ODE from the first time to the second, either way."""
+    start, end = times
+    ratios = ratio_grid(model.process, steps + 1, "log", end, start)
+    silent = Noise(0, (), model.shape, model.device)
+    y = ProbabilityFlow().run(
+        sigma_space(model), x / _signal(model, start), Grid(model.process, ratios), silent, _ignore
+    )
+    return _signal(model, end) * y
+
+
+def _signal(model: ScoreModel, t: float) -> float:
+    return float(model.process.signal(torch.tensor(t, dtype=torch.float64)))
+
+
+def _ignore(state: State) -> None:
+    """Watch nothing."""
+
+
+def _in_batches(
+    model: ScoreModel,
+    x: Tensor,
+    numbers: Sequence[int] | None,
+    size: int,
+    restore: Callable[[Tensor, Sequence[int]], Tensor],
+) -> Tensor:
+    """Restore items ``size`` at a time on the model's device, by a network in evaluation mode."""
+    numbers = range(len(x)) if numbers is None else numbers
+    starts = range(0, len(x), size)
+    with _evaluating(model):
+        done = [restore(x[i : i + size].to(model.device), numbers[i : i + size]).cpu() for i in starts]
+    return torch.cat(done)
+
+
+@contextmanager
+def _evaluating(model: ScoreModel) -> Iterator[None]:
+    was_training = model.network.training
+    model.network.eval()
+    try:
+        yield
+    finally:
+        model.network.train(was_training)
