@@ -5,68 +5,178 @@ x at t_min, with y = x / a and rho running up from rho(t_min) to rho(1),
 
     log p(x) = log N(x_1; 0, prior_std^2 I) + D (ln a(1) - ln a(t_min)) + int div_y eps(y, rho) d rho
 
-(Song et al., arXiv 2011.13456, appendix D.2, after the change of variables). Steps are fixed, even in ln rho, so that
-the value of an image does not depend on its batch mates; they are taken in z = y / sqrt(1 + rho^2), which stays of the
-data's size (for VP it is x itself). The divergence is the trace of the Jacobian, exactly (D vector-Jacobian
-products) in few dimensions, else Hutchinson's estimate v^T J v with Rademacher v; each stage costs one forward pass and
-one vector-Jacobian product a probe. Probe i of item n depends on (seed, n, i) alone: models and sets are compared with
-common probes.
+(Song et al., arXiv 2011.13456, appendix D.2, after the change of variables); ``augmented`` integrates it. By default
+steps are fixed, even in ln rho, so that items and models are compared by the same arithmetic; ``dopri5`` chooses each
+item's own steps. Either way the value of an image does not depend on its batch mates. The divergence is exact (D
+vector-Jacobian products) in few dimensions, else Hutchinson's estimate with Rademacher probes. The draws of item n in
+repeat r depend on (seed, n, r) alone: models and sets are compared with common probes and common dequantisation.
 
 Images: with x = 2 (k + u) / L - 1 the bits/dim of the levels k are at most
 ``-log2 p(x) / D + log2(L) - log2(2)`` (uniform dequantisation; 7 is added at 256 levels).
 """
 
-import itertools
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from msgm.checks import at_least, below_one, positive
 from msgm.data.pixels import DATA_RANGE, dequantise
+from msgm.diffusion.augmented import (
+    basis_probes,
+    heun,
+    integrate_adaptive,
+    integrate_fixed,
+    rademacher_probes,
+    runge_kutta_4,
+)
 from msgm.diffusion.model import ScoreModel
-from msgm.diffusion.samplers import Eps, flow, ratio_grid, sigma_space
-from msgm.errors import UserError
+from msgm.diffusion.samplers import ratio_grid, sigma_space
+from msgm.errors import UserError, nearest
 from msgm.seeding import generator
+
+Solver = Literal["heun", "rk4", "dopri5"]
+STEPS = {"heun": (heun, 2), "rk4": (runge_kutta_4, 4)}
+"""The solvers of fixed steps, each with its evaluations a step."""
 
 
 @dataclass
 class LikelihoodSettings:
-    """How to integrate.
+    """How to integrate, and over how many draws to average.
 
     Attributes:
-        solver: ``heun`` (2 evaluations a step) or ``rk4`` (4).
-        steps: fixed steps in ln rho from t_min to 1.
+        solver: ``heun`` (2 evaluations a step), ``rk4`` (4), or the adaptive ``dopri5``.
+        steps: fixed steps in ln rho from t_min to 1; ``dopri5`` does not read it.
+        tolerance: relative and absolute tolerance of ``dopri5``; the others do not read it.
         probes: Hutchinson probes an item.
+        repeats: draws of dequantisation noise and of probes that an item's value is the mean of.
         exact_dims: the divergence is exact up to this many dimensions.
         batch_size: items at a time; it does not change the values.
     """
 
-    solver: Literal["heun", "rk4"] = "rk4"
+    solver: Solver = "rk4"
     steps: int = 25
+    tolerance: float = 1e-5
     probes: int = 1
+    repeats: int = 1
     exact_dims: int = 16
     batch_size: int = 500
 
     def __post_init__(self) -> None:
-        for key in ("steps", "probes", "batch_size"):
-            if getattr(self, key) < 1:
-                raise UserError(f"evaluation.likelihood.{key} must be at least 1, got {getattr(self, key)}.")
+        section = "evaluation.likelihood"
+        if self.solver not in get_args(Solver):
+            known = list(get_args(Solver))
+            hint = nearest(self.solver, known)
+            raise UserError(f"{section}.solver: unknown solver {self.solver!r}; known: {', '.join(known)}.{hint}")
+        at_least(1, self, section, "steps", "probes", "repeats", "batch_size")
+        at_least(0, self, section, "exact_dims")
+        positive(self, section, "tolerance")
+        below_one(self, section, "tolerance")
 
     @property
-    def evaluations(self) -> int:
-        """Network evaluations an item."""
-        return self.steps * (2 if self.solver == "heun" else 4)
+    def evaluations(self) -> int | None:
+        """Network evaluations an item and a repeat; None where the solver decides them."""
+        return None if self.solver == "dopri5" else self.steps * STEPS[self.solver][1]
+
+    def is_exact(self, dims: int) -> bool:
+        """Return whether the divergence is exact."""
+        return dims <= self.exact_dims
 
     def describe(self, dims: int) -> str:
         """Return the protocol in a few words."""
-        trace = "exact divergence" if dims <= self.exact_dims else f"{self.probes} Rademacher probe(s)"
-        return f"PF-ODE, {self.solver}, {self.evaluations} evaluations, {trace}"
+        cost = f"{self.evaluations} evaluations" if self.evaluations else f"tolerance {self.tolerance:g}"
+        trace = "exact divergence" if self.is_exact(dims) else f"{self.probes} Rademacher probe(s)"
+        mean = f", mean of {self.repeats} repeats" if self.repeats > 1 else ""
+        return f"PF-ODE, {self.solver}, {cost}, {trace}{mean}"
 
 
-Derivative = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+@dataclass(frozen=True)
+class Likelihoods:
+    """Negative log-likelihoods, and how they were measured.
+
+    Attributes:
+        values: (B, repeats) float64 on the CPU; a column is one draw of dequantisation noise and of probes.
+        evaluations: (B,) network evaluations that an item took, the mean over repeats.
+        unit: ``bits/dim`` or ``nats``.
+        protocol: dequantisation, solver, evaluations, divergence, repeats, time limit and seed in a sentence.
+    """
+
+    values: Tensor
+    evaluations: Tensor
+    unit: str
+    protocol: str
+
+    @property
+    def per_item(self) -> Tensor:
+        """Return each item's mean over its repeats, (B,)."""
+        return self.values.mean(1)
+
+    @property
+    def standard_error(self) -> float:
+        """Return the standard error of the mean, the items being draws from their distribution; NaN for one item."""
+        items = len(self.values)
+        return float(self.per_item.std()) / math.sqrt(items) if items > 1 else math.nan
+
+    @property
+    def draw_error(self) -> float:
+        """Return the part of it that dequantisation and probes cause, the items being given; NaN for one repeat."""
+        items, repeats = self.values.shape
+        return math.sqrt(float(self.values.var(1).sum()) / repeats) / items if repeats > 1 else math.nan
+
+    def summary(self) -> dict[str, Any]:
+        """Return mean, errors, n, unit and protocol as plain JSON; what is not finite is None."""
+        numbers = {
+            "mean": float(self.per_item.mean()),
+            "standard_error": self.standard_error,
+            "draw_error": self.draw_error,
+        }
+        finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        return finite | {"n": len(self.values), "unit": self.unit, "protocol": self.protocol}
+
+
+def measure_likelihood(
+    model: ScoreModel, items: Tensor, levels: int | None, settings: LikelihoodSettings | None = None, seed: int = 0
+) -> Likelihoods:
+    """Return the negative log-likelihoods of raw items, every repeat of them, with the protocol.
+
+    Args:
+        model: the model; evaluation mode is used.
+        items: (B, *shape); integer levels 0 .. ``levels`` - 1, or vectors.
+        levels: grey levels of the data set, which are dequantised uniformly and answered in bits/dim; None for vectors,
+            which are answered in nats an item.
+        settings: solver, probes and repeats; one repeat where nothing is drawn.
+        seed: of the probes and of the dequantisation noise; item n has its own in every repeat.
+
+    Raises:
+        RunError: ``dopri5`` could not keep its tolerance.
+    """
+    settings = settings or LikelihoodSettings()
+    dims = items[0].numel()
+    drawn = levels is not None or not settings.is_exact(dims)
+    values, evaluations = [], []
+    for repeat in range(settings.repeats if drawn else 1):
+        x = items if levels is None else dequantise(items.cpu(), levels, _uniform(items, seed, repeat))
+        density, count = _log_density(model, x, settings, seed, 0, repeat)
+        values.append(-density if levels is None else -density / (dims * math.log(2)) + bits_offset(levels))
+        evaluations.append(count.double())
+    counts = torch.stack(evaluations, 1).mean(1)
+    return Likelihoods(
+        torch.stack(values, 1),
+        counts,
+        "nats" if levels is None else "bits/dim",
+        _protocol(model, settings, dims, levels, float(counts.mean()), seed),
+    )
+
+
+def negative_log_likelihood(
+    model: ScoreModel, items: Tensor, levels: int | None, settings: LikelihoodSettings | None = None, seed: int = 0
+) -> Tensor:
+    """Return the mean over repeats of ``measure_likelihood``, which has the same arguments: (B,) float64 on the CPU."""
+    return measure_likelihood(model, items, levels, settings, seed).per_item
 
 
 def log_likelihood(
@@ -77,54 +187,19 @@ def log_likelihood(
     Args:
         model: the model; evaluation mode is used.
         x: (B, *shape) items, images in [-1, 1].
-        settings: solver, steps and probes.
+        settings: solver, probes, and repeats, which draw new probes here.
         seed: of the probes.
         first: number of the first item, which names its probes.
 
     Returns:
         (B,) float64 on the CPU.
+
+    Raises:
+        RunError: ``dopri5`` could not keep its tolerance.
     """
     settings = settings or LikelihoodSettings()
-    was_training = model.network.training
-    frozen = [p for p in model.network.parameters() if p.requires_grad]
-    model.network.eval()
-    for p in frozen:
-        p.requires_grad_(False)
-    try:
-        parts = x.split(settings.batch_size)
-        starts = range(first, first + len(x), settings.batch_size)
-        values = [
-            _integrate(model, part.to(model.device), settings, seed, n) for part, n in zip(parts, starts, strict=True)
-        ]
-    finally:
-        for p in frozen:
-            p.requires_grad_(True)
-        model.network.train(was_training)
-    return torch.cat(values)
-
-
-def negative_log_likelihood(
-    model: ScoreModel, items: Tensor, levels: int | None, settings: LikelihoodSettings | None = None, seed: int = 0
-) -> Tensor:
-    """Return the negative log-likelihood of raw items: bits/dim when ``levels`` is given, else nats an item.
-
-    Args:
-        model: the model.
-        items: (B, *shape); integer levels 0 .. ``levels`` - 1, or vectors.
-        levels: grey levels of the data set; None for vectors.
-        settings: solver, steps and probes.
-        seed: of the probes and of the dequantisation noise, which is item n's own.
-
-    Returns:
-        (B,) float64 on the CPU.
-    """
-    if levels is None:
-        return -log_likelihood(model, items, settings, seed)
-    u = torch.stack(
-        [torch.rand(items.shape[1:], generator=generator(seed, "dequantise", n)) for n in range(len(items))]
-    )
-    nats = -log_likelihood(model, dequantise(items.cpu(), levels, u), settings, seed)
-    return nats / (items[0].numel() * math.log(2)) + bits_offset(levels)
+    repeats = 1 if settings.is_exact(x[0].numel()) else settings.repeats
+    return torch.stack([_log_density(model, x, settings, seed, first, r)[0] for r in range(repeats)], 1).mean(1)
 
 
 def bits_offset(levels: int) -> float:
@@ -132,68 +207,80 @@ def bits_offset(levels: int) -> float:
     return math.log2(levels) - math.log2(DATA_RANGE)
 
 
-def _integrate(model: ScoreModel, x: Tensor, settings: LikelihoodSettings, seed: int, first: int) -> Tensor:
-    process, dims = model.process, x[0].numel()
+def _log_density(
+    model: ScoreModel, x: Tensor, settings: LikelihoodSettings, seed: int, first: int, repeat: int
+) -> tuple[Tensor, Tensor]:
+    """Return log p(x) in nats, (B,) float64, and the evaluations, (B,), of one repeat, both on the CPU."""
+    with _frozen(model):
+        starts = range(first, first + len(x), settings.batch_size)
+        parts = [
+            _integrate(model, part.to(model.device), settings, seed, n, repeat)
+            for part, n in zip(x.split(settings.batch_size), starts, strict=True)
+        ]
+    densities, evaluations = zip(*parts, strict=True)
+    return torch.cat(densities).cpu(), torch.cat(evaluations).cpu()
+
+
+def _integrate(
+    model: ScoreModel, x: Tensor, settings: LikelihoodSettings, seed: int, first: int, repeat: int
+) -> tuple[Tensor, Tensor]:
+    process, dims, eps = model.process, x[0].numel(), sigma_space(model)
     ratios = ratio_grid(process, settings.steps + 1, "log", process.t_min)[::-1]
+    low, high = ratios[0], ratios[-1]
     start, end = (process.signal(torch.tensor([t], dtype=torch.float64)).item() for t in (process.t_min, 1.0))
-    derivative = _derivative(sigma_space(model), _probes(x, settings, seed, first))
-    step = _heun if settings.solver == "heun" else _runge_kutta_4
-    z = x / (start * math.hypot(1, ratios[0]))
-    gain = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    for now, then in itertools.pairwise(ratios):
-        moved, gained = step(derivative, z, now, then)
-        z, gain = z + moved, gain + gained
-    final = (end * math.hypot(1, ratios[-1]) * z).double().flatten(1)
+    probes = _probes(x, settings, seed, first, repeat)
+    z = x / (start * math.hypot(1, low))
+    if settings.solver == "dopri5":
+        z, gain, evaluations = integrate_adaptive(eps, z, low, high, probes, settings.tolerance)
+    else:
+        step, cost = STEPS[settings.solver]
+        z, gain = integrate_fixed(eps, z, ratios, probes, step)
+        evaluations = torch.full((len(x),), settings.steps * cost)
+    final = (end * math.hypot(1, high) * z).double().flatten(1)
     prior = -0.5 * (final / process.prior_std).square().sum(1) - dims * math.log(
         process.prior_std * math.sqrt(2 * math.pi)
     )
-    return (prior + dims * (math.log(end) - math.log(start)) + gain).cpu()
+    return prior + dims * (math.log(end) - math.log(start)) + gain, evaluations
 
 
-def _probes(x: Tensor, settings: LikelihoodSettings, seed: int, first: int) -> list[Tensor]:
+@contextlib.contextmanager
+def _frozen(model: ScoreModel) -> Iterator[None]:
+    """Evaluation mode, and no gradients of the weights, which would be kept for nothing."""
+    was_training = model.network.training
+    weights = [p for p in model.network.parameters() if p.requires_grad]
+    model.network.eval()
+    for p in weights:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in weights:
+            p.requires_grad_(True)
+        model.network.train(was_training)
+
+
+def _probes(x: Tensor, settings: LikelihoodSettings, seed: int, first: int, repeat: int) -> list[Tensor]:
     """Return vectors whose quadratic forms sum to the trace: the basis, or scaled Rademacher draws."""
-    dims = x[0].numel()
-    if dims <= settings.exact_dims:
-        basis = torch.eye(dims, device=x.device, dtype=x.dtype)
-        return [row.view(1, *x.shape[1:]).expand_as(x) for row in basis]
-    signs = torch.stack(
-        [
-            torch.randint(2, (settings.probes, *x.shape[1:]), generator=generator(seed, "probe", first + n))
-            for n in range(len(x))
-        ],
-        dim=1,
-    )
-    return list((2 * signs - 1).to(x) / math.sqrt(settings.probes))
+    if settings.is_exact(x[0].numel()):
+        return basis_probes(x)
+    streams = [_stream(seed, "probe", first + n, repeat) for n in range(len(x))]
+    return rademacher_probes(x, settings.probes, streams)
 
 
-def _derivative(eps: Eps, probes: list[Tensor]) -> Derivative:
-    """Return (z, rho) -> (dz / d ln rho, div_y eps * rho) by one forward pass and one product a probe."""
-
-    def derivative(z: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-        scale = math.hypot(1, ratio)
-        with torch.enable_grad():
-            y = (scale * z).detach().requires_grad_(True)
-            out = eps(y, ratio)
-            trace = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-            for number, probe in enumerate(probes):
-                (product,) = torch.autograd.grad(out, y, probe, retain_graph=number + 1 < len(probes))
-                trace = trace + (product * probe).flatten(1).sum(1, dtype=torch.float64)
-        return flow(out.detach(), z, ratio), ratio * trace
-
-    return derivative
+def _uniform(items: Tensor, seed: int, repeat: int) -> Tensor:
+    """Return the dequantisation noise in [0, 1), shaped like ``items``."""
+    streams = [_stream(seed, "dequantise", n, repeat) for n in range(len(items))]
+    return torch.stack([torch.rand(items.shape[1:], generator=stream) for stream in streams])
 
 
-def _heun(derivative: Derivative, z: Tensor, now: float, then: float) -> tuple[Tensor, Tensor]:
-    width = math.log(then / now)
-    v1, d1 = derivative(z, now)
-    v2, d2 = derivative(z + width * v1, then)
-    return 0.5 * width * (v1 + v2), 0.5 * width * (d1 + d2)
+def _stream(seed: int, purpose: str, item: int, repeat: int) -> torch.Generator:
+    """Return the generator of an item's draws in a repeat; repeat 0 goes unnamed, as before there were more."""
+    return generator(seed, purpose, item, *([repeat] if repeat else []))
 
 
-def _runge_kutta_4(derivative: Derivative, z: Tensor, now: float, then: float) -> tuple[Tensor, Tensor]:
-    width, middle = math.log(then / now), math.sqrt(now * then)
-    v1, d1 = derivative(z, now)
-    v2, d2 = derivative(z + 0.5 * width * v1, middle)
-    v3, d3 = derivative(z + 0.5 * width * v2, middle)
-    v4, d4 = derivative(z + width * v3, then)
-    return (width / 6) * (v1 + 2 * v2 + 2 * v3 + v4), (width / 6) * (d1 + 2 * d2 + 2 * d3 + d4)
+def _protocol(
+    model: ScoreModel, settings: LikelihoodSettings, dims: int, levels: int | None, evaluations: float, seed: int
+) -> str:
+    noise = f"uniform dequantisation of {levels} levels, " if levels else ""
+    cost = "" if settings.evaluations else f", {evaluations:.0f} evaluations in the mean"
+    return f"{noise}{settings.describe(dims)}{cost}, from t = {model.process.t_min:g}, seed {seed}"

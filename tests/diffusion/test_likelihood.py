@@ -6,7 +6,8 @@ from torch import nn
 
 from msgm.data.pixels import dequantise
 from msgm.diffusion import VE, VP, LikelihoodSettings, ScoreModel, likelihood, log_likelihood, negative_log_likelihood
-from msgm.errors import UserError
+from msgm.diffusion.likelihood import Likelihoods, measure_likelihood
+from msgm.errors import RunError, UserError
 from tests.helpers import PROCESS_CASES, Correlated, Counted, Mixture
 
 CASES = pytest.mark.parametrize("process", PROCESS_CASES.values(), ids=PROCESS_CASES)
@@ -96,7 +97,8 @@ def test_integration_converges(solver):
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_a_constant_density_costs_the_log_of_the_levels(levels, monkeypatch):
     shape = (3, 4, 4)
-    monkeypatch.setattr(likelihood, "log_likelihood", lambda model, x, *_: torch.full((len(x),), -48 * BIT).double())
+    density = torch.full((5,), -48 * BIT, dtype=torch.float64)
+    monkeypatch.setattr(likelihood, "_log_density", lambda *_: (density, torch.ones(5)))
     items = torch.randint(levels, (5, *shape))
     bits = negative_log_likelihood(ScoreModel(Counted(), VP(), shape), items, levels)
     torch.testing.assert_close(bits, torch.full((5,), math.log2(levels), dtype=torch.float64), rtol=0, atol=1e-6)
@@ -122,12 +124,14 @@ def test_uniform_levels_cost_their_log_end_to_end(levels):
 
 
 def test_levels_are_dequantised_within_their_bin(monkeypatch):
-    seen = []
-    monkeypatch.setattr(likelihood, "log_likelihood", lambda model, x, *_: seen.append(x) or torch.zeros(len(x)))
+    seen, nothing = [], torch.zeros(40)
+    monkeypatch.setattr(likelihood, "_log_density", lambda model, x, *_: seen.append(x) or (nothing, nothing))
     items = torch.arange(17).repeat(40, 1)
-    negative_log_likelihood(ScoreModel(Counted(), VP(), (17,)), items, 17)
+    negative_log_likelihood(ScoreModel(Counted(), VP(), (17,)), items, 17, LikelihoodSettings(repeats=2))
     low, high = dequantise(items, 17, 0.0), dequantise(items, 17, 1.0)
-    place = (seen[0] - low) / (high - low)
+    place, again = ((x - low) / (high - low) for x in seen)
+    assert (place - again).abs().min() > 1e-7
+    assert abs((place - 0.5).mul(again - 0.5).mean()) < 4 / 12 / math.sqrt(680)
     assert place.min() > -1e-5
     assert place.max() < 1 + 1e-5
     assert place.mean().item() == pytest.approx(0.5, abs=4 / math.sqrt(12 * 680))
@@ -176,7 +180,7 @@ def test_probes_follow_the_seed_and_the_item():
 
 def test_more_probes_extend_the_fewer():
     x = torch.zeros(3, 2, 5)
-    few, many = (likelihood._probes(x, LikelihoodSettings(probes=n, exact_dims=0), 0, 7) for n in (2, 5))
+    few, many = (likelihood._probes(x, LikelihoodSettings(probes=n, exact_dims=0), 0, 7, 0) for n in (2, 5))
     for i in range(2):
         torch.testing.assert_close(few[i] * math.sqrt(2), many[i] * math.sqrt(5))
     assert (many[0].abs() * math.sqrt(5) - 1).abs().max() < 1e-6
@@ -239,9 +243,139 @@ def test_it_works_under_no_grad():
 def test_the_protocol_states_solver_evaluations_and_divergence():
     assert LikelihoodSettings().describe(784) == "PF-ODE, rk4, 100 evaluations, 1 Rademacher probe(s)"
     assert LikelihoodSettings("heun", 10).describe(2) == "PF-ODE, heun, 20 evaluations, exact divergence"
+    adaptive = LikelihoodSettings("dopri5", probes=2, repeats=3)
+    assert adaptive.describe(784) == "PF-ODE, dopri5, tolerance 1e-05, 2 Rademacher probe(s), mean of 3 repeats"
 
 
-@pytest.mark.parametrize("key", ["steps", "probes", "batch_size"])
-def test_bad_settings_are_user_errors(key):
-    with pytest.raises(UserError, match=key):
-        LikelihoodSettings(**{key: 0})
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steps", 0),
+        ("probes", 0),
+        ("repeats", 0),
+        ("batch_size", 0),
+        ("exact_dims", -1),
+        ("tolerance", 0.0),
+        ("tolerance", 1.0),
+        ("tolerance", math.nan),
+    ],
+)
+def test_bad_settings_are_user_errors(key, value):
+    with pytest.raises(UserError, match=f"^evaluation.likelihood.{key} must .*{value}[^.]*[.]$"):
+        LikelihoodSettings(**{key: value})
+
+
+def test_an_unknown_solver_is_told_the_nearest():
+    with pytest.raises(UserError, match="known: heun, rk4, dopri5. Did you mean 'dopri5'"):
+        LikelihoodSettings("dopri")
+
+
+@pytest.mark.parametrize("exact_dims", [16, 0], ids=["exact", "hutchinson"])
+@CASES
+def test_the_adaptive_solver_meets_the_exact_likelihood(process, exact_dims):
+    model = correlated(process)
+    x = model.draw(8)
+    adaptive = log_likelihood(model, x, LikelihoodSettings("dopri5", tolerance=1e-6, exact_dims=exact_dims))
+    steps = log_likelihood(model, x, LikelihoodSettings(steps=100, exact_dims=exact_dims))
+    assert (adaptive - steps).abs().max() < 1e-3
+    if exact_dims:
+        assert (adaptive - model.log_density(x, at_t_min(process, 8))).abs().max() / (12 * BIT) < 1e-3
+
+
+def test_a_smaller_tolerance_costs_more_and_errs_less():
+    model = Mixture(VP(), [[-0.6, 0.3], [0.6, -0.3]], [0.25, 0.15])
+    x = model.draw(16)
+    exact = log_likelihood(model, x, LikelihoodSettings(steps=400))
+    found = [measure_likelihood(model, x, None, LikelihoodSettings("dopri5", tolerance=t)) for t in (1e-3, 1e-6)]
+    errors = [(-f.per_item - exact).abs().mean() for f in found]
+    assert errors[1] < 1e-4 < errors[0]
+    assert found[1].evaluations.mean() > 2 * found[0].evaluations.mean()
+
+
+def test_an_adaptive_value_does_not_depend_on_batch_size_or_batch_mates():
+    model = correlated(VP())
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x[1] *= 20
+    settings = LikelihoodSettings("dopri5", tolerance=1e-4, exact_dims=0)
+    whole = log_likelihood(model, x, settings)
+    alone = torch.cat([log_likelihood(model, x[n : n + 1], settings, first=n) for n in range(5)])
+    torch.testing.assert_close(alone, whole, rtol=1e-9, atol=1e-9)
+
+
+def test_an_adaptive_solver_out_of_evaluations_restores_the_model():
+    network = Counted(math.nan).train()
+    with pytest.raises(RunError, match="adaptive solver"):
+        log_likelihood(ScoreModel(network, VP(), (4,)), torch.zeros(2, 4), LikelihoodSettings("dopri5"))
+    assert network.training
+    assert network.weight.requires_grad
+
+
+def repeated(repeats, **settings):
+    model = correlated(VP())
+    items = torch.randint(256, (6, 12), generator=torch.Generator().manual_seed(1))
+    settings = LikelihoodSettings(steps=4, exact_dims=0, repeats=repeats, **settings)
+    return measure_likelihood(model, items, 256, settings)
+
+
+def test_repeats_are_streams_of_their_own_and_the_first_is_the_value_without_them():
+    one, three = repeated(1), repeated(3)
+    assert three.values.shape == (6, 3)
+    assert torch.equal(three.values[:, :1], one.values)
+    assert (three.values[:, 1:] - three.values[:, :1]).abs().min() > 1e-6
+    assert (three.values[:, 1] - three.values[:, 2]).abs().min() > 1e-6
+    assert torch.equal(three.per_item, three.values.mean(1))
+
+
+def test_repeats_of_a_vector_are_new_probes():
+    model = correlated(VP())
+    x = model.draw(4)
+    settings = [LikelihoodSettings(steps=4, exact_dims=0, repeats=n) for n in (1, 2)]
+    values = measure_likelihood(model, x, None, settings[1]).values
+    assert torch.equal(-values[:, 0], log_likelihood(model, x, settings[0]))
+    torch.testing.assert_close(-values.mean(1), log_likelihood(model, x, settings[1]), rtol=0, atol=1e-12)
+
+
+def test_what_draws_nothing_is_not_repeated():
+    network = Counted()
+    settings = LikelihoodSettings(steps=3, repeats=5)
+    found = measure_likelihood(ScoreModel(network, VP(), (3,)), torch.zeros(2, 3), None, settings)
+    assert found.values.shape == (2, 1)
+    assert network.calls == settings.evaluations
+
+
+def test_standard_errors():
+    values = torch.tensor([[1.0, 2.0], [4.0, 4.0], [3.0, 9.0]], dtype=torch.float64)
+    found = Likelihoods(values, torch.ones(3), "nats", "by hand")
+    means = torch.tensor([1.5, 4.0, 6.0])
+    assert found.standard_error == pytest.approx(means.std().item() / math.sqrt(3))
+    assert found.draw_error == pytest.approx(math.sqrt((0.5 + 0 + 18) / 2) / 3)
+    assert found.summary() == {
+        "mean": pytest.approx(23 / 6),
+        "standard_error": found.standard_error,
+        "draw_error": found.draw_error,
+        "n": 3,
+        "unit": "nats",
+        "protocol": "by hand",
+    }
+
+
+def test_one_item_and_one_repeat_have_no_standard_error():
+    found = Likelihoods(torch.ones(1, 1), torch.ones(1), "nats", "by hand").summary()
+    assert (found["standard_error"], found["draw_error"]) == (None, None)
+
+
+def test_the_draw_error_falls_with_the_repeats_and_the_probes():
+    few, repeats, probes = repeated(8), repeated(64), repeated(8, probes=8)
+    assert few.draw_error / repeats.draw_error == pytest.approx(math.sqrt(8), rel=0.4)
+    assert probes.draw_error < few.draw_error / 2
+
+
+def test_the_protocol_is_saved_with_the_number():
+    found = repeated(2).summary()
+    assert found["unit"] == "bits/dim"
+    assert found["protocol"] == (
+        "uniform dequantisation of 256 levels, PF-ODE, rk4, 16 evaluations, 1 Rademacher probe(s), mean of 2 repeats, "
+        "from t = 1e-05, seed 0"
+    )
+    adaptive = repeated(1, solver="dopri5", tolerance=1e-3)
+    assert f"tolerance 0.001, 1 Rademacher probe(s), {adaptive.evaluations.mean():.0f} evaluations" in adaptive.protocol
