@@ -63,7 +63,13 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
     )
-
+    compare.add_argument("--start", choices=["scratch", "finetune"], help="where rows start; else the config says it")
+    compare.add_argument(
+        "--sweep",
+        metavar="KEY=V1,V2",
+        action="append",
+        help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
+    )
     _metrics(compare)
 
     train = _command(commands, "train", _train, "train a model from random weights with the config's objective")
@@ -149,8 +155,12 @@ def _compare(options: argparse.Namespace) -> None:
     _single_process(options)
     config = _config(options)
     from msgm.compare import compare
+    from msgm.sweep import with_start, with_sweeps
 
     only = [name.strip() for name in options.only.split(",")] if options.only else None
+    config = with_start(config, options.start) if options.start else config
+    if options.sweep:
+        config, only = with_sweeps(config, options.sweep, only)
     run = compare(config, options.out, only, options.source, options.device)
     _wrote_report(run)
 

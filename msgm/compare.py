@@ -19,6 +19,7 @@ from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.requests import Split
 from msgm.runs import Run, chosen_device, environment, find_model, read_json, write_bytes, write_json, write_text
+from msgm.sweep import with_stored_sweeps
 from msgm.training.run import digest, finished, fit, load_data, load_source, new_model
 
 GRID = 100
@@ -46,6 +47,7 @@ def compare(
     """
     names = _chosen(config, only)
     run = Run(out or Path("runs") / config.name)
+    config = with_stored_sweeps(config, run.stored_config())
     where = chosen_device(device)
     dataset, split = load_data(config)
     check_metrics(config, dataset, split)
