@@ -95,6 +95,34 @@ def parser() -> argparse.ArgumentParser:
     _overrides(evaluate)
     _common(evaluate)
 
+    inpaint = _command(
+        commands, "inpaint", _inpaint, "remove a part of test items, have a model fill it in, measure it"
+    )
+    _restoration(inpaint)
+    inpaint.add_argument(
+        "--mask",
+        required=True,
+        help="what is REMOVED: the upper, lower, left or right half; rows:32-47, both included; "
+        "box:top,left,height,width; the white pixels of an image file of the items' size; for vectors dims:0,2",
+    )
+    inpaint.add_argument("--sampler", default="euler-maruyama", help="a sampler as of `sample` (euler-maruyama)")
+    inpaint.add_argument("--steps", type=int, default=100, help="grid steps (100)")
+    inpaint.add_argument(
+        "--resamples", type=int, default=10, help="how often a step is taken (10); 1 is the plain, biased projector"
+    )
+
+    reconstruct = _command(commands, "reconstruct", _reconstruct, "have a model reconstruct test items, measure it")
+    _restoration(reconstruct)
+    reconstruct.add_argument(
+        "--method",
+        choices=["encode", "sdedit"],
+        default="encode",
+        help="encode: PF-ODE to the latent and back with noise between, the paper's; sdedit: noise, then sample down",
+    )
+    reconstruct.add_argument("--t", type=float, help="time of the noise, in (0, 1] (encode .02, sdedit .3)")
+    reconstruct.add_argument("--sampler", default="dpm++2m", help="of sdedit, as of `sample` (dpm++2m)")
+    reconstruct.add_argument("--steps", type=int, default=100, help="of encode each way, or of sdedit's grid (100)")
+
     report = _command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
     report.add_argument("run", metavar="RUN", help="a compare folder")
 
@@ -122,6 +150,14 @@ def _experiment(command: argparse.ArgumentParser) -> None:
 
 def _metrics(command: argparse.ArgumentParser) -> None:
     command.add_argument("--metrics", metavar="NAME,NAME", help="what to measure; rows keep what was measured before")
+
+
+def _restoration(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN", help="a run or a diffusers folder")
+    command.add_argument("-n", "--count", type=int, default=100, help="test items to retain, and to forget (100)")
+    command.add_argument("--config", help="the experiment: data, request and judge; by default the run's own")
+    _overrides(command)
+    _common(command)
 
 
 def _overrides(command: argparse.ArgumentParser) -> None:
@@ -166,7 +202,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _wrote_report(run: "Run") -> None:
-    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json and samples.png")
+    pictures = "samples.png" + (" and sweep.png" if (run.path / "sweep.png").is_file() else "")
+    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, {pictures}")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -191,6 +228,40 @@ def _sample(options: argparse.Namespace) -> None:
     settings = SamplingSettings(options.sampler, options.steps)
     for path in sample_run(options.run, options.count, settings, options.seed or 0, options.out, options.device):
         print(f"wrote {path}")
+
+
+def _inpaint(options: argparse.Namespace) -> None:
+    _single_process(options)
+    config = _restored_config(options)
+    from msgm.diffusion import SamplingSettings
+    from msgm.restoring import inpaint_run
+
+    settings = SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
+    kind, work = (options.mask, options.count, settings, options.resamples), (options.out, options.device)
+    for path in inpaint_run(options.run, config, *kind, options.seed or 0, *work):
+        print(f"wrote {path}")
+
+
+def _reconstruct(options: argparse.Namespace) -> None:
+    _single_process(options)
+    config = _restored_config(options)
+    from msgm.diffusion import SamplingSettings
+    from msgm.restoring import reconstruct_run
+
+    settings = SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
+    kind, work = (options.method, options.t, options.count, settings), (options.out, options.device)
+    for path in reconstruct_run(options.run, config, *kind, options.seed or 0, *work):
+        print(f"wrote {path}")
+
+
+def _restored_config(options: argparse.Namespace) -> "Config":
+    """Return the experiment of the run; ``--seed`` is the noise's and leaves the judge alone."""
+    own = Path(options.run) / "config.yaml"
+    if options.config is None and Path(options.run).is_dir() and not own.is_file():
+        raise UserError(f"{options.run} is no run with a config of its own; say with --config what its data are.")
+    from msgm.config import load_config
+
+    return load_config(options.config or own, options.set)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

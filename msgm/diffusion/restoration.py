@@ -41,8 +41,8 @@ from msgm.errors import UserError
 
 
 def inpainting_settings() -> SamplingSettings:
-    """Return the default: 250 Euler-Maruyama steps, RePaint's number."""
-    return SamplingSettings("euler-maruyama", 250)
+    """Return the default: 100 Euler-Maruyama steps (RePaint: 250 ancestral ones)."""
+    return SamplingSettings("euler-maruyama", 100)
 
 
 @torch.no_grad()
@@ -78,8 +78,7 @@ def inpaint(
     Raises:
         UserError: a mask of another size than the items, or ``resamples`` below 1.
     """
-    if resamples < 1:
-        raise UserError(f"resamples must be at least 1, got {resamples}.")
+    check_resamples(resamples)
     settings = settings or inpainting_settings()
     known = fitting_mask(known, model.shape).to(model.device)
 
@@ -95,6 +94,12 @@ def inpainting_evaluations(settings: SamplingSettings, resamples: int) -> int | 
     if last is None or both is None:
         return None
     return (settings.steps - 1) * resamples * (both - last) + last
+
+
+def check_resamples(resamples: int) -> None:
+    """Raise a UserError when a step would not be taken at all."""
+    if resamples < 1:
+        raise UserError(f"resamples must be at least 1, got {resamples}.")
 
 
 def fitting_mask(known: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -135,6 +140,12 @@ def decode(model: ScoreModel, latents: Tensor, steps: int = 100, batch_size: int
     return _in_batches(model, latents, None, batch_size, lambda part, _: _flow(model, part, _times(model)[::-1], steps))
 
 
+def check_time(t: float, above: float) -> None:
+    """Raise a UserError when t lies outside (``above``, 1]."""
+    if not above < t <= 1:
+        raise UserError(f"t must lie in ({above:g}, 1], got {t:g}.")
+
+
 def perturb(
     model: ScoreModel,
     x: Tensor,
@@ -148,8 +159,7 @@ def perturb(
     Raises:
         UserError: t outside (0, 1].
     """
-    if not 0 < t <= 1:
-        raise UserError(f"t must lie in (0, 1], got {t:g}.")
+    check_time(t, 0.0)
     noise = Noise(seed, range(len(x)) if numbers is None else numbers, model.shape, torch.device("cpu"), purpose)
     time = torch.tensor(t, dtype=torch.float64)
     return float(model.process.signal(time)) * x.cpu() + float(model.process.noise(time)) * noise()
@@ -190,7 +200,7 @@ def reconstruct(
 def sdedit(
     model: ScoreModel,
     x: Tensor,
-    t: float = 0.5,
+    t: float = 0.3,
     settings: SamplingSettings | None = None,
     seed: int = 0,
     numbers: Sequence[int] | None = None,
@@ -211,8 +221,7 @@ def sdedit(
     Raises:
         UserError: t outside its range.
     """
-    if not model.process.t_sample < t <= 1:
-        raise UserError(f"t must lie in ({model.process.t_sample:g}, 1], got {t:g}.")
+    check_time(t, model.process.t_sample)
     settings = settings or SamplingSettings()
 
     def restore(part: Tensor, ids: Sequence[int]) -> Tensor:

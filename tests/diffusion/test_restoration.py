@@ -107,8 +107,8 @@ def test_every_sampler_inpaints_with_the_evaluations_it_announces(name):
     assert announced is None or network.calls == announced
 
 
-def test_the_default_is_repaints_number_of_steps():
-    assert inpainting_evaluations(inpainting_settings(), 10) == 249 * 10 + 1
+def test_the_default_takes_every_step_but_the_last_as_often_as_is_asked():
+    assert inpainting_evaluations(inpainting_settings(), 10) == 99 * 10 + 1
 
 
 METHODS = {

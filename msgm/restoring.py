@@ -1,0 +1,277 @@
+"""``msgm inpaint`` and ``msgm reconstruct``: real test items restored by a trained model, as pictures and numbers."""
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msgm.compare import make_bench
+from msgm.config import Config
+from msgm.data import Dataset, quantise
+from msgm.diffusion import SamplingSettings, ScoreModel
+from msgm.diffusion.restoration import check_time, inpainting_evaluations, inpainting_settings
+from msgm.errors import UserError
+from msgm.evaluation import Bench
+from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
+from msgm.masks import parse_mask
+from msgm.pictures import figure_png
+from msgm.requests import Split
+from msgm.runs import Run, chosen_device, environment, find_model, write_bytes, write_json
+from msgm.training.run import load_data
+
+TIMES: dict[str, float] = {"encode": 0.02, "sdedit": 0.3}
+"""Default t of each method: the paper's, and one at which digits show what was forgotten."""
+SHOWN = 10
+"""Items of each kind in the picture."""
+HOLE = (0.85, 0.45, 0.25)
+"""Colour of removed pixels, which no grey image has."""
+
+
+def inpaint_run(
+    source: Path | str,
+    config: Config,
+    mask: str,
+    count: int = 100,
+    settings: SamplingSettings | None = None,
+    resamples: int = 10,
+    seed: int = 0,
+    out: Path | str | None = None,
+    device: str = "auto",
+) -> list[Path]:
+    """Remove a part of the first ``count`` test items of each kind, have the model fill it in, and write what came out.
+
+    Args:
+        source: a run or diffusers folder.
+        config: the experiment: data, request and judge.
+        mask: what is removed, as ``msgm.masks.parse_mask`` reads it.
+        count: items of each of retain and forget; where fewer are to be forgotten, all of those.
+        settings: sampler and steps.
+        resamples: RePaint's U.
+        seed: of the noise.
+        out: by default ``inpaint`` in a run of ours, else ``runs/NAME-inpaint``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        The files: ``triptychs.png``, ``restored.npz``, ``numbers.json``.
+
+    Raises:
+        UserError: no model there, one that does not fit the data, a mask that does not fit, more items than there are;
+            nothing is written then.
+    """
+    work = Work.prepare(source, config, count, device)
+    known = parse_mask(mask, work.model.shape)
+    settings = settings or inpainting_settings()
+    evaluations = inpainting_evaluations(settings, resamples)
+    how = (
+        f"{mask} removed, {int((~known).sum())} of {known.numel()} places; {settings.sampler}, {settings.steps} steps "
+        f"taken {resamples} times, {'adaptive' if evaluations is None else f'{evaluations} network evaluations'}"
+    )
+    folder = Path(out) if out else _default_folder(Path(source), "inpaint")
+    bench = work.bench(folder, source)
+    done = inpainting(work.model, bench, known, count, settings, resamples, seed)
+    facts = {"source": str(source), "seed": seed, "mask": mask, "protocol": {"inpainting": how} | PROTOCOL}
+    return _write(folder, done, bench, facts, "masked", ~known)
+
+
+def reconstruct_run(
+    source: Path | str,
+    config: Config,
+    method: Method = "encode",
+    t: float | None = None,
+    count: int = 100,
+    settings: SamplingSettings | None = None,
+    seed: int = 0,
+    out: Path | str | None = None,
+    device: str = "auto",
+) -> list[Path]:
+    """Have the model reconstruct the first ``count`` test items of each kind, and write what came out.
+
+    Args:
+        source: a run or diffusers folder.
+        config: the experiment: data, request and judge.
+        method: ``encode`` (arXiv 2412.07229) or ``sdedit``.
+        t: time of the noise, on the latent or on the item; by default that of ``TIMES``.
+        count: items of each of retain and forget; where fewer are to be forgotten, all of those.
+        settings: by default 100 steps; ``encode`` reads the steps (each way) and the batch size only.
+        seed: of the noise.
+        out: by default ``reconstruct`` in a run of ours, else ``runs/NAME-reconstruct``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        The files: ``triptychs.png``, ``restored.npz``, ``numbers.json``.
+
+    Raises:
+        UserError: no model there, one that does not fit the data, t out of range, more items than there are; nothing is
+            written then.
+    """
+    work = Work.prepare(source, config, count, device)
+    settings, t = settings or SamplingSettings(steps=100), TIMES[method] if t is None else t
+    check_time(t, work.model.process.t_sample if method == "sdedit" else 0.0)
+    how = {
+        "encode": f"PF-ODE to the latent, noise of t = {t:g} on it, PF-ODE back; {8 * settings.steps} evaluations",
+        "sdedit": f"SDEdit, noise of t = {t:g} on the item, sampled down by {settings.describe()}",
+    }[method]
+    folder = Path(out) if out else _default_folder(Path(source), "reconstruct")
+    bench = work.bench(folder, source)
+    done = reconstruction(work.model, bench, method, t, count, settings, seed)
+    protocol = {"reconstruction": how} | PROTOCOL
+    facts = {"source": str(source), "seed": seed, "method": method, "t": t, "protocol": protocol}
+    return _write(folder, done, bench, facts, "latent" if method == "encode" else "noised", None)
+
+
+PROTOCOL = {
+    "accuracy": "share in which the judge sees what it sees in the original (ACC of arXiv 2412.07229); 95% Wilson "
+    "interval; the judge names a class for junk, too",
+    "label": "share in which the judge sees the original's label",
+    "UR": "unlearning ratio: share judged a forgotten class, junk being none",
+    "junk rate": "share farther from the training items than 99% of validation items are, in pixels",
+    "PSNR, SSIM": "torchmetrics, images in [0, 1], data range 1, not quantised; PSNR of the mean squared error over "
+    "all pixels of all images; SSIM with a Gaussian window of 11 pixels; hole: the removed pixels alone",
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model with the data that it is to restore, all checked."""
+
+    config: Config
+    model: ScoreModel
+    dataset: Dataset
+    split: Split
+    device: torch.device
+
+    @classmethod
+    def prepare(cls, source: Path | str, config: Config, count: int, device: str) -> "Work":
+        """Load model and data.
+
+        Raises:
+            UserError: no model, one of another shape than the data, or fewer items than ``count``.
+        """
+        where = chosen_device(device)
+        found = find_model(source)
+        model = ScoreModel.load(found).to(where)
+        dataset, split = load_data(config)
+        if model.shape != dataset.shape:
+            raise UserError(f"{found} makes items of shape {model.shape}, but the data has {dataset.shape}.")
+        items_to_restore(split, count)
+        return cls(config, model, dataset, split, where)
+
+    def bench(self, folder: Path, source: Path | str) -> Bench:
+        """Return judge and distances; the judge of the source, or of the comparison it is a row of, is taken over."""
+        run = Run(folder)
+        run.create()
+        for owner in (Path(source), Path(source).parent.parent):
+            if (owner / "judge" / "judge.json").is_file() and not (folder / "judge").exists():
+                shutil.copytree(owner / "judge", folder / "judge")
+        return make_bench(self.config, run, self.dataset, self.split, self.device)
+
+
+def _default_folder(source: Path, command: str) -> Path:
+    """Return a folder in a run of ours; nothing is written into a folder that was made elsewhere."""
+    if Run(source).manifest.is_file():
+        return source / command
+    return Path("runs") / f"{source.resolve().name}-{command}"
+
+
+def _write(
+    folder: Path, done: dict[str, Restored], bench: Bench, facts: dict[str, Any], given: str, removed: Tensor | None
+) -> list[Path]:
+    """Write picture, arrays and numbers, print the table, and return the files; ``given`` names what was restored."""
+    paths = [folder / name for name in ("triptychs.png", "restored.npz", "numbers.json")]
+    write_bytes(paths[0], _picture(done, given, removed) if bench.dataset.is_image else _scatter(done))
+    write_bytes(paths[1], _arrays(done, bench.dataset.is_image, removed))
+    numbers = {kind: restored.numbers for kind, restored in done.items()}
+    write_json(paths[2], facts | numbers | {"judge": bench.judge.summary(), "environment": environment()})
+    _print_table(numbers, facts["protocol"], removed is not None)
+    return paths
+
+
+def _arrays(done: dict[str, Restored], images: bool, removed: Tensor | None) -> bytes:
+    """Return an npz of ``retain_`` and ``forget_`` ``indices``, ``originals`` and ``restored``, and ``removed``.
+
+    Images are (N, H, W, C) uint8 of 256 levels as ``msgm sample`` writes them, vectors (N, D) float32.
+    """
+    arrays = {} if removed is None else {"removed": removed.numpy()}
+    for kind, part in done.items():
+        arrays[f"{kind}_indices"] = part.indices
+        for name, items in (("originals", part.originals), ("restored", part.restored)):
+            arrays[f"{kind}_{name}"] = (
+                quantise(items, 256).permute(0, 2, 3, 1).numpy() if images else items.float().numpy()
+            )
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _picture(done: dict[str, Restored], given: str, removed: Tensor | None) -> bytes:
+    """Return a PNG: for each kind a line of originals, one of what the model was given, one of what it made."""
+    from matplotlib.figure import Figure
+
+    shown = max(min(SHOWN, len(part.indices)) for part in done.values())
+    figure = Figure(figsize=(1.1 + 0.75 * shown, 0.4 + 0.8 * 3 * len(done)), layout="constrained")
+    panels = figure.subfigures(len(done), 1, squeeze=False)[:, 0]
+    for panel, (kind, part) in zip(panels, done.items(), strict=True):
+        panel.suptitle(f"{kind}: the first {min(SHOWN, len(part.indices))} of {len(part.indices)}", fontsize=10)
+        axes = panel.subplots(3, shown, squeeze=False)
+        lines = {"original": part.originals, given: part.given, "restored": part.restored}
+        for line, (name, items) in zip(axes, lines.items(), strict=True):
+            line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+            for cell in line:
+                cell.axis("off")
+            for cell, item in zip(line, items, strict=False):
+                cell.imshow(_pixels(item, removed if name == given else None), interpolation="nearest")
+    return figure_png(figure)
+
+
+def _pixels(item: Tensor, removed: Tensor | None) -> np.ndarray[Any, Any]:
+    """Return an image (C, H, W) in [-1, 1] as (H, W, 3) in [0, 1], what was removed in a colour of its own."""
+    picture = ((item.nan_to_num(-1.0).clamp(-1, 1) + 1) / 2).expand(3, *item.shape[1:]).permute(1, 2, 0).numpy().copy()
+    if removed is not None:
+        picture[removed.numpy()] = HOLE
+    return picture
+
+
+def _scatter(done: dict[str, Restored]) -> bytes:
+    """Return a PNG of vectors before and after, by their first two coordinates."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for cell, name in zip(axes, ("originals", "restored"), strict=True):
+        cell.set_title(name, fontsize=10)
+        for kind, part in done.items():
+            points = getattr(part, name)
+            cell.scatter(points[:, 0], points[:, 1], s=6, linewidths=0, label=kind)
+    axes[0].legend(fontsize=8)
+    return figure_png(figure)
+
+
+def _print_table(numbers: dict[str, dict[str, Any]], protocol: dict[str, str], hole: bool) -> None:
+    """Print a line a kind, and how it was made."""
+    names = {"PSNR": "psnr", "SSIM": "ssim"} | (
+        {"PSNR hole": "psnr_removed", "SSIM hole": "ssim_removed"} if hole else {}
+    )
+    lines = [["", "items", "accuracy % [95% CI]", "label %", "UR % [95% CI]", "junk %", *names]]
+    for kind, row in numbers.items():
+        label = row["label_accuracy"]
+        cells = [kind, f"{row['n']} {row['part']}", _share(row["accuracy"])]
+        cells += ["-" if label is None else f"{100 * label['value']:.1f}", _share(row["unlearning_ratio"])]
+        cells += [f"{100 * row['junk_rate']:.1f}", *(_number(row[key]) for key in names.values())]
+        lines.append(cells)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]))
+    print(f"\n{next(iter(protocol.values()))}\n")
+
+
+def _share(rate: dict[str, Any]) -> str:
+    return f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
