@@ -14,7 +14,9 @@ from msgm.errors import UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
 from msgm.evaluation.measure import check_metrics, missing_metrics, protocol
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
+from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.report import print_table, write_views
+from msgm.evaluation.sweeps import sweep_tables
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.requests import Split
@@ -23,6 +25,7 @@ from msgm.sweep import with_stored_sweeps
 from msgm.training.run import digest, finished, fit, load_data, load_source, new_model
 
 GRID = 100
+UNTRAINED = ("none", "random")
 
 
 def compare(
@@ -118,12 +121,16 @@ def base_model(
     elif not finished(row):
         found = find_model(source)
         model = load_source(found, experiment, dataset)
-        row.create()
-        model.save(row.model)
-        write_text(row.config, replace(experiment, process=describe(model.process)).to_yaml())
-        facts = {"status": "finished", "source": str(found), "start": "none", "seconds": 0.0, "weights": "as given"}
-        write_json(row.manifest, environment() | facts)
+        _write_untrained(row, model, experiment, {"source": str(found), "start": "none", "weights": "as given"})
     return row.model
+
+
+def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dict[str, Any]) -> None:
+    """Write the run folder of a model that nothing was done to here."""
+    row.create()
+    model.save(row.model)
+    write_text(row.config, replace(experiment, process=describe(model.process)).to_yaml())
+    write_json(row.manifest, environment() | {"status": "finished", "seconds": 0.0} | facts)
 
 
 def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, Any] | None) -> Run:
@@ -156,6 +163,7 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "environment": environment(),
         "rows": rows,
     }
+    report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
     write_json(run.report, report)
     write_views(run, report)
     print_table(report)
@@ -213,7 +221,10 @@ def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torc
     if known and not missing_metrics(known, bench):
         print(f"{name}: already measured", flush=True)
         return
-    if row.start != "none":
+    if row.start == "random" and not finished(target):
+        facts = {"source": None, "start": "random", "weights": "random"}
+        _write_untrained(target, new_model(config, bench.dataset), config.for_row(row), facts)
+    elif row.start in ("scratch", "finetune"):
         source = base if row.start == "finetune" else None
         fit(config.for_row(row), target, bench.dataset, bench.split, source, resume=True, device=device)
     subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
@@ -233,8 +244,8 @@ def _measured(subject: Subject, row: dict[str, Any], run: Run, grid: Path) -> di
 def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:
     """Return what a row is: its objective, start, steps and seconds."""
     manifest = read_json(target.manifest)
-    if row.start == "none":
-        return _facts_of_given(name, manifest["weights"])
+    if row.start in UNTRAINED:
+        return _facts_of_given(name, manifest["weights"], row.start)
     settings = config.row_training(row)
     return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
 
@@ -249,13 +260,13 @@ def _given(name: str, folder: Path) -> dict[str, Any]:
     return _facts_of_run(name, config["objective"], manifest["start"], training["steps"], training["lr"], manifest)
 
 
-def _facts_of_given(name: str, weights: str) -> dict[str, Any]:
+def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
     """Return the facts of a model that nothing was done to."""
     nothing: dict[str, Any] = {
         "objective": None,
         "settings": {},
         "card": None,
-        "start": "none",
+        "start": start,
         "steps": 0,
         "lr": None,
         "seconds": 0.0,
@@ -267,8 +278,8 @@ def _facts_of_run(
     name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the facts of a model that ``objective`` was run on."""
-    if start == "none":
-        return _facts_of_given(name, manifest["weights"])
+    if start in UNTRAINED:
+        return _facts_of_given(name, manifest["weights"], start)
     known = objective["name"] in OBJECTIVES.entries
     return {
         "name": name,

@@ -42,6 +42,7 @@ class TrainingSettings:
         checkpoint_every: steps between checkpoints; 0 writes only the last one and those of signals.
         log_every: steps between log lines and checks for non-finite losses.
         sample_every: steps between sample grids; 0 writes none.
+        keep_every: steps between weights kept in ``course/``, as the model folder would hold them; 0 keeps none.
         weights: weights that the run's model folder holds: averaged (``ema``) or ``raw``.
         trackers: accelerate's trackers; None takes TensorBoard when it is installed.
     """
@@ -62,12 +63,13 @@ class TrainingSettings:
     checkpoint_every: int = 1000
     log_every: int = 50
     sample_every: int = 0
+    keep_every: int = 0
     weights: Literal["ema", "raw"] = "ema"
     trackers: list[str] | None = None
 
     def __post_init__(self) -> None:
         at_least(1, self, "training", "steps", "batch_size", "forget_batch_size", "accumulate", "log_every")
-        at_least(0, self, "training", "warmup", "checkpoint_every", "sample_every")
+        at_least(0, self, "training", "warmup", "checkpoint_every", "sample_every", "keep_every")
         positive(self, "training", "lr", "clip")
         below_one(self, "training", "beta1", "beta2", "ema")
 
@@ -77,12 +79,16 @@ class JudgeSettings:
     """The classifier that decides whether a sample shows forgotten content.
 
     Attributes:
+        kind: ``own`` is trained here, as the settings below say; ``torchvision`` and ``clip`` were trained elsewhere.
+        options: the kind's own settings (``msgm.evaluation.judges``).
         epochs: passes over the training part.
         width: channels of its first layer (hidden units, for vectors).
         lr: Adam's peak learning rate.
         batch_size: items a step.
     """
 
+    kind: str = "own"
+    options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 30
     width: int = 32
     lr: float = 3e-3
@@ -123,13 +129,13 @@ class Row:
 
     Attributes:
         start: ``none`` leaves the base model as it is, ``scratch`` trains anew, ``finetune`` starts from the base
-            model.
+            model, ``random`` is a network with fresh random weights that nothing is done to.
         objective: the objective's name and settings.
         training: overrides of ``training`` (and of ``finetune``, for rows that start there).
         optional: run only when ``--only`` names the row.
     """
 
-    start: Literal["none", "scratch", "finetune"] = "finetune"
+    start: Literal["none", "scratch", "finetune", "random"] = "finetune"
     objective: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     optional: bool = False
@@ -145,6 +151,7 @@ ROWS: dict[str, Row] = {
     "orthogonal": Row("finetune", {"name": "orthogonal"}),
     "obtuse": Row("finetune", {"name": "obtuse"}),
     "redirect": Row("finetune", {"name": "redirect"}),
+    "random-network": Row("random", {"name": "standard"}, optional=True),
     "erasediff-weighted": Row("finetune", {"name": "erasediff", "variant": "weighted"}, optional=True),
     "orthogonal-inner": Row("finetune", {"name": "orthogonal", "variant": "inner"}, optional=True),
     "orthogonal-marginal": Row("finetune", {"name": "orthogonal", "variant": "marginal"}, optional=True),

@@ -42,6 +42,7 @@ class Run:
         self.manifest = self.path / "manifest.json"
         self.model = self.path / "model"
         self.checkpoints = self.path / "checkpoints"
+        self.course = self.path / "course"
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"
         self.report = self.path / "report.json"

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from msgm.errors import RunError, UserError
+from msgm.runs import write_bytes
 from msgm.training.ema import EMA
 
 KEPT = 2
@@ -87,6 +88,24 @@ def load_checkpoint(path: Path, training: Training) -> None:
         raise UserError(
             f"cannot resume from the checkpoint {path}: {detail}; delete it to go on from an older one."
         ) from error
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write a network's tensors to a safetensors file, whole or not at all."""
+    write_bytes(path, save(_contiguous(network.state_dict())))
+
+
+def raw_and_averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return a checkpoint's network tensors, with the trained weights and with the averaged ones.
+
+    Raises:
+        UserError: a file of it is missing or damaged.
+    """
+    try:
+        raw, averaged = (load_file(path / f"{name}.safetensors") for name in ("network", "ema"))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read the weights of the checkpoint {path}: {error}.") from error
+    return raw, raw | averaged
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from msgm.requests import Part
 from msgm.runs import Run, chosen_device, write_bytes, write_text
 from msgm.seeding import derive_seed, generator
 from msgm.training.batches import noised_parts
-from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint
+from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA
 from msgm.training.progress import Progress
 from msgm.training.signals import StopRequest
@@ -195,6 +195,8 @@ class Trainer:
                 self._checkpoint()
             if settings.sample_every and state.step % settings.sample_every == 0:
                 self._sample_grid()
+            if settings.keep_every and state.step % settings.keep_every == 0:
+                self._keep()
             if stopping:
                 progress.close()
                 assert stop.number is not None
@@ -317,10 +319,20 @@ class Trainer:
             write_bytes(self.run.samples / name, to_png(images, self.dataset.levels))
         self.accelerator.wait_for_everyone()
 
+    def _keep(self) -> None:
+        if self.accelerator.is_main_process:
+            with self._chosen_weights():
+                save_weights(self.run.course / f"step-{self.state.step:08d}.safetensors", self.model.network)
+        self.accelerator.wait_for_everyone()
+
+    def _chosen_weights(self) -> AbstractContextManager[None]:
+        """Run a block with averaged or raw weights in the network, as the settings say."""
+        return self.state.ema.applied() if self.settings.weights == "ema" else nullcontext()
+
     def save(self) -> None:
         """Write the model folder, with averaged or raw weights as the settings say."""
         if self.accelerator.is_main_process:
-            with self.state.ema.applied() if self.settings.weights == "ema" else nullcontext():
+            with self._chosen_weights():
                 try:
                     self.model.save(self.run.model)
                 except SafetensorError as error:
