@@ -1,12 +1,13 @@
 """Views of report.json: a table for the terminal and Markdown, a self-contained HTML page, one picture of all rows."""
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, measured
 from msgm.evaluation.metrics.unlearning_ratio import percent
+from msgm.evaluation.sweeps import sweep_png
 from msgm.pictures import strips
 from msgm.runs import Run, write_bytes, write_text
 
@@ -26,19 +27,26 @@ def _fact_columns() -> list[Column]:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a report: the columns of the metrics that share its title, a row a model."""
+    """One table of a report: the columns of the metrics that share its title, a row a model; notes stand below it."""
 
     title: str
     columns: list[Column]
     rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
 
 
 def tables(report: Report) -> list[Table]:
-    """Return the tables of a report: the overview with each row's facts first, then one for each other title."""
+    """Return the tables of a report: the overview with each row's facts, one for each other title, then the paper's."""
     names = dict.fromkeys(name for row in report["rows"] for name in row["measured"])
     metrics = [METRICS.entries[name] for name in names if name in METRICS.entries]
     titles = dict.fromkeys([OVERVIEW, *(metric.table for metric in metrics)])
-    return [_table(title, [m for m in metrics if m.table == title], report) for title in titles]
+    measured_tables = [_table(title, [m for m in metrics if m.table == title], report) for title in titles]
+    return measured_tables + [_paper_table(table) for table in report.get("paper", [])]
+
+
+def _paper_table(table: dict[str, Any]) -> Table:
+    columns = [Column(heading, "", lambda *_: "") for heading in table["columns"]]
+    return Table(table["title"], columns, table["rows"], table["notes"])
 
 
 def _table(title: str, metrics: list[type[Metric]], report: Report) -> Table:
@@ -108,6 +116,7 @@ def to_markdown(report: Report) -> str:
         for better in ("lower", "higher"):
             headings = [c.heading for c in table.columns if c.better == better]
             lines += [f"{better.capitalize()} is better: {', '.join(headings)}.", ""] if headings else []
+        lines += [f"- {note}" for note in table.notes]
     lines += ["## Protocol", ""]
     lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
     lines += ["", "## Objectives", ""]
@@ -134,21 +143,26 @@ def print_table(report: Report) -> None:
         for line in lines:
             first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
             print("  ".join([first.strip().ljust(widths[0]), *rest]))
+        for note in table.notes:
+            print(note)
     units = {row["nll"]["unit"] for row in report["rows"] if "nll" in row}
     for unit in units:
         print(f"\nNLL: {unit}, mean (median)")
 
 
 def write_views(run: Run, report: Report) -> None:
-    """Write report.md, samples.png and the self-contained report.html beside report.json."""
+    """Write report.md, samples.png, sweep.png if there are sweeps, and the self-contained report.html."""
     grids = {row["name"]: run.path / row["grid"] for row in report["rows"]}
     write_text(run.path / "report.md", to_markdown(report))
     write_bytes(run.path / "samples.png", strips(grids))
-    write_text(run.path / "report.html", to_html(report, grids))
+    sweep = sweep_png(report)
+    if sweep:
+        write_bytes(run.path / "sweep.png", sweep)
+    write_text(run.path / "report.html", to_html(report, grids, sweep))
 
 
-def to_html(report: Report, grids: dict[str, Path]) -> str:
-    """Return the report as one HTML page with the sample grids inside."""
+def to_html(report: Report, grids: dict[str, Path], sweep: bytes | None = None) -> str:
+    """Return the report as one HTML page with the sample grids, and the picture of the sweeps, inside."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     environment = Environment(loader=PackageLoader("msgm.evaluation"), autoescape=select_autoescape(), trim_blocks=True)
@@ -160,4 +174,5 @@ def to_html(report: Report, grids: dict[str, Path]) -> str:
         verdict=verdict(report),
         tables=tables(report),
         pictures=pictures,
+        sweep=base64.b64encode(sweep).decode() if sweep else None,
     )
