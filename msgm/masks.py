@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,13 +98,12 @@ def _integers(text: str, parts: Sequence[str], count: int) -> tuple[int, ...]:
 
 def _picture(text: str, shape: tuple[int, ...]) -> Tensor:
     from PIL import Image
-    from torchvision.transforms.functional import pil_to_tensor
 
     if not Path(text).is_file():
         raise UserError(f"--mask {text} is no file and no mask; expected {FORMS}.")
     try:
         with Image.open(text) as file:
-            white = pil_to_tensor(file.convert("L"))[0] >= WHITE
+            white = torch.from_numpy(np.array(file.convert("L"))) >= WHITE
     except Exception as error:  # of any kind: whatever Pillow's parsers meet in a damaged file
         raise UserError(f"--mask {text}: cannot read it as an image: {error}.") from error
     try:

@@ -14,7 +14,7 @@ from msgm.compare import make_bench
 from msgm.config import Config
 from msgm.data import Dataset, quantise
 from msgm.diffusion import SamplingSettings, ScoreModel
-from msgm.diffusion.restoration import check_time, inpainting_evaluations, inpainting_settings
+from msgm.diffusion.restoration import check_resamples, check_time, inpainting_evaluations, inpainting_settings
 from msgm.errors import UserError
 from msgm.evaluation import Bench
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
@@ -65,6 +65,7 @@ def inpaint_run(
     """
     work = Work.prepare(source, config, count, device)
     known = parse_mask(mask, work.model.shape)
+    check_resamples(resamples)
     settings = settings or inpainting_settings()
     evaluations = inpainting_evaluations(settings, resamples)
     how = (
