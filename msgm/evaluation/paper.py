@@ -14,7 +14,7 @@ from typing import Any
 from msgm.config import BASE_ROW, Config
 from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
-from msgm.evaluation.published import EXPERIMENTS, METHODS, AtLeast, Experiment, Settings
+from msgm.evaluation.published import BASE, EXPERIMENTS, METHODS, AtLeast, Experiment, Settings
 from msgm.runs import Run, read_json
 from msgm.sweep import swept
 
@@ -75,7 +75,7 @@ class Line:
     def value(self, measure: str) -> str:
         """Return the paper's value as text, empty when there is none or the settings differ."""
         found = None if self.differs else self.values.get(measure)
-        return "" if found is None else f"{found:g}"
+        return "" if found is None else str(found)
 
 
 class Ours:
@@ -87,10 +87,10 @@ class Ours:
         self.forgotten = sorted(report["judge"]["forgotten"]) if request.labels else [request.describe()]
         source = report["base"]["source"]
         base = _training_of(Path(source)) if source else config.for_row(config.rows[BASE_ROW]).to_dict()
-        self.base = {f"base: {key}": value for key, value in _flat(base).items()}
+        self.base = {f"{BASE}{key}": value for key, value in _flat(base).items()}
 
     def settings(self, name: str) -> Settings:
-        """Return the settings of row ``name``, and those of the base model as ``base: KEY``."""
+        """Return the settings of row ``name``, and those of the base model as ``base KEY``."""
         row = self.config.rows[name]
         found = _flat(self.config.for_row(row).to_dict())
         return found | self.base | {"start": row.start, "request": self.forgotten}
@@ -114,11 +114,14 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Settings:
 
 def differing(wanted: Settings, found: Settings) -> list[str]:
     """Return ``KEY OURS, paper THEIRS`` for every setting in which ours is not what is wanted."""
-    return [
-        f"{key} {_shown(found.get(key, 'unknown'))}, paper {_shown(value)}"
-        for key, value in wanted.items()
-        if not _same(value, found.get(key, "unknown"))
+    elsewhere = not any(key.startswith(BASE) for key in found)
+    compared = {key: value for key, value in wanted.items() if not (elsewhere and key.startswith(BASE))}
+    texts = [
+        f"{key} {_shown(found.get(key))}, paper {_shown(value)}"
+        for key, value in compared.items()
+        if not _same(value, found.get(key))
     ]
+    return texts + (["base model trained elsewhere, how is not known"] if len(compared) < len(wanted) else [])
 
 
 def _same(wanted: Any, found: Any) -> bool:
@@ -128,7 +131,8 @@ def _same(wanted: Any, found: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+    names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return "none" if value is None else " and ".join(value) if names and value else str(value)
 
 
 def paper_tables(config: Config, report: Report) -> list[PaperTable]:
@@ -152,7 +156,7 @@ def _of_experiment(experiment: Experiment, rows: list[Row], ours: Ours) -> Paper
     lines = [line for method in METHODS if (line := _line(experiment, method, rows, ours))]
     data, process = (experiment.shared[key] for key in ("data.name", "process.name"))
     start = "from scratch" if experiment.start == "scratch" else "fine-tuned"
-    title = f"The paper's {experiment.table}: {data}, {process}, {start}"
+    title = f"The paper's {experiment.table}: {data}, {process}, {start}, forget {' and '.join(experiment.classes)}"
     return as_table(title, experiment.table, "method", MEASURES, lines)
 
 
@@ -195,10 +199,14 @@ def _notes(source: str, lines: list[Line]) -> list[str]:
         return [f"No value of the paper: none of {source} could be read without doubt."]
     common = [text for text in known[0].differs if all(text in line.differs for line in known)]
     notes = [f"No value of the paper: {'; '.join(common)}."] if common else []
+    own: dict[str, list[str]] = {}
     for line in known:
-        own = [text for text in line.differs if text not in common]
-        notes += [f"{line.label}: {'also' if common else 'no value of the paper:'} {'; '.join(own)}."] if own else []
-        notes += [f"{line.label}: {line.remark}."] if line.remark and not line.differs else []
+        own.setdefault("; ".join(text for text in line.differs if text not in common), []).append(line.label)
+    why = "also" if common else "no value of the paper:"
+    notes += [f"{', '.join(labels)}: {why} {text}." for text, labels in own.items() if text]
+    notes += [f"{line.label}: {line.remark}." for line in known if line.remark and not line.differs]
+    unread = [line.label for line in lines if not line.values and line.label != line.row["name"]]
+    notes += [f"{', '.join(unread)}: no value of the paper could be read without doubt."] if unread else []
     if not all(line.differs for line in known):
         notes.append(f"paper: {source} of arXiv 2412.07229, by a classifier and a likelihood solver of its own.")
     return notes

@@ -11,6 +11,8 @@ from typing import Any
 
 Settings = dict[str, Any]
 SAMPLES = 10000
+BASE = "base "
+"""Begins the keys of the base model's settings among those of a row."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Experiment:
     remarks: dict[str, str] = field(default_factory=dict)
 
     def wanted(self, method: str) -> Settings:
-        """Return the settings that a row of ``method`` must have; those of the base model begin with ``base:``."""
+        """Return the settings that a row of ``method`` must have; those of the base model begin with ``BASE``."""
         wanted = self.shared | {"request": list(self.classes), "evaluation.samples": SAMPLES}
         if method == "Standard":
             return wanted | _of_base(self.base)
@@ -73,7 +75,7 @@ class Experiment:
 
 
 def _of_base(settings: Settings) -> Settings:
-    return {f"base: {key}": value for key, value in (METHODS["Standard"] | settings).items()}
+    return {f"{BASE}{key}": value for key, value in (METHODS["Standard"] | settings).items()}
 
 
 MNIST = {"data.name": "mnist", "data.size": None, "process.name": "ve"}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msgm.config import Config
-from msgm.evaluation.metrics.base import Report, Row
+from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.paper import MEASURES, Line, Measure, Ours, PaperTable, as_table, differing
 from msgm.evaluation.published import ALPHA, ALPHA_VALUES
@@ -54,39 +54,44 @@ def _is_reference(row: Row) -> bool:
     return not swept(row["name"]) and (row["start"] == "none" or row["objective"] == "unseen")
 
 
+def _is_limit(row: Row, swept_row: Row) -> bool:
+    """Return whether a reference is what the swept row is at alpha 1: retain data alone, started and trained alike."""
+    return row["objective"] == "unseen" and all(row[key] == swept_row[key] for key in ("start", "steps", "lr"))
+
+
 def _table(name: str, key: str, rows: dict[str, Row], beside: list[Row], ours: Ours, report: Report) -> PaperTable:
     measures = dict(MEASURES)
     if key == "every":
-        measures |= {f"of {forgotten}": _share_of(forgotten) for forgotten in report["judge"]["forgotten"]}
-    start = next(iter(rows.values()))["start"]
-    limit = [row for row in beside if key == "alpha" and (row["objective"], row["start"]) == ("unseen", start)]
-    lines = [_line(key, value, row, ours) for value, row in rows.items()]
-    lines += [_line(key, "1.0", row, ours) for row in limit]
-    lines += [Line(row["name"], row, {}, []) for row in beside if row not in limit]
-    source = {"alpha": "Table 7", "every": "Figure 7"}.get(key, "")
-    title = f"Sweep of {key}: {name}" + (f" (layout of the paper's {source})" if source else "")
-    return as_table(title, source, key, measures, lines)
+        measures |= {f"share of {forgotten}": _share_of(forgotten) for forgotten in report["judge"]["forgotten"]}
+    first = next(iter(rows.values()))
+    limit = [row for row in beside if key == "alpha" and _is_limit(row, first)]
+    lines = [(value + (ALTERNATION.get(value, "") if key == "every" else ""), row) for value, row in rows.items()]
+    lines += [("1.0", row) for row in limit] + [(row["name"], row) for row in beside if row not in limit]
+    layout = {"alpha": "Table 7", "every": "Figure 7"}.get(key, "")
+    title = f"Sweep of {key}: {name}" + (f" (layout of the paper's {layout})" if layout else "")
+    if key == "alpha" and first["objective"] == "orthogonal":
+        return as_table(title, layout, key, measures, [_of_table_7(label, row, ours) for label, row in lines])
+    source = layout if key == "every" else ""
+    return as_table(title, source, key, measures, [Line(label, row, {}, []) for label, row in lines])
 
 
 def _share_of(forgotten: str) -> Measure:
     def cell(row: Row) -> str:
-        histogram = row["class_histogram"]
-        return percent(histogram[forgotten] / sum(histogram.values()))
+        histogram = row.get("class_histogram")
+        return percent(histogram[forgotten] / sum(histogram.values())) if histogram else NOT_MEASURED
 
-    return Measure(f"of {forgotten} %", cell)
+    return Measure(f"{forgotten}, no junk %", cell)
 
 
-def _line(key: str, value: str, row: Row, ours: Ours) -> Line:
-    """Return a value's line; the paper has one for alpha of Orthogonal, and its alpha 1 is Unseen."""
-    label = value + (ALTERNATION.get(value, "") if key == "every" else "")
-    if key != "alpha" or row["objective"] not in ("orthogonal", "unseen"):
+def _of_table_7(label: str, row: Row, ours: Ours) -> Line:
+    """Return a line with the paper's values: those of alpha of Orthogonal, whose alpha 1 is Unseen."""
+    if row["objective"] not in ("orthogonal", "unseen") or label == row["name"]:
         return Line(label, row, {}, [])
-    wanted = ALPHA.wanted("Unseen" if row["objective"] == "unseen" else "Ort")
-    if row["objective"] == "orthogonal":
-        wanted |= {"objective.alpha": float(value)}
-    differs = differing(wanted, ours.settings(row["name"]))
-    remark = ALPHA.remarks["Ort"] if float(value) == ALPHA_OF_BOTH else ""
-    return Line(label, row, ALPHA_VALUES.get(float(value), {}), differs, remark)
+    alpha = float(label)
+    changed = {"objective.alpha": alpha} if row["objective"] == "orthogonal" else {}
+    wanted = ALPHA.wanted("Ort" if changed else "Unseen") | changed
+    remark = ALPHA.remarks["Ort"] if alpha == ALPHA_OF_BOTH else ""
+    return Line(label, row, ALPHA_VALUES.get(alpha, {}), differing(wanted, ours.settings(row["name"])), remark)
 
 
 def sweep_png(report: Report) -> bytes | None:
