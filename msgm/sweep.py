@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from msgm.config import BASE_ROW, Config, Row, TrainingSettings
 from msgm.errors import UserError, nearest
@@ -14,7 +14,7 @@ SECTIONS = ["objective", "training"]
 FORM = "objective.SETTING=V1,V2 or training.SETTING=V1,V2"
 
 
-def with_start(config: Config, start: str) -> Config:
+def with_start(config: Config, start: Literal["scratch", "finetune"]) -> Config:
     """Return the config with its trained rows started from random weights or from the base model.
 
     The retrained reference, ``unseen`` from random weights, stays what it is, and a row that becomes the same is left
