@@ -1,6 +1,8 @@
 """``msgm compare``: one base model, every row's objective run on it, all measured alike, one report."""
 
+import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
 from msgm.evaluation.measure import check_metrics, missing_metrics, protocol
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.paper import paper_tables
+from msgm.evaluation.provenance import artifacts, provenance
 from msgm.evaluation.report import print_table, write_views
 from msgm.evaluation.sweeps import sweep_tables
 from msgm.objectives import OBJECTIVES
@@ -99,7 +102,7 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
         model = _load_fitting(folder, dataset).to(where)
         made = Run(folder.parent) if folder == Run(folder.parent).model else None
         subject = Subject(name, model, bench, run.samples / name, made)
-        rows.append(_measured(subject, _given(name, folder), run, Path("samples") / f"{name}.png"))
+        rows.append(_measured(subject, _given(name, folder), run, Path("samples") / f"{name}.png", folder))
     return finish(run, bench, rows, None)
 
 
@@ -136,8 +139,9 @@ def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dic
 def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, Any] | None) -> Run:
     """Write the report of measured ``rows`` and its views; ``base`` says what the base model cost, in a comparison."""
     request = bench.config.request
-    report = {
+    report: dict[str, Any] = {
         "title": bench.config.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": bench.config.seed,
         "request": {
             "text": request.describe(),
@@ -161,7 +165,8 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "base": base,
         "protocol": protocol(bench),
         "environment": environment(),
-        "rows": rows,
+        "rows": [row | {"provenance": provenance(run, row)} for row in rows],
+        "artifacts": artifacts(run, rows),
     }
     report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
     write_json(run.report, report)
@@ -229,16 +234,17 @@ def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torc
         fit(config.for_row(row), target, bench.dataset, bench.split, source, resume=True, device=device)
     subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
     grid = Path("rows") / name / "samples" / "final.png"
-    write_json(target.report, _measured(subject, known or _facts(name, row, config, target), run, grid))
+    write_json(target.report, _measured(subject, known or _facts(name, row, config, target), run, grid, target.model))
 
 
-def _measured(subject: Subject, row: dict[str, Any], run: Run, grid: Path) -> dict[str, Any]:
-    """Measure what ``row`` lacks, and write the model's sample grid to ``grid``, relative to the run."""
+def _measured(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
+    """Measure what ``row`` lacks, and write the model's sample grid to ``grid``; a row's paths start at the run."""
     print(f"{subject.name}: measuring", flush=True)
     numbers = measure(subject, row)
     if "grid" not in row:
         write_bytes(run.path / grid, to_png(subject.samples[:GRID], subject.bench.dataset.levels))
-    return numbers | {"grid": str(grid)}
+    places = {"folder": subject.folder or run.path, "model": model}
+    return numbers | {"grid": str(grid)} | {key: os.path.relpath(path, run.path) for key, path in places.items()}
 
 
 def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""What a report card has to record of a model: digests, logs, and the files that still hold the data.
+
+Read once from the folders, when a report is written; cards are then made from report.json alone.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from msgm.runs import Run, read_json
+
+LOGGED = ("status", "seed", "device", "processes", "platform", "parameters", "forget_digest", "data_digest")
+CHUNK = 1 << 20
+
+
+def provenance(run: Run, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of how a row's model was made.
+
+    Args:
+        run: the folder of the report.
+        row: a measured row; ``model`` is its model folder, relative to the run.
+
+    Returns:
+        ``model_digest``, and what the model's own run has logged; null for what nobody logged.
+    """
+    if "model" not in row:
+        return {"model_digest": None, **dict.fromkeys(LOGGED)}
+    model = run.path / row["model"]
+    made = Run(model.parent)
+    log = read_json(made.manifest) if model == made.model and made.manifest.is_file() else {}
+    return {"model_digest": model_digest(model), **{key: log.get(key) for key in LOGGED}}
+
+
+def model_digest(folder: Path) -> str | None:
+    """Return the SHA-256 over the safetensors files of a model folder in the order of their names."""
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        return None
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                found.update(chunk)
+    return found.hexdigest()
+
+
+def artifacts(run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the files on disk that were made from the data to forget, as ``path``, ``what`` and ``megabytes``.
+
+    Only the report's folder and the runs of its models are looked into: copies elsewhere are not found.
+    """
+    found: dict[Path, str] = {}
+    for row in rows:
+        if "model" in row:
+            found |= _of_model(run.path / row["model"]) if _saw_forget_items(row) else {}
+    found |= {
+        run.path / "judge": "the judge, trained on the items to forget too",
+        run.path / "reference": "statistics of the data",
+    }
+    return [
+        {"path": _relative(path, run.path), "what": what, "megabytes": round(_size(path) / 2**20, 2)}
+        for path, what in found.items()
+        if path.exists()
+    ]
+
+
+def _saw_forget_items(row: dict[str, Any]) -> bool:
+    return row["start"] != "random" and (row["start"], row["objective"]) != ("scratch", "unseen")
+
+
+def _of_model(model: Path) -> dict[Path, str]:
+    """Return what lies in a model's run."""
+    found = {model: "model that was trained on the items to forget, or unlearned from one that was"}
+    made = Run(model.parent)
+    if model != made.model:
+        return found
+    return found | {
+        made.checkpoints: "its checkpoints: raw and averaged weights, the optimiser's state",
+        made.course: "its weights in the course of training",
+    }
+
+
+def _relative(path: Path, start: Path) -> str:
+    return Path(os.path.relpath(path, start)).as_posix()
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
