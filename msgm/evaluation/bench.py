@@ -1,8 +1,9 @@
 """What every model of a comparison is measured against, and one model with its samples."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from msgm.diffusion import ScoreModel, sample
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.reality import Reality, to_items
 from msgm.requests import Split
-from msgm.runs import Run
+from msgm.runs import Run, read_json
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Bench:
         judge: says what a sample shows.
         reality: says whether a sample is junk, or a copy of a training item.
         folder: where statistics of the data are kept between runs; None keeps none.
+        memory: what metrics share, by name, such as loaded extractors.
     """
 
     config: Config
@@ -34,6 +36,7 @@ class Bench:
     judge: Judge
     reality: Reality
     folder: Path | None = None
+    memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Subject:
         bench: what it is measured against.
         folder: where a metric may keep pictures and arrays of this row; None keeps none.
         run: the run that made the model, when there is one: its checkpoints, settings and metrics.
+        memory: what metrics share, by name, such as the samples' features.
     """
 
     name: str
@@ -53,6 +57,13 @@ class Subject:
     bench: Bench
     folder: Path | None = None
     run: Run | None = None
+    memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def weights(self) -> str:
+        """Return which weights the model holds, raw or averaged, as its run says; ``as given`` without one."""
+        manifest = self.run.manifest if self.run is not None else None
+        return str(read_json(manifest).get("weights", "as given")) if manifest and manifest.is_file() else "as given"
 
     @functools.cached_property
     def samples(self) -> Tensor:

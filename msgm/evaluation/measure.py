@@ -5,6 +5,7 @@ from typing import Any
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.judge import check_judge
 from msgm.evaluation.metrics.base import Metric, build_metrics
 from msgm.requests import Split
 
@@ -15,7 +16,8 @@ def metrics_of(config: Config) -> list[Metric]:
 
 
 def check_metrics(config: Config, dataset: Dataset, split: Split) -> None:
-    """Raise what ``build_metrics`` and ``Metric.check`` raise, before anything is trained or written."""
+    """Raise what ``build_metrics``, ``Metric.check`` and the judge raise, before anything is trained or written."""
+    check_judge(dataset, split, config.request, config.evaluation.judge)
     for metric in metrics_of(config):
         metric.check(config, dataset, split)
 

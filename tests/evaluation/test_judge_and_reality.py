@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_judge_whatever_was_drawn_before(small_judg
 
 def test_a_saved_judge_is_loaded_and_not_trained_again(digits, tmp_path, monkeypatch):
     first = train_judge(*digits, REQUEST, SMALL, seed=0, folder=tmp_path)
-    monkeypatch.setattr("msgm.evaluation.judge._fit", lambda *arguments: pytest.fail("it was trained again"))
+    monkeypatch.setattr("msgm.evaluation.judges.own._fit", lambda *arguments: pytest.fail("it was trained again"))
     again = train_judge(*digits, REQUEST, SMALL, seed=0, folder=tmp_path)
     items = digits[0].items[:200]
     assert torch.equal(again.predict(items), first.predict(items))

@@ -1,6 +1,7 @@
 """Likelihoods of held-out retain and forget items."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.data import Dataset
-from msgm.diffusion import negative_log_likelihood
+from msgm.diffusion.likelihood import Likelihoods, measure_likelihood
+from msgm.evaluation.arrays import Arrays, write_arrays
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
+
+VALUES = "nll.npz"
 
 
 def _cell(part: str, row: Row, _: Report) -> str:
@@ -23,7 +27,11 @@ def _cell(part: str, row: Row, _: Report) -> str:
 @METRICS.register("nll")
 @dataclass(frozen=True)
 class NegativeLogLikelihood(Metric):
-    """NLL by the probability-flow ODE, mean (median), as ``evaluation.likelihood`` says."""
+    """NLL by the probability-flow ODE, mean (median), as ``evaluation.likelihood`` says.
+
+    With a folder the values themselves are kept in ``nll.npz``: ``retain`` and ``forget``, (n, repeats) float64, and
+    ``retain_indices`` and ``forget_indices``, (n,), the items' numbers in the data set.
+    """
 
     table = "Overview"
     columns = [  # noqa: RUF012
@@ -34,13 +42,17 @@ class NegativeLogLikelihood(Metric):
     def measure(self, subject: Subject) -> dict[str, Any]:
         bench = subject.bench
         data, config = bench.dataset, bench.config
+        settings = config.evaluation.likelihood
         found: dict[str, Any] = {"unit": nll_unit(data), "forget_part": forget_part(bench)}
+        kept: Arrays = {}
         for name, indices in nll_indices(bench).items():
-            items = data.take(indices)
-            values = negative_log_likelihood(
-                subject.model, items, data.levels, config.evaluation.likelihood, config.seed
-            )
-            found[name] = summary(values)
+            measured = measure_likelihood(subject.model, data.take(indices), data.levels, settings, config.seed)
+            found[name] = summary(measured.per_item) | errors(measured)
+            found["protocol"] = measured.protocol
+            kept |= {name: measured.values.numpy(), f"{name}_indices": indices}
+        found |= {"weights": subject.weights, "t_min": subject.model.process.t_min, "settings": asdict(settings)}
+        if subject.folder is not None:
+            write_arrays(subject.folder / VALUES, kept)
         return {"nll": found}
 
     def protocol(self, bench: Bench) -> dict[str, str]:
@@ -68,6 +80,15 @@ def nll_indices(bench: Bench) -> dict[str, NDArray[np.int64]]:
     count, split = bench.config.evaluation.nll_items, bench.split
     forget = split.test.forget if forget_part(bench) == "test" else split.train.forget
     return {"retain": split.test.retain[:count], "forget": forget[:count]}
+
+
+def errors(measured: Likelihoods) -> dict[str, float | None]:
+    """Return the part of the standard error that noise and probes cause, and the mean evaluations an item."""
+    draws = measured.draw_error
+    return {
+        "draw_error": draws if math.isfinite(draws) else None,
+        "evaluations": float(measured.evaluations.mean()),
+    }
 
 
 def summary(values: Tensor) -> dict[str, Any]:

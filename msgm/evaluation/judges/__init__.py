@@ -1,0 +1,3 @@
+"""Kinds of judges, one a file; each registers itself."""
+
+from msgm.evaluation.judges import clip, own, torchvision  # noqa: F401 - they register themselves
