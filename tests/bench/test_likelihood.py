@@ -1,0 +1,40 @@
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+from msgm.diffusion import DDPM, VE, VP, SubVP, likelihood
+from msgm.diffusion.likelihood import LikelihoodSettings
+from scripts.bench import likelihood as bench
+from tests.helpers import Mixture
+
+
+@pytest.mark.parametrize(
+    "process", [VE(), VP(), SubVP(), DDPM(steps=10, beta_min=0.01, beta_max=0.7)], ids=lambda process: process.name
+)
+def test_the_reference_way_agrees_with_ours(process):
+    """Two solvers written apart, in other variables, give one likelihood; fine steps leave no excuse."""
+    model = Mixture(process, torch.zeros(1, 20), [0.5])
+    levels = torch.randint(17, (3, 20), generator=torch.Generator().manual_seed(0))
+    settings = LikelihoodSettings(steps=50, exact_dims=0)
+    (probe,) = likelihood._probes(torch.zeros(3, 20), settings, 0, 0, 0)
+    x = likelihood.dequantise(levels, 17, likelihood._uniform(levels, 0, 0))
+    images = bench.Images(levels, 17, x, probe)
+    ours, theirs = bench.fused(model, images, settings), bench.separate(model, images, 1e-5)
+    torch.testing.assert_close(theirs.bits, ours.bits, rtol=0, atol=1e-3)
+    torch.testing.assert_close(bench.true_bits(model, images, 2, 1e-5), ours.bits[:2], rtol=0, atol=1e-3)
+
+
+def test_it_trains_a_model_and_writes_its_figures(tmp_path, monkeypatch, capsys):
+    found = tmp_path / "figures.json"
+    small = "--train-steps 3 --items 4 --steps 2 --tolerance 1e-2 --truth-items 2 --truth-tolerance 1e-2 --rounds 1"
+    monkeypatch.setattr(sys, "argv", ["likelihood.py", *small.split(), "--json", str(found)])
+    bench.main()
+    figures = json.loads(found.read_text())
+    assert {"speedup", "error_bits_per_dim", "reference_error_bits_per_dim", "threads"} < set(figures)
+    assert all(math.isfinite(figures[key]) and figures[key] > 0 for key in ("speedup", "error_bits_per_dim"))
+    assert (figures["items"], figures["evaluations"]) == (4, 8)
+    assert figures["settings"]["train_steps"] == 3
+    assert "times faster" in capsys.readouterr().out
