@@ -14,7 +14,7 @@ from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
-from msgm.evaluation.measure import check_metrics, missing_metrics, protocol
+from msgm.evaluation.measure import check_metrics, missing_metrics, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import artifacts, provenance
@@ -79,8 +79,9 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: no model in a folder, a model that makes items of another shape, two folders of one name, or a folder
-            that holds the report of a comparison; nothing is written then.
+        UserError: no model in a folder, a model that makes items of another shape, two folders of one name, a metric
+            that cannot be measured on the only model, or a folder that holds the report of a comparison; nothing is
+            written then.
     """
     names = [Path(source).resolve().name for source in sources]
     if len(set(names)) < len(names):
@@ -95,15 +96,22 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     check_metrics(config, dataset, split)
     for folder in models.values():
         _load_fitting(folder, dataset)
+        if len(models) == 1:
+            refuse_obstacles(config, split, _maker(folder))
     run.create()
     bench = make_bench(config, run, dataset, split, where)
     rows = []
     for name, folder in models.items():
         model = _load_fitting(folder, dataset).to(where)
-        made = Run(folder.parent) if folder == Run(folder.parent).model else None
-        subject = Subject(name, model, bench, run.samples / name, made)
+        subject = Subject(name, model, bench, run.samples / name, _maker(folder))
         rows.append(_measured(subject, _given(name, folder), run, Path("samples") / f"{name}.png", folder))
     return finish(run, bench, rows, None)
+
+
+def _maker(folder: Path) -> Run | None:
+    """Return the run that a model folder belongs to, if there is one."""
+    run = Run(folder.parent)
+    return run if folder == run.model else None
 
 
 def make_bench(config: Config, run: Run, dataset: Dataset, split: Split, device: torch.device) -> Bench:

@@ -1,5 +1,6 @@
 """Measuring what a model forgot: judges, metrics, the report. Only copies of the given models are ever trained."""
 
+from msgm.evaluation import attacks  # noqa: F401 - they register themselves
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import Judge, train_judge
 from msgm.evaluation.measure import measure

@@ -4,10 +4,12 @@ from typing import Any
 
 from msgm.config import Config
 from msgm.data import Dataset
+from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.metrics.base import Metric, build_metrics
 from msgm.requests import Split
+from msgm.runs import Run
 
 
 def metrics_of(config: Config) -> list[Metric]:
@@ -20,6 +22,14 @@ def check_metrics(config: Config, dataset: Dataset, split: Split) -> None:
     check_judge(dataset, split, config.request, config.evaluation.judge)
     for metric in metrics_of(config):
         metric.check(config, dataset, split)
+
+
+def refuse_obstacles(config: Config, split: Split, run: Run | None) -> None:
+    """Raise a UserError when a metric cannot be measured on the one model that is evaluated, made by ``run`` if any."""
+    for metric in metrics_of(config):
+        reason = metric.obstacle(split, run)
+        if reason is not None:
+            raise UserError(f"--metrics {metric.name}: {reason}.")
 
 
 def missing_metrics(row: dict[str, Any], bench: Bench) -> list[Metric]:

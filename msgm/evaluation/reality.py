@@ -44,12 +44,19 @@ class Reality:
 
     def distances(self, items: Tensor) -> Tensor:
         """Return each raw item's Euclidean distance to the nearest training item, (B,) on the CPU."""
-        return torch.cat([self._nearest(part) for part in items.split(CHUNK)]).cpu()
+        return self.nearest(items)[0]
 
-    def _nearest(self, items: Tensor) -> Tensor:
+    def nearest(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each raw item's distance to the nearest training item and that one's place in ``bank``, both (B,)."""
+        distances, places = zip(*(self._nearest(part) for part in items.split(CHUNK)), strict=True)
+        return torch.cat(distances).cpu(), torch.cat(places).cpu()
+
+    def _nearest(self, items: Tensor) -> tuple[Tensor, Tensor]:
         points = self._flat(items.to(self.bank.device))
-        found = [torch.cdist(points, self._flat(part)).amin(1) for part in self.bank.split(CHUNK)]
-        return torch.stack(found).amin(0)
+        found = [torch.cdist(points, self._flat(part)).min(1) for part in self.bank.split(CHUNK)]
+        distances, part = torch.stack([f.values for f in found]).min(0)
+        within = torch.stack([f.indices for f in found]).gather(0, part[None])[0]
+        return distances, part * CHUNK + within
 
     def _flat(self, items: Tensor) -> Tensor:
         return (items.float() if self.levels is None else dequantise(items, self.levels)).flatten(1)

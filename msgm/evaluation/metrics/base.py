@@ -11,6 +11,7 @@ from msgm.errors import UserError, nearest
 from msgm.evaluation.bench import Bench, Subject
 from msgm.registry import Registry, plain
 from msgm.requests import Split
+from msgm.runs import Run
 
 Row = dict[str, Any]
 Report = dict[str, Any]
@@ -58,6 +59,13 @@ class Metric(ABC):
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:  # noqa: B027 - most metrics need nothing
         """Raise a UserError when the metric cannot be measured on this data; called before anything is written."""
+
+    def obstacle(self, split: Split, run: Run | None) -> str | None:
+        """Return why it cannot be measured on the model that ``run`` made (None: a model made elsewhere), if so.
+
+        A row of several then says so; a model evaluated alone is refused.
+        """
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Return the options, by name."""

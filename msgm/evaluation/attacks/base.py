@@ -1,0 +1,95 @@
+"""What the attacks share: a row says why an attack was not made, and what a model shows after one."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from msgm.diffusion import ScoreModel, sample
+from msgm.errors import UserError
+from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.metrics.base import Metric, Report, Row
+from msgm.evaluation.metrics.unlearning_ratio import percent, sample_numbers
+from msgm.evaluation.reality import to_items
+
+TITLE = "Does it stay forgotten?"
+NOT_TESTED = "not tested"
+
+
+class Attack(Metric):
+    """A metric that may have no answer for a model: then its row says ``not_tested`` and why.
+
+    Attributes:
+        key: where its numbers stand in the row.
+    """
+
+    table = TITLE
+    key: ClassVar[str]
+
+    @abstractmethod
+    def attack(self, subject: Subject) -> dict[str, Any]:
+        """Return the numbers, a JSON tree."""
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        reason = self.obstacle(subject.bench.split, subject.run)
+        if reason is None:
+            return {self.key: self.attack(subject)}
+        print(f"{subject.name}: {self.name} not tested: {reason}", flush=True)
+        return {self.key: {"not_tested": reason}}
+
+
+def cell(key: str, show: Callable[[dict[str, Any]], str]) -> Callable[[Row, Report], str]:
+    """Return a column's cell: ``show`` of the numbers under ``key``, or that there are none."""
+
+    def text(row: Row, _: Report) -> str:
+        return NOT_TESTED if "not_tested" in row[key] else show(row[key])
+
+    return text
+
+
+def sample_count(samples: int, bench: Bench) -> int:
+    """Return how many samples show what a changed model does: never more than the rows themselves get."""
+    return min(samples, bench.config.evaluation.samples)
+
+
+def shown(model: ScoreModel, bench: Bench, count: int) -> dict[str, Any]:
+    """Return the unlearning ratio and junk rate of the model's first ``count`` samples, each as ``rates.rate``."""
+    config = bench.config
+    return shares(sample(model, count, config.sampling, config.seed), bench)
+
+
+def shares(samples: Tensor, bench: Bench) -> dict[str, Any]:
+    """Return the unlearning ratio and junk rate of samples (B, *shape)."""
+    finite = samples.isfinite().flatten(1).all(1)
+    numbers = sample_numbers(to_items(samples, bench.dataset.levels), finite, bench)
+    low, high = numbers["intervals"]["junk_rate"]
+    junk = {"value": numbers["junk_rate"], "low": low, "high": high, "n": len(samples)}
+    return {"unlearning_ratio": numbers["unlearning_ratio"], "junk_rate": junk}
+
+
+def ratio(found: Mapping[str, Any]) -> str:
+    """Return an unlearning ratio as per cent."""
+    return percent(found["unlearning_ratio"]["value"])
+
+
+def with_weights(model: ScoreModel, tensors: Mapping[str, Tensor]) -> ScoreModel:
+    """Return a copy of ``model`` with other weights.
+
+    Raises:
+        UserError: they belong to another network.
+    """
+    changed = copy.deepcopy(model)
+    try:
+        changed.network.load_state_dict(tensors)
+    except RuntimeError as error:
+        detail = str(error).split("\n")[0].rstrip(":")
+        raise UserError(f"the run's checkpoints and its model are of different networks: {detail}.") from error
+    return changed
+
+
+def enough(metric: str, option: str, asked: int, items: int, what: str) -> None:
+    """Raise a UserError when more items are asked for than there are."""
+    if asked > items:
+        raise UserError(f"evaluation.options.{metric}.{option}: {asked} asked for, but there are {items} {what}.")

@@ -1,0 +1,83 @@
+"""Unlearning ratio and junk in the course of the run: whether the content went early, and what it cost on the way."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from msgm.checks import at_least
+from msgm.errors import UserError
+from msgm.evaluation.attacks.base import Attack, sample_count, shown, with_weights
+from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.metrics.base import METRICS, Column
+from msgm.requests import Split
+from msgm.runs import Run
+from msgm.training.checkpoints import checkpoints, raw_and_averaged
+
+
+@METRICS.register("course")
+@dataclass(frozen=True)
+class Course(Attack):
+    """Samples of the weights that the run kept: data of a plot, of which the table shows nothing.
+
+    They are its checkpoints and, with ``training.keep_every``, the files in ``course/``.
+
+    Attributes:
+        samples: samples of each, at most ``evaluation.samples``.
+    """
+
+    key = "course"
+    table = "Overview"
+    columns: ClassVar[list[Column]] = []
+
+    samples: int = 300
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "evaluation.options.course", "samples")
+
+    def obstacle(self, split: Split, run: Run | None) -> str | None:
+        found = _kept(run) if run is not None else {}
+        return None if found else "the run kept no weights of its course: neither checkpoints nor course/"
+
+    def attack(self, subject: Subject) -> dict[str, Any]:
+        assert subject.run is not None
+        count = sample_count(self.samples, subject.bench)
+        points = [
+            {"step": step, "weights": kind, **shown(with_weights(subject.model, tensors), subject.bench, count)}
+            for step, kind, tensors in _course(subject)
+        ]
+        return {"samples": count, "curve": points}
+
+    def protocol(self, bench: Bench) -> dict[str, str]:
+        count = sample_count(self.samples, bench)
+        return {"course": f"{count} samples of every weights kept along the run (checkpoints, training.keep_every)"}
+
+
+def _kept(run: Run) -> dict[int, Path]:
+    """Return, by step, where the run's weights are: a file in ``course/``, else a checkpoint's folder."""
+    found = [*checkpoints(run.checkpoints), *sorted(run.course.glob("step-*.safetensors"))]
+    return {int(path.stem.removeprefix("step-")): path for path in found}
+
+
+def _course(subject: Subject) -> Iterator[tuple[int, str, dict[str, Tensor]]]:
+    """Yield step, kind and tensors of every weights kept, in order; of checkpoints those of the model folder's kind."""
+    assert subject.run is not None
+    kind = "raw" if subject.weights == "raw" else "ema"
+    for step, path in sorted(_kept(subject.run).items()):
+        if path.is_dir():
+            raw, averaged = raw_and_averaged(path)
+            yield step, kind, raw if kind == "raw" else averaged
+        else:
+            yield step, kind, _read(path)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read the weights {path}: {error}.") from error
+    return tensors

@@ -1,0 +1,98 @@
+"""How fast forgotten content is relearnt.
+
+A model that lost it should need about as long as one that never saw it (the retrained row); one that hides it is back
+within a few steps. The row ``random-network`` tells how long it takes from nothing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msgm.checks import at_least, positive
+from msgm.config import BASE_ROW, Config
+from msgm.data import Dataset
+from msgm.evaluation.attacks.base import Attack, enough
+from msgm.evaluation.attacks.tuning import tuning_curve, tuning_settings
+from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.metrics.base import METRICS, Column, Report, Row, measured
+from msgm.requests import Split
+from msgm.seeding import generator
+
+SECTION = "evaluation.options.relearning"
+
+
+def steps_to_half(row: Row, report: Report) -> int | None:
+    """Return the first listed step at which a row shows half of what the base model shows; None if none does.
+
+    The base's unlearning ratio is its own curve's at step 0, of as many samples.
+
+    Raises:
+        LookupError: the report has no base row that was relearnt.
+    """
+    base = next(r for r in report["rows"] if r["name"] == BASE_ROW and measured(r, "relearning"))
+    half = base["relearning"]["curve"][0]["unlearning_ratio"]["value"] / 2
+    curve = row["relearning"]["curve"]
+    return next((point["step"] for point in curve if point["unlearning_ratio"]["value"] >= half), None)
+
+
+def _steps(row: Row, report: Report) -> str:
+    if not any(r["name"] == BASE_ROW and measured(r, "relearning") for r in report["rows"]):
+        return "no base row"
+    found = steps_to_half(row, report)
+    return f"> {row['relearning']['curve'][-1]['step']}" if found is None else str(found)
+
+
+@METRICS.register("relearning")
+@dataclass(frozen=True)
+class Relearning(Attack):
+    """A copy is fine-tuned on a few forget items.
+
+    Unlike "relearn time" of classifiers (loss on the forget set), what counts is what samples show.
+
+    Attributes:
+        items: training items to forget that are learnt again; the same ones for every row.
+        steps: after how many steps to look; 0 always is one of them.
+        lr: Adam's rate; None takes that of ``finetune``.
+        batch_size: items a step; None takes that of ``finetune``.
+        samples: samples a look, at most ``evaluation.samples``.
+    """
+
+    key = "relearning"
+    columns = [  # noqa: RUF012
+        Column("relearning steps to half the base's UR", "higher", _steps),
+    ]
+
+    items: int = 64
+    steps: list[int] = field(default_factory=lambda: [5, 10, 20, 40, 80, 160])
+    lr: float | None = None
+    batch_size: int | None = None
+    samples: int = 500
+
+    def __post_init__(self) -> None:
+        at_least(1, self, SECTION, "items", "steps", "batch_size", "samples")
+        positive(self, SECTION, "lr")
+
+    def check(self, config: Config, dataset: Dataset, split: Split) -> None:
+        enough(self.name, "items", self.items, len(split.train.forget), "training items to forget")
+
+    def attack(self, subject: Subject) -> dict[str, Any]:
+        bench = subject.bench
+        settings = tuning_settings(bench.config, self.lr, self.batch_size)
+        chosen = self._chosen(bench)
+        return tuning_curve(subject, chosen, self.steps, settings, self.samples, "relearning")
+
+    def _chosen(self, bench: Bench) -> NDArray[np.int64]:
+        forget = bench.split.train.forget
+        draws = generator(bench.config.seed, "relearning-items")
+        return forget[torch.randperm(len(forget), generator=draws)[: self.items].numpy()]
+
+    def protocol(self, bench: Bench) -> dict[str, str]:
+        settings = tuning_settings(bench.config, self.lr, self.batch_size)
+        return {
+            "relearning": f"a copy is fine-tuned on {self.items} training items to forget (noise prediction, Adam "
+            f"{settings.lr:g}, batch {settings.batch_size}, raw weights); first of the steps "
+            f"{', '.join(map(str, sorted({0, *self.steps})))} after which its UR is at least half of the base's"
+        }

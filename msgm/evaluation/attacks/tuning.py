@@ -1,0 +1,92 @@
+"""Fine-tuning a copy of a model, as somebody who got hold of it would."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from msgm.config import Config, TrainingSettings
+from msgm.data import Dataset, Feed
+from msgm.diffusion import ScoreModel
+from msgm.evaluation.attacks.base import sample_count, shown
+from msgm.evaluation.bench import Subject
+from msgm.objectives import mean_square
+from msgm.seeding import derive_seed
+from msgm.training.batches import noised_parts
+
+
+def fine_tune(
+    model: ScoreModel,
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    steps: Sequence[int],
+    settings: TrainingSettings,
+    seed: int,
+) -> Iterator[tuple[int, ScoreModel]]:
+    """Train a copy of ``model`` to predict the noise of the items at ``indices``, and yield it on the way.
+
+    Adam on raw weights, without averages (a fresh average would follow them at once), warm-up and dropout.
+
+    Args:
+        model: left as it is.
+        dataset: where the items come from.
+        indices: the items to train on.
+        steps: rising; after each of these numbers of steps (number, copy) is yielded. It is one copy, which goes on
+            changing when the next number is asked for.
+        settings: of these lr, batch_size, beta1, beta2 and clip are read.
+        seed: of order, times and noise.
+    """
+    tuned = copy.deepcopy(model)
+    tuned.network.eval()
+    weights = list(tuned.network.parameters())
+    optimiser = torch.optim.Adam(weights, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+    feed = Feed(dataset, indices, settings.batch_size, seed, "tuning", device=model.device)
+    batches = feed.batches(0)
+    done = 0
+    for wanted in steps:
+        for step in range(done, wanted):
+            (batch,) = noised_parts(tuned.process, feed, next(batches), seed, step, 1)
+            loss = mean_square(tuned.eps(batch.x, batch.t) - batch.eps).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            if settings.clip is not None:
+                nn.utils.clip_grad_norm_(weights, settings.clip)
+            optimiser.step()
+        done = wanted
+        yield wanted, tuned
+
+
+def tuning_settings(config: Config, lr: float | None, batch_size: int | None) -> TrainingSettings:
+    """Return the experiment's own fine-tuning, with another rate or batch where one is given."""
+    settings = config.finetuning()
+    return replace(settings, lr=lr or settings.lr, batch_size=batch_size or settings.batch_size)
+
+
+def tuning_curve(
+    subject: Subject,
+    indices: NDArray[np.int64],
+    steps: list[int],
+    settings: TrainingSettings,
+    samples: int,
+    purpose: str,
+) -> dict[str, Any]:
+    """Return unlearning ratio and junk rate after 0 and after each of ``steps`` steps on the items at ``indices``.
+
+    ``purpose`` names the stream of order, times and noise; it is the same one for every row.
+    """
+    bench = subject.bench
+    count, seed = sample_count(samples, bench), derive_seed(bench.config.seed, purpose)
+    points = sorted({0, *steps})
+    tuned = fine_tune(subject.model, bench.dataset, indices, points, settings, seed)
+    return {
+        "items": len(indices),
+        "lr": settings.lr,
+        "batch_size": settings.batch_size,
+        "samples": count,
+        "curve": [{"step": step, **shown(model, bench, count)} for step, model in tuned],
+    }
