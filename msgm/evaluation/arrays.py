@@ -16,7 +16,7 @@ Arrays = dict[str, NDArray[Any]]
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write ``arrays`` as ``write_bytes`` does."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
