@@ -1,150 +1,104 @@
+"""What holds of every sampler on every process, and the settings of sampling."""
+
 import itertools
 import math
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 
-from msgm.diffusion import DDPM, SAMPLERS, VE, VP, SamplingSettings, ScoreModel, sample
-from msgm.diffusion.samplers import Grid, ratio_grid
+from msgm.diffusion import SAMPLERS, VE, VP, SamplingSettings, ScoreModel, sample
+from msgm.diffusion.samplers import ratio_grid
 from msgm.errors import UserError
-from tests.helpers import PROCESS_CASES, Counted, Mixture
+from tests.diffusion.walks import CASES, Repeated, exact_eps, grid_of, run, two_bumps
+from tests.helpers import Counted, Mixture
 
-CASES = pytest.mark.parametrize("process", PROCESS_CASES.values(), ids=PROCESS_CASES)
 NAMES = pytest.mark.parametrize("name", SAMPLERS.entries)
-STEPS = {"euler-maruyama": 600, "heun": 100, "dpm++2m": 100, "pf-ode": 40}
-
-
-def two_bumps(process):
-    return Mixture(process, [[-1.0, 0.5], [1.0, 0.2]], [0.4, 0.3], [1.0, 2.0])
-
-
-def exact_eps(model):
-    """The model's eps in sigma-space, in float64 throughout."""
-    space = Mixture(VE(), model.means, model.stds, model.weights)
-    return lambda y, ratio: space.eps(y, VE().time(torch.full((len(y),), ratio, dtype=torch.float64)))
-
-
-def start_noise(process, count):
-    scale = process.prior_std / process.signal(torch.ones(1, dtype=torch.float64))
-    return scale * torch.randn(count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def run(name, eps, start, process, ratios, noise=None, **options):
-    return SAMPLERS.build({"name": name, **options}).run(eps, start, Grid(process, ratios), noise, lambda state: None)
-
-
-def solve(name, process, steps, start):
-    ratios = [*ratio_grid(process, steps, SAMPLERS.entries[name].schedule), 0.0]
-    return run(name, exact_eps(two_bumps(process)), start, process, ratios)
+# Steps, and what is left of the std's bias at them. At its order it would take the rest many more steps.
+STEPS = {
+    "euler-maruyama": (300, 0.003),
+    "reverse-diffusion": (300, 0.007),
+    "ancestral": (600, 0.007),
+    "ddim": (300, 0.006),
+    "predictor-corrector": (300, 0.008),
+    "torchsde": (40, 0.012),
+}
 
 
 @NAMES
 @CASES
 def test_samples_have_the_mean_and_std_of_the_data(process, name):
-    mean, std, dims, count = 0.3, 0.6, 400, 64
-    model = Mixture(process, torch.full((1, dims), mean), [std])
-    x = sample(model, count, SamplingSettings(name, STEPS[name]), seed=3)
-    assert (x.shape, x.dtype) == ((count, dims), torch.float32)
+    mean, std = 0.3, 0.6
+    steps, bias = STEPS.get(name, (100, 0.007))
+    x = sample(Mixture(process, torch.full((1, 12_800), mean), [std]), 2, SamplingSettings(name, steps), seed=3)
+    assert (x.shape, x.dtype) == ((2, 12_800), torch.float32)
     error = std / math.sqrt(x.numel())
     assert abs(x.mean().item() - mean) < 4 * error
-    # Euler-Maruyama widens the samples by 1% at this number of steps.
-    bias = 0.008 if name == "euler-maruyama" else 0.001
     assert abs(x.std().item() - std) < 4 * error / math.sqrt(2) + bias
 
 
 @NAMES
-def test_samples_fill_the_modes_by_their_weights(name):
-    model = two_bumps(VP())
-    x = sample(model, 1500, SamplingSettings(name, 60), seed=1)
-    assert abs((x[:, 0] > 0).double().mean().item() - 2 / 3) < 4 * math.sqrt(2 / 9 / 1500) + 0.01
-
-
-@pytest.mark.parametrize(("name", "order"), [("heun", 2), ("dpm++2m", 2), ("pf-ode", 4)])
 @CASES
-def test_error_falls_at_the_samplers_order(process, name, order):
-    start = start_noise(process, 50)
-    fine = solve("pf-ode", process, 500, start)
-    errors = [(solve(name, process, steps, start) - fine).square().mean().sqrt().item() for steps in (80, 160)]
-    assert errors[0] < 2e-2
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
-
-
-def euler_maruyama_variance(process, std, steps):
-    """Exactly: every fresh noise is a new basis vector, so the variance is a squared length."""
-    unit = iter(torch.eye(steps + 1, dtype=torch.float64))
-    noise = lambda: next(unit)[None]  # noqa: E731
-    scale = process.prior_std / process.signal(torch.ones(1, dtype=torch.float64))
-    ratios = [*ratio_grid(process, steps, "time"), 0.0]
-    eps = lambda y, ratio: ratio * y / (std**2 + ratio**2)  # noqa: E731
-    return run("euler-maruyama", eps, scale * noise(), process, ratios, noise).square().sum().item()
-
-
-@CASES
-def test_variance_of_euler_maruyama_converges_at_first_order(process):
-    std, coarse, fine = 0.6, 400, 800
-    errors = [euler_maruyama_variance(process, std, steps) - std**2 for steps in (coarse, fine)]
-    # The denoising step from the sampling limit changes the variance too, whatever the number of steps.
-    low = process.ratio(torch.tensor(process.t_sample, dtype=torch.float64)).item()
-    denoised = (std**4 / (std**2 + low**2)) - std**2
-    assert (errors[0] - denoised) / (errors[1] - denoised) == pytest.approx(2, abs=0.25)
+def test_samples_of_a_mixture_have_its_weights_means_and_spreads(process, name):
+    model = Repeated(process, two_bumps(process), 1500)
+    x = sample(model, 1, SamplingSettings(name, STEPS.get(name, (100, 0))[0]), seed=1)[0].double()
+    right = x[:, 0] > 0
+    assert abs(right.double().mean().item() - 2 / 3) < 4 * math.sqrt(2 / 9 / 1500)
+    for chosen, mean, std in ((~right, [-1.0, 0.5], 0.4), (right, [1.0, 0.2], 0.3)):
+        error = std / math.sqrt(int(chosen.sum()))
+        # A few of the modes' items lie across the border at 0.
+        assert (x[chosen].mean(0) - torch.tensor(mean)).abs().max() < 4 * error + 0.01
+        assert (x[chosen].std(0) - std).abs().max() < 4 * error + 0.015
 
 
 @NAMES
 @CASES
 def test_the_last_step_is_the_denoiser(process, name):
-    y = torch.randn(5, 2, dtype=torch.float64)
-    eps = exact_eps(two_bumps(process))
-    out = run(name, eps, y, process, [0.3, 0.0])
-    torch.testing.assert_close(out, y - 0.3 * eps(y, 0.3))
-
-
-@pytest.mark.parametrize("steps", [10, 40])
-@pytest.mark.parametrize("karras", [True, False])
-def test_dpm_solver_agrees_with_diffusers(steps, karras):
-    scheduler = DPMSolverMultistepScheduler(
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        solver_type="midpoint",
-        final_sigmas_type="zero",
-        use_karras_sigmas=karras,
-        prediction_type="epsilon",
-    )
-    scheduler.set_timesteps(steps)
-    ratios = scheduler.sigmas.double().tolist()
-    assert len(ratios) == steps + 1
-    assert ratios[-1] == 0
-    eps = exact_eps(two_bumps(DDPM()))
-    y = start_noise(VP(), 20)[:, :1].repeat(1, 2).float()
-    x = y / math.hypot(1, ratios[0])
-    for t, ratio in zip(scheduler.timesteps, ratios[:-1], strict=True):
-        x = scheduler.step(eps(x.double() * math.hypot(1, ratio), ratio).float(), t, x).prev_sample
-    ours = run("dpm++2m", eps, y.double(), DDPM(), ratios)
-    torch.testing.assert_close(ours.float(), x, rtol=1e-4, atol=1e-4)
+    y, eps, seen = torch.randn(5, 2, dtype=torch.float64), exact_eps(two_bumps(process)), []
+    out = run(name, eps, y, process, [0.3, 0.0], watch=seen.append)
+    last = seen[-1]
+    assert last.ratio == 0.3
+    torch.testing.assert_close(last.denoised, last.y - 0.3 * eps(last.y, 0.3))
+    torch.testing.assert_close(out, last.denoised)
 
 
 @NAMES
-def test_samples_do_not_depend_on_the_batch_size(name):
+@CASES
+def test_a_walk_may_start_and_end_anywhere(process, name):
+    """In pieces of one step each, as inpainting walks; a sampler of several steps starts anew at each."""
+    eps, model = exact_eps(two_bumps(process)), two_bumps(process)
+    y = model.draw(300).double() + 2.0 * torch.randn(300, 2, dtype=torch.float64)
+    ratios = [2.0, 1.5, 1.1, 0.8]
+    for now, then in itertools.pairwise(ratios):
+        y = run(name, eps, y, process, [now, then], seed=round(100 * now))
+    assert y.shape == (300, 2)
+    expected = math.sqrt(0.8**2 + model.draw(4000)[:, 1].var().item())
+    assert y[:, 1].std().item() == pytest.approx(expected, rel=0.25)
+
+
+@NAMES
+def test_the_callback_sees_every_step(name):
+    seen = []
+    settings = SamplingSettings(name, 6, batch_size=2)
+    x = sample(two_bumps(VP()), 3, settings, first=4, callback=lambda numbers, state: seen.append((numbers, state)))
+    assert [numbers for numbers, _ in seen[:: len(seen) // 2]] == [range(4, 6), range(6, 7)]
+    states = [state for numbers, state in seen if 6 in numbers]
+    if settings.evaluations is not None:
+        assert [state.step for state in states] == list(range(6))
+    assert all(later.ratio < earlier.ratio for earlier, later in itertools.pairwise(states))
+    torch.testing.assert_close(states[-1].denoised, x[2:])
+
+
+@NAMES
+def test_samples_depend_on_their_seed_and_number_alone(name):
     model = two_bumps(VP())
     whole = sample(model, 7, SamplingSettings(name, 8), seed=5)
+    close = {"rtol": 1e-5, "atol": 1e-6} if name != "pf-ode-adaptive" else {"rtol": 1e-4, "atol": 1e-4}
     parts = sample(model, 7, SamplingSettings(name, 8, batch_size=3), seed=5)
-    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
-
-
-@NAMES
-def test_first_continues_the_sequence(name):
-    model = two_bumps(VE())
-    whole = sample(model, 7, SamplingSettings(name, 8), seed=5)
+    torch.testing.assert_close(whole, parts, **close)
     rest = sample(model, 4, SamplingSettings(name, 8), seed=5, first=3)
-    torch.testing.assert_close(whole[3:], rest, rtol=1e-5, atol=1e-6)
-
-
-@NAMES
-def test_other_seeds_and_other_numbers_give_other_samples(name):
-    model = two_bumps(VP())
-    a, b = (sample(model, 6, SamplingSettings(name, 8), seed=seed) for seed in (0, 1))
-    together = torch.cat([a, b])
-    assert torch.pdist(together).min() > 1e-4
+    torch.testing.assert_close(whole[3:], rest, **close)
+    other = sample(model, 7, SamplingSettings(name, 8), seed=6)
+    assert torch.pdist(torch.cat([whole, other])).min() > 1e-4
 
 
 @pytest.mark.parametrize("steps", [2, 3, 11])
@@ -154,29 +108,45 @@ def test_network_evaluations_are_as_announced(process, name, steps):
     network = Counted()
     model = ScoreModel(network, process, (3,))
     settings = SamplingSettings(name, steps)
+    if settings.evaluations is None:
+        pytest.skip("it takes as many as it needs")
     sample(model, 2, settings)
     assert network.calls == settings.evaluations
     sample(model, 5, SamplingSettings(name, steps, batch_size=2))
     assert network.calls == 4 * settings.evaluations
 
 
+@NAMES
+def test_every_sampler_names_its_source_and_cost(name):
+    card = SAMPLERS.entries[name].describe()
+    assert [line.split(": ")[0] for line in card.split("\n")] == [
+        "step",
+        "source",
+        "network evaluations",
+        "schedule",
+        "options",
+    ]
+    assert ": \n" not in card + "\n"
+
+
 def test_the_protocol_states_the_evaluations():
-    assert SamplingSettings("heun", 18).describe() == "heun, 35 network evaluations"
+    settings = SamplingSettings("heun", 18, options={"churn": 40})
+    assert settings.describe() == "heun, churn 40, 35 network evaluations"
+    assert SamplingSettings("pf-ode-adaptive").describe() == "pf-ode-adaptive, adaptive"
 
 
-def test_sampling_leaves_the_training_mode_alone():
+@pytest.mark.parametrize("name", ["heun", "torchsde"])
+def test_sampling_leaves_the_training_mode_and_the_global_generator_alone(name):
     model = ScoreModel(Counted(), VP(), (3,))
     seen = []
     model.network.register_forward_hook(lambda module, *_: seen.append(module.training))
+    before = torch.get_rng_state()
     for training in (True, False):
         model.network.train(training)
-        sample(model, 2, SamplingSettings(steps=2))
+        assert not sample(model, 2, SamplingSettings(name, 2)).requires_grad
         assert model.network.training is training
     assert not any(seen)
-
-
-def test_samples_carry_no_gradient():
-    assert not sample(ScoreModel(Counted(), VP(), (3,)), 2, SamplingSettings(steps=2)).requires_grad
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("schedule", ["time", "log", "karras"])
@@ -196,12 +166,40 @@ def test_grids_are_even_in_what_they_say():
         assert gaps.std() < 1e-5 * gaps.abs().mean(), schedule
 
 
-@pytest.mark.parametrize("settings", [{"sampler": "huen"}, {"steps": 1}])
-def test_bad_settings_are_user_errors(settings):
-    with pytest.raises(UserError, match="sampling"):
+@CASES
+def test_a_grids_times_and_signals_are_its_levels(process):
+    grid = grid_of(process, 9, "log")
+    t = torch.tensor(grid.times, dtype=torch.float64)
+    assert grid.times[-1] == 0
+    torch.testing.assert_close(process.ratio(t[:-1]), torch.tensor(grid.ratios[:-1], dtype=torch.float64))
+    torch.testing.assert_close(process.signal(t), torch.tensor(grid.signals, dtype=torch.float64))
+
+
+def test_every_schedule_can_be_chosen_for_every_sampler():
+    for name, schedule in itertools.product(SAMPLERS.entries, ("time", "log", "karras")):
+        assert sample(two_bumps(VE()), 1, SamplingSettings(name, 5, schedule)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"sampler": "huen"}, "Did you mean 'heun'"),
+        ({"steps": 1}, "sampling.steps must be at least 2"),
+        ({"batch_size": 0}, "sampling.batch_size"),
+        ({"sampler": "heun", "options": {"chrun": 40}}, "sampling.options.chrun.*Did you mean 'churn'"),
+        ({"sampler": "heun", "options": {"eta": 1}}, "sampling.options.eta: sampler 'heun' has no such option.*churn"),
+        ({"sampler": "dpm++2m", "options": {"eta": 1}}, "known: none"),
+        ({"sampler": "heun", "options": {"churn": -1}}, "sampling.options.churn must be at least 0"),
+        ({"sampler": "heun", "options": {"churn": "much"}}, "sampling.options.churn"),
+        ({"sampler": "heun", "options": {"s_noise": 0}}, "sampling.options.s_noise"),
+        ({"sampler": "ddim", "options": {"eta": 1.5}}, r"sampling.options.eta must lie in \[0, 1\]"),
+        ({"sampler": "torchsde", "options": {"method": "rk"}}, "sampling.options.method"),
+        ({"sampler": "predictor-corrector", "options": {"predictor": "heun"}}, "sampling.options.predictor"),
+        ({"sampler": "predictor-corrector", "options": {"corrector_steps": 0}}, "sampling.options.corrector_steps"),
+        ({"sampler": "predictor-corrector", "options": {"snr": 0}}, "sampling.options.snr"),
+        ({"sampler": "pf-ode-adaptive", "options": {"rtol": 0}}, "sampling.options.rtol"),
+    ],
+)
+def test_bad_settings_are_user_errors(settings, part):
+    with pytest.raises(UserError, match=part):
         SamplingSettings(**settings)
-
-
-def test_a_misspelt_sampler_is_answered_with_the_nearest_name():
-    with pytest.raises(UserError, match="Did you mean 'heun'"):
-        SamplingSettings("huen")

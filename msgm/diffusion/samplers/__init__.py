@@ -1,18 +1,25 @@
-"""Samplers in sigma-space, one family a file; each registers itself."""
+"""Samplers in sigma-space, one family a file. Every file here is imported, so that its samplers register themselves."""
 
-from msgm.diffusion.samplers import dpm_solver, ode, sde  # noqa: F401 - they register themselves
-from msgm.diffusion.samplers.base import SAMPLERS, Noise, Sampler, State
+import importlib
+import pkgutil
+
+from msgm.diffusion.samplers.base import SAMPLERS, Noise, OneStep, Sampler, State, Watch
 from msgm.diffusion.samplers.sampling import SamplingSettings, sample, solve
 from msgm.diffusion.samplers.space import Eps, Grid, flow, ratio_grid, sigma_space
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
 
 __all__ = [
     "SAMPLERS",
     "Eps",
     "Grid",
     "Noise",
+    "OneStep",
     "Sampler",
     "SamplingSettings",
     "State",
+    "Watch",
     "flow",
     "ratio_grid",
     "sample",

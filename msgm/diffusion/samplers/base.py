@@ -4,9 +4,10 @@ Noise comes from one CPU generator a sample, seeded by (seed, index): a sample d
 the number of processes, nor the device, beyond rounding.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -66,7 +67,7 @@ Watch = Callable[[State], None]
 
 
 class Sampler(ABC):
-    """A way down the grid. Subclasses are dataclasses whose fields are its options.
+    """A way down the grid. Subclasses are dataclasses whose fields are its options; the docstring says what a step is.
 
     Attributes:
         source: paper and equation.
@@ -84,6 +85,49 @@ class Sampler(ABC):
     @abstractmethod
     def run(self, eps: Eps, y: Tensor, grid: Grid, noise: Noise, watch: Watch) -> Tensor:
         """Walk y (B, *shape) from the grid's first level to its last, calling ``watch`` once a step."""
+
+    @classmethod
+    def describe(cls, steps: int = 50) -> str:
+        """Return the sampler's card as text: its step, source, cost on ``steps`` levels, grid and options."""
+        count = cls().evaluations(steps)
+        lines = {
+            "step": " ".join((inspect.getdoc(cls) or "").split("\n\nAttributes:")[0].split()),
+            "source": cls.source,
+            "network evaluations": "as many as it needs" if count is None else f"{count} at {steps} steps",
+            "schedule": cls.schedule,
+            "options": ", ".join(f"{f.name}={f.default}" for f in fields(cls)) or "none",  # type: ignore[arg-type]
+        }
+        return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
+class OneStep(Sampler):
+    """A sampler whose step is a Gaussian: its mean from one network evaluation, its width from the grid alone.
+
+    Such a sampler can be the predictor of a predictor-corrector sampler.
+    """
+
+    @abstractmethod
+    def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
+        """Return mean and std of y at level i + 1 > 0, given y at level i and ``slope`` = eps(y, rho_i)."""
+
+    def advance(self, eps: Eps, y: Tensor, grid: Grid, i: int, noise: Noise, watch: Watch) -> Tensor:
+        """Return y one level on; level 0 is reached by the denoised image."""
+        now, then = grid.ratios[i : i + 2]
+        slope = eps(y, now)
+        denoised = y - now * slope
+        watch(State(i, now, y, denoised))
+        if then == 0:
+            return denoised
+        mean, std = self.step(y, slope, grid, i)
+        return mean + std * noise() if std else mean
+
+    def evaluations(self, steps: int) -> int:
+        return steps
+
+    def run(self, eps: Eps, y: Tensor, grid: Grid, noise: Noise, watch: Watch) -> Tensor:
+        for i in range(len(grid.ratios) - 1):
+            y = self.advance(eps, y, grid, i, noise, watch)
+        return y
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampling.options")

@@ -1,7 +1,7 @@
 """Settings of sampling, and samples by them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -41,7 +41,17 @@ class SamplingSettings:
             raise UserError(f"sampling.sampler: unknown sampler {self.sampler!r}; known: {', '.join(known)}.{hint}")
         at_least(2, self, "sampling", "steps")
         at_least(1, self, "sampling", "batch_size")
+        self._refuse_unknown_options()
         self.build()
+
+    def _refuse_unknown_options(self) -> None:
+        known = [f.name for f in fields(SAMPLERS.entries[self.sampler])]  # type: ignore[arg-type]
+        for key in self.options:
+            if key not in known:
+                raise UserError(
+                    f"sampling.options.{key}: sampler {self.sampler!r} has no such option; "
+                    f"known: {', '.join(known) or 'none'}.{nearest(str(key), known)}"
+                )
 
     def build(self) -> Sampler:
         """Return the sampler with its options."""
