@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         help="what is REMOVED: the upper, lower, left or right half; rows:32-47, both included; "
         "box:top,left,height,width; the white pixels of an image file of the items' size; for vectors dims:0,2",
     )
-    inpaint.add_argument("--sampler", default="euler-maruyama", help="a sampler as of `sample` (euler-maruyama)")
+    inpaint.add_argument("--sampler", default="reverse-diffusion", help="as of `sample` (reverse-diffusion)")
     inpaint.add_argument("--steps", type=int, default=100, help="grid steps (100)")
     inpaint.add_argument(
         "--resamples", type=int, default=10, help="how often a step is taken (10); 1 is the plain, biased projector"
@@ -203,7 +203,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _wrote_report(run: "Run") -> None:
     pictures = "samples.png" + (" and sweep.png" if (run.path / "sweep.png").is_file() else "")
-    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, {pictures}")
+    from msgm.evaluation.card_views import card_links
+    from msgm.runs import read_json
+
+    cards = ", ".join(f"{place}.html" for place in card_links(read_json(run.report)).values())
+    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, {pictures}; report cards: {cards}")
 
 
 def _train(options: argparse.Namespace) -> None:

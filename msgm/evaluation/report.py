@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgm.evaluation.card_views import card_links, write_cards
+from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, trusted
+from msgm.evaluation.evidence import ATTACKS
+from msgm.evaluation.figures import report_figures
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, measured
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.sweeps import sweep_png
 from msgm.pictures import strips
 from msgm.runs import Run, write_bytes, write_text
 
-TRUSTED_ACCURACY = 0.95
-TRUSTED_RECALL = 0.9
 OVERVIEW = "Overview"
 
 
@@ -63,13 +65,6 @@ def _cells(row: dict[str, Any], facts: list[Column], metrics: list[type[Metric]]
     return cells
 
 
-def trusted(report: Report) -> bool:
-    """Return whether the judge is good enough: right on held-out items, and able to see the forgotten content."""
-    judge = report["judge"]
-    recall = judge["forget_recall"]
-    return judge["heldout_accuracy"] >= TRUSTED_ACCURACY and recall is not None and recall["value"] >= TRUSTED_RECALL
-
-
 def headline(report: Report) -> str:
     """Return the report's first line: what the judge is worth."""
     judge, floor = report["judge"], report["real"]["unlearning_ratio"]
@@ -91,9 +86,9 @@ def verdict(report: Report) -> list[tuple[str, str]]:
     """Return what was asked, what was shown, and what cannot be said from it."""
     goal, asked = report["request"]["goal"], report["request"]["text"]
     unsaid = (
-        "The weights may still hold the information: relearning, partial-noise starts and membership inference were "
-        "not tested here. A higher NLL of forget items alone is no evidence that they are not generated. A model that "
-        "makes junk makes no forgotten content either: read the unlearning ratio beside the junk rate."
+        f"The weights may still hold the information: {_attacked(report)}. A higher NLL of forget items alone is no "
+        "evidence that they are not generated. A model that makes junk makes no forgotten content either: read the "
+        "unlearning ratio beside the junk rate."
     )
     if goal == "removal":
         unsaid = "Removal was asked for, and this report cannot show it. " + unsaid
@@ -107,6 +102,14 @@ def verdict(report: Report) -> list[tuple[str, str]]:
     ]
 
 
+def _attacked(report: Report) -> str:
+    """Return which attacks no row was put to; the others bound what they try, and nothing else."""
+    missing = [name for name in ATTACKS if all(reason_untested(row, name) for row in report["rows"])]
+    if missing:
+        return f"{', '.join(missing)} {'was' if len(missing) == 1 else 'were'} not tested here"
+    return "attacks bound only what they try; each model's card says which told it from a retrained one"
+
+
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
     lines = [headline(report), "", f"# {report['title']}", ""]
@@ -117,6 +120,7 @@ def to_markdown(report: Report) -> str:
             headings = [c.heading for c in table.columns if c.better == better]
             lines += [f"{better.capitalize()} is better: {', '.join(headings)}.", ""] if headings else []
         lines += [f"- {note}" for note in table.notes]
+    lines += ["## Report cards", "", *(f"- [{name}]({link}.md)" for name, link in card_links(report).items()), ""]
     lines += ["## Protocol", ""]
     lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
     lines += ["", "## Objectives", ""]
@@ -151,7 +155,7 @@ def print_table(report: Report) -> None:
 
 
 def write_views(run: Run, report: Report) -> None:
-    """Write report.md, samples.png, sweep.png if there are sweeps, and the self-contained report.html."""
+    """Write report.md, samples.png, sweep.png if there are sweeps, the self-contained report.html and the cards."""
     grids = {row["name"]: run.path / row["grid"] for row in report["rows"]}
     write_text(run.path / "report.md", to_markdown(report))
     write_bytes(run.path / "samples.png", strips(grids))
@@ -159,6 +163,7 @@ def write_views(run: Run, report: Report) -> None:
     if sweep:
         write_bytes(run.path / "sweep.png", sweep)
     write_text(run.path / "report.html", to_html(report, grids, sweep))
+    write_cards(run, report)
 
 
 def to_html(report: Report, grids: dict[str, Path], sweep: bytes | None = None) -> str:
@@ -174,5 +179,7 @@ def to_html(report: Report, grids: dict[str, Path], sweep: bytes | None = None) 
         verdict=verdict(report),
         tables=tables(report),
         pictures=pictures,
+        figures={caption: base64.b64encode(png).decode() for caption, png in report_figures(report).items()},
+        cards=card_links(report),
         sweep=base64.b64encode(sweep).decode() if sweep else None,
     )

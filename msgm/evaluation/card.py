@@ -1,0 +1,285 @@
+"""The report card: one page a model that says what was asked, what was shown and how far, and what cannot be said.
+
+The schema follows "unlearning report cards" in the sense of Cooper et al. (arXiv 2412.06966): goal and kind of target,
+claims by level with their evidence, controls, what was not tested, what cannot be said, a verdict for each claim and
+never one score. A card is made from report.json alone. Deviations: no output filter runs as a baseline, energy is not
+measured, and requests are answered one at a time; the card says so.
+
+Words for an accomplished fact stand on a card from C4 on only (``withhold``): below it, a test no longer tells things
+apart, and that is all.
+"""
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+from msgm.evaluation.claims import (
+    NOT_TESTED,
+    ORACLES,
+    PASS,
+    RULES,
+    WRONG_REFERENCE,
+    Claim,
+    claims,
+    controls,
+    interval,
+    known,
+    level,
+    observed,
+    ratio_check,
+    reason_untested,
+    references,
+)
+from msgm.evaluation.evidence import attack_checks
+from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Report, Row
+
+NOT_RECORDED = "NOT RECORDED"
+WITHHELD = "[word withheld below C4]"
+FORBIDDEN = re.compile("deleted|removed|compliant|certified|gdpr", re.IGNORECASE)
+
+SECTIONS = ("utility", "forgetting", "privacy", "residue")
+TESTS = {
+    "ur": ("forgetting", "how often samples show the content"),
+    "nll": ("forgetting", "how likely real items are under the model"),
+    "inpainting": ("forgetting", "what fills the hole in an item to forget"),
+    "reconstruction": ("forgetting", "whether an item to forget comes back through its own latent"),
+    "fid": ("utility", "distance of the samples' features from those of items to retain"),
+    "kid": ("utility", "the same, unbiased in small samples"),
+    "inception-score": ("utility", "sharpness and variety of the samples"),
+    "precision-recall": ("utility", "fidelity and coverage apart"),
+    "clip-distance": ("utility", "distance of the samples in CLIP's features"),
+    "membership": ("privacy", "whether the likelihood or loss tells training items from held-out ones"),
+    "neighbours": ("privacy", "whether samples repeat training items"),
+    "relearning": ("residue", "how fast training on a few items to forget brings the content back"),
+    "resurgence": ("residue", "whether training on items to retain brings it back"),
+    "partial-noise": ("residue", "whether an item to forget, partly noised, is returned"),
+    "weights": ("residue", "whether raw weights show what averaged ones hide"),
+    "quantisation": ("residue", "whether coarser weights bring it back"),
+    "course": ("residue", "UR and junk in the course of unlearning"),
+}
+"""Every test of the house: section and what it would show. A plugin's metric stands under forgetting."""
+
+ELSEWHERE = {"NLL retain": "utility", "junk %": "utility", "copy %": "privacy"}
+"""Columns that belong to another section than their metric's."""
+
+RETRAIN_BASED = {"membership"}
+"""Tests whose answer for anything but observed items has no meaning at all."""
+
+CANNOT_SAY = (
+    "Anything about other copies of the model, or models derived from it.",
+    "That the information cannot be derived again from the data that is retained.",
+    "That users cannot bring the content back by supplying it, as in inpainting or partly noised items.",
+    "That attacks stronger than those listed would find nothing.",
+    "That this is sufficient in law.",
+)
+
+
+def card(report: Report, row: Row) -> dict[str, Any]:
+    """Return the card of one row of a report, as a JSON tree; null in it means that nobody tested or recorded it."""
+    found = claims(report, row, attack_checks(report, row))
+    reached = level(found)
+    tree = {
+        "name": row["name"],
+        "title": report["title"],
+        "level": reached,
+        "level_name": RULES[reached][0],
+        "statement": _statement(report, row, reached),
+        "header": _header(report, row),
+        "request": _request(report),
+        "method": _method(report, row),
+        "artifacts": {"purged": False, "found": report.get("artifacts")},
+        "claims": [_claim(claim) for claim in found],
+        "controls": [asdict(control) for control in controls(report)],
+        "reference": _reference(report),
+        "numbers": {section: _numbers(report, row, section) for section in SECTIONS},
+        "protocol": report["protocol"],
+        "sequential": None,
+        "not_tested": _not_tested(report, row),
+        "cannot_say": _cannot_say(report, row, reached),
+    }
+    return tree if reached >= "C4" else withhold(tree)
+
+
+def withhold(tree: Any) -> Any:
+    """Return a JSON tree without the words for an accomplished fact, in keys and quoted text alike."""
+    if isinstance(tree, dict):
+        return {withhold(key): withhold(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [withhold(value) for value in tree]
+    return FORBIDDEN.sub(WITHHELD, tree) if isinstance(tree, str) else tree
+
+
+def _claim(claim: Claim) -> dict[str, Any]:
+    name, rule = RULES[claim.level]
+    return {"level": claim.level, "name": name, "rule": rule} | asdict(claim)
+
+
+def _statement(report: Report, row: Row, reached: str) -> str:
+    """Return the card's one sentence, whose verb is no stronger than its level."""
+    if reached == "C0":
+        return "Nothing is shown."
+    if reached == "C4":
+        return (
+            "Exact by algorithm: the listed items were removed from the training data and the model was trained from "
+            "random weights without them, by its log. Near-duplicates of them in the retain set are another matter."
+        )
+    text = f"Forgotten content is no longer found in samples: {ratio_check(report, row).name}, found "
+    text += f"{interval(row['unlearning_ratio'])}."
+    if reached == "C2":
+        text += " No attack listed below tells the model from a retrained one for the worse."
+    return text + " This is a statement about these tests at this number of samples, not about the weights."
+
+
+def _header(report: Report, row: Row) -> dict[str, Any]:
+    log, base = row.get("provenance") or {}, references(report).base
+    before = (base or {}).get("provenance") or {}
+    return {
+        "tool": "msgm",
+        "versions": report["environment"]["versions"],
+        "date": report.get("date"),
+        "model_digest_before": before.get("model_digest"),
+        "model_digest_after": log.get("model_digest"),
+        "data": report["data"]["name"],
+        "data_digest": report["data"]["digest"],
+        "data_items": report["data"]["items"],
+        "forget_digest": report["request"].get("forget_digest"),
+        "seeds": {"report": report["seed"], "model": log.get("seed")},
+        "device": log.get("device"),
+        "platform": log.get("platform"),
+        "seconds": row["seconds"],
+        "energy": None,
+    }
+
+
+def _request(report: Report) -> dict[str, Any]:
+    asked = report["request"]
+    return {
+        "goal": asked["goal"],
+        "target_kind": asked["target"],
+        "target_definition": asked["text"],
+        "selection": asked["text"].partition(" given by ")[2] or None,
+        "near_duplicates_searched": None,
+        "scope": {"observed": "instances", "latent": "attribute", "concept": "class or concept"}.get(asked["target"]),
+    }
+
+
+def _method(report: Report, row: Row) -> dict[str, Any]:
+    lines = dict(line.split(": ", 1) for line in (row["card"] or "").split("\n") if ": " in line)
+    return {
+        "objective": row["objective"],
+        "family": _family(report, row),
+        "formula": lines.get("formula"),
+        "source": lines.get("source"),
+        "deviations": lines.get("deviations"),
+        "start": row["start"],
+        "steps": row["steps"],
+        "lr": row["lr"],
+        "settings": row["settings"],
+        "weights": row.get("weights"),
+        "touches": "all weights" if row["steps"] else "nothing",
+        "needs_retain_data": "retain" in lines["data"] or lines["data"] == "all" if "data" in lines else None,
+        "needs_nonmember_data": False if "data" in lines else None,
+        "tuning_oracle_access": None,
+    }
+
+
+def _family(report: Report, row: Row) -> str:
+    """Return the family of the notes: exact, approximate update, none; or that nobody knows."""
+    if row["start"] == "random":
+        return "none: random weights"
+    if row["start"] == "none":
+        base = references(report).base
+        return "none: the base model" if base is not None and base["name"] == row["name"] else "unknown: made elsewhere"
+    if row["start"] == "scratch":
+        families = {"unseen": "exact: retrained", "standard": "none: trained on all data"}
+        return families.get(row["objective"], "trained from random weights on the items to forget too")
+    return "approximate update"
+
+
+def _reference(report: Report) -> dict[str, Any]:
+    found, checked = references(report), controls(report)
+    return {
+        "oracle_kind": "retrain" if found.retrains else "none",
+        "n_oracles": len(found.retrains),
+        "oracle_passes_own_audit": None,
+        "original_flagged": {PASS: True, NOT_TESTED: None}.get(checked[0].verdict, False),
+        "note": None if observed(report) else WRONG_REFERENCE,
+    }
+
+
+def _section(metric: str, column: Column) -> str:
+    return ELSEWHERE.get(column.heading, TESTS.get(metric, ("forgetting", ""))[0])
+
+
+def _numbers(report: Report, row: Row, section: str) -> list[dict[str, Any]]:
+    """Return one line a column of each metric that some row holds: this model beside the reference rows."""
+    found = references(report)
+    shown = {"this": row, "base": found.base, "retrain": found.retrain_for(row), "random": found.random}
+    lines = []
+    for name in dict.fromkeys(name for other in report["rows"] for name in other.get("measured", {})):
+        columns = METRICS.entries[name].columns if name in METRICS.entries else []
+        for column in (c for c in columns if _section(name, c) == section):
+            cells = {key: _cell(column, name, other, report) for key, other in shown.items()}
+            wrong = name in RETRAIN_BASED and not observed(report)
+            note = WRONG_REFERENCE if wrong else None
+            lines.append({"test": name, "number": column.heading, "better": column.better, "note": note, **cells})
+    return lines
+
+
+def _cell(column: Column, metric: str, row: Row | None, report: Report) -> str | None:
+    if row is None or reason_untested(row, metric) is not None:
+        return None
+    text = column.cell(row, report)
+    return None if text == NOT_MEASURED else text
+
+
+def _not_tested(report: Report, row: Row) -> list[str]:
+    lines = [f"{name}: {what} ({reason})" for name, what, reason in _untested(row)]
+    lines += [f"{control.name}: {control.evidence}" for control in controls(report) if control.verdict == NOT_TESTED]
+    return [
+        *lines,
+        f"band of retrained models: {len(references(report).retrains)} of at least {ORACLES}; whether an oracle "
+        "passes its own audit",
+        "near-duplicates of the items to forget among those to retain",
+        "an output filter as a baseline",
+        "requests one after another",
+        "whether settings were tuned against the retrained model",
+    ]
+
+
+def _untested(row: Row) -> list[tuple[str, str, str]]:
+    """Return the tests without numbers: name, what each would show, and why there are none."""
+    found = [(name, what, reason_untested(row, name)) for name, (_, what) in TESTS.items()]
+    return [(name, what, reason.removeprefix(f"{name} was ")) for name, what, reason in found if reason is not None]
+
+
+def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
+    found, goal = references(report), report["request"]["goal"]
+    lines = list(CANNOT_SAY)
+    if goal == "removal" and reached < "C4":
+        lines.append("Removal was asked for: that the information has left the weights is shown by no test here.")
+    if goal == "suppression":
+        lines.append("Suppression was asked for: what outputs do not show, the weights may still hold.")
+    if not observed(report):
+        lines.append(
+            f"How near this comes to having forgotten a {report['request']['target']}: a model retrained without the "
+            f"selected items is the {WRONG_REFERENCE}, as is membership of those items."
+        )
+    if not found.retrains:
+        lines.append("Anything about closeness to a retrained model: none is here.")
+    elif len(found.retrains) < ORACLES:
+        lines.append("What spread retrained models have: too few are here. No epsilon is stated from so few.")
+    if known(row, "nll"):
+        lines.append("That items to forget are not generated because their NLL is higher: likelihood is no sampling.")
+    if known(row, "ur"):
+        lines.append("That a low unlearning ratio is forgetting where junk is high: junk shows no content either.")
+    if _like_the_base(found.base, row):
+        lines.append("That the method did anything: do-nothing scores like it, by overlapping intervals of the UR.")
+    return lines
+
+
+def _like_the_base(base: Row | None, row: Row) -> bool:
+    if base is None or base["name"] == row["name"] or not (known(base, "ur") and known(row, "ur")):
+        return False
+    one, other = base["unlearning_ratio"], row["unlearning_ratio"]
+    return bool(one["low"] <= other["high"] and other["low"] <= one["high"])

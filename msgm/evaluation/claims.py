@@ -1,0 +1,323 @@
+"""What a card claims of a model, level by level, and the controls without which it claims nothing.
+
+The ladder follows Cooper et al., "Machine Unlearning Doesn't Do What You Think" (arXiv 2412.06966), which keeps removal
+from the weights and suppression of the outputs apart; its levels and rules for generative models are ours:
+
+- C0: no claim holds.
+- C1, behavioural: the upper end of the 95% interval of the unlearning ratio (UR) is at most a threshold, and the upper
+  end of the junk rate's is at most the base's rate + 5 points. The threshold is the highest upper end among the *other*
+  retrained models' UR where observed items are the target, and the upper end of the judge's floor otherwise.
+- C2, attack-bounded: C1, and no attack of ``evidence.ATTACKS`` tells the model from a retrained one for the worse.
+- C3, oracle-indistinguishable within a band: needs at least 5 retrained models, whose spread is the band. Not computed.
+- C4, exact by algorithm: observed items, and a model trained from random weights on the retain set alone, by its log.
+- C5, a proven bound with its assumptions: never computed here.
+
+A claim fails when one of its conditions is known not to hold, and is inconclusive when one is unknown. A control that
+fails leaves every claim from tests (C1 to C3) inconclusive; so does a missing one that the claim needs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from msgm.config import BASE_ROW
+from msgm.evaluation.metrics.base import METRICS, Report, Row
+from msgm.evaluation.metrics.unlearning_ratio import percent
+
+TRUSTED_ACCURACY = 0.95
+TRUSTED_RECALL = 0.9
+JUNK_MARGIN = 0.05
+ORACLES = 5
+
+PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+NOT_TESTED = "NOT TESTED"
+WRONG_REFERENCE = "wrong reference for this goal"
+
+RULES = {
+    "C0": ("nothing shown", "No claim below holds."),
+    "C1": (
+        "behavioural",
+        "The upper end of the unlearning ratio's 95% interval is at most the threshold (the highest of the other "
+        "retrained models' upper ends for observed items, else the upper end of the judge's floor on real items to "
+        "retain), and the upper end of the junk rate's is at most the base's rate + 5 points.",
+    ),
+    "C2": (
+        "attack-bounded",
+        "C1, and no attack tells the model from a retrained one for the worse: relearning not faster, partial-noise "
+        "returns, resurgence and changed weights not above, membership intervals overlapping.",
+    ),
+    "C3": ("oracle-indistinguishable within a band", "At least 5 retrained models give a band that the model lies in."),
+    "C4": (
+        "exact by algorithm",
+        "Observed items, and by its log the model was trained from random weights on the retain set alone.",
+    ),
+    "C5": ("proven bound", "A proven (epsilon, delta) bound with its assumptions."),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a claim: whether it holds (None: unknown), and the numbers that say so."""
+
+    name: str
+    holds: bool | None
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """Something with a known answer that the tests have to find.
+
+    Attributes:
+        name: of the control.
+        expected: the known answer, in words.
+        verdict: PASS, FAIL or NOT TESTED.
+        evidence: the numbers.
+        needed_by: the claims that are inconclusive without it.
+    """
+
+    name: str
+    expected: str
+    verdict: str
+    evidence: str
+    needed_by: tuple[str, ...] = ("C1", "C2", "C3")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A level with its verdict, its conditions and, where it is inconclusive, the reasons in words."""
+
+    level: str
+    verdict: str
+    checks: list[Check]
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class References:
+    """The rows that others are read against: do-nothing, retrained models, a network with random weights."""
+
+    base: Row | None
+    retrains: list[Row]
+    random: Row | None
+
+    def retrain_for(self, row: Row) -> Row | None:
+        """Return a retrained model other than ``row``."""
+        return next((other for other in self.retrains if other["name"] != row["name"]), None)
+
+
+def references(report: Report) -> References:
+    """Find the reference rows of a report by what was done to them."""
+    rows = report["rows"]
+    base = next((row for row in rows if row["name"] == BASE_ROW), None)
+    base = base or next((row for row in rows if _made(row) == ("scratch", "standard")), None)
+    retrains = [row for row in rows if _made(row) == ("scratch", "unseen") and _same_request(row, report)]
+    return References(base, retrains, next((row for row in rows if row["start"] == "random"), None))
+
+
+def _made(row: Row) -> tuple[str, str | None]:
+    return row["start"], row["objective"]
+
+
+def _same_request(row: Row, report: Report) -> bool:
+    """Return whether the row's log, where there is one, names the report's data and forget set."""
+    log = row.get("provenance") or {}
+    pairs = [(log.get("forget_digest"), report["request"].get("forget_digest"))]
+    pairs += [(log.get("data_digest"), report["data"]["digest"])]
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def trusted(report: Report) -> bool:
+    """Return whether the judge is good enough: right on held-out items, and able to see the forgotten content."""
+    judge = report["judge"]
+    recall = judge["forget_recall"]
+    return judge["heldout_accuracy"] >= TRUSTED_ACCURACY and recall is not None and recall["value"] >= TRUSTED_RECALL
+
+
+def observed(report: Report) -> bool:
+    """Return whether the request is about listed items, which retraining without them answers exactly."""
+    return bool(report["request"]["target"] == "observed")
+
+
+def interval(rate: dict[str, Any]) -> str:
+    """Return a rate as per cent with its interval and n."""
+    return f"{percent(rate['value'])}% [{percent(rate['low'])}, {percent(rate['high'])}], n = {rate['n']}"
+
+
+def known(row: Row | None, metric: str) -> bool:
+    """Return whether there is a row that holds the metric's numbers."""
+    return row is not None and metric in row.get("measured", {})
+
+
+def reason_untested(row: Row, metric: str) -> str | None:
+    """Return why a row has no numbers of a metric: it was not asked for, or could not be made; None if it has them."""
+    if not known(row, metric):
+        return f"{metric} was not measured"
+    numbers = row.get(getattr(METRICS.entries.get(metric), "key", metric))
+    reason = numbers.get("not_tested") if isinstance(numbers, dict) else None
+    return None if reason is None else str(reason)
+
+
+def threshold(report: Report, row: Row) -> tuple[float, str]:
+    """Return the UR that ``row`` may reach at most, and where it comes from."""
+    others = [r for r in references(report).retrains if r["name"] != row["name"] and known(r, "ur")]
+    if observed(report) and others:
+        highest = max(others, key=lambda r: r["unlearning_ratio"]["high"])
+        return highest["unlearning_ratio"]["high"], f"upper end of {highest['name']}'s UR"
+    floor = report["real"]["unlearning_ratio"]
+    return floor["high"], f"upper end of the judge's floor on {floor['n']} real items to retain"
+
+
+def _junk(row: Row) -> dict[str, Any]:
+    low, high = row["intervals"]["junk_rate"]
+    return {"value": row["junk_rate"], "low": low, "high": high, "n": row["unlearning_ratio"]["n"]}
+
+
+def ratio_check(report: Report, row: Row) -> Check:
+    """Return whether the row's UR stays below its threshold."""
+    limit, where = threshold(report, row)
+    name = f"UR at most {percent(limit)}% ({where})"
+    if not known(row, "ur"):
+        return Check(name, None, f"{NOT_TESTED}: ur")
+    ratio = row["unlearning_ratio"]
+    return Check(name, ratio["high"] <= limit, interval(ratio))
+
+
+def junk_check(report: Report, row: Row) -> Check:
+    """Return whether the row makes no more junk than the base, within the margin."""
+    base = references(report).base
+    if base is None or not known(base, "ur") or not known(row, "ur"):
+        return Check("junk rate at most the base's + 5 points", None, f"{NOT_TESTED}: ur of this model and of the base")
+    limit = base["junk_rate"] + JUNK_MARGIN
+    junk = _junk(row)
+    return Check(f"junk rate at most {percent(limit)}% (the base's + 5 points)", junk["high"] <= limit, interval(junk))
+
+
+def controls(report: Report) -> list[Control]:
+    """Return the controls of a report."""
+    return [
+        _positive(report),
+        _negative(report),
+        _random(report),
+        *_judge(report),
+    ]
+
+
+def _verdict(holds: bool) -> str:
+    return PASS if holds else FAIL
+
+
+def _positive(report: Report) -> Control:
+    name, expected = "positive control: the base model", "flagged as not forgotten"
+    base = references(report).base
+    if base is None or not known(base, "ur"):
+        return Control(
+            name, expected, NOT_TESTED, "no do-nothing row with its UR: give the base model as a further RUN"
+        )
+    limit, where = threshold(report, base)
+    ratio = base["unlearning_ratio"]
+    evidence = f"UR {interval(ratio)}; its lower end has to exceed {percent(limit)}% ({where})"
+    return Control(name, expected, _verdict(ratio["low"] > limit), evidence)
+
+
+def _negative(report: Report) -> Control:
+    name, expected = "negative control: a retrained model", "flagged as forgotten"
+    found = references(report)
+    retrain = next((row for row in found.retrains if known(row, "ur")), None)
+    if retrain is None:
+        advice = "no row retrained on the retain set with its UR: give one (unseen, from scratch) as a further RUN"
+        return Control(name, expected, NOT_TESTED, advice)
+    if found.base is None or not known(found.base, "ur"):
+        return Control(name, expected, NOT_TESTED, "no base model to tell it from")
+    ratio, base, junk = retrain["unlearning_ratio"], found.base["unlearning_ratio"], junk_check(report, retrain)
+    evidence = (
+        f"{retrain['name']}: UR {interval(ratio)}, which has to end below the base's {percent(base['low'])}%; "
+        f"junk {junk.evidence}. It is no test of the threshold that it sets itself"
+    )
+    return Control(name, expected, _verdict(ratio["high"] < base["low"] and bool(junk.holds)), evidence)
+
+
+def _random(report: Report) -> Control:
+    name, expected = "negative control: a network with random weights", "flagged as junk"
+    found = references(report)
+    if found.random is None or found.base is None or not (known(found.random, "ur") and known(found.base, "ur")):
+        return Control(name, expected, NOT_TESTED, "no row random-network, or no base model", ("C2", "C3"))
+    junk, limit = _junk(found.random), found.base["junk_rate"] + JUNK_MARGIN
+    evidence = f"junk {interval(junk)}; its lower end has to exceed {percent(limit)}%"
+    return Control(name, expected, _verdict(junk["low"] > limit), evidence, ("C2", "C3"))
+
+
+def _judge(report: Report) -> list[Control]:
+    judge, floor = report["judge"], report["real"]["unlearning_ratio"]
+    recall, held = judge["forget_recall"], judge["heldout"]
+    found = Control(
+        "judge on real items to forget",
+        f"at least {percent(TRUSTED_RECALL)}% judged forgotten, and {percent(TRUSTED_ACCURACY)}% of all judged rightly",
+        NOT_TESTED if recall is None else _verdict(trusted(report)),
+        "no held-out item is to be forgotten"
+        if recall is None
+        else f"recall {interval(recall)}; accuracy {interval(held)}",
+    )
+    most = 1 - TRUSTED_ACCURACY
+    expected = f"at most {percent(most)}% judged forgotten (the floor)"
+    spared = Control("judge on real items to retain", expected, _verdict(floor["value"] <= most), interval(floor))
+    return [found, spared]
+
+
+def claims(report: Report, row: Row, attacks: list[Check]) -> list[Claim]:
+    """Return the claims C1 to C5 of one model; ``attacks`` are the conditions that ``evidence.attack_checks`` gives."""
+    checked = controls(report)
+    behaviour = _claim("C1", [ratio_check(report, row), junk_check(report, row)], checked)
+    holds = {PASS: True, FAIL: False, INCONCLUSIVE: None}[behaviour.verdict]
+    before = Check("C1 holds", holds, behaviour.verdict)
+    count = len(references(report).retrains)
+    band = Check(
+        f"at least {ORACLES} retrained models", None, f"{NOT_TESTED}: {count} in this report, and no band test"
+    )
+    bound = Check("a proven bound", False, "no bound is computed for any method here")
+    return [
+        behaviour,
+        _claim("C2", [before, *attacks], checked),
+        _claim("C3", [band], checked),
+        _claim("C4", _exactness(report, row), []),
+        _claim("C5", [bound], []),
+    ]
+
+
+def _exactness(report: Report, row: Row) -> list[Check]:
+    """Return what the row's log says of how it was trained."""
+    log = row.get("provenance") or {}
+    target = report["request"]["target"]
+
+    def recorded(name: str, key: str, right: Callable[[Any], bool]) -> Check:
+        value = log.get(key)
+        return Check(name, None if value is None else right(value), "NOT RECORDED" if value is None else str(value))
+
+    wanted = {"forget": report["request"].get("forget_digest"), "data": report["data"]["digest"]}
+    return [
+        Check("the target is observed items", target == "observed", f"target: {target}"),
+        Check("trained from random weights", row["start"] == "scratch", f"start: {row['start']}"),
+        Check("on the retain set alone", row["objective"] == "unseen", f"objective: {row['objective']}"),
+        recorded("the log says that the run finished", "status", lambda value: value == "finished"),
+        recorded("the log names this forget set", "forget_digest", lambda value: value == wanted["forget"]),
+        recorded("the log names this data", "data_digest", lambda value: value == wanted["data"]),
+    ]
+
+
+def _claim(level: str, checks: list[Check], checked: list[Control]) -> Claim:
+    """Decide a claim by its conditions, unless a control stands in the way."""
+    reasons = [f"{c.name} failed: expected {c.expected}; {c.evidence}." for c in checked if c.verdict == FAIL]
+    missing = [c for c in checked if c.verdict == NOT_TESTED and level in c.needed_by]
+    reasons += [f"{c.name} is missing: {c.evidence}." for c in missing]
+    if reasons:
+        return Claim(level, INCONCLUSIVE, checks, reasons)
+    if any(check.holds is False for check in checks):
+        return Claim(level, FAIL, checks, [f"{c.name}: {c.evidence}." for c in checks if c.holds is False])
+    unknown = [f"{check.name}: {check.evidence}." for check in checks if check.holds is None]
+    return Claim(level, INCONCLUSIVE if unknown else PASS, checks, unknown)
+
+
+def level(found: list[Claim]) -> str:
+    """Return the highest level whose claim passed: C4 by the log, C1 and C2 by tests; else C0."""
+    passed = [claim.level for claim in found if claim.verdict == PASS]
+    return max(passed, default="C0")
