@@ -98,10 +98,10 @@ class Membership(Attack):
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
-            "membership inference": "training items (members) against validation and test items by the noise-"
-            f"prediction loss, averaged over {len(self.levels)} levels sigma / a, {min(self.levels):g} to {max(self.levels):g}, "
-            f"with one draw of noise each, common to all rows; at most {self.items} items a group; AUC with its 95% "
-            "DeLong interval; .5 is chance, and the retrained row's value, not .5 itself, is what to reach"
+            "membership inference": "training items (members) against validation and test items by their loss of noise "
+            f"prediction, averaged over {len(self.levels)} levels sigma / a, {min(self.levels):g} to "
+            f"{max(self.levels):g}, one draw of noise each, common to all rows; at most {self.items} items a group, "
+            "AUC with its 95% DeLong interval; .5 is chance, and the retrained row's value, not .5, is what to reach"
         }
 
 

@@ -4,6 +4,7 @@ A model that lost it should need about as long as one that never saw it (the ret
 within a few steps. The row ``random-network`` tells how long it takes from nothing.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,20 +28,25 @@ SECTION = "evaluation.options.relearning"
 def steps_to_half(row: Row, report: Report) -> int | None:
     """Return the first listed step at which a row shows half of what the base model shows; None if none does.
 
-    The base's unlearning ratio is its own curve's at step 0, of as many samples.
-
-    Raises:
-        LookupError: the report has no base row that was relearnt.
+    Half of nothing is reached by no row.
     """
-    base = next(r for r in report["rows"] if r["name"] == BASE_ROW and measured(r, "relearning"))
-    half = base["relearning"]["curve"][0]["unlearning_ratio"]["value"] / 2
+    half = (base_ratio(report) or math.inf) / 2
     curve = row["relearning"]["curve"]
     return next((point["step"] for point in curve if point["unlearning_ratio"]["value"] >= half), None)
 
 
+def base_ratio(report: Report) -> float | None:
+    """Return the base row's unlearning ratio at step 0 of its own curve; None when no base row was relearnt."""
+    for row in report["rows"]:
+        if row["name"] == BASE_ROW and measured(row, "relearning"):
+            return float(row["relearning"]["curve"][0]["unlearning_ratio"]["value"])
+    return None
+
+
 def _steps(row: Row, report: Report) -> str:
-    if not any(r["name"] == BASE_ROW and measured(r, "relearning") for r in report["rows"]):
-        return "no base row"
+    base = base_ratio(report)
+    if not base:
+        return "no base row" if base is None else "the base shows none"
     found = steps_to_half(row, report)
     return f"> {row['relearning']['curve'][-1]['step']}" if found is None else str(found)
 
