@@ -264,15 +264,15 @@ def test_reconstruct_writes_pictures_arrays_and_numbers(cli, base, tmp_path, met
     assert "PSNR hole" not in text
 
 
-def test_restoring_writes_into_the_run_and_two_commands_agree(cli, base, tmp_path):
+def test_restoring_writes_into_the_run_and_the_seed_is_the_noises_alone(cli, base, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(base, run)
-    for seed, name in ((0, "first"), (0, "second"), (1, "third")):
-        assert cli("inpaint", run, "--mask", "left", "-n", 2, "--resamples", 1, *FEW, "--seed", seed).code == 0
-        shutil.copytree(run / "inpaint", tmp_path / name)
-    read = {name: np.load(tmp_path / name / "restored.npz")["retain_restored"] for name in ("first", "second", "third")}
-    assert (read["first"] == read["second"]).all()
-    assert (read["first"] != read["third"]).any()
+    made = []
+    for seed in (0, 1):
+        outcome = cli("inpaint", run, "--mask", "left", "-n", 2, "--resamples", 1, *FEW, "--seed", seed)
+        made.append(np.load(run / "inpaint" / "restored.npz")["retain_restored"])
+    assert (made[0] != made[1]).any()
+    assert "judge: already trained" in outcome.out
     assert not (run / "judge").exists()
 
 
