@@ -81,12 +81,30 @@ def parser() -> argparse.ArgumentParser:
     unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="a run or a diffusers folder")
     unlearn.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 
-    sample = _command(commands, "sample", _sample, "sample a trained model into a picture and an array")
+    sample = _command(
+        commands,
+        "sample",
+        _sample,
+        "sample a trained model into a picture, an array or a folder of PNG files. Samples that are there already are "
+        "kept: the same ones are not made again, and others are replaced with --overwrite alone",
+    )
     sample.add_argument("run", metavar="RUN", help="a run or a diffusers folder")
     sample.add_argument("-n", "--count", type=int, default=64, help="number of samples (64)")
-    sample.add_argument("--sampler", default="dpm++2m", help="dpm++2m, heun, euler-maruyama or pf-ode (dpm++2m)")
-    sample.add_argument("--steps", type=int, default=50, help="grid steps (50)")
+    sample.add_argument("--sampler", help="see msgm samplers; by default the run's own")
+    sample.add_argument("--steps", type=int, help="grid steps; by default the run's own")
+    sample.add_argument(
+        "--format",
+        default="grid,npz",
+        metavar="NAME,NAME",
+        help="grid: samples.png, the first 100; npz: samples.npz; png: a folder of numbered files (grid,npz)",
+    )
+    sample.add_argument("--resume", action="store_true", help="go on with samples that were stopped")
+    sample.add_argument("--overwrite", action="store_true", help="replace other samples, or stopped ones")
+    _overrides(sample)
     _common(sample)
+
+    samplers = _command(commands, "samplers", _samplers, "print the cards of the samplers")
+    samplers.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
 
     evaluate = _command(commands, "evaluate", _evaluate, "measure trained models as compare does")
     evaluate.add_argument("runs", metavar="RUN", nargs="+", help="runs or diffusers folders")
@@ -105,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
         help="what is REMOVED: the upper, lower, left or right half; rows:32-47, both included; "
         "box:top,left,height,width; the white pixels of an image file of the items' size; for vectors dims:0,2",
     )
-    inpaint.add_argument("--sampler", default="reverse-diffusion", help="as of `sample` (reverse-diffusion)")
+    inpaint.add_argument("--sampler", default="reverse-diffusion", help="see msgm samplers (reverse-diffusion)")
     inpaint.add_argument("--steps", type=int, default=100, help="grid steps (100)")
     inpaint.add_argument(
         "--resamples", type=int, default=10, help="how often a step is taken (10); 1 is the plain, biased projector"
@@ -120,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
         help="encode: PF-ODE to the latent and back with noise between, the paper's; sdedit: noise, then sample down",
     )
     reconstruct.add_argument("--t", type=float, help="time of the noise, in (0, 1] (encode .02, sdedit .3)")
-    reconstruct.add_argument("--sampler", default="dpm++2m", help="of sdedit, as of `sample` (dpm++2m)")
+    reconstruct.add_argument("--sampler", default="dpm++2m", help="of sdedit; see msgm samplers (dpm++2m)")
     reconstruct.add_argument("--steps", type=int, default=100, help="of encode each way, or of sdedit's grid (100)")
 
     report = _command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
@@ -225,13 +243,24 @@ def _unlearn(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    _single_process(options)
-    from msgm.diffusion import SamplingSettings
-    from msgm.sampling import sample_run
+    from msgm.sampling import sample_run, sampling_settings
 
-    settings = SamplingSettings(options.sampler, options.steps)
-    for path in sample_run(options.run, options.count, settings, options.seed or 0, options.out, options.device):
+    settings = sampling_settings(options.run, options.sampler, options.steps, options.set)
+    formats = [name.strip() for name in options.format.split(",")]
+    where = {"out": options.out, "device": options.device}
+    again = {"resume": options.resume, "overwrite": options.overwrite}
+    for path in sample_run(options.run, options.count, settings, options.seed or 0, formats=formats, **where, **again):
         print(f"wrote {path}")
+
+
+def _samplers(options: argparse.Namespace) -> None:
+    from msgm.diffusion import SAMPLERS
+
+    for name in options.names or SAMPLERS.entries:
+        if name not in SAMPLERS.entries:
+            known = list(SAMPLERS.entries)
+            raise UserError(f"unknown sampler {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        print(f"{name}\n" + "\n".join(f"  {line}" for line in SAMPLERS.entries[name].describe().split("\n")) + "\n")
 
 
 def _inpaint(options: argparse.Namespace) -> None:
