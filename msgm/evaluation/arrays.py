@@ -16,7 +16,7 @@ Arrays = dict[str, NDArray[Any]]
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write ``arrays`` as ``write_bytes`` does."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_bytes(path, buffer.getvalue())
 
 
