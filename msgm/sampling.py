@@ -1,46 +1,277 @@
-"""``msgm sample``: samples of a trained model as a picture and an array."""
+"""``msgm sample``: samples of a trained model as a picture, an array and a folder of PNG files.
 
+Samples are made in shards of one batch, each written whole to ``shards/`` as soon as it is there. What is asked for is
+joined from them at the end. So a stopped run goes on where it was, several processes each make every n-th shard, and
+in either case the files are those of one undisturbed process. ``samples.json`` says what they are samples of.
+"""
+
+import hashlib
 import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from accelerate.state import PartialState
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from torch import Tensor
+from tqdm import tqdm
 
+from msgm.config import differences
 from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
-from msgm.errors import UserError
+from msgm.diffusion.model import describe
+from msgm.errors import UserError, nearest
 from msgm.pictures import to_png
-from msgm.runs import Run, chosen_device, find_model, write_bytes
+from msgm.registry import structured
+from msgm.requests import load_file
+from msgm.runs import Run, chosen_device, find_model, read_json, write_bytes, write_json
 
 GRID = 100
+FORMATS = {"grid": "samples.png", "npz": "samples.npz", "png": "png"}
+
+
+def sampling_settings(
+    source: Path | str, sampler: str | None = None, steps: int | None = None, overrides: Sequence[str] = ()
+) -> SamplingSettings:
+    """Return the settings of the run in ``source``, or the defaults where it has none, changed as asked.
+
+    Args:
+        source: a run, or a model made elsewhere.
+        sampler: another sampler; the options and the schedule of the run's own one then do not hold.
+        steps: another number of steps.
+        overrides: ``sampling.KEY=VALUE``, over all of it.
+
+    Raises:
+        UserError: an unknown key, a wrong type, a value out of range, or an override of another section.
+    """
+    stored = Run(source).stored_config() or {}
+    for plugin in stored.get("plugins") or []:
+        load_file(plugin)
+    own = dict(stored.get("sampling") or {})
+    if sampler is not None and sampler != own.get("sampler"):
+        own = {key: value for key, value in own.items() if key not in ("options", "schedule")} | {"sampler": sampler}
+    if steps is not None:
+        own["steps"] = steps
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.startswith("sampling."):
+            raise UserError(f"--set {override}: expected sampling.KEY=VALUE; other sections do not matter here.")
+    changed = OmegaConf.from_dotlist([override.removeprefix("sampling.") for override in overrides])
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(own), changed))
+    return structured(SamplingSettings, merged, "sampling")
 
 
 def sample_run(
     source: Path | str,
     count: int,
-    settings: SamplingSettings,
+    settings: SamplingSettings | None = None,
     seed: int = 0,
     out: Path | str | None = None,
     device: str = "auto",
+    formats: Sequence[str] = ("grid", "npz"),
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> list[Path]:
-    """Sample the model in ``source`` and write ``samples.png`` (the first 100) and ``samples.npz`` (all of them).
+    """Sample the model in ``source`` into the folder ``out``; called by every process when there are several.
 
-    The array ``samples`` holds images as (N, H, W, C) uint8 of 256 levels, vectors as (N, D) float32.
+    Args:
+        source: a run, a compare folder (its base model) or a diffusers folder.
+        count: number of samples, at least 1.
+        settings: by default those of ``sampling_settings``.
+        seed: names the sequence of samples.
+        out: by default ``samples`` in the run, or ``runs/NAME-samples`` for a folder that was made elsewhere.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        formats: ``grid`` writes ``samples.png``, the first 100; ``npz`` writes ``samples.npz``, whose array ``samples``
+            holds images as (N, H, W, C) uint8 of 256 levels and vectors as (N, D) float32; ``png`` writes a folder of
+            numbered PNG files.
+        resume: go on with a run that was stopped.
+        overwrite: replace samples of other settings, or a run that was stopped.
+
+    Returns:
+        What this process wrote: nothing where the same samples (of model, settings, seed and number) are there already,
+        and on all processes but the first.
 
     Raises:
-        UserError: no model there, or a count below 1.
+        UserError: no model there, a count below 1, an unknown format or one that does not fit the model, or ``out``
+            holds other samples or a stopped run and neither ``resume`` nor ``overwrite`` says what to do.
     """
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}.")
-    model = ScoreModel.load(find_model(source)).to(chosen_device(device))
-    samples = sample(model, count, settings, seed)
+    settings = settings or sampling_settings(source)
+    model = ScoreModel.load(find_model(source))
+    _check_formats(formats, model.shape)
     folder = Path(out) if out else _default_folder(Path(source))
-    images = len(model.shape) == 3
-    array = quantise(samples, 256).permute(0, 2, 3, 1).numpy() if images else samples.numpy()
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, samples=array)
-    write_bytes(folder / "samples.npz", buffer.getvalue())
-    write_bytes(folder / "samples.png", to_png(samples[:GRID], 256 if images else None))
-    return [folder / "samples.png", folder / "samples.npz"]
+    task = Task(folder, model, settings, seed, count)
+    paths = [folder / FORMATS[name] for name in formats]
+    with _processes(device) as (rank, world, where):
+        if rank == 0:
+            task.begin(resume, overwrite)
+        _wait(world)
+        if task.finished() and all(path.exists() for path in paths):
+            if rank == 0:
+                print(f"{folder} holds these samples already")
+            return []
+        model.to(where)
+        task.make(rank, world)
+        _wait(world)
+        if rank > 0:
+            return []
+        task.join(formats)
+        return paths
+
+
+@dataclass(frozen=True)
+class Task:
+    """A folder and what it is to hold.
+
+    Attributes:
+        folder: where to write.
+        model: the model.
+        settings: sampler, steps and batch size, which is the shards' size.
+        seed: of the sequence.
+        count: number of samples.
+    """
+
+    folder: Path
+    model: ScoreModel
+    settings: SamplingSettings
+    seed: int
+    count: int
+
+    @property
+    def record(self) -> Path:
+        """Return the file that says what the folder holds."""
+        return self.folder / "samples.json"
+
+    def key(self) -> dict[str, Any]:
+        """Return all that the samples depend on."""
+        sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}}
+        return {"model": _digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
+
+    def finished(self) -> bool:
+        """Return whether the samples were once all there."""
+        return bool(read_json(self.record)["finished"])
+
+    def begin(self, resume: bool, overwrite: bool) -> None:
+        """Say in the folder what it is to hold, unless that is said already.
+
+        Raises:
+            UserError: the folder holds something else, or a stopped run.
+        """
+        key = self.key()
+        if self.record.is_file() and not overwrite:
+            stored = read_json(self.record)
+            other = differences(stored["key"], key)
+            if other:
+                raise UserError(
+                    f"{self.folder} holds other samples ({'; '.join(other)}); choose another --out, or --overwrite."
+                )
+            if not stored["finished"] and not resume:
+                raise UserError(f"{self.folder} holds samples that were stopped; go on with --resume, or --overwrite.")
+            return
+        shutil.rmtree(self._shards, ignore_errors=True)
+        write_json(self.record, {"finished": False, "key": key, "protocol": self.settings.describe()})
+
+    def make(self, rank: int, world: int) -> None:
+        """Make the shards of process ``rank`` of ``world`` that are not there yet."""
+        size = self.settings.batch_size
+        starts = range(0, self.count, size)[rank::world]
+        bar = tqdm(starts, "sampling", unit="shard", disable=rank > 0 or not sys.stderr.isatty())
+        for first in bar:
+            if self._shard(first).is_file():
+                continue
+            samples = sample(self.model, min(size, self.count - first), self.settings, self.seed, first)
+            buffer = io.BytesIO()
+            np.save(buffer, samples.numpy(), allow_pickle=False)
+            write_bytes(self._shard(first), buffer.getvalue())
+            if not sys.stderr.isatty() and self.count > size:
+                print(f"samples {first} to {first + len(samples) - 1} of {self.count} are there", flush=True)
+
+    def join(self, formats: Sequence[str]) -> None:
+        """Write what was asked for from the shards, then remove these."""
+        images = len(self.model.shape) == 3
+        shards = [self._shard(first) for first in range(0, self.count, self.settings.batch_size)]
+        head: list[Tensor] = []
+        arrays: list[NDArray[Any]] = []
+        for shard in shards:
+            samples = torch.from_numpy(np.load(shard, allow_pickle=False))
+            head.append(samples[: max(0, GRID - sum(map(len, head)))])
+            arrays.append(quantise(samples, 256).permute(0, 2, 3, 1).numpy() if images else samples.numpy())
+        array = np.concatenate(arrays)
+        if "npz" in formats:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, samples=array)
+            write_bytes(self.folder / FORMATS["npz"], buffer.getvalue())
+        if "grid" in formats:
+            write_bytes(self.folder / FORMATS["grid"], to_png(torch.cat(head), 256 if images else None))
+        if "png" in formats:
+            _write_files(self.folder / FORMATS["png"], array)
+        write_json(self.record, read_json(self.record) | {"finished": True})
+        shutil.rmtree(self._shards)
+
+    @property
+    def _shards(self) -> Path:
+        return self.folder / "shards"
+
+    def _shard(self, first: int) -> Path:
+        return self._shards / f"{first:08d}.npy"
+
+
+def _check_formats(formats: Sequence[str], shape: tuple[int, ...]) -> None:
+    for name in formats:
+        if name not in FORMATS:
+            known = list(FORMATS)
+            raise UserError(f"--format: unknown format {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+    if "png" in formats and (len(shape) != 3 or shape[0] not in (1, 3)):
+        raise UserError(f"--format png: needs grey or RGB images, but the model makes items of shape {shape}.")
+
+
+def _write_files(folder: Path, array: NDArray[Any]) -> None:
+    """Write images (N, H, W, C) as numbered files of a folder, which is there whole or not at all."""
+    from PIL import Image
+
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for number, image in enumerate(array):
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(new / f"{number:06d}.png")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(new, folder)
+
+
+def _digest(model: ScoreModel) -> str:
+    """Return a hash of weights and process."""
+    found = hashlib.sha256(f"{describe(model.process)} {model.prediction}".encode())
+    for name, weight in model.network.state_dict().items():
+        found.update(name.encode() + weight.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
+    """Yield this process's rank, the number of processes and the device; joins those that torchrun started."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0, 1, chosen_device(device)
+        return
+    where = chosen_device(device)
+    state = PartialState(cpu=where.type == "cpu")
+    try:
+        yield state.process_index, state.num_processes, state.device
+    finally:
+        state.destroy_process_group()
+
+
+def _wait(world: int) -> None:
+    if world > 1:
+        PartialState().wait_for_everyone()
 
 
 def _default_folder(source: Path) -> Path:

@@ -24,7 +24,7 @@ def test_error_falls_at_the_samplers_order(process, name, order):
 def test_the_adaptive_solvers_error_follows_its_tolerance(process):
     start = start_noise(process, 50)
     fine = solve("pf-ode", process, 500, start)
-    for tolerance in (1e-3, 1e-5, 1e-7):
+    for tolerance in (1e-5, 1e-7):
         found = solve("pf-ode-adaptive", process, 2, start, rtol=tolerance, atol=tolerance)
         assert (found - fine).square().mean().sqrt() < 20 * tolerance
 

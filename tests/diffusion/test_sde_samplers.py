@@ -10,6 +10,7 @@ from msgm.diffusion import DDPM, SAMPLERS, VE, VP, SamplingSettings, SubVP, samp
 from msgm.diffusion.samplers import Noise
 from msgm.diffusion.samplers.corrector import annealed_langevin, langevin
 from tests.diffusion.walks import CASES, Repeated, exact_eps, grid_of, run, scale, solve, start_noise, two_bumps
+from tests.helpers import Mixture
 
 STD = 0.6
 
@@ -44,7 +45,7 @@ def test_variance_converges_at_the_samplers_order(process, name, options, order)
     order = 2 if (name, process.name) == ("euler-maruyama", "ve") else order
     coarse, fine = (variance_error(name, process, steps, **options) for steps in (400, 800))
     assert abs(coarse) < (0.025 if order == 1 else 5e-4)
-    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.25)
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.3)
 
 
 @CASES
@@ -236,21 +237,20 @@ def test_torchsde_converges_to_one_path_at_its_strong_order(method, order):
     """Both methods, on the same Brownian path, against the finer walk of the better one."""
 
     def walk(method, steps):
-        model = two_bumps(VP())
         noise = Noise(0, range(1), (200, 2), torch.device("cpu"))
-        eps = exact_eps(model)
-        wide = lambda y, ratio: eps(y.view(-1, 2), ratio).view_as(y)  # noqa: E731
+        flat = exact_eps(Mixture(VP(), [[0.3, -0.2]], [STD]))
+        eps = lambda y, ratio: flat(y[0], ratio)[None]  # noqa: E731
         ratios = grid_of(VP(), steps + 1, "time").ratios
-        return run("torchsde", wide, scale(VP()) * noise().double(), VP(), ratios, noise, method=method)
+        return run("torchsde", eps, scale(VP()) * noise().double(), VP(), ratios, noise, method=method)
 
-    fine = walk("srk", 384)
-    errors = [(walk(method, steps) - fine).square().mean().sqrt().item() for steps in (32, 96)]
+    fine = walk("srk", 320)
+    errors = [(walk(method, steps) - fine).square().mean().sqrt().item() for steps in (20, 80)]
     assert errors[1] < 0.05
-    assert math.log(errors[0] / errors[1], 3) == pytest.approx(order, abs=0.3)
+    assert math.log(errors[0] / errors[1], 4) == pytest.approx(order, abs=0.25)
 
 
 def test_torchsdes_path_is_named_by_its_seed():
     model = two_bumps(VP())
-    coarse, fine = (sample(model, 3, SamplingSettings("torchsde", steps), seed=2) for steps in (60, 90))
-    other = sample(model, 3, SamplingSettings("torchsde", 60), seed=3)
+    coarse, fine = (sample(model, 2, SamplingSettings("torchsde", steps), seed=2) for steps in (30, 45))
+    other = sample(model, 2, SamplingSettings("torchsde", 30), seed=3)
     assert (coarse - fine).abs().max() < 0.1 < (coarse - other).abs().max()

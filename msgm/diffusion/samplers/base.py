@@ -90,8 +90,11 @@ class Sampler(ABC):
     def describe(cls, steps: int = 50) -> str:
         """Return the sampler's card as text: its step, source, cost on ``steps`` levels, grid and options."""
         count = cls().evaluations(steps)
+        text = (inspect.getdoc(cls) or "").split("\n\nAttributes:")[0].replace("``", "")
+        step, *notes = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
         lines = {
-            "step": " ".join((inspect.getdoc(cls) or "").split("\n\nAttributes:")[0].split()),
+            "step": step,
+            "notes": " ".join(notes) or "none",
             "source": cls.source,
             "network evaluations": "as many as it needs" if count is None else f"{count} at {steps} steps",
             "schedule": cls.schedule,
