@@ -234,7 +234,7 @@ def _cell(column: Column, metric: str, row: Row | None, report: Report) -> str |
 
 
 def _not_tested(report: Report, row: Row) -> list[str]:
-    lines = [f"{name}: {what} ({reason})" for name, what, reason in _untested(row)]
+    lines = _untested(row)
     lines += [f"{control.name}: {control.evidence}" for control in controls(report) if control.verdict == NOT_TESTED]
     return [
         *lines,
@@ -247,10 +247,14 @@ def _not_tested(report: Report, row: Row) -> list[str]:
     ]
 
 
-def _untested(row: Row) -> list[tuple[str, str, str]]:
-    """Return the tests without numbers: name, what each would show, and why there are none."""
-    found = [(name, what, reason_untested(row, name)) for name, (_, what) in TESTS.items()]
-    return [(name, what, reason.removeprefix(f"{name} was ")) for name, what, reason in found if reason is not None]
+def _untested(row: Row) -> list[str]:
+    """Return a line for each test without numbers: what it would show, and why there are none if it was asked for."""
+    lines = []
+    for name, (_, what) in TESTS.items():
+        reason = reason_untested(row, name)
+        if reason is not None:
+            lines.append(f"{name}: {what}" + (f" ({reason})" if known(row, name) else ""))
+    return lines
 
 
 def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:

@@ -102,7 +102,9 @@ def artifact_lines(made: Card) -> list[str]:
 
 def missing_figures(pictures: dict[str, Any]) -> list[str]:
     """Return a line for each figure that could not be drawn."""
-    return [f"figure: {caption}" for name, caption in FIGURES.items() if name not in pictures]
+    return [
+        f"figure: {caption.split('. ')[0].rstrip('.')}" for name, caption in FIGURES.items() if name not in pictures
+    ]
 
 
 def card_markdown(made: Card, links: dict[str, str]) -> str:

@@ -1,0 +1,632 @@
+import copy
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from msgm.evaluation import claims
+from msgm.evaluation.arrays import write_arrays
+from msgm.evaluation.card import FORBIDDEN, NOT_RECORDED, TESTS, WITHHELD, card
+from msgm.evaluation.card_views import card_html, card_links, card_markdown, write_cards
+from msgm.evaluation.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS, WRONG_REFERENCE
+from msgm.evaluation.evidence import ATTACKS
+from msgm.evaluation.figures import FIGURES, OTHERS, card_figures, report_figures, row_styles
+from msgm.evaluation.provenance import artifacts, model_digest, provenance
+from msgm.evaluation.rates import rate
+from msgm.evaluation.report import verdict, write_views
+from msgm.pictures import to_png
+from msgm.runs import Run, read_json, write_bytes, write_json
+
+NAMES = ["do-nothing", "unseen-scratch", "redirect", "random-network"]
+MADE = {
+    "do-nothing": ("none", None),
+    "unseen-scratch": ("scratch", "unseen"),
+    "redirect": ("finetune", "redirect"),
+    "random-network": ("random", None),
+}
+UR = {"do-nothing": 360, "unseen-scratch": 4, "redirect": 2, "random-network": 0}
+JUNK = {"do-nothing": 200, "unseen-scratch": 160, "redirect": 80, "random-network": 2000}
+LOG = {"status": "finished", "seed": 0, "device": "cpu", "forget_digest": "fff", "data_digest": "ddd"}
+QUANTILES = {"0.01": 1.0, "0.05": 1.2, "0.25": 1.6, "0.5": 2.0, "0.75": 2.5, "0.95": 3.0}
+
+
+def point(hits, junk=0, n=300, **where):
+    return {**where, "unlearning_ratio": rate(hits, n), "junk_rate": rate(junk, n)}
+
+
+def auc(value, half=0.05):
+    inference = {"auc": {"value": value, "low": value - half, "high": value + half}}
+    return inference | {"true_positives": rate(3, 100), "members": 100, "others": 100}
+
+
+def attacked(relearnt=20, returned=10, changed=1, member=0.5) -> dict:
+    """The numbers of all attacks, those that C2 reads given."""
+    curve = [point(60 if step >= relearnt else 0, step=step) for step in (0, 5, 10, 20, 40)]
+    forgotten = {"forgotten": rate(returned, 50), "kept": rate(5, 50), "junk": rate(0, 50)}
+    level = {"level": 0.5, "forget": forgotten, "retain": forgotten}
+    neighbours = {"samples": QUANTILES, "control": QUANTILES, "control_n": 9}
+    neighbours["nearer"] = {"0.01": rate(1, 99), "0.05": rate(5, 99)}
+    return {
+        "relearning": {"items": 64, "samples": 300, "curve": curve},
+        "resurgence": {"items": 99, "samples": 300, "curve": [point(0, step=0), point(changed, step=100)]},
+        "partial_noise": {"items": 50, "levels": [level]},
+        "weights_attack": {"samples": 300, "raw": point(changed), "averaged": point(changed)},
+        "quantisation": {"samples": 300, "widths": [point(changed, bits=4)]},
+        "membership": {"forget": auc(member), "retain": auc(0.5)},
+        "course": {"samples": 300, "curve": [point(9, 3, step=100), point(2, 4, step=200)]},
+        "neighbours": {"n": 300, "picture": "neighbours.png", "retain": neighbours, "forget": neighbours},
+    }
+
+
+def make_row(name, **attacks) -> dict:
+    start, objective = MADE[name]
+    trained, junk = objective is not None, rate(JUNK[name], 2000)
+    part = {"mean": 2.5, "median": 2.25, "standard_error": 0.1, "n": 10}
+    found = {
+        "name": name,
+        "objective": objective,
+        "settings": {"alpha": 0.5} if trained else {},
+        "card": f"formula: the {name} loss <b>\nsource: somewhere\ndata: retain\ndeviations: none" if trained else None,
+        "start": start,
+        "steps": 7 if trained else 0,
+        "lr": 1e-3 if trained else None,
+        "seconds": 12.0,
+        "weights": "ema",
+        "grid": f"rows/{name}/samples/final.png",
+        "folder": f"rows/{name}",
+        "model": f"rows/{name}/model",
+        "provenance": {"model_digest": f"digest of {name}", **LOG},
+        "unlearning_ratio": rate(UR[name], 2000),
+        "unlearning_ratio_closed_set": rate(UR[name], 2000),
+        "junk_rate": junk["value"],
+        "copy_rate": 0.1,
+        "intervals": {"junk_rate": [junk["low"], junk["high"]], "copy_rate": [0.0, 0.3]},
+        "class_histogram": {"0": 10, "3": 9, "none": 1},
+        "nll": {"unit": "bits/dim", "retain": part, "forget": part},
+    }
+    measured = {"ur": {}, "nll": {}, **{attack: {} for attack in [*ATTACKS, "course", "neighbours"]}}
+    return found | attacked(**attacks) | {"measured": measured}
+
+
+@pytest.fixture
+def report() -> dict:
+    """A comparison whose controls hold, and whose row redirect passes all tests, about observed items."""
+    rows = [make_row(name) for name in NAMES]
+    rows[0] |= attacked(relearnt=0, returned=40, changed=60, member=0.7)
+    return {
+        "title": "a & b",
+        "date": "2026-01-01T00:00:00+00:00",
+        "seed": 0,
+        "request": {
+            "text": "removal of the observed given by labels 3",
+            "goal": "removal",
+            "target": "observed",
+            "forget_digest": "fff",
+        },
+        "data": {"name": "digits", "digest": "ddd", "items": {"train": {"retain": 5, "forget": 2}}},
+        "judge": {
+            "forgotten": ["3"],
+            "heldout_accuracy": 0.99,
+            "heldout": rate(99, 100),
+            "forget_recall": rate(30, 31),
+        },
+        "real": {"unlearning_ratio": rate(1, 400), "junk_rate": 0.01},
+        "base": {"seconds": 3.0, "source": None},
+        "protocol": {"samples": "2000 samples"},
+        "environment": {"versions": {"msgm": "0.1.0"}},
+        "artifacts": [{"path": "rows/do-nothing/model", "what": "the base model", "megabytes": 1.5}],
+        "paper": [],
+        "rows": rows,
+    }
+
+
+def named(report, name) -> dict:
+    return next(row for row in report["rows"] if row["name"] == name)
+
+
+def without(report, name) -> dict:
+    return report | {"rows": [row for row in report["rows"] if row["name"] != name]}
+
+
+def made(report, name="redirect") -> dict:
+    return card(report, named(report, name))
+
+
+def claim(report, level, name="redirect") -> dict:
+    return next(c for c in made(report, name)["claims"] if c["level"] == level)
+
+
+def set_rate(row, hits, junk=None):
+    row["unlearning_ratio"] = rate(hits, 2000)
+    if junk is not None:
+        found = rate(junk, 2000)
+        row["junk_rate"], row["intervals"]["junk_rate"] = found["value"], [found["low"], found["high"]]
+
+
+def control(report, name) -> dict:
+    return next(c for c in made(report)["controls"] if name in c["name"])
+
+
+@pytest.fixture
+def run(tmp_path, report) -> Run:
+    """A compare folder with the report, its sample grids, likelihoods and neighbours."""
+    import torch
+
+    found = Run(tmp_path)
+    draws = np.random.default_rng(0)
+    for row in report["rows"]:
+        for picture in (row["grid"], f"{row['folder']}/neighbours.png"):
+            write_bytes(found.path / picture, to_png(torch.zeros(4, 1, 8, 8), 17))
+        arrays = {"retain": draws.normal(2, 1, (20, 2)), "forget": draws.normal(4, 1, (9, 2))}
+        write_arrays(found.path / row["folder"] / "nll.npz", arrays)
+    write_json(found.report, report)
+    return found
+
+
+# C1
+
+
+@pytest.mark.parametrize(("hits", "passed"), [(4, PASS), (5, FAIL), (300, FAIL)])
+def test_c1_holds_up_to_the_retrained_models_upper_end(report, hits, passed):
+    set_rate(named(report, "redirect"), hits)
+    assert claim(report, "C1")["verdict"] == passed
+    assert made(report)["level"] == ("C0" if passed == FAIL else "C2")
+
+
+def test_the_threshold_is_the_floor_where_no_retrained_model_defines_it(report):
+    floor = report["real"]["unlearning_ratio"]["high"]
+    row = named(report, "redirect")
+    assert claims.threshold(report, row)[0] == named(report, "unseen-scratch")["unlearning_ratio"]["high"]
+    assert claims.threshold(report, named(report, "unseen-scratch"))[0] == floor
+    assert claims.threshold(without(report, "unseen-scratch"), row)[0] == floor
+    report["request"]["target"] = "concept"
+    assert claims.threshold(report, row)[0] == floor
+
+
+@pytest.mark.parametrize(("junk", "passed"), [(265, PASS), (275, FAIL)])
+def test_c1_allows_junk_up_to_the_bases_rate_and_a_margin(report, junk, passed):
+    set_rate(named(report, "redirect"), 0, junk)
+    assert claim(report, "C1")["verdict"] == passed
+
+
+def test_c1_needs_the_ratio(report):
+    del named(report, "redirect")["measured"]["ur"]
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+    assert made(report)["statement"] == "Nothing is shown."
+
+
+def test_do_nothing_and_a_random_network_show_nothing(report):
+    for name in ("do-nothing", "random-network"):
+        assert claim(report, "C1", name)["verdict"] == FAIL
+        assert made(report, name)["level"] == "C0"
+
+
+# C2
+
+
+@pytest.mark.parametrize(
+    ("attack", "changed"),
+    [
+        ("relearning", {"relearnt": 10}),
+        ("partial-noise", {"returned": 40}),
+        ("membership", {"member": 0.65}),
+        ("membership", {"member": 0.35}),
+        ("weights", {"changed": 20}),
+        ("quantisation", {"changed": 20}),
+        ("resurgence", {"changed": 20}),
+    ],
+)
+def test_c2_fails_by_an_attack_that_tells_the_model_from_a_retrained_one(report, attack, changed):
+    assert claim(report, "C2")["verdict"] == PASS
+    key = {"partial-noise": "partial_noise", "weights": "weights_attack"}.get(attack, attack)
+    named(report, "redirect")[key] = attacked(**changed)[key]
+    found = claim(report, "C2")
+    assert found["verdict"] == FAIL
+    assert [check["holds"] for check in found["checks"]].count(False) == 1
+    assert made(report)["level"] == "C1"
+
+
+def test_slower_relearning_and_lower_returns_than_the_retrained_models_are_no_fault(report):
+    named(report, "redirect").update(attacked(relearnt=1000, returned=0, changed=0))
+    assert claim(report, "C2")["verdict"] == PASS
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("name", ["redirect", "unseen-scratch"])
+def test_c2_is_inconclusive_without_an_attack_on_either_model(report, attack, name):
+    del named(report, name)["measured"][attack]
+    found = claim(report, "C2")
+    assert found["verdict"] == INCONCLUSIVE
+    assert any(NOT_TESTED in reason and attack in reason for reason in found["reasons"])
+
+
+def test_an_attack_that_could_not_be_made_is_not_tested_with_its_reason(report):
+    named(report, "redirect")["membership"] = {"not_tested": "no held-out item"}
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+    tree = made(report)
+    assert any(line.startswith("membership") and "no held-out item" in line for line in tree["not_tested"])
+    lines = [line for line in tree["numbers"]["privacy"] if line["test"] == "membership"]
+    assert lines
+    assert all(line["this"] is None and line["base"] for line in lines)
+
+
+def test_relearning_needs_a_base_that_shows_something(report):
+    named(report, "do-nothing")["relearning"] = attacked(relearnt=1000)["relearning"]
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+
+
+def test_a_diverged_membership_says_nothing(report):
+    named(report, "redirect")["membership"]["forget"] = {"auc": None, "true_positives": None, "non_finite": 3}
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+
+
+def test_a_retrained_model_is_the_wrong_reference_for_a_concept(report):
+    report["request"]["target"] = "concept"
+    found = claim(report, "C2")
+    assert found["verdict"] == INCONCLUSIVE
+    assert sum(WRONG_REFERENCE in check["evidence"] for check in found["checks"]) == len(ATTACKS)
+    tree = made(report)
+    assert tree["level"] == "C1"
+    assert tree["reference"]["note"] == WRONG_REFERENCE
+    assert {line["note"] for line in tree["numbers"]["privacy"] if line["test"] == "membership"} == {WRONG_REFERENCE}
+    assert any(WRONG_REFERENCE in line for line in tree["cannot_say"])
+    assert f"retrained ({WRONG_REFERENCE})" in card_markdown(tree, {})
+
+
+def test_worse_than_a_retrained_model_counts_for_a_concept_too_but_membership_does_not(report):
+    report["request"]["target"] = "concept"
+    named(report, "redirect")["membership"] = attacked(member=0.9)["membership"]
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+    named(report, "redirect")["relearning"] = attacked(relearnt=5)["relearning"]
+    assert claim(report, "C2")["verdict"] == FAIL
+
+
+# C3 to C5
+
+
+def test_one_retrained_model_is_no_band(report):
+    assert claim(report, "C3")["verdict"] == INCONCLUSIVE
+    assert any("1 of at least 5" in line for line in made(report)["not_tested"])
+
+
+def test_c4_is_a_model_retrained_without_observed_items_by_its_log(report):
+    tree = made(report, "unseen-scratch")
+    assert (tree["level"], claim(report, "C4", "unseen-scratch")["verdict"]) == ("C4", PASS)
+    assert "were removed from the training data" in tree["statement"]
+    assert claim(report, "C4")["verdict"] == FAIL
+
+
+def test_c4_does_not_need_controls(report):
+    alone = without(without(report, "do-nothing"), "random-network")
+    assert made(alone, "unseen-scratch")["level"] == "C4"
+
+
+@pytest.mark.parametrize("target", ["latent", "concept"])
+def test_c4_is_for_observed_items_only(report, target):
+    report["request"]["target"] = target
+    assert claim(report, "C4", "unseen-scratch")["verdict"] == FAIL
+    assert made(report, "unseen-scratch")["level"] != "C4"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "verdict"),
+    [
+        ("forget_digest", "other", FAIL),
+        ("data_digest", "other", FAIL),
+        ("status", "running", FAIL),
+        ("forget_digest", None, INCONCLUSIVE),
+    ],
+)
+def test_c4_reads_the_log(report, key, value, verdict):
+    named(report, "unseen-scratch")["provenance"][key] = value
+    assert claim(report, "C4", "unseen-scratch")["verdict"] == verdict
+
+
+def test_a_model_retrained_for_another_request_is_no_reference(report):
+    named(report, "unseen-scratch")["provenance"]["forget_digest"] = "other"
+    assert claims.references(report).retrains == []
+    assert control(report, "retrained")["verdict"] == NOT_TESTED
+
+
+def test_a_proven_bound_is_never_claimed(report):
+    for name in NAMES:
+        assert claim(report, "C5", name)["verdict"] == FAIL
+
+
+# Controls
+
+
+def test_all_controls_hold_in_a_sound_report(report):
+    assert [c["verdict"] for c in made(report)["controls"]] == [PASS] * 5
+
+
+@pytest.mark.parametrize("name", ["do-nothing", "unseen-scratch"])
+def test_a_missing_control_leaves_the_tests_inconclusive_and_says_what_to_do(report, name):
+    found = claim(without(report, name), "C1")
+    assert found["verdict"] == INCONCLUSIVE
+    assert any("missing" in reason and "as a further RUN" in reason for reason in found["reasons"])
+
+
+def test_a_network_of_random_weights_is_needed_for_attacks_only(report):
+    alone = without(report, "random-network")
+    assert claim(alone, "C1")["verdict"] == PASS
+    assert claim(alone, "C2")["verdict"] == INCONCLUSIVE
+
+
+def break_base(report):
+    set_rate(named(report, "do-nothing"), 5)
+
+
+def break_retrain(report):
+    set_rate(named(report, "unseen-scratch"), 350)
+
+
+def break_random(report):
+    set_rate(named(report, "random-network"), 0, 210)
+
+
+def break_recall(report):
+    report["judge"]["forget_recall"] = rate(10, 31)
+
+
+def break_floor(report):
+    report["real"]["unlearning_ratio"] = rate(30, 400)
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        (break_base, "base"),
+        (break_retrain, "retrained"),
+        (break_random, "random"),
+        (break_recall, "items to forget"),
+        (break_floor, "items to retain"),
+    ],
+)
+def test_a_control_that_fails_leaves_the_tests_inconclusive(report, fault, name):
+    fault(report)
+    assert control(report, name)["verdict"] == FAIL
+    for level in ("C1", "C2"):
+        found = claim(report, level)
+        assert found["verdict"] == INCONCLUSIVE
+        assert any("failed" in reason and name in reason for reason in found["reasons"])
+    assert made(report)["level"] == "C0"
+
+
+def test_a_judge_without_items_to_forget_is_not_tested(report):
+    report["judge"]["forget_recall"] = None
+    assert control(report, "items to forget")["verdict"] == NOT_TESTED
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+
+
+def test_a_single_model_is_inconclusive(report):
+    alone = report | {"rows": [named(report, "redirect")], "base": None}
+    assert made(alone)["level"] == "C0"
+    assert claim(alone, "C1")["verdict"] == INCONCLUSIVE
+    assert any("closeness to a retrained model" in line for line in made(alone)["cannot_say"])
+
+
+def test_a_base_trained_here_is_found_by_what_was_done_to_it(report):
+    named(report, "do-nothing").update(name="digits-vp", start="scratch", objective="standard")
+    assert claims.references(report).base["name"] == "digits-vp"
+
+
+# What is not tested, and what cannot be said
+
+
+@pytest.mark.parametrize("metric", TESTS)
+def test_what_was_not_measured_is_named(report, metric):
+    row = named(report, "redirect")
+    row["measured"].pop(metric, None)
+    tree = made(report)
+    assert any(line.startswith(f"{metric}: ") for line in tree["not_tested"])
+    page = card_html(tree, {})
+    assert f"<li>{metric}: " in page
+    assert f"- {metric}: " in card_markdown(tree, {})
+
+
+def test_cells_without_numbers_say_so(report):
+    row = named(report, "redirect")
+    row["measured"] = {"nll": {}}
+    text = card_markdown(made(report), {})
+    assert re.search(r"\| UR % \[95% CI\] \| NOT TESTED \| 18.0 ", text)
+    for cells in (line for line in text.split("\n") if line.startswith("|")):
+        assert "| |" not in cells.removesuffix("|  |")
+
+
+def test_an_empty_row_still_has_a_card(report):
+    for row in report["rows"]:
+        row["measured"] = {}
+    tree = made(report)
+    assert tree["level"] == "C0"
+    assert "## Utility\n\nNOT TESTED" in card_markdown(tree, {})
+
+
+def test_what_nobody_recorded_is_named(report):
+    row = named(report, "redirect")
+    del row["provenance"], report["date"], report["artifacts"]
+    text = card_markdown(made(report), {})
+    for line in ("date", "model digest after", "device", "energy", "tuning oracle access"):
+        assert f"- {line}: {NOT_RECORDED}" in text
+    assert "- near duplicates searched: NOT TESTED" in text
+
+
+@pytest.mark.parametrize(("goal", "word"), [("removal", "Removal"), ("suppression", "Suppression")])
+def test_what_the_goal_leaves_open_is_said(report, goal, word):
+    report["request"]["goal"] = goal
+    assert any(line.startswith(f"{word} was asked for") for line in made(report)["cannot_say"])
+
+
+def test_do_nothing_that_scores_like_the_method_is_said(report):
+    assert not any("do-nothing" in line for line in made(report)["cannot_say"])
+    set_rate(named(report, "redirect"), 350)
+    assert any("do-nothing scores like it" in line for line in made(report)["cannot_say"])
+
+
+def test_the_five_lines_always_stand(report):
+    for name in NAMES:
+        text = " ".join(made(report, name)["cannot_say"])
+        for words in ("other copies", "derived again", "supplying it", "stronger", "in law"):
+            assert words in text
+
+
+# Words
+
+
+def rendered(report, name):
+    tree = made(report, name)
+    return [json.dumps(tree), card_markdown(tree, {}), card_html(tree, {})]
+
+
+def poisoned(report):
+    """Put the words where users may write them."""
+    report = copy.deepcopy(report)
+    words = "deleted, Removed, GDPR-compliant, CERTIFIED and deleted_users.txt"
+    report["title"] = words
+    report["request"]["text"] = f"removal of the observed given by file {words}"
+    report["protocol"][words] = words
+    report["artifacts"][0] = {"path": words, "what": words, "megabytes": 1.0}
+    row = named(report, "redirect")
+    row["settings"] = {words: words}
+    row["card"] = f"formula: {words}\nsource: {words}"
+    named(report, "do-nothing")["name"] = "do-nothing"
+    named(report, "random-network")["name"] = "removed-network"
+    return report
+
+
+@pytest.mark.parametrize("target", ["observed", "concept"])
+@pytest.mark.parametrize("hits", [0, 300])
+def test_words_of_an_accomplished_fact_never_stand_below_c4(report, target, hits):
+    report = poisoned(report)
+    report["request"]["target"] = target
+    set_rate(named(report, "redirect"), hits)
+    checked = 0
+    for row in report["rows"]:
+        if made(report, row["name"])["level"] < "C4":
+            for text in rendered(report, row["name"]):
+                assert not FORBIDDEN.search(text)
+                checked += WITHHELD in text
+    assert checked >= 9
+
+
+def test_the_words_may_stand_from_c4_on(report):
+    assert all("removed" in text for text in rendered(report, "unseen-scratch"))
+
+
+def test_templates_and_captions_hold_none_of_the_words(report):
+    assert not FORBIDDEN.search(card_html(made(report), dict.fromkeys(FIGURES, b"")))
+    assert not FORBIDDEN.search(" ".join(FIGURES.values()))
+
+
+# Views and figures
+
+
+def test_figures_are_pngs(run, report):
+    for row in report["rows"]:
+        pictures = card_figures(run, report, row)
+        assert set(pictures) == set(FIGURES)
+        for picture in pictures.values():
+            assert Image.open(io.BytesIO(picture)).format == "PNG"
+    assert len(report_figures(report)) == 2
+
+
+def test_figures_without_data_are_left_out_and_named(run, report):
+    row = named(report, "redirect")
+    row["measured"] = {"ur": {}}
+    (run.path / row["grid"]).unlink()
+    assert card_figures(run, report, row) == {}
+    text = card_markdown(made(report), {})
+    assert text.count("- figure: ") == len(FIGURES)
+
+
+def test_likelihoods_that_diverged_or_were_not_kept_are_not_drawn(run, report):
+    row = named(report, "redirect")
+    write_arrays(run.path / row["folder"] / "nll.npz", {"retain": np.full((3, 1), np.nan), "forget": np.ones((3, 1))})
+    assert "likelihoods" not in card_figures(run, report, row)
+    (run.path / row["folder"] / "nll.npz").unlink()
+    assert "likelihoods" not in card_figures(run, report, row)
+
+
+def test_rows_keep_their_colour_and_differ(report):
+    styles = row_styles(report)
+    assert len({tuple(style.items()) for style in styles.values()}) == len(NAMES)
+    assert row_styles(without(report, "random-network"))["redirect"] == styles["redirect"]
+    many = [make_row("redirect") | {"name": f"row {k}"} for k in range(3 * len(OTHERS))]
+    found = row_styles(report | {"rows": many})
+    assert len({tuple(style.items()) for style in found.values()}) == len(many)
+
+
+def test_cards_are_self_contained_and_escaped(run, report):
+    write_cards(run, report)
+    page = (run.path / "rows/redirect/card.html").read_text()
+    assert "a &amp; b" in page
+    assert "the redirect loss &lt;b&gt;" in page
+    assert not re.search(r"https?://|<script|<link|\{\{|None", page)
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) == len(FIGURES)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    text = (run.path / "rows/redirect/card.md").read_text()
+    links = re.findall(r"\]\((figures/[a-z]+\.png)\)", text)
+    assert len(links) == len(FIGURES)
+    assert all((run.path / "rows/redirect" / link).is_file() for link in links)
+    assert read_json(run.path / "rows/redirect/card.json") == json.loads(json.dumps(made(report)))
+
+
+def test_cards_are_rebuilt_from_the_report(run, report):
+    write_views(run, report)
+    files = [run.path / "rows/redirect" / f"card.{kind}" for kind in ("json", "md", "html")]
+    before = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    write_views(run, read_json(run.report))
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_the_report_links_every_card(run, report):
+    write_views(run, report)
+    html, markdown = ((run.path / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for name in NAMES:
+        assert f'href="rows/{name}/card.html"' in html
+        assert f"](rows/{name}/card.md)" in markdown
+        assert (run.path / f"rows/{name}/card.html").is_file()
+
+
+def test_cards_of_evaluated_runs_stand_beside_the_report(report):
+    report["base"] = None
+    assert card_links(report)["redirect"] == "redirect-card"
+    named(report, "redirect")["model"] = "model"
+    assert card_links(report)["redirect"] == "card"
+
+
+def test_the_report_says_which_attacks_were_not_made(report):
+    assert "not tested here" not in dict(verdict(report))["Cannot be said"]
+    for row in report["rows"]:
+        row["measured"] = {"ur": {}, "nll": {}, "relearning": {}}
+    said = dict(verdict(report))["Cannot be said"]
+    assert "partial-noise, weights, quantisation, membership were not tested here" in said
+    assert "relearning" not in said
+
+
+# Provenance
+
+
+def test_digests_logs_and_files_come_from_the_folders(tmp_path):
+    run = Run(tmp_path)
+    for name in ("do-nothing", "unseen-scratch"):
+        write_bytes(run.path / f"rows/{name}/model/unet/weights.safetensors", name.encode())
+        write_bytes(run.path / f"rows/{name}/checkpoints/step-1/ema.safetensors", b"x")
+        write_json(run.path / f"rows/{name}/manifest.json", LOG)
+    write_bytes(run.path / "judge/judge.safetensors", b"x")
+    rows = [make_row(name) for name in ("do-nothing", "unseen-scratch")]
+    found = [provenance(run, row) for row in rows]
+    assert found[0]["model_digest"] != found[1]["model_digest"] == model_digest(run.path / rows[1]["model"])
+    assert found[0]["device"] == "cpu"
+    paths = [artifact["path"] for artifact in artifacts(run, rows)]
+    assert paths == ["rows/do-nothing/model", "rows/do-nothing/checkpoints", "judge"]
+
+
+def test_a_row_of_an_older_report_has_no_provenance(tmp_path):
+    assert set(provenance(Run(tmp_path), {"name": "a"}).values()) == {None}
