@@ -1,10 +1,10 @@
 import copy
-import io
 import json
 import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from msgm.evaluation import claims
@@ -13,7 +13,7 @@ from msgm.evaluation.card import FORBIDDEN, NOT_RECORDED, TESTS, WITHHELD, card
 from msgm.evaluation.card_views import card_html, card_links, card_markdown, write_cards
 from msgm.evaluation.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS, WRONG_REFERENCE
 from msgm.evaluation.evidence import ATTACKS
-from msgm.evaluation.figures import FIGURES, OTHERS, card_figures, report_figures, row_styles
+from msgm.evaluation.figures import FIGURES, OTHERS, card_figures, row_styles
 from msgm.evaluation.provenance import artifacts, model_digest, provenance
 from msgm.evaluation.rates import rate
 from msgm.evaluation.report import verdict, write_views
@@ -91,8 +91,7 @@ def make_row(name, **attacks) -> dict:
     return found | attacked(**attacks) | {"measured": measured}
 
 
-@pytest.fixture
-def report() -> dict:
+def make_report() -> dict:
     """A comparison whose controls hold, and whose row redirect passes all tests, about observed items."""
     rows = [make_row(name) for name in NAMES]
     rows[0] |= attacked(relearnt=0, returned=40, changed=60, member=0.7)
@@ -123,6 +122,11 @@ def report() -> dict:
     }
 
 
+@pytest.fixture
+def report() -> dict:
+    return make_report()
+
+
 def named(report, name) -> dict:
     return next(row for row in report["rows"] if row["name"] == name)
 
@@ -150,19 +154,30 @@ def control(report, name) -> dict:
     return next(c for c in made(report)["controls"] if name in c["name"])
 
 
-@pytest.fixture
-def run(tmp_path, report) -> Run:
+def make_folder(path, report) -> Run:
     """A compare folder with the report, its sample grids, likelihoods and neighbours."""
-    import torch
-
-    found = Run(tmp_path)
+    found, picture = Run(path), to_png(torch.zeros(4, 1, 8, 8), 17)
     draws = np.random.default_rng(0)
     for row in report["rows"]:
-        for picture in (row["grid"], f"{row['folder']}/neighbours.png"):
-            write_bytes(found.path / picture, to_png(torch.zeros(4, 1, 8, 8), 17))
+        for place in (row["grid"], f"{row['folder']}/neighbours.png"):
+            write_bytes(found.path / place, picture)
         arrays = {"retain": draws.normal(2, 1, (20, 2)), "forget": draws.normal(4, 1, (9, 2))}
         write_arrays(found.path / row["folder"] / "nll.npz", arrays)
     write_json(found.report, report)
+    return found
+
+
+@pytest.fixture
+def run(tmp_path, report) -> Run:
+    return make_folder(tmp_path, report)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Run:
+    """The folder of a report with all its views."""
+    report = make_report()
+    found = make_folder(tmp_path_factory.mktemp("written"), report)
+    write_views(found, report)
     return found
 
 
@@ -524,13 +539,11 @@ def test_templates_and_captions_hold_none_of_the_words(report):
 # Views and figures
 
 
-def test_figures_are_pngs(run, report):
-    for row in report["rows"]:
-        pictures = card_figures(run, report, row)
-        assert set(pictures) == set(FIGURES)
-        for picture in pictures.values():
-            assert Image.open(io.BytesIO(picture)).format == "PNG"
-    assert len(report_figures(report)) == 2
+def test_every_card_has_its_figures_as_pngs(written):
+    for name in NAMES:
+        pictures = list((written.path / "rows" / name / "figures").glob("*.png"))
+        assert {path.stem for path in pictures} == set(FIGURES)
+        assert all(Image.open(path).format == "PNG" for path in pictures)
 
 
 def test_figures_without_data_are_left_out_and_named(run, report):
@@ -559,39 +572,39 @@ def test_rows_keep_their_colour_and_differ(report):
     assert len({tuple(style.items()) for style in found.values()}) == len(many)
 
 
-def test_cards_are_self_contained_and_escaped(run, report):
-    write_cards(run, report)
-    page = (run.path / "rows/redirect/card.html").read_text()
+def test_cards_are_self_contained_and_escaped(written, report):
+    folder = written.path / "rows/redirect"
+    page, text = ((folder / f"card.{kind}").read_text() for kind in ("html", "md"))
     assert "a &amp; b" in page
     assert "the redirect loss &lt;b&gt;" in page
     assert not re.search(r"https?://|<script|<link|\{\{|None", page)
     sources = re.findall(r'src="([^"]*)"', page)
     assert len(sources) == len(FIGURES)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    text = (run.path / "rows/redirect/card.md").read_text()
     links = re.findall(r"\]\((figures/[a-z]+\.png)\)", text)
     assert len(links) == len(FIGURES)
-    assert all((run.path / "rows/redirect" / link).is_file() for link in links)
-    assert read_json(run.path / "rows/redirect/card.json") == json.loads(json.dumps(made(report)))
+    assert all((folder / link).is_file() for link in links)
+    assert read_json(folder / "card.json") == json.loads(json.dumps(made(report)))
 
 
 def test_cards_are_rebuilt_from_the_report(run, report):
-    write_views(run, report)
+    report["rows"] = [named(report, "redirect")]
     files = [run.path / "rows/redirect" / f"card.{kind}" for kind in ("json", "md", "html")]
+    write_cards(run, report)
     before = [path.read_bytes() for path in files]
     for path in files:
         path.unlink()
-    write_views(run, read_json(run.report))
+    write_cards(run, json.loads(json.dumps(report)))
     assert [path.read_bytes() for path in files] == before
 
 
-def test_the_report_links_every_card(run, report):
-    write_views(run, report)
-    html, markdown = ((run.path / f"report.{kind}").read_text() for kind in ("html", "md"))
+def test_the_report_links_every_card_and_compares_the_rows(written):
+    html, markdown = ((written.path / f"report.{kind}").read_text() for kind in ("html", "md"))
     for name in NAMES:
         assert f'href="rows/{name}/card.html"' in html
         assert f"](rows/{name}/card.md)" in markdown
-        assert (run.path / f"rows/{name}/card.html").is_file()
+        assert (written.path / f"rows/{name}/card.html").is_file()
+    assert html.count('<img class="wide"') == 2
 
 
 def test_cards_of_evaluated_runs_stand_beside_the_report(report):
