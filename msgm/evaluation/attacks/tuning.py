@@ -13,7 +13,7 @@ from torch import nn
 from msgm.config import Config, TrainingSettings
 from msgm.data import Dataset, Feed
 from msgm.diffusion import ScoreModel
-from msgm.evaluation.attacks.base import sample_count, shown
+from msgm.evaluation.attacks.base import sample_count, shares, shown
 from msgm.evaluation.bench import Subject
 from msgm.objectives import mean_square
 from msgm.seeding import derive_seed
@@ -81,12 +81,12 @@ def tuning_curve(
     """
     bench = subject.bench
     count, seed = sample_count(samples, bench), derive_seed(bench.config.seed, purpose)
-    points = sorted({0, *steps})
-    tuned = fine_tune(subject.model, bench.dataset, indices, points, settings, seed)
+    tuned = fine_tune(subject.model, bench.dataset, indices, sorted({*steps}), settings, seed)
+    before = {"step": 0, **shares(subject.samples[:count], bench)}
     return {
         "items": len(indices),
         "lr": settings.lr,
         "batch_size": settings.batch_size,
         "samples": count,
-        "curve": [{"step": step, **shown(model, bench, count)} for step, model in tuned],
+        "curve": [before, *({"step": step, **shown(model, bench, count)} for step, model in tuned)],
     }
