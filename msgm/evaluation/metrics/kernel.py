@@ -5,8 +5,9 @@ The unbiased squared maximum mean discrepancy between m features x and m feature
     MMD^2 = sum_{i != j} (k(x_i, x_j) + k(y_i, y_j)) / (m (m - 1)) - 2 sum_{i, j} k(x_i, y_j) / m^2
     k(a, b) = (a . b / F + 1)^3
 
-averaged over random subsets of both sets, with the standard deviation over the subsets. Unlike FID it is unbiased at
-any n, and may be negative. Own code, not torchmetrics': that one draws subsets from the global random stream.
+averaged over random subsets of both sets, with the standard deviation over the subsets. They overlap: where a subset is
+nearly the whole set, the deviation says little of the error. Unlike FID it is unbiased at any n, and may be negative.
+Own code, not torchmetrics': that one draws subsets from the global random stream.
 """
 
 from dataclasses import dataclass
