@@ -254,7 +254,7 @@ def test_a_folder_made_elsewhere_needs_a_config_and_is_not_written_into(cli, tmp
     assert (tmp_path / "runs/foreign-samples/samples.png").is_file()
 
 
-@pytest.mark.parametrize("command", ["compare", "evaluate", "sample"])
+@pytest.mark.parametrize("command", ["compare", "evaluate"])
 def test_measuring_runs_in_one_process(cli, tmp_path, base, command, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     told = refused(cli, tmp_path / "out", command, DIGITS if command == "compare" else base)
