@@ -26,12 +26,13 @@ from msgm.evaluation.claims import (
     known,
     level,
     observed,
-    ratio_check,
     reason_untested,
     references,
+    threshold,
 )
 from msgm.evaluation.evidence import attack_checks
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Report, Row
+from msgm.evaluation.metrics.unlearning_ratio import percent
 
 NOT_RECORDED = "NOT RECORDED"
 WITHHELD = "[word withheld below C4]"
@@ -41,6 +42,7 @@ SECTIONS = ("utility", "forgetting", "privacy", "residue")
 TESTS = {
     "ur": ("forgetting", "how often samples show the content"),
     "nll": ("forgetting", "how likely real items are under the model"),
+    "vlb": ("forgetting", "the same by the variational bound, of a DDPM only"),
     "inpainting": ("forgetting", "what fills the hole in an item to forget"),
     "reconstruction": ("forgetting", "whether an item to forget comes back through its own latent"),
     "fid": ("utility", "distance of the samples' features from those of items to retain"),
@@ -59,8 +61,8 @@ TESTS = {
 }
 """Every test of the house: section and what it would show. A plugin's metric stands under forgetting."""
 
-ELSEWHERE = {"NLL retain": "utility", "junk %": "utility", "copy %": "privacy"}
-"""Columns that belong to another section than their metric's."""
+ELSEWHERE = {"NLL retain": "utility", "VLB retain": "utility", "junk %": "utility", "copy %": "privacy"}
+"""Columns that belong to another section than their metric's; so do those of restored items to retain, ``D_g``."""
 
 RETRAIN_BASED = {"membership"}
 """Tests whose answer for anything but observed items has no meaning at all."""
@@ -123,8 +125,11 @@ def _statement(report: Report, row: Row, reached: str) -> str:
             "Exact by algorithm: the listed items were removed from the training data and the model was trained from "
             "random weights without them, by its log. Near-duplicates of them in the retain set are another matter."
         )
-    text = f"Forgotten content is no longer found in samples: {ratio_check(report, row).name}, found "
-    text += f"{interval(row['unlearning_ratio'])}."
+    limit, where = threshold(report, row)
+    text = (
+        f"By the judge's unlearning ratio, samples are no longer distinguishable from those of a model that forgot: "
+        f"{interval(row['unlearning_ratio'])}, where at most {percent(limit)}% is allowed ({where})."
+    )
     if reached == "C2":
         text += " No attack listed below tells the model from a retrained one for the worse."
     return text + " This is a statement about these tests at this number of samples, not about the weights."
@@ -208,6 +213,8 @@ def _reference(report: Report) -> dict[str, Any]:
 
 
 def _section(metric: str, column: Column) -> str:
+    if "D_g" in column.heading:
+        return "utility"
     return ELSEWHERE.get(column.heading, TESTS.get(metric, ("forgetting", ""))[0])
 
 

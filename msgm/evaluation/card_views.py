@@ -70,9 +70,9 @@ def facts(made: Card) -> dict[str, list[tuple[str, str]]]:
 
 
 def number_table(made: Card, section: str) -> list[list[str]]:
-    """Return the numbers of a section as text: number, this model, references, note."""
+    """Return the numbers of a section as text: test, number, this model, references, note."""
     return [
-        [line["number"], *(shown(line[key], NOT_TESTED) for key in SHOWN), _note(line)]
+        [line["test"], line["number"], *(shown(line[key], NOT_TESTED) for key in SHOWN), _note(line)]
         for line in made["numbers"][section]
     ]
 
@@ -89,7 +89,7 @@ def _retrain_heading(made: Card) -> str:
 
 def number_headings(made: Card) -> list[str]:
     """Return the headings of ``number_table``."""
-    return ["number", SHOWN["this"], SHOWN["base"], _retrain_heading(made), SHOWN["random"], "note"]
+    return ["test", "number", SHOWN["this"], SHOWN["base"], _retrain_heading(made), SHOWN["random"], "note"]
 
 
 def artifact_lines(made: Card) -> list[str]:

@@ -447,7 +447,7 @@ def test_cells_without_numbers_say_so(report):
     row = named(report, "redirect")
     row["measured"] = {"nll": {}}
     text = card_markdown(made(report), {})
-    assert re.search(r"\| UR % \[95% CI\] \| NOT TESTED \| 18.0 ", text)
+    assert re.search(r"\| ur \| UR % \[95% CI\] \| NOT TESTED \| 18.0 ", text)
     for cells in (line for line in text.split("\n") if line.startswith("|")):
         assert "| |" not in cells.removesuffix("|  |")
 
@@ -604,7 +604,7 @@ def test_the_report_links_every_card_and_compares_the_rows(written):
         assert f'href="rows/{name}/card.html"' in html
         assert f"](rows/{name}/card.md)" in markdown
         assert (written.path / f"rows/{name}/card.html").is_file()
-    assert html.count('<img class="wide"') == 2
+    assert html.count('<img class="plot"') == 2
 
 
 def test_cards_of_evaluated_runs_stand_beside_the_report(report):
