@@ -3,8 +3,8 @@
 Quality is measured on samples of a trained model, two ways, both lower for better:
 
 - junk %: samples farther from every training item than 99% of real held-out items are (``Reality``);
-- Frechet: the Frechet distance of pixels (of images pooled to 8x8, at most) to the real items of the validation and test
-  parts, in float64. Few items of few pixels: it compares samplers, and with nothing else.
+- Frechet: the Frechet distance of pixels (of images pooled to 8x8, at most) to the real items of the validation and
+  test parts, in float64. Few items of few pixels: it compares samplers, and with nothing else.
 
 The reference, reverse diffusion of 1000 steps, is drawn with several seeds, whose spread is the noise; a sampler is
 *within noise* when both of its numbers lie at most two standard deviations above the reference's mean. Each sampler
@@ -197,6 +197,7 @@ def show(line: Line) -> None:
 def plot(lines: list[Line], references: list[Line]) -> bytes:
     """Return a PNG: both measures of quality, and seconds, against network evaluations."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -214,6 +215,10 @@ def plot(lines: list[Line], references: list[Line]) -> bytes:
             panel.axhspan(middle - spread, middle + spread, color="0.85", zorder=0)
             panel.axhline(middle, color="0.5", linewidth=1, label=f"{references[0].evaluations}-step reference")
         panel.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=label)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure_png(figure)
 
