@@ -6,8 +6,9 @@ Quality is measured on samples of a trained model, two ways, both lower for bett
 - Frechet: the Frechet distance of pixels (of images pooled to 8x8, at most) to the real items of the validation and
   test parts, in float64. Few items of few pixels: it compares samplers, and with nothing else.
 
-The reference, reverse diffusion of 1000 steps, is drawn with several seeds, whose spread is the noise; a sampler is
-*within noise* when both of its numbers lie at most two standard deviations above the reference's mean. Each sampler
+The reference, reverse diffusion of 1000 steps, is drawn with several seeds, whose spread is the noise (of junk at least
+the binomial deviation); a sampler is *within noise* when both of its numbers lie at most two standard deviations above
+the reference's mean. Each sampler
 walks the same number of items from the same seed, as many steps as a budget of evaluations allows. Seconds are of this
 process's CPU time, or of the wall clock on a GPU. ``torchsde`` is left out unless named: its Brownian tree takes longer
 than a small network.
@@ -16,6 +17,7 @@ Example: ``python scripts/bench/samplers.py runs/digits-vp --json samplers.json 
 """
 
 import argparse
+import math
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -124,7 +126,7 @@ def main() -> None:
     lines = []
     for settings in cases(options.samplers, [int(n) for n in options.budgets.split(",")]):
         line = measure(model, ruler, settings, options.samples, 0)
-        line.within = within(line, references)
+        line.within = within(line, references, options.samples)
         show(line)
         lines.append(line)
     found = {
@@ -137,7 +139,7 @@ def main() -> None:
     if options.json:
         write_json(Path(options.json), found)
     if options.plot:
-        write_bytes(Path(options.plot), plot(lines, references))
+        write_bytes(Path(options.plot), plot(lines, references, options.samples))
 
 
 def cases(names: str | None, budgets: list[int]) -> list[SamplingSettings]:
@@ -173,13 +175,20 @@ def measure(model: ScoreModel, ruler: Ruler, settings: SamplingSettings, count: 
     return Line(settings.sampler, settings.steps, calls[0] // batches, 1000 * seconds / count, junk, distance)
 
 
-def within(line: Line, references: list[Line]) -> bool:
-    """Return whether both numbers lie at most two standard deviations above the mean of the references."""
-    for key in ("junk", "frechet"):
-        known = [getattr(reference, key) for reference in references]
-        if getattr(line, key) > statistics.fmean(known) + 2 * statistics.stdev(known):
-            return False
-    return True
+def noise(key: str, references: list[Line], count: int) -> tuple[float, float]:
+    """Return mean and standard deviation of the references' ``key``.
+
+    Few seeds may agree by chance: a share of ``count`` samples has the binomial deviation at least.
+    """
+    known = [getattr(reference, key) for reference in references]
+    mean, spread = statistics.fmean(known), statistics.stdev(known)
+    return mean, max(spread, math.sqrt(mean * (100 - mean) / count)) if key == "junk" else spread
+
+
+def within(line: Line, references: list[Line], count: int) -> bool:
+    """Return whether both numbers of ``count`` samples lie at most two deviations above the references' mean."""
+    limits = {key: noise(key, references, count) for key in ("junk", "frechet")}
+    return all(getattr(line, key) <= mean + 2 * spread for key, (mean, spread) in limits.items())
 
 
 HEAD = f"{'sampler':22s}{'steps':>6s}{'evaluations':>13s}{'s / 1000':>10s}{'junk %':>8s}{'Frechet':>9s}  within noise"
@@ -194,7 +203,7 @@ def show(line: Line) -> None:
     )
 
 
-def plot(lines: list[Line], references: list[Line]) -> bytes:
+def plot(lines: list[Line], references: list[Line], count: int) -> bytes:
     """Return a PNG: both measures of quality, and seconds, against network evaluations."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
@@ -210,9 +219,8 @@ def plot(lines: list[Line], references: list[Line]) -> bytes:
             x, y = [line.evaluations for line in own], [getattr(line, key) for line in own]
             panel.plot(x, y, marker=marker, markersize=5, linewidth=1, color=f"C{i % 10}", label=name)
         if key != "seconds":
-            known = [getattr(line, key) for line in references]
-            middle, spread = statistics.fmean(known), 2 * statistics.stdev(known)
-            panel.axhspan(middle - spread, middle + spread, color="0.85", zorder=0)
+            middle, spread = noise(key, references, count)
+            panel.axhspan(max(0, middle - 2 * spread), middle + 2 * spread, color="0.85", zorder=0)
             panel.axhline(middle, color="0.5", linewidth=1, label=f"{references[0].evaluations}-step reference")
         panel.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=label)
         for axis in (panel.xaxis, panel.yaxis):

@@ -38,7 +38,10 @@ def line(junk, frechet):
 def test_within_noise_means_both_numbers_are():
     references = [line(3.0, 0.50), line(3.4, 0.54), line(3.2, 0.52)]
     for junk, frechet, expected in ((3.5, 0.55, True), (1.0, 0.1, True), (4.0, 0.5, False), (3.0, 0.6, False)):
-        assert bench.within(line(junk, frechet), references) is expected
+        assert bench.within(line(junk, frechet), references, 10**6) is expected
+    # A share of few samples is no more certain than they allow: 3.2% of 1000 has a deviation of .56.
+    assert bench.within(line(4.2, 0.5), references, 1000)
+    assert not bench.within(line(4.4, 0.5), references, 1000)
 
 
 def test_it_measures_a_run_and_writes_its_figures(tmp_path, monkeypatch, capsys):
