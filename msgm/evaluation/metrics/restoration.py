@@ -163,7 +163,7 @@ class Inpainting(Restoration):
 
     mask: str = "upper"
     resamples: int = 10
-    sampler: str = "euler-maruyama"
+    sampler: str = "reverse-diffusion"
 
     def check_setting(self, dataset: Dataset) -> None:
         parse_mask(self.mask, dataset.shape)
