@@ -1,7 +1,9 @@
 """Views of report cards: Markdown with pictures beside it, and one self-contained HTML page."""
 
 import base64
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from msgm.evaluation.card import NOT_RECORDED, SECTIONS, card
 from msgm.evaluation.claims import NOT_TESTED, WRONG_REFERENCE
@@ -19,17 +21,22 @@ def write_cards(run: Run, report: Report) -> None:
         place = run.path / card_place(report, row)
         made = card(report, row)
         pictures = card_figures(run, report, row)
-        write_json(place.with_suffix(".json"), made)
+        write_json(_with_ending(place, ".json"), made)
         folder = place.with_name(place.name.removesuffix("card") + "figures")
         for name, picture in pictures.items():
             write_bytes(folder / f"{name}.png", picture)
-        links = {name: f"{folder.name}/{name}.png" for name in pictures}
-        write_text(place.with_suffix(".md"), card_markdown(made, links))
-        write_text(place.with_suffix(".html"), card_html(made, pictures))
+        links = {name: quote(f"{folder.name}/{name}.png") for name in pictures}
+        write_text(_with_ending(place, ".md"), card_markdown(made, links))
+        write_text(_with_ending(place, ".html"), card_html(made, pictures))
+
+
+def _with_ending(place: Path, ending: str) -> Path:
+    """Return the path with an ending; names of runs may hold dots, which ``with_suffix`` would cut."""
+    return place.with_name(place.name + ending)
 
 
 def card_place(report: Report, row: Row) -> str:
-    """Return where a row's card stands, relative to the report, without its suffix.
+    """Return where a row's card stands, relative to the report, without its ending.
 
     In a comparison it is the row's folder; else beside the report, under the row's name unless the report is about the
     run that it lies in.
@@ -40,7 +47,7 @@ def card_place(report: Report, row: Row) -> str:
 
 
 def card_links(report: Report) -> dict[str, str]:
-    """Return where each row's card stands, by the row's name."""
+    """Return where each row's card stands, by the row's name, without its ending."""
     return {row["name"]: card_place(report, row) for row in report["rows"]}
 
 

@@ -4,6 +4,7 @@ import base64
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, trusted
@@ -120,7 +121,12 @@ def to_markdown(report: Report) -> str:
             headings = [c.heading for c in table.columns if c.better == better]
             lines += [f"{better.capitalize()} is better: {', '.join(headings)}.", ""] if headings else []
         lines += [f"- {note}" for note in table.notes]
-    lines += ["## Report cards", "", *(f"- [{name}]({link}.md)" for name, link in card_links(report).items()), ""]
+    lines += [
+        "## Report cards",
+        "",
+        *(f"- [{name}]({quote(link)}.md)" for name, link in card_links(report).items()),
+        "",
+    ]
     lines += ["## Protocol", ""]
     lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
     lines += ["", "## Objectives", ""]

@@ -614,6 +614,19 @@ def test_cards_of_evaluated_runs_stand_beside_the_report(report):
     assert card_links(report)["redirect"] == "card"
 
 
+def test_names_with_dots_and_blanks_keep_their_cards_apart(run, report):
+    rows = [named(report, "redirect") | {"name": name} for name in ("alpha .7", "alpha .9")]
+    report |= {"base": None, "rows": rows}
+    for row in rows:
+        row["measured"] = {}
+    write_cards(run, report)
+    for name in ("alpha .7", "alpha .9"):
+        assert read_json(run.path / f"{name}-card.json")["name"] == name
+        link = f"{name.replace(' ', '%20')}-figures/samples.png"
+        assert f"]({link})" in (run.path / f"{name}-card.md").read_text()
+        assert (run.path / f"{name}-figures/samples.png").is_file()
+
+
 def test_the_report_says_which_attacks_were_not_made(report):
     assert "not tested here" not in dict(verdict(report))["Cannot be said"]
     for row in report["rows"]:
