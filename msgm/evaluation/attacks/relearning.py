@@ -72,7 +72,7 @@ class Relearning(Attack):
     ]
 
     items: int = 64
-    steps: list[int] = field(default_factory=lambda: [5, 10, 20, 40, 80, 160])
+    steps: list[int] = field(default_factory=lambda: [2, 5, 10, 20, 40, 80, 160])
     lr: float | None = None
     batch_size: int | None = None
     samples: int = 500
