@@ -125,10 +125,10 @@ def _statement(report: Report, row: Row, reached: str) -> str:
             "Exact by algorithm: the listed items were removed from the training data and the model was trained from "
             "random weights without them, by its log. Near-duplicates of them in the retain set are another matter."
         )
-    limit, where = threshold(report, row)
+    limit = threshold(report, row)
     text = (
-        f"By the judge's unlearning ratio, samples are no longer distinguishable from those of a model that forgot: "
-        f"{interval(row['unlearning_ratio'])}, where at most {percent(limit)}% is allowed ({where})."
+        f"By the judge's unlearning ratio, samples are no longer distinguishable from {limit.like}: "
+        f"{interval(row['unlearning_ratio'])}, where at most {percent(limit.value)}% is allowed ({limit.source})."
     )
     if reached == "C2":
         text += " No attack listed below tells the model from a retrained one for the worse."

@@ -18,7 +18,7 @@ fails leaves every claim from tests (C1 to C3) inconclusive; so does a missing o
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
@@ -57,11 +57,19 @@ RULES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of a claim: whether it holds (None: unknown), and the numbers that say so."""
+    """One condition of a claim.
+
+    Attributes:
+        name: the condition.
+        holds: whether it holds; None: unknown.
+        evidence: the numbers that say so, or why there are none.
+        unknown: why it is unknown, where the evidence does not say that.
+    """
 
     name: str
     holds: bool | None
     evidence: str
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,14 +166,24 @@ def reason_untested(row: Row, metric: str) -> str | None:
     return None if reason is None else str(reason)
 
 
-def threshold(report: Report, row: Row) -> tuple[float, str]:
-    """Return the UR that ``row`` may reach at most, and where it comes from."""
+class Limit(NamedTuple):
+    """The UR that a row may reach at most, where it comes from, and whose samples or items those below it are like."""
+
+    value: float
+    source: str
+    like: str
+
+
+def threshold(report: Report, row: Row) -> Limit:
+    """Return the UR that ``row`` may reach at most."""
     others = [r for r in references(report).retrains if r["name"] != row["name"] and known(r, "ur")]
     if observed(report) and others:
         highest = max(others, key=lambda r: r["unlearning_ratio"]["high"])
-        return highest["unlearning_ratio"]["high"], f"upper end of {highest['name']}'s UR"
+        name = highest["name"]
+        return Limit(highest["unlearning_ratio"]["high"], f"upper end of {name}'s UR", f"the retrained model {name}'s")
     floor = report["real"]["unlearning_ratio"]
-    return floor["high"], f"upper end of the judge's floor on {floor['n']} real items to retain"
+    source = f"upper end of the judge's floor on {floor['n']} real items to retain"
+    return Limit(floor["high"], source, "real items to retain")
 
 
 def _junk(row: Row) -> dict[str, Any]:
@@ -175,7 +193,7 @@ def _junk(row: Row) -> dict[str, Any]:
 
 def ratio_check(report: Report, row: Row) -> Check:
     """Return whether the row's UR stays below its threshold."""
-    limit, where = threshold(report, row)
+    limit, where, _ = threshold(report, row)
     name = f"UR at most {percent(limit)}% ({where})"
     if not known(row, "ur"):
         return Check(name, None, f"{NOT_TESTED}: ur")
@@ -214,7 +232,7 @@ def _positive(report: Report) -> Control:
         return Control(
             name, expected, NOT_TESTED, "no do-nothing row with its UR: give the base model as a further RUN"
         )
-    limit, where = threshold(report, base)
+    limit, where, _ = threshold(report, base)
     ratio = base["unlearning_ratio"]
     evidence = f"UR {interval(ratio)}; its lower end has to exceed {percent(limit)}% ({where})"
     return Control(name, expected, _verdict(ratio["low"] > limit), evidence)
@@ -313,7 +331,7 @@ def _claim(level: str, checks: list[Check], checked: list[Control]) -> Claim:
         return Claim(level, INCONCLUSIVE, checks, reasons)
     if any(check.holds is False for check in checks):
         return Claim(level, FAIL, checks, [f"{c.name}: {c.evidence}." for c in checks if c.holds is False])
-    unknown = [f"{check.name}: {check.evidence}." for check in checks if check.holds is None]
+    unknown = [f"{check.name}: {check.unknown or check.evidence}." for check in checks if check.holds is None]
     return Claim(level, INCONCLUSIVE if unknown else PASS, checks, unknown)
 
 

@@ -55,7 +55,8 @@ def _obstacle(name: str, row: Row, retrain: Row | None) -> str | None:
 
 def _with_wrong_reference(name: str, check: Check) -> Check:
     holds = None if check.holds or name == "membership" else check.holds
-    return replace(check, holds=holds, evidence=f"{check.evidence} ({WRONG_REFERENCE})")
+    evidence = f"{check.evidence} ({WRONG_REFERENCE})"
+    return replace(check, holds=holds, evidence=evidence, unknown=WRONG_REFERENCE if holds is None else "")
 
 
 def steps_to_half(row: Row, base: Row) -> int | None:

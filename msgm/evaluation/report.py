@@ -95,12 +95,17 @@ def verdict(report: Report) -> list[tuple[str, str]]:
         unsaid = "Removal was asked for, and this report cannot show it. " + unsaid
     return [
         ("Asked", f"{asked[0].upper()}{asked[1:]}."),
-        (
-            "Shown",
-            "How often samples show the content, and how likely the model holds real items: outputs, not weights.",
-        ),
+        ("Shown", _shown(report)),
         ("Cannot be said", unsaid),
     ]
+
+
+def _shown(report: Report) -> str:
+    """Return what the numbers are of."""
+    text = "How often samples show the content, and how likely the model holds real items"
+    if any(reason_untested(row, name) is None for row in report["rows"] for name in ATTACKS):
+        return f"{text}; and what some attacks on copies of the weights bring back."
+    return f"{text}: outputs, not weights."
 
 
 def _attacked(report: Report) -> str:

@@ -1,3 +1,4 @@
+import base64
 import copy
 import json
 import re
@@ -283,6 +284,7 @@ def test_a_retrained_model_is_the_wrong_reference_for_a_concept(report):
     found = claim(report, "C2")
     assert found["verdict"] == INCONCLUSIVE
     assert sum(WRONG_REFERENCE in check["evidence"] for check in found["checks"]) == len(ATTACKS)
+    assert all(reason.endswith(f": {WRONG_REFERENCE}.") for reason in found["reasons"])
     tree = made(report)
     assert tree["level"] == "C1"
     assert tree["reference"]["note"] == WRONG_REFERENCE
@@ -531,6 +533,14 @@ def test_the_words_may_stand_from_c4_on(report):
     assert all("removed" in text for text in rendered(report, "unseen-scratch"))
 
 
+def test_pictures_spell_no_word_by_chance(report):
+    picture = base64.b64decode("aaGDPRaa" * 3)
+    page = card_html(made(report), dict.fromkeys(FIGURES, picture))
+    assert not FORBIDDEN.search(page)
+    data = re.search(r'base64,([^"]*)"', page)[1]
+    assert base64.b64decode(data.replace("\n", "")) == picture
+
+
 def test_templates_and_captions_hold_none_of_the_words(report):
     assert not FORBIDDEN.search(card_html(made(report), dict.fromkeys(FIGURES, b"")))
     assert not FORBIDDEN.search(" ".join(FIGURES.values()))
@@ -629,6 +639,7 @@ def test_names_with_dots_and_blanks_keep_their_cards_apart(run, report):
 
 def test_the_report_says_which_attacks_were_not_made(report):
     assert "not tested here" not in dict(verdict(report))["Cannot be said"]
+    assert "attacks" in dict(verdict(report))["Shown"]
     for row in report["rows"]:
         row["measured"] = {"ur": {}, "nll": {}, "relearning": {}}
     said = dict(verdict(report))["Cannot be said"]
