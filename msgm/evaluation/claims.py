@@ -331,8 +331,12 @@ def _claim(level: str, checks: list[Check], checked: list[Control]) -> Claim:
         return Claim(level, INCONCLUSIVE, checks, reasons)
     if any(check.holds is False for check in checks):
         return Claim(level, FAIL, checks, [f"{c.name}: {c.evidence}." for c in checks if c.holds is False])
-    unknown = [f"{check.name}: {check.unknown or check.evidence}." for check in checks if check.holds is None]
-    return Claim(level, INCONCLUSIVE if unknown else PASS, checks, unknown)
+    unknown: dict[str, list[str]] = {}
+    for check in checks:
+        if check.holds is None:
+            unknown.setdefault(check.unknown or check.evidence, []).append(check.name)
+    reasons = [f"{reason}: {'; '.join(names)}." for reason, names in unknown.items()]
+    return Claim(level, INCONCLUSIVE if unknown else PASS, checks, reasons)
 
 
 def level(found: list[Claim]) -> str:

@@ -226,7 +226,8 @@ def _rates(report: Report, rows: list[Row]) -> bytes:
         value = np.array([100 * rate["value"] for rate in rates])
         ends = [abs(value - [100 * rate[end] for rate in rates]) for end in ("low", "high")]
         colours = [styles[row["name"]]["color"] for row in rows]
-        axes.barh(heights, value, xerr=ends, color=colours, height=0.7, error_kw={"elinewidth": 1, "ecolor": "#444444"})
+        # Pale bars, so that the interval shows on the base's black too.
+        axes.barh(heights, value, xerr=ends, color=colours, height=0.7, alpha=0.6, error_kw={"elinewidth": 1})
         if floors[key] is not None:
             axes.axvline(100 * floors[key], color="#444444", linestyle="--", linewidth=1)
         axes.set(xlabel=title)

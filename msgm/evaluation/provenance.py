@@ -50,10 +50,16 @@ def artifacts(run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Only the report's folder and the runs of its models are looked into: copies elsewhere are not found.
     """
+    models = {run.path / row["model"]: row for row in rows if "model" in row}
+    for model in sorted((run.path / "rows").glob("*/model")):
+        models.setdefault(model, _of_log(Run(model.parent)))
     found: dict[Path, str] = {}
+    for model, row in models.items():
+        found |= _of_model(model) if _saw_forget_items(row) else {}
     for row in rows:
-        if "model" in row:
-            found |= _of_model(run.path / row["model"]) if _saw_forget_items(row) else {}
+        picture = row.get("neighbours", {}).get("picture")
+        if picture is not None and "folder" in row:
+            found[run.path / row["folder"] / picture] = "a picture with training items to forget; its card shows it too"
     found |= {
         run.path / "judge": "the judge, trained on the items to forget too",
         run.path / "reference": "statistics of the data",
@@ -63,6 +69,12 @@ def artifacts(run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for path, what in found.items()
         if path.exists()
     ]
+
+
+def _of_log(run: Run) -> dict[str, Any]:
+    """Return how a model was made that the report has no row of: unfinished, or of an earlier comparison."""
+    log = read_json(run.manifest) if run.manifest.is_file() else {}
+    return {"start": log.get("start"), "objective": log.get("objective")}
 
 
 def _saw_forget_items(row: dict[str, Any]) -> bool:
