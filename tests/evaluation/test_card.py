@@ -185,11 +185,11 @@ def written(tmp_path_factory) -> Run:
 # C1
 
 
-@pytest.mark.parametrize(("hits", "passed"), [(4, PASS), (5, FAIL), (300, FAIL)])
+@pytest.mark.parametrize(("hits", "passed"), [(4, PASS), (5, INCONCLUSIVE), (300, FAIL)])
 def test_c1_holds_up_to_the_retrained_models_upper_end(report, hits, passed):
     set_rate(named(report, "redirect"), hits)
     assert claim(report, "C1")["verdict"] == passed
-    assert made(report)["level"] == ("C0" if passed == FAIL else "C2")
+    assert made(report)["level"] == ("C2" if passed == PASS else "C0")
 
 
 def test_the_threshold_is_the_floor_where_no_retrained_model_defines_it(report):
@@ -202,7 +202,7 @@ def test_the_threshold_is_the_floor_where_no_retrained_model_defines_it(report):
     assert claims.threshold(report, row)[0] == floor
 
 
-@pytest.mark.parametrize(("junk", "passed"), [(265, PASS), (275, FAIL)])
+@pytest.mark.parametrize(("junk", "passed"), [(265, PASS), (275, INCONCLUSIVE), (350, FAIL)])
 def test_c1_allows_junk_up_to_the_bases_rate_and_a_margin(report, junk, passed):
     set_rate(named(report, "redirect"), 0, junk)
     assert claim(report, "C1")["verdict"] == passed
