@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
     )
-    _metrics(compare)
+    _metrics(compare, "what to measure; rows keep what was measured before")
 
     train = _command(commands, "train", _train, "train a model from random weights with the config's objective")
     _experiment(train)
@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "measure trained models as compare does")
     evaluate.add_argument("runs", metavar="RUN", nargs="+", help="runs or diffusers folders")
-    _metrics(evaluate)
+    _metrics(evaluate, "what to measure; a report of an earlier call is replaced")
     evaluate.add_argument("--config", help="the experiment: data, request and protocol; by default the first run's own")
     _overrides(evaluate)
     _common(evaluate)
@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
         help="encode: PF-ODE to the latent and back with noise between, the paper's; sdedit: noise, then sample down",
     )
     reconstruct.add_argument("--t", type=float, help="time of the noise, in (0, 1] (encode .02, sdedit .3)")
-    reconstruct.add_argument("--sampler", default="dpm++2m", help="of sdedit; see msgm samplers (dpm++2m)")
+    reconstruct.add_argument("--sampler", default="dpm++2m-sde", help="of sdedit; see msgm samplers (dpm++2m-sde)")
     reconstruct.add_argument("--steps", type=int, default=100, help="of encode each way, or of sdedit's grid (100)")
 
     report = _command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
@@ -166,8 +166,8 @@ def _experiment(command: argparse.ArgumentParser) -> None:
     _common(command)
 
 
-def _metrics(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--metrics", metavar="NAME,NAME", help="what to measure; rows keep what was measured before")
+def _metrics(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--metrics", metavar="NAME,NAME", help=text)
 
 
 def _restoration(command: argparse.ArgumentParser) -> None:

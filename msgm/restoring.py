@@ -17,6 +17,7 @@ from msgm.diffusion import SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import check_resamples, check_time, inpainting_evaluations, inpainting_settings
 from msgm.errors import UserError
 from msgm.evaluation import Bench
+from msgm.evaluation.judge import check_judge
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
 from msgm.masks import parse_mask
 from msgm.pictures import figure_png
@@ -151,7 +152,8 @@ class Work:
         """Load model and data.
 
         Raises:
-            UserError: no model, one of another shape than the data, or fewer items than ``count``.
+            UserError: no model, one of another shape than the data, a judge that cannot be had, or fewer items than
+                ``count``.
         """
         where = chosen_device(device)
         found = find_model(source)
@@ -160,6 +162,7 @@ class Work:
         if model.shape != dataset.shape:
             raise UserError(f"{found} makes items of shape {model.shape}, but the data has {dataset.shape}.")
         items_to_restore(split, count)
+        check_judge(dataset, split, config.request, config.evaluation.judge)
         return cls(config, model, dataset, split, where)
 
     def bench(self, folder: Path, source: Path | str) -> Bench:

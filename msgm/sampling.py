@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
+from yaml import YAMLError
 
 from msgm.config import differences
 from msgm.data import quantise
@@ -64,7 +65,10 @@ def sampling_settings(
         key, equals, _ = override.partition("=")
         if not equals or not key.startswith("sampling."):
             raise UserError(f"--set {override}: expected sampling.KEY=VALUE; other sections do not matter here.")
-    changed = OmegaConf.from_dotlist([override.removeprefix("sampling.") for override in overrides])
+    try:
+        changed = OmegaConf.from_dotlist([override.removeprefix("sampling.") for override in overrides])
+    except YAMLError as error:
+        raise UserError(f"--set {' '.join(overrides)}: no valid YAML: {' '.join(str(error).split())}.") from error
     merged: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(own), changed))
     return structured(SamplingSettings, merged, "sampling")
 

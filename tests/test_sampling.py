@@ -147,6 +147,7 @@ def test_settings_are_the_runs_own_and_each_can_be_changed(tmp_path):
         (["--set", "sampling.stepz=3"], ["sampling.stepz", "steps"]),
         (["--set", "training.steps=3"], ["training.steps=3", "sampling.KEY=VALUE"]),
         (["--set", "sampling.steps"], ["sampling.KEY=VALUE"]),
+        (["--set", "sampling.steps=[1"], ["sampling.steps=[1", "YAML"]),
         (["--sampler", "heun", "--set", "sampling.options.chrun=1"], ["sampling.options.chrun", "churn"]),
     ],
 )

@@ -86,11 +86,15 @@ class LikelihoodSettings:
         """Return whether the divergence is exact."""
         return dims <= self.exact_dims
 
-    def describe(self, dims: int) -> str:
-        """Return the protocol in a few words."""
+    def is_drawn(self, dims: int, levels: int | None) -> bool:
+        """Return whether anything is drawn, dequantisation noise or probes, so that repeats differ."""
+        return levels is not None or not self.is_exact(dims)
+
+    def describe(self, dims: int, levels: int | None = None) -> str:
+        """Return the protocol in a few words; ``levels`` is None for vectors."""
         cost = f"{self.evaluations} evaluations" if self.evaluations else f"tolerance {self.tolerance:g}"
         trace = "exact divergence" if self.is_exact(dims) else f"{self.probes} Rademacher probe(s)"
-        mean = f", mean of {self.repeats} repeats" if self.repeats > 1 else ""
+        mean = f", mean of {self.repeats} repeats" if self.repeats > 1 and self.is_drawn(dims, levels) else ""
         return f"PF-ODE, {self.solver}, {cost}, {trace}{mean}"
 
 
@@ -156,9 +160,8 @@ def measure_likelihood(
     """
     settings = settings or LikelihoodSettings()
     dims = items[0].numel()
-    drawn = levels is not None or not settings.is_exact(dims)
     values, evaluations = [], []
-    for repeat in range(settings.repeats if drawn else 1):
+    for repeat in range(settings.repeats if settings.is_drawn(dims, levels) else 1):
         x = items if levels is None else dequantise(items.cpu(), levels, _uniform(items, seed, repeat))
         density, count = _log_density(model, x, settings, seed, 0, repeat)
         values.append(-density if levels is None else -density / (dims * math.log(2)) + bits_offset(levels))
@@ -283,4 +286,4 @@ def _protocol(
 ) -> str:
     noise = f"uniform dequantisation of {levels} levels, " if levels else ""
     cost = "" if settings.evaluations else f", {evaluations:.0f} evaluations in the mean"
-    return f"{noise}{settings.describe(dims)}{cost}, from t = {model.process.t_min:g}, seed {seed}"
+    return f"{noise}{settings.describe(dims, levels)}{cost}, from t = {model.process.t_min:g}, seed {seed}"

@@ -64,7 +64,7 @@ def inpaint(
     the noisy state, so that its denoising never reaches the unknown pixels); RePaint jumps back by 10 levels at a time
     where this goes back by one, which on Gaussians costs and gives the same; ``predictor-corrector`` has the known part
     put in after its predictor only, not after its corrector as well. A multi-step sampler starts anew at every level:
-    ``dpm++2m`` is then DDIM.
+    ``dpm++2m`` is then DDIM, and ``heun`` spends its whole churn at each.
 
     Args:
         model: the model; its network is used in evaluation mode.

@@ -243,6 +243,9 @@ def test_it_works_under_no_grad():
 def test_the_protocol_states_solver_evaluations_and_divergence():
     assert LikelihoodSettings().describe(784) == "PF-ODE, rk4, 100 evaluations, 1 Rademacher probe(s)"
     assert LikelihoodSettings("heun", 10).describe(2) == "PF-ODE, heun, 20 evaluations, exact divergence"
+    # Nothing is drawn for vectors with an exact divergence, and so nothing is repeated.
+    assert "repeats" not in LikelihoodSettings(repeats=3).describe(2)
+    assert "repeats" in LikelihoodSettings(repeats=3).describe(4, levels=17)
     adaptive = LikelihoodSettings("dopri5", probes=2, repeats=3)
     assert adaptive.describe(784) == "PF-ODE, dopri5, tolerance 1e-05, 2 Rademacher probe(s), mean of 3 repeats"
 

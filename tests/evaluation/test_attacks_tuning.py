@@ -115,7 +115,7 @@ def test_more_items_than_there_are_are_refused_in_one_sentence(bench):
     Relearning(items=247).check(bench.config, bench.dataset, bench.split)
 
 
-@pytest.mark.parametrize("options", [{"items": 0}, {"steps": [0, 5]}, {"lr": -1.0}, {"samples": 0}])
+@pytest.mark.parametrize("options", [{"items": 0}, {"steps": [0, 5]}, {"steps": []}, {"lr": -1.0}, {"samples": 0}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(UserError, match=r"^evaluation.options.relearning." + next(iter(options))):
         METRICS.build({"name": "relearning", **options})

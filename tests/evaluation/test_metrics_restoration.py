@@ -77,6 +77,7 @@ def test_a_restoration_that_diverged_has_no_distances():
         ("inpainting", {"clip": {"name": "judge"}}, "clip.name must be clip"),
         ("inpainting", {"clip": {"name": "clip", "weights": "nowhere.pt"}}, "nowhere.pt"),
         ("reconstruction", {"t": 2.0}, "t must lie in"),
+        ("reconstruction", {"method": "sdedit", "t": 1e-4}, r"t must lie in \(0.001, 1\]"),
     ],
 )
 def test_bad_options_are_refused_before_anything_runs(name, options, part):

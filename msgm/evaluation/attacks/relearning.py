@@ -16,7 +16,7 @@ from msgm.checks import at_least, positive
 from msgm.config import BASE_ROW, Config
 from msgm.data import Dataset
 from msgm.evaluation.attacks.base import Attack, enough
-from msgm.evaluation.attacks.tuning import tuning_curve, tuning_settings
+from msgm.evaluation.attacks.tuning import check_steps, tuning_curve, tuning_settings
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Report, Row, measured
 from msgm.requests import Split
@@ -78,7 +78,8 @@ class Relearning(Attack):
     samples: int = 500
 
     def __post_init__(self) -> None:
-        at_least(1, self, SECTION, "items", "steps", "batch_size", "samples")
+        at_least(1, self, SECTION, "items", "batch_size", "samples")
+        check_steps(self.steps, SECTION)
         positive(self, SECTION, "lr")
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgm.checks import at_least, positive
 from msgm.evaluation.attacks.base import Attack, cell, ratio
-from msgm.evaluation.attacks.tuning import tuning_curve, tuning_settings
+from msgm.evaluation.attacks.tuning import check_steps, tuning_curve, tuning_settings
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column
 
@@ -42,7 +42,8 @@ class Resurgence(Attack):
     samples: int = 500
 
     def __post_init__(self) -> None:
-        at_least(1, self, SECTION, "steps", "batch_size", "samples")
+        at_least(1, self, SECTION, "batch_size", "samples")
+        check_steps(self.steps, SECTION)
         positive(self, SECTION, "lr")
 
     def attack(self, subject: Subject) -> dict[str, Any]:

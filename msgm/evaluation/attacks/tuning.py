@@ -13,6 +13,7 @@ from torch import nn
 from msgm.config import Config, TrainingSettings
 from msgm.data import Dataset, Feed
 from msgm.diffusion import ScoreModel
+from msgm.errors import UserError
 from msgm.evaluation.attacks.base import sample_count, shares, shown
 from msgm.evaluation.bench import Subject
 from msgm.objectives import mean_square
@@ -59,6 +60,12 @@ def fine_tune(
             optimiser.step()
         done = wanted
         yield wanted, tuned
+
+
+def check_steps(steps: Sequence[int], section: str) -> None:
+    """Raise a UserError when no step is named at which to look, or one below 1."""
+    if not steps or min(steps) < 1:
+        raise UserError(f"{section}.steps must name one step or more, each at least 1, got {list(steps)}.")
 
 
 def tuning_settings(config: Config, lr: float | None, batch_size: int | None) -> TrainingSettings:

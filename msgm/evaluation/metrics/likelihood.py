@@ -61,7 +61,7 @@ class NegativeLogLikelihood(Metric):
         items = (
             "test items" if forget_part(bench) == "test" else "test items to retain and of the training items to forget"
         )
-        solver = bench.config.evaluation.likelihood.describe(dims)
+        solver = bench.config.evaluation.likelihood.describe(dims, levels)
         return {"NLL": f"{nll_unit(bench.dataset)} of the first {items}, mean (median){scale}; {solver}"}
 
 

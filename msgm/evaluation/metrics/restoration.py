@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from msgm.config import Config
 from msgm.data import Dataset
-from msgm.diffusion import SamplingSettings
+from msgm.diffusion import PROCESSES, SamplingSettings
 from msgm.diffusion.restoration import check_resamples, check_time, inpainting_evaluations
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
@@ -60,7 +60,7 @@ class Restoration(Metric):
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
         try:
             items_to_restore(split, self.n)
-            self.check_setting(dataset)
+            self.check_setting(config, dataset)
             EXTRACTORS.build(self.extractor).check(dataset)
         except UserError as error:
             raise UserError(f"evaluation.options.{self.name}: {error}") from error
@@ -77,7 +77,7 @@ class Restoration(Metric):
             raise UserError(f"evaluation.options.{self.name}.clip: {error}") from error
 
     @abstractmethod
-    def check_setting(self, dataset: Dataset) -> None:
+    def check_setting(self, config: Config, dataset: Dataset) -> None:
         """Raise a UserError when its own options do not fit the data."""
 
     def measure(self, subject: Subject) -> dict[str, Any]:
@@ -102,9 +102,10 @@ class Restoration(Metric):
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         items = {kind: len(indices) for kind, indices in items_to_restore(bench.split, self.n).items()}
+        training = "" if len(bench.split.test.forget) else "training items "
         lines = [
             self.how(bench),
-            f"the first {items['retain']} test items to retain and {items['forget']} to forget",
+            f"the first {items['retain']} test items to retain and {items['forget']} {training}to forget",
             "ACC: share in which the judge sees what it sees in the original, junk being some class to it",
             f"FID of the retained to their originals through {load_features(bench, self.extractor).text}, biased "
             "upwards at small n",
@@ -165,7 +166,7 @@ class Inpainting(Restoration):
     resamples: int = 10
     sampler: str = "reverse-diffusion"
 
-    def check_setting(self, dataset: Dataset) -> None:
+    def check_setting(self, config: Config, dataset: Dataset) -> None:
         parse_mask(self.mask, dataset.shape)
         check_resamples(self.resamples)
         SamplingSettings(self.sampler, self.steps)
@@ -199,8 +200,8 @@ class Reconstruction(Restoration):
     method: Method = "encode"
     t: float = 0.02
 
-    def check_setting(self, dataset: Dataset) -> None:
-        check_time(self.t, 0.0)
+    def check_setting(self, config: Config, dataset: Dataset) -> None:
+        check_time(self.t, PROCESSES.build(config.process).t_sample if self.method == "sdedit" else 0.0)
         SamplingSettings(steps=self.steps)
 
     def restored(self, subject: Subject) -> dict[str, Restored]:
