@@ -14,7 +14,7 @@ from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
-from msgm.evaluation.measure import check_metrics, missing_metrics, protocol, refuse_obstacles
+from msgm.evaluation.measure import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import artifacts, provenance
@@ -65,6 +65,7 @@ def compare(
         _row(name, bench, run, base, device, where)
     reports = [path for path in (run.path / "rows").glob("*/report.json") if path.parent.name in config.rows]
     rows = sorted((read_json(path) for path in reports), key=lambda row: list(config.rows).index(row["name"]))
+    rows = [comparable(row, bench) for row in rows]
     base_manifest = read_json(Run(run.path / "rows" / BASE_ROW).manifest)
     return finish(run, bench, rows, {key: base_manifest[key] for key in ("seconds", "source")})
 
@@ -145,8 +146,12 @@ def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dic
 
 
 def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, Any] | None) -> Run:
-    """Write the report of measured ``rows`` and its views; ``base`` says what the base model cost, in a comparison."""
+    """Write the report of measured ``rows`` and its views; ``base`` says what the base model cost, in a comparison.
+
+    The protocol of a comparison keeps its lines of metrics that were measured in an earlier call.
+    """
     request = bench.config.request
+    earlier = read_json(run.report).get("protocol", {}) if base and run.report.is_file() else {}
     report: dict[str, Any] = {
         "title": bench.config.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -171,7 +176,7 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "judge": bench.judge.summary(),
         "real": real_numbers(bench),
         "base": base,
-        "protocol": protocol(bench),
+        "protocol": earlier | protocol(bench),
         "environment": environment(),
         "rows": [row | {"provenance": provenance(run, row)} for row in rows],
         "artifacts": artifacts(run, rows),

@@ -38,6 +38,14 @@ def missing_metrics(row: dict[str, Any], bench: Bench) -> list[Metric]:
     return [metric for metric in metrics_of(bench.config) if known.get(metric.name) != metric.settings()]
 
 
+def comparable(row: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    """Return ``row`` as not holding those metrics that it was measured by with other options than are asked for now."""
+    other = [metric.name for metric in missing_metrics(row, bench) if metric.name in row["measured"]]
+    for name in other:
+        print(f"{row['name']}: {name} was measured with other options and is left out; run the row again", flush=True)
+    return row | {"measured": {name: options for name, options in row["measured"].items() if name not in other}}
+
+
 def measure(subject: Subject, row: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return ``row`` with the numbers of all metrics that it lacked, as a JSON tree."""
     found = dict(row or {})
