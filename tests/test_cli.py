@@ -379,6 +379,16 @@ def test_a_row_taken_away_is_run_again_to_the_same_numbers(copied):
         assert {**one, "seconds": 0, "grid": ""} == {**other, "seconds": 0, "grid": ""}
 
 
+def test_a_metric_may_be_added_to_a_finished_comparison(copied):
+    before = {row["name"]: row for row in report_of(copied)["rows"]}
+    options = settings(["evaluation.options.quantisation.samples=5"])
+    assert compare(copied, *options, "--metrics", "ur,quantisation", "--only", "do-nothing,redirect") == 0
+    for row in report_of(copied)["rows"]:
+        assert ("quantisation" in row) is (row["name"] in ("do-nothing", "redirect"))
+        assert row["unlearning_ratio"] == before[row["name"]]["unlearning_ratio"]
+        assert row["nll"] == before[row["name"]]["nll"]
+
+
 def test_other_settings_are_refused_in_a_used_folder(cli, copied):
     arguments = ["compare", DIGITS, *settings([*COMPARISON, "finetune.steps=3"]), "--device", "cpu", "--out", copied]
     assert "finetune.steps: 2 -> 3" in refused(cli, copied, *arguments)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,7 +131,7 @@ def _claim(run: Run, config: Config, source: Path | None, resume: bool) -> None:
     """Make the run folder, or check that the run in it is this one."""
     stored = run.stored_config()
     if stored is not None:
-        changed = differences(stored, config.to_dict())
+        changed = differences(_trained_by(stored), _trained_by(config.to_dict()))
         if changed:
             raise UserError(
                 f"{run.path} holds a run with other settings ({'; '.join(changed[:3])}); give another --out."
@@ -145,6 +146,11 @@ def _claim(run: Run, config: Config, source: Path | None, resume: bool) -> None:
         return
     run.create()
     write_text(run.config, config.to_yaml())
+
+
+def _trained_by(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that training depends on: how a model is sampled and measured may change afterwards."""
+    return {key: value for key, value in settings.items() if key not in ("sampling", "evaluation")}
 
 
 def _manifest(
