@@ -65,9 +65,8 @@ def compare(
         _row(name, bench, run, base, device, where)
     reports = [path for path in (run.path / "rows").glob("*/report.json") if path.parent.name in config.rows]
     rows = sorted((read_json(path) for path in reports), key=lambda row: list(config.rows).index(row["name"]))
-    rows = [comparable(row, bench) for row in rows]
     base_manifest = read_json(Run(run.path / "rows" / BASE_ROW).manifest)
-    return finish(run, bench, rows, {key: base_manifest[key] for key in ("seconds", "source")})
+    return finish(run, bench, comparable(rows, bench), {key: base_manifest[key] for key in ("seconds", "source")})
 
 
 def evaluate(config: Config, sources: list[str], out: Path | str | None = None, device: str = "auto") -> Run:
@@ -239,15 +238,21 @@ def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torc
     if known and not missing_metrics(known, bench):
         print(f"{name}: already measured", flush=True)
         return
-    if row.start == "random" and not finished(target):
+    if not finished(target):
+        _make(config, row, target, bench, base, device)
+    subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
+    grid = Path("rows") / name / "samples" / "final.png"
+    write_json(target.report, _measured(subject, known or _facts(name, row, config, target), run, grid, target.model))
+
+
+def _make(config: Config, row: Row, target: Run, bench: Bench, base: Path, device: str) -> None:
+    """Train the row's model, or draw its random weights; the base row has its model already."""
+    if row.start == "random":
         facts = {"source": None, "start": "random", "weights": "random"}
         _write_untrained(target, new_model(config, bench.dataset), config.for_row(row), facts)
     elif row.start in ("scratch", "finetune"):
         source = base if row.start == "finetune" else None
         fit(config.for_row(row), target, bench.dataset, bench.split, source, resume=True, device=device)
-    subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
-    grid = Path("rows") / name / "samples" / "final.png"
-    write_json(target.report, _measured(subject, known or _facts(name, row, config, target), run, grid, target.model))
 
 
 def _measured(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:

@@ -38,12 +38,18 @@ def missing_metrics(row: dict[str, Any], bench: Bench) -> list[Metric]:
     return [metric for metric in metrics_of(bench.config) if known.get(metric.name) != metric.settings()]
 
 
-def comparable(row: dict[str, Any], bench: Bench) -> dict[str, Any]:
-    """Return ``row`` as not holding those metrics that it was measured by with other options than are asked for now."""
-    other = [metric.name for metric in missing_metrics(row, bench) if metric.name in row["measured"]]
-    for name in other:
-        print(f"{row['name']}: {name} was measured with other options and is left out; run the row again", flush=True)
-    return row | {"measured": {name: options for name, options in row["measured"].items() if name not in other}}
+def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]:
+    """Return measured rows without what was measured with other options than are asked for, or than earlier rows have."""
+    wanted = {metric.name: metric.settings() for metric in metrics_of(bench.config)}
+    for row in rows:
+        wanted = row["measured"] | wanted
+    for row in rows:
+        for name in (name for name, options in row["measured"].items() if options != wanted[name]):
+            print(f"{row['name']}: {name} was measured with other options and is left out: run it again", flush=True)
+    return [
+        row | {"measured": {name: options for name, options in row["measured"].items() if options == wanted[name]}}
+        for row in rows
+    ]
 
 
 def measure(subject: Subject, row: dict[str, Any] | None = None) -> dict[str, Any]:
