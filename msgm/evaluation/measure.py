@@ -39,7 +39,7 @@ def missing_metrics(row: dict[str, Any], bench: Bench) -> list[Metric]:
 
 
 def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]:
-    """Return measured rows without what was measured with other options than are asked for, or than earlier rows have."""
+    """Return measured rows without what has other options than are asked for now, or than earlier rows have."""
     wanted = {metric.name: metric.settings() for metric in metrics_of(bench.config)}
     for row in rows:
         wanted = row["measured"] | wanted
