@@ -9,7 +9,9 @@ is 1 for VE and 1 - beta_i for VP (score_sde's code; the paper prints the cumula
 
 Deviations from score_sde: the norms are each item's own and not means over the batch, as a sample may not depend on its
 batch mates; and k is at most 1, where the step's mean is the denoised image. Where eps is near 0, by chance in few
-dimensions or because the model unlearnt it, the step would else be boundless.
+dimensions or because the model unlearnt it, the step would else be boundless. The price: a step whose size depends on
+where it starts as 1 / |eps|^2 keeps p |eps|^2, not p, which on a Gaussian in D dimensions is sqrt(1 + 2 / D) too wide
+however many the levels: 41% in the plane (39% measured), .1% for 28x28 pixels. annealed-langevin has no such bias.
 """
 
 from collections.abc import Callable
@@ -45,6 +47,8 @@ CORRECTORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @dataclass(frozen=True)
 class PredictorCorrector(Sampler):
     """At every level ``corrector_steps`` Langevin steps, then a step of the predictor (score_sde's order).
+
+    For vectors of few numbers take ``annealed-langevin``: ``langevin`` makes them too spread, by up to sqrt(1 + 2 / D).
 
     Attributes:
         predictor: a sampler of one Gaussian step a level.
