@@ -104,7 +104,8 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     for name, folder in models.items():
         model = _load_fitting(folder, dataset).to(where)
         subject = Subject(name, model, bench, run.samples / name, _maker(folder))
-        rows.append(_measured(subject, _given(name, folder), run, Path("samples") / f"{name}.png", folder))
+        grid = Path("samples") / f"{name}.png"
+        rows.append(measure(subject, _place(subject, _given(name, folder), run, grid, folder)))
     return finish(run, bench, rows, None)
 
 
@@ -242,7 +243,8 @@ def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torc
         _make(config, row, target, bench, base, device)
     subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
     grid = Path("rows") / name / "samples" / "final.png"
-    write_json(target.report, _measured(subject, known or _facts(name, row, config, target), run, grid, target.model))
+    place = _place(subject, known or _facts(name, row, config, target), run, grid, target.model)
+    measure(subject, place, keep=lambda found: write_json(target.report, found))
 
 
 def _make(config: Config, row: Row, target: Run, bench: Bench, base: Path, device: str) -> None:
@@ -255,14 +257,12 @@ def _make(config: Config, row: Row, target: Run, bench: Bench, base: Path, devic
         fit(config.for_row(row), target, bench.dataset, bench.split, source, resume=True, device=device)
 
 
-def _measured(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
-    """Measure what ``row`` lacks, and write the model's sample grid to ``grid``; a row's paths start at the run."""
-    print(f"{subject.name}: measuring", flush=True)
-    numbers = measure(subject, row)
+def _place(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
+    """Write the model's sample grid to ``grid``; return ``row`` with where its files lie, from the run on."""
     if "grid" not in row:
         write_bytes(run.path / grid, to_png(subject.samples[:GRID], subject.bench.dataset.levels))
     places = {"folder": subject.folder or run.path, "model": model}
-    return numbers | {"grid": str(grid)} | {key: os.path.relpath(path, run.path) for key, path in places.items()}
+    return row | {"grid": str(grid)} | {key: os.path.relpath(path, run.path) for key, path in places.items()}
 
 
 def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """All metrics of one model, without measuring anything twice."""
 
+from collections.abc import Callable
 from typing import Any
 
 from msgm.config import Config
@@ -7,7 +8,7 @@ from msgm.data import Dataset
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import check_judge
-from msgm.evaluation.metrics.base import Metric, build_metrics
+from msgm.evaluation.metrics.base import Metric, Row, build_metrics
 from msgm.requests import Split
 from msgm.runs import Run
 
@@ -52,12 +53,18 @@ def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]
     ]
 
 
-def measure(subject: Subject, row: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return ``row`` with the numbers of all metrics that it lacked, as a JSON tree."""
+def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None] | None = None) -> Row:
+    """Return ``row`` with the numbers of all metrics that it lacked, as a JSON tree.
+
+    ``keep`` is called with what is there after every metric, so that a run that is stopped has lost one at most.
+    """
     found = dict(row or {})
     for metric in missing_metrics(found, subject.bench):
+        print(f"{subject.name}: measuring {metric.name}", flush=True)
         found |= metric.measure(subject)
         found["measured"] = found.get("measured", {}) | {metric.name: metric.settings()}
+        if keep is not None:
+            keep(found)
     return found
 
 
