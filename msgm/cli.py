@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgm import __version__
 from msgm.errors import Interrupted, RunError, UserError, nearest
@@ -13,6 +13,8 @@ from msgm.errors import Interrupted, RunError, UserError, nearest
 if TYPE_CHECKING:
     from msgm.config import Config
     from msgm.runs import Run
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"msgm {__version__}")
     commands = top.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
 
+    for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, _add_restoration, _add_views):
+        add(commands)
+    return top
+
+
+def _add_compare(commands: Commands) -> None:
     compare = _command(
         commands, "compare", _compare, "train or take a base model, run every objective on it, measure all"
     )
@@ -72,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
     )
     _metrics(compare, "what to measure; rows keep what was measured before")
 
+
+def _add_training(commands: Commands) -> None:
     train = _command(commands, "train", _train, "train a model from random weights with the config's objective")
     _experiment(train)
     train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
@@ -81,6 +91,8 @@ def parser() -> argparse.ArgumentParser:
     unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="a run or a diffusers folder")
     unlearn.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 
+
+def _add_sampling(commands: Commands) -> None:
     sample = _command(
         commands,
         "sample",
@@ -106,6 +118,8 @@ def parser() -> argparse.ArgumentParser:
     samplers = _command(commands, "samplers", _samplers, "print the cards of the samplers")
     samplers.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
 
+
+def _add_evaluation(commands: Commands) -> None:
     evaluate = _command(commands, "evaluate", _evaluate, "measure trained models as compare does")
     evaluate.add_argument("runs", metavar="RUN", nargs="+", help="runs or diffusers folders")
     _metrics(evaluate, "what to measure; a report of an earlier call is replaced")
@@ -113,6 +127,8 @@ def parser() -> argparse.ArgumentParser:
     _overrides(evaluate)
     _common(evaluate)
 
+
+def _add_restoration(commands: Commands) -> None:
     inpaint = _command(
         commands, "inpaint", _inpaint, "remove a part of test items, have a model fill it in, measure it"
     )
@@ -141,16 +157,17 @@ def parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("--sampler", default="dpm++2m-sde", help="of sdedit; see msgm samplers (dpm++2m-sde)")
     reconstruct.add_argument("--steps", type=int, default=100, help="of encode each way, or of sdedit's grid (100)")
 
+
+def _add_views(commands: Commands) -> None:
     report = _command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
     report.add_argument("run", metavar="RUN", help="a compare folder")
 
     cards = _command(commands, "objectives", _objectives, "print the cards of the objectives")
     cards.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
-    return top
 
 
 def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     name: str,
     run: Callable[[argparse.Namespace], None],
     text: str,

@@ -25,7 +25,7 @@ FIGURES = {
     "relearning": "Relearning: UR after steps of fine-tuning on a few items to forget, beside the reference rows.",
     "neighbours": "Samples (top), their nearest training items to forget (middle) and to retain (bottom).",
     "memorisation": "Distances to the nearest training item: samples beside held-out real items, the control. Samples "
-    "that lie nearer than the control repeat training items.",
+    "that lie nearer than the control may repeat training items.",
 }
 """Captions of a card's figures, in their order."""
 

@@ -61,7 +61,7 @@ def artifacts(run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if picture is not None and "folder" in row:
             found[run.path / row["folder"] / picture] = "a picture with training items to forget; its card shows it too"
     found |= {
-        run.path / "judge": "the judge, trained on the items to forget too",
+        run.path / "judge" / "judge.safetensors": "the judge, trained on the items to forget too",
         run.path / "reference": "statistics of the data",
     }
     return [

@@ -665,7 +665,7 @@ def test_digests_logs_and_files_come_from_the_folders(tmp_path):
     assert found[0]["device"] == "cpu"
     paths = [artifact["path"] for artifact in artifacts(run, rows)]
     seen = ["rows/do-nothing/model", "rows/do-nothing/checkpoints", "rows/earlier/model"]
-    assert paths == [*seen, "rows/unseen-scratch/neighbours.png", "judge"]
+    assert paths == [*seen, "rows/unseen-scratch/neighbours.png", "judge/judge.safetensors"]
 
 
 def test_a_row_of_an_older_report_has_no_provenance(tmp_path):
