@@ -178,19 +178,19 @@ def read_indices(path: Path) -> list[int]:
     return numbers
 
 
-def load_function(spec: str) -> Predicate:
-    """Import ``path/to/file.py:function`` and return the function.
+def load_function(spec: str, key: str = "request.predicate") -> Callable[..., Any]:
+    """Import ``path/to/file.py:function``, which the setting ``key`` names, and return the function.
 
     Raises:
         UserError: the file or the function does not exist.
     """
     path, colon, name = spec.rpartition(":")
     if not colon:
-        raise UserError(f"request.predicate: expected path/to/file.py:function, got {spec!r}.")
+        raise UserError(f"{key}: expected path/to/file.py:function, got {spec!r}.")
     module = load_file(path)
     if not hasattr(module, name):
-        raise UserError(f"request.predicate: {path} defines no function {name!r}.")
-    function: Predicate = getattr(module, name)
+        raise UserError(f"{key}: {path} defines no function {name!r}.")
+    function: Callable[..., Any] = getattr(module, name)
     return function
 
 

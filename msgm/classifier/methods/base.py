@@ -1,0 +1,160 @@
+"""What an unlearning method is: ``unlearn(model, split, settings) -> model, cost, artefacts``.
+
+A file that registers a subclass of ``Method`` makes it known to the command line and to every comparison.
+"""
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from msgm.classifier.data import Split
+from msgm.classifier.networks import reinitialised
+from msgm.classifier.training import TrainingSettings, check_outputs, finite
+from msgm.registry import Registry
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every method is told, whatever its own settings.
+
+    Attributes:
+        training: how the original model was trained.
+        seed: of the method's own draws.
+        device: where to compute.
+        build: returns the network with fresh weights of a given seed.
+        original_seed: the seed that the original model was trained with, for methods that replay its training.
+    """
+
+    training: TrainingSettings
+    seed: int
+    device: torch.device
+    build: Callable[[int], nn.Module]
+    original_seed: int
+
+    def fresh(self, trained: nn.Module, seed: int) -> nn.Module:
+        """Return a network of fresh weights that shares none with ``trained``; errors as in ``reinitialised``."""
+        return reinitialised(trained, self.build(seed)).to(self.device)
+
+
+@dataclass
+class Cost:
+    """What a method cost.
+
+    Attributes:
+        seconds: from request to answer, evaluation excluded.
+        preparation_seconds: spent before any request, or once for all of them: importances, shards, stored updates.
+        examples: items passed forward and backward in answering.
+        storage_bytes: kept between requests beyond one model.
+    """
+
+    seconds: float = 0.0
+    preparation_seconds: float = 0.0
+    examples: int = 0
+    storage_bytes: int = 0
+
+
+@dataclass
+class Ledger:
+    """Where a method writes down what it does."""
+
+    cost: Cost = field(default_factory=Cost)
+    artefacts: dict[str, Any] = field(default_factory=dict)
+
+    def saw(self, count: int) -> None:
+        """Count items passed forward and backward."""
+        self.cost.examples += count
+
+    def stored(self, size: int) -> None:
+        """Count bytes kept between requests."""
+        self.cost.storage_bytes += size
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Count what happens inside as preparation, not as answering."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.cost.preparation_seconds += time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What a method returns.
+
+    Attributes:
+        model: in eval mode, sharing no storage with the model that was given.
+        cost: what it cost.
+        artefacts: what else came out (a mask, the share of weights selected, an epsilon); JSON values, or tensors
+            under keys that start with an underscore, which no report shows.
+    """
+
+    model: nn.Module
+    cost: Cost
+    artefacts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a user must know of a method before relying on it.
+
+    Attributes:
+        formula: what it does, in one line.
+        source: paper and section.
+        needs: the data that it reads: forget, retain, tuning.
+        family: exact | approximate update | distillation | mask | edit | none.
+        touches: weights | head only | mask of weights.
+        deviations: from the source; ``none``.
+        scopes: the requests that it is meant for: instances, class.
+    """
+
+    formula: str
+    source: str
+    needs: tuple[str, ...]
+    family: str
+    touches: str = "weights"
+    deviations: str = "none"
+    scopes: tuple[str, ...] = ("instances", "class")
+
+
+class Method(ABC):
+    """A way to forget. Subclasses are frozen dataclasses whose fields are their settings."""
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+
+    def unlearn(self, model: nn.Module, split: Split, settings: Settings) -> Unlearned:
+        """Return a copy of ``model`` that was made to forget ``split.forget``; the given one is left as it is.
+
+        Raises:
+            UserError: the model does not fit the data, or the request is not one for this method.
+            RunError: weights became non-finite.
+        """
+        check_outputs(model.to(settings.device), split.retain)
+        ledger, working = Ledger(), copy.deepcopy(model)
+        start = time.perf_counter()
+        found = self.forget(working, split, settings, ledger)
+        ledger.cost.seconds = time.perf_counter() - start - ledger.cost.preparation_seconds
+        finite(found, self.name)
+        return Unlearned(found.eval(), ledger.cost, ledger.artefacts)
+
+    @abstractmethod
+    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+        """Make ``model``, which is the method's own copy, forget; return it or another one."""
+
+    @classmethod
+    def describe(cls) -> str:
+        """Return the card as lines of text, with the defaults of the settings."""
+        defaults = ", ".join(f"{f.name} {getattr(cls(), f.name)}" for f in fields(cls)) or "no settings"  # type: ignore[arg-type]
+        facts = {key: ", ".join(v) if isinstance(v, tuple) else v for key, v in asdict(cls.card).items()}
+        return "\n".join(f"{key}: {value}" for key, value in (facts | {"defaults": defaults}).items())
+
+
+METHODS: Registry[Method] = Registry("methods")

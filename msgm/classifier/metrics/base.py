@@ -1,0 +1,85 @@
+"""What a metric is: numbers of one model, read against the original and against a band of retrained models.
+
+The same metric is taken of every retrained model in turn, with that one left out of the references: the values are the
+band. A file that registers a subclass of ``Metric`` makes it known to comparisons and, if it needs logits alone, to the
+audit.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from msgm.classifier.outputs import Outputs
+from msgm.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from msgm.classifier.data import Split
+    from msgm.classifier.methods.base import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """The models themselves, where they are at hand; a saved file of logits has none."""
+
+    model: "nn.Module"
+    original: "nn.Module"
+    split: "Split"
+    settings: "Settings"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One model to measure.
+
+    Attributes:
+        target: its outputs.
+        original: the outputs of the model before unlearning.
+        retrains: those of models retrained on the retain set; never the target's own.
+        scope: ``instances`` or ``class``.
+        live: the models, if at hand.
+    """
+
+    target: Outputs
+    original: Outputs
+    retrains: list[Outputs] = field(default_factory=list)
+    scope: str = "instances"
+    live: Live | None = None
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that a metric gives.
+
+    Attributes:
+        text: what it is, with its unit and range.
+        section: of the report card.
+        better: the direction; ``band`` where the retrained models' value is the goal and neither direction is.
+    """
+
+    text: str
+    section: Literal["utility", "forgetting", "privacy", "residue"]
+    better: Literal["lower", "higher", "band"] = "band"
+
+
+class Metric(ABC):
+    """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
+
+    Attributes:
+        numbers: what it gives, by name; a name is one metric's alone.
+        live: whether it needs the models and not just their logits.
+        costly: run only when asked for by name.
+    """
+
+    name: ClassVar[str]
+    numbers: ClassVar[dict[str, Number]]
+    live: ClassVar[bool] = False
+    costly: ClassVar[bool] = False
+
+    @abstractmethod
+    def measure(self, case: Case) -> dict[str, float | None]:
+        """Return every number of ``numbers``; None for one that does not exist here, never NaN."""
+
+
+METRICS: Registry[Metric] = Registry("metrics")

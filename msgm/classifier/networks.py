@@ -1,0 +1,234 @@
+"""Networks for classifiers: from logistic regression to any of torchvision's, and any module of the user's."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from msgm.checks import at_least
+from msgm.classifier.data import Examples
+from msgm.errors import UserError, nearest
+from msgm.registry import Registry
+from msgm.requests import load_function
+from msgm.seeding import derive_seed
+
+CHUNK = 2000
+
+
+class NetworkSettings(ABC):
+    """Which network; subclasses are dataclasses whose fields are its settings."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """Return a network that maps (B, *shape) to (B, classes) logits, with weights by torch's global generator."""
+
+
+CLASSIFIERS: Registry[NetworkSettings] = Registry("network")
+
+
+def build(settings: NetworkSettings, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+    """Return a network whose weights are drawn from ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "network"))
+        return settings.build(shape, classes)
+
+
+class Standardise(nn.Module):
+    """Inputs less their mean, over their standard deviation, per feature: statistics of the training items alone.
+
+    They are read again when the model is trained anew, so a retrained model or a shard knows its own items only.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def fit_inputs(self, examples: Examples) -> None:
+        """Take mean and standard deviation of vectors; images lie in [-1, 1] and stay as they are."""
+        if examples.dataset.is_image:
+            return
+        x = torch.cat([part for part, _ in examples.batches(CHUNK)]).double()
+        self.mean.copy_(x.mean(0))
+        std = x.std(0, unbiased=False)
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+@CLASSIFIERS.register("linear")
+@dataclass(frozen=True)
+class Linear(NetworkSettings):
+    """Multinomial logistic regression."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        size = int(torch.tensor(shape).prod())
+        return nn.Sequential(nn.Flatten(), Standardise(size), nn.Linear(size, classes))
+
+
+@CLASSIFIERS.register("mlp")
+@dataclass(frozen=True)
+class MLP(NetworkSettings):
+    """Fully connected layers with ReLU.
+
+    Attributes:
+        hidden: units of each hidden layer.
+    """
+
+    hidden: list[int] = field(default_factory=lambda: [128, 64])
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "network", "hidden")
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        size = int(torch.tensor(shape).prod())
+        layers: list[nn.Module] = [nn.Flatten(), Standardise(size)]
+        for width in self.hidden:
+            layers += [nn.Linear(size, width), nn.ReLU()]
+            size = width
+        return nn.Sequential(*layers, nn.Linear(size, classes))
+
+
+@CLASSIFIERS.register("cnn")
+@dataclass(frozen=True)
+class CNN(NetworkSettings):
+    """Three 3x3 convolutions with batch normalisation and ReLU, two poolings, one linear layer; for images.
+
+    Attributes:
+        width: channels of the first convolution; the others have twice and four times as many.
+    """
+
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "network", "width")
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        if len(shape) != 3:
+            raise UserError(f"network.name: cnn is for images; items of shape {shape} need mlp or linear.")
+        width = self.width
+        return nn.Sequential(
+            *_block(shape[0], width),
+            nn.MaxPool2d(2),
+            *_block(width, 2 * width),
+            nn.MaxPool2d(2),
+            *_block(2 * width, 4 * width),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * width, classes),
+        )
+
+
+def _block(channels: int, width: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+
+
+@CLASSIFIERS.register("torchvision")
+@dataclass(frozen=True)
+class Torchvision(NetworkSettings):
+    """Any classifier of torchvision, from random weights.
+
+    Attributes:
+        model: torchvision's name of it.
+        small_images: for ResNets: a 3x3 first convolution of stride 1 and no pooling, as is usual for 32x32 pixels.
+    """
+
+    model: str = "resnet18"
+    small_images: bool = False
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        import torchvision
+
+        known = torchvision.models.list_models(module=torchvision.models)
+        if self.model not in known:
+            raise UserError(f"network.model: torchvision has no classifier {self.model!r}.{nearest(self.model, known)}")
+        if len(shape) != 3:
+            raise UserError(f"network.name: torchvision's classifiers are for images, not items of shape {shape}.")
+        network = torchvision.models.get_model(self.model, weights=None, num_classes=classes)
+        if self.small_images:
+            if not isinstance(network, torchvision.models.ResNet):
+                raise UserError(f"network.small_images is for ResNets, and {self.model} is none.")
+            network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, padding=1, bias=False)
+            network.maxpool = nn.Identity()
+        return network if shape[0] == 3 else nn.Sequential(_Grey(), network)
+
+
+class _Grey(nn.Module):
+    """One channel, three times."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1)
+
+
+@CLASSIFIERS.register("module")
+@dataclass(frozen=True)
+class Module(NetworkSettings):
+    """A network of the user's.
+
+    Attributes:
+        function: ``path/to/file.py:function``; ``function(shape, classes)`` returns a torch module.
+    """
+
+    function: str = ""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        network = load_function(self.function, "network.function")(shape, classes)
+        if not isinstance(network, nn.Module):
+            raise UserError(f"network.function: {self.function} returned {type(network).__name__}, no torch module.")
+        return network
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """Return the last linear layer, which turns features into logits.
+
+    Raises:
+        UserError: there is none.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise UserError("the model has no linear layer that could be its head.")
+    return layers[-1]
+
+
+@torch.no_grad()
+def features(model: nn.Module, examples: Examples, device: torch.device | str = "cpu") -> Tensor:
+    """Return (n, F) inputs of the model's head on the CPU, in eval mode."""
+    seen: list[Tensor] = []
+    mode = model.training
+    model.eval().to(device)
+    handle = head(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).float().cpu()))
+    try:
+        for x, _ in examples.batches(CHUNK, device=device):
+            model(x)
+    finally:
+        handle.remove()
+        model.train(mode)
+    return torch.cat(seen)
+
+
+def reinitialised(model: nn.Module, fresh: nn.Module) -> nn.Module:
+    """Return ``fresh`` after making sure that none of the trained model's weights are in it.
+
+    Public code has "retrained" models of which only the last layer was new.
+
+    Raises:
+        UserError: the models differ in their weights' names or shapes, or a tensor is the same in both.
+    """
+    new, old = dict(fresh.named_parameters()), dict(model.named_parameters())
+    if {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in old.items()}:
+        raise UserError("the network's settings do not give a model like the trained one: other weights or shapes.")
+    for name, value in new.items():
+        constant = value.min() == value.max()
+        if torch.equal(value.cpu(), old[name].cpu()) and not constant:
+            raise UserError(
+                f"re-initialisation left the weights {name} as they were; a retrained model must share none."
+            )
+    return fresh

@@ -1,0 +1,96 @@
+"""Logits of a model on the parts of a split, in memory and as .npz: all that most metrics and the audit read.
+
+A file holds ``logits_PART`` (n, C) and ``labels_PART`` (n,) for the parts retain, forget, nonmembers and test, tuning
+if at hand. Any framework can write it.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.errors import UserError
+from msgm.runs import write_bytes
+
+NEEDED = ("retain", "forget", "nonmembers", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model puts out.
+
+    Attributes:
+        logits: part to (n, C) float64.
+        labels: part to (n,) int64 true classes.
+    """
+
+    logits: Mapping[str, NDArray[np.float64]]
+    labels: Mapping[str, NDArray[np.int64]]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return int(self.logits["forget"].shape[1])
+
+    def log_probabilities(self, part: str) -> NDArray[np.float64]:
+        """Return (n, C) natural logarithms of the softmax."""
+        z = self.logits[part]
+        shifted = z - z.max(1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+    def right(self, part: str) -> NDArray[np.bool_]:
+        """Return (n,) whether the largest logit is the true class'."""
+        return np.asarray(self.logits[part].argmax(1) == self.labels[part])
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        arrays: dict[str, Any] = {f"logits_{part}": z.astype(np.float32) for part, z in self.logits.items()}
+        arrays |= {f"labels_{part}": y for part, y in self.labels.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_bytes(path, buffer.getvalue())
+
+
+def load_outputs(path: Path | str) -> Outputs:
+    """Read a file of logits.
+
+    Raises:
+        UserError: no such file, an array missing, of a wrong shape, not finite, or labels outside the classes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz file of plain arrays: {error}.") from error
+    for part in NEEDED:
+        for name in (f"logits_{part}", f"labels_{part}"):
+            if name not in arrays:
+                raise UserError(f"{path}: the array {name} is missing; it holds {', '.join(arrays) or 'nothing'}.")
+    parts = [name.removeprefix("logits_") for name in arrays if name.startswith("logits_")]
+    found = Outputs(
+        {part: arrays[f"logits_{part}"].astype(np.float64) for part in parts},
+        {part: arrays[f"labels_{part}"].astype(np.int64) for part in parts if f"labels_{part}" in arrays},
+    )
+    _check(found, path)
+    return found
+
+
+def _check(found: Outputs, path: Path | str) -> None:
+    classes = found.classes
+    for part, z in found.logits.items():
+        if part not in found.labels:
+            raise UserError(f"{path}: labels_{part} is missing.")
+        y = found.labels[part]
+        if z.ndim != 2 or z.shape[1] != classes or y.shape != z.shape[:1] or not len(y):
+            raise UserError(f"{path}: logits_{part} of shape {z.shape} do not fit labels of shape {y.shape}.")
+        if not np.isfinite(z).all():
+            raise UserError(f"{path}: logits_{part} hold numbers that are not finite.")
+        if y.min() < 0 or y.max() >= classes:
+            raise UserError(f"{path}: labels_{part} lie outside 0 to {classes - 1}.")
