@@ -1,0 +1,150 @@
+"""Users, items and what passed between them, as a sparse matrix with the ids that its rows and columns stand for."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from msgm.errors import UserError, nearest
+from msgm.registry import Registry
+
+
+class IdMap:
+    """Ids, as the data write them, and the numbers that they have here; a number is never given again.
+
+    Forgetting drops interactions and never renumbers, so numbers of before and after a request are the same.
+    """
+
+    def __init__(self, ids: Iterable[str], kind: str) -> None:
+        self.ids = [str(i) for i in ids]
+        self.kind = kind
+        self._numbers = {name: number for number, name in enumerate(self.ids)}
+        if len(self._numbers) < len(self.ids):
+            raise UserError(f"the {kind} ids are not unique.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def number(self, name: object) -> int:
+        """Return the number of an id.
+
+        Raises:
+            UserError: there is no such id.
+        """
+        found = self._numbers.get(str(name))
+        if found is None:
+            raise UserError(f"unknown {self.kind} {str(name)!r}.{nearest(str(name), self.ids[:10_000])}")
+        return found
+
+    def numbers(self, names: Iterable[object]) -> NDArray[np.int64]:
+        """Return the numbers of ids; errors as ``number``."""
+        return np.array([self.number(name) for name in names], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Who had to do with what.
+
+    Attributes:
+        matrix: (U, I) float32 in CSR form with sorted columns: a rating, or 1 for implicit feedback; no stored zeros.
+        users: the ids of its rows.
+        items: the ids of its columns.
+        times: seconds since 1970 of every stored cell, in the order of ``matrix.data``; None without.
+        attributes: of users: name to (U,) text; empty text where it is not known.
+        tags: of items: name to (I,) booleans.
+        explicit: whether values are ratings.
+    """
+
+    matrix: csr_array
+    users: IdMap
+    items: IdMap
+    times: NDArray[np.int64] | None = None
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    tags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    explicit: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        users: Sequence[str],
+        items: Sequence[str],
+        values: NDArray[np.float32],
+        times: NDArray[np.int64] | None = None,
+        explicit: bool = False,
+    ) -> "Interactions":
+        """Return the interactions of three or four columns of equal length; ids are numbered in sorted order.
+
+        Raises:
+            UserError: no row, a value that is no finite number, or a pair of user and item given twice.
+        """
+        if not len(users):
+            raise UserError("the data hold no interaction.")
+        values = np.asarray(values, dtype=np.float32)
+        if not np.isfinite(values).all():
+            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise UserError(f"row {bad + 1}: the value {values[bad]} is no finite number.")
+        names_u, rows = np.unique(np.asarray(users, dtype=str), return_inverse=True)
+        names_i, columns = np.unique(np.asarray(items, dtype=str), return_inverse=True)
+        code = rows.astype(np.int64) * len(names_i) + columns
+        order = np.argsort(code, kind="stable")
+        repeated = np.flatnonzero(np.diff(code[order]) == 0)
+        if len(repeated):
+            at = order[repeated[0] + 1]
+            raise UserError(f"row {at + 1}: user {users[at]} and item {items[at]} are given twice.")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(names_u)))])
+        matrix = csr_array((values[order], columns[order].astype(np.int32), starts), (len(names_u), len(names_i)))
+        return cls(
+            matrix,
+            IdMap(names_u, "user"),
+            IdMap(names_i, "item"),
+            None if times is None else np.asarray(times, dtype=np.int64)[order],
+            explicit=explicit,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of users and of items."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    def digest(self) -> str:
+        """Return a short hash of ids, cells and values."""
+        content = hashlib.sha256("\n".join([*self.users.ids, "", *self.items.ids]).encode())
+        for part in (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data):
+            content.update(np.ascontiguousarray(part).tobytes())
+        return content.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Training, validation and test cells of the same users and items, disjoint; CSR matrices of one shape.
+
+    ``train_times`` are those of the training cells, in the order of ``train.data``; None without.
+    """
+
+    train: csr_array
+    validation: csr_array
+    test: csr_array
+    train_times: NDArray[np.int64] | None = None
+
+
+class Source(ABC):
+    """Where interactions come from; subclasses are dataclasses whose fields are their settings."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def load(self) -> Interactions:
+        """Read or make the interactions; UserError for missing files, malformed or doubled rows."""
+
+
+SOURCES: Registry[Source] = Registry("data")
+
+
+def load_interactions(settings: Mapping[str, Any] | str) -> Interactions:
+    """Load interactions by a source's name or by the ``data`` section of a configuration."""
+    return SOURCES.build({"name": settings} if isinstance(settings, str) else settings).load()

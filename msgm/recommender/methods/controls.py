@@ -1,0 +1,44 @@
+"""The three rows that every comparison has: leave the model alone, refit it, and the model's own way to forget."""
+
+from dataclasses import dataclass
+
+from msgm.recommender.methods.base import METHODS, Card, Ledger, Method
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.requests import Deletion
+
+
+@METHODS.register("do-nothing")
+@dataclass(frozen=True)
+class DoNothing(Method):
+    """Leave the model alone; its lists are not even filtered."""
+
+    card = Card("the original model", "control", "none", needs=())
+
+    def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
+        return model, 0, "none"
+
+
+@METHODS.register("retrain")
+@dataclass(frozen=True)
+class Retrain(Method):
+    """Fit anew, from another seed, to what is left."""
+
+    card = Card("fit anew to the retained cells", "the reference of the field", "bit-exact", needs=("retain",))
+
+    def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
+        model.seed = seed
+        answer = model.refit(deletion)
+        return model, answer.touched, answer.exactness
+
+
+@METHODS.register("native")
+@dataclass(frozen=True)
+class Native(Method):
+    """``model.forget``: a downdate, an index repair, a re-solve or what the model knows best."""
+
+    card = Card("the model's own forget", "see the model's docstring", "the model's own")
+
+    def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
+        answer = model.forget(deletion)
+        ledger.facts.update(answer.facts)
+        return model, answer.touched, answer.exactness

@@ -1,0 +1,11 @@
+"""Metrics of recommendation and of forgetting, one idea a file; every file here registers itself."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["METRICS", "Case", "Metric", "Number"]

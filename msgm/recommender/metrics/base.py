@@ -1,0 +1,58 @@
+"""What a metric of a recommender is: numbers of one model, read against the original and against retrained models."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from msgm.recommender.data.base import Interactions, Split
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.requests import Deletion
+from msgm.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One model to measure.
+
+    Attributes:
+        target: the model.
+        original: the model before any request.
+        retrains: models fitted to the retained cells with other seeds; never the target itself.
+        deletion: what was asked for.
+        split: the data before the request; test cells are read by metrics alone.
+        data: ids, attributes and tags.
+    """
+
+    target: Recommender
+    original: Recommender
+    retrains: Sequence[Recommender]
+    deletion: Deletion
+    split: Split
+    data: Interactions
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that a metric gives: what it is, with unit and range; its section of the card; its direction.
+
+    ``band``: the retrained models' value is the goal.
+    """
+
+    text: str
+    section: Literal["utility", "forgetting", "privacy", "residue"]
+    better: Literal["lower", "higher", "band"] = "band"
+
+
+class Metric(ABC):
+    """A measurement. Subclasses are frozen dataclasses whose fields are their settings."""
+
+    name: ClassVar[str]
+    numbers: ClassVar[dict[str, Number]]
+
+    @abstractmethod
+    def measure(self, case: Case) -> dict[str, float | None]:
+        """Return every number of ``numbers``; None for one that does not exist here, never NaN."""
+
+
+METRICS: Registry[Metric] = Registry("metrics")

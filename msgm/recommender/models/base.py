@@ -1,0 +1,200 @@
+"""What a recommender is: ``fit``, ``score``, ``recommend``, ``forget``, ``save`` and ``load``.
+
+A file that registers a subclass of ``Recommender`` makes it known to the command line and to comparisons.
+"""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from msgm.errors import UserError
+from msgm.recommender.requests import Deletion, kept
+from msgm.registry import Registry, plain
+from msgm.runs import write_bytes
+
+EXACTNESS = ("bit-exact", "exact up to rounding", "exact at convergence", "approximate", "none")
+"""What an answer to a request equals, from a model fitted anew on the rest, bit by bit, to nothing of the kind."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What forgetting cost, and how exact it is.
+
+    Attributes:
+        seconds: from request to answer.
+        touched: rows of the model's tables that were written.
+        exactness: one of ``EXACTNESS``.
+        facts: what else is to be known, as JSON values.
+    """
+
+    seconds: float
+    touched: int
+    exactness: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+FILE = "recommender.safetensors"
+
+
+class Recommender(ABC):
+    """A model of who likes what. Subclasses are dataclasses whose init fields are their settings.
+
+    Attributes:
+        seen: (U, I) the training cells that the model knows; it shrinks with every request.
+        gone_users: (U,) users that were forgotten; they are served nothing.
+        gone_items: (I,) items that were forgotten; they are served to nobody.
+        times: seconds since 1970 of the cells in the order of ``seen.data``; None where nobody gave any.
+        seed: of the fit.
+    """
+
+    name: ClassVar[str]
+    explicit: ClassVar[bool] = False
+
+    seen: csr_array
+    times: NDArray[np.int64] | None
+    gone_users: NDArray[np.bool_]
+    gone_items: NDArray[np.bool_]
+    seed: int
+
+    def fit(self, matrix: csr_array, seed: int = 0, times: NDArray[np.int64] | None = None) -> Self:
+        """Fit to the (U, I) training cells (and their ``times``, which sessions need), by ``seed`` alone; return self.
+
+        Raises:
+            UserError: nothing to fit to.
+        """
+        if not matrix.nnz:
+            raise UserError("there is no interaction to fit a recommender to.")
+        self.seen, self.times, self.seed = csr_array(matrix), times, seed
+        self.gone_users = np.zeros(matrix.shape[0], dtype=bool)
+        self.gone_items = np.zeros(matrix.shape[1], dtype=bool)
+        self._fit()
+        return self
+
+    @abstractmethod
+    def _fit(self) -> None:
+        """Fit to ``seen`` with ``seed``."""
+
+    @abstractmethod
+    def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """Return (len(users), I) scores of all items, larger for better liked; items seen are scored too."""
+
+    def recommend(self, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """Return (len(users), k) items, best first, none that the user has seen and none that was forgotten.
+
+        Where fewer than k are left, the rest is -1. Ties go to the lower item number.
+
+        Raises:
+            UserError: a user was forgotten, or k is below 1.
+        """
+        if k < 1:
+            raise UserError(f"k must be at least 1, got {k}.")
+        if self.gone_users[users].any():
+            raise UserError(f"user number {int(users[self.gone_users[users]][0])} was forgotten and is served nothing.")
+        scores = np.array(self.score(users), dtype=np.float64)
+        rows = self.seen[users]
+        scores[np.repeat(np.arange(len(users)), np.diff(rows.indptr)), rows.indices] = -np.inf
+        scores[:, self.gone_items] = -np.inf
+        return top(scores, k)
+
+    def forget(self, deletion: Deletion) -> Answer:
+        """Forget in place, in the model's own way, and return what it cost.
+
+        Raises:
+            UserError: cells that the model never saw, or all of them; the model is then as before.
+        """
+        deletion.check(self.seen)
+        start = time.perf_counter()
+        touched, exactness, facts = self._forget(deletion)
+        self.mark(deletion)
+        return Answer(time.perf_counter() - start, touched, exactness, facts)
+
+    def mark(self, deletion: Deletion) -> None:
+        """Drop the cells from ``seen`` and mark users and items as gone."""
+        keep = ~deletion.mask(self.seen)
+        self.seen, self.times = kept(self.seen, keep), None if self.times is None else self.times[keep]
+        self.gone_users[deletion.users] = True
+        self.gone_items[deletion.items] = True
+
+    @abstractmethod
+    def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
+        """Update the model; ``seen`` is still the old one. Return rows touched, exactness, facts."""
+
+    def refit(self, deletion: Deletion) -> Answer:
+        """Fit anew, from the same seed, to what is left: the reference."""
+        deletion.check(self.seen)
+        start = time.perf_counter()
+        self.mark(deletion)
+        self._fit()
+        return Answer(time.perf_counter() - start, sum(self.seen.shape), "bit-exact", {"refit": True})
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was fitted, by name."""
+
+    @abstractmethod
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take what ``arrays`` gave; ``seen`` is there already."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, with the name."""
+        return {"name": self.name} | {key: plain(value) for key, value in asdict(self).items()}  # type: ignore[call-overload]
+
+    def save(self, folder: Path) -> None:
+        """Write ``recommender.safetensors``, whole or not at all; its header holds the settings."""
+        from safetensors.numpy import save
+
+        arrays = {f"fitted.{name}": np.ascontiguousarray(value) for name, value in self.arrays().items()}
+        arrays |= {"seen.data": self.seen.data, "seen.indices": self.seen.indices, "seen.indptr": self.seen.indptr}
+        arrays |= {"gone_users": self.gone_users, "gone_items": self.gone_items}
+        arrays |= {} if self.times is None else {"times": self.times}
+        facts = {"settings": self.settings(), "shape": list(self.seen.shape), "seed": self.seed}
+        write_bytes(folder / FILE, save(arrays, {"msgm": json.dumps(facts)}))
+
+
+MODELS: Registry[Recommender] = Registry("model")
+
+
+def load_recommender(folder: Path) -> Recommender:
+    """Read a model that ``save`` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no recommender; expected {FILE} in it.")
+    try:
+        with safe_open(path, "numpy") as file:
+            facts = json.loads((file.metadata() or {})["msgm"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged or no file of msgm's: {error}.") from error
+    model = MODELS.build(facts["settings"])
+    parts = (arrays["seen.data"], arrays["seen.indices"], arrays["seen.indptr"])
+    model.seen, model.seed = csr_array(parts, shape=tuple(facts["shape"])), facts["seed"]
+    model.gone_users, model.gone_items, model.times = arrays["gone_users"], arrays["gone_items"], arrays.get("times")
+    model.restore({k.removeprefix("fitted."): v for k, v in arrays.items() if k.startswith("fitted.")})
+    return model
+
+
+def top(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """Return (n, k) columns of the largest scores, best first; ties go to the lower column, -inf is -1."""
+    width = min(k, scores.shape[1])
+    threshold = np.partition(scores, -width, axis=1)[:, -width]
+    found = np.full((len(scores), k), -1, dtype=np.int64)
+    for row, (values, least) in enumerate(zip(scores, threshold, strict=True)):
+        candidates = np.flatnonzero(values >= least)
+        best = candidates[np.argsort(-values[candidates], kind="stable")[:width]]
+        best = best[values[best] > -np.inf]
+        found[row, : len(best)] = best
+    return found

@@ -1,0 +1,156 @@
+"""What a recommender is to forget: users, items or single interactions, by their ids; and the same as numbers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from msgm.errors import UserError
+from msgm.recommender.data.base import Interactions
+from msgm.requests import ForgetRequest
+
+
+@dataclass
+class RecommenderRequest(ForgetRequest):
+    """A ForgetRequest by the ids of recommenders; the selectors of items in a data set do not apply.
+
+    Attributes:
+        users: ids of users whose every interaction is to be forgotten.
+        items: ids of items that are to be forgotten, with every interaction with them.
+        interactions: pairs [user id, item id].
+        file: text file with one user id a line.
+        goal: as for every request; ``removal`` by default.
+        target: as for every request; ``observed`` by default.
+    """
+
+    users: list[Any] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
+    interactions: list[Any] = field(default_factory=list)
+    goal: Literal["removal", "suppression"] = "removal"
+    target: Literal["observed", "latent", "concept"] = "observed"
+
+    def deletion(self, data: Interactions, train: csr_array) -> "Deletion":
+        """Return the request in numbers.
+
+        Args:
+            data: for the ids.
+            train: (U, I) the cells that a model knows.
+
+        Raises:
+            UserError: none or several of users, items, interactions and file are given; an unknown id, one given
+                twice, a pair that the model never saw; or nothing would be left.
+        """
+        other = [k for k in ("labels", "attribute", "indices", "predicate") if getattr(self, k) not in ([], None)]
+        if other:
+            raise UserError(f"request.{other[0]} is not for recommenders; use users, items, interactions or file.")
+        given = [key for key in ("users", "items", "interactions", "file") if getattr(self, key)]
+        if len(given) != 1:
+            found = " and ".join(f"request.{key}" for key in given) or "none"
+            raise UserError(f"a request needs exactly one of users, items, interactions and file; found {found}.")
+        made = self._resolve(given[0], data)
+        made.check(train)
+        return made
+
+    def _resolve(self, key: str, data: Interactions) -> "Deletion":
+        if key == "items":
+            return Deletion(items=_once(data.items.numbers(self.items), self.items, "item"))
+        if key == "interactions":
+            for pair in self.interactions:
+                if not isinstance(pair, list | tuple) or len(pair) != 2:
+                    raise UserError(f"request.interactions: expected pairs [user, item], got {pair!r}.")
+            rows = data.users.numbers(pair[0] for pair in self.interactions)
+            columns = data.items.numbers(pair[1] for pair in self.interactions)
+            cells = np.stack([rows, columns], axis=1)
+            _once(rows * len(data.items) + columns, self.interactions, "interaction")
+            return Deletion(cells=cells)
+        names = self.users if key == "users" else read_ids(Path(str(self.file)))
+        return Deletion(users=_once(data.users.numbers(names), names, "user"))
+
+    def describe(self) -> str:
+        """Return the request as half a sentence, for reports."""
+        count = len(self.users or self.items or self.interactions)
+        what = next((k for k in ("users", "items", "interactions") if getattr(self, k)), f"users of {self.file}")
+        return f"{self.goal} of {count} {what}" if count else f"{self.goal} of the {what}"
+
+
+def _once(numbers: NDArray[np.int64], names: list[Any], kind: str) -> NDArray[np.int64]:
+    values, first, counts = np.unique(numbers, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"{kind} {names[int(first[counts > 1][0])]} is given twice.")
+    return values
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read one id a line; blank lines are skipped.
+
+    Raises:
+        UserError: the file cannot be read or holds none.
+    """
+    try:
+        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"request.file: cannot read {path}: {error}.") from error
+    if not names:
+        raise UserError(f"request.file: {path} holds no id.")
+    return names
+
+
+def _none() -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Deletion:
+    """A request in numbers.
+
+    Attributes:
+        users: rows to forget.
+        items: columns to forget.
+        cells: (n, 2) single cells to forget, as row and column.
+    """
+
+    users: NDArray[np.int64] = field(default_factory=_none)
+    items: NDArray[np.int64] = field(default_factory=_none)
+    cells: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
+
+    def mask(self, matrix: csr_array) -> NDArray[np.bool_]:
+        """Return which stored cells of ``matrix`` are to be forgotten, in the order of ``matrix.data``."""
+        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        gone = np.isin(rows, self.users) | np.isin(matrix.indices, self.items)
+        if len(self.cells):
+            codes = self.cells[:, 0] * matrix.shape[1] + self.cells[:, 1]
+            gone |= np.isin(rows * matrix.shape[1] + matrix.indices, codes)
+        return np.asarray(gone)
+
+    def without(self, matrix: csr_array) -> csr_array:
+        """Return ``matrix`` less the cells to forget, of the same shape."""
+        return kept(matrix, ~self.mask(matrix))
+
+    def only(self, matrix: csr_array) -> csr_array:
+        """Return the cells of ``matrix`` that are to be forgotten, as a matrix of the same shape."""
+        return kept(matrix, self.mask(matrix))
+
+    def check(self, matrix: csr_array) -> None:
+        """Refuse a request for cells that are not there, or for all of them."""
+        if len(self.cells):
+            rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+            known = np.isin(
+                self.cells[:, 0] * matrix.shape[1] + self.cells[:, 1], rows * matrix.shape[1] + matrix.indices
+            )
+            if not known.all():
+                row, column = self.cells[~known][0]
+                raise UserError(f"the model never saw item number {column} with user number {row}: nothing to forget.")
+        gone = self.mask(matrix)
+        if gone.all():
+            raise UserError(f"the request forgets all {len(gone)} interactions: nothing is left to recommend from.")
+
+
+def kept(matrix: csr_array, keep: NDArray[np.bool_]) -> csr_array:
+    """Return the stored cells of ``matrix`` that ``keep`` marks, in the order of ``matrix.data``."""
+    counts = np.add.reduceat(np.append(keep, False).astype(np.int64), matrix.indptr[:-1])
+    counts[np.diff(matrix.indptr) == 0] = 0
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return csr_array((matrix.data[keep], matrix.indices[keep], starts), matrix.shape)
