@@ -4,39 +4,28 @@ The schema follows "unlearning report cards" in the sense of Cooper et al. (arXi
 claims by level with their evidence, controls, what was not tested, what cannot be said, a verdict for each claim and
 never one score. A card is made from report.json alone. Deviations: no output filter runs as a baseline, energy is not
 measured, and requests are answered one at a time; the card says so.
-
-Words for an accomplished fact stand on a card from C4 on only (``withhold``): below it, a test no longer tells things
-apart, and that is all.
 """
 
-import re
 from dataclasses import asdict
 from typing import Any
 
+from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, claim_tree, level
+from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
 from msgm.evaluation.claims import (
-    NOT_TESTED,
-    ORACLES,
-    PASS,
     RULES,
-    WRONG_REFERENCE,
-    Claim,
     claims,
     controls,
     interval,
     known,
-    level,
     observed,
     reason_untested,
     references,
     threshold,
 )
 from msgm.evaluation.evidence import attack_checks
+from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
-
-NOT_RECORDED = "NOT RECORDED"
-WITHHELD = "[word withheld below C4]"
-FORBIDDEN = re.compile("deleted|removed|compliant|certified|gdpr", re.IGNORECASE)
 
 SECTIONS = ("utility", "forgetting", "privacy", "residue")
 TESTS = {
@@ -67,13 +56,9 @@ ELSEWHERE = {"NLL retain": "utility", "VLB retain": "utility", "junk %": "utilit
 RETRAIN_BASED = {"membership"}
 """Tests whose answer for anything but observed items has no meaning at all."""
 
-CANNOT_SAY = (
-    "Anything about other copies of the model, or models derived from it.",
-    "That the information cannot be derived again from the data that is retained.",
-    "That users cannot bring the content back by supplying it, as in inpainting or partly noised items.",
-    "That attacks stronger than those listed would find nothing.",
-    "That this is sufficient in law.",
-)
+COLUMNS = {"this": "this model", "base": "base", "retrain": "retrained", "random": "random weights"}
+LOOKS = {"samples": "pixels", "neighbours": "wide"}
+"""How figures that are no plots are shown."""
 
 
 def card(report: Report, row: Row) -> dict[str, Any]:
@@ -89,31 +74,23 @@ def card(report: Report, row: Row) -> dict[str, Any]:
         "header": _header(report, row),
         "request": _request(report),
         "method": _method(report, row),
-        "artifacts": {"purged": False, "found": report.get("artifacts")},
-        "claims": [_claim(claim) for claim in found],
+        "artifacts": {
+            "purged": False,
+            "found": report.get("artifacts"),
+            "note": "Nothing was purged. Only this folder and the models' runs were looked into.",
+        },
+        "claims": [claim_tree(claim, RULES) for claim in found],
         "controls": [asdict(control) for control in controls(report)],
         "reference": _reference(report),
+        "columns": COLUMNS | {"retrain": _retrain_heading(report)},
         "numbers": {section: _numbers(report, row, section) for section in SECTIONS},
+        "figures": {name: {"caption": text, "look": LOOKS.get(name, "plot")} for name, text in FIGURES.items()},
         "protocol": report["protocol"],
         "sequential": None,
         "not_tested": _not_tested(report, row),
         "cannot_say": _cannot_say(report, row, reached),
     }
     return tree if reached >= "C4" else withhold(tree)
-
-
-def withhold(tree: Any) -> Any:
-    """Return a JSON tree without the words for an accomplished fact, in keys and quoted text alike."""
-    if isinstance(tree, dict):
-        return {withhold(key): withhold(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [withhold(value) for value in tree]
-    return FORBIDDEN.sub(WITHHELD, tree) if isinstance(tree, str) else tree
-
-
-def _claim(claim: Claim) -> dict[str, Any]:
-    name, rule = RULES[claim.level]
-    return {"level": claim.level, "name": name, "rule": rule} | asdict(claim)
 
 
 def _statement(report: Report, row: Row, reached: str) -> str:
@@ -212,6 +189,11 @@ def _reference(report: Report) -> dict[str, Any]:
     }
 
 
+def _retrain_heading(report: Report) -> str:
+    """Return the heading of the retrained model's column, which says where it is no reference."""
+    return COLUMNS["retrain"] if observed(report) else f"{COLUMNS['retrain']} ({WRONG_REFERENCE})"
+
+
 def _section(metric: str, column: Column) -> str:
     if "D_g" in column.heading:
         return "utility"
@@ -266,11 +248,7 @@ def _untested(row: Row) -> list[str]:
 
 def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
     found, goal = references(report), report["request"]["goal"]
-    lines = list(CANNOT_SAY)
-    if goal == "removal" and reached < "C4":
-        lines.append("Removal was asked for: that the information has left the weights is shown by no test here.")
-    if goal == "suppression":
-        lines.append("Suppression was asked for: what outputs do not show, the weights may still hold.")
+    lines = cannot_say("as in inpainting or partly noised items") + unsaid_of_goal(goal, reached)
     if not observed(report):
         lines.append(
             f"How near this comes to having forgotten a {report['request']['target']}: a model retrained without the "

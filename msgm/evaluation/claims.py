@@ -1,7 +1,6 @@
 """What a card claims of a model, level by level, and the controls without which it claims nothing.
 
-The ladder follows Cooper et al., "Machine Unlearning Doesn't Do What You Think" (arXiv 2412.06966), which keeps removal
-from the weights and suppression of the outputs apart; its levels and rules for generative models are ours:
+The ladder is that of ``msgm.cards.claims``; for generative models it means:
 
 - C0: no claim holds.
 - C1, behavioural: the upper end of the 95% interval of the unlearning ratio (UR) is at most a threshold, and the upper
@@ -12,15 +11,13 @@ from the weights and suppression of the outputs apart; its levels and rules for 
 - C3, oracle-indistinguishable within a band: needs at least 5 retrained models, whose spread is the band. Not computed.
 - C4, exact by algorithm: observed items, and a model trained from random weights on the retain set alone, by its log.
 - C5, a proven bound with its assumptions: never computed here.
-
-A claim fails when one of its conditions is known not to hold, and is inconclusive when one is unknown. A control that
-fails leaves every claim from tests (C1 to C3) inconclusive; so does a missing one that the claim needs.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from msgm.cards.claims import NOT_TESTED, ORACLES, Check, Claim, Control, decide, holds_before, verdict_of
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
@@ -28,11 +25,6 @@ from msgm.evaluation.metrics.unlearning_ratio import percent
 TRUSTED_ACCURACY = 0.95
 TRUSTED_RECALL = 0.9
 JUNK_MARGIN = 0.05
-ORACLES = 5
-
-PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
-NOT_TESTED = "NOT TESTED"
-WRONG_REFERENCE = "wrong reference for this goal"
 
 RULES = {
     "C0": ("nothing shown", "No claim below holds."),
@@ -55,52 +47,6 @@ RULES = {
     ),
     "C5": ("proven bound", "A proven (epsilon, delta) bound with its assumptions."),
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition of a claim.
-
-    Attributes:
-        name: the condition.
-        holds: whether it holds; None: unknown.
-        evidence: the numbers that say so, or why there are none.
-        unknown: why it is unknown, where the evidence does not say that.
-    """
-
-    name: str
-    holds: bool | None
-    evidence: str
-    unknown: str = ""
-
-
-@dataclass(frozen=True)
-class Control:
-    """Something with a known answer that the tests have to find.
-
-    Attributes:
-        name: of the control.
-        expected: the known answer, in words.
-        verdict: PASS, FAIL or NOT TESTED.
-        evidence: the numbers.
-        needed_by: the claims that are inconclusive without it.
-    """
-
-    name: str
-    expected: str
-    verdict: str
-    evidence: str
-    needed_by: tuple[str, ...] = ("C1", "C2", "C3")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A level with its verdict, its conditions and, where it is inconclusive, the reasons in words."""
-
-    level: str
-    verdict: str
-    checks: list[Check]
-    reasons: list[str]
 
 
 @dataclass(frozen=True)
@@ -229,10 +175,6 @@ def controls(report: Report) -> list[Control]:
     ]
 
 
-def _verdict(holds: bool) -> str:
-    return PASS if holds else FAIL
-
-
 def _positive(report: Report) -> Control:
     name, expected = "positive control: the base model", "flagged as not forgotten"
     base = references(report).base
@@ -243,7 +185,7 @@ def _positive(report: Report) -> Control:
     limit, where, _ = threshold(report, base)
     ratio = base["unlearning_ratio"]
     evidence = f"UR {interval(ratio)}; its lower end has to exceed {percent(limit)}% ({where})"
-    return Control(name, expected, _verdict(ratio["low"] > limit), evidence)
+    return Control(name, expected, verdict_of(ratio["low"] > limit), evidence)
 
 
 def _negative(report: Report) -> Control:
@@ -260,7 +202,7 @@ def _negative(report: Report) -> Control:
         f"{retrain['name']}: UR {interval(ratio)}, which has to end below the base's {percent(base['low'])}%; "
         f"junk {junk.evidence}. It is no test of the threshold that it sets itself"
     )
-    return Control(name, expected, _verdict(ratio["high"] < base["low"] and bool(junk.holds)), evidence)
+    return Control(name, expected, verdict_of(ratio["high"] < base["low"] and bool(junk.holds)), evidence)
 
 
 def _random(report: Report) -> Control:
@@ -270,7 +212,7 @@ def _random(report: Report) -> Control:
         return Control(name, expected, NOT_TESTED, "no row random-network, or no base model", ("C2", "C3"))
     junk, limit = _junk(found.random), found.base["junk_rate"] + JUNK_MARGIN
     evidence = f"junk {interval(junk)}; its lower end has to exceed {percent(limit)}%"
-    return Control(name, expected, _verdict(junk["low"] > limit), evidence, ("C2", "C3"))
+    return Control(name, expected, verdict_of(junk["low"] > limit), evidence, ("C2", "C3"))
 
 
 def _judge(report: Report) -> list[Control]:
@@ -279,23 +221,21 @@ def _judge(report: Report) -> list[Control]:
     found = Control(
         "judge on real items to forget",
         f"at least {percent(TRUSTED_RECALL)}% judged forgotten, and {percent(TRUSTED_ACCURACY)}% of all judged rightly",
-        NOT_TESTED if recall is None else _verdict(trusted(report)),
+        NOT_TESTED if recall is None else verdict_of(trusted(report)),
         "no held-out item is to be forgotten"
         if recall is None
         else f"recall {interval(recall)}; accuracy {interval(held)}",
     )
     most = 1 - TRUSTED_ACCURACY
     expected = f"at most {percent(most)}% judged forgotten (the floor)"
-    spared = Control("judge on real items to retain", expected, _verdict(floor["value"] <= most), interval(floor))
+    spared = Control("judge on real items to retain", expected, verdict_of(floor["value"] <= most), interval(floor))
     return [found, spared]
 
 
 def claims(report: Report, row: Row, attacks: list[Check]) -> list[Claim]:
     """Return the claims C1 to C5 of one model; ``attacks`` are the conditions that ``evidence.attack_checks`` gives."""
     checked = controls(report)
-    behaviour = _claim("C1", [ratio_check(report, row), junk_check(report, row)], checked)
-    holds = {PASS: True, FAIL: False, INCONCLUSIVE: None}[behaviour.verdict]
-    before = Check("C1 holds", holds, behaviour.verdict)
+    behaviour = decide("C1", [ratio_check(report, row), junk_check(report, row)], checked)
     count = len(references(report).retrains)
     band = Check(
         f"at least {ORACLES} retrained models", None, f"{NOT_TESTED}: {count} in this report, and no band test"
@@ -303,10 +243,10 @@ def claims(report: Report, row: Row, attacks: list[Check]) -> list[Claim]:
     bound = Check("a proven bound", False, "no bound is computed for any method here")
     return [
         behaviour,
-        _claim("C2", [before, *attacks], checked),
-        _claim("C3", [band], checked),
-        _claim("C4", _exactness(report, row), []),
-        _claim("C5", [bound], []),
+        decide("C2", [holds_before(behaviour), *attacks], checked),
+        decide("C3", [band], checked),
+        decide("C4", _exactness(report, row), [], claimed=_made(row) == ("scratch", "unseen")),
+        decide("C5", [bound], [], claimed=False),
     ]
 
 
@@ -328,26 +268,3 @@ def _exactness(report: Report, row: Row) -> list[Check]:
         recorded("the log names this forget set", "forget_digest", lambda value: value == wanted["forget"]),
         recorded("the log names this data", "data_digest", lambda value: value == wanted["data"]),
     ]
-
-
-def _claim(level: str, checks: list[Check], checked: list[Control]) -> Claim:
-    """Decide a claim by its conditions, unless a control stands in the way."""
-    reasons = [f"{c.name} failed: expected {c.expected}; {c.evidence}." for c in checked if c.verdict == FAIL]
-    missing = [c for c in checked if c.verdict == NOT_TESTED and level in c.needed_by]
-    reasons += [f"{c.name} is missing: {c.evidence}." for c in missing]
-    if reasons:
-        return Claim(level, INCONCLUSIVE, checks, reasons)
-    if any(check.holds is False for check in checks):
-        return Claim(level, FAIL, checks, [f"{c.name}: {c.evidence}." for c in checks if c.holds is False])
-    unknown: dict[str, list[str]] = {}
-    for check in checks:
-        if check.holds is None:
-            unknown.setdefault(check.unknown or check.evidence, []).append(check.name)
-    reasons = [f"{reason}: {'; '.join(names)}." for reason, names in unknown.items()]
-    return Claim(level, INCONCLUSIVE if unknown else PASS, checks, reasons)
-
-
-def level(found: list[Claim]) -> str:
-    """Return the highest level whose claim passed: C4 by the log, C1 and C2 by tests; else C0."""
-    passed = [claim.level for claim in found if claim.verdict == PASS]
-    return max(passed, default="C0")

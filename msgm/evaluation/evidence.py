@@ -12,15 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from msgm.evaluation.claims import (
-    NOT_TESTED,
-    WRONG_REFERENCE,
-    Check,
-    interval,
-    observed,
-    reason_untested,
-    references,
-)
+from msgm.cards.claims import NOT_TESTED, Check
+from msgm.cards.words import WRONG_REFERENCE
+from msgm.evaluation.claims import interval, observed, reason_untested, references
 from msgm.evaluation.metrics.base import Report, Row
 
 Rate = dict[str, Any]

@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
+from msgm.cards.views import card_html, card_markdown
+from msgm.cards.words import FORBIDDEN, NOT_RECORDED, WITHHELD, WRONG_REFERENCE
 from msgm.evaluation import claims
 from msgm.evaluation.arrays import write_arrays
-from msgm.evaluation.card import FORBIDDEN, NOT_RECORDED, TESTS, WITHHELD, card
-from msgm.evaluation.card_views import card_html, card_links, card_markdown, write_cards
-from msgm.evaluation.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS, WRONG_REFERENCE
+from msgm.evaluation.card import TESTS, card
+from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.evidence import ATTACKS
 from msgm.evaluation.figures import FIGURES, OTHERS, card_figures, row_styles
 from msgm.evaluation.provenance import artifacts, model_digest, provenance
