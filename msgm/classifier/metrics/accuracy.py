@@ -1,0 +1,54 @@
+"""Accuracies: on retain, forget and test items, and on the test items of each class.
+
+Without augmentation, by the largest logit. "Lower forget accuracy" is no aim in itself: the retrained models' is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.scores import forgotten_classes, share
+from msgm.classifier.outputs import Outputs
+
+
+@METRICS.register("accuracy")
+@dataclass(frozen=True)
+class Accuracy(Metric):
+    """Shares of items whose largest logit is the true class'."""
+
+    numbers = {  # noqa: RUF012
+        "retain_accuracy": Number("accuracy on retain items, 0 to 1", "utility"),
+        "forget_accuracy": Number("accuracy on forget items, 0 to 1", "forgetting"),
+        "test_accuracy": Number("accuracy on test items of all classes, 0 to 1", "utility"),
+        "worst_class_accuracy": Number(
+            "test accuracy of the worst class of those that the retain set has, 0 to 1", "utility", "higher"
+        ),
+        "test_accuracy_retained": Number(
+            "test accuracy on the classes that the retain set has, 0 to 1; class requests alone", "utility", "higher"
+        ),
+        "test_accuracy_forgotten": Number(
+            "test accuracy on the forgotten classes, 0 to 1; class requests alone", "forgetting"
+        ),
+    }
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        right, labels = case.target.right("test"), case.target.labels["test"]
+        gone = forgotten_classes(case.target)
+        of_gone = np.isin(labels, gone)
+        known = [v for k, v in enumerate(per_class(case.target)) if v is not None and k not in gone]
+        by_class = case.scope == "class"
+        return {
+            "retain_accuracy": share(case.target.right("retain")),
+            "forget_accuracy": share(case.target.right("forget")),
+            "test_accuracy": share(right),
+            "worst_class_accuracy": min(known, default=None),
+            "test_accuracy_retained": share(right[~of_gone]) if by_class else None,
+            "test_accuracy_forgotten": share(right[of_gone]) if by_class else None,
+        }
+
+
+def per_class(outputs: Outputs, part: str = "test") -> list[float | None]:
+    """Return the accuracy on each class' items, one entry a class; None for a class without items."""
+    right, labels = outputs.right(part), outputs.labels[part]
+    return [share(right[labels == k]) for k in range(outputs.classes)]

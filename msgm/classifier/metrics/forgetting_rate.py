@@ -1,0 +1,75 @@
+"""Forgetting rate (Forsaken, arXiv 2003.10933): how many forget items a membership oracle no longer calls members.
+
+With BT and BF forget items judged member and non-member before, AT and AF after, FR = (AF - BF) / BT = 1 - AT / BT: one
+at most, negative where unlearning exposes more items, and undefined at BT = 0.
+
+The oracle calls an item a member when its loss is below a threshold: that of the highest balanced accuracy on retain
+items against non-members. FR@fixed takes the original's threshold before and after; FR@adaptive takes a threshold of
+the model's own after, as an attacker would. A random network has an FR near one and a retrained model one below it, for
+the oracle has false positives: read FR beside the retrained models' and the utility.
+
+FUP = (1 - AT / BT) (RA / RA_original) (TA / TA_original) joins FR@fixed with the retain and test accuracies.
+
+Deviations: the paper's oracle is a shadow-model attack; with threshold and loss, the numbers can be had from logits
+alone. Only non-members of classes that the retain set has calibrate it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.scores import best_threshold, controls, losses, share, unseen
+from msgm.classifier.outputs import Outputs
+
+
+@METRICS.register("forgetting-rate")
+@dataclass(frozen=True)
+class ForgettingRate(Metric):
+    """Forgetting rate with the oracle of the original and with one of the model's own."""
+
+    numbers = {  # noqa: RUF012
+        "fr_fixed": Number("1 - AT / BT, at most 1, by a loss threshold fixed on the original", "forgetting"),
+        "fr_adaptive": Number("1 - AT / BT, at most 1, AT by a threshold set anew on the model", "forgetting"),
+        "fup": Number("fr_fixed times retain and test accuracy over the original's", "forgetting"),
+        "oracle_tpr": Number(
+            "share of forget items that the original's oracle calls members before unlearning", "forgetting"
+        ),
+        "oracle_fpr": Number("share of non-members that the original's oracle calls members", "forgetting"),
+    }
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        fixed, own = oracle_of(case.original), oracle_of(case.target)
+        if fixed is None or own is None:
+            return dict.fromkeys(self.numbers)
+        before = losses(case.original, "forget") <= fixed
+        after = losses(case.target, "forget")
+        rate = forgetting_rate(before, after <= fixed)
+        held_out = losses(case.original, "nonmembers")[controls(case.original, case.scope)]
+        return {
+            "fr_fixed": rate,
+            "fr_adaptive": forgetting_rate(before, after <= own),
+            "fup": _with_utility(rate, case),
+            "oracle_tpr": share(before),
+            "oracle_fpr": share(held_out <= fixed),
+        }
+
+
+def oracle_of(outputs: Outputs) -> float | None:
+    """Return the loss in nats up to which an item is called a member; None without retain items or non-members."""
+    members, others = losses(outputs, "retain"), losses(outputs, "nonmembers")[unseen(outputs)]
+    return -best_threshold(-members, -others) if len(members) and len(others) else None
+
+
+def forgetting_rate(before: np.ndarray, after: np.ndarray) -> float | None:
+    """Return 1 - AT / BT of booleans "judged a member"; None where no item was one before."""
+    return 1 - int(after.sum()) / int(before.sum()) if before.any() else None
+
+
+def _with_utility(rate: float | None, case: Case) -> float | None:
+    for part in ("retain", "test"):
+        now, then = share(case.target.right(part)), share(case.original.right(part))
+        if rate is None or now is None or not then:
+            return None
+        rate *= now / then
+    return rate

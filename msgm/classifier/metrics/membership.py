@@ -1,0 +1,118 @@
+"""Population membership inference, one threshold for all items, on named scores.
+
+    correctness        1 if the prediction is right
+    confidence         the largest probability, whatever the label (Salem et al., NDSS 2019, adversary 3)
+    entropy            minus the entropy of the posterior
+    modified_entropy   minus the modified entropy (Song & Mittal, USENIX Security 2021)
+    loss               minus the loss; the true class' probability orders items alike, so it has the same numbers
+
+Higher is more like a member. The AUC compares forget items with non-members, .5 is chance. The literature's "MIA
+efficacy" (arXiv 2304.04934) fits an attack on retain items against non-members and gives the share of forget items that
+it calls non-members. Both are read two-sided: a value far on the other side of the retrained models' gives the forget
+items away as well, hence the gaps |value - mean of the retrained models|.
+
+Deviations: the literature fits a support vector machine on each score; a threshold of the highest balanced accuracy is
+the same family for one score and has no settings. Its non-members were also the test items; here they are not.
+On retain items, too, the attack is run: unlearning can expose these. References do not help there, for all of the
+retrained models have seen them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.scores import (
+    Floats,
+    auc,
+    best_threshold,
+    controls,
+    entropies,
+    gap,
+    losses,
+    mean_of,
+    modified_entropies,
+    share,
+    unseen,
+)
+from msgm.classifier.outputs import Outputs
+
+VARIANTS = ("correctness", "confidence", "entropy", "modified_entropy", "loss")
+
+
+def _numbers() -> dict[str, Number]:
+    found = {}
+    for variant in VARIANTS:
+        words = variant.replace("_", " ")
+        found |= {
+            f"mia_{variant}_auc": Number(f"AUC of forget items against non-members by {words}, 0 to 1", "privacy"),
+            f"mia_{variant}_efficacy": Number(
+                f"share of forget items that the attack by {words} calls non-members, 0 to 1", "privacy"
+            ),
+            f"mia_{variant}_auc_gap": Number(
+                f"distance of the AUC by {words} from the retrained models' mean", "privacy", "lower"
+            ),
+            f"mia_{variant}_efficacy_gap": Number(
+                f"distance of the efficacy by {words} from the retrained models' mean", "privacy", "lower"
+            ),
+        }
+    return found | {
+        "mia_retain_auc": Number("AUC of retain items against non-members of their classes by loss, 0 to 1", "privacy"),
+        "mia_retain_worse": Number(
+            "share of retain items that more non-members have a higher loss than in the original, 0 to 1", "privacy"
+        ),
+    }
+
+
+@METRICS.register("membership")
+@dataclass(frozen=True)
+class Membership(Metric):
+    """Threshold attacks on the posterior."""
+
+    numbers = _numbers()
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        for variant in VARIANTS:
+            value = attack(case.target, variant, case.scope)
+            retrained = [attack(outputs, variant, case.scope) for outputs in case.retrains]
+            for key in ("auc", "efficacy"):
+                found[f"mia_{variant}_{key}"] = value[key]
+                found[f"mia_{variant}_{key}_gap"] = gap(value[key], mean_of([one[key] for one in retrained]))
+        return found | _retain_side(case)
+
+
+def score(outputs: Outputs, part: str, variant: str) -> Floats:
+    """Return (n,) scores of a variant, higher for members."""
+    if variant == "correctness":
+        return outputs.right(part).astype(np.float64)
+    if variant == "confidence":
+        return np.asarray(np.exp(outputs.log_probabilities(part).max(1)))
+    if variant == "entropy":
+        return -entropies(outputs, part)
+    return -modified_entropies(outputs, part) if variant == "modified_entropy" else -losses(outputs, part)
+
+
+def attack(outputs: Outputs, variant: str, scope: str) -> dict[str, float | None]:
+    """Return ``auc`` of forget items against non-members and the ``efficacy``; None where a side is empty."""
+    forget, held_out, retain = (score(outputs, part, variant) for part in ("forget", "nonmembers", "retain"))
+    others = held_out[unseen(outputs)]
+    judged = forget < best_threshold(retain, others) if len(retain) and len(others) else np.zeros(0, dtype=bool)
+    return {"auc": auc(forget, held_out[controls(outputs, scope)]), "efficacy": share(judged)}
+
+
+def _retain_side(case: Case) -> dict[str, float | None]:
+    now, then = (_exposure(outputs) for outputs in (case.target, case.original))
+    others = losses(case.target, "nonmembers")[unseen(case.target)]
+    return {
+        "mia_retain_auc": auc(-losses(case.target, "retain"), -others),
+        "mia_retain_worse": None if now is None or then is None else share(now > then),
+    }
+
+
+def _exposure(outputs: Outputs) -> Floats | None:
+    """Return each retain item's share of non-members with a higher loss, (n,); None without non-members."""
+    others = np.sort(losses(outputs, "nonmembers")[unseen(outputs)])
+    if not len(others):
+        return None
+    return np.asarray(1 - np.searchsorted(others, losses(outputs, "retain"), side="right") / len(others))

@@ -1,0 +1,100 @@
+"""Relearn time: steps of fine-tuning on the forget items until their loss is as low as in the original model again.
+
+Few steps where many are needed from a retrained model mean that the information was hidden, not removed. Anchors: the
+original itself (none, unless ``factor`` is below 1), a network of random weights, and the retrained models through the
+band. A copy is trained, in eval mode: batch normalisation's statistics stay, dropout is off, nothing is drawn globally.
+
+Deviations: the literature has epochs at the learning rate of training; steps at a tenth of it tell models apart better.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msgm.checks import at_least, positive
+from msgm.classifier.data import Examples
+from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
+from msgm.seeding import derive_seed, generator
+
+
+@METRICS.register("relearning")
+@dataclass(frozen=True)
+class Relearning(Metric):
+    """Relearn time in steps.
+
+    Attributes:
+        cap: steps at most; a model that has not arrived by then gets this number.
+        factor: how many times the original's loss on the forget items is low enough.
+        floor: a loss in nats that is low enough whatever the original's.
+        lr_share: share of the training's peak learning rate; plain SGD without momentum or decay.
+        items: forget items at most, drawn at random when there are more.
+    """
+
+    numbers = {  # noqa: RUF012
+        "relearn_steps": Number("steps on the forget items until their loss is the original's again", "residue"),
+        "relearn_steps_random": Number("the same from random weights", "residue"),
+    }
+    live = True
+
+    cap: int = 100
+    factor: float = 1.5
+    floor: float = 0.01
+    lr_share: float = 0.1
+    items: int = 500
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "metrics.relearning", "cap", "items")
+        positive(self, "metrics.relearning", "factor", "floor", "lr_share")
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        live = case.live
+        if live is None or not len(live.split.forget):
+            return dict.fromkeys(self.numbers)
+        settings = live.settings
+        order = torch.randperm(len(live.split.forget), generator=generator(settings.seed, "relearn-items"))
+        examples = live.split.forget.subset(order[: self.items].sort().values.numpy())
+        x, y = _resident(examples, settings.device)
+        goal = max(self.factor * forget_loss(copy.deepcopy(live.original).to(x.device).eval(), x, y), self.floor)
+        random = settings.fresh(live.original, derive_seed(settings.seed, "relearn-random"))
+        return {
+            "relearn_steps": float(self.steps(live.model, x, y, goal, live)),
+            "relearn_steps_random": float(self.steps(random, x, y, goal, live)),
+        }
+
+    def steps(self, model: nn.Module, x: Tensor, y: Tensor, goal: float, live: Live) -> int:
+        """Return the steps that a copy of ``model`` takes to a loss of at most ``goal`` nats, 0 to ``cap``."""
+        settings = live.settings
+        working = copy.deepcopy(model).to(x.device).eval()
+        for value in working.parameters():
+            value.requires_grad_(True)
+        optimiser = torch.optim.SGD(working.parameters(), lr=self.lr_share * settings.training.lr)
+        batches = _batches(len(x), settings.training.batch_size, settings.seed)
+        for step in range(self.cap):
+            if forget_loss(working, x, y) <= goal:
+                return step
+            batch = next(batches).to(x.device)
+            optimiser.zero_grad()
+            F.cross_entropy(working(x[batch]), y[batch]).backward()
+            optimiser.step()
+        return self.cap
+
+
+@torch.no_grad()
+def forget_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the mean cross-entropy in nats."""
+    return float(F.cross_entropy(model(x), y))
+
+
+def _resident(examples: Examples, device: torch.device) -> tuple[Tensor, Tensor]:
+    return examples.inputs(torch.arange(len(examples)), device), examples.labels.to(device)
+
+
+def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
+    epoch = 0
+    while True:
+        yield from torch.randperm(count, generator=generator(seed, "relearn", epoch)).split(size)
+        epoch += 1

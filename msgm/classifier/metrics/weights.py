@@ -1,0 +1,39 @@
+"""Relative distance of the weights from the original's: |theta - theta_0| / |theta_0|, over all parameters, in L2.
+
+Retrained models lie far away by their other initial weights: no aim, but zero says that nothing was done.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+
+
+@METRICS.register("weights")
+@dataclass(frozen=True)
+class Weights(Metric):
+    """Distance of the weights from the original's."""
+
+    numbers = {  # noqa: RUF012
+        "weight_distance": Number(
+            "L2 distance of the weights from the original's over their norm, 0 and up", "residue"
+        ),
+    }
+    live = True
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        return {"weight_distance": case.live and weight_distance(case.live.model, case.live.original)}
+
+
+@torch.no_grad()
+def weight_distance(model: nn.Module, original: nn.Module) -> float | None:
+    """Return |theta - theta_0| / |theta_0|; None for other names or shapes of weights, or an original of zeros."""
+    new, old = dict(model.named_parameters()), dict(original.named_parameters())
+    if {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in old.items()}:
+        return None
+    before = {name: value.double().cpu() for name, value in old.items()}
+    moved = sum(float((new[name].double().cpu() - value).square().sum()) for name, value in before.items())
+    norm = sum(float(value.square().sum()) for value in before.values())
+    return (moved / norm) ** 0.5 if norm > 0 else None
