@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from msgm.config import BASE_ROW, Config, Row, differences
+from msgm.config import BASE_ROW, Config, Row
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
@@ -24,6 +24,7 @@ from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.requests import Split
 from msgm.runs import Run, chosen_device, environment, find_model, read_json, write_bytes, write_json, write_text
+from msgm.settings import differences
 from msgm.sweep import with_stored_sweeps
 from msgm.training.run import digest, finished, fit, load_data, load_source, new_model
 

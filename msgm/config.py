@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from msgm.checks import at_least, below_one, positive
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
 from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES
-from msgm.registry import explain, structured
+from msgm.registry import structured
 from msgm.requests import ForgetRequest, load_file
+from msgm.settings import guarded, read_layers
 
 
 @dataclass
@@ -238,12 +237,8 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = _read(Path(path)) if path is not None else []
-    for override in overrides or []:
-        if "=" not in override:
-            raise UserError(f"--set {override}: expected key.sub=value.")
-        layers.append(_guarded(lambda text=override: OmegaConf.from_dotlist([text]), f"--set {override}"))
-    return _guarded(lambda: _compose(layers), "")
+    layers = read_layers(path, overrides or [])
+    return guarded(lambda: _compose(layers))
 
 
 def _compose(layers: list[DictConfig]) -> Config:
@@ -252,41 +247,3 @@ def _compose(layers: list[DictConfig]) -> Config:
     schema.rows = {} if given.get("rows") == {} else {name: replace(row) for name, row in ROWS.items()}
     config: Config = OmegaConf.to_object(OmegaConf.merge(schema, given))
     return config
-
-
-def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
-    if path.resolve() in children:
-        raise UserError(f"{path}: it extends itself, directly or through other files.")
-    try:
-        tree = OmegaConf.load(path)
-    except OSError as error:
-        raise UserError(f"cannot read config {path}: {error.strerror or error}.") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(tree, DictConfig):
-        raise UserError(f"{path}: expected settings by name at the top, found a list.")
-    parent = tree.pop("extends", None)
-    if parent is None:
-        return [tree]
-    return [*_read(path.parent / str(parent), (*children, path.resolve())), tree]
-
-
-def _guarded(make: Any, section: str) -> Any:
-    try:
-        return make()
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, section)) from error
-    except YAMLError as error:
-        raise UserError(f"{section}: no valid YAML: {' '.join(str(error).split())}.") from error
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return ``key: old -> new`` for every setting in which two trees differ."""
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {before} -> {after}")
-    return found

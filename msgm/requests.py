@@ -1,8 +1,8 @@
 """What to forget, and why: the request that images, classifiers and recommenders share.
 
-A request names its items in exactly one way (labels, an attribute, indices, a file of indices, or a predicate) and says
-what is asked: *removal* of the information, or *suppression* of the outputs, which are two things (Cooper et al.,
-"Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
+A request names its items in exactly one way (labels, an attribute, a group, indices, a file of indices, or a predicate)
+and says what is asked: *removal* of the information, or *suppression* of the outputs, which are two things (Cooper et
+al., "Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class ForgetRequest:
     Attributes:
         labels: class labels, as integers or class names.
         attribute: name of a boolean attribute; the items that have it are forgotten (CelebA's ``Bangs``).
+        group: one column of the data set and a list of its values, such as ``{subject: [7, 12]}``.
         indices: positions in the data set.
         file: text file with one index a line.
         predicate: ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every item.
@@ -35,8 +36,11 @@ class ForgetRequest:
         target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
     """
 
+    selectors: ClassVar[tuple[str, ...]] = ("labels", "attribute", "group", "indices", "file", "predicate")
+
     labels: list[int | str] = field(default_factory=list)
     attribute: str | None = None
+    group: dict[str, Any] = field(default_factory=dict)
     indices: list[int] = field(default_factory=list)
     file: str | None = None
     predicate: str | None = None
@@ -50,6 +54,7 @@ class ForgetRequest:
         classes: Sequence[str] = (),
         attributes: Mapping[str, NDArray[np.bool_]] | None = None,
         items: Callable[[int], Any] | None = None,
+        groups: Mapping[str, NDArray[np.str_]] | None = None,
     ) -> NDArray[np.bool_]:
         """Return a boolean array of ``size``, true for the items to forget.
 
@@ -59,14 +64,17 @@ class ForgetRequest:
             classes: class names; ``classes[k]`` names label ``k``.
             attributes: name to (size,) booleans.
             items: ``items(i)`` returns item ``i``, for predicates.
+            groups: column name to (size,) values as text.
 
         Raises:
-            UserError: not exactly one selector, an unknown label or attribute, an index out of range or given twice,
-                a missing file, nothing selected, or everything selected.
+            UserError: not exactly one selector, an unknown label, attribute, column or value, an index out of range or
+                given twice, a missing file, nothing selected, or everything selected.
         """
-        selector = self._selector()
+        selector = self.selector()
         if selector == "labels":
             mask = self._by_labels(labels, classes)
+        elif selector == "group":
+            mask = self._by_group(groups or {})
         elif selector == "attribute":
             mask = self._by_attribute(attributes or {})
         elif selector == "predicate":
@@ -81,17 +89,19 @@ class ForgetRequest:
 
     def describe(self) -> str:
         """Return the request as half a sentence, for reports."""
-        selector = self._selector()
+        selector = self.selector()
         value = getattr(self, selector)
+        if isinstance(value, dict):
+            value = [f"{column} {', '.join(map(str, values))}" for column, values in value.items()]
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         return f"{self.goal} of the {self.target} given by {selector} {shown}"
 
-    def _selector(self) -> str:
-        names = ["labels", "attribute", "indices", "file", "predicate"]
-        given = [name for name in names if getattr(self, name) not in ([], None)]
+    def selector(self) -> str:
+        """Return the name of the one selector that is given; none or several are refused with a UserError."""
+        given = [name for name in self.selectors if getattr(self, name) not in ([], {}, None)]
         if len(given) != 1:
             found = " and ".join(f"request.{name}" for name in given) or "none"
-            raise UserError(f"a request needs exactly one of {', '.join(names)}; found {found}.")
+            raise UserError(f"a request needs exactly one of {', '.join(self.selectors)}; found {found}.")
         return given[0]
 
     def _by_labels(self, labels: NDArray[np.int64] | None, classes: Sequence[str]) -> NDArray[np.bool_]:
@@ -122,6 +132,23 @@ class ForgetRequest:
                 f"request.attribute: unknown attribute {name!r}; known: {known}.{nearest(name, [*attributes])}"
             )
         return np.asarray(attributes[name], dtype=bool)
+
+    def _by_group(self, groups: Mapping[str, NDArray[np.str_]]) -> NDArray[np.bool_]:
+        if len(self.group) != 1:
+            raise UserError(f"request.group needs exactly one column, got {', '.join(self.group)}.")
+        (column, given), known = next(iter(self.group.items())), list(groups)
+        if column not in groups:
+            columns = ", ".join(known) or "none"
+            raise UserError(f"request.group: unknown column {column!r}; known: {columns}.{nearest(column, known)}")
+        wanted = [str(value) for value in given] if isinstance(given, list) else [str(given)]
+        values = np.unique(groups[column]).tolist()
+        for value in wanted:
+            if value not in values:
+                shown = ", ".join(values[:20]) + (", ..." if len(values) > 20 else "")
+                raise UserError(
+                    f"request.group.{column}: no item has {value!r}; values are {shown}.{nearest(value, values)}"
+                )
+        return np.isin(groups[column], wanted)
 
     def _by_indices(self, size: int, selector: str) -> NDArray[np.bool_]:
         numbers = self.indices if selector == "indices" else read_indices(Path(str(self.file)))

@@ -25,7 +25,6 @@ from torch import Tensor
 from tqdm import tqdm
 from yaml import YAMLError
 
-from msgm.config import differences
 from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
@@ -34,6 +33,7 @@ from msgm.pictures import to_png
 from msgm.registry import structured
 from msgm.requests import load_file
 from msgm.runs import Run, chosen_device, find_model, read_json, write_bytes, write_json
+from msgm.settings import differences
 
 GRID = 100
 FORMATS = {"grid": "samples.png", "npz": "samples.npz", "png": "png"}

@@ -3,9 +3,10 @@ from dataclasses import asdict
 
 import pytest
 
-from msgm.config import Config, differences, load_config
+from msgm.config import Config, load_config
 from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES
+from msgm.settings import differences
 
 
 def refused(*overrides: str, path=None) -> str:

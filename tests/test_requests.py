@@ -6,11 +6,17 @@ from msgm.requests import ForgetRequest, Split, make_split, read_indices
 
 CLASSES = ["cat", "dog", "frog"]
 LABELS = np.array([0, 1, 2, 0, 1, 2])
+SUBJECTS = {"subject": np.array(["7", "7", "8", "12", "8", "7"]), "site": np.array(list("aabbcc"))}
 BANGS = np.array([True, False, False, True, False, False])
 
 
 def mask_of(request: ForgetRequest, **known) -> list[int]:
-    known = {"labels": LABELS, "classes": CLASSES, "attributes": {"Bangs": BANGS, "Smiling": ~BANGS}} | known
+    known = {
+        "labels": LABELS,
+        "classes": CLASSES,
+        "attributes": {"Bangs": BANGS, "Smiling": ~BANGS},
+        "groups": SUBJECTS,
+    } | known
     return np.flatnonzero(request.mask(6, **known)).tolist()
 
 
@@ -22,6 +28,8 @@ def mask_of(request: ForgetRequest, **known) -> list[int]:
         (ForgetRequest(labels=["cat", 1]), [0, 1, 3, 4]),
         (ForgetRequest(labels=["2"]), [2, 5]),
         (ForgetRequest(attribute="Bangs"), [0, 3]),
+        (ForgetRequest(group={"subject": [7, "12"]}), [0, 1, 3, 5]),
+        (ForgetRequest(group={"site": "b"}), [2, 3]),
         (ForgetRequest(indices=[5, 0]), [0, 5]),
     ],
 )
@@ -57,6 +65,9 @@ def test_a_predicate_of_data_without_labels_sees_none(tmp_path):
         (ForgetRequest(labels=["forg"]), ["unknown label 'forg'", "cat, dog, frog", "Did you mean 'frog'?"]),
         (ForgetRequest(labels=[3]), ["unknown label 3", "cat, dog, frog"]),
         (ForgetRequest(labels=[-1]), ["unknown label -1"]),
+        (ForgetRequest(group={"sybject": [7]}), ["unknown column 'sybject'", "Did you mean 'subject'?"]),
+        (ForgetRequest(group={"subject": [7, 13]}), ["request.group.subject", "no item has '13'", "12, 7, 8"]),
+        (ForgetRequest(group={"subject": [7], "site": ["a"]}), ["exactly one column", "subject, site"]),
         (ForgetRequest(labels=["cat", 0]), ["twice"]),
         (ForgetRequest(attribute="Bang"), ["unknown attribute 'Bang'", "Did you mean 'Bangs'?"]),
         (ForgetRequest(indices=[6]), ["index 6 is out of range", "0 to 5"]),
@@ -190,3 +201,7 @@ def test_a_predicate_that_fails_is_refused_with_its_item(tmp_path):
     request = ForgetRequest(predicate=f"{tmp_path}/mine.py:bad")
     with pytest.raises(UserError, match="failed on item 2: ZeroDivisionError"):
         request.mask(4, items=lambda i: i)
+
+
+def test_a_group_is_described_by_column_and_values():
+    assert ForgetRequest(group={"subject": [7, 12]}).describe().endswith("given by group subject 7, 12")

@@ -1,4 +1,4 @@
-"""Data sets: images as integer levels, 2-D Gaussians as vectors; no models."""
+"""Data sets: images as integer levels, tables and 2-D Gaussians as vectors; no models."""
 
 from msgm.data.base import DATASETS, Dataset, DataSettings, load_dataset
 from msgm.data.digits import Digits
@@ -6,13 +6,16 @@ from msgm.data.feed import Feed
 from msgm.data.folder import Folder
 from msgm.data.gaussians import Gaussians
 from msgm.data.pixels import dequantise, quantise
-from msgm.data.torchvision_sets import CIFAR10, MNIST, STL10, CelebA, FashionMNIST
+from msgm.data.table import Table
+from msgm.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, STL10, SVHN, CelebA, FashionMNIST
 
 __all__ = [
     "CIFAR10",
+    "CIFAR100",
     "DATASETS",
     "MNIST",
     "STL10",
+    "SVHN",
     "CelebA",
     "DataSettings",
     "Dataset",
@@ -21,6 +24,7 @@ __all__ = [
     "Feed",
     "Folder",
     "Gaussians",
+    "Table",
     "dequantise",
     "load_dataset",
     "quantise",

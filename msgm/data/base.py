@@ -30,6 +30,7 @@ class Dataset:
         labels: (N,) class numbers, or None.
         classes: class names.
         attributes: name to (N,) booleans.
+        groups: column name to (N,) values as text, such as the subject that each item is of.
         test: (N,) mask of the published test items, or None.
         flip: train on random left-right mirror images as well.
         workers: processes that read a lazy set.
@@ -42,6 +43,7 @@ class Dataset:
     labels: NDArray[np.int64] | None = None
     classes: list[str] = field(default_factory=list)
     attributes: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    groups: dict[str, NDArray[np.str_]] = field(default_factory=dict)
     test: NDArray[np.bool_] | None = None
     flip: bool = False
     workers: int = 2
@@ -71,7 +73,8 @@ class Dataset:
 
     def forget_mask(self, request: ForgetRequest) -> NDArray[np.bool_]:
         """Return the request's items as an (N,) mask; errors as in ``ForgetRequest.mask``."""
-        return request.mask(len(self), self.labels, self.classes, self.attributes, lambda i: self.items[i])
+        items = self.items.__getitem__
+        return request.mask(len(self), self.labels, self.classes, self.attributes, items, self.groups)
 
     def digest(self) -> str:
         """Return a short hash of the data: contents when in memory, else the lazy set's own description."""

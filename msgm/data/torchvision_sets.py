@@ -1,4 +1,4 @@
-"""MNIST, FashionMNIST, CIFAR-10, STL-10 and CelebA through torchvision.
+"""MNIST, FashionMNIST, CIFAR-10, CIFAR-100, SVHN, STL-10 and CelebA through torchvision.
 
 Files are looked for below ``data.root``, else below the folder that the variable MSGM_DATA names, and downloaded only
 when ``data.download`` asks for it. torchvision verifies checksums before it reads CIFAR's pickles.
@@ -102,13 +102,37 @@ class FashionMNIST(MNIST):
 class CIFAR10(Published):
     """CIFAR-10: 50,000 + 10,000 colour images of 32x32."""
 
+    torchvision_name = "CIFAR10"
+
     def load(self) -> Dataset:
         """Read both published parts."""
         from torchvision import datasets
 
-        parts = [self.open(datasets.CIFAR10, train=flag) for flag in (True, False)]
+        parts = [self.open(getattr(datasets, self.torchvision_name), train=flag) for flag in (True, False)]
         train, test = (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts)
         return self.dataset(train, test, [part.targets for part in parts], list(parts[0].classes))
+
+
+@DATASETS.register("cifar100")
+@dataclass
+class CIFAR100(CIFAR10):
+    """CIFAR-100: 50,000 + 10,000 colour images of 32x32 in 100 fine classes."""
+
+    torchvision_name = "CIFAR100"
+
+
+@DATASETS.register("svhn")
+@dataclass
+class SVHN(Published):
+    """SVHN: 73,257 + 26,032 colour images of 32x32, street numbers' digits; the extra part is left out."""
+
+    def load(self) -> Dataset:
+        """Read both published parts."""
+        from torchvision import datasets
+
+        train, test = (self.open(datasets.SVHN, split=name) for name in ("train", "test"))
+        images, more = torch.from_numpy(train.data), torch.from_numpy(test.data)
+        return self.dataset(images, more, [train.labels, test.labels], [str(k) for k in range(10)])
 
 
 @DATASETS.register("stl10")

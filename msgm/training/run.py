@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from msgm.config import Config, differences
+from msgm.config import Config
 from msgm.data import DATASETS, Dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
 from msgm.diffusion.model import describe
@@ -18,6 +18,7 @@ from msgm.objectives import OBJECTIVES
 from msgm.requests import Split
 from msgm.runs import Run, environment, find_model, read_json, write_json, write_text
 from msgm.seeding import derive_seed
+from msgm.settings import differences
 from msgm.training.trainer import Trainer
 
 

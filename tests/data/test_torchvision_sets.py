@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 from torchvision import datasets
 
 from msgm.data import load_dataset
@@ -13,7 +14,7 @@ from msgm.errors import RunError, UserError
 needs_data = pytest.mark.skipif(
     "MSGM_DATA" not in os.environ, reason="the variable MSGM_DATA names no folder of data sets"
 )
-NAMES = ["mnist", "fashion-mnist", "cifar10", "stl10", "celeba"]
+NAMES = ["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn", "stl10", "celeba"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,18 +83,32 @@ def test_mnist_joins_both_parts(tmp_path, monkeypatch):
     assert data.test.tolist() == [False] * 6 + [True] * 2
 
 
-def test_cifar10_images_come_channels_first(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_images_come_channels_first(tmp_path, monkeypatch, name):
     def fake(root, download, train):
         images = np.zeros((3, 32, 32, 3), dtype=np.uint8)
         images[..., 2] = 50 if train else 60
         return SimpleNamespace(data=images, targets=[0, 1, 2], classes=["plane", "car", "bird"])
 
-    monkeypatch.setattr(datasets, "CIFAR10", fake)
-    data = load_dataset({"name": "cifar10", "root": str(tmp_path)})
+    monkeypatch.setattr(datasets, name.upper(), fake)
+    data = load_dataset({"name": name, "root": str(tmp_path)})
     assert data.items.shape == (6, 3, 32, 32)
     assert data.items[:, :, 0, 0].tolist() == [[0, 0, 50]] * 3 + [[0, 0, 60]] * 3
     assert data.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert data.test.tolist() == [False] * 3 + [True] * 3
+
+
+def test_svhn_is_read_from_matlab_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)
+    for part, count in (("train", 3), ("test", 2)):
+        images = np.zeros((32, 32, 3, count), dtype=np.uint8)
+        images[0, 1, 2] = 10 * np.arange(count)
+        savemat(tmp_path / f"{part}_32x32.mat", {"X": images, "y": np.array([[10], [1], [9]][:count])})
+    data = load_dataset({"name": "svhn", "root": str(tmp_path)})
+    assert data.items.shape == (5, 3, 32, 32)
+    assert data.items[:, 2, 0, 1].tolist() == [0, 10, 20, 0, 10]
+    assert data.labels.tolist() == [0, 1, 9, 0, 1]
+    assert data.test.tolist() == [False] * 3 + [True] * 2
 
 
 def test_stl10_reads_labelled_parts_and_resizes(tmp_path, monkeypatch):

@@ -1,0 +1,67 @@
+"""Reading settings: YAML files that extend one another, ``key.sub=value`` overrides, and errors in one sentence."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from msgm.errors import UserError
+from msgm.registry import explain
+
+T = TypeVar("T")
+
+
+def read_layers(path: str | Path | None, overrides: Sequence[str]) -> list[DictConfig]:
+    """Return trees to merge in this order: what the file extends, the file, one for each ``key.sub=value``.
+
+    Raises:
+        UserError: a missing or malformed file, a file that extends itself, or a malformed override.
+    """
+    layers = _read(Path(path)) if path is not None else []
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"--set {override}: expected key.sub=value.")
+        layers.append(guarded(lambda text=override: OmegaConf.from_dotlist([text]), f"--set {override}"))  # type: ignore[misc]
+    return layers
+
+
+def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
+    if path.resolve() in children:
+        raise UserError(f"{path}: it extends itself, directly or through other files.")
+    try:
+        tree = OmegaConf.load(path)
+    except OSError as error:
+        raise UserError(f"cannot read config {path}: {error.strerror or error}.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(tree, DictConfig):
+        raise UserError(f"{path}: expected settings by name at the top, found a list.")
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return [tree]
+    return [*_read(path.parent / str(parent), (*children, path.resolve())), tree]
+
+
+def guarded(make: Callable[[], T], section: str = "") -> T:
+    """Return ``make()``; its OmegaConf and YAML errors become a UserError that names the key below ``section``."""
+    try:
+        return make()
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, section)) from error
+    except YAMLError as error:
+        raise UserError(f"{section}: no valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return ``key: old -> new`` for every setting in which two trees differ."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {before} -> {after}")
+    return found

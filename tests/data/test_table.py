@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from msgm.data import load_dataset
+from msgm.errors import UserError
+from msgm.requests import ForgetRequest
+
+CSV = """subject,a,b,note,label
+s1,1.5,2,x,no
+s2,-3,4e1,y,yes
+s1,0,0.25,z,no
+"""
+
+
+def table(path, content=CSV, **settings):
+    path = path / "table.csv"
+    path.write_text(content)
+    return load_dataset({"name": "table", "file": str(path)} | settings)
+
+
+def test_a_csv_gives_vectors_labels_and_groups(tmp_path):
+    data = table(tmp_path, groups=["subject"], drop=["note"])
+    assert data.items.tolist() == [[1.5, 2], [-3, 40], [0, 0.25]]
+    assert str(data.items.dtype) == "torch.float32"
+    assert (data.shape, data.levels) == ((2,), None)
+    assert data.classes == ["no", "yes"]
+    assert data.labels.tolist() == [0, 1, 0]
+    assert data.groups["subject"].tolist() == ["s1", "s2", "s1"]
+
+
+def test_a_request_selects_the_rows_of_a_subject(tmp_path):
+    data = table(tmp_path, groups=["subject"], drop=["note"])
+    assert data.forget_mask(ForgetRequest(group={"subject": ["s1"]})).tolist() == [True, False, True]
+
+
+def test_labels_that_are_numbers_are_classes_in_their_order(tmp_path):
+    data = table(tmp_path, "a,label\n1,10\n2,9\n3,10\n")
+    assert data.classes == ["9", "10"]
+    assert data.labels.tolist() == [1, 0, 1]
+
+
+def test_npz_columns_may_be_matrices(tmp_path):
+    features = np.arange(6.0).reshape(3, 2)
+    np.savez(tmp_path / "t.npz", features=features, label=np.array([2, 0, 2]), subject=np.array([7, 8, 7]))
+    data = load_dataset({"name": "table", "file": str(tmp_path / "t.npz"), "groups": ["subject"]})
+    assert data.items.numpy() == pytest.approx(features)
+    assert data.labels.tolist() == [1, 0, 1]
+    assert data.classes == ["0", "2"]
+    assert data.groups["subject"].tolist() == ["7", "8", "7"]
+
+
+def test_npy_columns_are_named_by_their_number(tmp_path):
+    np.save(tmp_path / "t.npy", np.array([[1.0, 2.0, 0.0], [3.0, 4.0, 1.0]]))
+    data = load_dataset({"name": "table", "file": str(tmp_path / "t.npy"), "label": "2", "drop": ["0"]})
+    assert data.items.tolist() == [[2.0], [4.0]]
+
+
+def test_a_table_may_have_no_label(tmp_path):
+    data = table(tmp_path, "a,b\n1,2\n", label=None)
+    assert data.labels is None
+    assert data.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "parts"),
+    [
+        (CSV, {}, ["table.csv, line 2, column subject", "'s1'"]),
+        (CSV, {"label": "lable"}, ["data.label", "no column 'lable'", "Did you mean 'label'?"]),
+        (CSV, {"groups": ["person"]}, ["data.groups", "'person'", "subject, a, b"]),
+        ("a,label\n1,x\nnan,y\n", {}, ["line 3, column a", "finite", "'nan'"]),
+        ("a,label\n1,\n", {}, ["line 2, column label", "the label is missing"]),
+        ("a,label\n1,2,3\n", {}, ["line 2", "3 cells for 2 columns"]),
+        ("a,a,label\n1,2,3\n", {}, ["two columns named 'a'"]),
+        ("a,label\n", {}, ["no row"]),
+        ("label\nx\n", {}, ["no column is left"]),
+        ("", {}, ["no row"]),
+    ],
+)
+def test_a_bad_table_is_refused_in_one_sentence(tmp_path, content, settings, parts):
+    with pytest.raises(UserError) as error:
+        table(tmp_path, content, **settings)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data\.file: say where"):
+        load_dataset("table")
+    with pytest.raises(UserError, match=r"no known kind.*\.csv"):
+        load_dataset({"name": "table", "file": "x.parquet"})
+    with pytest.raises(UserError, match=r"cannot read .*none\.csv"):
+        load_dataset({"name": "table", "file": str(tmp_path / "none.csv")})
+    (tmp_path / "t.npz").write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"cannot read .*t\.npz"):
+        load_dataset({"name": "table", "file": str(tmp_path / "t.npz")})
