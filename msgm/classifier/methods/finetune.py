@@ -1,0 +1,40 @@
+"""Fine-tuning on the retain set: forgetting by neglect.
+
+    theta <- theta - lr grad CE(D_r), from the original weights.
+
+Nothing pushes forget items out; what goes, goes by catastrophic forgetting. Rates matter more than epochs.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from msgm.classifier.data import Split
+from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
+from msgm.classifier.methods.steps import AS_TRAINED, Descent, GradientMethod, cross_entropy, passes
+
+
+@METHODS.register("finetune")
+@dataclass(frozen=True)
+class FineTune(GradientMethod):
+    """Fine-tuning (FT).
+
+    Attributes:
+        epochs: passes over the retain set.
+        lr: learning rate.
+    """
+
+    epochs: int = 10
+    lr: float = 0.1
+
+    card = Card(
+        formula="descend CE on the retain items, from the original weights",
+        source="baseline of Golatkar et al., CVPR 2020; 10 epochs at lr 0.01 to 0.04 for ResNet18 on CIFAR-10",
+        needs=("retain",),
+        family="approximate update",
+        deviations=AS_TRAINED,
+    )
+
+    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+        descent = Descent(model, self.lr, settings, ledger)
+        return descent.run(passes(split.retain, self.epochs, settings, self.name), cross_entropy(model))

@@ -1,0 +1,129 @@
+"""Optimiser steps that the gradient-based methods share.
+
+Where a method's own settings do not say otherwise, steps are taken as the original model was trained: its optimiser,
+momentum, weight decay, batch size, augmentation and precision, at the method's own rate, which stays constant. Inputs
+keep the standardisation of the original model. Methods that see forget items hold batch normalisation at the original's
+running statistics: those of a batch of forget items (of one class, say) are no statistics of the data.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msgm.checks import at_least, positive
+from msgm.classifier.data import Examples, Split
+from msgm.classifier.methods.base import Ledger, Method, Settings
+from msgm.classifier.training import augmented
+from msgm.errors import UserError
+from msgm.seeding import derive_seed
+
+AS_TRAINED = "steps as in the original training (optimiser, batch size, augmentation) at a constant rate"
+HELD = "batch normalisation is held at the original's statistics"
+
+Batch = tuple[Tensor, ...]
+"""Inputs and labels, in turn: (x, y), or (x, y, x', y') for two parts of the data."""
+Loss = Callable[..., Tensor | None]
+
+
+@dataclass(frozen=True)
+class GradientMethod(Method):
+    """Settings of the methods that take optimiser steps.
+
+    Attributes:
+        epochs: passes over the data.
+        lr: learning rate.
+    """
+
+    epochs: int = 5
+    lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "methods", "epochs")
+        positive(self, "methods", "lr")
+
+
+def norms(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that keep running statistics of what they see, such as batch normalisation."""
+    return [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
+
+
+@dataclass
+class Descent:
+    """Optimiser steps on a model, which keep their momentum from one pass to the next.
+
+    Attributes:
+        model: the model that moves.
+        lr: learning rate.
+        settings: of the request.
+        ledger: where items are counted.
+        still: modules in eval mode throughout: their statistics stay, their dropout is off.
+    """
+
+    model: nn.Module
+    lr: float
+    settings: Settings
+    ledger: Ledger
+    still: Sequence[nn.Module] = ()
+    optimiser: torch.optim.Optimizer = field(init=False)
+    _batches: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.optimiser = self.settings.training.optimiser_of(self.model, self.lr)
+
+    def run(self, batches: Iterable[Batch], loss: Loss) -> nn.Module:
+        """Take a step down ``loss(*batch)`` for every batch; none where it is None. Returns the model.
+
+        The masks of dropout are those of (seed, batch number): torch's global generator is left as it was.
+        """
+        device, training = self.settings.device, self.settings.training
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.settings.seed, "dropout", self._batches))
+            for batch in batches:
+                self._set_mode(single=any(len(x) == 1 for x in batch[::2]))
+                with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+                    value = loss(*batch)
+                if value is not None:
+                    self.optimiser.zero_grad()
+                    value.backward()
+                    self.optimiser.step()
+                self.ledger.saw(sum(len(x) for x in batch[::2]))
+                self._batches += 1
+        self.optimiser.zero_grad()
+        return self.model
+
+    def _set_mode(self, single: bool) -> None:
+        self.model.train()
+        for module in [*self.still, *(norms(self.model) if single else [])]:  # one item has no variance
+            module.eval()
+
+
+def cross_entropy(model: nn.Module) -> Loss:
+    """Return the loss that the mean cross-entropy of a batch is."""
+    return lambda x, y: F.cross_entropy(model(x), y)
+
+
+def shuffled(examples: Examples, settings: Settings, *stream: int | str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every (inputs, labels) once, in the order and with the augmentation of (seed, stream)."""
+    training, seed = settings.training, derive_seed(settings.seed, *stream)
+    for number, (x, y) in enumerate(examples.batches(training.batch_size, seed, device=settings.device)):
+        yield augmented(x, training.augment, seed, number), y
+
+
+def passes(examples: Examples, epochs: int, settings: Settings, *stream: int | str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of ``epochs`` passes, each in an order of its own."""
+    for epoch in range(epochs):
+        yield from shuffled(examples, settings, *stream, epoch)
+
+
+def retained_classes(split: Split) -> Tensor:
+    """Return the sorted class numbers that the retain set has items of; at least two, as ``split_by`` sees to."""
+    return split.retain.labels.unique()
+
+
+def require_class_request(method: Method, split: Split) -> None:
+    """Refuse a request for single items, where a method moves the decision boundary of whole classes."""
+    if split.scope != "class":
+        raise UserError(f"methods.name: {method.name} forgets whole classes, and this request empties none.")
