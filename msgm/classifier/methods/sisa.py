@@ -1,0 +1,75 @@
+"""SISA under the common signature: an ensemble of isolated shards that retrains those which held the forget set."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from torch import nn
+
+from msgm.checks import at_least
+from msgm.classifier.data import Split
+from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
+from msgm.classifier.sisa import SISA, expected_cost
+from msgm.classifier.training import logits
+from msgm.seeding import derive_seed
+
+
+@METHODS.register("sisa")
+@dataclass(frozen=True)
+class Sisa(Method):
+    """Train an ensemble on all training items as preparation, then forget the request as one batch.
+
+    Attributes:
+        shards: S, models of the ensemble.
+        slices: R, checkpoints of each shard.
+        aggregation: ``mean`` of the softmax, ``proportional`` to the shards' sizes, or ``vote``.
+    """
+
+    shards: int = 5
+    slices: int = 1
+    aggregation: Literal["mean", "proportional", "vote"] = "mean"
+
+    card = Card(
+        formula="S models on disjoint shards of R checkpoints; train again from the last checkpoint before the items",
+        source="Bourtoule et al., IEEE S&P 2021, arXiv 1912.03817",
+        needs=("retain", "forget"),
+        family="exact",
+        deviations=(
+            "its original is an ensemble of its own, trained as preparation, and not the given model, which lends its "
+            "architecture alone; a fresh optimiser and schedule at each slice; all items are used, where N mod S are "
+            "dropped elsewhere; ties of votes go to the larger mean softmax"
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "methods", "shards", "slices")
+
+    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+        seed = derive_seed(settings.seed, self.name)
+        train = split.train
+        with ledger.preparing():
+            system = SISA(
+                lambda number: settings.fresh(model, number),
+                settings.training,
+                seed,
+                self.shards,
+                self.slices,
+                self.aggregation,
+                settings.device,
+            )
+            trained = system.fit(train)
+            size = system.checkpoints.size()
+            right = logits(system.ensemble(), split.tuning, settings.device).argmax(1) == split.tuning.labels
+        work = system.forget(split.forget.indices)
+        ledger.saw(work.points)
+        ledger.stored(size)
+        epochs, count, weights = settings.training.epochs, len(split.forget), size // (self.shards * self.slices)
+        ledger.artefacts |= {
+            "shards_retrained": len(work.shards),
+            "stages_retrained": work.stages,
+            "points_visited": work.points,
+            "points_of_training": trained.points,
+            "checkpoints_deleted": work.deleted,
+            "tuning_accuracy_before": float(right.float().mean()),
+            "expected": asdict(expected_cost(len(train), self.shards, self.slices, epochs, count, weights)),
+        }
+        return system.ensemble()

@@ -1,0 +1,76 @@
+r"""What forgetting by SISA is expected to cost, before anything is trained.
+
+Points visited by uniform requests, with p_r = rN / (RS) items below slice r of a shard and e_r epochs at its stage. A
+stage runs again if an item below its slice is forgotten:
+
+    one by one:  sum_r e_r (r/R) (p_r - 1) (K - K (K - 1) / (2 (N - 1)))
+    one batch:   sum_r e_r (S p_r (1 - (1 - r/(RS))^K) - K r/R)
+
+With one slice and one epoch these are K (N/S - 1 + 1/(2S)) - K^2 / (2S), up to terms of order K^2/N, and
+N (1 - (1 - 1/S)^K) - K: a batch of K ~ S requests touches most shards, so SISA helps below a few S. Slices save at most
+a third more: the stages to run again after one request are a share 2/3 + 1/(3R) of a shard's training.
+"""
+
+from dataclasses import dataclass
+
+from msgm.classifier.sisa.layout import stage_epochs
+
+
+@dataclass(frozen=True)
+class ExpectedCost:
+    """Expected cost of K uniform requests, in points visited (an item once forward and backward).
+
+    Attributes:
+        training: of the first training.
+        stream: of the requests one by one.
+        batch: of the requests all at once.
+        retraining: of one model trained again on what is left after the requests, as often as ``training`` visits.
+        share: of a shard's training that one request runs again, 2/3 + 1/(3R).
+        shards: touched by the batch, on average.
+        checkpoints: kept, S R.
+        storage_bytes: of these.
+        forward_passes: of a prediction, S.
+    """
+
+    training: float
+    stream: float
+    batch: float
+    retraining: float
+    share: float
+    shards: float
+    checkpoints: int
+    storage_bytes: int
+    forward_passes: int
+
+
+def expected_cost(
+    items: int, shards: int, slices: int, epochs: int, requests: int, model_bytes: int = 0
+) -> ExpectedCost:
+    """Return what K uniform requests cost.
+
+    Args:
+        items: N.
+        shards: S.
+        slices: R.
+        epochs: e', passes of the whole training.
+        requests: K, below N.
+        model_bytes: of one checkpoint.
+
+    Raises:
+        UserError: ``epochs`` are too few for the slices.
+    """
+    n, s, k = float(items), float(shards), float(requests)
+    stages = list(enumerate(stage_epochs(epochs, slices), start=1))
+    below = {r: r * n / (slices * s) for r, _ in stages}
+    left = k - k * (k - 1) / (2 * (n - 1))
+    return ExpectedCost(
+        training=sum(e * s * below[r] for r, e in stages),
+        stream=sum(e * r / slices * (below[r] - 1) * left for r, e in stages),
+        batch=sum(e * (s * below[r] * (1 - (1 - r / (slices * s)) ** k) - k * r / slices) for r, e in stages),
+        retraining=epochs * (n - k),
+        share=2 / 3 + 1 / (3 * slices),
+        shards=s * (1 - (1 - 1 / s) ** k),
+        checkpoints=shards * slices,
+        storage_bytes=shards * slices * model_bytes,
+        forward_passes=shards,
+    )
