@@ -38,10 +38,10 @@ class Band:
         return (value - self.mean) / self.sd if self.sd > 0 else None
 
 
-def band_of(values: Sequence[float | None]) -> Band | None:
-    """Return the band of the values that exist; None when they are fewer than ``LEAST``."""
+def band_of(values: Sequence[float | None], least: int = LEAST) -> Band | None:
+    """Return the band of the values that exist; None when they are fewer than ``least``."""
     known = [value for value in values if value is not None]
-    if len(known) < LEAST:
+    if len(known) < least:
         return None
     mean, sd = fmean(known), stdev(known)
     half = float(stats.t.ppf(0.975, len(known) - 1)) * sd * math.sqrt(1 + 1 / len(known))
@@ -49,9 +49,13 @@ def band_of(values: Sequence[float | None]) -> Band | None:
 
 
 def measure(case: Case, metrics: Sequence[Metric]) -> Numbers:
-    """Return all numbers of one model; metrics that need the models are left out where only logits are at hand."""
+    """Return all numbers of one model; metrics that need the models are left out where only logits are at hand.
+
+    A value that is not finite, as a metric of the user's may give, becomes None: it is no number to compare.
+    """
     usable = [metric for metric in metrics if case.live is not None or not metric.live]
-    return {name: value for metric in usable for name, value in metric.measure(case).items()}
+    found = {name: value for metric in usable for name, value in metric.measure(case).items()}
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
 
 def measure_retrains(cases: Sequence[Case], metrics: Sequence[Metric]) -> list[Numbers]:

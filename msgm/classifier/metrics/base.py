@@ -16,17 +16,26 @@ if TYPE_CHECKING:
     from torch import nn
 
     from msgm.classifier.data import Split
-    from msgm.classifier.methods.base import Settings
+    from msgm.classifier.methods.base import Method, Settings
 
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """The models themselves, where they are at hand; a saved file of logits has none."""
+    """The models themselves, where they are at hand; a saved file of logits has none.
+
+    Attributes:
+        model: the one to measure.
+        original: the model before unlearning.
+        split: what the request makes of the data.
+        settings: what the method was told.
+        method: what made the model, for attacks that run it on models of their own; None leaves these out.
+    """
 
     model: "nn.Module"
     original: "nn.Module"
     split: "Split"
     settings: "Settings"
+    method: "Method | None" = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ retrained models have seen them.
 """
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -37,11 +38,13 @@ from msgm.classifier.metrics.scores import (
 )
 from msgm.classifier.outputs import Outputs
 
+_found: WeakKeyDictionary[Outputs, dict[tuple[str, str], dict[str, float | None]]] = WeakKeyDictionary()
+
 VARIANTS = ("correctness", "confidence", "entropy", "modified_entropy", "loss")
 
 
 def _numbers() -> dict[str, Number]:
-    found = {}
+    found: dict[str, Number] = {}
     for variant in VARIANTS:
         words = variant.replace("_", " ")
         found |= {
@@ -94,7 +97,17 @@ def score(outputs: Outputs, part: str, variant: str) -> Floats:
 
 
 def attack(outputs: Outputs, variant: str, scope: str) -> dict[str, float | None]:
-    """Return ``auc`` of forget items against non-members and the ``efficacy``; None where a side is empty."""
+    """Return ``auc`` of forget items against non-members and the ``efficacy``; None where a side is empty.
+
+    Every row of a comparison asks for the same retrained models, so what was found for a model is kept while it lives.
+    """
+    known = _found.setdefault(outputs, {})
+    if (variant, scope) not in known:
+        known[variant, scope] = _attack(outputs, variant, scope)
+    return known[variant, scope]
+
+
+def _attack(outputs: Outputs, variant: str, scope: str) -> dict[str, float | None]:
     forget, held_out, retain = (score(outputs, part, variant) for part in ("forget", "nonmembers", "retain"))
     others = held_out[unseen(outputs)]
     judged = forget < best_threshold(retain, others) if len(retain) and len(others) else np.zeros(0, dtype=bool)

@@ -10,6 +10,7 @@ import copy
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -74,20 +75,17 @@ class Probe(Metric):
         return probe_auc(np.concatenate(seen), labels, self.folds, live.settings.seed)
 
     def _features(self, live: Live, examples: Examples) -> Floats:
-        order = torch_order(len(examples), live.settings.seed)[: self.items]
+        order = torch.randperm(len(examples), generator=generator(live.settings.seed, "probe-items"))
         model = copy.deepcopy(live.model)
-        return features(model, examples.subset(np.sort(order)), live.settings.device).double().numpy()
-
-
-def torch_order(count: int, seed: int) -> NDArray[np.int64]:
-    """Return a permutation by the seed."""
-    import torch
-
-    return torch.randperm(count, generator=generator(seed, "probe-items")).numpy()
+        return (
+            features(model, examples.subset(order[: self.items].sort().values.numpy()), live.settings.device)
+            .double()
+            .numpy()
+        )
 
 
 def probe_auc(x: Floats, labels: NDArray[np.int64], folds: int, seed: int) -> float | None:
-    """Return the AUC in [0, 1] of cross-validated logistic regression from features (n, F) to labels (n,) of 0 and 1."""
+    """Return the cross-validated AUC of logistic regression from features (n, F) to labels (n,) of 0 and 1."""
     order = StratifiedKFold(folds, shuffle=True, random_state=derive_seed(seed, "probe") % 2**32)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight="balanced"))
     scores = cross_val_predict(probe, x, labels, cv=order, method="decision_function")

@@ -4,7 +4,7 @@ Few steps where many are needed from a retrained model mean that the information
 original itself (none, unless ``factor`` is below 1), a network of random weights, and the retrained models through the
 band. A copy is trained, in eval mode: batch normalisation's statistics stay, dropout is off, nothing is drawn globally.
 
-Deviations: the literature has epochs at the learning rate of training; steps at a tenth of it tell models apart better.
+Deviations: the literature counts epochs of the training's own optimiser; steps of plain SGD tell models apart better.
 """
 
 import copy
@@ -30,7 +30,7 @@ class Relearning(Metric):
         cap: steps at most; a model that has not arrived by then gets this number.
         factor: how many times the original's loss on the forget items is low enough.
         floor: a loss in nats that is low enough whatever the original's.
-        lr_share: share of the training's peak learning rate; plain SGD without momentum or decay.
+        lr_share: share of the training's peak learning rate; by plain SGD, without momentum, decay or schedule.
         items: forget items at most, drawn at random when there are more.
     """
 
@@ -40,10 +40,10 @@ class Relearning(Metric):
     }
     live = True
 
-    cap: int = 100
+    cap: int = 200
     factor: float = 1.5
     floor: float = 0.01
-    lr_share: float = 0.1
+    lr_share: float = 1.0
     items: int = 500
 
     def __post_init__(self) -> None:

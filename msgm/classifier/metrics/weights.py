@@ -24,7 +24,8 @@ class Weights(Metric):
     live = True
 
     def measure(self, case: Case) -> dict[str, float | None]:
-        return {"weight_distance": case.live and weight_distance(case.live.model, case.live.original)}
+        live = case.live
+        return {"weight_distance": None if live is None else weight_distance(live.model, live.original)}
 
 
 @torch.no_grad()

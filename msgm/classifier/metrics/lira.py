@@ -1,0 +1,73 @@
+r"""LiRA, a likelihood-ratio test of each example (Carlini et al., S&P 2022, arXiv 2112.03570).
+
+With phi = log p_y - log(1 - p_y) of the target, and of shadow models that saw the example (in) and that did not (out):
+
+    online   log N(phi; median in, sd in) - log N(phi; median out, sd out)
+    offline  (phi - median out) / sd out
+
+Standard deviations are the example's own from ``OWN`` shadows on, before that common to all examples (residuals from
+the medians, pooled), and never below ``LEAST_SD``, so that models that agree entirely give no NaN.
+
+The metric here is the offline form with the retrained models as shadows: they have seen neither forget items nor
+non-members. It costs nothing but says little with few of them; ``u-lira`` trains shadows of its own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
+
+OWN = 64
+LEAST_SD = 1e-6
+
+
+@METRICS.register("lira")
+@dataclass(frozen=True)
+class LiRA(Metric):
+    """Offline LiRA with the retrained models as shadows."""
+
+    numbers = {  # noqa: RUF012
+        "lira_auc": Number("AUC of forget items against non-members by offline LiRA, 0 to 1, .5 is chance", "privacy"),
+        "lira_tpr_at_0_1_fpr": Number("share of forget items found at 0.1% false positives, 0 to 1", "privacy"),
+    }
+    costly = True
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        mask = controls(case.target, case.scope)
+        if len(case.retrains) < 2 or not len(case.target.labels["forget"]):
+            return dict.fromkeys(self.numbers)
+        phi = [
+            np.concatenate([margins(one, "forget"), margins(one, "nonmembers")[mask]])
+            for one in (case.target, *case.retrains)
+        ]
+        scores = lira_scores(phi[0], None, np.stack(phi[1:]))
+        members, others = np.split(scores, [len(case.target.labels["forget"])])
+        return {"lira_auc": auc(members, others), "lira_tpr_at_0_1_fpr": tpr_at(members, others, 0.001)}
+
+
+def lira_scores(target: Floats, inside: Floats | None, outside: Floats) -> Floats:
+    """Return (n,) scores, higher for members.
+
+    Args:
+        target: (n,) margins of the model under attack.
+        inside: (K, n) margins of shadows that saw each example, or None for the offline form.
+        outside: (K, n) margins of shadows that did not; at least two.
+    """
+    centre, sd = _normal(outside)
+    if inside is None:
+        return (target - centre) / sd
+    return _log_density(target, *_normal(inside)) - _log_density(target, centre, sd)
+
+
+def _normal(phi: Floats) -> tuple[Floats, Floats]:
+    centre = np.median(phi, axis=0)
+    residuals = phi - centre
+    sd = phi.std(axis=0, ddof=1) if len(phi) >= OWN else np.full(phi.shape[1], np.sqrt(np.mean(residuals**2)))
+    return centre, np.maximum(sd, LEAST_SD)
+
+
+def _log_density(x: Floats, centre: Floats, sd: Floats) -> Floats:
+    """Return the log-density of the normal distribution, less log(sqrt(2 pi)), which the ratio cancels."""
+    return np.asarray(-0.5 * ((x - centre) / sd) ** 2 - np.log(sd))

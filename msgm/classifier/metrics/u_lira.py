@@ -1,0 +1,124 @@
+"""U-LiRA: LiRA whose "in" shadows were trained on an example and then made to forget it by the same method.
+
+(Kurmanji et al., NeurIPS 2023; Hayes et al., SaTML 2025, arXiv 2403.01218.) The probes are the forget items and as many
+non-members. Shadows come in pairs: one trains on the retain items and a random half of the probes, the other on the
+other half; each then unlearns its half. So every probe, forgotten or never seen, has as many shadows in as out, none of
+which is the target, and the target is attacked with these.
+
+2 * pairs models are trained and 2 * pairs unlearned: ``models_needed`` says so before anything starts.
+
+Deviations: a shadow's forget set holds half of the forget items and non-members in place of the rest, so that it keeps
+its size; for class requests these are of the same classes where there are enough.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msgm.checks import at_least
+from msgm.classifier.data import Split
+from msgm.classifier.methods.base import Method
+from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
+from msgm.classifier.metrics.lira import lira_scores
+from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
+from msgm.classifier.metrics.shadows import Needed, cached, trained_then_unlearned
+from msgm.classifier.outputs import Outputs
+from msgm.seeding import derive_seed, generator
+
+
+@METRICS.register("u-lira")
+@dataclass(frozen=True)
+class ULiRA(Metric):
+    """Online LiRA against trained-then-unlearned shadows.
+
+    Attributes:
+        pairs: pairs of shadow models; the literature has 32 to 128.
+        folder: where the shadows' logits are kept, to resume and to share between models; empty keeps none.
+    """
+
+    numbers = {  # noqa: RUF012
+        "u_lira_auc": Number("AUC of forget items against non-members by U-LiRA, 0 to 1, .5 is chance", "privacy"),
+        "u_lira_tpr_at_0_1_fpr": Number("share of forget items found at 0.1% false positives, 0 to 1", "privacy"),
+    }
+    live = True
+    costly = True
+
+    pairs: int = 32
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(2, self, "metrics.u-lira", "pairs")
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        live = case.live
+        if live is None or live.method is None:
+            return dict.fromkeys(self.numbers)
+        probes = Probes.of(case, live)
+        inside, outside = self.shadows(live, live.method, probes)
+        members, others = np.split(lira_scores(probes.margins(case.target), inside, outside), [len(probes.forget)])
+        return {"u_lira_auc": auc(members, others), "u_lira_tpr_at_0_1_fpr": tpr_at(members, others, 0.001)}
+
+    def shadows(self, live: Live, method: Method, probes: "Probes") -> tuple[Floats, Floats]:
+        """Return the margins (pairs, probes) of shadows that saw and unlearned a probe, and of those that never did."""
+        inside, outside = [], []
+        for pair in range(self.pairs):
+            half = probes.half(live.settings.seed, pair)
+            first, second = (self._margins(live, method, probes, pair, side) for side in (half, ~half))
+            inside.append(np.where(half, first, second))
+            outside.append(np.where(half, second, first))
+        return np.stack(inside), np.stack(outside)
+
+    def _margins(self, live: Live, method: Method, probes: "Probes", pair: int, side: NDArray[np.bool_]) -> Floats:
+        name = ("u-lira", repr(method), str(pair), side.tobytes().hex())
+        seed = derive_seed(live.settings.seed, *name)
+        split = probes.shadow_split(live.split, side)
+        return probes.margins(
+            cached(self.folder, live, name, lambda: trained_then_unlearned(live, method, split, seed))
+        )
+
+
+def models_needed(pairs: int) -> Needed:
+    """Return how many models U-LiRA trains and unlearns; each method pays anew."""
+    return Needed(trained=2 * pairs, unlearned=2 * pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """The items whose membership is guessed.
+
+    Attributes:
+        forget: (F,) positions among the forget items, all of them.
+        held_out: (H,) positions among the non-members, F of them or as many as there are.
+    """
+
+    forget: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, case: Case, live: Live) -> "Probes":
+        """Return the probes of a case, the same for every model of an experiment."""
+        same = np.flatnonzero(controls(case.target, case.scope))
+        order = torch.randperm(len(same), generator=generator(live.settings.seed, "u-lira", "probes")).numpy()
+        count = len(live.split.forget)
+        return cls(np.arange(count), np.sort(same[order[:count]]))
+
+    def half(self, seed: int, pair: int) -> NDArray[np.bool_]:
+        """Return which probes the pair's first shadow trains on: half of either kind, rounded up."""
+        draws = generator(seed, "u-lira", "half", pair)
+        sides = [torch.randperm(len(kind), generator=draws).numpy() % 2 == 0 for kind in (self.forget, self.held_out)]
+        return np.concatenate(sides)
+
+    def margins(self, outputs: Outputs) -> Floats:
+        """Return the probes' margins, forget items first."""
+        forget, held_out = margins(outputs, "forget"), margins(outputs, "nonmembers")
+        return np.concatenate([forget[self.forget], held_out[self.held_out]])
+
+    def shadow_split(self, split: Split, side: NDArray[np.bool_]) -> Split:
+        """Return the split of a shadow that trains on retain items and the probes of one side, and forgets these."""
+        chosen, seen = np.split(side, [len(self.forget)])
+        taken = self.held_out[seen]
+        left = np.setdiff1d(np.arange(len(split.nonmembers)), taken)
+        own = split.forget.subset(self.forget[chosen]).join(split.nonmembers.subset(taken))
+        return replace(split, forget=own, nonmembers=split.nonmembers.subset(left))
