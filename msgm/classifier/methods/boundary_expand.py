@@ -76,7 +76,7 @@ class _Expanded(nn.Module):
                 f"this model's has {last.out_features}."
             )
         self.model = model
-        self.node = nn.Linear(last.in_features, 1, device=last.weight.device)
+        self.node = nn.utils.skip_init(nn.Linear, last.in_features, 1)  # draws nothing
         nn.init.zeros_(self.node.weight)
         nn.init.zeros_(self.node.bias)
         self._seen: list[Tensor] = []

@@ -48,8 +48,8 @@ class SalUn(RandomLabel):
         touches="mask of weights",
         deviations=(
             "the mask is hard where published code masked gradients only; gradients are summed over items, not over "
-            "means of batches; the true label is excluded and the order mixed by default; batch normalisation is held at the original's "
-            f"statistics (not by legacy_grad); {AS_TRAINED}"
+            "means of batches; the true label is excluded and the order mixed by default; batch normalisation is held "
+            f"at the original's statistics (not by legacy_grad); {AS_TRAINED}"
         ),
     )
 
