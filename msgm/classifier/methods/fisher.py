@@ -39,7 +39,7 @@ class Fisher(Method):
         family="approximate update",
         deviations=(
             "the variance goes by 1 / F, as in published code, where the paper has F^(-1/2); no extra factor for the "
-            "last layer or batch normalisation, no mean over a unit's inputs, and no row of the last layer is set to zero"
+            "last layer or batch normalisation, no mean over a unit's inputs, and no row of it is set to zero"
         ),
     )
 

@@ -57,8 +57,8 @@ class NewtonCertified(Method):
     card = Card(
         formula=(
             "w_k - H_k^-1 grad_k L(W; retain); epsilon = r sqrt(2 ln(1.5 / delta)) / sigma, r the bound on the "
-            "gradient left over; the report shows epsilon and delta. They cover the head alone; nothing is certified where "
-            "the features were trained on the items"
+            "gradient left over; the report shows epsilon and delta. They cover the head alone; nothing is "
+            "certified where the features were trained on the items"
         ),
         source="Guo et al., ICML 2020, sec. 3 and theorem 3; there delta 1e-4, sigma and lambda by data set",
         needs=("forget", "retain"),
