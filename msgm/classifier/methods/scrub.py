@@ -52,10 +52,10 @@ class Scrub(GradientMethod):
     rewind: bool = False
 
     card = Card(
-        formula="epochs to max_epochs: -tau^2 KL(teacher || student) on forget; all: gamma CE + alpha tau^2 KL on retain",
+        formula="epochs to max_epochs: -tau^2 KL(teacher || student) on forget; all: gamma CE + alpha KL on retain",
         source=(
-            "Kurmanji et al., NeurIPS 2023, sec. 3; published code: Adam 5e-4, weight decay .1, 10 epochs, 3 max,"
-            " max), forget batches of 64, retain of 32, tau 2; or SGD 5e-4, 5 epochs, forget batches of 16, tau 4"
+            "Kurmanji et al., NeurIPS 2023, sec. 3; published code: Adam 5e-4, weight decay .1, 10 epochs, 3 max, "
+            "forget batches of 64, retain of 32, tau 2; or SGD 5e-4, 5 epochs, forget batches of 16, tau 4"
         ),
         needs=("forget", "retain", "tuning"),
         family="distillation",
