@@ -3,18 +3,18 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from msgm import __version__
-from msgm.errors import Interrupted, RunError, UserError, nearest
+from msgm.arguments import Commands, command, common, experiment, metrics, names, overrides, print_cards
+from msgm.classifier import commands as classifier
+from msgm.errors import Interrupted, RunError, UserError
 
 if TYPE_CHECKING:
     from msgm.config import Config
     from msgm.runs import Run
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,14 +58,15 @@ def parser() -> argparse.ArgumentParser:
 
     for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, _add_restoration, _add_views):
         add(commands)
+    classifier.add(commands)
     return top
 
 
 def _add_compare(commands: Commands) -> None:
-    compare = _command(
+    compare = command(
         commands, "compare", _compare, "train or take a base model, run every objective on it, measure all"
     )
-    _experiment(compare)
+    experiment(compare)
     compare.set_defaults(go_on="Run the same command again to go on.")
     compare.add_argument("--only", metavar="ROW,ROW", help="run only these rows; the report shows all that are there")
     compare.add_argument(
@@ -78,22 +79,22 @@ def _add_compare(commands: Commands) -> None:
         action="append",
         help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
     )
-    _metrics(compare, "what to measure; rows keep what was measured before")
+    metrics(compare, "what to measure; rows keep what was measured before")
 
 
 def _add_training(commands: Commands) -> None:
-    train = _command(commands, "train", _train, "train a model from random weights with the config's objective")
-    _experiment(train)
+    train = command(commands, "train", _train, "train a model from random weights with the config's objective")
+    experiment(train)
     train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 
-    unlearn = _command(commands, "unlearn", _unlearn, "fine-tune a trained model with the config's objective")
-    _experiment(unlearn)
+    unlearn = command(commands, "unlearn", _unlearn, "fine-tune a trained model with the config's objective")
+    experiment(unlearn)
     unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="a run or a diffusers folder")
     unlearn.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 
 
 def _add_sampling(commands: Commands) -> None:
-    sample = _command(
+    sample = command(
         commands,
         "sample",
         _sample,
@@ -112,26 +113,24 @@ def _add_sampling(commands: Commands) -> None:
     )
     sample.add_argument("--resume", action="store_true", help="go on with samples that were stopped")
     sample.add_argument("--overwrite", action="store_true", help="replace other samples, or stopped ones")
-    _overrides(sample)
-    _common(sample)
+    overrides(sample)
+    common(sample)
 
-    samplers = _command(commands, "samplers", _samplers, "print the cards of the samplers")
+    samplers = command(commands, "samplers", _samplers, "print the cards of the samplers")
     samplers.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
 
 
 def _add_evaluation(commands: Commands) -> None:
-    evaluate = _command(commands, "evaluate", _evaluate, "measure trained models as compare does")
+    evaluate = command(commands, "evaluate", _evaluate, "measure trained models as compare does")
     evaluate.add_argument("runs", metavar="RUN", nargs="+", help="runs or diffusers folders")
-    _metrics(evaluate, "what to measure; a report of an earlier call is replaced")
+    metrics(evaluate, "what to measure; a report of an earlier call is replaced")
     evaluate.add_argument("--config", help="the experiment: data, request and protocol; by default the first run's own")
-    _overrides(evaluate)
-    _common(evaluate)
+    overrides(evaluate)
+    common(evaluate)
 
 
 def _add_restoration(commands: Commands) -> None:
-    inpaint = _command(
-        commands, "inpaint", _inpaint, "remove a part of test items, have a model fill it in, measure it"
-    )
+    inpaint = command(commands, "inpaint", _inpaint, "remove a part of test items, have a model fill it in, measure it")
     _restoration(inpaint)
     inpaint.add_argument(
         "--mask",
@@ -145,7 +144,7 @@ def _add_restoration(commands: Commands) -> None:
         "--resamples", type=int, default=10, help="how often a step is taken (10); 1 is the plain, biased projector"
     )
 
-    reconstruct = _command(commands, "reconstruct", _reconstruct, "have a model reconstruct test items, measure it")
+    reconstruct = command(commands, "reconstruct", _reconstruct, "have a model reconstruct test items, measure it")
     _restoration(reconstruct)
     reconstruct.add_argument(
         "--method",
@@ -159,52 +158,19 @@ def _add_restoration(commands: Commands) -> None:
 
 
 def _add_views(commands: Commands) -> None:
-    report = _command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
+    report = command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
     report.add_argument("run", metavar="RUN", help="a compare folder")
 
-    cards = _command(commands, "objectives", _objectives, "print the cards of the objectives")
+    cards = command(commands, "objectives", _objectives, "print the cards of the objectives")
     cards.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
-
-
-def _command(
-    commands: Commands,
-    name: str,
-    run: Callable[[argparse.Namespace], None],
-    text: str,
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(perform=run, go_on="Go on with --resume.")
-    return command
-
-
-def _experiment(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
-    _overrides(command)
-    _common(command)
-
-
-def _metrics(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument("--metrics", metavar="NAME,NAME", help=text)
 
 
 def _restoration(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="a run or a diffusers folder")
     command.add_argument("-n", "--count", type=int, default=100, help="test items to retain, and to forget (100)")
     command.add_argument("--config", help="the experiment: data, request and judge; by default the run's own")
-    _overrides(command)
-    _common(command)
-
-
-def _overrides(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--set", metavar="KEY.SUB=VALUE", action="append", default=[], help="override a setting; repeatable"
-    )
-
-
-def _common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--out", metavar="DIR", help="where to write; by default below runs/, see the README")
-    command.add_argument("--seed", type=int, help="seed of the run")
-    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes a GPU if any")
+    overrides(command)
+    common(command)
 
 
 def _config(options: argparse.Namespace) -> "Config":
@@ -228,7 +194,7 @@ def _compare(options: argparse.Namespace) -> None:
     from msgm.compare import compare
     from msgm.sweep import with_start, with_sweeps
 
-    only = [name.strip() for name in options.only.split(",")] if options.only else None
+    only = names(options.only) if options.only else None
     config = with_start(config, options.start) if options.start else config
     if options.sweep:
         config, only = with_sweeps(config, options.sweep, only)
@@ -263,7 +229,7 @@ def _sample(options: argparse.Namespace) -> None:
     from msgm.sampling import sample_run, sampling_settings
 
     settings = sampling_settings(options.run, options.sampler, options.steps, options.set)
-    formats = [name.strip() for name in options.format.split(",")]
+    formats = names(options.format)
     where = {"out": options.out, "device": options.device}
     again = {"resume": options.resume, "overwrite": options.overwrite}
     for path in sample_run(options.run, options.count, settings, options.seed or 0, formats=formats, **where, **again):
@@ -273,11 +239,7 @@ def _sample(options: argparse.Namespace) -> None:
 def _samplers(options: argparse.Namespace) -> None:
     from msgm.diffusion import SAMPLERS
 
-    for name in options.names or SAMPLERS.entries:
-        if name not in SAMPLERS.entries:
-            known = list(SAMPLERS.entries)
-            raise UserError(f"unknown sampler {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
-        print(f"{name}\n" + "\n".join(f"  {line}" for line in SAMPLERS.entries[name].describe().split("\n")) + "\n")
+    print_cards(options.names, SAMPLERS.entries, "sampler")
 
 
 def _inpaint(options: argparse.Namespace) -> None:
@@ -342,11 +304,7 @@ def _report(options: argparse.Namespace) -> None:
 def _objectives(options: argparse.Namespace) -> None:
     from msgm.objectives import OBJECTIVES
 
-    for name in options.names or OBJECTIVES.entries:
-        if name not in OBJECTIVES.entries:
-            known = list(OBJECTIVES.entries)
-            raise UserError(f"unknown objective {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
-        print(f"{name}\n" + "\n".join(f"  {line}" for line in OBJECTIVES.entries[name].describe().split("\n")) + "\n")
+    print_cards(options.names, OBJECTIVES.entries, "objective")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.sweeps import sweep_png
 from msgm.pictures import strips
 from msgm.runs import Run, write_bytes, write_text
+from msgm.tables import aligned, markdown_table
 
 OVERVIEW = "Overview"
 
@@ -121,7 +122,7 @@ def to_markdown(report: Report) -> str:
     lines = [headline(report), "", f"# {report['title']}", ""]
     lines += [f"**{name}.** {text}  " for name, text in verdict(report)]
     for table in tables(report):
-        lines += ["", f"## {table.title}", "", *_markdown_table([c.heading for c in table.columns], table.rows), ""]
+        lines += ["", f"## {table.title}", "", *markdown_table([c.heading for c in table.columns], table.rows), ""]
         for better in ("lower", "higher"):
             headings = [c.heading for c in table.columns if c.better == better]
             lines += [f"{better.capitalize()} is better: {', '.join(headings)}.", ""] if headings else []
@@ -143,21 +144,12 @@ def to_markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
-    rule = ["---"] + ["---:" for _ in head[1:]]
-    return ["| " + " | ".join(line) + " |" for line in [head, rule, *rows]]
-
-
 def print_table(report: Report) -> None:
     """Print the headline and the tables, aligned."""
     print(f"\n{headline(report)}")
     for table in tables(report):
-        lines = [[c.heading for c in table.columns], *table.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         print(f"\n{table.title}" if table.title != OVERVIEW else "")
-        for line in lines:
-            first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            print("  ".join([first.strip().ljust(widths[0]), *rest]))
+        print("\n".join(aligned([c.heading for c in table.columns], table.rows)))
         for note in table.notes:
             print(note)
     units = {row["nll"]["unit"] for row in report["rows"] if "nll" in row}

@@ -6,7 +6,7 @@ audit.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from msgm.classifier.outputs import Outputs
@@ -89,6 +89,15 @@ class Metric(ABC):
     @abstractmethod
     def measure(self, case: Case) -> dict[str, float | None]:
         """Return every number of ``numbers``; None for one that does not exist here, never NaN."""
+
+    @classmethod
+    def describe(cls) -> str:
+        """Return the card as lines of text: what it measures, its numbers, the defaults of its settings."""
+        defaults = ", ".join(f"{f.name} {getattr(cls(), f.name)}" for f in fields(cls)) or "no settings"  # type: ignore[arg-type]
+        facts = {"needs": "the models" if cls.live else "logits", "costly": "yes" if cls.costly else "no"}
+        numbers = {name: f"{number.text} ({number.section})" for name, number in cls.numbers.items()}
+        title = (cls.__doc__ or "").split("\n")[0]
+        return "\n".join([title, *(f"{key}: {v}" for key, v in (facts | numbers | {"defaults": defaults}).items())])
 
 
 METRICS: Registry[Metric] = Registry("metrics")

@@ -1,0 +1,64 @@
+"""Arguments that commands share. Nothing heavy is imported here, so that ``--help`` answers at once."""
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from msgm.errors import UserError, nearest
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    """Add a command that ``run`` performs."""
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(perform=run, go_on="Go on with --resume.")
+    return added
+
+
+def experiment(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG, ``--set`` and what ``common`` adds."""
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
+    overrides(parser)
+    common(parser)
+
+
+def metrics(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--metrics``."""
+    parser.add_argument("--metrics", metavar="NAME,NAME", help=text)
+
+
+def overrides(parser: argparse.ArgumentParser) -> None:
+    """Add ``--set``."""
+    parser.add_argument(
+        "--set", metavar="KEY.SUB=VALUE", action="append", default=[], help="override a setting; repeatable"
+    )
+
+
+def common(parser: argparse.ArgumentParser) -> None:
+    """Add ``--out``, ``--seed`` and ``--device``."""
+    parser.add_argument("--out", metavar="DIR", help="where to write; by default below runs/, see the README")
+    parser.add_argument("--seed", type=int, help="seed of the run")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes a GPU if any")
+
+
+def names(text: str) -> list[str]:
+    """Return the names in ``a,b``."""
+    return [name.strip() for name in text.split(",")]
+
+
+def print_cards(wanted: Iterable[str], entries: Mapping[str, Any], what: str) -> None:
+    """Print the cards of parts, all when none is wanted.
+
+    Args:
+        wanted: names of parts.
+        entries: name to a class with ``describe()``.
+        what: the kind of part, for the error.
+    """
+    for name in list(wanted) or entries:
+        if name not in entries:
+            known = list(entries)
+            raise UserError(f"unknown {what} {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        print(f"{name}\n" + "\n".join(f"  {line}" for line in entries[name].describe().split("\n")) + "\n")

@@ -1,0 +1,94 @@
+"""``msgm classifier ...`` on the command line. torch is imported when work starts."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from msgm.arguments import Commands, command, experiment, metrics, names, print_cards
+
+if TYPE_CHECKING:
+    from msgm.classifier.config import ClassifierConfig
+
+
+def add(commands: Commands) -> None:
+    """Add ``classifier`` and its own commands."""
+    text = "make classifiers forget, and compare them with retrained ones"
+    own = commands.add_parser("classifier", help=text, description=text).add_subparsers(
+        title="commands", required=True, dest="classifier_command", metavar="COMMAND"
+    )
+    _add_compare(own)
+    _add_models(own)
+    _add_cards(own)
+
+
+def _add_compare(commands: Commands) -> None:
+    compare = command(commands, "compare", _compare, "run every method on every request, against a band of retrains")
+    experiment(compare)
+    compare.set_defaults(go_on="Run the same command again to go on.")
+    compare.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
+    compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
+    metrics(compare, "what to measure; by default all that are not costly")
+
+
+def _add_models(commands: Commands) -> None:
+    train = command(commands, "train", _train, "train the original model of an experiment")
+    experiment(train)
+
+    unlearn = command(commands, "unlearn", _unlearn, "make a trained model forget by one method")
+    experiment(unlearn)
+    unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="folder of msgm classifier train")
+    unlearn.add_argument("--method", required=True, metavar="NAME", help="see msgm classifier methods")
+    unlearn.add_argument("--request", metavar="NAME", help="of the config; needed where it has several")
+    for parser in (train, unlearn):
+        parser.set_defaults(go_on="Run the same command again.")
+
+
+def _add_cards(commands: Commands) -> None:
+    methods = command(commands, "methods", _methods, "print the cards of the methods")
+    methods.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
+    shown = command(commands, "metrics", _metrics, "print the cards of the metrics")
+    shown.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
+
+
+def _config(options: argparse.Namespace) -> "ClassifierConfig":
+    from msgm.classifier.config import load_config
+
+    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    measured = [f"metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
+    return load_config(options.config, options.set + seed + measured)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    config = _config(options)
+    from msgm.classifier.compare import compare
+
+    only, requests = (names(text) if text else None for text in (options.only, options.requests))
+    run = compare(config, options.out, only, requests, options.device)
+    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, outputs/, cards/")
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = _config(options)
+    from msgm.classifier.single import train
+
+    print(f"wrote {train(config, options.out, options.device).path}")
+
+
+def _unlearn(options: argparse.Namespace) -> None:
+    from msgm.classifier.config import load_config
+    from msgm.classifier.single import unlearn
+
+    config = load_config(options.config, options.set)
+    chosen = (options.method, options.request, options.seed)
+    print(f"wrote {unlearn(config, options.source, *chosen, options.out, options.device).path}")
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from msgm.classifier.methods import METHODS
+
+    print_cards(options.names, METHODS.entries, "method")
+
+
+def _metrics(options: argparse.Namespace) -> None:
+    from msgm.classifier.metrics import METRICS
+
+    print_cards(options.names, METRICS.entries, "metric")

@@ -1,0 +1,240 @@
+"""``msgm classifier compare``: every method on every request at every seed, against a band of retrained models.
+
+A run folder holds ``models/`` (originals and retrained models), ``outputs/`` (logits of every model, which
+``msgm classifier audit`` reads), ``records/`` (numbers and costs) and the report. What is there and was made with the
+same settings is kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from msgm.classifier.assemble import make_report
+from msgm.classifier.band import LEAST, measure
+from msgm.classifier.config import ClassifierConfig, known
+from msgm.classifier.data import Split
+from msgm.classifier.duplicates import near_duplicates
+from msgm.classifier.experiment import Experiment, digest, seconds_of
+from msgm.classifier.measuring import outputs_of
+from msgm.classifier.methods import Method
+from msgm.classifier.metrics import METRICS, Case, Metric
+from msgm.classifier.metrics.base import Live
+from msgm.classifier.outputs import Outputs, load_outputs
+from msgm.classifier.records import FAILED, SKIPPED, plain, read_record, write_record
+from msgm.classifier.report import print_report, write_views
+from msgm.data import load_dataset
+from msgm.errors import RunError, UserError
+from msgm.runs import Run, chosen_device, environment, write_json, write_text
+from msgm.settings import differences
+
+FIXED = ("data", "shares", "network", "training", "seed")
+"""Settings that all of a run folder shares; requests, methods, metrics, seeds and retrained models may be added."""
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One request at one seed: what all its models are measured against.
+
+    Attributes:
+        experiment: the experiment at the seed.
+        run: the run folder.
+        request: its name.
+        split: what it makes of the data.
+        original: the model before unlearning.
+        outputs: the original's.
+        band: outputs of the retrained models.
+        metrics: what to measure.
+    """
+
+    experiment: Experiment
+    run: Run
+    request: str
+    split: Split
+    original: nn.Module
+    outputs: Outputs
+    band: list[Outputs]
+    metrics: Sequence[Metric]
+
+    def outputs_at(self, name: str) -> Path:
+        """Return where the outputs of a model lie."""
+        return self.run.path / "outputs" / f"seed-{self.experiment.seed}" / self.request / f"{name}.npz"
+
+    def record_at(self, name: str) -> Path:
+        """Return where the record of a model lies."""
+        return self.run.path / "records" / f"seed-{self.experiment.seed}" / self.request / f"{name}.json"
+
+    def case(self, target: Outputs, model: nn.Module | None) -> Case:
+        """Return a model as the metrics read it; without the model, logits alone."""
+        settings = self.experiment.settings("measure")
+        live = None if model is None else Live(model, self.original, self.split, settings)
+        others = [other for other in self.band if other is not target]
+        return Case(target, self.outputs, others, self.split.scope, live)
+
+    def protocol(self, metric: Metric) -> Record:
+        """Return what a metric's numbers depend on, apart from the models."""
+        return {"settings": METRICS.resolve(_settings(metric)), "retrains": len(self.band)}
+
+    def missing(self, record: Record | None) -> list[Metric]:
+        """Return the metrics that a record lacks, or has by other settings."""
+        if record is None:
+            return list(self.metrics)
+        has = record["metrics"]
+        return [m for m in self.metrics if has.get(m.name, {}).get("protocol") != self.protocol(m)]
+
+    def numbers(self, case: Case, metrics: Sequence[Metric]) -> Record:
+        """Return the numbers of ``metrics`` as a record keeps them."""
+        return {m.name: {"protocol": self.protocol(m), "numbers": plain(measure(case, [m]))} for m in metrics}
+
+
+def compare(
+    config: ClassifierConfig,
+    out: Path | str | None = None,
+    only: Sequence[str] | None = None,
+    requests: Sequence[str] | None = None,
+    device: str = "auto",
+) -> Run:
+    """Run and measure the methods of ``config`` and write the report; what is there already is kept.
+
+    Args:
+        config: the experiment.
+        out: run folder; by default ``runs/NAME``.
+        only: methods to run; by default all. The report shows all that are there.
+        requests: requests to run; by default all.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: an unknown name, fewer than five retrained models, a request or a network that does not fit the
+            data, or a folder that holds another experiment; nothing is written then.
+    """
+    methods = _chosen(config.rows(), only, "--only", "method")
+    chosen = _chosen(config.requests, requests, "--requests", "request")
+    if config.retrains < LEAST:
+        raise UserError(f"retrains must be at least {LEAST}, got {config.retrains}: fewer make no band.")
+    run, where = Run(out or Path("runs") / config.name), chosen_device(device)
+    dataset = load_dataset(config.data)
+    experiments = [Experiment(config, dataset, config.seed + k, where) for k in range(config.seeds)]
+    for experiment in experiments:
+        experiment.check()
+    claim(run, config)
+    for experiment in experiments:
+        for request in chosen:
+            _request(experiment, run, request, methods)
+    report = make_report(config, run, experiments)
+    write_json(run.report, report)
+    write_views(run, report)
+    print_report(report)
+    return run
+
+
+def _chosen(entries: dict[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
+    if not entries:
+        raise UserError(f"{what}s: the config names no {what}, so there is nothing to compare.")
+    wanted = [known(name, list(entries), option, what) for name in names or entries]
+    return {name: entries[name] for name in entries if name in wanted}
+
+
+def claim(run: Run, config: ClassifierConfig) -> None:
+    """Make the run folder, or check that it holds this experiment.
+
+    Raises:
+        UserError: it holds one of other data, shares, network, training or seed.
+    """
+    stored, wanted = run.stored_config(), config.to_dict()
+    if stored is not None:
+        changed = differences({key: stored.get(key) for key in FIXED}, {key: wanted[key] for key in FIXED})
+        if changed:
+            raise UserError(
+                f"{run.path} holds an experiment with other settings ({'; '.join(changed[:3])}); give another --out."
+            )
+    run.create()
+    write_text(run.config, config.to_yaml())
+    write_json(run.manifest, environment() | {"kind": "classifier", "seed": config.seed})
+
+
+def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, Method]) -> None:
+    """Run and measure the methods on one request at one seed."""
+    seed, split = experiment.seed, experiment.split(request)
+    folder = run.path / "models" / f"seed-{seed}"
+    original = experiment.original(folder / "original")
+    places = [folder / request / f"retrain-{number}" for number in range(1, experiment.config.retrains + 1)]
+    retrains = [experiment.retrain(place, split, number) for number, place in enumerate(places, 1)]
+    print(f"seed {seed}, {request}: original and {len(retrains)} retrained models are there", flush=True)
+    outputs, device = outputs_of(original, split, experiment.device), experiment.device
+    band = [outputs_of(model, split, device) for model in retrains]
+    metrics = experiment.config.measures()
+    reference = Reference(experiment, run, request, split, original, outputs, band, metrics)
+    outputs.save(reference.outputs_at("original"))
+    for number, (model, own, place) in enumerate(zip(retrains, band, places, strict=True), 1):
+        _retrain(reference, number, model, own, seconds_of(place))
+    _duplicates(reference)
+    for name, method in methods.items():
+        _method(reference, name, method)
+
+
+def _retrain(reference: Reference, number: int, model: nn.Module, own: Outputs, seconds: float) -> None:
+    """Measure one model of the band against the others."""
+    name = f"retrains/{number}"
+    facts = reference.experiment.retrain_facts(reference.split, number)
+    record = read_record(reference.record_at(name), facts)
+    missing = reference.missing(record)
+    if missing:
+        found = reference.numbers(reference.case(own, model), missing)
+        own.save(reference.outputs_at(name))
+        known_numbers = record["metrics"] if record else {}
+        write_record(reference.record_at(name), facts, {"seconds": seconds, "metrics": known_numbers | found})
+
+
+def _duplicates(reference: Reference) -> None:
+    facts = reference.experiment.facts | {"forget": digest(reference.split.forget.indices)}
+    place = reference.record_at("duplicates")
+    if read_record(place, facts) is None:
+        found = near_duplicates(reference.split, reference.experiment.device)
+        pairs = [vars(pair) for pair in found.pairs]
+        write_record(place, facts, {"method": found.method, "found": found.found, "pairs": pairs})
+
+
+def _method(reference: Reference, name: str, method: Method) -> None:
+    """Run and measure one method, as far as its record lacks it."""
+    experiment, split = reference.experiment, reference.split
+    settings = experiment.config.methods[name]
+    facts = experiment.facts | {"forget": digest(split.forget.indices), "method": settings}
+    place, label = reference.record_at(f"methods/{name}"), f"seed {experiment.seed}, {reference.request}: {name}"
+    record = read_record(place, facts)
+    if record is not None and ("reason" in record or not reference.missing(record)):
+        print(f"{label}: kept", flush=True)
+        return
+    if split.scope not in method.card.scopes:
+        reason = f"it is meant for {' and '.join(method.card.scopes)} requests"
+        record = {"status": SKIPPED, "reason": reason}
+    elif record is not None and not any(metric.live for metric in reference.missing(record)):
+        kept = load_outputs(reference.outputs_at(f"methods/{name}"))
+        found = reference.numbers(reference.case(kept, None), reference.missing(record))
+        record = record | {"metrics": record["metrics"] | found}
+    else:
+        record = _run(reference, name, method)
+    write_record(place, facts, record)
+    print(f"{label}: {record.get('reason') or '{:.2f} s'.format(record['seconds'])}", flush=True)
+
+
+def _run(reference: Reference, name: str, method: Method) -> Record:
+    """Unlearn, measure, and return the record; a method that cannot is recorded with its reason."""
+    experiment, split = reference.experiment, reference.split
+    try:
+        made = method.unlearn(reference.original, split, experiment.settings("method"))
+        target = outputs_of(made.model, split, experiment.device)
+    except UserError as error:
+        return {"status": SKIPPED, "reason": str(error)}
+    except RunError as error:
+        return {"status": FAILED, "reason": str(error)}
+    target.save(reference.outputs_at(f"methods/{name}"))
+    found = reference.numbers(reference.case(target, made.model), reference.metrics)
+    artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
+    return vars(made.cost) | {"artefacts": artefacts, "metrics": found}
+
+
+def _settings(metric: Metric) -> dict[str, Any]:
+    return {"name": metric.name} | {key: getattr(metric, key) for key in metric.__dataclass_fields__}  # type: ignore[attr-defined]

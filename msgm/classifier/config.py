@@ -1,0 +1,189 @@
+"""Settings of classifier experiments, from YAML and ``key.sub=value`` overrides."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from msgm.checks import at_least
+from msgm.classifier.data import Shares
+from msgm.classifier.methods import METHODS, Method
+from msgm.classifier.metrics import METRICS, Metric
+from msgm.classifier.networks import CLASSIFIERS
+from msgm.classifier.training import TrainingSettings
+from msgm.data import DATASETS, Dataset
+from msgm.errors import UserError, nearest
+from msgm.requests import ForgetRequest, load_file
+from msgm.seeding import derive_seed
+from msgm.settings import guarded, read_layers
+
+ELSEWHERE = {
+    "validation": "shares.tuning",
+    "test": "shares.test",
+    "split_seed": "seed",
+    "flip": "training.augment",
+}
+"""Settings of data sets that classifiers have in another place."""
+
+
+@dataclass
+class RequestSettings(ForgetRequest):
+    """What to forget, as in ``ForgetRequest``, or a number of items at random.
+
+    Attributes:
+        random: so many training items, drawn by the seed.
+    """
+
+    selectors: ClassVar[tuple[str, ...]] = (*ForgetRequest.selectors, "random")
+
+    random: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "request", "random")
+
+    def chosen(self, dataset: Dataset, train: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+        """Return the request's items as an (N,) mask; ``random`` draws from the positions ``train`` by ``seed``.
+
+        Raises:
+            UserError: as ``ForgetRequest.mask``, or more items at random than there are.
+        """
+        if self.selector() != "random":
+            return dataset.forget_mask(self)
+        count = self.random or 0
+        if count >= len(train):
+            raise UserError(f"request.random: {count} of {len(train)} training items leave none to retain.")
+        mask = np.zeros(len(dataset), dtype=bool)
+        mask[np.random.default_rng(derive_seed(seed, "request")).choice(train, count, replace=False)] = True
+        return mask
+
+    def describe(self) -> str:
+        """Return the request as half a sentence, for reports."""
+        if self.selector() != "random":
+            return super().describe()
+        return f"{self.goal} of {self.random} training items drawn at random ({self.target})"
+
+
+@dataclass
+class ClassifierConfig:
+    """One experiment.
+
+    Attributes:
+        name: of the experiment, and of its run folder below ``runs/``.
+        seed: the first seed; a seed makes the data split, the models and all draws.
+        seeds: how many seeds a comparison takes.
+        retrains: retrained models a request and seed, which make the band; a comparison wants at least five.
+        plugins: Python files to import first; they register data sets, networks, methods and metrics.
+        data: the data set (``msgm.data``).
+        shares: what is held out.
+        network: the network (``msgm.classifier.networks``).
+        training: how the original and the retrained models are trained.
+        requests: what to forget, by name.
+        methods: settings of the methods, by the row's name; the key ``name`` picks the method, by default the row's
+            name. All registered methods are rows; one that is set to null is left out.
+        metrics: what to measure; None takes all but the costly ones.
+        options: a metric's own settings, by its name.
+    """
+
+    name: str = "classifier"
+    seed: int = 0
+    seeds: int = 3
+    retrains: int = 5
+    plugins: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=lambda: {"name": "digits"})
+    shares: Shares = field(default_factory=Shares)
+    network: dict[str, Any] = field(default_factory=lambda: {"name": "mlp"})
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    requests: dict[str, RequestSettings] = field(default_factory=dict)
+    methods: dict[str, Any] = field(default_factory=dict)
+    metrics: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "", "seeds", "retrains")
+        for plugin in self.plugins:
+            load_file(plugin)
+        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        self.data = _data(self.data)
+        self.network = CLASSIFIERS.resolve(self.network)
+        self.methods = {name: self._method(name) for name in [*self.methods, *_others(self.methods)]}
+        for name, request in self.requests.items():
+            _below(f"requests.{name}", request.selector)
+        self.measures()
+
+    def _method(self, name: str) -> dict[str, Any] | None:
+        given = self.methods.get(name, {})
+        if given is None:
+            return None
+        return _below(f"methods.{name}", lambda: METHODS.resolve({"name": name} | given))
+
+    def rows(self) -> dict[str, Method]:
+        """Return the methods by their rows' names, the left out ones left out."""
+        return {name: METHODS.build(settings) for name, settings in self.methods.items() if settings is not None}
+
+    def measures(self) -> list[Metric]:
+        """Return the metrics to measure.
+
+        Raises:
+            UserError: an unknown metric, or options of one that does not have them.
+        """
+        names = [name for name, cls in METRICS.entries.items() if not cls.costly]
+        for name in self.options:
+            known(name, list(METRICS.entries), "options", "metric")
+        for name in self.metrics or []:
+            known(name, list(METRICS.entries), "metrics", "metric")
+        wanted = names if self.metrics is None else self.metrics
+        return [METRICS.build({"name": name} | self.options.get(name, {})) for name in wanted]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, defaults included, as a plain tree."""
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
+        return str(OmegaConf.to_yaml(OmegaConf.create(self.to_dict())))
+
+
+def _data(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the data's settings with defaults, without those that only generative runs read."""
+    for key, instead in ELSEWHERE.items():
+        if key in given:
+            raise UserError(f"data.{key} means nothing to a classifier; set {instead} instead.")
+    return {key: value for key, value in DATASETS.resolve(given).items() if key not in ELSEWHERE}
+
+
+def _others(given: dict[str, Any]) -> list[str]:
+    """Return the registered methods that no row of ``given`` is named after."""
+    return [name for name in METHODS.entries if name not in given]
+
+
+def _below(place: str, make: Any) -> Any:
+    """Return ``make()``; its UserError names ``place`` as well."""
+    try:
+        return make()
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def known(name: str, names: list[str], key: str, what: str) -> str:
+    """Return ``name``, or refuse one that is not among ``names``."""
+    if name not in names:
+        raise UserError(f"{key}: unknown {what} {name!r}; known: {', '.join(names)}.{nearest(name, names)}")
+    return name
+
+
+def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> ClassifierConfig:
+    """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
+
+    Raises:
+        UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
+    """
+    layers = read_layers(path, overrides or [])
+
+    def compose() -> ClassifierConfig:
+        config: ClassifierConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ClassifierConfig), *layers))
+        return config
+
+    return guarded(compose)

@@ -1,0 +1,102 @@
+r"""Near-duplicates of the items to forget: a model that still knows a copy has not forgotten the item.
+
+Distances are Euclidean, between inputs as a network sees them, |a - b|^2 = |a|^2 - 2 a.b + |b|^2. What counts as near
+is taken from the data: for each held-out item the distance to its nearest training item is found, and the threshold is
+the 1% quantile of these. So about 1% of fresh items have such a neighbour by chance, and exact copies always count.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msgm.classifier.data import Examples, Split
+
+QUANTILE = 0.01
+CHUNK = 512
+MOST_HELD_OUT = 2000
+EXACT = 1e-4
+"""Relative rounding below which the expanded square tells nothing; such pairs are compared number by number."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two items that are nearly the same, by their positions in the data set; distance 0 is an exact copy."""
+
+    forget: int
+    other: int
+    part: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What was found.
+
+    Attributes:
+        method: how it was searched, in a sentence.
+        threshold: distance from which on items are no duplicates.
+        pairs: the nearest first.
+    """
+
+    method: str
+    threshold: float
+    pairs: list[Pair]
+
+    @property
+    def found(self) -> int:
+        """How many items other than the requested ones are near-duplicates of some of these."""
+        return len({pair.other for pair in self.pairs})
+
+
+def near_duplicates(split: Split, device: torch.device | str = "cpu") -> Duplicates:
+    """Search retain and held-out items for near-duplicates of the items to forget.
+
+    Args:
+        split: the request's split; its training items may be many, distances are taken chunk by chunk.
+        device: where to compute.
+    """
+    fresh = split.nonmembers.subset(np.arange(min(len(split.nonmembers), MOST_HELD_OUT)))
+    own = _nearest(fresh, split.train, device)
+    threshold = float(own.quantile(QUANTILE))
+    others = {name: part for name, part in split.parts().items() if name != "forget"}
+    pairs = [pair for name, part in others.items() for pair in _pairs(split.forget, part, name, threshold, device)]
+    method = (
+        f"Euclidean distance of inputs below {threshold:.4g}, the {QUANTILE:.0%} quantile of the distances from "
+        f"{len(fresh)} held-out items to their nearest training item, or an exact copy"
+    )
+    return Duplicates(method, threshold, sorted(pairs, key=lambda pair: pair.distance))
+
+
+def _nearest(queries: Examples, bank: Examples, device: torch.device | str) -> Tensor:
+    """Return (len(queries),) distances to the nearest item of ``bank``."""
+    found = []
+    for x, _ in queries.batches(CHUNK, device=device):
+        flat = x.flatten(1)
+        parts = [squares(flat, y.flatten(1)).amin(1) for y, _ in bank.batches(CHUNK, device=device)]
+        found.append(torch.stack(parts).amin(0).sqrt().cpu())
+    return torch.cat(found)
+
+
+def _pairs(forget: Examples, others: Examples, part: str, threshold: float, device: torch.device | str) -> list[Pair]:
+    found = []
+    for a, x in enumerate(forget.batches(CHUNK, device=device)):
+        flat = x[0].flatten(1)
+        for b, y in enumerate(others.batches(CHUNK, device=device)):
+            near = squares(flat, y[0].flatten(1)).sqrt()
+            rows, columns = ((near < threshold) | (near == 0)).nonzero(as_tuple=True)
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+                indices = int(forget.indices[a * CHUNK + row]), int(others.indices[b * CHUNK + column])
+                found.append(Pair(*indices, part, float(near[row, column])))
+    return found
+
+
+def squares(x: Tensor, y: Tensor) -> Tensor:
+    """Return (len(x), len(y)) squared distances; where rounding decides, they are taken number by number."""
+    left, right = x.square().sum(1), y.square().sum(1)
+    found = (left[:, None] + right - 2 * x @ y.T).clamp_min(0)
+    rows, columns = (found <= EXACT * (left[:, None] + right)).nonzero(as_tuple=True)
+    for r, c in zip(rows.split(CHUNK), columns.split(CHUNK), strict=True):
+        found[r, c] = (x[r] - y[c]).square().sum(1)
+    return found

@@ -1,0 +1,136 @@
+"""One seed of an experiment: its data split, its original model, its retrained models, and where they are kept.
+
+A model that is on disk and was made with the same settings is read, not made again: beside each lies ``made.json``, the
+settings that it depends on.
+"""
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from msgm import __version__
+from msgm.classifier import networks
+from msgm.classifier.config import ClassifierConfig
+from msgm.classifier.data import Examples, Split, held_out, split_by
+from msgm.classifier.methods import METHODS, Settings
+from msgm.classifier.store import load_classifier, save_classifier
+from msgm.classifier.training import check_outputs, fit
+from msgm.data import Dataset
+from msgm.runs import read_json, write_json
+from msgm.seeding import derive_seed
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """An experiment at one seed.
+
+    Attributes:
+        config: the experiment.
+        dataset: its data.
+        seed: of the split, the original and all draws.
+        device: where to compute.
+    """
+
+    config: ClassifierConfig
+    dataset: Dataset
+    seed: int
+    device: torch.device
+
+    @cached_property
+    def parts(self) -> dict[str, NDArray[np.int64]]:
+        """Positions of train, tuning, nonmembers and test."""
+        return held_out(self.dataset, self.config.shares, self.seed)
+
+    def split(self, request: str) -> Split:
+        """Return the split that a request of the config makes.
+
+        Raises:
+            UserError: the request selects nothing, everything, or leaves fewer than two classes.
+        """
+        mask = self.config.requests[request].chosen(self.dataset, self.parts["train"], self.seed)
+        return split_by(self.dataset, self.parts, mask)
+
+    def build(self, seed: int) -> nn.Module:
+        """Return the network with fresh weights of a seed."""
+        settings = networks.CLASSIFIERS.build(self.config.network)
+        return networks.build(settings, self.dataset.shape, len(self.dataset.classes), seed)
+
+    def settings(self, *stream: int | str) -> Settings:
+        """Return what methods are told; their draws are those of the named stream."""
+        seed = derive_seed(self.seed, *stream)
+        return Settings(self.config.training, seed, self.device, self.build, self.seed)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the original model depends on."""
+        return {
+            "msgm": __version__,
+            "data": self.dataset.digest(),
+            "shares": asdict(self.config.shares),
+            "network": self.config.network,
+            "training": asdict(self.config.training),
+            "seed": self.seed,
+        }
+
+    def retrain_facts(self, split: Split, number: int) -> Facts:
+        """Return what retrained model ``number`` depends on."""
+        return self.facts | {"forget": digest(split.forget.indices), "retrain": number}
+
+    def original(self, folder: Path) -> nn.Module:
+        """Return the model trained on all training items, from ``folder`` if it is there."""
+        model = self._kept(folder, self.facts)
+        if model is None:
+            start = time.perf_counter()
+            examples = Examples.of(self.dataset, self.parts["train"])
+            model = fit(self.build(self.seed), examples, self.config.training, self.seed, self.device)
+            self.keep(model, folder, self.facts, time.perf_counter() - start)
+        return model
+
+    def retrain(self, folder: Path, split: Split, number: int) -> nn.Module:
+        """Return retrained model ``number`` of the band, from ``folder`` if it is there."""
+        facts = self.retrain_facts(split, number)
+        model = self._kept(folder, facts)
+        if model is None:
+            retraining = METHODS.build({"name": "retrain"})
+            made = retraining.unlearn(self.build(self.seed), split, self.settings("band", number))
+            model = made.model
+            self.keep(model, folder, facts, made.cost.seconds)
+        return model
+
+    def check(self) -> None:
+        """Refuse requests and a network that do not fit the data, before anything is trained."""
+        check_outputs(self.build(self.seed), Examples.of(self.dataset, self.parts["train"]))
+        for request in self.config.requests:
+            self.split(request)
+
+    def keep(self, model: nn.Module, folder: Path, facts: Facts, seconds: float) -> None:
+        """Write a model with the settings that it depends on; these come last, so that they vouch for the rest."""
+        (folder / "made.json").unlink(missing_ok=True)
+        save_classifier(model, folder, self.config.network, self.dataset.shape, len(self.dataset.classes))
+        write_json(folder / "made.json", {"made": facts, "seconds": seconds})
+
+    def _kept(self, folder: Path, facts: Facts) -> nn.Module | None:
+        record = folder / "made.json"
+        if not record.is_file() or read_json(record)["made"] != facts:
+            return None
+        return load_classifier(folder).to(self.device)
+
+
+def seconds_of(folder: Path) -> float:
+    """Return what a kept model's training took."""
+    return float(read_json(folder / "made.json")["seconds"])
+
+
+def digest(indices: NDArray[np.int64]) -> str:
+    """Return a short hash of a set of item numbers."""
+    return hashlib.sha256(np.sort(indices).tobytes()).hexdigest()[:16]

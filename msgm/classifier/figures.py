@@ -1,0 +1,101 @@
+"""Figures of a classifier report: what lies how far outside the band, accuracies, and time against likeness."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from msgm.classifier.assemble import constants, inside_share
+from msgm.pictures import figure_png
+
+Row = dict[str, Any]
+FAR = 10
+"""Distances beyond so many band half-widths are drawn alike."""
+INK, BAND, CONTROL = "#0072B2", "#009E73", "#000000"
+
+
+def report_figures(rows: list[Row]) -> dict[str, bytes]:
+    """Return a request's figures as PNG, by caption."""
+    drawn = {
+        "Distance from the middle of the band in half-widths of it, seed means: white is inside, dark is far outside. "
+        "Numbers that are the same for every model are left out.": _strips(rows),
+        "Accuracy on forget and test items, seed means; green: the band of retrained models.": _accuracies(rows),
+        "Share of numbers inside the band against time as a share of retraining's.": _times(rows),
+    }
+    return {caption: picture for caption, picture in drawn.items() if picture is not None}
+
+
+def distance(number: dict[str, Any]) -> float:
+    """Return how far a number lies from the middle of its band, in half-widths of the band; NaN without a band."""
+    band = number["band"]
+    if band is None or number["value"] is None:
+        return float("nan")
+    half, away = (band["high"] - band["low"]) / 2, abs(number["value"] - band["mean"])
+    if half <= 0:
+        return 0.0 if away < 1e-12 else float("inf")
+    return float(away / half)
+
+
+def _strips(rows: list[Row]) -> bytes | None:
+    same = constants(rows)
+    sections = ("utility", "forgetting", "privacy", "residue")
+    numbers = {name: m["section"] for row in rows for name, m in row["metrics"].items() if m["band"] is not None}
+    names = sorted((name for name in numbers if name not in same), key=lambda name: sections.index(numbers[name]))
+    if not names:
+        return None
+    values = np.array([[distance(row["metrics"][n]) if n in row["metrics"] else np.nan for n in names] for row in rows])
+    figure = Figure(figsize=(2.4 + 0.24 * len(names), 2.4 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    colours = ListedColormap(["#ffffff", "#fde0c5", "#f8b58b", "#e98b5b", "#c5532c", "#7f2704"])
+    colours.set_bad("#e4e8ec")
+    steps = np.digitize(np.minimum(np.nan_to_num(values, nan=0.0, posinf=FAR), FAR), [1, 1.5, 2.5, 5, FAR])
+    axes.pcolormesh(np.ma.masked_array(steps, np.isnan(values)), cmap=colours, vmin=0, vmax=5, edgecolors="#e4e8ec")
+    axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90, fontsize=7)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [row["method"] for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    for k in range(1, len(names)):
+        if numbers[names[k]] != numbers[names[k - 1]]:
+            axes.axvline(k, color=CONTROL, linewidth=1)
+    return figure_png(figure)
+
+
+def _accuracies(rows: list[Row]) -> bytes | None:
+    pair = ("test_accuracy", "forget_accuracy")
+    shown = [row for row in rows if all(row["metrics"].get(name, {}).get("value") is not None for name in pair)]
+    if not shown:
+        return None
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axes = figure.subplots()
+    bands = [shown[0]["metrics"][name]["band"] for name in pair]
+    if None not in bands:
+        (x, y) = bands
+        corner, size = (x["low"], y["low"]), (x["high"] - x["low"], y["high"] - y["low"])
+        axes.add_patch(Rectangle(corner, *size, facecolor=BAND, alpha=0.25, edgecolor=BAND))
+    _points(axes, shown, [[row["metrics"][name]["value"] for name in pair] for row in shown])
+    axes.set(xlabel="accuracy on test items", ylabel="accuracy on forget items")
+    return figure_png(figure)
+
+
+def _times(rows: list[Row]) -> bytes | None:
+    same = constants(rows)
+    pairs = [(row, inside_share(row, same)) for row in rows if row["retrain_seconds"]]
+    shown = [(row, share) for row, share in pairs if share is not None]
+    if not shown:
+        return None
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axes = figure.subplots()
+    least = 1e-3
+    places = [[max(row["seconds"] / row["retrain_seconds"], least), share] for row, share in shown]
+    _points(axes, [row for row, _ in shown], places)
+    axes.axvline(1, color=BAND, linewidth=1)
+    axes.set(xscale="log", xlabel="seconds, as a share of retraining's", ylabel="share of numbers inside the band")
+    return figure_png(figure)
+
+
+def _points(axes: Any, rows: list[Row], places: list[list[float]]) -> None:
+    for row, (x, y) in zip(rows, places, strict=True):
+        control = row["family"] == "none" or row["method"] == "retrain"
+        axes.plot(x, y, "s" if control else "o", color=CONTROL if control else INK, markersize=4)
+        axes.annotate(row["method"], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)

@@ -1,0 +1,204 @@
+"""Views of a classifier report: tables for the terminal and Markdown, and a self-contained HTML page."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from msgm.classifier.assemble import Report, constants, inside_share
+from msgm.classifier.card_views import card_links, write_cards
+from msgm.classifier.figures import report_figures
+from msgm.runs import Run, write_text
+from msgm.tables import aligned, markdown_table
+
+CONTROLS = ("do-nothing", "retrain")
+COLUMNS = {
+    "forget_accuracy": ("FA %", 100),
+    "retain_accuracy": ("RA %", 100),
+    "test_accuracy": ("TA %", 100),
+    "fr_fixed": ("FR %", 100),
+    "mia_loss_auc": ("MIA", 1),
+    "rmia_auc": ("RMIA", 1),
+    "tow": ("ToW", 1),
+    "js_forget": ("JS", 1),
+}
+"""Numbers that the tables show, with their headings and scales; report.json holds all."""
+LEGEND = (
+    "FA, RA, TA: accuracy on forget, retain and test items; FR: forgetting rate by the fixed attack; MIA, RMIA: AUC of "
+    "forget items against non-members by loss and by RMIA; ToW: tug-of-war, 1 is the retrained models' mean; JS: "
+    "Jensen-Shannon divergence (nats) from the retrained models' posteriors on forget items."
+)
+READING = (
+    "Means over seeds, +- half a 95% t-interval; * lies outside the band of retrained models at some seed. inside: "
+    "share of all numbers that lie in their band, those left out that are the same for every model. time: seconds as a "
+    "share of retraining's."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One request's table."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def rows_of(report: Report, request: str) -> list[dict[str, Any]]:
+    """Return a request's rows: the controls, then the methods, those with most numbers in their bands first."""
+    rows = [row for row in report["rows"] if row["request"] == request]
+    same = constants(rows)
+    shares = {row["method"]: inside_share(row, same) or 0.0 for row in rows}
+
+    def place(row: dict[str, Any]) -> tuple[int, float]:
+        name = row["method"]
+        return (CONTROLS.index(name), 0.0) if name in CONTROLS else (len(CONTROLS), -shares[name])
+
+    return sorted(rows, key=place)
+
+
+def tables(report: Report) -> list[Table]:
+    """Return one table a request."""
+    return [_table(report, request) for request in report["requests"]]
+
+
+def _table(report: Report, request: str) -> Table:
+    rows, asked = rows_of(report, request), report["requests"][request]
+    shown = {name: column for name, column in COLUMNS.items() if any(name in row["metrics"] for row in rows)}
+    head = ["method", *(heading for heading, _ in shown.values()), "inside", "seconds", "time"]
+    same = constants(rows)
+    lines = [_band_line(rows[0], shown)] + [_line(row, shown, same) for row in rows]
+    title = f"{request}: {asked['text']}, {asked['n']} items ({asked['scope']})"
+    return Table(title, head, lines, _notes(report, request))
+
+
+def _band_line(row: dict[str, Any], shown: dict[str, tuple[str, int]]) -> list[str]:
+    cells = []
+    for name, (_, scale) in shown.items():
+        band = row["metrics"].get(name, {}).get("band")
+        cells.append("" if band is None else f"{_short(band['low'], scale)}..{_short(band['high'], scale)}")
+    return ["band of retrained", *cells, "", f"{row['retrain_seconds']:.2f}", "100%"]
+
+
+def _line(row: dict[str, Any], shown: dict[str, tuple[str, int]], same: list[str]) -> list[str]:
+    share = inside_share(row, same)
+    return [
+        row["method"],
+        *(_cell(row["metrics"].get(name), scale) for name, (_, scale) in shown.items()),
+        "" if share is None else f"{share:.0%}",
+        f"{row['seconds']:.2f}",
+        f"{row['seconds'] / row['retrain_seconds']:.0%}" if row["retrain_seconds"] else "",
+    ]
+
+
+def _cell(number: dict[str, Any] | None, scale: int) -> str:
+    if number is None or number["value"] is None:
+        return "-"
+    half = None if number["low"] is None else (number["high"] - number["low"]) / 2
+    mark = "" if number["inside"] in (None, number["seeds"]) else "*"
+    return f"{_short(number['value'], scale)}{'' if half is None else f' +-{_short(half, scale)}'}{mark}"
+
+
+def _short(value: float, scale: int) -> str:
+    return f"{scale * value:.1f}" if scale == 100 else f"{value:.3f}"
+
+
+def _notes(report: Report, request: str) -> list[str]:
+    asked = report["requests"][request]
+    notes = []
+    if asked["near_duplicates"]:
+        found = asked["near_duplicates"]
+        notes.append(f"Near-duplicates of the forget items elsewhere: {found['found']}, left in ({found['method']}).")
+    if asked["target"] == "concept":
+        notes.append(
+            "A concept was asked for: a model retrained without its items is no full reference for it, and neither is "
+            "an attack on membership."
+        )
+    for line in report["left_out"]:
+        if line["request"] == request:
+            seeds = ", ".join(map(str, line["seeds"]))
+            notes.append(f"{line['method']} {line['status']} (seed {seeds}): {line['reason'].rstrip('.')}.")
+    return notes
+
+
+def summary(report: Report) -> list[str]:
+    """Return a line a request: which methods lie inside the band, at what share of retraining's time."""
+    return [f"{request}: {_verdict(rows_of(report, request))}" for request in report["requests"]]
+
+
+WANTED = 0.9
+"""Share of numbers inside their bands from which on a method is listed as near to retraining."""
+
+
+def _verdict(rows: list[dict[str, Any]]) -> str:
+    same = constants(rows)
+    shares = {row["method"]: (inside_share(row, same) or 0.0, row) for row in rows}
+    near = [
+        f"{name} ({share:.0%} inside, {row['seconds'] / row['retrain_seconds']:.0%} of the time)"
+        for name, (share, row) in shares.items()
+        if share >= WANTED and name not in CONTROLS
+    ]
+    control = ", ".join(f"{name} {shares[name][0]:.0%}" for name in CONTROLS if name in shares)
+    text = f"at least {WANTED:.0%} of the numbers inside the band: {', '.join(near) or 'no method'}"
+    return f"{text}; controls: {control}." if control else f"{text}."
+
+
+def print_report(report: Report) -> None:
+    """Print the tables and what to make of them."""
+    for table in tables(report):
+        print(f"\n{table.title}\n" + "\n".join(aligned(table.head, table.rows)))
+        for note in table.notes:
+            print(note)
+    print(f"\n{LEGEND}\n{READING}\n")
+    print("\n".join(summary(report)))
+
+
+def to_markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), "", LEGEND, "", READING, ""]
+    for table in tables(report):
+        lines += [f"## {table.title}", "", *markdown_table(table.head, table.rows), ""]
+        lines += [f"- {note}" for note in table.notes] + [""]
+    lines += ["## Report cards", ""]
+    lines += [f"- [{request}: {method}]({quote(link)}.md)" for (request, method), link in card_links(report).items()]
+    lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in report["protocol"].items()]
+    lines += ["", "## Methods", ""]
+    for name, row in _methods(report).items():
+        settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items()) or "no settings"
+        lines += [f"### {name}", "", f"Here: {settings}.", "", *(f"- {line}" for line in row["card"].split("\n")), ""]
+    return "\n".join(lines)
+
+
+def _methods(report: Report) -> dict[str, dict[str, Any]]:
+    """Return one row a method, for its card."""
+    return {row["method"]: row for row in reversed(report["rows"])}
+
+
+def to_html(report: Report) -> str:
+    """Return the report as one HTML page with its figures inside."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(loader=PackageLoader("msgm.classifier"), autoescape=select_autoescape(), trim_blocks=True)
+    figures = {
+        request: {
+            text: base64.b64encode(png).decode() for text, png in report_figures(rows_of(report, request)).items()
+        }
+        for request in report["requests"]
+    }
+    return environment.get_template("report.html").render(
+        report=report,
+        summary=summary(report),
+        tables=dict(zip(report["requests"], tables(report), strict=True)),
+        figures=figures,
+        legend=[LEGEND, READING],
+        methods=_methods(report),
+        cards=card_links(report),
+    )
+
+
+def write_views(run: Run, report: Report) -> None:
+    """Write report.md, report.html and every row's card."""
+    write_text(run.path / "report.md", to_markdown(report))
+    write_text(run.path / "report.html", to_html(report))
+    write_cards(run, report)

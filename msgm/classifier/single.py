@@ -1,0 +1,129 @@
+"""``msgm classifier train`` and ``unlearn``: one model in one run folder.
+
+The folder holds ``model/`` and, for every request concerned, ``outputs/REQUEST/``: the logits that
+``msgm classifier audit`` reads.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from msgm.classifier.compare import FIXED, claim
+from msgm.classifier.config import ClassifierConfig, known, load_config
+from msgm.classifier.experiment import Experiment, digest
+from msgm.classifier.measuring import outputs_of
+from msgm.classifier.records import plain
+from msgm.classifier.store import load_classifier, save_classifier
+from msgm.data import load_dataset
+from msgm.errors import UserError
+from msgm.runs import Run, chosen_device, environment, read_json, write_json, write_text
+from msgm.settings import differences
+
+
+def train(config: ClassifierConfig, out: Path | str | None = None, device: str = "auto") -> Run:
+    """Train the original model of an experiment into a run folder; one that is there is kept.
+
+    Args:
+        config: the experiment; its seed makes the split and the weights.
+        out: run folder; by default ``runs/NAME-original``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: a network that does not fit the data, or a folder that holds another experiment.
+    """
+    run = Run(out or Path("runs") / f"{config.name}-original")
+    experiment = _experiment(config, chosen_device(device))
+    experiment.check()
+    claim(run, config)
+    model = experiment.original(run.model)
+    for request in config.requests:
+        outputs_of(model, experiment.split(request), experiment.device).save(_outputs(run, request, "original"))
+    facts = {"data_digest": experiment.dataset.digest(), "seconds": read_json(run.model / "made.json")["seconds"]}
+    write_json(run.manifest, environment() | {"kind": "classifier", "seed": config.seed, "device": device} | facts)
+    return run
+
+
+def unlearn(
+    config: ClassifierConfig,
+    source: Path | str,
+    method: str,
+    request: str | None = None,
+    seed: int | None = None,
+    out: Path | str | None = None,
+    device: str = "auto",
+) -> Run:
+    """Make a trained model forget, into a run folder of its own.
+
+    Args:
+        config: the experiment: requests and methods; the rest must be that of ``source``.
+        source: folder of ``train``; its seed is that of the split.
+        method: row of the config.
+        request: name in the config; None takes its only one.
+        seed: of the method's draws; None takes the source's.
+        out: run folder; by default ``runs/NAME-METHOD-REQUEST``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: no such model, method or request, or an experiment of other data, network or training.
+        RunError: the method's weights became non-finite.
+    """
+    given = Run(source)
+    if not given.config.is_file() or not given.model.is_dir():
+        raise UserError(f"--from: {source} holds no trained classifier; make one with msgm classifier train.")
+    trained = load_config(given.config)
+    _same_experiment(trained, config, source)
+    rows, request = config.rows(), _only_request(config, request)
+    known(method, list(rows), "--method", "method")
+    experiment = _experiment(trained, chosen_device(device))
+    experiment.config.requests[request] = config.requests[request]
+    split, model = experiment.split(request), load_classifier(given.model)
+    own = trained.seed if seed is None else seed
+    made = rows[method].unlearn(model, split, experiment.settings("method", own))
+    run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
+    run.create()
+    outputs_of(model, split, experiment.device).save(_outputs(run, request, "original"))
+    outputs_of(made.model, split, experiment.device).save(_outputs(run, request, method))
+    stored = _keep(experiment, made.model, run)
+    artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
+    write_text(run.config, config.to_yaml())
+    facts = {"method": config.methods[method], "request": config.requests[request].describe(), "source": str(source)}
+    facts |= {"forget_digest": digest(split.forget.indices), "cost": asdict(made.cost), "artefacts": artefacts}
+    write_json(run.manifest, environment() | {"kind": "classifier", "seed": own, "model_stored": stored} | facts)
+    return run
+
+
+def _experiment(config: ClassifierConfig, device: torch.device) -> Experiment:
+    return Experiment(config, load_dataset(config.data), config.seed, device)
+
+
+def _outputs(run: Run, request: str, name: str) -> Path:
+    return run.path / "outputs" / request / f"{name}.npz"
+
+
+def _same_experiment(trained: ClassifierConfig, config: ClassifierConfig, source: Path | str) -> None:
+    sections = [key for key in FIXED if key != "seed"]
+    old, new = trained.to_dict(), config.to_dict()
+    changed = differences({key: old[key] for key in sections}, {key: new[key] for key in sections})
+    if changed:
+        raise UserError(f"--from: {source} was trained with other settings ({'; '.join(changed[:3])}).")
+
+
+def _only_request(config: ClassifierConfig, name: str | None) -> str:
+    names = list(config.requests)
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None:
+        raise UserError(f"--request: say which; the config has {', '.join(names) or 'none'}.")
+    return known(name, names, "--request", "request")
+
+
+def _keep(experiment: Experiment, model: nn.Module, run: Run) -> bool:
+    """Save a model if it is of the experiment's own network; an ensemble, say, has its outputs alone."""
+    own = experiment.build(0).state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+        return False
+    dataset = experiment.dataset
+    save_classifier(model, run.model, experiment.config.network, dataset.shape, len(dataset.classes))
+    return True

@@ -1,0 +1,57 @@
+"""Classifiers on disk: ``model.safetensors`` with the weights, ``network.json`` with what network they are of."""
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from msgm.classifier.networks import CLASSIFIERS, build
+from msgm.errors import UserError
+from msgm.runs import read_json, write_bytes, write_json
+
+WEIGHTS = "model.safetensors"
+NETWORK = "network.json"
+
+
+def save_classifier(
+    model: nn.Module, folder: Path, network: dict[str, Any], shape: tuple[int, ...], classes: int
+) -> None:
+    """Write a model.
+
+    Args:
+        model: of the network that the settings describe.
+        folder: where to; made if need be.
+        network: the network's settings.
+        shape: of one input.
+        classes: the number of logits.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
+    write_json(folder / NETWORK, {"network": network, "shape": list(shape), "classes": classes})
+
+
+def load_classifier(folder: Path) -> nn.Module:
+    """Read a model, in eval mode on the CPU.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights are not the network's.
+    """
+    facts = read_json(folder / NETWORK)
+    try:
+        settings, shape, classes = facts["network"], tuple(facts["shape"]), facts["classes"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / NETWORK} is damaged: it needs network, shape and classes.") from error
+    model = build(CLASSIFIERS.build(settings), shape, classes, seed=0)
+    try:
+        tensors = safetensors.torch.load_file(folder / WEIGHTS)
+    except OSError as error:
+        raise UserError(f"cannot read {folder / WEIGHTS}: {error}.") from error
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS} is damaged: {error}.") from error
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{folder / WEIGHTS} holds weights of another network than {NETWORK} says.") from error
+    return model.eval()
