@@ -12,6 +12,9 @@ from msgm.errors import UserError
 from msgm.recommender.data.base import Interactions
 from msgm.requests import ForgetRequest
 
+FOREIGN = ("labels", "attribute", "group", "indices", "predicate")
+"""Selectors of every ForgetRequest that mean nothing to a recommender."""
+
 
 @dataclass
 class RecommenderRequest(ForgetRequest):
@@ -43,7 +46,7 @@ class RecommenderRequest(ForgetRequest):
             UserError: none or several of users, items, interactions and file are given; an unknown id, one given
                 twice, a pair that the model never saw; or nothing would be left.
         """
-        other = [k for k in ("labels", "attribute", "indices", "predicate") if getattr(self, k) not in ([], None)]
+        other = [k for k in FOREIGN if getattr(self, k) not in ([], {}, None)]
         if other:
             raise UserError(f"request.{other[0]} is not for recommenders; use users, items, interactions or file.")
         given = [key for key in ("users", "items", "interactions", "file") if getattr(self, key)]

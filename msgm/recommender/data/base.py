@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -58,6 +58,7 @@ class Interactions:
         attributes: of users: name to (U,) text; empty text where it is not known.
         tags: of items: name to (I,) booleans.
         explicit: whether values are ratings.
+        test: which stored cells are of the published test part, in the order of ``matrix.data``; None without.
     """
 
     matrix: csr_array
@@ -67,35 +68,43 @@ class Interactions:
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     tags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     explicit: bool = False
+    test: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(
         cls,
         users: Sequence[str],
         items: Sequence[str],
-        values: NDArray[np.float32],
+        values: NDArray[np.floating[Any]],
         times: NDArray[np.int64] | None = None,
         explicit: bool = False,
+        test: NDArray[np.bool_] | None = None,
+        where: Callable[[int], str] = lambda row: f"row {row + 1}",
     ) -> "Interactions":
-        """Return the interactions of three or four columns of equal length; ids are numbered in sorted order.
+        """Return the interactions of columns of equal length; ids are numbered in sorted order.
+
+        ``where(k)`` says in an error where row ``k``, counted from 0, comes from.
 
         Raises:
-            UserError: no row, a value that is no finite number, or a pair of user and item given twice.
+            UserError: no row, an empty id, a value that is no finite number, an explicit rating of 0, which a sparse
+                matrix cannot tell from none, or a pair of user and item given twice.
         """
         if not len(users):
             raise UserError("the data hold no interaction.")
         values = np.asarray(values, dtype=np.float32)
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise UserError(f"row {bad + 1}: the value {values[bad]} is no finite number.")
-        names_u, rows = np.unique(np.asarray(users, dtype=str), return_inverse=True)
-        names_i, columns = np.unique(np.asarray(items, dtype=str), return_inverse=True)
-        code = rows.astype(np.int64) * len(names_i) + columns
+        unfit = np.flatnonzero(~np.isfinite(values) | (explicit & (values == 0)))
+        if len(unfit):
+            value = values[unfit[0]]
+            rule = "0 stands for no interaction" if value == 0 else "expected a finite number"
+            raise UserError(f"{where(int(unfit[0]))}: the value is {value:g}; {rule}.")
+        names_u, rows = _numbered(users, "user", where)
+        names_i, columns = _numbered(items, "item", where)
+        code = rows * len(names_i) + columns
         order = np.argsort(code, kind="stable")
-        repeated = np.flatnonzero(np.diff(code[order]) == 0)
+        repeated = order[1:][np.diff(code[order]) == 0]
         if len(repeated):
-            at = order[repeated[0] + 1]
-            raise UserError(f"row {at + 1}: user {users[at]} and item {items[at]} are given twice.")
+            at = int(repeated.min())
+            raise UserError(f"{where(at)}: user {users[at]} and item {items[at]} are given twice.")
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(names_u)))])
         matrix = csr_array((values[order], columns[order].astype(np.int32), starts), (len(names_u), len(names_i)))
         return cls(
@@ -104,6 +113,7 @@ class Interactions:
             IdMap(names_i, "item"),
             None if times is None else np.asarray(times, dtype=np.int64)[order],
             explicit=explicit,
+            test=None if test is None else test[order],
         )
 
     @property
@@ -117,6 +127,16 @@ class Interactions:
         for part in (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data):
             content.update(np.ascontiguousarray(part).tobytes())
         return content.hexdigest()[:16]
+
+
+def _numbered(ids: Sequence[str], kind: str, where: Callable[[int], str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the distinct ids, sorted, and the (n,) number of each; a dictionary is faster than sorting all of them."""
+    texts = list(map(str, ids))
+    names = sorted(set(texts))
+    if "" in names[:1]:
+        raise UserError(f"{where(texts.index(''))}: the {kind} has an empty id.")
+    number = dict(zip(names, range(len(names)), strict=True))
+    return names, np.fromiter(map(number.__getitem__, texts), dtype=np.int64, count=len(texts))
 
 
 @dataclass(frozen=True, eq=False)
