@@ -140,7 +140,7 @@ def test_scrub_without_rewinding_is_its_last_epoch_and_with_it_one_of_all(small)
 
 def test_scrub_counts_every_item_that_it_sees(small):
     model, split = small
-    found = run("scrub", model, split, epochs=4, max_epochs=3)
+    found = run("scrub", model, split, epochs=4, max_epochs=3, lr=0.01)
     assert found.cost.examples == 4 * len(split.retain) + 3 * len(split.forget)
 
 
