@@ -2,7 +2,8 @@ r"""Fisher forgetting: noise on every weight, the more the less the retain set d
 
 F = E_{x in retain} sum_y p(y | x) (d log p(y | x) / d theta)^2 is the exact diagonal of the Fisher information: its
 expectation over classes is a sum, not a draw and not the true label alone. Then
-theta <- theta + sqrt(alpha min(1 / (F + 1e-8), cap)) n with n ~ N(0, I).
+theta <- theta + sqrt(alpha min(1 / (F + 1e-8), cap)) n with n ~ N(0, I). The forget set is not read: nothing aims the
+noise at it, and on 8x8 digits retained accuracy falls as early as accuracy on the forget set.
 """
 
 from dataclasses import dataclass
