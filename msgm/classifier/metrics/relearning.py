@@ -10,15 +10,19 @@ Deviations: the literature counts epochs of the training's own optimiser; steps 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msgm.checks import at_least, positive
-from msgm.classifier.data import Examples
+from msgm.classifier.data import Examples, Split
 from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
 from msgm.seeding import derive_seed, generator
+
+# The anchor is one number for all models of a comparison, so it is kept while their split lives.
+_anchors: WeakKeyDictionary[Split, dict[tuple[object, ...], float]] = WeakKeyDictionary()
 
 
 @METRICS.register("relearning")
@@ -43,7 +47,7 @@ class Relearning(Metric):
     cap: int = 200
     factor: float = 1.5
     floor: float = 0.01
-    lr_share: float = 1.0
+    lr_share: float = 0.25
     items: int = 500
 
     def __post_init__(self) -> None:
@@ -59,11 +63,13 @@ class Relearning(Metric):
         examples = live.split.forget.subset(order[: self.items].sort().values.numpy())
         x, y = _resident(examples, settings.device)
         goal = max(self.factor * forget_loss(copy.deepcopy(live.original).to(x.device).eval(), x, y), self.floor)
-        random = settings.fresh(live.original, derive_seed(settings.seed, "relearn-random"))
-        return {
-            "relearn_steps": float(self.steps(live.model, x, y, goal, live)),
-            "relearn_steps_random": float(self.steps(random, x, y, goal, live)),
-        }
+        known = _anchors.setdefault(live.split, {})
+        key = (self, repr(settings.training), settings.seed, goal)
+        if key not in known:
+            untrained = settings.fresh(live.original, derive_seed(settings.seed, "relearn-random"))
+            known[key] = float(self.steps(untrained, x, y, goal, live))
+        own = float(self.steps(live.model, x, y, goal, live))
+        return {"relearn_steps": own, "relearn_steps_random": known[key]}
 
     def steps(self, model: nn.Module, x: Tensor, y: Tensor, goal: float, live: Live) -> int:
         """Return the steps that a copy of ``model`` takes to a loss of at most ``goal`` nats, 0 to ``cap``."""

@@ -1,0 +1,143 @@
+"""Accuracies, tug-of-war, forgetting rate, calibration: against loops and known values."""
+
+import numpy as np
+import pytest
+
+from msgm.classifier.metrics import METRICS, Case
+from msgm.classifier.metrics.accuracy import per_class
+from msgm.classifier.metrics.calibration import calibration_error
+from msgm.classifier.metrics.forgetting_rate import forgetting_rate, oracle_of
+from msgm.classifier.metrics.scores import losses
+from msgm.classifier.outputs import Outputs
+from msgm.errors import UserError
+from tests.classifier.metrics.worlds import SIZES, certain, posteriors
+
+
+def measure(name, case):
+    found = METRICS.build({"name": name}).measure(case)
+    assert set(found) == set(METRICS.entries[name].numbers)
+    return found
+
+
+def counted(outputs, part, keep=lambda y: True):
+    pairs = [(z.argmax() == y) for z, y in zip(outputs.logits[part], outputs.labels[part], strict=True) if keep(y)]
+    return sum(pairs) / len(pairs)
+
+
+def test_accuracies_are_counts():
+    target = posteriors()
+    found = measure("accuracy", Case(target, target))
+    for part in ("retain", "forget", "test"):
+        assert found[f"{part}_accuracy"] == pytest.approx(counted(target, part))
+    assert per_class(target) == pytest.approx([counted(target, "test", lambda y, k=k: y == k) for k in range(5)])
+    assert found["worst_class_accuracy"] == min(per_class(target))
+    assert found["test_accuracy_forgotten"] is None
+
+
+def test_a_class_request_has_the_test_items_of_the_forgotten_class_apart():
+    made = certain(5.0, wrong=())
+    labels = dict(made.labels) | {"retain": np.arange(60) % 3, "forget": np.full(20, 3)}
+    logits = dict(made.logits)
+    logits["test"] = logits["test"].copy()
+    logits["test"][labels["test"] == 3] = [9.0, 0, 0, 0]
+    found = measure("accuracy", Case(Outputs(logits, labels), made, scope="class"))
+    assert found["test_accuracy_forgotten"] == 0
+    assert found["test_accuracy_retained"] == 1
+    assert found["worst_class_accuracy"] == 1
+    assert found["test_accuracy"] == pytest.approx((labels["test"] != 3).mean())
+
+
+def test_a_class_without_test_items_has_no_accuracy():
+    made = certain(5.0)
+    assert per_class(Outputs(made.logits, dict(made.labels) | {"test": np.zeros(50, dtype=np.int64)}))[1:] == [None] * 3
+
+
+def test_tug_of_war_of_a_retrained_model_with_itself_is_one():
+    target = posteriors()
+    assert measure("tug-of-war", Case(target, target, [target]))["tow"] == 1
+    assert measure("tug-of-war", Case(target, target))["tow"] is None
+
+
+def test_tug_of_war_is_the_product_against_the_mean():
+    target, others = posteriors(0), [posteriors(1), posteriors(2)]
+    product = 1.0
+    for part in ("forget", "retain", "test"):
+        product *= 1 - abs(counted(target, part) - np.mean([counted(one, part) for one in others]))
+    assert measure("tug-of-war", Case(target, target, others))["tow"] == pytest.approx(product)
+
+
+def test_the_forgetting_rate_counts_items_that_turn_from_members_to_non_members():
+    original, target = posteriors(0), posteriors(3)
+    found = measure("forgetting-rate", Case(target, original))
+    threshold = oracle_of(original)
+    before, after = (losses(one, "forget") <= threshold for one in (original, target))
+    bt, bf, at, af = before.sum(), (~before).sum(), after.sum(), (~after).sum()
+    assert bt + bf == at + af
+    assert found["fr_fixed"] == pytest.approx((af - bf) / bt)
+    assert found["fr_fixed"] == pytest.approx(1 - at / bt)
+    assert found["oracle_tpr"] == pytest.approx(bt / len(before))
+    assert found["fr_adaptive"] == pytest.approx(1 - (losses(target, "forget") <= oracle_of(target)).sum() / bt)
+    utility = np.prod([counted(target, part) / counted(original, part) for part in ("retain", "test")])
+    assert found["fup"] == pytest.approx(found["fr_fixed"] * utility)
+
+
+def test_nothing_done_has_forgotten_nothing():
+    original = posteriors(0)
+    assert measure("forgetting-rate", Case(original, original))["fr_fixed"] == 0
+
+
+def test_the_forgetting_rate_does_not_exist_where_no_item_was_a_member():
+    assert forgetting_rate(np.zeros(5, dtype=bool), np.ones(5, dtype=bool)) is None
+    lost = certain(5.0, wrong=("forget", "nonmembers"))
+    found = measure("forgetting-rate", Case(lost, lost))
+    assert found["fr_fixed"] is None
+    assert found["fup"] is None
+    assert found["oracle_tpr"] == 0
+
+
+def test_the_calibration_error_is_the_binned_one():
+    rng = np.random.default_rng(0)
+    confidence, right = rng.uniform(0.2, 1, 200), rng.uniform(size=200) < 0.6
+    total = 0.0
+    for k in range(10):
+        inside = (confidence >= k / 10) & (confidence < (k + 1) / 10)
+        if inside.any():
+            total += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    assert calibration_error(confidence, right, 10) == pytest.approx(total)
+    assert calibration_error(np.ones(4), np.array([True, True, False, False]), 10) == pytest.approx(0.5)
+    assert calibration_error(np.zeros(0), np.zeros(0, dtype=bool), 10) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"name": "calibration", "bins": 0}, "metrics.calibration.bins must be at least 1, got 0."),
+        ({"name": "rmia", "a": 1.5}, "metrics.rmia.a must lie in [0, 1], got 1.5."),
+        ({"name": "rmia", "gamma": 0.5}, "metrics.rmia.gamma must be at least 1, got 0.5."),
+        ({"name": "forgetting-quality", "models": 8}, "metrics.forgetting-quality.models must be at least 64, got 8."),
+        ({"name": "relearning", "factor": 0}, "metrics.relearning.factor must be a positive number, got 0.0."),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, text):
+    with pytest.raises(UserError) as caught:
+        METRICS.build(settings)
+    assert str(caught.value) == text
+
+
+def test_every_number_has_one_metric_and_a_description():
+    names = [name for metric in METRICS.entries.values() for name in metric.numbers]
+    assert len(names) == len(set(names))
+    assert all(number.text for metric in METRICS.entries.values() for number in metric.numbers.values())
+
+
+@pytest.mark.parametrize("retrains", [[], [certain(30.0)] * 2])
+@pytest.mark.parametrize("scope", ["instances", "class"])
+def test_logits_of_one_class_and_of_empty_parts_give_no_nan(scope, retrains):
+    made = certain(800.0)
+    one_class = Outputs(made.logits, {part: np.zeros_like(y) for part, y in made.labels.items()})
+    empty = certain(3.0, sizes=SIZES | {"forget": 0, "nonmembers": 0})
+    for target, others in ((made, retrains), (one_class, retrains), (empty, [empty] * len(retrains))):
+        for name, entry in METRICS.entries.items():
+            if not entry.live:
+                values = measure(name, Case(target, target, others, scope)).values()
+                assert all(value is None or np.isfinite(value) for value in values), name

@@ -1,0 +1,78 @@
+"""Population membership inference: definitions, two-sidedness, and the retain side."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from msgm.classifier.metrics import METRICS, Case
+from msgm.classifier.metrics.membership import VARIANTS, attack, score
+from msgm.classifier.metrics.scores import losses
+from msgm.classifier.outputs import Outputs
+from tests.classifier.metrics.worlds import certain, posteriors
+
+MEMBERSHIP = METRICS.build({"name": "membership"})
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_auc_compares_forget_items_with_non_members(variant):
+    target = posteriors()
+    forget, others = score(target, "forget", variant), score(target, "nonmembers", variant)
+    labels = np.repeat([1, 0], [len(forget), len(others)])
+    wanted = roc_auc_score(labels, np.concatenate([forget, others]))
+    assert attack(target, variant, "instances")["auc"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_efficacy_is_that_of_the_best_threshold_on_retain_items_against_non_members(variant):
+    target = posteriors(4)
+    retain, others = score(target, "retain", variant), score(target, "nonmembers", variant)
+    every = np.unique(np.concatenate([retain, others]))
+    best = max(every, key=lambda t: (retain >= t).mean() + (others < t).mean())
+    found = attack(target, variant, "instances")["efficacy"]
+    assert found == pytest.approx((score(target, "forget", variant) < best).mean())
+
+
+def test_the_variants_are_what_they_are_called():
+    target = posteriors()
+    p = np.exp(target.logits["forget"])
+    p /= p.sum(1, keepdims=True)
+    right = p.argmax(1) == target.labels["forget"]
+    np.testing.assert_array_equal(score(target, "forget", "correctness"), right)
+    np.testing.assert_allclose(score(target, "forget", "confidence"), p.max(1))
+    np.testing.assert_allclose(score(target, "forget", "loss"), np.log(p[np.arange(20), target.labels["forget"]]))
+
+
+def test_gaps_are_two_sided():
+    target, retrained = posteriors(0), [posteriors(1), posteriors(2)]
+    found = MEMBERSHIP.measure(Case(target, target, retrained))
+    mean = np.mean([attack(one, "loss", "instances")["auc"] for one in retrained])
+    assert found["mia_loss_auc_gap"] == pytest.approx(abs(found["mia_loss_auc"] - mean))
+    below, above = certain(5.0, wrong=("forget",)), certain(5.0, wrong=("nonmembers",))
+    for extreme in (below, above):
+        value = MEMBERSHIP.measure(Case(extreme, extreme, retrained))
+        assert value["mia_loss_auc_gap"] > 0.3
+    assert MEMBERSHIP.measure(Case(target, target))["mia_loss_auc_gap"] is None
+
+
+def test_a_class_request_compares_within_the_forgotten_class():
+    rng = np.random.default_rng(0)
+    labels = {"retain": np.zeros(50), "forget": np.ones(30), "nonmembers": np.repeat([0, 1], [40, 30])}
+    labels = {part: values.astype(np.int64) for part, values in labels.items()}
+    # The forgotten class has low loss everywhere: no membership in it, but class 1 is easy to tell from class 0.
+    margin = {part: np.where(y == 1, 6.0, 1.0) + rng.normal(0, 0.5, len(y)) for part, y in labels.items()}
+    logits = {p: np.stack([np.where(labels[p] == k, m, 0) for k in (0, 1)], 1) for p, m in margin.items()}
+    target = Outputs(logits, labels)
+    assert abs(attack(target, "loss", "class")["auc"] - 0.5) < 0.15
+    assert attack(target, "loss", "instances")["auc"] > 0.7
+
+
+def test_the_retain_side_counts_items_that_became_more_exposed():
+    original = posteriors(0)
+    louder = Outputs(dict(original.logits), original.labels)
+    louder.logits["retain"] = original.logits["retain"] + 9 * np.eye(5)[original.labels["retain"]]
+    found = MEMBERSHIP.measure(Case(louder, original))
+    held_out = losses(original, "nonmembers")
+    lowest = losses(original, "retain") < held_out.min()
+    assert found["mia_retain_worse"] == pytest.approx((~lowest).mean(), abs=0.1)
+    assert found["mia_retain_auc"] > MEMBERSHIP.measure(Case(original, original))["mia_retain_auc"] + 0.2
+    assert MEMBERSHIP.measure(Case(original, original))["mia_retain_worse"] == 0

@@ -1,0 +1,100 @@
+"""Per-example scores by their definitions, and the numbers that attacks are read by."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from msgm.classifier.metrics.scores import (
+    auc,
+    best_threshold,
+    controls,
+    entropies,
+    forgotten_classes,
+    log_complements,
+    losses,
+    margins,
+    modified_entropies,
+    tpr_at,
+    unseen,
+)
+from msgm.classifier.outputs import Outputs
+from tests.classifier.metrics.worlds import posteriors
+
+
+def probabilities(outputs, part):
+    z = np.exp(outputs.logits[part])
+    return z / z.sum(1, keepdims=True)
+
+
+def test_scores_follow_their_definitions():
+    outputs = posteriors()
+    p, labels = probabilities(outputs, "forget"), outputs.labels["forget"]
+    for i, y in enumerate(labels):
+        others = sum(p[i, j] * math.log(1 - p[i, j]) for j in range(5) if j != y)
+        assert losses(outputs, "forget")[i] == pytest.approx(-math.log(p[i, y]))
+        assert entropies(outputs, "forget")[i] == pytest.approx(stats.entropy(p[i]))
+        assert modified_entropies(outputs, "forget")[i] == pytest.approx(-(1 - p[i, y]) * math.log(p[i, y]) - others)
+        assert margins(outputs, "forget")[i] == pytest.approx(math.log(p[i, y] / (1 - p[i, y])))
+
+
+def test_the_modified_entropy_depends_on_the_labels_of_a_batch_that_holds_all_classes():
+    outputs = posteriors()
+    assert set(outputs.labels["retain"]) == set(range(5))
+    other = Outputs(outputs.logits, {"retain": (outputs.labels["retain"] + 1) % 5})
+    assert not np.allclose(modified_entropies(outputs, "retain"), modified_entropies(other, "retain"))
+
+
+def test_scores_of_nearly_certain_models_stay_finite_and_exact():
+    outputs = Outputs({"forget": np.array([[200.0, 0.0, 0.0], [200.0, 0.0, 0.0]])}, {"forget": np.array([0, 1])})
+    assert margins(outputs, "forget")[0] == pytest.approx(200 - math.log(2))
+    assert margins(outputs, "forget")[1] == pytest.approx(-200, abs=1e-6)
+    # Wrong with certainty: (1 - p_y)(-log p_y) is 200 and p_top (-log(1 - p_top)) is 200 - log 2.
+    assert modified_entropies(outputs, "forget")[1] == pytest.approx(400 - math.log(2))
+    assert modified_entropies(outputs, "forget")[0] == pytest.approx(0, abs=1e-80)
+
+
+def test_complements_agree_with_the_direct_form_where_that_is_exact():
+    lp = np.log(np.random.default_rng(0).dirichlet(np.ones(6), 50))
+    np.testing.assert_allclose(log_complements(lp), np.log(1 - np.exp(lp)), rtol=1e-9)
+
+
+def test_the_auc_is_that_of_sklearn_with_ties():
+    rng = np.random.default_rng(0)
+    members, others = rng.integers(2, 9, 40).astype(float), rng.integers(0, 7, 70).astype(float)
+    labels = np.repeat([1, 0], [40, 70])
+    assert auc(members, others) == pytest.approx(roc_auc_score(labels, np.concatenate([members, others])))
+    assert auc(np.zeros(0), others) is None
+
+
+def test_the_true_positives_cost_no_more_false_ones_than_allowed():
+    rng = np.random.default_rng(1)
+    members, others = rng.normal(1, 1, 300), rng.normal(0, 1, 200)
+    best = max((members > t).mean() for t in np.concatenate([others, [-9.0]]) if (others > t).mean() <= 0.05)
+    assert tpr_at(members, others, 0.05) == pytest.approx(best)
+    assert tpr_at(members, others, 0.001) == (members > others.max()).mean()
+    assert tpr_at(members, np.zeros(0), 0.05) is None
+
+
+def test_the_threshold_has_the_best_balanced_accuracy():
+    rng = np.random.default_rng(2)
+    members, others = rng.normal(1, 1, 60), rng.normal(0, 1, 45)
+
+    def balanced(t):
+        return ((members >= t).mean() + (others < t).mean()) / 2
+
+    every = np.concatenate([members, others])
+    assert balanced(best_threshold(members, others)) == pytest.approx(max(balanced(t) for t in every))
+
+
+def test_forget_items_of_a_class_request_are_compared_with_non_members_of_that_class():
+    labels = {"retain": np.array([0, 1]), "forget": np.array([2, 2]), "nonmembers": np.repeat([0, 1, 2], [5, 5, 12])}
+    outputs = Outputs({"forget": np.zeros((2, 3))}, labels)
+    assert forgotten_classes(outputs).tolist() == [2]
+    assert controls(outputs, "class").tolist() == [False] * 10 + [True] * 12
+    assert controls(outputs, "instances").all()
+    assert unseen(outputs).tolist() == [True] * 10 + [False] * 12
+    few = Outputs({"forget": np.zeros((2, 3))}, labels | {"nonmembers": np.repeat([0, 2], [9, 3])})
+    assert controls(few, "class").all()
