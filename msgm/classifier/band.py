@@ -8,6 +8,7 @@ cases if values are normal. At least ``LEAST`` are wanted; fewer give no band.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Any
 
@@ -40,12 +41,22 @@ class Band:
 
 def band_of(values: Sequence[float | None], least: int = LEAST) -> Band | None:
     """Return the band of the values that exist; None when they are fewer than ``least``."""
-    known = [value for value in values if value is not None]
-    if len(known) < least:
-        return None
-    mean, sd = fmean(known), stdev(known)
-    half = float(stats.t.ppf(0.975, len(known) - 1)) * sd * math.sqrt(1 + 1 / len(known))
-    return Band(mean, sd, mean - half, mean + half, len(known))
+    known = tuple(value for value in values if value is not None)
+    return _band(known) if len(known) >= least else None
+
+
+@lru_cache(2**16)
+def _band(values: tuple[float, ...]) -> Band:
+    """Return the band of two values or more; cached, for all rows and cards of a request ask for the same ones."""
+    mean, sd = fmean(values), stdev(values)
+    half = _quantile(len(values) - 1) * sd * math.sqrt(1 + 1 / len(values))
+    return Band(mean, sd, mean - half, mean + half, len(values))
+
+
+@lru_cache
+def _quantile(degrees: int) -> float:
+    """Return the 97.5% quantile of Student's t; cached, for reports take it thousands of times."""
+    return float(stats.t.ppf(0.975, degrees))
 
 
 def measure(case: Case, metrics: Sequence[Metric]) -> Numbers:
@@ -116,5 +127,5 @@ def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return the 95% t-interval of a mean; Nones from fewer than two values."""
     if len(values) < 2:
         return None, None
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    half = _quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half

@@ -1,0 +1,183 @@
+"""The audit: what the outputs of a model, ours or not, show of what it was made to forget.
+
+It needs no model and no torch: files of logits (``outputs``) of the model, of the original it was made from, and of at
+least five models retrained without the items. All metrics that read logits alone are measured, costly ones left out.
+The original has to be flagged and held-out retrained models must not be (``claims``), else nothing is concluded.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from msgm.classifier.band import Numbers, measure, measure_retrains, summarise
+from msgm.classifier.card import Card, write_card
+from msgm.classifier.claims import ORIGINAL
+from msgm.classifier.metrics import METRICS, Case, Metric
+from msgm.classifier.metrics.scores import forgotten_classes
+from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
+from msgm.errors import UserError
+from msgm.runs import Run, environment, write_json
+
+TARGETS = {"observed": "observed items", "latent": "latent attribute", "concept": "concept"}
+SEED = 0
+"""A file is one model: the report has one seed, which means nothing."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of the model, which no file of logits can say.
+
+    Attributes:
+        goal: ``removal`` of information from the model, or ``suppression`` of its outputs.
+        target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
+        scope: ``instances`` or ``class``; None reads it off the labels.
+    """
+
+    goal: Literal["removal", "suppression"] = "removal"
+    target: Literal["observed", "latent", "concept"] = "observed"
+    scope: Literal["instances", "class"] | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A finished audit: its folder, the report and the target's card."""
+
+    run: Run
+    report: dict[str, Any]
+    card: Card
+
+
+def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, asked: Asked | None = None) -> Audit:
+    """Audit a model by its logits and write report.json and card.{json,md,html}.
+
+    Args:
+        target: file of the model to audit.
+        original: file of the model before unlearning; it may be the target, which is then flagged.
+        retrains: files of models trained without the items to forget; from fewer than five no band is made.
+        out: folder for the report.
+        asked: the request.
+
+    Raises:
+        UserError: a file that cannot be read, lacks an array or does not fit the others, no retrained model, one that
+            is the target, the original or another one over again, or a scope that the labels contradict.
+    """
+    files = _read(target, original, retrains)
+    models = [files[path] for path in retrains]
+    case = Case(files[target], files[original], models)
+    case = replace(case, scope=_scope(case.target, (asked or Asked()).scope))
+    metrics = [metric() for metric in METRICS.entries.values() if not metric.live and not metric.costly]
+    band = measure_retrains([replace(case, target=model) for model in models], metrics)
+    rows = [
+        _row(target.stem if target.stem != ORIGINAL else "target", measure(case, metrics), band, metrics),
+        _row(ORIGINAL, measure(replace(case, target=case.original), metrics), band, metrics),
+    ]
+    report = _report(case, asked or Asked(), rows, [target, original, *retrains])
+    run = Run(out)
+    run.create()
+    write_json(run.report, report)
+    return Audit(run, report, write_card(run.path, report, rows[0]))
+
+
+def _read(target: Path, original: Path, retrains: Sequence[Path]) -> dict[Path, Outputs]:
+    """Read all files and refuse those that cannot be compared."""
+    if not retrains:
+        raise UserError("an audit needs retrained models: give their files of logits to --retrains.")
+    files = {path: _needed(load_outputs(path)) for path in dict.fromkeys([target, original, *retrains])}
+    for path, outputs in files.items():
+        _same_items(target, files[target], path, outputs)
+    seen = {_digest(files[original]): original, _digest(files[target]): target}
+    for path in retrains:
+        twin = seen.setdefault(_digest(files[path]), path)
+        if twin != path or path in (target, original) or list(retrains).count(path) > 1:
+            raise UserError(f"--retrains: {path} holds the logits of {twin}; a retrained model must be another one.")
+    return files
+
+
+def _needed(outputs: Outputs) -> Outputs:
+    """Return the parts that every file has."""
+    return Outputs({part: outputs.logits[part] for part in NEEDED}, {part: outputs.labels[part] for part in NEEDED})
+
+
+def _same_items(first: Path, expected: Outputs, path: Path, found: Outputs) -> None:
+    for part in NEEDED:
+        shapes = [outputs.logits[part].shape for outputs in (expected, found)]
+        if shapes[0] != shapes[1]:
+            raise UserError(f"{path}: logits_{part} has shape {shapes[1]}, where {first} has {shapes[0]}.")
+        if not np.array_equal(expected.labels[part], found.labels[part]):
+            raise UserError(
+                f"{path}: labels_{part} differ from those of {first}; the items and their order must agree."
+            )
+
+
+def _digest(outputs: Outputs) -> str:
+    found = hashlib.sha256()
+    for part in NEEDED:
+        found.update(np.ascontiguousarray(outputs.logits[part]).tobytes())
+    return found.hexdigest()
+
+
+def _scope(outputs: Outputs, given: str | None) -> str:
+    """Return the scope of the request: ``class`` where a class to forget has no item to retain."""
+    gone = forgotten_classes(outputs)
+    if given == "class" and not len(gone):
+        raise UserError("--scope class: every class of the forget items has items to retain; use --scope instances.")
+    return given or ("class" if len(gone) else "instances")
+
+
+def _row(name: str, numbers: Numbers, band: list[Numbers], metrics: Sequence[Metric]) -> dict[str, Any]:
+    described = {key: number for metric in metrics for key, number in metric.numbers.items()}
+    summary = summarise([numbers], [band])
+    return {
+        "method": name,
+        "request": "audit",
+        **dict.fromkeys(("seconds", "preparation_seconds", "storage_bytes", "examples", "card", "artefacts")),
+        "settings": {},
+        "family": "none" if name == ORIGINAL else "unknown: made elsewhere",
+        "metrics": {key: entry | asdict(described[key]) for key, entry in summary.items()},
+        "retrain_band": [{"seed": SEED, "retrain": k, "metrics": tree} for k, tree in enumerate(band)],
+        "per_seed": [{"seed": SEED, "metrics": numbers, "seconds": None}],
+    }
+
+
+def _report(case: Case, asked: Asked, rows: list[dict[str, Any]], paths: list[Path]) -> dict[str, Any]:
+    sizes = {part: len(labels) for part, labels in case.target.labels.items()}
+    labels = hashlib.sha256(b"".join(np.ascontiguousarray(case.target.labels[part]).tobytes() for part in NEEDED))
+    request = {
+        "text": f"{asked.goal} of the {TARGETS[asked.target]} of the file's forget part",
+        "goal": asked.goal,
+        "target": asked.target,
+        "scope": case.scope,
+        "n": sizes["forget"],
+        "forget_digest": None,
+        "near_duplicates": None,
+    }
+    return {
+        "kind": "classifier",
+        "title": "audit from saved logits",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "outputs_only": True,
+        "data": {"name": "given by labels alone", "digest": f"labels {labels.hexdigest()[:16]}", "n": sizes},
+        "network": None,
+        "training": None,
+        "seeds": [],
+        "requests": {"audit": request},
+        "protocol": _protocol(paths),
+        "environment": environment(),
+        "rows": rows,
+    }
+
+
+def _protocol(paths: list[Path]) -> dict[str, str]:
+    digests = [f"{path.name} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})" for path in paths]
+    return {
+        "model": digests[0],
+        "original": digests[1],
+        "retrained models": ", ".join(digests[2:]),
+        "band": "95% prediction interval for one more retrained model, mean +- t s sqrt(1 + 1/k)",
+        "held out": "each retrained model against the others, of which it needs four",
+    }
