@@ -39,7 +39,7 @@ class Amnesiac(Method):
 
     card = Card(
         formula="theta - sum of the updates of batches that held forget items; then repair on retain",
-        source="Graves et al., AAAI 2021, sec. 4.2",
+        source="Graves et al., AAAI 2021",
         needs=("forget", "retain"),
         family="approximate update",
         deviations=(

@@ -39,12 +39,13 @@ class BadTeacher(GradientMethod):
 
     card = Card(
         formula="KL(l softmax(T_bad / tau) + (1 - l) softmax(T_good / tau) || student), l = 1 on forget, 0 on retain",
-        source="Chundawat et al., AAAI 2023, eq. 3; published code: Adam 1e-4, 1 epoch, batches of 256",
+        source="Chundawat et al., AAAI 2023; published code: Adam 1e-4, 1 epoch, batches of 256",
         needs=("forget", "retain"),
         family="distillation",
         deviations=(
             f"{AS_TRAINED}; {HELD}; the divergence is summed over classes, published code divides it by their number "
-            "too, so that its rates mean less; multiplied by tau^2"
+            "too, so that its rates mean less; multiplied by tau^2; lr chosen on "
+            "digits' tuning items"
         ),
     )
 

@@ -35,12 +35,13 @@ class Fisher(Method):
 
     card = Card(
         formula="theta + sqrt(alpha min(1 / (F + 1e-8), cap)) n; F = E_retain sum_y p(y|x) (d log p(y|x))^2",
-        source="Golatkar et al., CVPR 2020, sec. 5; alpha 1e-9 to 1e-6 in the literature",
+        source="Golatkar et al., CVPR 2020; alpha 1e-9 to 1e-6 in the literature",
         needs=("retain",),
         family="approximate update",
         deviations=(
-            "the variance goes by 1 / F, as in published code, where the paper has F^(-1/2); no extra factor for the "
-            "last layer or batch normalisation, no mean over a unit's inputs, and no row of it is set to zero"
+            "the variance goes by 1 / F, as in published code, where the paper derives another power of F; no extra "
+            "factor for the last layer or batch normalisation, no mean over a unit's inputs, and no row of the head "
+            "is set to zero"
         ),
     )
 

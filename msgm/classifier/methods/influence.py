@@ -45,7 +45,7 @@ class Influence(Method):
 
     steps: int = 1
     damping: float = 1e-3
-    iterations: int = 50
+    iterations: int = 20
     tolerance: float = 1e-3
     items: int | None = None
 

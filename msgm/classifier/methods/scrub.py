@@ -54,14 +54,15 @@ class Scrub(GradientMethod):
     card = Card(
         formula="epochs to max_epochs: -tau^2 KL(teacher || student) on forget; all: gamma CE + alpha KL on retain",
         source=(
-            "Kurmanji et al., NeurIPS 2023, sec. 3; published code: Adam 5e-4, weight decay .1, 10 epochs, 3 max, "
+            "Kurmanji et al., NeurIPS 2023; published code: Adam 5e-4, weight decay .1, 10 epochs, 3 max, "
             "forget batches of 64, retain of 32, tau 2; or SGD 5e-4, 5 epochs, forget batches of 16, tau 4"
         ),
         needs=("forget", "retain", "tuning"),
         family="distillation",
         deviations=(
-            f"{AS_TRAINED}, published rates step down; {HELD}; tuning items are read by rewind alone, the original may "
-            "win there as epoch 0, and of equally close epochs the latest wins"
+            f"{AS_TRAINED} (published ones step down); lr and max_epochs chosen on digits' tuning items; {HELD}; "
+            "tuning items are read by rewind alone, the original may win there as epoch 0, and of equally close epochs "
+            "the latest wins"
         ),
     )
 

@@ -41,7 +41,7 @@ class SSD(Method):
 
     card = Card(
         formula="theta *= min(lambda I_d / I_f, 1) where I_f > alpha I_d; I = mean squared gradient of the loss",
-        source="Foster et al., AAAI 2024, sec. 3; alpha 10, lambda 1 there, with fisher: batch of 128",
+        source="Foster et al., AAAI 2024; alpha 10, lambda 1 there, with fisher: batch of 128",
         needs=("forget", "retain"),
         family="edit",
         deviations="alpha is chosen on digits' tuning items, where the published 10 can select no weight",
