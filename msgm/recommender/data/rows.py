@@ -96,7 +96,7 @@ def read_rows(
         UserError: the file cannot be read, is empty, or a row has another number of columns.
     """
     text = read_text(path, encoding)
-    flat, found = _split(text, delimiter) or _parse(path, text, delimiter)
+    flat, found = _split(text, delimiter) or _parse(path, text, delimiter, width)
     names = flat[:found] if header else []
     if len(flat) <= len(names):
         raise UserError(f"{path} holds no rows.")
@@ -119,11 +119,10 @@ def _split(text: str, delimiter: str) -> tuple[list[str], int] | None:
     return delimiter.join(lines).split(delimiter), widths.pop() + 1
 
 
-def _parse(path: Path, text: str, delimiter: str) -> tuple[list[str], int]:
+def _parse(path: Path, text: str, delimiter: str, width: int | None) -> tuple[list[str], int]:
     """Do as ``_split`` for any file."""
     reader = _reader(text, delimiter)
     flat: list[str] = []
-    width = 0
     try:
         for fields in reader:
             width = width or len(fields)
@@ -133,7 +132,7 @@ def _parse(path: Path, text: str, delimiter: str) -> tuple[list[str], int]:
             flat += fields
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
-    return flat, width
+    return flat, width or 0
 
 
 def _reader(text: str, delimiter: str) -> "_csv.Reader":

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from msgm.errors import UserError
+from msgm.recommender.data import IdMap, Interactions, load_interactions
+
+USERS = ["b", "a", "b", "c"]
+ITEMS = ["y", "x", "x", "y"]
+
+
+def test_ids_have_the_numbers_of_their_places_and_unknown_ones_are_named():
+    ids = IdMap(["anna", "bob"], "user")
+    assert len(ids) == 2
+    assert ids.number("bob") == 1
+    assert ids.numbers(["bob", "anna"]).tolist() == [1, 0]
+    with pytest.raises(UserError, match="unknown user 'bop'. Did you mean 'bob'?"):
+        ids.number("bop")
+    with pytest.raises(UserError, match="user ids are not unique"):
+        IdMap(["anna", "anna"], "user")
+
+
+def test_integers_mean_the_ids_that_are_written_so():
+    assert IdMap(["7", "12"], "item").number(12) == 1
+
+
+def test_columns_become_a_matrix_with_times_and_test_marks_in_its_order():
+    data = Interactions.of(
+        USERS, ITEMS, np.array([1.0, 2.0, 3.0, 4.0]), np.array([10, 20, 30, 40]), True, np.array([1, 0, 0, 1]) == 1
+    )
+    assert data.users.ids == ["a", "b", "c"]
+    assert data.items.ids == ["x", "y"]
+    assert data.shape == (3, 2)
+    assert data.matrix.toarray().tolist() == [[2, 0], [3, 1], [0, 4]]
+    assert data.matrix.dtype == np.float32
+    assert data.times.tolist() == [20, 30, 10, 40]
+    assert data.test.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "values", "sentence"),
+    [
+        ([], [], [], "hold no interaction"),
+        (["a", "a"], ["x", "x"], [1, 1], "row 2: user a and item x are given twice"),
+        (["a", "a", "b", "b"], ["y", "x", "y", "y"], [1, 1, 1, 1], "row 4: user b and item y are given twice"),
+        (["a", "b"], ["x", "x"], [1, np.nan], "row 2: the value is nan"),
+        (["a", "b"], ["x", "x"], [np.inf, 1], "row 1: the value is inf"),
+        (["a", "b"], ["x", "x"], [1, 0], "row 2: the value is 0; 0 stands for no interaction"),
+        (["a", ""], ["x", "x"], [1, 1], "row 2: the user has an empty id"),
+        (["a", "b"], ["", "x"], [1, 1], "row 1: the item has an empty id"),
+    ],
+)
+def test_malformed_columns_are_refused_by_row(users, items, values, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Interactions.of(users, items, np.array(values, dtype=float), explicit=True)
+
+
+def test_the_digest_depends_on_cells_values_and_ids_and_not_on_the_order_of_rows():
+    def digest(users=USERS, items=ITEMS, values=(1, 2, 3, 4)):
+        return Interactions.of(users, items, np.array(values, dtype=float)).digest()
+
+    assert digest() == digest(USERS[::-1], ITEMS[::-1], (4, 3, 2, 1))
+    changed = [digest(values=(1, 2, 3, 5)), digest(["b", "a", "b", "d"]), digest(items=["y", "y", "x", "y"])]
+    assert len({digest(), *changed}) == 4
+
+
+def test_an_unknown_source_is_named_with_the_nearest():
+    with pytest.raises(UserError, match="unknown data 'ml-10k'.*Did you mean 'ml-100k'"):
+        load_interactions("ml-10k")
+
+
+def test_a_setting_of_another_source_is_refused():
+    with pytest.raises(UserError, match="data.clusters: clusters belongs to data 'synthetic'"):
+        load_interactions({"name": "ml-100k", "clusters": 3})

@@ -1,0 +1,90 @@
+import sys
+
+import pytest
+
+from msgm.errors import UserError
+from msgm.recommender.data import load_interactions
+
+ROWS = {"user": ["b", "a", "b"], "item": ["x", "x", "y"], "rating": [1.5, 2.0, 5.0], "time": [30, 10, 20]}
+NAMED = {"rating": "rating", "time": "time"}
+
+
+def csv(folder, rows=ROWS, name="data.csv", delimiter=","):
+    lines = [list(rows), *zip(*rows.values(), strict=True)]
+    (folder / name).write_text("".join(delimiter.join(map(str, line)) + "\n" for line in lines))
+    return {"name": "table", "path": str(folder / name)}
+
+
+def parquet(folder, rows=ROWS):
+    pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow, which is not installed")
+    from pyarrow import parquet, table
+
+    parquet.write_table(table(rows), folder / "data.parquet")
+    return {"name": "table", "path": str(folder / "data.parquet")}
+
+
+@pytest.mark.parametrize("write", [csv, lambda f: csv(f, name="data.tsv", delimiter="\t"), parquet])
+def test_named_columns_are_read_from_every_format(tmp_path, write):
+    data = load_interactions(write(tmp_path) | NAMED | {"feedback": "explicit"})
+    assert data.matrix.toarray().tolist() == [[2, 0], [1.5, 5]]
+    assert data.times.tolist() == [10, 30, 20]
+
+
+def test_columns_that_are_not_named_are_left_alone(tmp_path):
+    data = load_interactions(
+        csv(tmp_path, {"uid": [1, 2], "iid": [3, 3], "val": ["?", "?"]}) | {"user": "uid", "item": "iid"}
+    )
+    assert (data.users.ids, data.items.ids, data.times) == (["1", "2"], ["3"], None)
+
+
+def test_numbers_in_parquet_are_the_same_ids_as_in_csv(tmp_path):
+    rows = {"user": [1, 2, 10], "item": [7, 7, 8]}
+    assert load_interactions(parquet(tmp_path, rows)).digest() == load_interactions(csv(tmp_path, rows)).digest()
+
+
+def test_a_second_table_gives_attributes(tmp_path):
+    users = csv(tmp_path, {"user": ["a", "b"], "group": ["red", "blue"]}, "users.csv")["path"]
+    data = load_interactions(csv(tmp_path) | {"attributes": users})
+    assert data.attributes["group"].tolist() == ["red", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "settings", "sentence"),
+    [
+        ({"rating": [1, "x", 2]}, NAMED, "data.csv, line 3: expected a number in column 3, got 'x'"),
+        ({"rating": [1, "nan", 2]}, NAMED, "data.csv, line 3: expected a number in column 3, got 'nan'"),
+        ({"user": ["b", "", "b"]}, {}, "data.csv, line 3: the user has an empty id"),
+        ({"user": ["b", "b", "b"]}, {}, "data.csv, line 3: user b and item x are given twice"),
+        ({"user": ["b", "a,c", "b"]}, {}, "data.csv, line 3: expected 4 columns, found 5"),
+        ({}, {"user": "usr"}, "data.user: .*data.csv has no column 'usr'; its columns are .* Did you mean 'user'"),
+        ({}, {"rating": "stars"}, "data.rating: .* has no column 'stars'"),
+        ({}, {"feedback": "explicit"}, "data.feedback explicit needs ratings, and the data hold none"),
+    ],
+)
+def test_malformed_tables_are_refused(tmp_path, changed, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_interactions(csv(tmp_path, ROWS | changed) | settings)
+
+
+def test_an_absent_value_in_parquet_is_named_by_row(tmp_path):
+    with pytest.raises(UserError, match=r"data\.parquet, row 2: the item has an empty id"):
+        load_interactions(parquet(tmp_path, ROWS | {"item": ["x", None, "y"]}))
+    with pytest.raises(UserError, match=r"data\.parquet, row 3: expected a number in column 3, got 'nan'"):
+        load_interactions(parquet(tmp_path, ROWS | {"rating": [1.0, 2.0, float("nan")]}) | NAMED)
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path):
+    (tmp_path / "data.parquet").write_bytes(b"not parquet")
+    pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow, which is not installed")
+    with pytest.raises(UserError, match=r"cannot read .*data\.parquet"):
+        load_interactions({"name": "table", "path": str(tmp_path / "data.parquet")})
+    with pytest.raises(UserError, match=r"data\.xls is no table known here; expected \.csv, \.tsv or \.parquet"):
+        load_interactions({"name": "table", "path": "data.xls"})
+    with pytest.raises(UserError, match="data.path: say which table"):
+        load_interactions("table")
+
+
+def test_without_pyarrow_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match="reading Parquet needs pyarrow; get it with pip install pyarrow"):
+        load_interactions({"name": "table", "path": "data.parquet"})

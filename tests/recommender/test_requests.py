@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from msgm.errors import UserError
+from msgm.recommender.data import Interactions
+from msgm.recommender.requests import Deletion, RecommenderRequest, kept, read_ids
+
+
+@pytest.fixture
+def data():
+    """Users a, b, c and items x, y, z; everyone likes x, a likes y, b likes z."""
+    return Interactions.of(list("aabbc"), list("xyxzx"), np.ones(5))
+
+
+@pytest.fixture
+def draws():
+    generator = np.random.default_rng(0)
+    dense = generator.integers(1, 6, (30, 20)) * (generator.random((30, 20)) < 0.2)
+    dense[[0, 7, 29]] = 0
+    return dense.astype(np.float32)
+
+
+def test_users_items_and_pairs_become_numbers(data):
+    assert RecommenderRequest(users=["c", "a"]).deletion(data, data.matrix).users.tolist() == [0, 2]
+    assert RecommenderRequest(items=["z"]).deletion(data, data.matrix).items.tolist() == [2]
+    cells = RecommenderRequest(interactions=[["b", "z"], ["a", "x"]]).deletion(data, data.matrix).cells
+    assert cells.tolist() == [[1, 2], [0, 0]]
+
+
+def test_a_file_lists_one_user_a_line(data, tmp_path):
+    (tmp_path / "users.txt").write_text("b\n\n a \n")
+    request = RecommenderRequest(file=str(tmp_path / "users.txt"))
+    assert request.deletion(data, data.matrix).users.tolist() == [0, 1]
+    assert request.describe() == f"removal of the users of {tmp_path / 'users.txt'}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "exactly one of users, items, interactions and file; found none"),
+        ({"users": ["a"], "items": ["x"]}, "found request.users and request.items"),
+        ({"users": ["d"]}, "unknown user 'd'"),
+        ({"items": ["w"]}, "unknown item 'w'"),
+        ({"users": ["a", "b", "a"]}, "user a is given twice"),
+        ({"items": ["x", "x"]}, "item x is given twice"),
+        ({"interactions": [["a", "x"], ["a", "x"]]}, "interaction .'a', 'x'. is given twice"),
+        ({"interactions": [["a"]]}, r"expected pairs \[user, item\], got \['a'\]"),
+        ({"interactions": ["ax!"]}, r"expected pairs \[user, item\], got 'ax!'"),
+        ({"interactions": [["c", "z"]]}, "never saw item number 2 with user number 2: nothing to forget"),
+        ({"users": ["a", "b", "c"]}, "forgets all 5 interactions: nothing is left"),
+        ({"labels": [1]}, "request.labels is not for recommenders"),
+        ({"group": {"subject": [1]}}, "request.group is not for recommenders"),
+        ({"predicate": "x.py:f"}, "request.predicate is not for recommenders"),
+    ],
+)
+def test_bad_requests_are_refused(data, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        RecommenderRequest(**settings).deletion(data, data.matrix)
+
+
+def test_a_pair_that_was_held_out_is_nothing_to_forget(data):
+    train = kept(data.matrix, np.array([True, False, True, True, True]))
+    with pytest.raises(UserError, match="never saw item number 1 with user number 0"):
+        RecommenderRequest(interactions=[["a", "y"]]).deletion(data, train)
+
+
+def test_a_file_without_ids_or_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=r"empty\.txt holds no id"):
+        read_ids(tmp_path / "empty.txt")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    for name in ("bytes.txt", "gone.txt"):
+        with pytest.raises(UserError, match=f"request.file: cannot read .*{name}"):
+            read_ids(tmp_path / name)
+
+
+def test_requests_say_what_they_are():
+    assert RecommenderRequest(users=["a", "b"]).describe() == "removal of 2 users"
+    assert RecommenderRequest(items=["x"], goal="suppression").describe() == "suppression of 1 items"
+
+
+@pytest.mark.parametrize(
+    "deletion",
+    [
+        Deletion(users=np.array([1, 7, 28])),
+        Deletion(items=np.array([0, 19])),
+        Deletion(cells=np.array([[1, 0], [2, 3], [28, 19]])),
+        Deletion(users=np.array([4]), items=np.array([5]), cells=np.array([[6, 6], [6, 7]])),
+        Deletion(),
+    ],
+)
+def test_what_is_forgotten_and_what_is_kept_are_the_dense_ones(draws, deletion):
+    gone = np.zeros(draws.shape, dtype=bool)
+    gone[deletion.users] = True
+    gone[:, deletion.items] = True
+    gone[deletion.cells[:, 0], deletion.cells[:, 1]] = True
+    matrix = csr_array(draws)
+    without, only = deletion.without(matrix), deletion.only(matrix)
+    assert np.array_equal(without.toarray(), np.where(gone, 0, draws))
+    assert np.array_equal(only.toarray(), np.where(gone, draws, 0))
+    assert without.nnz + only.nnz == matrix.nnz
+    assert without.shape == only.shape == matrix.shape
+    assert np.array_equal(matrix.toarray(), draws)
+
+
+def test_any_choice_of_cells_is_kept_with_empty_rows_at_every_place(draws):
+    matrix = csr_array(draws)
+    for share in (0.0, 0.02, 0.5, 1.0):
+        keep = np.random.default_rng(1).random(matrix.nnz) < share
+        part = kept(matrix, keep)
+        dense = np.zeros_like(draws)
+        rows, columns = matrix.nonzero()
+        dense[rows[keep], columns[keep]] = matrix.data[keep]
+        assert np.array_equal(part.toarray(), dense)
+        assert part.nnz == keep.sum()
+
+
+def test_ids_have_the_same_numbers_before_and_after_a_stream_of_requests(data):
+    matrix, names = data.matrix, list(data.users.ids)
+    for request in (RecommenderRequest(users=["a"]), RecommenderRequest(interactions=[["b", "x"]])):
+        matrix = request.deletion(data, matrix).without(matrix)
+    assert matrix.shape == data.shape
+    assert data.users.ids == names
+    assert matrix.toarray()[data.users.number("b"), data.items.number("z")] == 1
+    assert matrix.nnz == 2
