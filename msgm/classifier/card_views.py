@@ -1,18 +1,34 @@
-"""Where the report cards of a comparison lie, and writing them."""
+"""The report cards of a comparison, one folder a row, and the files of a run that still hold the data."""
+
+from typing import Any
 
 from msgm.classifier.assemble import Report
 from msgm.classifier.card import write_card
 from msgm.runs import Run
 
+HOLDERS = {
+    "models/*/original/model.safetensors": "weights of the original, trained on all items",
+    "outputs/*/*/original.npz": "logits of the original on the forget items and others",
+    "outputs/*/*/methods/*.npz": "logits of an unlearned model on the forget items and others",
+}
+"""Files of a run folder that the forget items left traces in."""
+
 
 def card_links(report: Report) -> dict[tuple[str, str], str]:
     """Return where each row's card stands, relative to the report and without its ending, by request and method."""
-    keys = [(row["request"], row["method"]) for row in report["rows"]]
-    return {(request, method): f"cards/{request}/{method}/card" for request, method in keys}
+    return {(row["request"], row["method"]): f"cards/{row['request']}/{row['method']}/card" for row in report["rows"]}
 
 
 def write_cards(run: Run, report: Report) -> None:
     """Write card.json, card.md and card.html of every row."""
-    places = card_links(report)
     for row in report["rows"]:
-        write_card((run.path / places[row["request"], row["method"]]).parent, report, row)
+        write_card((run.path / card_links(report)[row["request"], row["method"]]).parent, report, row)
+
+
+def holders(run: Run) -> list[dict[str, Any]]:
+    """Return the files in a run folder that still hold information of the forget items, with their sizes."""
+    return [
+        {"path": str(path.relative_to(run.path)), "megabytes": round(path.stat().st_size / 2**20, 3), "what": what}
+        for pattern, what in HOLDERS.items()
+        for path in sorted(run.path.glob(pattern))
+    ]

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from msgm.arguments import Commands, command, experiment, metrics, names, print_cards
+from msgm.classifier import audit_command
 
 if TYPE_CHECKING:
     from msgm.classifier.config import ClassifierConfig
@@ -17,6 +18,7 @@ def add(commands: Commands) -> None:
     )
     _add_compare(own)
     _add_models(own)
+    audit_command.configure(command(own, "audit", audit_command.run, "audit a model by saved logits alone"))
     _add_cards(own)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from msgm.classifier.assemble import make_report
 from msgm.classifier.band import LEAST, measure
+from msgm.classifier.card_views import holders
 from msgm.classifier.config import ClassifierConfig, known
 from msgm.classifier.data import Split
 from msgm.classifier.duplicates import near_duplicates
@@ -123,7 +124,7 @@ def compare(
     for experiment in experiments:
         for request in chosen:
             _request(experiment, run, request, methods)
-    report = make_report(config, run, experiments)
+    report = make_report(config, run, experiments) | {"artifacts": holders(run)}
     write_json(run.report, report)
     write_views(run, report)
     print_report(report)
