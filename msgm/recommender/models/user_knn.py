@@ -1,0 +1,52 @@
+"""User-based nearest neighbours.
+
+    score(u, i) = sum over the K nearest users v of u that have seen i, of s_uv
+
+with the cosine of ``neighbours`` (Sarwar et al., "Analysis of recommendation algorithms for e-commerce", EC 2000,
+the most-frequent-item recommendation, here weighted by similarity).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from msgm.checks import at_least
+from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.models.neighbours import Neighbours
+from msgm.recommender.requests import Deletion
+
+
+@MODELS.register("user-knn")
+@dataclass
+class UserKNN(Recommender):
+    """User-based nearest neighbours; every cell counts as 1, ratings included. Forgetting is bit-exact.
+
+    Attributes:
+        neighbours: K, length of the list of every user.
+    """
+
+    neighbours: int = 100
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "model", "neighbours")
+
+    def _fit(self) -> None:
+        self.lists = Neighbours.of(self.seen, self.neighbours)
+
+    def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        ones = csr_array((np.ones(self.seen.nnz), self.seen.indices, self.seen.indptr), self.seen.shape)
+        return np.asarray((self.lists.matrix(users) @ ones).toarray())
+
+    def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
+        touched = np.flatnonzero(np.diff(deletion.only(self.seen).indptr))
+        return self.lists.repair(deletion.without(self.seen), touched), "bit-exact", {"users": len(touched)}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"neighbours": self.lists.ids, "similarities": self.lists.similarities}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.lists = Neighbours(np.array(arrays["neighbours"]), np.array(arrays["similarities"]))

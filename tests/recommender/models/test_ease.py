@@ -1,0 +1,166 @@
+import copy
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from msgm.errors import UserError
+from msgm.recommender.models import MODELS, load_recommender
+from msgm.recommender.requests import Deletion
+from tests.recommender.models.cells import cells, one_of_each
+
+
+def fitted(matrix=None, **settings):
+    return MODELS.build({"name": "ease", "regularisation": 5.0, **settings}).fit(cells() if matrix is None else matrix)
+
+
+def refitted(model):
+    """The reference: a model of its own, fitted to the cells that are left."""
+    return MODELS.build(model.settings()).fit(model.seen)
+
+
+def worst(one, two):
+    return np.abs(one - two).max()
+
+
+def test_the_fit_solves_the_constrained_ridge_regression():
+    model = fitted()
+    x, weights = model.seen.toarray().astype(np.float64), model.weights()
+    assert (np.diagonal(weights) == 0).all()
+    # Stationary but for the multipliers of the zero diagonal.
+    gradient = x.T @ (x @ weights - x) + 5.0 * weights
+    np.fill_diagonal(gradient, 0)
+    assert np.abs(gradient).max() < 1e-9
+    assert worst(model.score(np.array([3, 1])), (x @ weights)[[3, 1]]) < 1e-12
+
+
+def test_ratings_count_as_ones():
+    rated = cells()
+    rated.data[:] = np.random.default_rng(0).integers(1, 6, rated.nnz)
+    assert (fitted(rated).inverse == fitted().inverse).all()
+
+
+def test_200_requests_in_a_row_equal_a_refit():
+    model, rng = fitted(cells(users=900)), np.random.default_rng(1)
+    labels = []
+    for step in range(200):
+        kind = 1 if step % 20 == 0 else 2 * (step % 2)  # ten items, else users and cells in turn
+        labels.append(model.forget(one_of_each(model, rng)[kind]).exactness)
+        if step % 40 == 39:
+            reference = refitted(model)
+            assert worst(model.inverse, reference.inverse) <= 1e-10
+            assert worst(model.weights(), reference.weights()) <= 1e-10
+            assert worst(model.score(np.arange(900)), reference.score(np.arange(900))) <= 1e-10
+    assert set(labels) == {"exact up to rounding"}
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_every_kind_of_request_equals_a_refit(kind):
+    model = fitted()
+    before = model.inverse.copy()
+    answer = model.forget(one_of_each(model, np.random.default_rng(kind))[kind])
+    assert answer.exactness == "exact up to rounding"
+    assert worst(model.inverse, before) > 1e-6
+    assert worst(model.inverse, refitted(model).inverse) < 1e-13
+
+
+def test_a_batch_and_a_stream_agree():
+    batch, stream = fitted(), fitted()
+    users = np.array([3, 17, 40, 41])
+    batch.forget(Deletion(users=users))
+    for user in users:
+        stream.forget(Deletion(users=np.array([user])))
+    assert worst(batch.inverse, stream.inverse) < 1e-13
+
+
+def test_one_user_is_forgotten_in_place():
+    model = fitted()
+    address = model.inverse.ctypes.data
+    model.forget(Deletion(users=np.array([5])))
+    assert model.inverse.ctypes.data == address
+
+
+def test_a_large_request_is_answered_by_a_refit():
+    model = fitted()
+    small, large = Deletion(users=np.arange(15)), Deletion(users=np.arange(16))  # a quarter of 60 items is 15
+    assert copy.deepcopy(model).forget(small).exactness == "exact up to rounding"
+    answer = model.forget(large)
+    assert (answer.exactness, answer.facts["refit"], answer.facts["rank"]) == ("bit-exact", True, 16)
+    assert (model.inverse == refitted(model).inverse).all()
+
+
+def test_drift_is_found_and_answered_by_a_refit():
+    model = fitted()
+    model.inverse += 1e-7
+    answer = model.forget(Deletion(users=np.array([5])))
+    assert answer.exactness == "bit-exact"
+    assert answer.facts["drift"] > 1e-10
+    assert (model.inverse == refitted(model).inverse).all()
+
+
+def test_a_nearly_singular_downdate_is_answered_by_a_refit():
+    matrix = cells(users=400).toarray()
+    matrix[:, 7] = 0
+    matrix[9, 7] = 1  # the only cell of its item, so that 1 - x'Px is about lambda
+    model = fitted(csr_array(matrix), regularisation=1e-9)
+    answer = model.forget(Deletion(users=np.array([9])))
+    assert answer.exactness == "bit-exact"
+    assert answer.facts["ill_conditioned"]
+    assert (model.inverse == refitted(model).inverse).all()
+
+
+def test_the_forgotten_are_served_nothing_and_to_nobody():
+    model = fitted()
+    model.forget(Deletion(users=np.array([5]), items=np.array([0, 3])))
+    assert (model.score(np.array([5])) == 0).all()
+    assert (model.score(np.arange(120))[:, [0, 3]] == 0).all()
+    assert not np.isin(model.recommend(np.arange(5), 60), [0, 3]).any()
+    with pytest.raises(UserError, match="user number 5 was forgotten"):
+        model.recommend(np.array([4, 5]), 3)
+
+
+def test_a_user_without_cells_and_an_item_without_cells_are_forgotten_too():
+    matrix = cells().toarray()
+    matrix[8] = 0
+    matrix[:, 9] = 0
+    model = fitted(csr_array(matrix))
+    model.forget(Deletion(users=np.array([8]), items=np.array([9])))
+    assert worst(model.inverse, refitted(model).inverse) < 1e-14
+
+
+def test_a_refused_request_changes_nothing():
+    model = fitted()
+    before = model.inverse.copy()
+    unseen = np.argwhere(model.seen.toarray() == 0)[:1]
+    with pytest.raises(UserError, match="nothing is left"):
+        model.forget(Deletion(users=np.arange(120)))
+    with pytest.raises(UserError, match="never saw"):
+        model.forget(Deletion(cells=unseen))
+    assert (model.inverse == before).all()
+
+
+def test_saving_and_loading_is_bit_exact_and_forgetting_goes_on(tmp_path):
+    model = fitted()
+    model.forget(Deletion(users=np.array([5])))
+    model.save(tmp_path)
+    loaded = load_recommender(tmp_path)
+    assert loaded.settings() == model.settings()
+    for one in (model, loaded):
+        one.forget(Deletion(users=np.array([6])))
+    assert (loaded.inverse == model.inverse).all()
+    assert (loaded.score(np.arange(120)) == model.score(np.arange(120))).all()
+
+
+def test_float32_forgets_to_its_own_precision():
+    model = fitted(precision="float32")
+    for user in range(20):
+        assert model.forget(Deletion(users=np.array([user]))).exactness == "exact up to rounding"
+    assert model.inverse.dtype == np.float32
+    assert worst(model.inverse, fitted(model.seen).inverse) < 1e-5
+
+
+def test_bad_settings_and_too_many_items_are_refused():
+    with pytest.raises(UserError, match=r"model.regularisation must be a positive number, got 0"):
+        fitted(regularisation=0.0)
+    with pytest.raises(UserError, match=r"60 items take 0.0 GB; model.max_items allows 50"):
+        fitted(max_items=50)
