@@ -1,0 +1,201 @@
+import json
+
+import numpy as np
+import pytest
+
+from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
+from msgm.classifier.audit import Asked, audit
+from msgm.classifier.metrics import METRICS
+from msgm.classifier.outputs import Outputs
+from msgm.errors import UserError
+
+CLASSES = 4
+SIZES = {"retain": 300, "forget": 80, "nonmembers": 120, "test": 120}
+RETRAINS = 6
+
+
+def make_outputs(seed, knows=("retain",), gone=None) -> Outputs:
+    """Logits of a model that is surer of the items it was trained on; ``gone`` is a class it never saw."""
+    world, draws = np.random.default_rng(99), np.random.default_rng(seed)
+    logits, labels = {}, {}
+    for part, size in SIZES.items():
+        y = world.integers(0, CLASSES - 1, size) if part == "retain" else world.integers(0, CLASSES, size)
+        if gone is None:
+            y = world.integers(0, CLASSES, size)
+        elif part == "forget":
+            y = np.full(size, gone)
+        difficulty = world.normal(size=(size, CLASSES))
+        z = difficulty + draws.normal(scale=0.5, size=(size, CLASSES))
+        z[np.arange(size), y] += 2.0 + (3.0 if part in knows else 0.0)
+        if gone is not None and "forget" not in knows:
+            z[:, gone] -= 8.0
+        logits[part], labels[part] = z, y
+    return Outputs(logits, labels)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An overfit original, retrained models and one more of these, of a request of instances and of a class."""
+    place = tmp_path_factory.mktemp("logits")
+    for name, gone in {"instances": None, "class": CLASSES - 1}.items():
+        make_outputs(0, ("retain", "forget"), gone).save(place / name / "original.npz")
+        for k in range(RETRAINS + 1):
+            make_outputs(k + 1, gone=gone).save(place / name / f"retrain-{k}.npz")
+    return place
+
+
+def retrains(folder, kind="instances", count=RETRAINS):
+    return [folder / kind / f"retrain-{k}.npz" for k in range(count)]
+
+
+def audited(folder, out, target, kind="instances", **asked):
+    original = folder / kind / "original.npz"
+    return audit(folder / kind / f"{target}.npz", original, retrains(folder, kind), out, Asked(**asked))
+
+
+def verdicts(made):
+    return {claim["level"]: claim["verdict"] for claim in made.card["claims"]}
+
+
+def flag(made):
+    return next(check for check in made.card["claims"][0]["checks"] if check["name"] == "not flagged")
+
+
+@pytest.mark.parametrize("kind", ["instances", "class"])
+def test_a_held_out_retrained_model_is_not_flagged(folder, tmp_path, kind):
+    made = audited(folder, tmp_path, f"retrain-{RETRAINS}", kind)
+    assert [control["verdict"] for control in made.card["controls"]] == [PASS, PASS]
+    assert flag(made)["holds"] is True
+    assert verdicts(made)["C1"] == PASS
+    assert made.card["level"] >= "C1"
+    assert made.report["requests"]["audit"]["scope"] == kind
+
+
+@pytest.mark.parametrize("kind", ["instances", "class"])
+def test_the_original_is_flagged(folder, tmp_path, kind):
+    made = audited(folder, tmp_path, "original", kind)
+    assert flag(made)["holds"] is False
+    assert set(verdicts(made).values()) == {FAIL}
+    assert made.card["level"] == "C0"
+
+
+def test_an_original_that_knows_nothing_more_makes_the_audit_inconclusive(folder, tmp_path):
+    make_outputs(50).save(tmp_path / "original.npz")
+    target = folder / "instances" / f"retrain-{RETRAINS}.npz"
+    made = audit(target, tmp_path / "original.npz", retrains(folder), tmp_path / "out")
+    assert made.card["controls"][0]["verdict"] == FAIL
+    assert [verdicts(made)[level] for level in ("C1", "C2", "C3")] == [INCONCLUSIVE] * 3
+
+
+def test_fewer_than_five_retrained_models_make_no_band(folder, tmp_path):
+    place = folder / "instances"
+    made = audit(place / f"retrain-{RETRAINS}.npz", place / "original.npz", retrains(folder, count=4), tmp_path)
+    assert [control["verdict"] for control in made.card["controls"]] == [NOT_TESTED] * 2
+    assert "4 retrained models, of at least 5" in made.card["controls"][0]["evidence"]
+    assert all(line["band"] is None for lines in made.card["numbers"].values() for line in lines)
+    assert verdicts(made)["C1"] == INCONCLUSIVE
+
+
+def test_all_metrics_of_outputs_are_measured_and_the_others_named(folder, tmp_path):
+    made = audited(folder, tmp_path, f"retrain-{RETRAINS}")
+    for name, metric in METRICS.entries.items():
+        named = any(line.startswith(f"{name}: ") for line in made.card["not_tested"])
+        assert named == (metric.live or metric.costly)
+    assert any("only its outputs are here" in line for line in made.card["cannot_say"])
+
+
+def test_the_report_is_one_of_classifiers(folder, tmp_path):
+    made = audited(folder, tmp_path, f"retrain-{RETRAINS}")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report == json.loads(json.dumps(made.report))
+    assert [row["method"] for row in report["rows"]] == [f"retrain-{RETRAINS}", "do-nothing"]
+    assert len(report["rows"][0]["retrain_band"]) == RETRAINS
+    assert report["data"]["n"] == SIZES
+
+
+def test_each_retrained_model_is_left_out_of_its_own_references(folder, tmp_path):
+    made = audited(folder, tmp_path, f"retrain-{RETRAINS}")
+    for model in made.report["rows"][0]["retrain_band"]:
+        assert model["metrics"]["kl_forget"] > 0.05  # with itself among them, a sixth of the mean would be zero
+    mean = np.mean([model["metrics"]["kl_forget"] for model in made.report["rows"][0]["retrain_band"]])
+    assert abs(made.report["rows"][0]["per_seed"][0]["metrics"]["kl_forget"] / mean - 1) < 0.15
+
+
+# Through the command
+
+
+def test_the_command_writes_the_card_and_prints_the_numbers(folder, tmp_path, cli):
+    place = folder / "class"
+    options = ["--retrains", *retrains(folder, "class"), "--goal", "suppression", "--target", "concept"]
+    target = place / f"retrain-{RETRAINS}.npz"
+    done = cli("classifier", "audit", target, "--original", place / "original.npz", *options, "--out", tmp_path / "out")
+    assert done.code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "card.json", "card.md", "card.html"}
+    assert "C1, behavioural." in done.out
+    assert "C3 oracle-indistinguishable within a band: INCONCLUSIVE" in done.out
+    assert "forget_accuracy" in done.out
+    assert "Residue: NOT TESTED" in done.out
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["request"]["goal"] == "suppression"
+
+
+def test_the_command_says_in_a_sentence_what_is_wrong(folder, tmp_path, cli):
+    original = folder / "instances" / "original.npz"
+    files = ["--original", original, "--retrains", tmp_path / "none.npz"]
+    done = cli("classifier", "audit", original, *files, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "none.npz" in done.err
+
+
+# Bad input
+
+
+def refused(folder, tmp_path, **changed) -> str:
+    place = folder / "instances"
+    files = {"target": place / f"retrain-{RETRAINS}.npz", "original": place / "original.npz"}
+    given = files | {"retrains": retrains(folder), "out": tmp_path / "out"} | changed
+    with pytest.raises(UserError) as error:
+        audit(**given)
+    assert not (tmp_path / "out").exists()
+    return str(error.value)
+
+
+def test_no_retrained_models(folder, tmp_path):
+    assert "--retrains" in refused(folder, tmp_path, retrains=[])
+
+
+def test_a_retrained_model_that_is_another_file_over_again(folder, tmp_path):
+    place = folder / "instances"
+    copy = tmp_path / "copy.npz"
+    for source in (place / f"retrain-{RETRAINS}.npz", place / "original.npz", place / "retrain-0.npz"):
+        copy.write_bytes(source.read_bytes())
+        message = refused(folder, tmp_path, retrains=[*retrains(folder), copy])
+        assert str(copy) in message
+        assert source.name in message
+    assert "retrain-0" in refused(folder, tmp_path, retrains=[*retrains(folder), place / "retrain-0.npz"])
+    assert "retrain-1" in refused(folder, tmp_path, target=place / "retrain-1.npz")
+
+
+def test_files_of_other_items(folder, tmp_path):
+    found = make_outputs(70)
+    labels = dict(found.labels) | {"test": np.roll(found.labels["test"], 1)}
+    Outputs(found.logits, labels).save(tmp_path / "labels.npz")
+    message = refused(folder, tmp_path, original=tmp_path / "labels.npz")
+    assert "labels_test" in message
+    assert "labels.npz" in message
+    short = {part: (z[:-1] if part == "forget" else z) for part, z in found.logits.items()}
+    sizes = {part: (y[:-1] if part == "forget" else y) for part, y in found.labels.items()}
+    Outputs(short, sizes).save(tmp_path / "short.npz")
+    message = refused(folder, tmp_path, retrains=[*retrains(folder), tmp_path / "short.npz"])
+    assert "logits_forget has shape (79, 4)" in message
+
+
+def test_a_missing_array(folder, tmp_path):
+    found = make_outputs(71)
+    kept = {part: z for part, z in found.logits.items() if part != "nonmembers"}
+    Outputs(kept, found.labels).save(tmp_path / "less.npz")
+    assert "logits_nonmembers is missing" in refused(folder, tmp_path, target=tmp_path / "less.npz")
+
+
+def test_a_scope_that_the_labels_contradict(folder, tmp_path):
+    assert "--scope class" in refused(folder, tmp_path, asked=Asked(scope="class"))

@@ -1,0 +1,440 @@
+import json
+import re
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
+from msgm.cards.views import card_html, card_markdown
+from msgm.cards.words import FORBIDDEN, WITHHELD, WRONG_REFERENCE
+from msgm.classifier.band import summarise
+from msgm.classifier.card import card
+from msgm.classifier.card_views import card_links, write_cards
+from msgm.classifier.claims import SIDES, claims, counted, leaking_side, leaks
+from msgm.classifier.metrics import METRICS
+from msgm.runs import Run, read_json
+
+ATTACKS = ("membership", "rmia", "relearning", "probe")
+OF_CLASSES = {"test_accuracy_retained", "test_accuracy_forgotten", "probe_class_auc"}
+SEEDS = (0, 1)
+NUMBERS = {
+    name: number for metric in METRICS.entries.values() if not metric.costly for name, number in metric.numbers.items()
+}
+
+
+def tree(seed, shift=0.0, spread=0.01) -> dict:
+    """A model's numbers: .5 and normal noise, moved towards what models that know the items show by ``shift``."""
+    noise = np.random.default_rng(seed).normal(size=len(NUMBERS))
+    found = {}
+    for (name, number), z in zip(NUMBERS.items(), noise, strict=True):
+        side = leaking_side(name, number.better)
+        found[name] = 0.5 + spread * float(z) + {"above": shift, "below": -shift}.get(side, 0.0)
+    return found | dict.fromkeys(OF_CLASSES)
+
+
+def make_row(method, request="random", shift=0.0, spread=0.0, retrains=6, family="edit", **numbers) -> dict:
+    band = [
+        {"seed": seed, "retrain": k, "metrics": tree(1000 * seed + k + 1)} for seed in SEEDS for k in range(retrains)
+    ]
+    parts = [{"seed": seed, "metrics": tree(seed + 77, shift, spread) | numbers, "seconds": 1.0} for seed in SEEDS]
+    row = {
+        "method": method,
+        "request": request,
+        "seconds": 1.0 if method != "retrain" else 4.0,
+        "preparation_seconds": 0.5,
+        "storage_bytes": 2**20,
+        "examples": 900,
+        "settings": {"alpha": 0.5},
+        "card": f"formula: the {method} step <b>\nsource: somewhere\nneeds: retain, forget\ndeviations: none",
+        "family": family,
+        "retrain_band": band,
+        "artefacts": {},
+        "per_seed": parts,
+    }
+    return resummed(row)
+
+
+def resummed(row) -> dict:
+    """The row with its summary computed again from its models."""
+    bands = [[m["metrics"] for m in row["retrain_band"] if m["seed"] == part["seed"]] for part in row["per_seed"]]
+    summary = summarise([part["metrics"] for part in row["per_seed"]], bands)
+    row["metrics"] = {name: entry | asdict(NUMBERS[name]) for name, entry in summary.items()}
+    return row
+
+
+def make_report(**options) -> dict:
+    """Controls hold; salun is like a retrained model in every number."""
+    rows = [
+        make_row("do-nothing", shift=0.3, family="none", **options),
+        make_row("retrain", family="exact", **options),
+        make_row("salun", **options),
+    ]
+    request = {
+        "text": "removal of 50 training items",
+        "goal": "removal",
+        "target": "observed",
+        "scope": "instances",
+        "n": 50,
+        "forget_digest": "fff",
+        "near_duplicates": None,
+    }
+    return {
+        "kind": "classifier",
+        "title": "a & b",
+        "data": {"name": "digits", "digest": "ddd", "n": {"retain": 5}},
+        "network": {"name": "mlp"},
+        "training": {"epochs": 3},
+        "seeds": list(SEEDS),
+        "requests": {"random": request},
+        "protocol": {"band": "of retrained models", "rmia_auc": NUMBERS["rmia_auc"].text},
+        "rows": rows,
+    }
+
+
+@pytest.fixture
+def report() -> dict:
+    return make_report()
+
+
+def named(report, method) -> dict:
+    return next(row for row in report["rows"] if row["method"] == method)
+
+
+def made(report, method="salun") -> dict:
+    return card(report, named(report, method))
+
+
+def claim(report, level, method="salun") -> dict:
+    return next(c for c in made(report, method)["claims"] if c["level"] == level)
+
+
+def change(report, method="salun", **numbers) -> None:
+    """Give a row other numbers in every seed."""
+    row = named(report, method)
+    for part in row["per_seed"]:
+        part["metrics"] |= numbers
+    resummed(row)
+
+
+# Levels
+
+
+def test_a_model_like_retrained_ones_reaches_c3(report):
+    assert [claim(report, level)["verdict"] for level in ("C1", "C2", "C3", "C4", "C5")] == [PASS] * 3 + [FAIL] * 2
+    assert made(report)["level"] == "C3"
+
+
+def test_do_nothing_shows_nothing(report):
+    tree = made(report, "do-nothing")
+    assert (tree["level"], tree["statement"]) == ("C0", "Nothing is shown.")
+
+
+@pytest.mark.parametrize("name", ["forget_accuracy", "mia_loss_auc", "mia_confidence_auc"])
+def test_c1_is_broken_above_the_band_and_not_below(report, name):
+    change(report, **{name: 0.6})
+    assert claim(report, "C1")["verdict"] == FAIL
+    change(report, **{name: 0.4})
+    assert claim(report, "C1")["verdict"] == PASS
+    assert claim(report, "C3")["verdict"] == FAIL
+
+
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.46, PASS), (0.44, FAIL)])
+def test_c1_allows_five_points_of_test_accuracy(report, accuracy, verdict):
+    change(report, test_accuracy=accuracy)
+    assert claim(report, "C1")["verdict"] == verdict
+
+
+def test_c1_of_a_class_reads_the_classes_to_retain_and_no_simple_attack(report):
+    report["requests"]["random"]["scope"] = "class"
+    for row in report["rows"]:
+        for model in [*row["retrain_band"], *row["per_seed"]]:
+            model["metrics"]["test_accuracy_retained"] = model["metrics"]["test_accuracy"]
+        resummed(row)
+    change(report, mia_loss_auc=0.6)
+    assert claim(report, "C1")["verdict"] == PASS
+    change(report, test_accuracy_retained=0.4)
+    assert claim(report, "C1")["verdict"] == FAIL
+
+
+def test_c1_is_broken_by_the_rule_that_flags_the_original(report):
+    change(report, fr_fixed=0.4, fr_adaptive=0.4, fup=0.4)
+    failed = [c["name"] for c in claim(report, "C1")["checks"] if c["holds"] is False]
+    assert failed == ["not flagged"]
+
+
+def test_c1_is_unknown_without_its_numbers(report):
+    for row in report["rows"]:
+        for model in [*row["retrain_band"], *row["per_seed"]]:
+            model["metrics"].pop("forget_accuracy")
+        resummed(row)
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("name", "leaking", "other"),
+    [
+        ("rmia_auc", 0.7, 0.3),
+        ("mia_entropy_auc", 0.7, 0.3),
+        ("mia_entropy_efficacy", 0.3, 0.7),
+        ("relearn_steps", 0.2, 0.8),
+        ("probe_membership_auc", 0.7, 0.3),
+    ],
+)
+def test_c2_is_broken_by_one_attack_on_the_leaking_side_alone(report, name, leaking, other):
+    change(report, **{name: leaking})
+    found = claim(report, "C2")
+    assert found["verdict"] == FAIL
+    assert [name in c["evidence"] for c in found["checks"] if c["holds"] is False] == [True]
+    assert made(report)["level"] == "C1"
+    change(report, **{name: other})
+    assert claim(report, "C2")["verdict"] == PASS
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_c2_needs_every_attack(report, attack):
+    for name in METRICS.entries[attack].numbers:
+        for part in named(report, "salun")["per_seed"]:
+            part["metrics"].pop(name)
+    resummed(named(report, "salun"))
+    assert any(line.startswith(f"{attack}: ") for line in made(report)["not_tested"])
+    if attack != "membership":
+        assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+        assert made(report)["level"] == "C1"
+
+
+def test_from_logits_alone_c2_is_about_attacks_on_outputs(report):
+    change(report, relearn_steps=None, probe_membership_auc=None, relearn_steps_random=None)
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+    report["outputs_only"] = True
+    assert claim(report, "C2")["verdict"] == PASS
+    assert "from outputs alone" in made(report)["statement"]
+
+
+def test_c3_is_broken_by_one_number_in_one_seed(report):
+    row = named(report, "salun")
+    row["per_seed"][1]["metrics"]["js_forget"] = 0.7
+    resummed(row)
+    found = claim(report, "C3")
+    assert found["verdict"] == FAIL
+    assert "1 of " in found["reasons"][0]
+    assert re.search(r"held out, \d+ of 12 pass this rule", found["reasons"][0])
+
+
+def test_c4_is_an_exact_method_with_its_record(report):
+    tree = made(report, "retrain")
+    assert (tree["level"], claim(report, "C4", "retrain")["verdict"]) == ("C4", PASS)
+    report["requests"]["random"]["forget_digest"] = None
+    assert claim(report, "C4", "retrain")["verdict"] == INCONCLUSIVE
+
+
+def test_c4_is_no_answer_to_a_concept(report):
+    report["requests"]["random"]["target"] = "concept"
+    assert claim(report, "C4", "retrain")["verdict"] == FAIL
+    assert claim(report, "C4", "retrain")["claimed"]
+
+
+def test_c5_is_what_the_method_certifies(report):
+    row = named(report, "salun")
+    row["artefacts"] = {"epsilon": 0.4, "delta": 1e-4, "certified": True, "covers": "the head"}
+    tree = made(report)
+    assert tree["level"] == "C5"
+    assert "epsilon 0.4 and delta 0.0001" in tree["statement"]
+    assert "the head" in tree["statement"]
+
+
+def test_c5_holds_for_the_weakest_seed_alone(report):
+    row = named(report, "salun")
+    row["per_seed"][0]["artefacts"] = {"epsilon": 0.4, "delta": 1e-4, "certified": True}
+    row["per_seed"][1]["artefacts"] = {"epsilon": 1.4, "delta": 1e-4, "certified": False}
+    found = claim(report, "C5")
+    assert (found["verdict"], found["claimed"]) == (FAIL, True)
+    assert "epsilon 1.4" in found["reasons"][0]
+
+
+def test_claims_of_no_level_are_not_claimed(report):
+    text = card_markdown(made(report), {})
+    assert "| C4 exact by algorithm | not claimed |" in text
+    assert "| C5 proven bound | not claimed |" in text
+
+
+# Controls
+
+
+def test_an_original_that_is_not_flagged_leaves_everything_open(report):
+    report["rows"][0] = make_row("do-nothing", shift=0.0)
+    tree = made(report)
+    assert [c["verdict"] for c in tree["controls"]] == [FAIL, PASS]
+    assert [claim(report, level)["verdict"] for level in ("C1", "C2", "C3")] == [INCONCLUSIVE] * 3
+    assert tree["level"] == "C0"
+    assert made(report, "retrain")["level"] == "C4"
+
+
+def test_retrained_models_that_fall_out_of_their_own_band_leave_everything_open(report):
+    """Three of the six know a third of the items' numbers each, as models do that were not retrained alike."""
+    for row in report["rows"]:
+        for model in (m for m in row["retrain_band"] if m["retrain"] < 3):
+            shifted = tree(0, shift=0.2)
+            model["metrics"] |= {name: shifted[name] for k, name in enumerate(NUMBERS) if k % 3 == model["retrain"]}
+        resummed(row)
+    negative = made(report)["controls"][1]
+    assert (negative["verdict"], negative["evidence"].split(",")[0]) == (FAIL, "6 of 12 flagged")
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+    assert claim(report, "C3")["verdict"] == INCONCLUSIVE
+
+
+def test_a_missing_original_is_said(report):
+    report["rows"] = report["rows"][1:]
+    assert made(report)["controls"][0]["verdict"] == NOT_TESTED
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+    assert all(line["original"] is None for lines in made(report)["numbers"].values() for line in lines)
+
+
+def test_four_retrained_models_are_no_band():
+    report = make_report(retrains=4)
+    tree = made(report)
+    assert tree["level"] == "C0"
+    assert [c["verdict"] for c in tree["controls"]] == [NOT_TESTED] * 2
+    assert any("4 of at least 5" in line for line in tree["not_tested"])
+    assert all(line["band"] is None for lines in tree["numbers"].values() for line in lines)
+
+
+def test_numbers_that_never_differ_do_not_count(report):
+    before = counted(report, named(report, "salun"))
+    for row in report["rows"]:
+        for model in [*row["retrain_band"], *row["per_seed"]]:
+            model["metrics"]["oracle_tpr"] = 0.9
+        resummed(row)
+    assert set(before) - set(counted(report, named(report, "salun"))) == {"oracle_tpr"}
+
+
+def test_sides():
+    assert leaking_side("mia_loss_auc_gap", "lower") is None
+    assert leaking_side("mia_loss_auc", "band") == "above"
+    assert leaking_side("my_number", "higher") == "below"
+    assert leaking_side("my_number", "band") is None
+    assert leaks("above", 0.6, 0.4, 0.5)
+    assert not leaks("above", 0.3, 0.4, 0.5)
+    assert not leaks(None, 0.9, 0.4, 0.5)
+    known = [name for metric in METRICS.entries.values() for name in metric.numbers]
+    for pattern, _ in SIDES:
+        assert any(re.search(pattern, name) for name in known)
+
+
+# What a retrained model is no reference for
+
+
+def test_for_a_concept_retrained_models_are_the_wrong_reference(report):
+    report["requests"]["random"] |= {"target": "concept", "goal": "suppression"}
+    tree = made(report)
+    assert tree["level"] == "C1"
+    assert claim(report, "C2")["reasons"][0].startswith(WRONG_REFERENCE)
+    assert claim(report, "C3")["verdict"] == INCONCLUSIVE
+    assert all(WRONG_REFERENCE in tree["columns"][key] for key in ("band", "inside"))
+    assert all(WRONG_REFERENCE in line["note"] for line in tree["numbers"]["privacy"])
+    assert f'<th class="value grey">inside the band ({WRONG_REFERENCE})</th>' in card_html(tree, {})
+    change(report, rmia_auc=0.7)
+    assert claim(report, "C2")["verdict"] == FAIL
+
+
+# What is shown
+
+
+def test_null_is_not_tested(report):
+    lines = {line["number"]: line for line in made(report)["numbers"]["utility"]}
+    assert lines["test_accuracy_retained"]["this"] is None
+    text = card_markdown(made(report), {})
+    assert re.search(r"\| accuracy \| test_accuracy_retained \| NOT TESTED \| NOT TESTED \| NOT TESTED", text)
+    assert "- near duplicates searched: NOT TESTED" in text
+    assert "- lira: " in text
+
+
+def test_numbers_stand_beside_original_and_band(report):
+    line = next(line for line in made(report)["numbers"]["privacy"] if line["number"] == "rmia_auc")
+    assert line["original"].startswith("0.8")
+    assert re.fullmatch(r"0\.\d+ \[0\.4\d*, 0\.5\d*\]", line["band"])
+    assert line["inside"] == "2 of 2 seeds"
+    assert NUMBERS["rmia_auc"].text in line["note"]
+    assert "rmia_auc" not in made(report)["protocol"]
+
+
+def test_costs_stand_beside_retrainings(report):
+    method = made(report)["method"]
+    assert method["seconds_over_retraining"] == 0.25
+    assert method["formula"] == "the salun step <b>"
+    assert "1.00 MB between requests" in made(report)["artifacts"]["note"]
+
+
+@pytest.mark.parametrize(("models", "stated"), [(None, False), (63.0, False), (64.0, True)])
+def test_no_epsilon_is_stated_from_fewer_than_64_models(report, models, stated):
+    row = named(report, "salun")
+    numbers = METRICS.entries["forgetting-quality"].numbers
+    value = {"low": None, "high": None, "seeds": 1, "band": None, "inside": None, "distance": None}
+    for name, found in {"forgetting_epsilon": 3.0, "forgetting_quality_models": models}.items():
+        row["metrics"][name] = value | {"value": found} | asdict(numbers[name])
+    line = next(line for line in made(report)["numbers"]["forgetting"] if line["number"] == "forgetting_epsilon")
+    assert (line["this"] == "3") is stated
+    assert ("no epsilon is stated" in line["note"]) is not stated
+    assert any("Any epsilon" in text for text in made(report)["cannot_say"]) is not stated
+
+
+def test_near_duplicates_that_stay_are_said(report):
+    found = {"method": "pixels", "found": 4, "included": False}
+    report["requests"]["random"]["near_duplicates"] = found
+    tree = made(report)
+    assert tree["request"]["near_duplicates_searched"] == found
+    assert any("4 were found" in line for line in tree["cannot_say"])
+    assert not any(line.startswith("near-duplicates") for line in tree["not_tested"])
+
+
+def test_a_method_like_do_nothing_is_said(report):
+    assert not any("do-nothing" in line for line in made(report)["cannot_say"])
+    change(report, **{k: tree(77, 0.3, 0.0)[k] for k in ("forget_accuracy", "mia_loss_auc")})
+    assert any("do-nothing" in line for line in made(report)["cannot_say"])
+
+
+# Words
+
+
+def texts(report, method):
+    tree = made(report, method)
+    return [json.dumps(tree), card_markdown(tree, {}), card_html(tree, {})]
+
+
+@pytest.mark.parametrize("method", ["do-nothing", "salun"])
+def test_words_of_an_accomplished_fact_never_stand_below_c4(report, method):
+    words = "deleted, removed, CERTIFIED and GDPR-compliant"
+    report["title"] = report["requests"]["random"]["text"] = words
+    named(report, method)["artefacts"] = {"checkpoints_deleted": 3}
+    for text in texts(report, method):
+        assert not FORBIDDEN.search(text)
+        assert WITHHELD in text
+
+
+def test_the_words_may_stand_from_c4_on(report):
+    report["title"] = "removed items"
+    assert all("removed items" in text for text in texts(report, "retrain"))
+
+
+@pytest.mark.parametrize("scope", ["instances", "class"])
+@pytest.mark.parametrize("method", ["do-nothing", "salun"])
+def test_the_cards_own_sentences_need_no_withholding(report, method, scope):
+    report["requests"]["random"]["scope"] = scope
+    row = named(report, method)
+    assert not any(FORBIDDEN.search(str(part)) for part in claims(report, row))
+    assert WITHHELD not in json.dumps(made(report, method))
+
+
+# Files
+
+
+def test_every_row_has_its_card(tmp_path, report):
+    write_cards(Run(tmp_path), report)
+    assert card_links(report)["random", "salun"] == "cards/random/salun/card"
+    for row in report["rows"]:
+        folder = tmp_path / "cards" / "random" / row["method"]
+        assert read_json(folder / "card.json") == json.loads(json.dumps(card(report, row)))
+        page = (folder / "card.html").read_text()
+        assert "a &amp; b" in page
+        assert not re.search(r"https?://|<script|\{\{|None", page)
+        assert (folder / "card.md").read_text().startswith(f"# a & b: {row['method']}, random")
