@@ -81,6 +81,20 @@ def test_the_forgetting_rate_counts_items_that_turn_from_members_to_non_members(
     assert found["fup"] == pytest.approx(found["fr_fixed"] * utility)
 
 
+def test_non_members_of_a_forgotten_class_do_not_set_the_oracle():
+    outputs = posteriors(3)
+    labels = {part: np.minimum(y, 3) for part, y in outputs.labels.items()} | {"forget": np.full(20, 4)}
+    seen = np.arange(40) >= 15
+    mixed = dict(outputs.logits) | {
+        "nonmembers": np.where(seen[:, None], outputs.logits["nonmembers"], [0, 0, 0, 0, 50])
+    }
+    alone = dict(outputs.logits) | {"nonmembers": outputs.logits["nonmembers"][seen]}
+    kinds = labels | {"nonmembers": np.where(seen, labels["nonmembers"], 4)}
+    rest = labels | {"nonmembers": labels["nonmembers"][seen]}
+    assert oracle_of(Outputs(mixed, kinds)) == oracle_of(Outputs(alone, rest))
+    assert oracle_of(Outputs(mixed, labels)) != oracle_of(Outputs(alone, rest))
+
+
 def test_nothing_done_has_forgotten_nothing():
     original = posteriors(0)
     assert measure("forgetting-rate", Case(original, original))["fr_fixed"] == 0

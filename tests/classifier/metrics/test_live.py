@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from msgm.classifier.band import measure
-from msgm.classifier.measuring import outputs_of
+from msgm.classifier.measuring import logits_of, outputs_of
 from msgm.classifier.methods import METHODS
 from msgm.classifier.metrics import METRICS
 from msgm.classifier.metrics.probe import probe_auc
@@ -67,6 +67,12 @@ def test_measuring_reads_every_part_and_refuses_what_is_not_finite(noise):
             wanted = noise.original(part.inputs(torch.arange(len(part))))
         np.testing.assert_array_equal(found.logits[name], wanted.double().numpy())
         np.testing.assert_array_equal(found.labels[name], part.labels.numpy())
+    mixed = copy.deepcopy(noise.original).train()
+    mixed[-1].eval()
+    before = state(mixed)
+    np.testing.assert_array_equal(logits_of(mixed, noise.split.test), found.logits["test"])
+    outputs_of(mixed, noise.split)
+    assert same(state(mixed), before)
     broken = copy.deepcopy(noise.original)
     with torch.no_grad():
         broken[-1].bias[0] = torch.inf

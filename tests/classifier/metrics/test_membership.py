@@ -66,6 +66,17 @@ def test_a_class_request_compares_within_the_forgotten_class():
     assert attack(target, "loss", "instances")["auc"] > 0.7
 
 
+def test_non_members_of_a_forgotten_class_do_not_calibrate_the_attack():
+    outputs = posteriors(3)
+    labels = {part: np.minimum(y, 3) for part, y in outputs.labels.items()} | {"forget": np.full(20, 4)}
+    labels["nonmembers"][:15] = 4
+    changed = dict(outputs.logits) | {"nonmembers": outputs.logits["nonmembers"].copy()}
+    changed["nonmembers"][:15] = [0, 0, 0, 0, 50]  # the forgotten class, known with certainty
+    found = [attack(Outputs(logits, labels), "confidence", "class") for logits in (outputs.logits, changed)]
+    assert found[0]["efficacy"] == found[1]["efficacy"]
+    assert found[0]["auc"] != found[1]["auc"]
+
+
 def test_the_retain_side_counts_items_that_became_more_exposed():
     original = posteriors(0)
     louder = Outputs(dict(original.logits), original.labels)
