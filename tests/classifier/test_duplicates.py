@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+
+from msgm.classifier.data import Examples, Split
+from msgm.classifier.duplicates import near_duplicates, squares
+from msgm.data import Dataset
+
+
+def split_of(items, forget, retain, others):
+    labels = np.arange(len(items)) % 2
+    data = Dataset("blobs", items, tuple(items.shape[1:]), None, labels, ["a", "b"])
+    thirds = np.array_split(np.array(others), 3)
+    parts = [Examples.of(data, np.array(chosen)) for chosen in (retain, forget, *thirds)]
+    return Split(*parts, classes=["a", "b"])
+
+
+def blobs(count=400, dims=6):
+    return torch.randn(count, dims, generator=torch.Generator().manual_seed(0))
+
+
+def test_planted_copies_are_found_in_every_part_with_their_distance():
+    items = blobs()
+    items[10] = items[0]  # retain
+    items[310] = items[1] + 1e-3  # held out
+    found = near_duplicates(split_of(items, range(5), range(5, 300), range(300, 400)))
+    pairs = {(pair.forget, pair.other): pair for pair in found.pairs}
+    assert pairs[0, 10].distance == 0
+    assert pairs[0, 10].part == "retain"
+    assert pairs[1, 310].distance == pytest.approx(1e-3 * 6**0.5, rel=1e-3)
+    assert pairs[1, 310].part == "tuning"
+    assert found.pairs[0].distance == 0
+    assert all(pair.distance < found.threshold for pair in found.pairs)
+    assert found.found == len({pair.other for pair in found.pairs})
+    assert "1% quantile" in found.method
+
+
+def test_about_the_stated_share_of_fresh_items_has_a_neighbour_by_chance():
+    items = blobs(3000, 4)
+    found = near_duplicates(split_of(items, range(500), range(500, 2000), range(2000, 3000)))
+    hit = {pair.forget for pair in found.pairs if pair.part == "retain"}
+    assert len(hit) / 500 < 0.04
+
+
+def test_exact_copies_count_even_where_held_out_items_are_copies_too():
+    items = blobs(60)
+    items[40:] = items[:20]
+    found = near_duplicates(split_of(items, range(5), range(5, 40), range(40, 60)))
+    assert found.threshold == 0
+    assert {(pair.forget, pair.other) for pair in found.pairs} == {(k, 40 + k) for k in range(5)}
+
+
+def test_squares_equal_the_plain_formula_also_far_from_the_origin():
+    x = blobs(50) + 1000
+    y = torch.cat([x[:5], x[:5] + 1e-2, blobs(20)])
+    exact = (x[:, None].double() - y.double()).square().sum(2)
+    assert squares(x, y).numpy() == pytest.approx(exact.numpy(), rel=2e-3, abs=1e-9)
