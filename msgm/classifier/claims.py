@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.views import shown
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.classifier.band import Band, Numbers, band_of
 from msgm.classifier.metrics import METRICS
@@ -340,7 +341,7 @@ def _exactness(report: Report, row: Row) -> list[Check]:
 
 
 def _recorded(name: str, value: Any, holds: bool) -> Check:
-    return Check(name, None if value is None else holds, "NOT RECORDED" if value is None else str(value))
+    return Check(name, None if value is None else holds, shown(value))
 
 
 def _bound(report: Report, row: Row) -> list[Check]:
