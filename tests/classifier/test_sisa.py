@@ -238,6 +238,19 @@ def test_a_folder_of_another_system_is_refused(train, tmp_path):
     assert files(tmp_path) == before
 
 
+def test_a_damaged_checkpoint_is_named(train, tmp_path):
+    make(folder=tmp_path).fit(train)
+    damaged = next(tmp_path.glob("shard-001-slice-001*"))
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    with pytest.raises(UserError, match=f"{damaged.name} is damaged"):
+        make(folder=tmp_path).fit(train)
+
+
+def test_more_slices_than_items_are_refused(train):
+    with pytest.raises(UserError, match="sisa.shards 40 times sisa.slices 2 make more slices than the 61 items"):
+        make(shards=40).fit(train)
+
+
 def test_bad_requests_are_one_sentence(train):
     one = make()
     with pytest.raises(UserError, match="call fit first"):

@@ -84,7 +84,7 @@ class InFolder:
         files = list(self.folder.glob(f"*{SUFFIX}*"))  # with the torn files that a killed process leaves
         gone = [path for path in files if path.name not in {name + SUFFIX for name in names}]
         for path in gone:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process of the same run may be first
         return sum(path.suffix == SUFFIX for path in gone)
 
     def size(self) -> int:
