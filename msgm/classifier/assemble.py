@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ PROTOCOL = {
     "t-intervals over seeds.",
     "retrain": "The row retrain is one further retrained model, not one of the band.",
     "seconds": "From request to answer, measuring excluded; work done before any request is preparation and stands "
-    "apart. The share is that of the mean seconds of the band's retrained models.",
+    "apart. Time is given as a share of the median seconds of the band's retrained models too.",
     "parts": "The held-out items for tuning, for attacks (nonmembers) and for the test are disjoint.",
 }
 
@@ -130,7 +130,7 @@ def _row(
     values = {seed: _numbers(config, record) for seed, record in records.items()}
     own_bands = [[entry["metrics"] for entry in bands[seed]] for seed in records]
     costs = {key: fmean(record[key] for record in records.values()) for key in COSTS}
-    retrain = fmean(entry["seconds"] for seed in records for entry in bands[seed])
+    retrain = median(entry["seconds"] for seed in records for entry in bands[seed])
     return {
         "method": name,
         "request": request,

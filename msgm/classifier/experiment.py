@@ -109,7 +109,8 @@ class Experiment:
 
     def check(self) -> None:
         """Refuse requests and a network that do not fit the data, before anything is trained."""
-        check_outputs(self.build(self.seed), Examples.of(self.dataset, self.parts["train"]))
+        examples = Examples.of(self.dataset, self.parts["train"])
+        check_outputs(self.build(self.seed), examples)
         for request in self.config.requests:
             self.split(request)
 

@@ -48,8 +48,9 @@ def _strips(rows: list[Row]) -> bytes | None:
     values = np.array([[distance(row["metrics"][n]) if n in row["metrics"] else np.nan for n in names] for row in rows])
     figure = Figure(figsize=(2.4 + 0.24 * len(names), 2.4 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    colours = ListedColormap(["#ffffff", "#fde0c5", "#f8b58b", "#e98b5b", "#c5532c", "#7f2704"])
-    colours.set_bad("#e4e8ec")
+    colours = ListedColormap(["#ffffff", "#fde0c5", "#f8b58b", "#e98b5b", "#c5532c", "#7f2704"]).with_extremes(
+        bad="#e4e8ec"
+    )
     steps = np.digitize(np.minimum(np.nan_to_num(values, nan=0.0, posinf=FAR), FAR), [1, 1.5, 2.5, 5, FAR])
     axes.pcolormesh(np.ma.masked_array(steps, np.isnan(values)), cmap=colours, vmin=0, vmax=5, edgecolors="#e4e8ec")
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90, fontsize=7)

@@ -1,0 +1,218 @@
+"""Comparisons through the command line, on a few items and with few epochs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from msgm.classifier.outputs import load_outputs
+from msgm.runs import read_json
+from tests.conftest import settings
+
+TABLE = "label,a,b\n" + "\n".join(f"{k % 3},{k % 3 + (k * 37 % 100) / 90},{(k * 61 % 100) / 50}" for k in range(150))
+ONLY = "do-nothing,retrain,finetune,boundary-shrink"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "table.csv").write_text(TABLE)
+    (folder / "c.yaml").write_text(
+        f"""
+name: tiny
+data: {{name: table, file: {folder / "table.csv"}}}
+network: {{name: mlp, hidden: [5]}}
+training: {{epochs: 3, batch_size: 32, lr: 0.1}}
+seeds: 2
+metrics: [accuracy, tug-of-war, weights]
+requests:
+  few: {{random: 8, goal: removal, target: observed}}
+  two: {{labels: [2]}}
+"""
+    )
+    return folder / "c.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(config, tmp_path_factory):
+    from msgm.cli import main
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["classifier", "compare", str(config), "--only", ONLY, "--out", str(out)]) == 0
+    return out
+
+
+def test_the_report_has_a_row_a_method_and_request_with_a_band_of_five_retrains_a_seed(made):
+    report = read_json(made / "report.json")
+    assert report["kind"] == "classifier"
+    assert report["seeds"] == [0, 1]
+    rows = {(row["method"], row["request"]): row for row in report["rows"]}
+    assert set(rows) == {(m, r) for m in ("do-nothing", "retrain", "finetune") for r in ("few", "two")} | {
+        ("boundary-shrink", "two")
+    }
+    for row in rows.values():
+        assert [(e["seed"], e["retrain"]) for e in row["retrain_band"]] == [(s, k) for s in (0, 1) for k in range(1, 6)]
+        assert [entry["seed"] for entry in row["per_seed"]] == [0, 1]
+        number = row["metrics"]["forget_accuracy"]
+        assert {"value", "band", "inside", "text", "section", "better"} <= set(number)
+        assert number["value"] == pytest.approx(np.mean([e["metrics"]["forget_accuracy"] for e in row["per_seed"]]))
+    assert rows["do-nothing", "few"]["metrics"]["weight_distance"]["value"] == 0
+    assert rows["retrain", "few"]["metrics"]["weight_distance"]["value"] > 0
+    assert report["requests"]["few"]["n"] == 8
+    assert report["requests"]["two"]["scope"] == "class"
+    assert report["requests"]["two"]["near_duplicates"]["included"] is False
+    assert sum(report["data"]["n"][part] for part in ("train", "tuning", "nonmembers", "test")) == 150
+
+
+def test_a_method_that_is_not_meant_for_a_request_is_skipped_with_a_line(made):
+    (line,) = read_json(made / "report.json")["left_out"]
+    assert (line["method"], line["request"], line["status"], line["seeds"]) == (
+        "boundary-shrink",
+        "few",
+        "skipped",
+        [0, 1],
+    )
+    assert "boundary-shrink skipped (seed 0, 1): it is meant for class requests." in (made / "report.md").read_text()
+
+
+def test_views_and_cards_are_written_and_self_contained(made):
+    page = (made / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 6
+    assert "http" not in page.replace("http-equiv", "")
+    assert "| do-nothing |" in (made / "report.md").read_text()
+    assert (made / "cards" / "two" / "finetune" / "card.html").is_file()
+    assert 'href="cards/two/finetune/card.html"' in page
+
+
+def test_outputs_are_those_that_the_audit_reads(made, cli, tmp_path):
+    folder = made / "outputs" / "seed-1" / "few"
+    original = load_outputs(folder / "original.npz")
+    assert original.logits["forget"].shape == (8, 3)
+    retrains = sorted((folder / "retrains").glob("*.npz"))
+    assert len(retrains) == 5
+    target = folder / "methods" / "finetune.npz"
+    arguments = ["--original", folder / "original.npz", "--retrains", *retrains, "--out", tmp_path]
+    done = cli("classifier", "audit", target, *arguments)
+    assert done.code == 0, done.err
+    assert (tmp_path / "card.html").is_file()
+
+
+def test_a_second_call_makes_nothing_anew_and_gives_the_same_numbers(made, config, cli):
+    before, weights = read_json(made / "report.json"), made / "models" / "seed-0" / "original" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    done = cli("classifier", "compare", config, "--only", ONLY, "--out", made)
+    assert done.code == 0
+    assert done.out.count(": kept") == 16
+    after = read_json(made / "report.json")
+    assert after["rows"] == before["rows"]
+    assert weights.stat().st_mtime_ns == written
+
+
+def test_a_method_with_other_settings_is_run_again_and_the_others_kept(made, config, cli):
+    before = read_json(made / "report.json")["rows"]
+    done = cli(
+        "classifier",
+        "compare",
+        config,
+        "--only",
+        "finetune",
+        "--requests",
+        "few",
+        "--out",
+        made,
+        "--set",
+        "methods.finetune.lr=0.5",
+    )
+    assert done.code == 0
+    assert "finetune: kept" not in done.out
+    after = read_json(made / "report.json")["rows"]
+    assert [r for r in after if r["method"] != "finetune"] == [r for r in before if r["method"] != "finetune"]
+    assert [r["request"] for r in after if r["method"] == "finetune"] == ["few"]
+    cli("classifier", "compare", config, "--only", "finetune", "--out", made)
+
+
+def test_a_metric_of_logits_is_added_without_running_methods_again(made, config, cli):
+    record = made / "records" / "seed-0" / "few" / "methods" / "retrain.json"
+    seconds = read_json(record)["seconds"]
+    done = cli("classifier", "compare", config, "--only", "retrain", "--out", made, "--metrics", "calibration")
+    assert done.code == 0
+    assert read_json(record)["seconds"] == seconds
+    assert {"accuracy", "calibration"} <= set(read_json(record)["metrics"])
+
+
+def test_another_experiment_in_the_folder_is_refused(made, config, cli):
+    done = cli("classifier", "compare", config, "--out", made, "--set", "training.lr=0.2")
+    assert done.code == 2
+    assert "holds an experiment with other settings (training.lr: 0.1 -> 0.2); give another --out" in done.err
+
+
+def test_a_method_that_fails_does_not_stop_the_others(config, cli, tmp_path):
+    only = ["--only", "do-nothing,finetune", "--requests", "few"]
+    blown = settings(["methods.finetune.lr=1e30", "seeds=1"])
+    done = cli("classifier", "compare", config, *only, *blown, "--out", tmp_path / "run")
+    assert done.code == 0
+    report = read_json(tmp_path / "run" / "report.json")
+    assert [row["method"] for row in report["rows"]] == ["do-nothing"]
+    assert report["left_out"][0]["status"] == "failed"
+    assert "finite" in report["left_out"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--only", "finetun"], ["--only: unknown method 'finetun'", "Did you mean 'finetune'?"]),
+        (["--requests", "many"], ["--requests: unknown request 'many'", "few, two"]),
+        (settings(["retrains=4"]), ["retrains must be at least 5, got 4"]),
+        (settings(["data.label=null", "data.drop=[label]"]), ["table data have no class labels"]),
+        (settings(["requests.two.labels=[0,1]"]), ["items of 1 class only"]),
+        (settings(["requests.two.labels=[0,1,2]"]), ["selects all 150 items"]),
+        (settings(["requests.few.random=91"]), ["leave none to retain"]),
+        (settings(["requests.few.random=5000"]), ["5000 of 91 training items"]),
+        (settings(["requests.two.labels=[7]"]), ["unknown label 7"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(config, cli, tmp_path, arguments, parts):
+    done = cli("classifier", "compare", config, *arguments, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert all(part in done.err for part in parts), done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_whose_output_size_differs_is_refused(config, cli, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net(shape, classes):\n    return nn.Linear(shape[0], 7)\n"
+    )
+    other = tmp_path / "c.yaml"
+    network = f"{{name: module, function: '{tmp_path / 'net.py'}:net'}}"
+    other.write_text(config.read_text().replace("{name: mlp, hidden: [5]}", network))
+    done = cli("classifier", "compare", other, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "puts out (7,) numbers an item; the data have 3 classes" in done.err
+
+
+def test_train_and_unlearn_keep_models_and_outputs(config, cli, tmp_path):
+    assert cli("classifier", "train", config, "--out", tmp_path / "o").code == 0
+    original = load_outputs(tmp_path / "o" / "outputs" / "few" / "original.npz")
+    unlearn = ["classifier", "unlearn", config, "--from", tmp_path / "o", "--method", "finetune"]
+    assert "--request: say which; the config has few, two" in cli(*unlearn).err
+    done = cli(*unlearn, "--request", "few", "--out", tmp_path / "u")
+    assert done.code == 0, done.err
+    outputs = {path.stem: load_outputs(path) for path in (tmp_path / "u" / "outputs" / "few").glob("*.npz")}
+    assert np.array_equal(outputs["original"].logits["test"], original.logits["test"])
+    assert not np.array_equal(outputs["finetune"].logits["test"], original.logits["test"])
+    manifest = json.loads((tmp_path / "u" / "manifest.json").read_text())
+    assert manifest["model_stored"] is True
+    assert manifest["cost"]["seconds"] > 0
+    wrong = cli(*unlearn, "--request", "few", "--out", tmp_path / "v", "--set", "training.epochs=4")
+    assert wrong.code == 2
+    assert "was trained with other settings (training.epochs: 3 -> 4)" in wrong.err
+    assert "holds no trained classifier" in cli(*unlearn[:4], tmp_path, *unlearn[5:], "--request", "few").err
+
+
+def test_cards_of_methods_and_metrics_are_printed(cli):
+    done = cli("classifier", "methods", "retrain", "do-nothing")
+    assert done.code == 0
+    assert "family: exact" in done.out
+    assert "rmia_auc: " in cli("classifier", "metrics", "rmia").out
+    assert "unknown metric 'rmi'" in cli("classifier", "metrics", "rmi").err
