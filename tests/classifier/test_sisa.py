@@ -247,7 +247,7 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path):
 
 
 def test_more_slices_than_items_are_refused(train):
-    with pytest.raises(UserError, match="sisa.shards 40 times sisa.slices 2 make more slices than the 61 items"):
+    with pytest.raises(UserError, match="sisa.shards 40 times sisa.slices 2 are more than the 61 items"):
         make(shards=40).fit(train)
 
 

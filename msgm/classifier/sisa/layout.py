@@ -36,7 +36,7 @@ class Layout:
                 raise UserError(f"sisa.{key} must be at least 1, got {getattr(self, key)}.")
         if self.items < self.shards * self.slices:
             raise UserError(
-                f"sisa.shards {self.shards} times sisa.slices {self.slices} make more slices than the {self.items} items."
+                f"sisa.shards {self.shards} times sisa.slices {self.slices} are more than the {self.items} items."
             )
 
     @cached_property
