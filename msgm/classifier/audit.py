@@ -1,6 +1,6 @@
 """The audit: what the outputs of a model, ours or not, show of what it was made to forget.
 
-It needs no model and no torch: files of logits (``outputs``) of the model, of the original it was made from, and of at
+It needs no model, only files of logits (``outputs``) of the model, of the original it was made from, and of at
 least five models retrained without the items. All metrics that read logits alone are measured, costly ones left out.
 The original has to be flagged and held-out retrained models must not be (``claims``), else nothing is concluded.
 """
