@@ -1,14 +1,14 @@
 r"""Interactions made here: power laws, clusters of taste, and attributes of users that go with taste.
 
-A user u has an activity n_u from a Pareto law, a taste theta_u over the clusters and a moment of arrival; an item i has
-a popularity p_i = rank^-popularity and a cluster c_i. The weight of a pair is
+A user u has an activity n_u from a Pareto II law, a taste theta_u over the C clusters and a moment of arrival; an item
+i has a popularity p_i = rank^-popularity and a cluster c_i. The weight of a pair is
 
     w_ui = p_i (theta_u[c_i] + 1 / (20 C)),
 
 and u's n_u items are drawn without replacement by these weights: the n_u least of E_ui / w_ui, E_ui standard
 exponential, are such a draw (Efraimidis and Spirakis 2006). Tastes are theta_u ~ Dirichlet(m_u / 2), where m_u has
-mean 1 over the clusters; it is 1 + correlation on the clusters that u's gender leans to and 1 - correlation on the
-others, times the same for the age group with a third of the clusters.
+mean 1 over the clusters and is in proportion to 1 + r on the half of them that u's gender leans to, 1 - r on the other
+half, times 1 + r on the third that u's age group leans to and 1 - r / 2 elsewhere; r is the ``correlation``.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Synthetic(Source):
         items: number of items.
         interactions: aimed at; every user has at least ``least``, and at most half of the items.
         least: interactions of a user, at least.
-        clusters: of items, and of tastes; at least 3, one for every age group.
+        clusters: of items, and of tastes; at least 6, one for every gender and age.
         activity: shape of the Pareto II law of activity, above 1; smaller is more unequal.
         popularity: exponent of the popularity of items by rank.
         correlation: of attributes with taste, [0, 1); 0 is none.
@@ -56,14 +56,14 @@ class Synthetic(Source):
     clusters: int = 12
     activity: float = 2.0
     popularity: float = 0.7
-    correlation: float = 0.7
+    correlation: float = 0.4
     feedback: Literal["implicit", "explicit"] = "implicit"
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least(2, self, "data", "users", "items")
         at_least(1, self, "data", "least")
-        at_least(3, self, "data", "clusters")
+        at_least(6, self, "data", "clusters")
         at_least(0, self, "data", "seed")
         positive(self, "data", "popularity")
         below_one(self, "data", "correlation")

@@ -42,6 +42,7 @@ def test_columns_become_a_matrix_with_times_and_test_marks_in_its_order():
         ([], [], [], "hold no interaction"),
         (["a", "a"], ["x", "x"], [1, 1], "row 2: user a and item x are given twice"),
         (["a", "a", "b", "b"], ["y", "x", "y", "y"], [1, 1, 1, 1], "row 4: user b and item y are given twice"),
+        (["b", "b", "a", "a"], ["x", "x", "x", "x"], [1, 1, 1, 1], "row 2: user b and item x are given twice"),
         (["a", "b"], ["x", "x"], [1, np.nan], "row 2: the value is nan"),
         (["a", "b"], ["x", "x"], [np.inf, 1], "row 1: the value is inf"),
         (["a", "b"], ["x", "x"], [1, 0], "row 2: the value is 0; 0 stands for no interaction"),

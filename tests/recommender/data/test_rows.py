@@ -46,6 +46,7 @@ def test_quotes_hold_delimiters_and_line_ends_in_csv_alone(tmp_path):
     rows = read_rows(written(tmp_path, 'id,title\n1,"Crying, The"\n2,"two\nlines"\n3,x\n'), ",", header=True)
     assert rows.columns[1] == ["Crying, The", "two\nlines", "x"]
     assert rows.where(2).endswith("line 5")
+    assert read_rows(written(tmp_path, '"1","x"\n"2","y"\n'), ",").columns == [["1", "2"], ["x", "y"]]
     assert read_rows(written(tmp_path, '1|"a\n2|b\n'), "|").columns[1] == ['"a', "b"]
 
 

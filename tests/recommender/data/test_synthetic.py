@@ -121,7 +121,7 @@ def test_the_size_of_ml_1m_takes_seconds():
     ("settings", "sentence"),
     [
         ({"users": 1}, "data.users must be at least 2, got 1"),
-        ({"clusters": 2}, "data.clusters must be at least 3, got 2"),
+        ({"clusters": 5}, "data.clusters must be at least 6, got 5"),
         ({"correlation": 1.0}, r"data.correlation must lie in \[0, 1\), got 1.0"),
         ({"activity": 1.0}, "data.activity must be above 1, got 1.0"),
         ({"popularity": 0.0}, "data.popularity must be a positive number, got 0.0"),
