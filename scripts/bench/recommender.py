@@ -7,7 +7,7 @@
 - partition_seconds: seconds to partition the users into 10 shards.
 
 The matrix is MovieLens 1M below the folder that MSGM_DATA names, or, without it, a synthetic one of its size (6,040
-users, 3,706 items, about a million cells with the same kind of long tails). Where other work shares the machine, trust
+users, 3,706 items, a million cells). Where other work shares the machine, trust
 the ratios and not the seconds. Fewer threads are steadier: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1.
 """
 
@@ -29,7 +29,7 @@ from msgm.runs import write_json
 from msgm.seeding import derive_seed
 
 SEED = 0
-USERS, ITEMS, CELLS = 6040, 3706, 1_000_000
+ML_1M = {"users": 6040, "items": 3706, "interactions": 1_000_209}
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         parser.error(f"--only: unknown part {unknown[0]!r}; known: {', '.join(PARTS)}.")
-    cells = movielens_1m() or synthetic(USERS, ITEMS, CELLS)
+    cells = cells_of_ml_1m()
     figures: dict[str, float | None] = dict.fromkeys(PARTS)
     for name in chosen:
         figures[name] = PARTS[name](cells)
@@ -51,26 +51,12 @@ def main() -> None:
         write_json(options.json, figures)
 
 
-def movielens_1m() -> csr_array | None:
-    """Return the (U, I) cells of MovieLens 1M, each 1; None where its files are not."""
+def cells_of_ml_1m() -> csr_array:
+    """Return the (U, I) cells of MovieLens 1M, or of synthetic interactions of its size, each 1."""
     root = os.environ.get("MSGM_DATA")
-    if not root or not (Path(root) / "ml-1m").is_dir():
-        return None
-    matrix = load_interactions("ml-1m").matrix
+    there = root and (Path(root) / "ml-1m").is_dir()
+    matrix = load_interactions("ml-1m" if there else {"name": "synthetic", "seed": SEED} | ML_1M).matrix
     return csr_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), matrix.shape)
-
-
-def synthetic(users: int, items: int, cells: int) -> csr_array:
-    """Return about ``cells`` cells of value 1: log-normal activity, item popularity falling as a power law."""
-    rng = np.random.default_rng(derive_seed(SEED, "bench", "cells"))
-    activity = rng.lognormal(0, 1, users)
-    counts = np.clip(np.rint(activity * cells / activity.sum()), 1, items // 2).astype(np.int64)
-    popularity = -0.9 * np.log(np.arange(10, items + 10))
-    keys = popularity + rng.gumbel(size=(users, items))
-    columns = np.argsort(-keys, axis=1)
-    taken = np.concatenate([np.sort(row[:count]) for row, count in zip(columns, counts, strict=True)])
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    return csr_array((np.ones(len(taken), np.float32), taken.astype(np.int32), starts), (users, items))
 
 
 def seconds(work: Callable[[], object]) -> float:

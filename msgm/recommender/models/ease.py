@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas, lapack, solve_triangular
+from scipy.linalg import blas, lapack
 from scipy.sparse import csr_array
 
 from msgm.checks import at_least, positive
@@ -38,8 +38,8 @@ UPDATE_SHARE = 0.25
 LEAST_PIVOT = 1e-8
 """Below it, leaving rows make up nearly all of some direction of G, and the downdate would lose its digits."""
 DRIFT = {"float64": 1e-10, "float32": 1e-3}
-"""The largest element of ``P G - I``, on probed rows, that is not answered by a refit."""
-PROBES = 4
+"""The largest element of ``G P x - x`` for a probe x that is not answered by a refit."""
+PROBES = 8
 BLOCK = 512
 
 
@@ -154,27 +154,27 @@ class Ease(Recommender):
             return False
         if np.square(np.diagonal(factor)).min() < least:
             return False
-        scaled = solve_triangular(factor, images, lower=True, check_finite=False)
-        # BLAS counts columns first: to it, the symmetric P is its own transpose, which spares a copy.
+        # BLAS counts columns first: to it, images are their transpose and the symmetric P is itself, without copies.
         target = self.inverse.T
-        if len(scaled) == 1:
-            rank_one = blas.get_blas_funcs("ger", (target,))
-            rank_one(sign, scaled[0], scaled[0], a=target, overwrite_x=0, overwrite_y=0, overwrite_a=1)
+        solve, rank_one, rank_many = blas.get_blas_funcs(("trsm", "ger", "syrk"), (target,))
+        scaled = solve(1, factor, images.T, side=1, lower=1, trans_a=1, overwrite_b=1)
+        if len(images) == 1:
+            rank_one(sign, scaled[:, 0], scaled[:, 0], a=target, overwrite_x=0, overwrite_y=0, overwrite_a=1)
         else:
-            rank_many = blas.get_blas_funcs("syrk", (target,))
-            rank_many(sign, np.asfortranarray(scaled), beta=1, c=target, trans=1, lower=0, overwrite_c=1)
+            rank_many(sign, scaled, beta=1, c=target, lower=0, overwrite_c=1)
             _mirror(target)
         return True
 
     def _drift(self, rest: csr_array) -> float:
-        """Return the largest element of P G - I over a few rows of P, drawn at random."""
+        """Return the largest element of G P x - x, for x of +1 and -1 on a few items drawn at random."""
         draws = np.random.default_rng(derive_seed(self.seed, "ease", "drift", rest.nnz))
         probed = draws.choice(len(self.inverse), min(PROBES, len(self.inverse)), replace=False)
-        rows = self.inverse[probed].T
+        signs = draws.choice([-1, 1], len(probed)).astype(self.precision)
+        image = signs @ self.inverse[probed]
         cells = self._ones(rest)
-        product = cells.T @ (cells @ rows) + self.regularisation * rows
-        product[probed, np.arange(len(probed))] -= 1
-        return float(np.abs(product).max())
+        residual = cells.T @ (cells @ image) + self.regularisation * image
+        residual[probed] -= signs
+        return float(np.abs(residual).max())
 
     def _ones(self, matrix: csr_array) -> csr_array:
         """Return the cells of ``matrix``, each 1, in the precision of P."""

@@ -25,6 +25,8 @@ from msgm.recommender.models.base import top
 
 BLOCK_CELLS = 4_000_000
 """Similarities that are held at a time."""
+REBUILD_SHARE = 0.5
+"""To repair more rows than this share takes longer than to build all lists anew."""
 
 
 @dataclass
@@ -54,6 +56,9 @@ class Neighbours:
             the number of lists that were written.
         """
         cosine = _Cosine(rest)
+        if len(touched) > REBUILD_SHARE * len(self.ids):
+            self._build(cosine, np.arange(len(self.ids)))
+            return len(self.ids)
         others = np.setdiff1d(np.arange(len(self.ids)), touched)
         old_ids, old_similarities = self.ids[others], self.similarities[others]
         self._withdraw(others, touched)
