@@ -36,7 +36,9 @@ COMPARISON = [
 ROWS = ["do-nothing", "unseen-scratch", "unseen", "erasediff", "orthogonal", "obtuse", "redirect"]
 
 
-@pytest.mark.parametrize("arguments", ["", "['--help'],", "['compare', '--help'],", "['classifier', 'compare', '--help'],"])
+@pytest.mark.parametrize(
+    "arguments", ["", "['--help'],", "['compare', '--help'],", "['classifier', 'compare', '--help'],"]
+)
 def test_import_and_help_are_quick_and_load_nothing_heavy(arguments):
     program = f"""
 import sys, msgm, msgm.cli
