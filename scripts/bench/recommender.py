@@ -7,8 +7,8 @@
 - partition_seconds: seconds to partition the users into 10 shards.
 
 The matrix is MovieLens 1M below the folder that MSGM_DATA names, or, without it, a synthetic one of its size (6,040
-users, 3,706 items, a million cells). Where other work shares the machine, trust
-the ratios and not the seconds. Fewer threads are steadier: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1.
+users, 3,706 items, a million cells). Where other work shares the machine, trust the ratios and not the seconds. Fewer
+threads are steadier: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1.
 """
 
 import argparse

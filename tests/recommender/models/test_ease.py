@@ -64,6 +64,14 @@ def test_every_kind_of_request_equals_a_refit(kind):
     assert worst(model.inverse, refitted(model).inverse) < 1e-13
 
 
+def test_parts_of_a_request_may_overlap():
+    model = fitted()
+    pairs = [[5, 0], [6, 0], [7, 0], [7, int(model.seen[[7]].indices[1])]]
+    answer = model.forget(Deletion(users=np.array([5, 8]), items=np.array([0]), cells=np.array(pairs)))
+    assert answer.exactness == "exact up to rounding"
+    assert worst(model.inverse, refitted(model).inverse) < 1e-13
+
+
 def test_a_batch_and_a_stream_agree():
     batch, stream = fitted(), fitted()
     users = np.array([3, 17, 40, 41])

@@ -61,6 +61,18 @@ def test_a_similarity_that_falls_makes_room_for_one_that_was_not_listed():
     assert lists_of(model)[0] == [(2, 2 / math.sqrt(4 * 4))]
 
 
+def test_of_equal_ones_the_lower_number_enters_even_where_it_was_neither_listed_nor_touched():
+    # Item 0 shares two of its four users with each other item; items 1 and 2 have four users, item 3 has five.
+    users = {0: [0, 1, 2, 3], 1: [0, 1, 4, 5], 2: [0, 1, 6, 7], 3: [0, 1, 8, 9, 10]}
+    matrix = np.zeros((11, 4), dtype=np.float32)
+    for item, rows in users.items():
+        matrix[rows, item] = 1
+    model = fitted(csr_array(matrix), neighbours=1)
+    assert lists_of(model)[0] == [(1, 0.5)]
+    model.forget(Deletion(cells=np.array([[0, 1], [10, 3]])))
+    assert lists_of(model)[0] == [(2, 0.5)]
+
+
 def test_only_concerned_lists_are_written():
     model = small()
     assert model.forget(Deletion(users=np.array([4]))).touched == 2  # item 1 itself, and item 0, which lists it

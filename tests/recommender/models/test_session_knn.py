@@ -57,6 +57,12 @@ def test_the_later_item_of_a_session_weighs_more():
     assert model.score_session(np.array([1, 0])).tolist() == [1, 0.5, 1, 0.5]
 
 
+def test_the_most_recent_session_of_all_still_finds_others():
+    sessions = csr_array(np.array([[1, 1, 0], [1, 0, 1]], dtype=np.float32))
+    model = MODELS.build({"name": "session-knn", "recent": 1}).fit(sessions, times=np.arange(4))
+    assert model.score(np.array([1])).tolist() == [[0.5, 0.5, 0]]
+
+
 def test_a_session_under_way_is_not_served_what_it_holds_or_what_was_forgotten():
     model = fitted(neighbours=50, recent=200)
     model.forget(Deletion(items=np.array([0])))
