@@ -290,13 +290,17 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from msgm.evaluation.report import print_table, write_views
     from msgm.runs import Run, read_json
 
     run = Run(options.run)
     report = read_json(run.report)
-    if not isinstance(report, dict) or not report.get("rows"):
+    if not isinstance(report, dict) or not report.get("rows") or report.get("outputs_only"):
         raise UserError(f"{run.report} is no comparison's: it has no rows; give the folder of compare or evaluate.")
+    if report.get("kind") == "classifier":
+        from msgm.classifier.report import print_report as print_table
+        from msgm.classifier.report import write_views
+    else:
+        from msgm.evaluation.report import print_table, write_views
     write_views(run, report)
     print_table(report)
 

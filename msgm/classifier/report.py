@@ -115,6 +115,12 @@ def _notes(report: Report, request: str) -> list[str]:
             "A concept was asked for: a model retrained without its items is no full reference for it, and neither is "
             "an attack on membership."
         )
+    for row in rows_of(report, request):
+        if row["family"] == "exact" and row["method"] not in CONTROLS:
+            notes.append(
+                f"{row['method']} is exact by its algorithm, and its model is of another kind than those of the band: "
+                "lying outside says how the two kinds differ."
+            )
     for line in report["left_out"]:
         if line["request"] == request:
             seeds = ", ".join(map(str, line["seeds"]))

@@ -216,3 +216,11 @@ def test_cards_of_methods_and_metrics_are_printed(cli):
     assert "family: exact" in done.out
     assert "rmia_auc: " in cli("classifier", "metrics", "rmia").out
     assert "unknown metric 'rmi'" in cli("classifier", "metrics", "rmi").err
+
+
+def test_views_are_rebuilt_from_the_report(made, cli):
+    (made / "report.md").unlink()
+    done = cli("report", made)
+    assert done.code == 0, done.err
+    assert "band of retrained" in done.out
+    assert (made / "report.md").is_file()

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from msgm.classifier.assemble import constants, inside_share
+from msgm.classifier.figures import distance
+from msgm.classifier.records import plain, read_record, write_record
+from msgm.classifier.report import rows_of
+
+
+def number(value, inside, low=0.4, high=0.6, seeds=2):
+    band = {"mean": (low + high) / 2, "sd": 0.04, "low": low, "high": high}
+    return {"value": value, "low": None, "high": None, "seeds": seeds, "band": band, "inside": inside}
+
+
+def row(method, acc, inside, same=0.9, request="few"):
+    entry = {"seed": 0, "metrics": {"acc": acc, "same": same}}
+    band = [{"seed": 0, "metrics": {"acc": 0.5 + k / 100, "same": 0.9}} for k in range(5)]
+    metrics = {"acc": number(acc, inside), "same": number(same, 2)}
+    return {"method": method, "request": request, "metrics": metrics, "per_seed": [entry], "retrain_band": band}
+
+
+def test_numbers_that_are_the_same_for_every_model_are_left_out_of_the_share():
+    rows = [row("do-nothing", 0.9, 0), row("a", 0.5, 1)]
+    assert constants(rows) == ["same"]
+    assert inside_share(rows[0], ["same"]) == 0
+    assert inside_share(rows[1], ["same"]) == 0.5
+    assert inside_share(rows[1]) == 0.75
+    assert constants([*rows, row("b", 0.5, 2, same=0.8)]) == []
+
+
+def test_a_number_that_differs_between_seeds_alone_is_constant():
+    one, two = row("a", 0.5, 1), row("b", 0.5, 1)
+    for r in (one, two):
+        r["per_seed"].append({"seed": 1, "metrics": {"acc": r["metrics"]["acc"]["value"], "same": 0.1}})
+        r["retrain_band"].append({"seed": 1, "metrics": {"acc": 0.4, "same": 0.1}})
+    assert constants([one, two]) == ["same"]
+
+
+def test_rows_stand_with_controls_first_then_by_their_share_inside():
+    rows = [row("worst", 0.9, 0), row("retrain", 0.5, 2), row("best", 0.5, 2), row("do-nothing", 0.9, 0)]
+    report = {"rows": [*rows, row("best", 0.5, 2, request="other")]}
+    assert [r["method"] for r in rows_of(report, "few")] == ["do-nothing", "retrain", "best", "worst"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (number(0.5, 2), 0),
+        (number(0.6, 2), 1),
+        (number(0.3, 0), 2),
+        (number(0.5, 2, 0.5, 0.5), 0),
+        (number(0.6, 0, 0.5, 0.5), np.inf),
+    ],
+)
+def test_distances_count_in_half_widths_of_the_band(entry, expected):
+    assert distance(entry) == pytest.approx(expected)
+
+
+def test_distance_without_a_band_is_not_a_number():
+    assert np.isnan(distance(number(0.5, None) | {"band": None}))
+
+
+def test_a_record_is_read_for_the_settings_it_was_made_with_alone(tmp_path):
+    facts = {"seed": 1, "shape": (2, 3)}
+    write_record(tmp_path / "r.json", facts, {"seconds": 2.0})
+    assert read_record(tmp_path / "r.json", facts) == {"seconds": 2.0}
+    assert read_record(tmp_path / "r.json", facts | {"seed": 2}) is None
+    assert read_record(tmp_path / "none.json", facts) is None
+
+
+def test_what_json_cannot_hold_becomes_plain():
+    value = {"a": np.float64("nan"), 3: (np.int64(4), float("inf")), "b": np.array([1.5, np.nan]), "c": True}
+    assert plain(value) == {"a": None, "3": [4, None], "b": [1.5, None], "c": True}
