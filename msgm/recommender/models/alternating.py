@@ -1,0 +1,102 @@
+"""What models fitted by alternating least squares share: sweeps over both sides, and two ways to forget by them.
+
+A sweep solves every user's row with the items held, then every item's with the users held. After a request, the cells
+forgotten are out of every later solve, so that sweeps from where the model stands go down on the objective of the rest
+alone: exact once they have converged, up to which of the equivalent minima is found.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from msgm.checks import at_least
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.models.row_batches import Batch, batches
+from msgm.recommender.requests import Deletion
+from msgm.seeding import derive_seed
+
+Side = Literal["user", "item"]
+Rows = NDArray[np.int64] | slice
+EVERY = slice(None)
+
+
+@dataclass
+class Alternating(Recommender):
+    """Alternating least squares.
+
+    Forgetting by ``sweeps`` is exact at convergence. ``local`` re-solves only the rows that lost a cell, each against
+    the whole of the other side as it then is, and is approximate: all other rows stay as they were. In both, a user or
+    an item that has no cell left gets zeros, as in a fit.
+
+    Attributes:
+        factors: d, length of the rows.
+        regularisation: lambda.
+        sweeps: of a fit.
+        forgetting: ``sweeps`` over all rows, or ``local``.
+        forget_sweeps: how many of either answer a request.
+    """
+
+    factors: int
+    regularisation: float
+    sweeps: int = 15
+    forgetting: Literal["sweeps", "local"] = "sweeps"
+    forget_sweeps: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "model", "factors", "sweeps", "forget_sweeps")
+
+    @abstractmethod
+    def tables(self, side: Side) -> tuple[NDArray[np.float32], ...]:
+        """Return what was fitted of a side; the first axis counts users, or items."""
+
+    @abstractmethod
+    def solve(self, side: Side, rows: Rows, made: list[Batch], values: NDArray[np.float32]) -> None:
+        """Solve ``rows`` of a side, in place; ``made`` are batches of these rows' cells, with ``values``."""
+
+    def sweep(self, cells: csr_array, times: int, users: Rows = EVERY, items: Rows = EVERY) -> None:
+        """Solve the given users and then the given items for the (U, I) ``cells``; all of this ``times`` over."""
+        by_item = cells.T.tocsr()
+        halves: list[tuple[Side, Rows, csr_array]] = [("user", users, cells), ("item", items, by_item)]
+        for side, _, matrix in halves:
+            for table in self.tables(side):
+                table[np.diff(matrix.indptr) == 0] = 0
+        prepared = [(side, rows, batches(matrix[rows]), matrix[rows].data) for side, rows, matrix in halves]
+        with _blas().limit(limits=1, user_api="blas"):
+            for _ in range(times):
+                for half in prepared:
+                    self.solve(*half)
+
+    def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
+        gone = deletion.only(self.seen)
+        rest = deletion.without(self.seen)
+        facts = {"forgetting": self.forgetting, "sweeps": self.forget_sweeps}
+        if self.forgetting == "sweeps":
+            self.sweep(rest, self.forget_sweeps)
+            return sum(rest.shape), "exact at convergence", facts
+        users, items = np.flatnonzero(np.diff(gone.indptr)), np.unique(gone.indices).astype(np.int64)
+        self.sweep(rest, self.forget_sweeps, users, items)
+        return len(users) + len(items), "approximate", facts
+
+    def start(self, deviation: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return user factors of zeros, and item factors drawn by the seed with this standard deviation."""
+        users, items = self.seen.shape
+        draws = np.random.default_rng(derive_seed(self.seed, self.name, "items"))
+        drawn = draws.standard_normal((items, self.factors), dtype=np.float32)
+        return np.zeros((users, self.factors), dtype=np.float32), np.float32(deviation) * drawn
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name, values in arrays.items():
+            setattr(self, name, np.array(values))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Find the BLAS libraries, once: on many small products their threads cost more than they bring."""
+    return ThreadpoolController()

@@ -1,0 +1,183 @@
+r"""BPR: matrix factorisation that ranks what a user has seen above what he has not.
+
+With x_ui = p_u . q_i + b_i, users u, items i seen by them and items j not seen (Rendle et al., "BPR: Bayesian
+personalized ranking from implicit feedback", UAI 2009, section 4.1 and 4.3.1),
+
+    sum over triples (u, i, j) of  -ln sigmoid(x_ui - x_uj) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2).
+
+An epoch takes every cell (u, i) once, in random order, with a j drawn anew. Let A be the (U, I) matrix that has, for
+the triples of a batch, sigmoid(x_uj - x_ui) at (u, i) and its negative at (u, j): then the batch's gradients are
+
+    dP = -A Q,   dQ = -A' P,   db = -A' 1
+
+but for the regularisation, so that two products with a sparse matrix make a whole batch. Steps are those of Adagrad
+(Duchi, Hazan and Singer, JMLR 2011): theta -= eta g / sqrt(sum of g^2 so far). Deviations: batches and Adagrad in place
+of single steps of SGD; cells in random order without replacement in place of draws with it; b is not regularised.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+from msgm.checks import at_least
+from msgm.errors import RunError, UserError
+from msgm.recommender.models.base import MODELS
+from msgm.recommender.models.negatives import Negatives
+from msgm.recommender.models.torch_base import TorchRecommender, cells_of
+from msgm.recommender.requests import Deletion
+from msgm.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEVIATION = 0.01
+"""Of the first factors."""
+TINY = 1e-8
+Tables = dict[str, NDArray[np.float32]]
+
+
+@MODELS.register("bpr")
+@dataclass
+class BPR(TorchRecommender):
+    """BPR; every cell counts as 1, ratings included; cells of users who have seen every item are not trained on.
+
+    Its tables are ``users`` (U, d), ``items`` (I, d) and ``bias`` (I,). A fit differentiates by hand, by Adagrad; the
+    losses that torch differentiates are for methods that forget.
+
+    Attributes:
+        factors: d, length of the rows without the bias.
+        regularisation: lambda.
+        epochs: of a fit.
+        batch_size: triples of a step.
+        learning_rate: eta of Adagrad.
+    """
+
+    factors: int = 64
+    regularisation: float = 0.01
+    epochs: int = 50
+    batch_size: int = 4096
+    learning_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "model", "factors")
+        at_least(0, self, "model", "regularisation")
+
+    @property
+    def user_factors(self) -> NDArray[np.float32]:
+        """The table ``users``, (U, d); in the same memory."""
+        return np.asarray(self.tables["users"])
+
+    @property
+    def item_factors(self) -> NDArray[np.float32]:
+        """The table ``items``, (I, d); in the same memory."""
+        return np.asarray(self.tables["items"])
+
+    @property
+    def item_bias(self) -> NDArray[np.float32]:
+        """The table ``bias``, (I,); in the same memory."""
+        return np.asarray(self.tables["bias"])
+
+    def initial_tables(self) -> "dict[str, Tensor]":
+        """Return small random factors, zeros for users without a cell, and biases of zero."""
+        import torch
+
+        draws = np.random.default_rng(derive_seed(self.seed, self.name, "tables"))
+        users, items = (
+            np.float32(DEVIATION) * draws.standard_normal((size, self.factors), dtype=np.float32)
+            for size in self.seen.shape
+        )
+        users[np.diff(self.seen.indptr) == 0] = 0
+        bias = np.zeros(len(items), dtype=np.float32)
+        return {"users": torch.from_numpy(users), "items": torch.from_numpy(items), "bias": torch.from_numpy(bias)}
+
+    def prepare(self) -> None:
+        self.negatives = Negatives(self.seen)
+
+    def mark(self, deletion: Deletion) -> None:
+        super().mark(deletion)
+        self.prepare()
+
+    def train(self, epochs: int, stage: str = "fit") -> list[float]:
+        """Train the tables further on ``seen``, as described for every torch model; Adagrad starts afresh.
+
+        The means are of the losses without the regularisation.
+        """
+        self.prepare()
+        tables = {name: np.array(table) for name, table in self.tables.items()}
+        squares = {name: np.full_like(table, TINY) for name, table in tables.items()}
+        means: list[float] = []
+        for epoch in range(epochs):
+            total, count = 0.0, 0
+            for batch in self._batches(derive_seed(self.seed, self.name, stage, epoch)):
+                total, count = total + self._step(tables, squares, batch), count + len(batch)
+            means.append(total / count)
+            if not np.isfinite(means[-1]):
+                raise RunError(f"bpr: the loss of epoch {epoch} is {means[-1]}; try a smaller learning_rate.")
+        self._take(tables)
+        return means
+
+    def _take(self, tables: Tables) -> None:
+        import torch
+
+        self.set_tables({name: torch.from_numpy(table) for name, table in tables.items()})
+
+    def _batches(self, seed: int) -> Iterator[NDArray[np.int64]]:
+        """Yield (n, 3) triples (u, i, j), each batch sorted by user; all cells once, in random order."""
+        draws = np.random.default_rng(seed)
+        cells = cells_of(self.seen)
+        cells = cells[~self.negatives.full[cells[:, 0]]]
+        if not len(cells):
+            raise UserError("every user has seen every item: bpr has nothing to rank below.")
+        triples = np.column_stack([cells, self.negatives.draw(cells[:, 0], draws)])
+        order = draws.permutation(len(triples))
+        for start in range(0, len(order), self.batch_size):
+            yield triples[np.sort(order[start : start + self.batch_size])]
+
+    def _step(self, tables: Tables, squares: Tables, triples: NDArray[np.int64]) -> float:
+        """Take a step, in place, on triples sorted by user; return the sum of their losses before it."""
+        p, q, b = tables["users"], tables["items"], tables["bias"]
+        u, i, j = triples.T
+        margins = np.einsum("nd,nd->n", p[u], q[i] - q[j]) + b[i] - b[j]
+        pulls = expit(-margins)
+        of_user = np.bincount(u, minlength=len(p))
+        both, signed = triples[:, 1:].ravel(), np.column_stack([pulls, -pulls]).ravel()
+        a = csr_array((signed, both, 2 * np.concatenate([[0], np.cumsum(of_user)])), (len(p), len(q)))
+        of_item = np.bincount(both, minlength=len(q))
+        shrink = np.float32(self.regularisation)
+        ascent = {
+            "users": a @ q - (shrink * of_user.astype(np.float32))[:, None] * p,
+            "items": a.T @ p - (shrink * of_item.astype(np.float32))[:, None] * q,
+            "bias": np.bincount(both, signed, len(q)).astype(np.float32),
+        }
+        for name, gradient in ascent.items():
+            squares[name] += gradient * gradient
+            tables[name] += np.float32(self.learning_rate) * gradient / np.sqrt(squares[name])
+        return float(np.logaddexp(0, -margins).sum())
+
+    def losses(self, tables: "Mapping[str, Tensor]", cells: NDArray[np.int64], seed: int = 0) -> "Tensor":
+        others = self.negatives.draw(cells[:, 0], np.random.default_rng(seed))
+        return self.triple_losses(tables, np.column_stack([cells, others]))
+
+    def batch_losses(self, tables: "Mapping[str, Tensor]", seed: int, progress: float) -> "Iterator[Tensor]":
+        for batch in self._batches(seed):
+            yield self.triple_losses(tables, batch).mean()
+
+    def triple_losses(self, tables: "Mapping[str, Tensor]", triples: NDArray[np.int64]) -> "Tensor":
+        """Return (n,) losses, regularisation included, of (n, 3) triples (u, i, j), differentiable in ``tables``."""
+        import torch
+        from torch.nn.functional import softplus
+
+        u, i, j = torch.from_numpy(triples).unbind(1)
+        user, item, other = tables["users"][u], tables["items"][i], tables["items"][j]
+        margins = (user * (item - other)).sum(1) + tables["bias"][i] - tables["bias"][j]
+        norms = user.square().sum(1) + item.square().sum(1) + other.square().sum(1)
+        return softplus(-margins) + self.regularisation / 2 * norms
+
+    def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        return np.asarray(self.user_factors[users] @ self.item_factors.T + self.item_bias)

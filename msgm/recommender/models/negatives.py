@@ -1,0 +1,45 @@
+"""Items that a user has not seen, drawn at random to stand against those that he has."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from msgm.errors import UserError
+
+
+class Negatives:
+    """Uniform draws among the items that a user has no cell of, by rejection of all draws at once.
+
+    A cell (u, i) has the code u I + i; codes of a CSR matrix with sorted columns are sorted, so that one binary search
+    tells whether a draw is a cell.
+
+    Args:
+        seen: (U, I) the cells that are no negatives.
+    """
+
+    def __init__(self, seen: csr_array) -> None:
+        self.items = seen.shape[1]
+        sizes = np.diff(seen.indptr).astype(np.int64)
+        self.full = sizes == self.items
+        self.codes = np.repeat(np.arange(seen.shape[0]), sizes) * self.items + seen.indices
+
+    def known(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the (n,) pairs are cells."""
+        codes = users * self.items + items
+        places = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return np.asarray(self.codes[places] == codes)
+
+    def draw(self, users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return (n,) items, one for each of the (n,) users; fastest where ``users`` are sorted.
+
+        Raises:
+            UserError: a user has seen every item.
+        """
+        if self.full[users].any():
+            raise UserError(f"user number {users[self.full[users]][0]} has seen every item: there is no negative.")
+        items = rng.integers(self.items, size=len(users))
+        open_ = np.flatnonzero(self.known(users, items))
+        while len(open_):
+            items[open_] = rng.integers(self.items, size=len(open_))
+            open_ = open_[self.known(users[open_], items[open_])]
+        return items
