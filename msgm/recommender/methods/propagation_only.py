@@ -1,0 +1,32 @@
+"""Propagation only: the graph forgets, the tables do not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msgm.recommender.methods.base import METHODS, Card, Ledger, Method
+from msgm.recommender.models.adjacency import ends, within
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.models.lightgcn import LightGCN
+from msgm.recommender.requests import Deletion
+
+
+@METHODS.register("propagation-only")
+@dataclass(frozen=True)
+class PropagationOnly(Method):
+    """The free baseline of graph models: what any other method adds has to be worth its time."""
+
+    card = Card(
+        formula="E = (H^0 + A' H^0 + ... + A'^L H^0) / (L + 1), A' without the forgotten edges, H^0 kept",
+        source="the unlinking baseline of graph unlearning (UtU: Tan et al., arXiv 2402.10695), for LightGCN",
+        exactness="none",
+        models=("lightgcn",),
+        deviations="none; the graph is exactly that of a refit, but the tables were trained on what is forgotten",
+    )
+
+    def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
+        assert isinstance(model, LightGCN)
+        reached = within(model.adjacency, ends(deletion.only(model.seen)), model.layers)[-1]
+        model.mark(deletion)
+        model.refresh(reached)
+        return model, int(np.count_nonzero(reached)), self.card.exactness
