@@ -20,15 +20,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.recommender.data.base import load_interactions
+from msgm.recommender.models.als import ALS
 from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.models.bpr import BPR
 from msgm.recommender.requests import Deletion
 from msgm.runs import write_json
 from msgm.seeding import derive_seed
 
 SEED = 0
+REPEATS = 3
 ML_1M = {"users": 6040, "items": 3706, "interactions": 1_000_209}
 
 
@@ -85,8 +89,53 @@ def ease_one_user(cells: csr_array) -> float:
     return ratio(model, [Deletion(users=np.array([user])) for user in drawn])
 
 
+def als_five_percent(cells: csr_array) -> float:
+    """Return refit seconds / forget seconds of a twentieth of the interactions."""
+    model = MODELS.build({"name": "als"}).fit(cells, SEED)
+    rng = np.random.default_rng(derive_seed(SEED, "bench", "interactions"))
+    pairs = np.column_stack(cells.nonzero()).astype(np.int64)
+    drawn = [rng.choice(len(pairs), len(pairs) // 20, replace=False) for _ in range(REPEATS)]
+    return ratio(model, [Deletion(cells=pairs[places]) for places in drawn])
+
+
+def against(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
+    """Return the ratio of the median seconds of both, timed in turn, on one thread of BLAS and of OpenMP."""
+    times: list[tuple[float, float]] = []
+    with threadpool_limits(1):
+        for _ in range(REPEATS):
+            times.append((seconds(ours), seconds(theirs)))
+            print(f"ours {times[-1][0]:.2f} s, implicit {times[-1][1]:.2f} s", flush=True)
+    mine, others = (statistics.median(column) for column in zip(*times, strict=True))
+    return mine / others
+
+
+def als_fit_vs_implicit(cells: csr_array) -> float:
+    """Return our seconds / implicit's for a fit of equal factors, sweeps, weights and steps of conjugate gradients."""
+    from implicit.als import AlternatingLeastSquares  # type: ignore[import-untyped]
+
+    matrix, model = csr_matrix(cells), ALS()
+    # Its alpha is the whole weight of a seen cell, ours what it has beyond the others.
+    weights = {"regularization": model.regularisation, "alpha": 1 + model.alpha}
+    sizes = {"factors": model.factors, "iterations": model.sweeps, "num_threads": 1, "use_gpu": False}
+    theirs = AlternatingLeastSquares(**sizes, **weights, random_state=SEED)
+    return against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False))
+
+
+def bpr_epoch_vs_implicit(cells: csr_array) -> float:
+    """Return our seconds / implicit's for a fit of two epochs with equal factors."""
+    from implicit.bpr import BayesianPersonalizedRanking  # type: ignore[import-untyped]
+
+    matrix, model = csr_matrix(cells), BPR(epochs=2)
+    sizes = {"factors": model.factors, "iterations": model.epochs, "num_threads": 1, "use_gpu": False}
+    theirs = BayesianPersonalizedRanking(**sizes, random_state=SEED)
+    return against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False))
+
+
 PARTS: dict[str, Callable[[csr_array], float]] = {
     "ease_one_user": ease_one_user,
+    "als_five_percent": als_five_percent,
+    "als_fit_vs_implicit": als_fit_vs_implicit,
+    "bpr_epoch_vs_implicit": bpr_epoch_vs_implicit,
 }
 
 if __name__ == "__main__":

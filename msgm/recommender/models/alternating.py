@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from msgm.checks import at_least
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.row_batches import Batch, batches
-from msgm.recommender.requests import Deletion
+from msgm.recommender.requests import Deletion, kept
 from msgm.seeding import derive_seed
 
 Side = Literal["user", "item"]
@@ -62,24 +62,26 @@ class Alternating(Recommender):
 
     def sweep(self, cells: csr_array, times: int, users: Rows = EVERY, items: Rows = EVERY) -> None:
         """Solve the given users and then the given items for the (U, I) ``cells``; all of this ``times`` over."""
-        by_item = cells.T.tocsr()
-        halves: list[tuple[Side, Rows, csr_array]] = [("user", users, cells), ("item", items, by_item)]
-        for side, _, matrix in halves:
+        halves: list[tuple[Side, Rows, csr_array]] = [("user", users, cells), ("item", items, cells.T.tocsr())]
+        prepared = []
+        for side, rows, matrix in halves:
             for table in self.tables(side):
                 table[np.diff(matrix.indptr) == 0] = 0
-        prepared = [(side, rows, batches(matrix[rows]), matrix[rows].data) for side, rows, matrix in halves]
+            own = matrix if rows is EVERY else matrix[rows]
+            prepared.append((side, rows, batches(own), own.data))
         with _blas().limit(limits=1, user_api="blas"):
             for _ in range(times):
                 for half in prepared:
                     self.solve(*half)
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
-        gone = deletion.only(self.seen)
-        rest = deletion.without(self.seen)
+        mask = deletion.mask(self.seen)
+        rest = kept(self.seen, ~mask)
         facts = {"forgetting": self.forgetting, "sweeps": self.forget_sweeps}
         if self.forgetting == "sweeps":
             self.sweep(rest, self.forget_sweeps)
             return sum(rest.shape), "exact at convergence", facts
+        gone = kept(self.seen, mask)
         users, items = np.flatnonzero(np.diff(gone.indptr)), np.unique(gone.indices).astype(np.int64)
         self.sweep(rest, self.forget_sweeps, users, items)
         return len(users) + len(items), "approximate", facts

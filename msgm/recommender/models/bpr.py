@@ -58,7 +58,7 @@ class BPR(TorchRecommender):
     """
 
     factors: int = 64
-    regularisation: float = 0.01
+    regularisation: float = 0.02
     epochs: int = 50
     batch_size: int = 4096
     learning_rate: float = 0.05
