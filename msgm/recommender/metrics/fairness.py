@@ -1,0 +1,78 @@
+"""Who bears the cost: NDCG of active against inactive users, and between groups of an attribute.
+
+    active gap = mean NDCG of the most active 5% - mean NDCG of the others
+
+after CURE4Rec (Chen et al., NeurIPS 2024), which weighs the means by shard; here there is one mean a side. The group
+gap is the largest difference between the means of two groups (RecGap of Melchiorre et al., "Investigating gender
+fairness of recommendation algorithms in the music domain", IPM 2021).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.checks import at_least, below_one, positive
+from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
+from msgm.recommender.metrics.ranking import Quality, retained_quality
+
+
+@METRICS.register("fairness")
+@dataclass(frozen=True)
+class Fairness(Metric):
+    """NDCG gaps between active and other users, and between groups.
+
+    Attributes:
+        k: length of the lists.
+        active: share of the retained users, those with most training cells left, in (0, 1).
+        attribute: of users, whose groups are compared; users of whom it is not known are in none.
+        least: users with held-out cells, of the smallest group that is compared.
+    """
+
+    numbers = {  # noqa: RUF012
+        "active_gap": Number("mean NDCG@k of the most active users less that of the others, -1 to 1", "utility"),
+        "group_gap": Number("largest gap in mean NDCG@k between two groups of users, 0 to 1", "utility", "lower"),
+    }
+    k: int = 10
+    active: float = 0.05
+    attribute: str = "gender"
+    least: int = 10
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "metrics", "k", "least")
+        positive(self, "metrics", "active")
+        below_one(self, "metrics", "active")
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        found = retained_quality(case, self.k)
+        counts = np.diff(case.deletion.without(case.split.train).indptr)
+        return {
+            "active_gap": _gap(found, most_active(counts, self.active)),
+            "group_gap": self._group_gap(found, case.data.attributes.get(self.attribute)),
+        }
+
+    def _group_gap(self, found: Quality, values: NDArray[np.str_] | None) -> float | None:
+        if values is None:
+            return None
+        own = values[found.users]
+        names, sizes = np.unique(own[own != ""], return_counts=True)
+        means = [found.ndcg[own == name].mean() for name in names[sizes >= self.least]]
+        return float(max(means) - min(means)) if len(means) > 1 else None
+
+
+def most_active(counts: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Return which users are the ``share`` with most cells, at least one; users without a cell count for nothing.
+
+    Of equally active users the lower number comes first.
+    """
+    chosen = np.zeros(len(counts), dtype=bool)
+    size = max(1, round(share * int((counts > 0).sum())))
+    chosen[np.argsort(-counts, kind="stable")[:size]] = True
+    return chosen
+
+
+def _gap(found: Quality, active: NDArray[np.bool_]) -> float | None:
+    first = active[found.users]
+    if first.all() or not first.any():
+        return None
+    return float(found.ndcg[first].mean() - found.ndcg[~first].mean())

@@ -1,0 +1,63 @@
+"""What is still served: a forgotten item in anybody's list, or a list for a forgotten user."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.checks import at_least
+from msgm.errors import UserError
+from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
+from msgm.recommender.metrics.ranking import blocks
+from msgm.recommender.models.base import Recommender
+
+
+@METRICS.register("lists")
+@dataclass(frozen=True)
+class Lists(Metric):
+    """Forgotten items and users in what ``recommend`` serves; both numbers must be 0.
+
+    A single forgotten cell does not count: its item may be recommended to its user as any other may.
+
+    Attributes:
+        k: length of the lists.
+    """
+
+    numbers = {  # noqa: RUF012
+        "lists_with_forgotten_items": Number(
+            "share of retained users whose k best hold a forgotten item, 0 to 1; must be 0", "residue", "lower"
+        ),
+        "forgotten_users_served": Number(
+            "share of forgotten users to whom items are still recommended, 0 to 1; must be 0", "residue", "lower"
+        ),
+    }
+    k: int = 10
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "metrics", "k")
+
+    def measure(self, case: Case) -> dict[str, float | None]:
+        found: dict[str, float | None] = dict.fromkeys(self.numbers)
+        if len(case.deletion.items):
+            found["lists_with_forgotten_items"] = self._with_items(case)
+        if len(case.deletion.users):
+            served = [_serves(case.target, user, self.k) for user in case.deletion.users]
+            found["forgotten_users_served"] = float(np.mean(served))
+        return found
+
+    def _with_items(self, case: Case) -> float | None:
+        gone = case.target.gone_users.copy()
+        gone[case.deletion.users] = True
+        users = np.flatnonzero(~gone)
+        holding = [
+            np.isin(case.target.recommend(block, self.k), case.deletion.items).any(axis=1) for block in blocks(users)
+        ]
+        return float(np.concatenate(holding).mean()) if holding else None
+
+
+def _serves(model: Recommender, user: np.int64, k: int) -> bool:
+    asked: NDArray[np.int64] = np.array([user])
+    try:
+        return bool((model.recommend(asked, k) >= 0).any())
+    except UserError:
+        return False

@@ -1,0 +1,249 @@
+r"""Cells to ask a model about: forgotten ones, and held-out ones that are like them but that no model ever saw.
+
+Test cells are a random part of a user's cells, as forgotten cells are. A model that never saw either cannot tell them
+apart, whatever it is: in a comparison within strata of such cells it is right half of the time. Strata are
+
+- for single cells, their user: his forgotten cells against his test cells;
+- for the cells of a forgotten item, the item: its forgotten cells against its test cells, of other users;
+- for a forgotten user, who is gone from the model, one of two halves of his training cells, drawn at random: the model
+  is given the other half as the profile of a new user and asked for this half and for his test cells.
+
+A held-out cell weighs n_f / n_t in a stratum of n_f forgotten and n_t held-out cells, so that both sides have the same
+strata in the same shares; strata without either are left out. For items the likeness is near, not exact: a user with
+few cells has none in the test part.
+
+How a new user is asked: by the score path of models that score from profiles (EASE, item and session neighbours,
+autoencoders), with his row appended to the rows that they know; else by ``fold_in``, his factors for the items'
+factors. A model that has neither, such as matrix factorisation with a row for every user, cannot be asked.
+
+Of a cell three things are read: z, the score in standard deviations from the mean of the user's scores of all items
+(for models of ratings: minus the absolute error); the share of all items that score lower; and z less the mean of the
+item's z over retained users.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+from msgm.recommender.metrics.base import Case
+from msgm.recommender.metrics.ranking import blocks
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.requests import Deletion, kept
+from msgm.seeding import derive_seed
+
+REFERENCE_USERS = 500
+"""Retained users, drawn at random, over whom an item's mean z is taken."""
+Scorer = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """(n,) cells of users and items, with what was given there; users from U on are new ones."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, matrix: csr_array) -> "Cells":
+        """Return the stored cells of a (U, I) matrix."""
+        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        return cls(rows, matrix.indices.astype(np.int64), matrix.data)
+
+    def at(self, chosen: NDArray[Any]) -> "Cells":
+        """Return the cells that an index or a mask chooses."""
+        return Cells(self.users[chosen], self.items[chosen], self.values[chosen])
+
+    def asked_as(self, users: NDArray[np.int64]) -> "Cells":
+        """Return the same items for other users."""
+        return Cells(users, self.items, self.values)
+
+
+def joined(parts: list[Cells]) -> Cells:
+    """Return the cells of all parts."""
+    return Cells(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("users", "items", "values")))
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What to ask.
+
+    Attributes:
+        cells: forgotten and held-out ones.
+        forgotten: (n,) which are which.
+        weights: (n,) of the cells.
+        profiles: (m, I) of the new users U, U + 1, ...
+        times: of the profiles' cells; None without.
+    """
+
+    cells: Cells
+    forgotten: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+    profiles: csr_array
+    times: NDArray[np.int64] | None
+
+    def at(self, chosen: NDArray[np.bool_]) -> "Probe":
+        """Return the probe of some cells."""
+        return Probe(self.cells.at(chosen), self.forgotten[chosen], self.weights[chosen], self.profiles, self.times)
+
+
+def probe_of(case: Case, seed: int) -> Probe:
+    """Return what to ask a model about the request; ``seed`` draws the halves of forgotten users' profiles."""
+    train, deletion = case.split.train, case.deletion
+    users, items = train.shape
+    number = np.full(users, -1)
+    number[deletion.users] = np.arange(len(deletion.users))
+    half = np.random.default_rng(derive_seed(seed, "probe", "halves")).integers(2, size=train.nnz)
+    every, test = Cells.of(train), Cells.of(case.split.test)
+    asked = deletion.mask(train)
+    whole = number[every.users] >= 0
+    staying = number[test.users] < 0
+
+    of_item = np.isin(every.items, deletion.items)
+    strata = [np.where(of_item, users + every.items, every.users)[asked & ~whole]]
+    parts = [every.at(asked & ~whole)]
+    held_of_item = np.isin(test.items, deletion.items)
+    held_strata = [np.where(held_of_item, users + test.items, test.users)[staying]]
+    held = [test.at(staying)]
+    for side in (0, 1):
+        mine, theirs = every.at(whole & (half == side)), test.at(~staying)
+        for cells, found, codes in ((mine, parts, strata), (theirs, held, held_strata)):
+            guests = users + 2 * number[cells.users] + side
+            found.append(cells.asked_as(guests))
+            codes.append(items + guests)
+    profiles, times = _profiles(case, half)
+    code = np.concatenate([*strata, *held_strata])
+    forgotten = np.arange(len(code)) < sum(map(len, strata))
+    keep, weights = balanced(code, forgotten)
+    return Probe(joined([*parts, *held]), forgotten, weights, profiles, times).at(keep)
+
+
+def balanced(strata: NDArray[np.int64], first: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return which of (n,) things are in strata with things of both kinds, and weights.
+
+    Things of the first kind weigh 1, those of the second n_first / n_second of their stratum.
+    """
+    _, number = np.unique(strata, return_inverse=True)
+    size = int(number.max(initial=-1)) + 1
+    ones, others = (np.bincount(number[kind], minlength=size) for kind in (first, ~first))
+    weights = np.where(first, 1.0, (ones / np.maximum(others, 1))[number])
+    return np.asarray(((ones > 0) & (others > 0))[number]), weights
+
+
+def _profiles(case: Case, half: NDArray[np.int64]) -> tuple[csr_array, NDArray[np.int64] | None]:
+    """Return two rows a forgotten user, row s without his cells of half s, and their times."""
+    train, times = case.split.train, case.split.train_times
+    rows, moments = [csr_array((0, train.shape[1]), dtype=train.dtype)], []
+    gone = case.deletion.users
+    sides = [kept(train, half != side) for side in (0, 1)]
+    for user in gone:
+        rows += [side[[user]] for side in sides]
+        if times is not None:
+            cells = slice(train.indptr[user], train.indptr[user + 1])
+            moments += [times[cells][half[cells] != side] for side in (0, 1)]
+    stacked = csr_array(vstack(rows, format="csr"))
+    return stacked, None if times is None else np.concatenate([np.empty(0, dtype=np.int64), *moments])
+
+
+def guest_scorer(model: Recommender, probe: Probe) -> Scorer | None:
+    """Return what gives the (n, I) scores of the probe's new users; None where the model cannot be asked."""
+    if not probe.profiles.shape[0]:
+        return None
+    users = model.seen.shape[0]
+    host = copy.copy(model)
+    host.seen = csr_array(vstack([model.seen, probe.profiles], format="csr"))
+    host.gone_users = np.append(model.gone_users, np.zeros(probe.profiles.shape[0], dtype=bool))
+    if model.times is not None and probe.times is not None:
+        host.times = np.concatenate([model.times, probe.times])
+    try:
+        host.score(np.array([users]))
+    except IndexError:
+        return _folded(model, probe)
+    return host.score
+
+
+def _folded(model: Recommender, probe: Probe) -> Scorer | None:
+    factors = guest_factors(model, probe)
+    if factors is None:
+        return None
+    users, of_items = model.seen.shape[0], np.asarray(getattr(model, "item_factors"))  # noqa: B009 - not every model's
+    return lambda asked: factors[asked - users] @ of_items.T
+
+
+def guest_factors(model: Recommender, probe: Probe) -> NDArray[np.floating[Any]] | None:
+    """Return (m, d) factors of the probe's new users; None where the model has no ``fold_in`` or no item factors."""
+    fold_in = getattr(model, "fold_in", None)
+    if fold_in is None or not hasattr(model, "item_factors"):
+        return None
+    return np.asarray(fold_in(probe.profiles))
+
+
+def item_means(case: Case, seed: int) -> NDArray[np.float64]:
+    """Return (I,) means of the items' z over ``REFERENCE_USERS`` retained users."""
+    retained = retained_users(case.deletion, case.split.train)
+    draws = np.random.default_rng(derive_seed(seed, "probe", "reference"))
+    chosen = draws.choice(retained, min(REFERENCE_USERS, len(retained)), replace=False)
+    return np.concatenate([_standardised(case.target.score(block)) for block in blocks(chosen)]).mean(axis=0)
+
+
+def retained_users(deletion: Deletion, train: csr_array) -> NDArray[np.int64]:
+    """Return the users who have training cells after the request."""
+    return np.flatnonzero(np.diff(deletion.without(train).indptr))
+
+
+def readings(
+    model: Recommender, cells: Cells, means: NDArray[np.float64], guests: Scorer | None
+) -> NDArray[np.float64]:
+    """Return (n, 3) what is read of every cell: z, share of items below, z less the item's mean.
+
+    Rows of cells of new users are NaN where ``guests`` is None.
+    """
+    found = np.full((len(cells.users), 3), np.nan)
+    users = model.seen.shape[0]
+    for known, score in ((cells.users < users, model.score), (cells.users >= users, guests)):
+        if score is None:
+            continue
+        where = np.flatnonzero(known)
+        for block in blocks(np.unique(cells.users[where])):
+            mine = where[np.isin(cells.users[where], block)]
+            scores = np.asarray(score(block), dtype=np.float64)
+            rows = np.searchsorted(block, cells.users[mine])
+            found[mine] = _read(scores, rows, cells.at(mine), means, model.explicit)
+    return found
+
+
+def _read(
+    scores: NDArray[np.float64], rows: NDArray[np.int64], cells: Cells, means: NDArray[np.float64], explicit: bool
+) -> NDArray[np.float64]:
+    standard = _standardised(scores)
+    z = standard[rows, cells.items]
+    order = np.sort(scores, axis=1)
+    below = np.array(
+        [np.searchsorted(order[row], scores[row, item]) for row, item in zip(rows, cells.items, strict=True)]
+    )
+    value = -np.abs(scores[rows, cells.items] - cells.values) if explicit else z
+    return np.stack([value, below / scores.shape[1], z - means[cells.items]], axis=1)
+
+
+def _standardised(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return (n, I) scores less their row's mean, in its standard deviations; zeros where these are zero."""
+    centred = np.asarray(scores, dtype=np.float64)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    spread = centred.std(axis=1, keepdims=True)
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+
+
+def weighted_auc(
+    values: NDArray[np.float64], positive: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> float | None:
+    """Return the weighted chance that a positive one has a larger value than another, ties half; None without both."""
+    from sklearn.metrics import roc_auc_score
+
+    if positive.all() or not positive.any():
+        return None
+    return float(roc_auc_score(positive, values, sample_weight=weights))
