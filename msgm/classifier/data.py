@@ -115,16 +115,20 @@ class Shares:
         tuning: for thresholds, settings and methods that need unseen data.
         nonmembers: for attacks alone.
         test: for the reported accuracy; unused where the data set publishes its test items.
+        train: at most this share is trained on, and what is left over is not used.
     """
 
     tuning: float = 0.1
     nonmembers: float = 0.15
     test: float = 0.15
+    train: float = 1.0
 
     def __post_init__(self) -> None:
         for key in ("tuning", "nonmembers", "test"):
             if not 0 < getattr(self, key) < 1:
                 raise UserError(f"shares.{key} must lie between 0 and 1, got {getattr(self, key)}.")
+        if not 0 < self.train <= 1:
+            raise UserError(f"shares.train must lie in (0, 1], got {self.train}.")
         if self.tuning + self.nonmembers + self.test >= 1:
             raise UserError("shares.tuning + shares.nonmembers + shares.test must be below 1.")
 
@@ -137,6 +141,7 @@ def held_out(dataset: Dataset, shares: Shares, seed: int) -> dict[str, NDArray[n
     drawn |= {"tuning": round(shares.tuning * len(rest)), "nonmembers": round(shares.nonmembers * len(rest))}
     cuts = np.cumsum(list(drawn.values()))
     parts = dict(zip([*drawn, "train"], np.split(rest, cuts), strict=True))
+    parts["train"] = parts["train"][: round(shares.train * len(rest))]
     if published.any():
         parts["test"] = np.flatnonzero(published)
     return {name: np.sort(positions) for name, positions in parts.items()}

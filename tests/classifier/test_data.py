@@ -116,3 +116,13 @@ def test_subsets_joins_and_other_labels():
     joined = part.join(examples.subset(np.array([1])).relabelled(torch.tensor([1])))
     assert joined.indices.tolist() == [8, 5, 6]
     assert joined.labels.tolist() == [2, 2, 1]
+
+
+def test_at_most_a_share_is_trained_on_and_held_out_parts_stay():
+    dataset = load_dataset("digits")
+    whole, some = held_out(dataset, Shares(), 0), held_out(dataset, Shares(train=0.2), 0)
+    assert len(some["train"]) == round(0.2 * len(dataset))
+    assert set(some["train"]) < set(whole["train"])
+    assert all(np.array_equal(some[name], whole[name]) for name in ("tuning", "nonmembers", "test"))
+    with pytest.raises(UserError, match=r"shares.train must lie in \(0, 1\], got 0"):
+        Shares(train=0.0)
