@@ -1,11 +1,13 @@
 """Training a classifier: cross-entropy by SGD or Adam, the same on any number of processes, deterministic by its seed.
 
 Every epoch's order is drawn for the whole set from (seed, epoch) and each batch is sliced by rank, so that losses do
-not depend on the number of processes; batch normalisation's statistics do, as they are of each process' slice.
+not depend on the number of processes; batch normalisation's statistics and dropout's masks do, as each process has its
+own.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from msgm.checks import at_least, below_one, positive
 from msgm.classifier.data import Examples
 from msgm.errors import RunError, UserError
-from msgm.seeding import generator
+from msgm.seeding import derive_seed, generator
 
 CHUNK = 2000
 
@@ -123,24 +125,51 @@ def fit(
     for module in model.modules():
         if isinstance(module, Fitted):
             module.fit_inputs(examples)
-    model.to(accelerator.device).train()
+    model.to(accelerator.device)
     wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
     optimiser = settings.optimiser_of(model)
     steps = settings.epochs * -(-len(examples) // settings.batch_size)
-    for number, positions in enumerate(_orders(len(examples), settings, seed)):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate_at(number / steps)
-        own = positions[accelerator.process_index :: accelerator.num_processes]
-        x = augmented(examples.inputs(own, accelerator.device), settings.augment, seed, number)
-        with accelerator.autocast():
-            loss = F.cross_entropy(wrapped(x), examples.labels[own].to(x.device), reduction="sum") / len(positions)
-        optimiser.zero_grad()
-        accelerator.backward(loss * accelerator.num_processes)
-        optimiser.step()
-        if watch is not None:
-            watch(Step(number, positions, model))
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    with seeded(accelerator.device, seed, "dropout", accelerator.process_index):
+        for number, positions in enumerate(_orders(len(examples), settings, seed)):
+            for group in optimiser.param_groups:
+                group["lr"] = settings.rate_at(number / steps)
+            own = positions[share]
+            x = examples.inputs(own, accelerator.device)
+            x = augmented(x, settings.augment, seed, number, len(positions), share)
+            training_mode(model, single=len(own) == 1)
+            with accelerator.autocast():
+                loss = F.cross_entropy(wrapped(x), examples.labels[own].to(x.device), reduction="sum") / len(positions)
+            optimiser.zero_grad()
+            accelerator.backward(loss * accelerator.num_processes)
+            optimiser.step()
+            if watch is not None:
+                watch(Step(number, positions, model))
     finite(model, "training")
     return model.eval()
+
+
+@contextmanager
+def seeded(device: torch.device, *stream: int | str) -> Iterator[None]:
+    """Seed torch's global generators, which dropout draws from, by a stream's name; afterwards they are as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(*stream))
+        yield
+
+
+def norms(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that keep running statistics of what they see, such as batch normalisation."""
+    return [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
+
+
+def training_mode(model: nn.Module, single: bool, still: Sequence[nn.Module] = ()) -> None:
+    """Put a model into training mode, but ``still`` into eval mode, and norms before a batch of a single item.
+
+    One item has no variance.
+    """
+    model.train()
+    for module in [*still, *(norms(model) if single else [])]:
+        module.eval()
 
 
 def _mixed(settings: TrainingSettings) -> str:
@@ -153,19 +182,22 @@ def _orders(count: int, settings: TrainingSettings, seed: int) -> Iterator[Tenso
         yield from order.split(settings.batch_size)
 
 
-def augmented(x: Tensor, kind: str, seed: int, step: int) -> Tensor:
+def augmented(
+    x: Tensor, kind: str, seed: int, step: int, size: int | None = None, share: slice = slice(None)
+) -> Tensor:
     """Return images mirrored left-right at random and, for ``crop-flip``, shifted by up to 4 pixels over zeros.
 
-    The draws are those of (seed, step). Vectors and ``none`` come back as they are.
+    The draws are those of (seed, step), made for a batch of ``size`` items of which ``share`` are those in ``x``.
+    Vectors and ``none`` come back as they are.
     """
     if kind == "none" or x.dim() < 4:
         return x
-    draws = generator(seed, "augment", step)
-    mirrored = torch.rand(len(x), generator=draws).lt(0.5).to(x.device)
+    draws, size = generator(seed, "augment", step), len(x) if size is None else size
+    mirrored = torch.rand(size, generator=draws).lt(0.5)[share].to(x.device)
     x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     if kind == "flip":
         return x
-    shifts = torch.randint(0, 9, (2, len(x)), generator=draws).to(x.device)
+    shifts = torch.randint(0, 9, (2, size), generator=draws)[:, share].to(x.device)
     height, width = x.shape[-2:]
     rows = shifts[0][:, None] + torch.arange(height, device=x.device)
     columns = shifts[1][:, None] + torch.arange(width, device=x.device)

@@ -133,3 +133,24 @@ def test_labels_of_one_class_train_without_nan():
 def test_values_out_of_range_are_refused(given, words):
     with pytest.raises(UserError, match=words):
         TrainingSettings(**given)
+
+
+def test_dropout_draws_from_the_seed_and_a_last_batch_of_one_item_trains_with_batch_normalisation():
+    def with_dropout():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+
+    examples, settings = blobs(49), TrainingSettings(**SETTINGS)
+    one = fit(with_dropout(), examples, settings, 3)
+    torch.rand(9)
+    two, other = fit(with_dropout(), examples, settings, 3), fit(with_dropout(), examples, settings, 4)
+    assert torch.equal(weights(one), weights(two))
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_a_share_of_a_batch_is_augmented_as_in_the_whole_batch():
+    x = torch.randn(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = augmented(x, "crop-flip", 5, 2)
+    for rank in range(3):
+        share = slice(rank, None, 3)
+        assert torch.equal(augmented(x[share], "crop-flip", 5, 2, 7, share), whole[share])

@@ -14,8 +14,8 @@ from msgm.checks import positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.distillation import divergence, frozen, soft
-from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, norms, passes
-from msgm.classifier.training import Fitted
+from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, passes
+from msgm.classifier.training import Fitted, norms
 from msgm.errors import UserError
 from msgm.seeding import derive_seed, generator
 

@@ -14,16 +14,9 @@ from torch import Tensor, nn
 
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
-from msgm.classifier.methods.steps import (
-    AS_TRAINED,
-    HELD,
-    Descent,
-    GradientMethod,
-    norms,
-    passes,
-    require_class_request,
-)
+from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, passes, require_class_request
 from msgm.classifier.networks import head
+from msgm.classifier.training import norms
 from msgm.errors import UserError
 
 

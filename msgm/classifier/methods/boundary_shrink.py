@@ -22,11 +22,11 @@ from msgm.classifier.methods.steps import (
     Descent,
     GradientMethod,
     cross_entropy,
-    norms,
     passes,
     require_class_request,
     retained_classes,
 )
+from msgm.classifier.training import norms
 
 CHUNK = 2000
 

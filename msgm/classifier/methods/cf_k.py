@@ -11,7 +11,8 @@ from msgm.checks import at_least
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.blocks import last_blocks
-from msgm.classifier.methods.steps import AS_TRAINED, Descent, GradientMethod, cross_entropy, norms, passes
+from msgm.classifier.methods.steps import AS_TRAINED, Descent, GradientMethod, cross_entropy, passes
+from msgm.classifier.training import norms
 
 
 @METHODS.register("cf-k")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from msgm.checks import positive
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
-from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, norms, passes
+from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, passes
+from msgm.classifier.training import norms
 
 
 @METHODS.register("neggrad")

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from msgm.checks import positive
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
-from msgm.classifier.methods.steps import AS_TRAINED, HELD, Batch, Descent, GradientMethod, norms, passes, shuffled
+from msgm.classifier.methods.steps import AS_TRAINED, HELD, Batch, Descent, GradientMethod, passes, shuffled
+from msgm.classifier.training import norms
 from msgm.errors import UserError
 
 

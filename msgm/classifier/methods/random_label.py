@@ -22,10 +22,10 @@ from msgm.classifier.methods.steps import (
     Descent,
     GradientMethod,
     cross_entropy,
-    norms,
     retained_classes,
     shuffled,
 )
+from msgm.classifier.training import norms
 from msgm.seeding import generator
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.random_label import RandomLabel
-from msgm.classifier.methods.steps import AS_TRAINED, Descent, cross_entropy, norms
+from msgm.classifier.methods.steps import AS_TRAINED, Descent, cross_entropy
+from msgm.classifier.training import norms
 from msgm.errors import UserError
 
 

@@ -20,8 +20,8 @@ from msgm.checks import at_least, positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.distillation import divergence, frozen, soft
-from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, norms, shuffled
-from msgm.classifier.training import logits
+from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, shuffled
+from msgm.classifier.training import logits, norms
 
 State = dict[str, Tensor]
 

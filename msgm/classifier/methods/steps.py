@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from msgm.checks import at_least, positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import Ledger, Method, Settings
-from msgm.classifier.training import augmented
+from msgm.classifier.training import augmented, seeded, training_mode
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
 
@@ -43,11 +43,6 @@ class GradientMethod(Method):
     def __post_init__(self) -> None:
         at_least(1, self, "methods", "epochs")
         positive(self, "methods", "lr")
-
-
-def norms(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that keep running statistics of what they see, such as batch normalisation."""
-    return [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
 
 
 @dataclass
@@ -79,10 +74,9 @@ class Descent:
         The masks of dropout are those of (seed, batch number): torch's global generator is left as it was.
         """
         device, training = self.settings.device, self.settings.training
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(self.settings.seed, "dropout", self._batches))
+        with seeded(device, self.settings.seed, "dropout", self._batches):
             for batch in batches:
-                self._set_mode(single=any(len(x) == 1 for x in batch[::2]))
+                training_mode(self.model, any(len(x) == 1 for x in batch[::2]), self.still)
                 with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
                     value = loss(*batch)
                 if value is not None:
@@ -93,11 +87,6 @@ class Descent:
                 self._batches += 1
         self.optimiser.zero_grad()
         return self.model
-
-    def _set_mode(self, single: bool) -> None:
-        self.model.train()
-        for module in [*self.still, *(norms(self.model) if single else [])]:  # one item has no variance
-            module.eval()
 
 
 def cross_entropy(model: nn.Module) -> Loss:

@@ -14,15 +14,8 @@ from torch import nn
 from msgm.checks import at_least
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
-from msgm.classifier.methods.steps import (
-    AS_TRAINED,
-    HELD,
-    Descent,
-    GradientMethod,
-    cross_entropy,
-    norms,
-    passes,
-)
+from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, cross_entropy, passes
+from msgm.classifier.training import norms
 
 
 @METHODS.register("task-vector")
