@@ -1,0 +1,259 @@
+"""The report card of one row of a recommender report: one model, one method, one request.
+
+It is made from report.json alone. Its columns are this model, the original, the band of retrained models and whether
+this model lies in it. The schema is that of ``msgm.cards.views``; what counts at which level is in ``claims``.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Control, claim_tree, level
+from msgm.cards.views import card_html, card_markdown
+from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
+from msgm.recommender.claims import (
+    ORIGINAL,
+    RULES,
+    Report,
+    Row,
+    asked,
+    attack_numbers,
+    claims,
+    controls,
+    counted,
+    observed,
+    oracles,
+    row_of,
+    strict_passes,
+)
+from msgm.recommender.metrics import METRICS
+from msgm.runs import write_json, write_text
+
+SECTIONS = ("utility", "forgetting", "privacy", "residue")
+Card = dict[str, Any]
+
+
+def write_card(folder: Path, report: Report, row: Row) -> Card:
+    """Write card.json, card.md and card.html of a row into a folder, and return the card."""
+    made = card(report, row)
+    write_json(folder / "card.json", made)
+    write_text(folder / "card.md", card_markdown(made, {}))
+    write_text(folder / "card.html", card_html(made, {}))
+    return made
+
+
+def card(report: Report, row: Row) -> Card:
+    """Return the card of one row of a report, as a JSON tree; null in it means that nobody tested or recorded it."""
+    found, checked = claims(report, row), controls(report, row)
+    reached = level(found)
+    tree = {
+        "name": f"{row['model']}, {row['method']}, {row['request']}",
+        "title": report["title"],
+        "level": reached,
+        "level_name": RULES[reached][0],
+        "statement": _statement(row, reached),
+        "header": _header(report),
+        "request": _request(report, row),
+        "method": _method(report, row),
+        "artifacts": {"purged": False, "found": report.get("artifacts"), "note": _kept(row)},
+        "claims": [claim_tree(claim, RULES) for claim in found],
+        "controls": [asdict(control) for control in checked],
+        "reference": _reference(report, row, checked),
+        "columns": _columns(report, row),
+        "numbers": {section: _numbers(report, row, section) for section in SECTIONS},
+        "figures": {},
+        "protocol": {name: text for name, text in report["protocol"].items() if name not in row["metrics"]},
+        "not_tested": _not_tested(row, checked),
+        "cannot_say": _cannot_say(report, row, reached),
+    }
+    return tree if reached >= "C4" else withhold(tree)
+
+
+def _statement(row: Row, reached: str) -> str:
+    """Return the card's one sentence, whose verb is no stronger than its level."""
+    if reached == "C0":
+        return "Nothing is shown."
+    if reached == "C4":
+        return (
+            f"Exact by algorithm ({row['exactness']}): the model is the one that fitting anew to the remaining cells "
+            "gives, by the method's construction and its record. What other users' cells say of the same taste stays."
+        )
+    count, seeds = oracles(row), len(row["per_seed"])
+    power = f"{count} retrained models a seed and {seeds} seed{'s' if seeds > 1 else ''}"
+    tests = {
+        "C1": "the scores of forgotten against held-out cells",
+        "C2": f"the attacks {', '.join(attack_numbers(row))}",
+        "C3": "any number of forgetting and privacy here, in any seed",
+    }
+    return (
+        f"No longer distinguishable, for the worse, from models retrained without the cells by {tests[reached]}: "
+        f"{power}. This is a statement about these tests at this number of models, not about the model's tables."
+    )
+
+
+def _header(report: Report) -> dict[str, Any]:
+    data, environment = report["data"], report.get("environment") or {}
+    return {
+        "tool": "msgm",
+        "versions": environment.get("versions"),
+        "date": report.get("date"),
+        "data": data["name"],
+        "data_digest": data["digest"],
+        "users": data["users"],
+        "items": data["items"],
+        "interactions": data["interactions"],
+        "seeds": ", ".join(map(str, report["seeds"])) if report["seeds"] else None,
+        "platform": environment.get("platform"),
+        "energy": None,
+    }
+
+
+def _request(report: Report, row: Row) -> dict[str, Any]:
+    found = asked(report, row)
+    return {
+        "goal": found["goal"],
+        "target_kind": found["target"],
+        "target_definition": found["text"],
+        "users": found["users"],
+        "items": found["items"],
+        "cells": found["cells"],
+    }
+
+
+def _method(report: Report, row: Row) -> dict[str, Any]:
+    lines = dict(line.split(": ", 1) for line in (row["card"] or "").split("\n") if ": " in line)
+    return {
+        "name": row["method"],
+        "model": row["model"],
+        "exactness": row["exactness"],
+        **{key: lines.get(key) for key in ("formula", "source", "needs", "deviations", "defaults")},
+        "seconds": row["seconds"],
+        "seconds_over_retraining": _over_retraining(report, row),
+        "preparation_seconds": row["preparation_seconds"],
+        "storage_bytes": row["storage_bytes"],
+        "rows_touched": row["touched"],
+        "facts": row["facts"],
+        "tuning_oracle_access": None,
+    }
+
+
+def _over_retraining(report: Report, row: Row) -> float | None:
+    """Return the method's seconds over retraining's for the same model and request."""
+    retrain = row_of(report, row, "retrain")
+    if retrain is None or not retrain["seconds"] or row["seconds"] is None:
+        return None
+    return float(row["seconds"] / retrain["seconds"])
+
+
+def _kept(row: Row) -> str:
+    """Return what is known of where the data still are."""
+    text = "Nothing was purged: the original model and the data themselves are where they were."
+    if not row["storage_bytes"]:
+        return text
+    return f"{text} The method keeps {row['storage_bytes'] / 2**20:.2f} MB between requests, made from the data."
+
+
+def _reference(report: Report, row: Row, checked: list[Control]) -> dict[str, Any]:
+    flagged, passed = ({PASS: True, NOT_TESTED: None}.get(control.verdict, False) for control in checked)
+    return {
+        "oracle_kind": "retrain" if oracles(row) else "none",
+        "n_oracles": oracles(row),
+        "oracle_passes_own_audit": passed,
+        "original_flagged": flagged,
+        "power_of_c3": strict_passes(row, counted(report, row)),
+        "note": None if observed(report, row) else WRONG_REFERENCE,
+    }
+
+
+def _columns(report: Report, row: Row) -> dict[str, str]:
+    note = "" if observed(report, row) else f" ({WRONG_REFERENCE})"
+    return {
+        "this": "this model",
+        "original": "original",
+        "band": f"band of retrained models{note}",
+        "inside": f"inside the band{note}",
+    }
+
+
+def _numbers(report: Report, row: Row, section: str) -> list[dict[str, Any]]:
+    """Return one line a number of the section."""
+    original = row_of(report, row, ORIGINAL)
+    before = original["metrics"] if original is not None else {}
+    wrong = section == "privacy" and not observed(report, row)
+    return [
+        {
+            "test": _metric_of(name),
+            "number": name,
+            "better": "" if entry["better"] == "band" else entry["better"],
+            "note": "; ".join([entry["text"], *([WRONG_REFERENCE] if wrong else [])]),
+            "this": _value(entry),
+            "original": _value(before.get(name)),
+            "band": _band(entry),
+            "inside": _inside(entry),
+        }
+        for name, entry in row["metrics"].items()
+        if entry["section"] == section
+    ]
+
+
+def _metric_of(number: str) -> str:
+    """Return the metric that gives a number; the number's own name for a metric that is not known here."""
+    return next((name for name, metric in METRICS.entries.items() if number in metric.numbers), number)
+
+
+def _value(entry: dict[str, Any] | None) -> str | None:
+    if entry is None or entry["value"] is None:
+        return None
+    if entry["low"] is None:
+        return f"{entry['value']:.3g}"
+    return f"{entry['value']:.3g} [{entry['low']:.3g}, {entry['high']:.3g}]"
+
+
+def _band(entry: dict[str, Any]) -> str | None:
+    band = entry["band"]
+    return None if band is None else f"{band['mean']:.3g} [{band['low']:.3g}, {band['high']:.3g}]"
+
+
+def _inside(entry: dict[str, Any]) -> str | None:
+    if entry["inside"] is None:
+        return None
+    if entry["seeds"] == 1:
+        return "yes" if entry["inside"] else "no"
+    return f"{entry['inside']} of {entry['seeds']} seeds"
+
+
+def _not_tested(row: Row, checked: list[Control]) -> list[str]:
+    lines = [
+        f"{name}: {(metric.__doc__ or name).strip().splitlines()[0].rstrip('.')}"
+        for name, metric in METRICS.entries.items()
+        if all((row["metrics"].get(number) or {}).get("value") is None for number in metric.numbers)
+    ]
+    lines += [f"{control.name}: {control.evidence}" for control in checked if control.verdict == NOT_TESTED]
+    if oracles(row) < ORACLES:
+        lines.append(f"C3: {oracles(row)} retrained models of at least {ORACLES}")
+    return [*lines, "whether settings were tuned against the retrained models"]
+
+
+def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
+    request = asked(report, row)
+    lines = cannot_say("as by using the service again") + unsaid_of_goal(request["goal"], reached)
+    lines.append("Anything about lists, caches and logs outside the model: whoever serves it has to clear these.")
+    if not observed(report, row):
+        lines.append(
+            f"How near this comes to having forgotten a {request['target']}: models fitted without the selected cells "
+            f"are the {WRONG_REFERENCE}."
+        )
+    if not oracles(row):
+        lines.append("Anything about closeness to a retrained model: none is here.")
+    if _like_the_original(report, row):
+        lines.append("That the method did anything: do-nothing has the same completeness AUC and NDCG.")
+    return lines
+
+
+def _like_the_original(report: Report, row: Row) -> bool:
+    original = row_of(report, row, ORIGINAL)
+    if original is None or original["method"] == row["method"]:
+        return False
+    names = [name for name in ("completeness_auc", "ndcg") if name in row["metrics"] and name in original["metrics"]]
+    values = [(row["metrics"][name]["value"], original["metrics"][name]["value"]) for name in names]
+    return bool(values) and all(a is not None and b is not None and abs(a - b) < 1e-3 for a, b in values)

@@ -1,0 +1,73 @@
+"""From models to the numbers of a report: each number of a model beside the band of retrained models.
+
+Every retrained model is measured as if it were the one to judge, against the others: its numbers make the band. So the
+band of a distance to retrained models is what one retrained model is from the others.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from msgm.cards.band import summarise
+from msgm.recommender.metrics import METRICS, Case, Metric
+
+Numbers = dict[str, float | None]
+SLACK = 0.005
+"""How far outside the band a number may lie: bands of models that do not depend on a seed have no width."""
+
+
+def build_metrics(settings: Mapping[str, Mapping[str, Any]] | None = None) -> list[Metric]:
+    """Return metrics by name, with their settings; all of them with their defaults where None is given.
+
+    Raises:
+        UserError: an unknown name, or a setting that its metric refuses.
+    """
+    chosen = {name: {} for name in METRICS.entries} if settings is None else settings
+    return [METRICS.build({"name": name} | dict(values)) for name, values in chosen.items()]
+
+
+def measure(case: Case, metrics: Sequence[Metric]) -> Numbers:
+    """Return all numbers of one model; no model of the case is changed.
+
+    A value that is not finite, as a metric of the user's may give, becomes None: it is no number to compare.
+    """
+    found = {name: value for metric in metrics for name, value in metric.measure(case).items()}
+    return {name: float(v) if v is not None and math.isfinite(v) else None for name, v in found.items()}
+
+
+def measure_retrains(case: Case, metrics: Sequence[Metric]) -> list[Numbers]:
+    """Return the numbers of every retrained model of a case, each with itself left out of its references."""
+    return [
+        measure(replace(case, target=one, retrains=[other for other in case.retrains if other is not one]), metrics)
+        for one in case.retrains
+    ]
+
+
+def row_numbers(
+    seeds: Sequence[int], values: Sequence[Numbers], retrains: Sequence[Sequence[Numbers]], metrics: Sequence[Metric]
+) -> dict[str, Any]:
+    """Return what a row of a report holds of a model's numbers.
+
+    Args:
+        seeds: of the experiment.
+        values: ``measure`` of the model, one tree a seed.
+        retrains: ``measure_retrains``, one list a seed.
+        metrics: that were measured.
+
+    Returns:
+        ``metrics``: name to ``value``, ``low``, ``high``, ``seeds``, ``band``, ``inside``, ``text``, ``section`` and
+        ``better``; ``per_seed``: ``seed`` and ``metrics`` of the model; ``retrain_band``: the same of every retrained
+        model, with its number ``retrain``.
+    """
+    known = {name: asdict(number) for metric in metrics for name, number in metric.numbers.items()}
+    summary = summarise(values, retrains, slack=SLACK)
+    return {
+        "metrics": {name: entry | known[name] for name, entry in summary.items()},
+        "per_seed": [{"seed": seed, "metrics": tree} for seed, tree in zip(seeds, values, strict=True)],
+        "retrain_band": [
+            {"seed": seed, "retrain": number, "metrics": tree}
+            for seed, trees in zip(seeds, retrains, strict=True)
+            for number, tree in enumerate(trees)
+        ],
+    }
