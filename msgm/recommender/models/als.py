@@ -47,6 +47,11 @@ TINY = 1e-30
 class ALS(Alternating):
     """Implicit ALS; every cell counts as 1, ratings included. Forgetting as ``Alternating`` says.
 
+    One sweep undoes most of a request: on MovieLens 100K, 5% of the cells, the AUC of forgotten against held-out cells
+    goes from .574 to .521, .514 and .512 with 1, 2 and 3 sweeps; retrained .506. The relative distance of the scores to
+    a retrain's falls from .063 to .025, .017 and .014; two retrains are .012 apart. With little regularisation (10) it
+    is slower: .751 to .601, .570 and .555, retrained .505; then two retrains are .288 apart, one sweep is .260.
+
     Attributes:
         factors: d, length of the rows.
         regularisation: lambda.

@@ -42,10 +42,13 @@ class MF(Alternating):
     Attributes:
         factors: d, length of the rows without the bias.
         regularisation: lambda.
+        forget_sweeps: as there. Two undo most of it: on MovieLens 100K, 4% of the ratings, RMSE on the forgotten goes
+            from .780 to .876, .889 and .895 with 1, 2 and 3 sweeps; retrained .912.
     """
 
     factors: int = 16
     regularisation: float = 0.15
+    forget_sweeps: int = 2
 
     explicit: ClassVar[bool] = True
 
