@@ -47,9 +47,9 @@ class GNNDelete(Method):
         pairs: of the neighbourhood, and deleted edges at most, in a step.
     """
 
-    balance: float = 0.5
+    balance: float = 0.1
     steps: int = 100
-    learning_rate: float = 0.01
+    learning_rate: float = 0.001
     pairs: int = 8192
 
     card = Card(
@@ -77,11 +77,12 @@ class GNNDelete(Method):
 
         assert isinstance(model, LightGCN)
         deleted = deletion.only(model.seen)
+        if not deleted.nnz:
+            model.mark(deletion)
+            return model, 0, self.card.exactness
         nodes = within(model.adjacency, ends(deleted), model.layers)
         targets = Targets(model, deleted, nodes[-1], self.pairs)
         model.mark(deletion)
-        if not deleted.nnz:
-            return model, 0, self.card.exactness
         operator = Operator(torch.eye(model.factors).repeat(model.layers, 1, 1).requires_grad_(), nodes)
         ledger.facts["loss"] = self._train(model, operator, targets, seed)
         model.operators.append(Operator(operator.weights.detach(), nodes))
@@ -125,14 +126,18 @@ class Targets:
         self.deleted, self.seen = Negatives(deleted), Negatives(model.seen)
         cells = cells_of(deleted)
         self.cells = cells[~self.seen.full[cells[:, 0]]]
+        kept = cells_of(model.seen)
+        self.kept = kept[~self.deleted.known(*kept.T) & nodes[kept[:, 0]] & nodes[kept[:, 1] + deleted.shape[0]]]
         self.users, self.items = (np.flatnonzero(part) for part in np.split(nodes, [deleted.shape[0]]))
 
     def errors(self, after: "Tensor", draws: np.random.Generator) -> "tuple[Tensor, Tensor]":
         """Return the mean squared errors, in [0, 1], of the (U + I, d) ``after`` on deleted edges and around them."""
-        edges = self.cells[draws.permutation(len(self.cells))[: self.pairs]]
+        half = max(1, self.pairs // 2)
+        edges = _some(self.cells, self.pairs, draws)
         unseen = np.column_stack([edges[:, 0], self.seen.draw(edges[:, 0], draws)])
-        around = np.column_stack([draws.choice(self.users, self.pairs), draws.choice(self.items, self.pairs)])
-        around = around[~self.deleted.known(*around.T)]
+        strangers = np.column_stack([draws.choice(self.users, half), draws.choice(self.items, half)])
+        strangers = strangers[~self.deleted.known(*strangers.T)]
+        around = np.concatenate([_some(self.kept, half, draws), strangers])
         return (
             _mean_square(self._probabilities(after, edges) - self._probabilities(self.before, unseen)),
             _mean_square(self._probabilities(after, around) - self._probabilities(self.before, around)),
@@ -143,6 +148,11 @@ class Targets:
 
         users, items = torch.from_numpy(pairs + np.array([0, self.seen.full.size])).unbind(1)
         return (embeddings.index_select(0, users) * embeddings.index_select(0, items)).sum(1).sigmoid()
+
+
+def _some(pairs: NDArray[np.int64], count: int, draws: np.random.Generator) -> NDArray[np.int64]:
+    """Return at most ``count`` of the pairs, drawn at random."""
+    return pairs if len(pairs) <= count else pairs[draws.choice(len(pairs), count, replace=False)]
 
 
 def _mean_square(errors: "Tensor") -> "Tensor":

@@ -55,8 +55,8 @@ class LightGCN(TorchRecommender):
 
     factors: int = 64
     layers: int = 3
-    regularisation: float = 1e-4
-    epochs: int = 40
+    regularisation: float = 1e-3
+    epochs: int = 60
     batch_size: int = 4096
     learning_rate: float = 0.01
 

@@ -49,9 +49,9 @@ class MultVAE(TorchRecommender):
     hidden: int = 300
     latent: int = 100
     dropout: float = 0.5
-    beta: float = 0.2
+    beta: float = 0.5
     annealing: float = 0.5
-    epochs: int = 60
+    epochs: int = 120
     batch_size: int = 128
     learning_rate: float = 1e-3
 
@@ -87,7 +87,7 @@ class MultVAE(TorchRecommender):
         import torch
         from torch.nn.functional import normalize
 
-        rows = normalize(rows)
+        rows = normalize(rows).to(tables["encoder.weight"].dtype)
         if draws is not None:
             kept = torch.rand(rows.shape, generator=draws) >= self.dropout
             rows = rows * kept / (1 - self.dropout)
