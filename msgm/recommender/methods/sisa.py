@@ -1,0 +1,64 @@
+"""SISA: shards at random, those hit fitted anew, all combined again."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from msgm.recommender.methods.base import METHODS, Card, Ledger, Method
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.requests import Deletion
+from msgm.recommender.sharding.combiners import can_fold_in
+from msgm.recommender.sharding.system import ShardedRecommender
+
+
+def answer_in_shards(
+    model: Recommender, deletion: Deletion, seed: int, ledger: Ledger, **settings: Any
+) -> tuple[Recommender, int, str]:
+    """Build a system of the given ``settings`` on what ``model`` has seen, and make it forget.
+
+    Preparation is all that comes before the request: vectors to partition by, the partition, the models of all shards,
+    the combiner. Refitting and combining anew is the answer. The storage is that of all shards.
+    """
+    with ledger.preparing():
+        system = ShardedRecommender(base=model.settings(), **settings).fit(model.seen, seed, model.times)
+        system.gone_users, system.gone_items = model.gone_users.copy(), model.gone_items.copy()
+    ledger.storage_bytes = system.storage_bytes()
+    ledger.facts["partition_seconds"] = system.partition_seconds
+    ledger.facts["combiner_seconds"] = system.combiner_seconds
+    answer = system.forget(deletion)
+    ledger.facts.update(answer.facts)
+    return system, answer.touched, answer.exactness
+
+
+@METHODS.register("sisa")
+@dataclass(frozen=True)
+class Sisa(Method):
+    """SISA.
+
+    Attributes:
+        shards: K.
+        partition: of users, or of single cells; either drawn without a look at the cells.
+        balance: ``interactions`` reads how many cells a user has, and makes the answer approximate.
+        combiner: by default ``fold-in`` where the model can, else ``own`` for users and ``mean`` for cells.
+    """
+
+    shards: int = 10
+    partition: Literal["random", "random-interactions"] = "random"
+    balance: Literal["users", "interactions"] = "users"
+    combiner: str | None = None
+
+    card = Card(
+        formula="K models of random shards; those that lose a cell are fitted anew; scores are combined",
+        source="Bourtoule et al., Machine Unlearning, IEEE S&P 2021, section 4",
+        exactness="bit-exact",
+        needs=("retain", "forget"),
+        deviations=(
+            "no slices within a shard; scores are averaged by fold-in, not majority votes; the shards' regularisation "
+            "is divided by K; approximate when balanced by interactions"
+        ),
+    )
+
+    def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
+        fallback = "own" if self.partition == "random" else "mean"
+        combiner = self.combiner or ("fold-in" if can_fold_in(model.name) else fallback)
+        settings = {"partition": self.partition, "balance": self.balance, "combiner": combiner, "shards": self.shards}
+        return answer_in_shards(model, deletion, seed, ledger, **settings)

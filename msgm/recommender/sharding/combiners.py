@@ -1,0 +1,188 @@
+r"""From the scores of K shards' models to one: s_u = sum over shards k of w_k s_k(u).
+
+- ``own``: the model of the user's own shard alone.
+- ``mean``: what every model itself says of the user, averaged. A model that never saw him has little to say: for
+  partitions that spread a user's cells over the shards.
+- ``fold-in``: every model is given all that the user has seen, whatever shard it came from, and answers in its own
+  space: latent factors are solved anew against the shard's items, so no two shards' spaces are mixed. Averaged.
+- ``logistic``: w by a logistic regression of "seen" on the K scores (UltraRE: Li et al., NeurIPS 2023). It reads
+  cells that are held back from all shards, against as many cells that nobody has seen; test cells never come here.
+- ``attention``: see ``attention``.
+
+What a combiner learns, it learns from cells; after a request it is fitted anew, without those forgotten.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from msgm.errors import UserError
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.models.negatives import Negatives
+from msgm.recommender.sharding.partitions import OF_USERS
+from msgm.seeding import derive_seed
+
+BY_ROW = ("ease", "item-knn", "mult-vae")
+"""Models whose scores of a user come of the row of ``seen`` alone, so that any row can be put there."""
+Scores = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """What a combiner has to work with.
+
+    Attributes:
+        models: of every shard; None for one without a cell.
+        rows: (U, I) all cells that are in shards.
+        held: (U, I) cells held back for the combiner.
+        owners: (U,) shard of every user; None where users are in several.
+    """
+
+    models: Sequence[Recommender | None]
+    rows: csr_array
+    held: csr_array
+    owners: NDArray[np.int64] | None
+
+    @property
+    def live(self) -> list[Recommender]:
+        """The models that there are."""
+        return [model for model in self.models if model is not None]
+
+
+class Combiner(ABC):
+    """A way to combine."""
+
+    name: ClassVar[str]
+    held: ClassVar[float] = 0.0
+    """Share of the cells that it needs held back from the shards."""
+    trained: ClassVar[bool] = False
+    """Whether it learns from cells."""
+
+    def check(self, base: str, partition: str) -> None:  # noqa: B027 - most fit everything
+        """Refuse a base model or a partition that it cannot combine."""
+
+    def fit(self, shards: Shards, seed: int) -> None:  # noqa: B027 - most learn nothing
+        """Learn from cells; of ``shards`` and ``seed`` alone."""
+
+    @abstractmethod
+    def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
+        """Return (n, I) scores of the n ``users``, whose rows of cells are ``seen``, (n, I)."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was learnt, by name."""
+        return {}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027 - most learn nothing
+        """Take what ``arrays`` gave."""
+
+
+class Own(Combiner):
+    """The user's own shard."""
+
+    name = "own"
+
+    def check(self, base: str, partition: str) -> None:
+        if partition not in OF_USERS:
+            raise UserError(f"combiner own needs a partition of users, {', '.join(OF_USERS)}; got {partition}.")
+
+    def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
+        assert shards.owners is not None
+        scores, owners = np.zeros(seen.shape), shards.owners[users]
+        for shard, model in enumerate(shards.models):
+            members = np.flatnonzero(owners == shard)
+            if model is not None and len(members):
+                scores[members] = model.score(users[members])
+        return scores
+
+
+class Mean(Combiner):
+    """What every model itself says."""
+
+    name = "mean"
+
+    def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
+        return _mean([model.score(users) for model in shards.live])
+
+
+class FoldIn(Combiner):
+    """What every model says of the user's whole row."""
+
+    name = "fold-in"
+
+    def check(self, base: str, partition: str) -> None:
+        if not can_fold_in(base):
+            raise UserError(f"combiner fold-in: {base} cannot take users that it was not fitted to; use own or mean.")
+
+    def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
+        return _mean([folded(model, seen) for model in shards.live])
+
+
+class Logistic(Combiner):
+    """A logistic regression on the shards' scores, by fold-in where the model can.
+
+    Scores are in units of their standard deviation in the shard. Deviation: the weights are learnt from cells that
+    are held back, as those that shards were fitted to would favour each one's own users.
+    """
+
+    name = "logistic"
+    held = 0.05
+    trained = True
+
+    def fit(self, shards: Shards, seed: int) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        users = np.flatnonzero(np.diff(shards.held.indptr))
+        known = Negatives(abs(shards.rows) + abs(shards.held))
+        users = users[~known.full[users]]
+        if not len(users):
+            raise UserError("combiner logistic has no cell to learn from: too few interactions are held back.")
+        held = shards.held[users]
+        rows = np.repeat(np.arange(len(users)), np.diff(held.indptr))
+        drawn = known.draw(users[rows], np.random.default_rng(derive_seed(seed, "combiner", "negatives")))
+        places = np.concatenate([rows, rows]), np.concatenate([held.indices, drawn])
+        features = np.stack([s[places] for s in self._scores(shards, users, shards.rows[users])], axis=1)
+        self.scale = np.maximum(features.std(axis=0), 1e-12)
+        labels = np.repeat([1, 0], len(rows))
+        self.weights = LogisticRegression().fit(features / self.scale, labels).coef_[0]
+
+    def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
+        weights = self.weights / self.scale
+        found = np.zeros(seen.shape)
+        for weight, scores in zip(weights, self._scores(shards, users, seen), strict=True):
+            found += weight * scores
+        return found
+
+    def _scores(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> list[Scores]:
+        return [folded(m, seen) if can_fold_in(m.name) else m.score(users) for m in shards.live]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"weights": self.weights, "scale": self.scale}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.weights, self.scale = np.array(arrays["weights"]), np.array(arrays["scale"])
+
+
+def can_fold_in(base: str) -> bool:
+    """Return whether models of this name can be given a row of cells that they were not fitted to."""
+    from msgm.recommender.models import MODELS
+
+    return base in BY_ROW or hasattr(MODELS.entries[base], "fold_in")
+
+
+def folded(model: Any, seen: csr_array) -> Scores:
+    """Return (n, I) scores of n users by their rows of cells ``seen``, which the model need not have been fitted to."""
+    if hasattr(model, "fold_in"):
+        return np.asarray(model.fold_in(seen) @ model.item_factors.T)
+    view = copy.copy(model)
+    view.seen = seen
+    return np.asarray(view.score(np.arange(seen.shape[0])))
+
+
+def _mean(scores: list[Scores]) -> Scores:
+    return np.asarray(sum(scores[1:], scores[0]) / len(scores))

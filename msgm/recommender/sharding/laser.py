@@ -1,0 +1,159 @@
+r"""One model trained on groups of users in turn, and rolled back (LASER: Li et al., Knowledge-Based Systems 2024).
+
+Users are grouped by taste: balanced clusters of vectors that a model learnt. Groups are ordered from easy to hard, by
+falling cohesion (mean cosine of the members' vectors with their centroid), and one model learns them in stages: stage s
+starts from what stage s - 1 left and trains on the groups 1 to s. What each stage left is kept. To forget, the model
+goes back to what was there before the first group that loses a cell and replays the rest without it: on average about
+half of the stages for one user, nearly all for many.
+
+A replay is bit by bit the training from that state on; the state has not seen the forgotten cells. The groups and
+their order have: ``approximate``. ``refit`` groups anew.
+
+Deviations: plain vectors of a factor model in place of a hypergraph's; a stage trains on all groups so far, not on the
+new one alone, as alternating least squares would drop the others'; the replay is run in full, without early stopping
+and without moving parameters towards where they were. Optimisers start afresh with every stage.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from msgm.checks import at_least
+from msgm.errors import UserError
+from msgm.recommender.models.alternating import Alternating
+from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.models.torch_base import TorchRecommender
+from msgm.recommender.requests import Deletion, kept
+from msgm.recommender.sharding.balanced import Space, balanced_clusters
+from msgm.recommender.sharding.partitions import pretrained
+from msgm.seeding import derive_seed
+
+WARM = ("als", "bpr", "lightgcn", "mult-vae")
+"""Models that can train on from where they stand."""
+
+
+@MODELS.register("sequential")
+@dataclass
+class SequentialRecommender(Recommender):
+    """A recommender trained in stages.
+
+    Attributes:
+        base: settings of the model, with the name; a stage takes ``rounds`` sweeps or epochs of it.
+        stages: number of groups, and of stages.
+        rounds: of a stage.
+    """
+
+    base: dict[str, Any] = field(default_factory=lambda: {"name": "als"})
+    stages: int = 10
+    rounds: int = 2
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "model", "stages", "rounds")
+        if MODELS.build(self.base).name not in WARM:
+            raise UserError(f"base.name: {self.base['name']} cannot train on; allowed: {', '.join(WARM)}.")
+
+    def _fit(self) -> None:
+        if self.stages > self.seen.shape[0]:
+            raise UserError(f"stages must be at most the number of users, {self.seen.shape[0]}; got {self.stages}.")
+        self.groups = curriculum(self.seen, self.stages, self.seed)
+        self.model, self.checkpoints = self._train(0, [], self.seen, self.times)
+
+    def _train(
+        self,
+        stage: int,
+        checkpoints: list[dict[str, NDArray[Any]]],
+        cells: csr_array,
+        times: NDArray[np.int64] | None,
+    ) -> tuple[Recommender, list[dict[str, NDArray[Any]]]]:
+        """Return the model after all stages from ``stage`` on, and what every stage left, ``checkpoints`` first.
+
+        A stage without a cell, as the first may be after a request, leaves nothing.
+        """
+        model, left = self._model(), list(checkpoints)
+        of_cell = np.repeat(self.groups, np.diff(cells.indptr))
+        for number in range(stage, self.stages):
+            mine = of_cell <= number
+            part, part_times = kept(cells, mine), None if times is None else times[mine]
+            if left and left[-1]:
+                _take(model, left[-1], part, part_times)
+                train_on(model, self.rounds, number)
+            elif part.nnz:
+                model.fit(part, model.seed, part_times)
+            left.append({name: values.copy() for name, values in model.arrays().items()} if part.nnz else {})
+        return model, left
+
+    def _model(self) -> Recommender:
+        settings = dict(self.base)
+        settings["sweeps" if isinstance(MODELS.build(self.base), Alternating) else "epochs"] = self.rounds
+        model = MODELS.build(settings)
+        model.seed = derive_seed(self.seed, "sequential")
+        return model
+
+    def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        return self.model.score(users)
+
+    def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
+        gone = deletion.mask(self.seen)
+        if not gone.any():
+            return 0, "approximate", {"first_stage": None, "stages_replayed": 0}
+        first = int(np.repeat(self.groups, np.diff(self.seen.indptr))[gone].min())
+        rest, times = kept(self.seen, ~gone), None if self.times is None else self.times[~gone]
+        self.model, self.checkpoints = self._train(first, self.checkpoints[:first], rest, times)
+        return sum(rest.shape), "approximate", {"first_stage": first, "stages_replayed": self.stages - first}
+
+    def storage_bytes(self) -> int:
+        """Return the size of what was fitted: the model and what every stage left."""
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        found: dict[str, NDArray[Any]] = {"groups": self.groups}
+        for stage, arrays in enumerate(self.checkpoints):
+            found |= {f"stage{stage}.{name}": values for name, values in arrays.items()}
+        return found
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.groups = np.array(arrays["groups"])
+        prefixes = [f"stage{stage}." for stage in range(self.stages)]
+        self.checkpoints = [
+            {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+            for prefix in prefixes
+        ]
+        self.model = self._model()
+        _take(self.model, self.checkpoints[-1], self.seen, self.times)
+
+
+def curriculum(matrix: csr_array, stages: int, seed: int) -> NDArray[np.int64]:
+    """Return (U,) the stage at which every user comes in: of balanced clusters, the most cohesive first."""
+    vectors = pretrained(matrix, seed)[0]
+    everyone = Space(vectors, np.arange(len(vectors)))
+    rng = np.random.default_rng(derive_seed(seed, "curriculum"))
+    labels = balanced_clusters([everyone], np.ones(len(vectors)), stages, rng)
+    centroids = everyone.means(labels, np.zeros((stages, vectors.shape[1])))[labels]
+    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(centroids, axis=1)
+    cosines = (vectors * centroids).sum(axis=1) / np.maximum(norms, 1e-12)
+    sizes = np.bincount(labels, minlength=stages)
+    cohesion = np.bincount(labels, cosines, stages) / np.maximum(sizes, 1)
+    place = np.empty(stages, dtype=np.int64)
+    place[np.argsort(-cohesion, kind="stable")] = np.arange(stages)
+    return place[labels]
+
+
+def train_on(model: Recommender, rounds: int, stage: int) -> None:
+    """Train a model on its ``seen`` from where it stands, by ``rounds`` sweeps or epochs."""
+    if isinstance(model, Alternating):
+        model.sweep(model.seen, rounds)
+    elif isinstance(model, TorchRecommender):
+        model.train(rounds, f"stage {stage}")
+
+
+def _take(
+    model: Recommender, arrays: Mapping[str, NDArray[Any]], cells: csr_array, times: NDArray[np.int64] | None
+) -> None:
+    """Put a model into the state ``arrays``, with these cells."""
+    model.seen, model.times = cells, times
+    model.gone_users, model.gone_items = np.zeros(cells.shape[0], dtype=bool), np.zeros(cells.shape[1], dtype=bool)
+    model.restore(arrays)
