@@ -87,12 +87,12 @@ def test_who_has_no_cell_left_has_no_factors_left(forgetting):
 
 @pytest.mark.parametrize("kind", range(4))
 def test_sweeps_converge_to_a_minimum_of_what_is_left(kind):
-    model = als(forget_sweeps=300, cg_steps=8).fit(cells())
+    model = als(forget_sweeps=150, cg_steps=8).fit(cells())
     before = model.user_factors.copy()
     answer = model.forget(one_of_each(model, np.random.default_rng(kind))[kind])
     assert (answer.exactness, answer.touched) == ("exact at convergence", 180)
     assert (model.user_factors != before).any()
-    refitted = als(sweeps=1000, cg_steps=8).fit(model.seen)
+    refitted = als(sweeps=300, cg_steps=8).fit(model.seen)
     assert objective(model) == pytest.approx(objective(refitted), rel=2e-3)
     for mine, other, matrix in (
         (model.user_factors, model.item_factors, model.seen),
