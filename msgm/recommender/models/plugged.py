@@ -1,0 +1,108 @@
+"""A factor model with a plug-in on its user table: the table stays as it was fitted, the scores see it mapped."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.errors import UserError
+from msgm.recommender.attributes.plugin import IDENTITY, Plugin
+from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.requests import Deletion
+
+BASE, PLUGIN = "base.", "plugin."
+
+
+@MODELS.register("plugged")
+@dataclass
+class Plugged(Recommender):
+    """A model seen through a plug-in, which ``unplug`` takes out again.
+
+    Requests are the base's to answer, in its own way. The plug-in is kept, and so maps rows that are solved anew, though
+    its guarantees hold for the rows that it was learned from. Where the base answers by fitting anew, the plug-in means
+    nothing to the new table: it is taken out, and the answer's facts say so. A fit is the base's, without a plug-in.
+
+    Attributes:
+        base: the model's name and settings; it must have user embeddings.
+    """
+
+    base: dict[str, Any] = field(default_factory=lambda: {"name": "als"})
+
+    def __post_init__(self) -> None:
+        self.inner = MODELS.build(self.base)
+        self.plugin = IDENTITY
+
+    @classmethod
+    def around(cls, model: Recommender, plugin: Plugin) -> "Plugged":
+        """Return ``model`` seen through ``plugin``; it is held, not copied."""
+        made = cls(model.settings())
+        made.inner, made.plugin, made.seed = model, plugin, model.seed
+        made._take_over()
+        return made
+
+    def unplug(self) -> Recommender:
+        """Return the base model: its scores are bit for bit those of before the plug-in."""
+        return self.inner
+
+    @property
+    def user_factors(self) -> NDArray[Any]:
+        """(U, d) mapped user embeddings."""
+        return np.asarray(self._view.user_factors)
+
+    @property
+    def item_factors(self) -> NDArray[Any]:
+        """(I, d) item embeddings, those of the base."""
+        return np.asarray(self._view.item_factors)
+
+    def _fit(self) -> None:
+        self._hand_over()
+        self.inner._fit()
+        self.plugin = IDENTITY
+        self._take_over()
+
+    def _hand_over(self) -> None:
+        """Share this model's state with the base."""
+        self.inner.seen, self.inner.times, self.inner.seed = self.seen, self.times, self.seed
+        self.inner.gone_users, self.inner.gone_items = self.gone_users, self.gone_items
+
+    def _take_over(self) -> None:
+        """Share the base's state, and map its user table for serving."""
+        inner: Any = self.inner
+        if not hasattr(inner, "user_factors"):
+            raise UserError(f"model.base: {inner.name} has no user embeddings; expected a factor model such as als.")
+        self.seen, self.times = inner.seen, inner.times
+        self.gone_users, self.gone_items = inner.gone_users, inner.gone_items
+        self._view: Any = copy.copy(inner)
+        self._view.user_factors = self.plugin(inner.user_factors)
+
+    def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        return np.asarray(self._view.score(users))
+
+    def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
+        answer = self.inner.forget(deletion)
+        if not answer.facts.get("refit"):
+            return answer.touched, answer.exactness, answer.facts
+        self.plugin = IDENTITY
+        return answer.touched, answer.exactness, answer.facts | {"plugin": "taken out; learn another one"}
+
+    def mark(self, deletion: Deletion) -> None:
+        """Drop the cells, in the base too, and map its table anew."""
+        self.inner.mark(deletion)
+        self._take_over()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        of_base = {BASE + name: values for name, values in self.inner.arrays().items()}
+        return of_base | {PLUGIN + name: values for name, values in self.plugin.arrays().items()}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._hand_over()
+        self.inner.restore(_part(arrays, BASE))
+        self.plugin = Plugin.of(_part(arrays, PLUGIN))
+        self._take_over()
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
