@@ -24,7 +24,7 @@ from msgm.checks import at_least, positive
 from msgm.errors import UserError
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.probes import retained_users
-from msgm.recommender.metrics.ranking import blocks, lists_of
+from msgm.recommender.metrics.ranking import best, blocks
 from msgm.recommender.models.base import Recommender
 from msgm.seeding import derive_seed
 
@@ -63,7 +63,7 @@ class Distance(Metric):
     }
     k: int = 10
     persistence: float = 0.9
-    users: int = 500
+    users: int = 300
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,9 +97,8 @@ class Distance(Metric):
         retained = retained_users(case.deletion, case.split.train)
         draws = np.random.default_rng(derive_seed(self.seed, "distance"))
         chosen = np.sort(draws.choice(retained, min(self.users, len(retained)), replace=False))
-        scores = [np.asarray(model.score(block), dtype=np.float64) for block in blocks(chosen)]
-        lists = [lists_of(model, block, rest, self.k) for block in blocks(chosen)]
-        return View(np.concatenate(scores), np.concatenate(lists))
+        scores = np.concatenate([np.asarray(model.score(block), dtype=np.float64) for block in blocks(chosen)])
+        return View(scores, best(scores, rest[chosen], self.k))
 
 
 def relative_l2(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

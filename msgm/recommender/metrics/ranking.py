@@ -15,6 +15,7 @@ elsewhere, costs no quality here. Public code has an IDCG over all of T, so that
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,12 +66,18 @@ def lists_of(
     model: Recommender, users: NDArray[np.int64], train: csr_array, k: int, banned: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
     """Return (n, k) items, best first, without those of ``train`` and ``banned`` ones; -1 where fewer are left."""
-    scores = np.array(model.score(users), dtype=np.float64)
-    rows = train[users]
-    scores[np.repeat(np.arange(len(users)), np.diff(rows.indptr)), rows.indices] = -np.inf
+    return best(model.score(users), train[users], k, banned)
+
+
+def best(
+    scores: NDArray[np.floating[Any]], seen: csr_array, k: int, banned: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return (n, k) items of the largest (n, I) scores as ``lists_of``, without the cells of the (n, I) ``seen``."""
+    masked = np.array(scores, dtype=np.float64)
+    masked[np.repeat(np.arange(len(masked)), np.diff(seen.indptr)), seen.indices] = -np.inf
     if banned is not None:
-        scores[:, banned] = -np.inf
-    return top(scores, k)
+        masked[:, banned] = -np.inf
+    return top(masked, k)
 
 
 def _block(

@@ -1,0 +1,338 @@
+"""Cards: what counts at which level, the controls, and what is shown."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
+from msgm.cards.views import card_html, card_markdown
+from msgm.cards.words import FORBIDDEN, WITHHELD, WRONG_REFERENCE
+from msgm.recommender.card import card, write_card
+from msgm.recommender.claims import SIDES, claims, counted, leaking_side, leaks
+from msgm.recommender.measuring import measure, measure_retrains, row_numbers
+from msgm.recommender.metrics import METRICS
+from msgm.runs import read_json
+from tests.recommender.metrics.worlds import trained_case
+
+NAMES = ("ranking", "rating", "completeness", "membership", "distance", "lists", "fairness", "backdoor")
+METERS = [METRICS.build({"name": name}) for name in NAMES]
+NUMBERS = {name: number for metric in METERS for name, number in metric.numbers.items()}
+NONE = {"rmse": None, "promoted_exposure": None, "promoted_repair": None, "lists_with_forgotten_items": None}
+SEEDS = (0, 1)
+
+
+def tree(seed, shift=0.0, spread=0.01, served=0.0):
+    """A model's numbers: .5 and normal noise, moved towards what models that know the cells show by ``shift``."""
+    noise = np.random.default_rng(seed).normal(size=len(NUMBERS))
+    found = {}
+    for (name, number), z in zip(NUMBERS.items(), noise, strict=True):
+        side = leaking_side(name, number.better) if number.section in ("forgetting", "privacy") else None
+        found[name] = 0.5 + spread * float(z) + {"above": shift, "below": -shift}.get(side, 0.0)
+    return found | NONE | {"forgotten_users_served": served}
+
+
+def make_row(method, shift=0.0, served=0.0, retrains=6, exactness="approximate"):
+    bands = [[tree(1000 * seed + k + 1) for k in range(retrains)] for seed in SEEDS]
+    row = {
+        "model": "als",
+        "method": method,
+        "request": "random",
+        "exactness": exactness,
+        "seconds": 4.0 if method == "retrain" else 1.0,
+        "preparation_seconds": 0.5,
+        "touched": 12,
+        "storage_bytes": 2**20,
+        "card": f"formula: the {method} step <b>\nsource: somewhere\nneeds: forget\ndeviations: none\ndefaults: k 2",
+        "facts": {"sweeps": 1},
+    }
+    return row | row_numbers(SEEDS, [tree(seed + 77, shift, 0, served) for seed in SEEDS], bands, METERS)
+
+
+@pytest.fixture
+def report():
+    """Controls hold; scif is like a retrained model in every number."""
+    return make_report()
+
+
+def make_report(**options):
+    return {
+        "kind": "recommender",
+        "title": "a & b",
+        "data": {"name": "synthetic", "digest": "ddd", "users": 300, "items": 120, "interactions": 9000},
+        "seeds": list(SEEDS),
+        "requests": {
+            "random": {
+                "text": "removal of 40 users",
+                "goal": "removal",
+                "target": "observed",
+                "users": 40,
+                "items": 0,
+                "cells": 900,
+            }
+        },
+        "protocol": {"band": "of retrained models", "ndcg": "shown with the numbers"},
+        "rows": [
+            make_row("do-nothing", shift=0.3, served=1.0, exactness="none", **options),
+            make_row("retrain", exactness="bit-exact", **options),
+            make_row("scif", **options),
+        ],
+    }
+
+
+def named(report, method):
+    return next(row for row in report["rows"] if row["method"] == method)
+
+
+def made(report, method="scif"):
+    return card(report, named(report, method))
+
+
+def claim(report, level, method="scif"):
+    return next(c for c in made(report, method)["claims"] if c["level"] == level)
+
+
+def change(report, method="scif", **numbers):
+    """Give a row other numbers in every seed."""
+    row = named(report, method)
+    bands = [[m["metrics"] for m in row["retrain_band"] if m["seed"] == seed] for seed in SEEDS]
+    row |= row_numbers(SEEDS, [part["metrics"] | numbers for part in row["per_seed"]], bands, METERS)
+
+
+# Levels
+
+
+def test_a_model_like_retrained_ones_reaches_c3(report):
+    assert [claim(report, level)["verdict"] for level in ("C1", "C2", "C3", "C4", "C5")] == [PASS] * 3 + [FAIL] * 2
+    assert made(report)["level"] == "C3"
+    assert "6 retrained models a seed and 2 seeds" in made(report)["statement"]
+
+
+def test_do_nothing_shows_nothing(report):
+    tree = made(report, "do-nothing")
+    assert (tree["level"], tree["statement"]) == ("C0", "Nothing is shown.")
+
+
+def test_c1_is_broken_above_the_band_and_not_below(report):
+    change(report, completeness_auc=0.6)
+    assert claim(report, "C1")["verdict"] == FAIL
+    change(report, completeness_auc=0.4)
+    assert claim(report, "C1")["verdict"] == PASS
+    assert claim(report, "C3")["verdict"] == FAIL
+
+
+@pytest.mark.parametrize("name", ["forgotten_users_served", "lists_with_forgotten_items"])
+def test_one_forgotten_thing_that_is_served_breaks_c1_and_c4(report, name):
+    change(report, **{name: 0.001})
+    assert claim(report, "C1")["verdict"] == FAIL
+    change(report, "retrain", **{name: 0.001})
+    assert claim(report, "C4", "retrain")["verdict"] == FAIL
+
+
+@pytest.mark.parametrize(("ndcg", "verdict"), [(0.48, PASS), (0.46, FAIL), (0.9, PASS)])
+def test_c1_allows_five_percent_of_ndcg(report, ndcg, verdict):
+    change(report, ndcg=ndcg)
+    assert claim(report, "C1")["verdict"] == verdict
+
+
+@pytest.mark.parametrize(("rmse", "verdict"), [(0.52, PASS), (0.54, FAIL), (0.1, PASS)])
+def test_models_of_ratings_are_judged_by_rmse(report, rmse, verdict):
+    for row in report["rows"]:
+        for model in row["retrain_band"]:
+            model["metrics"]["rmse"] = 0.5
+    change(report, rmse=rmse, ndcg=0.1)
+    assert claim(report, "C1")["verdict"] == verdict
+
+
+def test_c1_is_unknown_where_the_model_cannot_be_asked(report):
+    change(report, completeness_auc=None)
+    found = claim(report, "C1")
+    assert found["verdict"] == INCONCLUSIVE
+    assert "NOT TESTED: completeness_auc" in found["reasons"][0]
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name.startswith("membership")])
+def test_c2_is_broken_by_one_attack_on_the_leaking_side_alone(report, name):
+    change(report, **{name: 0.7})
+    assert claim(report, "C2")["verdict"] == FAIL
+    assert made(report)["level"] == "C1"
+    change(report, **{name: 0.3})
+    assert claim(report, "C2")["verdict"] == PASS
+
+
+def test_c2_is_unknown_without_attacks(report):
+    change(report, **{name: None for name in NUMBERS if name.startswith("membership")})
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+    assert any(line.startswith("membership: ") for line in made(report)["not_tested"])
+
+
+def test_c3_is_broken_by_one_number_in_one_seed(report):
+    row = named(report, "scif")
+    row["per_seed"][1]["metrics"]["rbo_distance"] = 0.7
+    found = claim(report, "C3")
+    assert found["verdict"] == FAIL
+    assert re.search(r"1 of \d+ outside.*held out, \d+ of 12 pass this rule", found["reasons"][0])
+
+
+def test_c3_needs_five_retrained_models_and_c2_two():
+    for retrains, level in ((1, "C0"), (2, "C2"), (4, "C2"), (5, "C3")):
+        report = make_report(retrains=retrains)
+        assert made(report)["level"] == level
+        assert any(f"{retrains} retrained models of at least 5" in x for x in made(report)["not_tested"]) == (
+            retrains < 5
+        )
+
+
+@pytest.mark.parametrize("exactness", ["bit-exact", "exact up to rounding"])
+def test_c4_is_an_exact_answer_with_its_record(report, exactness):
+    row = named(report, "scif")
+    row["exactness"] = exactness
+    tree = made(report)
+    assert (tree["level"], claim(report, "C4")["verdict"]) == ("C4", PASS)
+    assert exactness in tree["statement"]
+    row["touched"] = None
+    assert claim(report, "C4")["verdict"] == INCONCLUSIVE
+
+
+@pytest.mark.parametrize("exactness", ["exact at convergence", "approximate", "none"])
+def test_c4_is_not_claimed_by_others(report, exactness):
+    named(report, "scif")["exactness"] = exactness
+    found = claim(report, "C4")
+    assert (found["verdict"], found["claimed"]) == (FAIL, False)
+    assert "| C4 exact by algorithm | not claimed |" in card_markdown(made(report), {})
+
+
+def test_c4_is_no_answer_to_an_attribute(report):
+    report["requests"]["random"]["target"] = "latent"
+    assert claim(report, "C4", "retrain")["verdict"] == FAIL
+
+
+# Controls
+
+
+def test_an_original_that_is_not_flagged_leaves_everything_open(report):
+    report["rows"][0] = make_row("do-nothing")
+    assert [c["verdict"] for c in made(report)["controls"]] == [FAIL, PASS]
+    assert [claim(report, level)["verdict"] for level in ("C1", "C2", "C3")] == [INCONCLUSIVE] * 3
+    assert made(report, "retrain")["level"] == "C4"
+
+
+def test_retrained_models_that_fall_out_of_their_own_band_leave_everything_open(report):
+    """Each of six knows what another attack of six asks for, as models do that were not retrained alike."""
+    names = [name for name, number in NUMBERS.items() if leaking_side(name, number.better) == "above"]
+    names = [n for n in names if NUMBERS[n].section in ("forgetting", "privacy") and n not in NONE]
+    for row in report["rows"]:
+        for model in row["retrain_band"]:
+            model["metrics"][names[model["retrain"] % len(names)]] = 0.9 if model["retrain"] < len(names) else 0.5
+    assert made(report)["controls"][1]["verdict"] == FAIL
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+
+
+def test_a_missing_original_is_said(report):
+    report["rows"] = report["rows"][1:]
+    assert made(report)["controls"][0]["verdict"] == NOT_TESTED
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+    assert all(line["original"] is None for lines in made(report)["numbers"].values() for line in lines)
+
+
+def test_the_original_is_that_of_the_same_model(report):
+    named(report, "do-nothing")["model"] = "ease"
+    assert made(report)["controls"][0]["verdict"] == NOT_TESTED
+
+
+def test_numbers_that_never_differ_do_not_count(report):
+    before = counted(report, named(report, "scif"))
+    for row in report["rows"]:
+        for model in [*row["retrain_band"], *row["per_seed"]]:
+            model["metrics"]["completeness_auc"] = 0.5
+    assert set(before) - set(counted(report, named(report, "scif"))) == {"completeness_auc"}
+
+
+def test_sides():
+    assert leaking_side("completeness_auc", "band") == "above"
+    assert leaking_side("score_distance_units", "lower") is None
+    assert leaking_side("promoted_repair", "band") == "below"
+    assert leaking_side("my_number", "lower") == "above"
+    assert leaking_side("my_number", "band") is None
+    assert leaks("above", 0.51, 0.4, 0.5)
+    assert not leaks("above", 0.504, 0.4, 0.5)
+    assert not leaks("above", 0.3, 0.4, 0.5)
+    for pattern, _ in SIDES:
+        assert any(re.search(pattern, name) for name in NUMBERS)
+
+
+# What is shown
+
+
+def test_for_an_attribute_retrained_models_are_the_wrong_reference(report):
+    report["requests"]["random"] |= {"target": "latent", "goal": "suppression"}
+    tree = made(report)
+    assert tree["level"] == "C1"
+    assert claim(report, "C3")["verdict"] == INCONCLUSIVE
+    assert all(WRONG_REFERENCE in tree["columns"][key] for key in ("band", "inside"))
+    assert all(WRONG_REFERENCE in line["note"] for line in tree["numbers"]["privacy"])
+
+
+def test_numbers_stand_beside_original_and_band(report):
+    line = next(line for line in made(report)["numbers"]["forgetting"] if line["number"] == "completeness_auc")
+    assert line["test"] == "completeness"
+    assert line["original"].startswith("0.8")
+    assert re.fullmatch(r"0\.\d+ \[0\.4\d*, 0\.5\d*\]", line["band"])
+    assert line["inside"] == "2 of 2 seeds"
+    assert "ndcg" not in made(report)["protocol"]
+
+
+def test_costs_stand_beside_retrainings(report):
+    method = made(report)["method"]
+    assert method["seconds_over_retraining"] == 0.25
+    assert (method["formula"], method["exactness"], method["facts"]) == (
+        "the scif step <b>",
+        "approximate",
+        {"sweeps": 1},
+    )
+    assert "1.00 MB between requests" in made(report)["artifacts"]["note"]
+
+
+def test_a_method_like_do_nothing_is_said(report):
+    before = {name: tree(77, 0.3, 0.0)[name] for name in ("completeness_auc", "ndcg")}
+    assert not any("do-nothing" in line for line in made(report)["cannot_say"])
+    change(report, **before)
+    assert any("do-nothing" in line for line in made(report)["cannot_say"])
+
+
+def test_words_for_an_accomplished_fact_are_withheld_below_c4(report):
+    report["title"] = "GDPR compliant"
+    text = json.dumps(made(report))
+    assert WITHHELD in text
+    assert not FORBIDDEN.search(text)
+    assert "GDPR compliant" in json.dumps(made(report, "retrain"))
+
+
+def test_a_row_that_was_not_measured_shows_nothing(report):
+    row = named(report, "scif")
+    row |= {"metrics": {}, "per_seed": [], "retrain_band": [], "exactness": None, "touched": None, "seconds": None}
+    tree = made(report)
+    assert tree["level"] == "C0"
+    assert tree["reference"]["oracle_kind"] == "none"
+    card_markdown(tree, {})
+
+
+def test_html_is_escaped_and_files_are_written(report, tmp_path):
+    assert "the scif step &lt;b&gt;" in card_html(made(report), {})
+    write_card(tmp_path / "card", report, named(report, "scif"))
+    assert read_json(tmp_path / "card" / "card.json") == made(report)
+    assert {path.name for path in (tmp_path / "card").iterdir()} == {"card.json", "card.md", "card.html"}
+
+
+def test_on_a_trained_model_the_original_is_flagged_and_a_held_out_retrained_model_is_not(report):
+    case = trained_case("als", "cells", retrains=5, factors=16)
+    meters = [METRICS.build({"name": name}) for name in ("ranking", "completeness", "membership", "lists")]
+    band = [measure_retrains(case, meters)]
+    rows = []
+    for method, numbers in (("do-nothing", measure(case, meters)), ("other", band[0][0])):
+        rows.append(make_row(method) | row_numbers([0], [numbers], [band[0][1:]], meters))
+    report["rows"] = rows
+    assert [c["verdict"] for c in made(report, "other")["controls"]] == [PASS, PASS]
+    assert [c.verdict for c in claims(report, rows[0])][:2] == [FAIL, FAIL]
+    assert [c.verdict for c in claims(report, rows[1])][:2] == [PASS, PASS]
