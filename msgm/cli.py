@@ -11,6 +11,7 @@ from msgm import __version__
 from msgm.arguments import Commands, command, common, experiment, metrics, names, overrides, print_cards
 from msgm.classifier import commands as classifier
 from msgm.errors import Interrupted, RunError, UserError
+from msgm.recommender import commands as recommender
 
 if TYPE_CHECKING:
     from msgm.config import Config
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, _add_restoration, _add_views):
         add(commands)
     classifier.add(commands)
+    recommender.add(commands)
     return top
 
 
@@ -299,6 +301,9 @@ def _report(options: argparse.Namespace) -> None:
     if report.get("kind") == "classifier":
         from msgm.classifier.report import print_report as print_table
         from msgm.classifier.report import write_views
+    elif report.get("kind") == "recommender":
+        from msgm.recommender.report import print_report as print_table
+        from msgm.recommender.report import write_views
     else:
         from msgm.evaluation.report import print_table, write_views
     write_views(run, report)

@@ -1,0 +1,124 @@
+"""From the records of a comparison to its report: one row a model, request and method, means over seeds."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from msgm.recommender.config import RecommenderConfig
+from msgm.recommender.data.base import Interactions
+from msgm.recommender.measuring import row_numbers
+from msgm.recommender.methods import METHODS
+from msgm.recommender.models.base import EXACTNESS
+from msgm.recommender.scenario import Scenario
+from msgm.runs import Run, environment, read_json
+
+Report = dict[str, Any]
+
+
+def make_report(
+    config: RecommenderConfig, run: Run, data: Interactions, scenarios: Mapping[str, Scenario]
+) -> Report:
+    """Return the report of all records that the folder holds for rows of ``config``."""
+    seeds = [config.seed + k for k in range(config.seeds)]
+    records = _records(config, run)
+    refits = {cell[:2]: record for cell, record in records.items() if cell[2] == "retrain" and "runs" in record}
+    rows = [
+        _row(config, seeds, cell, record, refits.get(cell[:2])) for cell, record in records.items() if "runs" in record
+    ]
+    left_out = [
+        {"model": cell[0], "request": cell[1], "method": cell[2], "status": record["status"], "reason": record["reason"]}
+        for cell, record in records.items()
+        if "reason" in record
+    ]
+    return {
+        "kind": "recommender",
+        "title": config.name,
+        "data": {
+            "name": config.data["name"],
+            "digest": data.digest(),
+            "users": data.shape[0],
+            "items": data.shape[1],
+            "interactions": data.matrix.nnz,
+        },
+        "seeds": seeds,
+        "models": config.models,
+        "requests": {name: _request(config, name, scenario) for name, scenario in scenarios.items()},
+        "protocol": _protocol(config),
+        "rows": rows,
+        "left_out": left_out,
+        "environment": environment(),
+    }
+
+
+def _records(config: RecommenderConfig, run: Run) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return the records by model, request and method, in the order of the config."""
+    found = {}
+    for model in config.models:
+        for request in config.requests:
+            for method in config.methods:
+                place = run.path / "records" / model / request / f"{method}.json"
+                if place.is_file():
+                    found[model, request, method] = read_json(place)
+    return found
+
+
+def _request(config: RecommenderConfig, name: str, scenario: Scenario) -> dict[str, Any]:
+    request, together = config.requests[name], scenario.together
+    return {
+        "text": request.describe(),
+        "goal": request.goal,
+        "target": request.target,
+        "users": len(together.users),
+        "items": len(together.items),
+        "cells": int(together.mask(scenario.split.train).sum()),
+        "requests": len(scenario.stream),
+    }
+
+
+def _row(
+    config: RecommenderConfig,
+    seeds: Sequence[int],
+    cell: tuple[str, str, str],
+    record: dict[str, Any],
+    refit: dict[str, Any] | None,
+) -> dict[str, Any]:
+    model, request, method = cell
+    runs, settings = record["runs"], config.methods[method]
+    means = {key: fmean(run[key] for run in runs) for key in ("seconds", "preparation_seconds", "touched")}
+    return {
+        "model": model,
+        "method": method,
+        "request": request,
+        "exactness": max((run["exactness"] for run in runs), key=EXACTNESS.index),
+        **means,
+        "fit_seconds": fmean(record["fit_seconds"]),
+        "refit_seconds": None if refit is None else fmean(run["seconds"] for run in refit["runs"]),
+        "storage_bytes": max(run["storage_bytes"] for run in runs),
+        **row_numbers(seeds, [run["numbers"] for run in runs], record["retrain_band"], config.measures()),
+        "settings": {key: value for key, value in settings.items() if key != "name"},
+        "card": METHODS.entries[settings["name"]].describe(),
+        "facts": runs[0]["facts"] | _latency(runs),
+    }
+
+
+def _latency(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median and the 95th percentile of the seconds of a stream's requests, over all seeds."""
+    seconds = [second for run in runs for second in run["facts"].get("latencies", [])]
+    if not seconds:
+        return {}
+    return {"latency_median": float(np.median(seconds)), "latency_p95": float(np.quantile(seconds, 0.95))}
+
+
+def _protocol(config: RecommenderConfig) -> dict[str, str]:
+    split = ", ".join(f"{key} {value}" for key, value in config.split.items())
+    return {
+        "split": f"{split}; requests are drawn from training cells alone",
+        "seeds": f"{config.seeds}: of the fits and the methods; data, split and requests are the same for all",
+        "band": f"95% prediction interval for one more retrained model, of {config.retrains}; the row retrain is "
+        "a further one, with another seed for each seed",
+        "seconds": "wall time of the answer, shards and other preparation apart in preparation_seconds; a stream's is "
+        "the sum over its requests, but of do-nothing and retrain, which answer it at once",
+        "planted profiles": "the original is fitted with them; retrained models never saw them",
+    }

@@ -1,0 +1,208 @@
+"""Settings of recommender experiments, from YAML and ``key.sub=value`` overrides."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from msgm.checks import at_least
+from msgm.errors import UserError, nearest
+from msgm.recommender.data.base import SOURCES
+from msgm.recommender.data.splits import SPLITS
+from msgm.recommender.methods import METHODS, Method
+from msgm.recommender.metrics import METRICS, Metric
+from msgm.recommender.models import MODELS
+from msgm.recommender.requests import RecommenderRequest
+from msgm.registry import Registry
+from msgm.requests import load_file
+from msgm.settings import guarded, read_layers
+
+T = TypeVar("T")
+CONTROLS = ("do-nothing", "retrain")
+"""Methods without which there is no comparison."""
+BY_IDS = ("users", "items", "interactions", "file")
+DRAWN = ("random_users", "most_active", "least_active", "random_interactions", "tag", "spam", "stream")
+
+
+@dataclass
+class RequestSettings(RecommenderRequest):
+    """What to forget: by ids, as in ``RecommenderRequest``, or in one of the ways that a comparison draws.
+
+    Attributes:
+        random_users: so many users, at random.
+        most_active: the so many users with most training cells; of equally active ones the lower number.
+        least_active: the so many users with fewest training cells, one at least.
+        random_interactions: this share of the training cells, at random; (0, 1).
+        tag: all items with this tag.
+        spam: plant so many false profiles, which promote an unpopular item, in the training cells, and forget them.
+        stream: so many users at random, one request each, answered one after the other.
+        models: rows of the config's models to run it on; all when empty.
+        methods: rows of the methods to run it with, besides the controls; all when empty.
+    """
+
+    random_users: int | None = None
+    most_active: int | None = None
+    least_active: int | None = None
+    random_interactions: float | None = None
+    tag: str | None = None
+    spam: int | None = None
+    stream: int | None = None
+    models: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "request", "random_users", "most_active", "least_active", "spam", "stream")
+        if self.random_interactions is not None and not 0 < self.random_interactions < 1:
+            raise UserError(f"request.random_interactions must lie in (0, 1), got {self.random_interactions}.")
+
+    def way(self) -> str:
+        """Return the name of the one setting that says what to forget.
+
+        Raises:
+            UserError: none, or several.
+        """
+        given = [name for name in BY_IDS + DRAWN if getattr(self, name) not in (None, [])]
+        if len(given) != 1:
+            found = " and ".join(f"request.{name}" for name in given) or "none"
+            raise UserError(f"a request needs exactly one of {', '.join(BY_IDS + DRAWN)}; found {found}.")
+        return given[0]
+
+    def describe(self) -> str:
+        """Return the request as half a sentence, for reports."""
+        count = self.spam or self.stream or self.random_users or self.most_active or self.least_active
+        texts = {
+            "random_users": f"{count} users drawn at random",
+            "most_active": f"the {count} most active users",
+            "least_active": f"the {count} least active users",
+            "random_interactions": f"{self.random_interactions} of the interactions, drawn at random",
+            "tag": f"all items tagged {self.tag}",
+            "spam": f"{count} planted profiles that promote an item",
+            "stream": f"{count} users drawn at random, one request each",
+        }
+        text = texts.get(self.way())
+        return super().describe() if text is None else f"{self.goal} of {text}"
+
+
+@dataclass
+class RecommenderConfig:
+    """One experiment.
+
+    Attributes:
+        name: of the experiment, and of its run folder below ``runs/``.
+        seed: the first seed, and the one that requests are drawn by. Data and split have seeds of their own.
+        seeds: how many seeds the models are fitted, and the methods run, with.
+        retrains: models fitted anew to what each request leaves, with further seeds; two at least.
+        plugins: Python files to import first; they register data, models, methods and metrics.
+        data: the data (``msgm.recommender.data``).
+        split: how cells are held out (``msgm.recommender.data.splits``).
+        models: settings of the models, by the row's name; the key ``name`` picks the model, by default the row's name.
+        methods: settings of the methods, in the same way. All registered methods are rows; one that is set to null is
+            left out. A method that is not for a model is left out there.
+        requests: what to forget, by name.
+        metrics: what to measure; None takes all.
+        options: a metric's own settings, by its name.
+    """
+
+    name: str = "recommender"
+    seed: int = 0
+    seeds: int = 2
+    retrains: int = 2
+    plugins: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=lambda: {"name": "synthetic"})
+    split: dict[str, Any] = field(default_factory=lambda: {"name": "per-user"})
+    models: dict[str, Any] = field(default_factory=dict)
+    methods: dict[str, Any] = field(default_factory=dict)
+    requests: dict[str, RequestSettings] = field(default_factory=dict)
+    metrics: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "", "seed")
+        at_least(1, self, "", "seeds")
+        at_least(2, self, "", "retrains")
+        for plugin in self.plugins:
+            load_file(plugin)
+        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        self.data, self.split = SOURCES.resolve(self.data), SPLITS.resolve(self.split)
+        self.models = _resolved("models", self.models, MODELS)
+        others = {name: {} for name in METHODS.entries if name not in self.methods}
+        self.methods = _resolved("methods", self.methods | others, METHODS)
+        for name in CONTROLS:
+            if self.methods[name] is None:
+                raise UserError(f"methods.{name}: a comparison needs this row; it cannot be left out.")
+        for name, request in self.requests.items():
+            self._check_request(f"requests.{name}", request)
+        self.measures()
+
+    def _check_request(self, place: str, request: RequestSettings) -> None:
+        below(place, request.way)
+        for name in request.models:
+            known(name, list(self.models), f"{place}.models", "model")
+        for name in request.methods:
+            known(name, list(self.methods), f"{place}.methods", "method")
+
+    def rows(self) -> dict[str, Method]:
+        """Return the methods by their rows' names, the left out ones left out."""
+        return {name: METHODS.build(settings) for name, settings in self.methods.items() if settings is not None}
+
+    def measures(self) -> list[Metric]:
+        """Return the metrics to measure.
+
+        Raises:
+            UserError: an unknown metric, or options of one that does not have them.
+        """
+        for name in self.options:
+            known(name, list(METRICS.entries), "options", "metric")
+        for name in self.metrics or []:
+            known(name, list(METRICS.entries), "metrics", "metric")
+        wanted = list(METRICS.entries) if self.metrics is None else self.metrics
+        return [METRICS.build({"name": name} | self.options.get(name, {})) for name in wanted]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, defaults included, as a plain tree."""
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
+        return str(OmegaConf.to_yaml(OmegaConf.create(self.to_dict())))
+
+
+def _resolved(place: str, given: dict[str, Any], registry: Registry[Any]) -> dict[str, Any]:
+    """Return the settings of rows with defaults; None where a row is left out."""
+    return {
+        row: None if own is None else below(f"{place}.{row}", lambda: registry.resolve({"name": row} | own))  # noqa: B023
+        for row, own in given.items()
+    }
+
+
+def below(place: str, make: Callable[[], T]) -> T:
+    """Return ``make()``; its UserError names ``place`` as well."""
+    try:
+        return make()
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def known(name: str, names: list[str], key: str, what: str) -> str:
+    """Return ``name``, or refuse one that is not among ``names``."""
+    if name not in names:
+        raise UserError(f"{key}: unknown {what} {name!r}; known: {', '.join(names)}.{nearest(name, names)}")
+    return name
+
+
+def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> RecommenderConfig:
+    """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
+
+    Raises:
+        UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
+    """
+    layers = read_layers(path, overrides or [])
+
+    def compose() -> RecommenderConfig:
+        tree = OmegaConf.merge(OmegaConf.structured(RecommenderConfig), *layers)
+        config: RecommenderConfig = OmegaConf.to_object(tree)
+        return config
+
+    return guarded(compose)

@@ -1,0 +1,103 @@
+"""Figures of a recommender report: forgetting against utility, time against a refit's, and the course of a stream."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from msgm.pictures import figure_png
+
+Row = dict[str, Any]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
+CONTROLS = {"do-nothing": "X", "retrain": "s"}
+LEAST_SHARE = 1e-4
+"""Of a refit's time: faster answers are drawn here."""
+
+
+def request_figures(rows: list[Row], requests: int) -> dict[str, bytes]:
+    """Return a request's figures as PNG, by caption.
+
+    Args:
+        rows: of the report, of one request.
+        requests: how many the request's stream has.
+    """
+    drawn = {
+        "Utility against completeness: AUC of forgotten against held-out interactions, the dashed lines at the "
+        "retrained models' mean; squares: retrain, crosses: do-nothing.": _completeness(rows),
+        "Seconds of an answer against those of a refit, for a stream per request; on the line both are the "
+        "same.": _seconds(rows, requests),
+        "Seconds of each request of the stream, first seed.": _stream(rows),
+    }
+    return {caption: picture for caption, picture in drawn.items() if picture is not None}
+
+
+def _colours(rows: list[Row]) -> dict[str, str]:
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    return {model: COLOURS[k % len(COLOURS)] for k, model in enumerate(models)}
+
+
+def _value(row: Row, name: str) -> float | None:
+    value = row["metrics"].get(name, {}).get("value")
+    return None if value is None else float(value)
+
+
+def _completeness(rows: list[Row]) -> bytes | None:
+    shown = [row for row in rows if None not in (_value(row, "completeness_auc"), _value(row, "ndcg"))]
+    if not shown:
+        return None
+    places = [(_value(row, "completeness_auc") or 0.0, _value(row, "ndcg") or 0.0) for row in shown]
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    _points(axes, shown, places)
+    for model, colour in _colours(shown).items():
+        bands = [row["metrics"]["completeness_auc"]["band"] for row in shown if row["model"] == model]
+        if bands[0] is not None:
+            axes.axvline(bands[0]["mean"], color=colour, linewidth=0.7, linestyle="--")
+    axes.set(xlabel="completeness AUC", ylabel="NDCG of retained users")
+    return figure_png(figure)
+
+
+def _seconds(rows: list[Row], requests: int) -> bytes | None:
+    shown = [row for row in rows if row["refit_seconds"] and row["method"] not in CONTROLS]
+    if not shown:
+        return None
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    places = []
+    for row in shown:
+        answers = requests if row["facts"].get("answered") == "one by one" else 1
+        places.append((row["refit_seconds"], max(row["seconds"] / answers, LEAST_SHARE * row["refit_seconds"])))
+    _points(axes, shown, places)
+    ends = [min(x for x, _ in places), max(x for x, _ in places)]
+    axes.plot(ends, ends, color="#999999", linewidth=0.8, marker="_")
+    axes.set(xscale="log", yscale="log", xlabel="seconds of a refit", ylabel="seconds of an answer")
+    return figure_png(figure)
+
+
+def _stream(rows: list[Row]) -> bytes | None:
+    shown = [row for row in rows if row["facts"].get("latencies")]
+    if not shown:
+        return None
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    colours = _colours(shown)
+    for k, row in enumerate(shown):
+        seconds = row["facts"]["latencies"]
+        style = ("-", "--", ":", "-.")[k % 4]
+        label = f"{row['model']}: {row['method']}"
+        axes.plot(range(1, len(seconds) + 1), seconds, style, color=colours[row["model"]], linewidth=1, label=label)
+    axes.set(yscale="log", xlabel="request", ylabel="seconds")
+    axes.legend(fontsize=6, ncols=2)
+    return figure_png(figure)
+
+
+def _points(axes: Any, rows: list[Row], places: list[tuple[float, float]]) -> None:
+    colours = _colours(rows)
+    named: set[str] = set()
+    for row, (x, y) in zip(rows, places, strict=True):
+        label = row["model"] if row["model"] not in named else None
+        named.add(row["model"])
+        marker = CONTROLS.get(row["method"], "o")
+        axes.plot(x, y, marker, color=colours[row["model"]], markersize=5, label=label, linestyle="none")
+        if row["method"] not in CONTROLS:
+            axes.annotate(row["method"], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
+    axes.legend(fontsize=7)

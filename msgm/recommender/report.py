@@ -1,0 +1,207 @@
+"""Views of a recommender report: tables for the terminal and Markdown, and a self-contained HTML page."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from msgm.recommender.assemble import Report
+from msgm.recommender.config import CONTROLS
+from msgm.recommender.figures import request_figures
+from msgm.runs import Run, write_text
+from msgm.tables import aligned, markdown_table
+
+COLUMNS = {
+    "ndcg": "NDCG",
+    "recall": "Recall",
+    "rmse": "RMSE",
+    "completeness_auc": "AUC",
+    "score_membership_auc": "MIA",
+    "distance_scores": "distance",
+    "lists_with_forgotten_items": "items served",
+    "forgotten_users_served": "users served",
+    "promoted_exposure": "exposure",
+}
+"""Numbers that the tables show where they exist, with their headings; report.json holds all."""
+READING = (
+    "Means over seeds; * lies outside the band of retrained models at some seed, or more than .005 outside a band "
+    "without width. seconds: of the answer; time: as a share of a refit's, for a stream per request; prepared: seconds "
+    "spent before any request, shards above all."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One request's table."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def rows_of(report: Report, request: str) -> list[dict[str, Any]]:
+    """Return a request's rows: model by model, the controls first."""
+    rows = [row for row in report["rows"] if row["request"] == request]
+    models = list(report["models"])
+    return sorted(rows, key=lambda row: (models.index(row["model"]), _place(row["method"])))
+
+
+def _place(method: str) -> int:
+    return CONTROLS.index(method) if method in CONTROLS else len(CONTROLS)
+
+
+def tables(report: Report) -> dict[str, Table]:
+    """Return the table of every request that has rows, or reasons why it has none."""
+    found = {name: _table(report, name) for name in report["requests"]}
+    return {name: table for name, table in found.items() if table.rows or table.notes}
+
+
+def _table(report: Report, request: str) -> Table:
+    rows, asked = rows_of(report, request), report["requests"][request]
+    shown = {
+        name: heading
+        for name, heading in COLUMNS.items()
+        if any(row["metrics"].get(name, {}).get("value") is not None for row in rows)
+    }
+    head = ["model", "method", *shown.values(), "exactness", "seconds", "time", "prepared"]
+    lines = [
+        [
+            row["model"],
+            row["method"],
+            *(_cell(row["metrics"].get(name)) for name in shown),
+            row["exactness"],
+            f"{row['seconds']:.3f}",
+            _share(row, asked["requests"]),
+            f"{row['preparation_seconds']:.2f}",
+        ]
+        for row in rows
+    ]
+    title = f"{request}: {asked['text']}, {asked['cells']} training cells"
+    return Table(title, head, lines, _notes(report, request))
+
+
+def _cell(number: dict[str, Any] | None) -> str:
+    if number is None or number["value"] is None:
+        return "-"
+    mark = "" if number["inside"] in (None, number["seeds"]) else "*"
+    return f"{number['value']:.3f}{mark}"
+
+
+def _share(row: dict[str, Any], requests: int) -> str:
+    share = share_of_refit(row, requests)
+    return "-" if share is None else f"{share:.1%}"
+
+
+def share_of_refit(row: dict[str, Any], requests: int) -> float | None:
+    """Return the seconds of an answer as a share of a refit's; of a stream answered one by one, per request."""
+    if not row["refit_seconds"]:
+        return None
+    answers = requests if row["facts"].get("answered") == "one by one" else 1
+    return float(row["seconds"] / answers / row["refit_seconds"])
+
+
+def _notes(report: Report, request: str) -> list[str]:
+    """Return why rows are left out: failures one by one, methods that are not for a model together."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for line in report["left_out"]:
+        if line["request"] == request:
+            text = line["reason"].rstrip(".")
+            reasons.setdefault((line["method"], f"{line['status']}: {text}"), []).append(line["model"])
+    return [f"{method} on {', '.join(models)} {text}." for (method, text), models in reasons.items()]
+
+
+def summary(report: Report) -> list[str]:
+    """Return a line a request: what is exact, and at what share of a refit's time."""
+    return [f"{name}: {_exact(report, name)}." for name in tables(report)]
+
+
+def _exact(report: Report, request: str) -> str:
+    rows = [row for row in rows_of(report, request) if row["method"] not in CONTROLS]
+    requests = report["requests"][request]["requests"]
+    exact = [
+        f"{row['method']} on {row['model']} ({row['exactness']}, {_share(row, requests)} of a refit's time)"
+        for row in rows
+        if row["exactness"] in ("bit-exact", "exact up to rounding")
+    ]
+    return f"exact: {', '.join(exact) or 'no method'}; {len(rows)} rows besides the controls"
+
+
+def print_report(report: Report) -> None:
+    """Print the tables and how to read them."""
+    for table in tables(report).values():
+        print(f"\n{table.title}\n" + "\n".join(aligned(table.head, table.rows)))
+        for note in table.notes:
+            print(note)
+    print(f"\n{_legend(report)}\n{READING}")
+
+
+def _legend(report: Report) -> str:
+    """Return what the shown numbers are, in the words of their metrics."""
+    texts = {name: number["text"] for row in report["rows"] for name, number in row["metrics"].items()}
+    return "; ".join(f"{heading}: {texts[name]}" for name, heading in COLUMNS.items() if name in texts) + "."
+
+
+def to_markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), "", _legend(report), ""]
+    lines += [READING, ""]
+    for table in tables(report).values():
+        lines += [f"## {table.title}", "", *markdown_table(table.head, table.rows), ""]
+        lines += [f"- {note}" for note in table.notes] + [""]
+    lines += ["## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
+    lines += ["", "## Models", ""] + [f"- {name}: {_listed(own)}" for name, own in report["models"].items()]
+    lines += ["", "## Methods", ""]
+    for name, row in _methods(report).items():
+        lines += [f"### {name}", "", f"Here: {_listed(row['settings'])}.", ""]
+        lines += [*(f"- {line}" for line in row["card"].split("\n")), ""]
+    return "\n".join(lines)
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "no settings"
+
+
+def _protocol(report: Report) -> dict[str, str]:
+    data = report["data"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["environment"]["versions"].items())
+    return report["protocol"] | {
+        "data": f"{data['name']} (digest {data['digest']}): {data['users']} users, {data['items']} items, "
+        f"{data['interactions']} interactions",
+        "software": versions,
+    }
+
+
+def _methods(report: Report) -> dict[str, dict[str, Any]]:
+    """Return one row a method, for its card."""
+    return {row["method"]: row for row in reversed(report["rows"])}
+
+
+def to_html(report: Report) -> str:
+    """Return the report as one HTML page with its figures inside."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    loader = PackageLoader("msgm.recommender")
+    environment = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True)
+    figures = {
+        name: {
+            text: base64.b64encode(png).decode()
+            for text, png in request_figures(rows_of(report, name), report["requests"][name]["requests"]).items()
+        }
+        for name in tables(report)
+    }
+    return environment.get_template("report.html").render(
+        report=report,
+        summary=summary(report),
+        tables=tables(report),
+        figures=figures,
+        legend=[_legend(report), READING],
+        protocol=_protocol(report),
+        models={name: _listed(own) for name, own in report["models"].items()},
+        methods={name: (_listed(row["settings"]), row["card"]) for name, row in _methods(report).items()},
+    )
+
+
+def write_views(run: Run, report: Report) -> None:
+    """Write report.md and report.html."""
+    write_text(run.path / "report.md", to_markdown(report))
+    write_text(run.path / "report.html", to_html(report))

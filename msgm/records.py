@@ -1,0 +1,35 @@
+"""Records of what was measured: JSON files that say what they were made with, and are read only for the same."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from msgm.runs import read_json, write_json
+
+FAILED, SKIPPED = "failed", "skipped"
+
+
+def read_record(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record at ``path`` if there is one that was made with ``facts``."""
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = read_json(path)
+    return found if found.pop("made", None) == plain(facts) else None
+
+
+def write_record(path: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write a record with the ``facts`` that it was made with, whole or not at all."""
+    write_json(path, {"made": plain(facts)} | plain(record))
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it: arrays as lists, numbers that are not finite as None."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
