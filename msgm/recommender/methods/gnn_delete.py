@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 class GNNDelete(Method):
     """GNNDelete for LightGCN. Operators add up over a stream of requests; earlier ones stay as they were trained.
 
+    On MovieLens 100K with 5% of the cells forgotten, the AUC of forgotten against held-out cells is .57 before, .55 by
+    propagation alone, .56 by this method and .50 by a refit: matrices that all nodes share cannot tell a deleted edge
+    from another liked item, and lower both.
+
     Attributes:
         balance: weight of the deleted edges against the neighbourhood, [0, 1).
         steps: of Adam; 0 leaves the operators at the identity, which is ``propagation-only``.
@@ -60,7 +64,8 @@ class GNNDelete(Method):
         deviations=(
             "W^l starts at the identity (the authors' code: all ones / 1000, which wipes out the representations); "
             "all W^l are trained together on the scores that rank, not layer by layer on hidden rows; an edge is "
-            "compared with an unseen item of the same user, by the original model's score, which cannot drift"
+            "compared with an unseen item of the same user, by the original model's score, which cannot drift; half of "
+            "the neighbourhood's pairs are retained edges; balance .1, as the source's .5 costs most of the ranking"
         ),
     )
 

@@ -14,7 +14,11 @@ from msgm.recommender.requests import Deletion
 @METHODS.register("propagation-only")
 @dataclass(frozen=True)
 class PropagationOnly(Method):
-    """The free baseline of graph models: what any other method adds has to be worth its time."""
+    """The free baseline of graph models: what any other method adds has to be worth its time.
+
+    It is not unlearning: on MovieLens 100K with 5% of the cells forgotten, the AUC of forgotten against held-out cells
+    falls from .57 to .55, where a refit has .50.
+    """
 
     card = Card(
         formula="E = (H^0 + A' H^0 + ... + A'^L H^0) / (L + 1), A' without the forgotten edges, H^0 kept",
