@@ -56,7 +56,7 @@ class LightGCN(TorchRecommender):
     factors: int = 64
     layers: int = 3
     regularisation: float = 1e-3
-    epochs: int = 60
+    epochs: int = 80
     batch_size: int = 4096
     learning_rate: float = 0.01
 
