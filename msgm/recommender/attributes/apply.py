@@ -4,14 +4,17 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError
 from msgm.recommender.attributes.base import Context, Erasure, PluginErasure
-from msgm.recommender.models.base import Recommender
+from msgm.recommender.attributes.tables import exchange_users, factors
+
+if TYPE_CHECKING:
+    from msgm.recommender.models.base import Recommender
 
 
 @dataclass(frozen=True)
@@ -24,24 +27,13 @@ class Erased:
         dropped: users whose value was not known or who were forgotten, by attribute.
     """
 
-    model: Recommender
+    model: "Recommender"
     seconds: float
     dropped: dict[str, int]
 
 
-def factors(model: Recommender) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the (U, d) user and (I, d) item embeddings that the model scores by.
-
-    Raises:
-        UserError: the model has none.
-    """
-    if not hasattr(model, "user_factors") or not hasattr(model, "item_factors"):
-        raise UserError(f"{model.name} has no user embeddings; expected a factor model such as als.")
-    return model.user_factors, model.item_factors
-
-
 def erase_attributes(
-    model: Recommender, attributes: Mapping[str, NDArray[np.str_]], erasure: Erasure, seed: int = 0
+    model: "Recommender", attributes: Mapping[str, NDArray[np.str_]], erasure: Erasure, seed: int = 0
 ) -> Erased:
     """Return a copy of ``model`` whose user embeddings are erased; item embeddings and biases are the same.
 
@@ -61,12 +53,12 @@ def erase_attributes(
     start = time.perf_counter()
     table = erasure.erase(users, attributes, context)
     seconds = time.perf_counter() - start
-    changed: Any = copy.deepcopy(model)
-    changed.user_factors = table
+    changed = copy.deepcopy(model)
+    exchange_users(changed, table)
     return Erased(changed, seconds, _dropped(attributes, context))
 
 
-def plug(model: Recommender, attributes: Mapping[str, NDArray[np.str_]], erasure: Erasure, seed: int = 0) -> Erased:
+def plug(model: "Recommender", attributes: Mapping[str, NDArray[np.str_]], erasure: Erasure, seed: int = 0) -> Erased:
     """Return a ``Plugged`` model: a copy of ``model`` with a plug-in on its user table, reversible by ``unplug``.
 
     Arguments and errors as ``erase_attributes``; the erasure must learn a map.
@@ -82,7 +74,9 @@ def plug(model: Recommender, attributes: Mapping[str, NDArray[np.str_]], erasure
     return Erased(Plugged.around(copy.deepcopy(model), plugin), seconds, _dropped(attributes, context))
 
 
-def _context(model: Recommender, attributes: Mapping[str, NDArray[np.str_]], seed: int) -> tuple[NDArray[Any], Context]:
+def _context(
+    model: "Recommender", attributes: Mapping[str, NDArray[np.str_]], seed: int
+) -> tuple[NDArray[Any], Context]:
     users, items = factors(model)
     for name, values in attributes.items():
         if len(values) != len(users):

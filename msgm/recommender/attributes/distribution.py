@@ -8,10 +8,10 @@ matrix product, with never an n x n x d tensor. What Adam minimises over the emb
 
     |D2D| + weight mean_i |e_i - e0_i|_M^2,
 
-step by step: the unbiased MMD^2 of rows of one distribution is 0 on average, and pressing it below would make classes avoid
-each other, which an attacker can tell as well. Here e0 are the embeddings given, |.|_M as in ``closeness``. ``pairs``: D2D is the mean MMD^2 over pairs of classes. ``anchor``:
-the mean over the C classes of the MMD^2 to one fixed distribution, C terms where there are C (C - 1) / 2 pairs: that of
-e0 with users drawn so that classes weigh alike.
+in every step: the unbiased MMD^2 of rows of one distribution is 0 on average, and pressing it lower would make classes
+avoid each other, which an attacker can read as well. Here e0 are the embeddings given and |.|_M is as in ``closeness``.
+``pairs``: D2D is the mean MMD^2 over pairs of classes. ``anchor``: the mean over the C classes of MMD^2 to one fixed
+distribution, C terms where there are C (C - 1) / 2 pairs: that of e0 with users drawn so that classes weigh alike.
 """
 
 from dataclasses import dataclass
@@ -60,9 +60,9 @@ class Distribution(Erasure):
         "mean MMD^2 of classes, or of classes and an anchor, + weight |change|_M^2",
         "Li et al., arXiv 2310.05847 (D2D-R); anchor and function space: its TOIS 2024 sequel",
         deviations=(
-            "mini-batches; unbiased MMD, so that their mean is that of all users, and its absolute value; a penalty on the scores of the "
-            "step's users with all items where the sequel samples pairs; the anchor is the original distribution with "
-            "classes weighing alike"
+            "mini-batches; unbiased MMD, so that their mean is that of all users; its absolute value; the scores of "
+            "the step's users with all items are held where the sequel samples pairs; the anchor is the original "
+            "distribution with classes weighing alike"
         ),
     )
 

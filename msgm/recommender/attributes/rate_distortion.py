@@ -20,8 +20,8 @@ mean square. Adam minimises, over the weights of f, all users with a value in ev
 
     mean over both parts of |part - b| + weight mean_i |f(e_i) - e_i|_M^2,      f(e) = e + V relu(W e + w) + v,
 
-|.|_M as in ``closeness``; b, the flood level, is what the part is with shuffled labels, by chance alone: pressing it lower
-would fit the noise of these very users, which an attacker can read too. V and v start at zero, f as the identity.
+|.|_M as in ``closeness``; b, the flood level, is what the part is with shuffled labels, by chance alone: pressing it
+lower would fit the noise of these very users, which an attacker can read too. V and v start at zero, f as the identity.
 """
 
 from dataclasses import dataclass
@@ -69,8 +69,8 @@ class RateDistortion(PluginErasure):
         "plug-in f: least |Delta - b| + weight |change|_M^2, Delta = R(f(E)) - sum n_c/n R(f(E_c)) in two parts",
         "PAU, WWW 2025, from its abstract",
         deviations=(
-            "the difference of rates is taken apart, so that class means count as much as covariances; the flood levels "
-            "are on these parts and are those of shuffled labels; a penalty on changed scores keeps the utility"
+            "the difference of rates is taken apart, so that class means count as much as covariances; the flood "
+            "levels are on these parts and are those of shuffled labels; a penalty on changed scores keeps the utility"
         ),
     )
 
@@ -97,9 +97,9 @@ class RateDistortion(PluginErasure):
             loss = (gaps - flood).abs().mean() + self.weight * ((change @ form) * change).sum(1).mean()
             loss.backward()
             optimiser.step()
-        first, bias, second, shift = (table.detach().numpy().astype(np.float64) for table in tables)
+        into, offset, out, move = (table.detach().numpy().astype(np.float64) for table in tables)
         # The map of unit rows, written as one of the rows themselves.
-        return Plugin((first / scale, scale * second), (bias - centre @ first / scale, scale * shift))
+        return Plugin((into / scale, scale * out), (offset - centre @ into / scale, scale * move))
 
     def _start(self, width: int, seed: int) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
         import torch

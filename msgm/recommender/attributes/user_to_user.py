@@ -9,8 +9,8 @@ which costs O(U d), not O(U^2 d). What is minimised over the n users with a valu
 
     U2U + weight / n sum_i c_i |e_i - e0_i|_M^2,
 
-e0 the embeddings given and |.|_M as in ``closeness``. It is quadratic. Along an eigenvector of M with eigenvalue g, with
-m_A = n - n_A and k_A = weight c_A P g / n, the derivative m_A e_i - (T - s_A) + k_A (e_i - e0_i) is zero at
+e0 the embeddings given and |.|_M as in ``closeness``. It is quadratic. Along an eigenvector of M with eigenvalue g,
+with m_A = n - n_A and k_A = weight c_A P g / n, the derivative m_A e_i - (T - s_A) + k_A (e_i - e0_i) is zero at
 
     e_i = (k_A e0_i + T - s_A) / (m_A + k_A)  for i in A,    s_A = (k_A S_A + n_A T) / (n + k_A),
     T = n sum_A k_A S_A / (n + k_A)  /  sum_A k_A n_A / (n + k_A),
@@ -19,8 +19,8 @@ where s_A and S_A are the sums of e and e0 over A, and T = sum_A s_A; all of the
 
 What U2U can do is little. Every user is drawn to the mean of the other classes, so that classes shrink along with the
 distance between them: with two classes that distance, in units of a class's own deviation, falls by no more than the
-factor 2 however small the weight, and attackers who standardise their inputs hardly notice. Worse, with c = 1, as in the
-source, users of the smaller class are in more pairs and shrink more, which tells their class to every attacker that
+factor 2 however small the weight, and attackers who standardise their inputs hardly notice. Worse, with c = 1, as in
+the source, users of the smaller class are in more pairs and shrink more, which tells their class to every attacker that
 is not linear. ``balanced`` takes c_A in proportion to m_A, so that all shrink alike, by k / (1 + k), k = weight g / 2.
 """
 
@@ -83,7 +83,7 @@ class UserToUser(Erasure):
 
 
 def _minimum(rows: NDArray[np.float64], codes: NDArray[np.int64], k: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (n, d) minimum in the eigenvectors' coordinates; ``k`` (C, d) is k_A of every class and eigenvector."""
+    """Return the (n, d) minimum along the eigenvectors; ``k`` (C, d) is k_A of every class and eigenvector."""
     n, sizes, sums = len(rows), np.bincount(codes)[:, None], _class_sums(rows, codes)
     total = n * (k * sums / (n + k)).sum(0) / (k * sizes / (n + k)).sum(0)
     moved = (k * sums + sizes * total) / (n + k)

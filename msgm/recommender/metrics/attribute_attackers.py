@@ -6,16 +6,16 @@ until all classes are as large; inputs are standardised by the training folds. T
 mean over classes of the share guessed right, of all users at once, each guessed while held out. Chance is 1 / C.
 
 An erasure fitted to the same users can leave attackers well below chance: where it made the class means of these very
-users equal, those of the training folds differ by just the opposite of those of the fold held out. That is no safety: an
-attacker finds it out on users whose values he knows, and turns his guesses round. So ``leak`` says what the guesses are
-worth to him: the balanced accuracy after every guess is read as the class that makes it likeliest,
+users equal, those of the training folds differ by just the opposite of those of the fold held out. That is no safety:
+an attacker finds it out on users whose values he knows, and turns his guesses round. So ``leak`` says what the guesses
+are worth to him: the balanced accuracy after every guess is read as the class that makes it likeliest,
 
     leak = 1 / C sum over guesses g of max over classes c of P(g | c)  >= 1 / C,
 
-chosen on the very users that it is taken of, so that it is a little above chance where there is nothing to learn.
+so, chosen on the very users that it is taken of, it is a little above chance where there is nothing to learn.
 
-Three surfaces can be attacked: embeddings, scores of all items, and recommended lists. An erasure that an attacker beats
-on scores or lists has not hidden the attribute from whoever sees these.
+Three surfaces can be attacked: embeddings, scores of all items, and recommended lists. What an
+attacker learns from lists, whoever sees the lists can learn.
 """
 
 import warnings
@@ -44,8 +44,8 @@ WIDTH = 128
 class AttributeAttackers(Metric):
     """Balanced accuracy of every attacker on one attribute.
 
-    Forgotten users and users without a value are left out. Every number is None where the data have no attribute, or the
-    model nothing of the surface.
+    Forgotten users and users without a value are left out. Every number is None where the data have no attribute,
+    or the model nothing of the surface.
 
     Attributes:
         attribute: its name; None for the first by name.

@@ -6,10 +6,10 @@ and y the user's value,
     loss_u = loss_u of MultVAE + sum over attributes, mean over heads of w_y CE(head(drop(G_lambda(z))), y),
 
 so that one step of one optimiser lowers the adversary's loss in the heads and raises it, lambda times, in the encoder
-(Ganin and Lempitsky, ICML 2015; Ganhor et al., "Unlearning protected user attributes in recommendations with adversarial
-training", SIGIR 2022: Adv-MultVAE). A head is a hidden tanh layer and a linear one. Deviations: classes weigh alike,
-w_y = n / (C n_y), where the source oversamples for the attacker only; three heads, not ten; no early stop on the
-adversary's accuracy; the heads' dropout is a setting.
+(Ganin and Lempitsky, ICML 2015; Ganhor et al., "Unlearning protected user attributes in recommendations with
+adversarial training", SIGIR 2022: Adv-MultVAE). A head is a hidden tanh layer and a linear one. Deviations: classes
+weigh alike, w_y = n / (C n_y), where the source oversamples for the attacker only; three heads, not ten; no early stop
+on the adversary's accuracy; the heads' dropout is a setting.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class AdversarialMultVAE(MultVAE):
         Raises:
             UserError: no attribute, or one with fewer than two values.
         """
-        self.labels = encode(attributes)
+        self.labels = encode(dict(sorted(attributes.items())))
         return self
 
     def _fit(self) -> None:
@@ -133,7 +133,7 @@ class AdversarialMultVAE(MultVAE):
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         super().restore(arrays)
         self.labels = []
-        for name, codes in arrays.items():
+        for name, codes in sorted(arrays.items()):
             if name.startswith(LABELS):
                 attribute = name.removeprefix(LABELS)
                 width = self.tables[f"head.{attribute}.out.bias"].shape[2]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msgm.errors import UserError
 from msgm.recommender.attributes.plugin import IDENTITY, Plugin
+from msgm.recommender.attributes.tables import exchange_users, factors
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.requests import Deletion
 
@@ -21,8 +21,8 @@ BASE, PLUGIN = "base.", "plugin."
 class Plugged(Recommender):
     """A model seen through a plug-in, which ``unplug`` takes out again.
 
-    Requests are the base's to answer, in its own way. The plug-in is kept, and so maps rows that are solved anew, though
-    its guarantees hold for the rows that it was learned from. Where the base answers by fitting anew, the plug-in means
+    Requests are the base's to answer, in its own way. The plug-in is kept, and so maps rows that are solved anew; its
+    guarantees hold for the rows that it was learned from. Where the base answers by fitting anew, the plug-in means
     nothing to the new table: it is taken out, and the answer's facts say so. A fit is the base's, without a plug-in.
 
     Attributes:
@@ -70,13 +70,12 @@ class Plugged(Recommender):
 
     def _take_over(self) -> None:
         """Share the base's state, and map its user table for serving."""
-        inner: Any = self.inner
-        if not hasattr(inner, "user_factors"):
-            raise UserError(f"model.base: {inner.name} has no user embeddings; expected a factor model such as als.")
+        inner = self.inner
+        table, _ = factors(inner)
         self.seen, self.times = inner.seen, inner.times
         self.gone_users, self.gone_items = inner.gone_users, inner.gone_items
         self._view: Any = copy.copy(inner)
-        self._view.user_factors = self.plugin(inner.user_factors)
+        exchange_users(self._view, self.plugin(table))
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         return np.asarray(self._view.score(users))

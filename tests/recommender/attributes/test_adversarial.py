@@ -58,7 +58,7 @@ def test_classes_weigh_alike_and_users_without_a_value_not_at_all():
 
 
 def test_a_strong_reversal_hides_the_attribute():
-    matrix, texts = cells(users=240, lean=0.5)
+    matrix, texts = cells(users=240, lean=0.25)
     settings = SMALL | {"epochs": 60, "learning_rate": 5e-3, "dropout": 0.2}
     labels, users = labelled(texts), np.arange(240)
     plain = MODELS.build({"name": "adversarial-mult-vae", **settings, "reversal": 0}).hiding({"gender": texts})

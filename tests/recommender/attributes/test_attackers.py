@@ -74,7 +74,9 @@ def test_surfaces():
 
 @pytest.mark.parametrize("surface", ["embeddings", "scores", "lists"])
 def test_the_metric_attacks_every_surface_and_leaves_forgotten_users_out(surface):
-    data = load_interactions({"name": "synthetic", "users": 150, "items": 140, "interactions": 4000, "correlation": 0.8})
+    data = load_interactions(
+        {"name": "synthetic", "users": 150, "items": 140, "interactions": 4000, "correlation": 0.8}
+    )
     model = MODELS.build({"name": "als", "factors": 8, "sweeps": 3}).fit(data.matrix)
     model.forget(Deletion(users=np.arange(5)))
     metric = METRICS.build({"name": "attribute-attackers", "attribute": "gender", "surface": surface, "folds": 3})

@@ -66,7 +66,7 @@ def test_users_without_a_value_keep_their_profiles_and_the_matrix_given_is_kept(
 
 
 def test_bad_input_is_refused():
-    matrix, texts = cells()
+    matrix, _ = cells()
     with pytest.raises(UserError, match=r"obfuscation.share must lie in \[0, 1\), got 1"):
         Obfuscation(1.0)
     with pytest.raises(UserError, match="attribute 'gender' has 5 users; the data 80"):
