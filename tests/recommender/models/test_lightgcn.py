@@ -177,6 +177,19 @@ def test_losses_compare_with_items_not_seen(model, monkeypatch):
     assert not (model.seen.toarray()[user, other] > 0).any()
 
 
+def test_an_epoch_takes_every_cell_once_in_an_order_of_its_own(model, monkeypatch):
+    taken = []
+    monkeypatch.setattr(LightGCN, "triple_losses", lambda self, tables, triples: taken.append(triples) or torch.ones(1))
+    orders = []
+    for seed in (1, 2):
+        taken.clear()
+        assert len(list(model.batch_losses(model.tables, seed, 0.0))) == -(-model.seen.nnz // 500)
+        orders.append(np.concatenate(taken)[:, :2])
+        assert np.array_equal(np.unique(orders[-1], axis=0), cells_of(model.seen))
+        assert len(orders[-1]) == model.seen.nnz
+    assert not np.array_equal(*orders)
+
+
 def test_a_user_who_has_seen_everything_takes_no_part_in_the_training(matrix):
     full = matrix.toarray()
     full[3] = 1
