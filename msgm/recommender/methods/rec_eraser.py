@@ -32,9 +32,9 @@ class RecEraser(Method):
         models=FACTOR_MODELS,
         needs=("retain", "forget"),
         deviations=(
-            "vectors of 32 factors by implicit ALS; centroids are mean vectors; attention is trained for 30 epochs "
-            "of BPR from the identity and not stopped early on test cells; embeddings are folded in where the model "
-            "can. The partition was learnt from the cells to forget, as in the paper: not exact in law"
+            "vectors by a short implicit ALS; centroids are mean vectors; attention is trained for 10 epochs of BPR, "
+            "from rotations that align the shards, and not stopped early on test cells; users are folded in where the "
+            "model can. The partition was learnt from the cells to forget, as in the paper: not exact in law"
         ),
     )
 

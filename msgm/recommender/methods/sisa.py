@@ -53,7 +53,7 @@ class Sisa(Method):
         needs=("retain", "forget"),
         deviations=(
             "no slices within a shard; scores are averaged by fold-in, not majority votes; the shards' regularisation "
-            "is divided by K; approximate when balanced by interactions"
+            "is divided by K for models of squared error; approximate when balanced by interactions"
         ),
     )
 

@@ -61,8 +61,8 @@ class Combiner(ABC):
     name: ClassVar[str]
     held: ClassVar[float] = 0.0
     """Share of the cells that it needs held back from the shards."""
-    trained: ClassVar[bool] = False
-    """Whether it learns from cells."""
+    averages: ClassVar[bool] = True
+    """Whether it averages scores, and with them the noise of shards that are regularised less."""
 
     def check(self, base: str, partition: str) -> None:  # noqa: B027 - most fit everything
         """Refuse a base model or a partition that it cannot combine."""
@@ -86,6 +86,7 @@ class Own(Combiner):
     """The user's own shard."""
 
     name = "own"
+    averages = False
 
     def check(self, base: str, partition: str) -> None:
         if partition not in OF_USERS:
@@ -132,7 +133,6 @@ class Logistic(Combiner):
 
     name = "logistic"
     held = 0.05
-    trained = True
 
     def fit(self, shards: Shards, seed: int) -> None:
         from sklearn.linear_model import LogisticRegression

@@ -24,7 +24,7 @@ from msgm.recommender.sharding.transport import transport_clusters
 from msgm.seeding import derive_seed
 
 Balance = Literal["users", "interactions"]
-PRETRAINING = {"name": "als", "factors": 32, "sweeps": 5}
+PRETRAINING = {"name": "als", "factors": 32, "sweeps": 3}
 """The model whose vectors are clustered; RecEraser's is also a weighted matrix factorisation, of 64 factors."""
 
 

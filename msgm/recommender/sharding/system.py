@@ -29,7 +29,7 @@ from msgm.seeding import derive_seed
 COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in (Own, Mean, FoldIn, Logistic, Attention)}
 HELD = -1
 """Shard of the cells that are held back for the combiner."""
-SUMMED = ("ease", "als", "mf")
+SUMMED = ("ease", "als")
 """Models whose regularisation stands against a sum over cells, of which a shard has one K-th."""
 
 
@@ -40,7 +40,8 @@ class ShardedRecommender(Recommender):
 
     Attributes:
         base: settings, with the name, of the model as it would be fitted to all cells. In a shard ``regularisation``
-            is divided by K where it stands against a sum over cells (SUMMED): so it weighs as much as in the whole.
+            is divided by K where it stands against a sum over cells (SUMMED) and the combiner averages scores: what
+            it leaves of noise goes away in the mean. On MovieLens 100K that is best for fold-in, not for ``own``.
         partition: ``random``, ``random-interactions``, ``ubp``, ``ibp``, ``inbp`` or ``ot``; see ``partitions``.
         balance: what shards have the same amount of.
         shards: K.
@@ -83,7 +84,7 @@ class ShardedRecommender(Recommender):
     def _model(self) -> Recommender:
         """Make the model of a shard."""
         model: Any = MODELS.build(self.base)
-        if model.name in SUMMED:
+        if model.name in SUMMED and COMBINERS[self.combiner].averages:
             model.regularisation /= self.shards
         return model
 

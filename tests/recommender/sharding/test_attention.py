@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from msgm.recommender.sharding import attention
-from msgm.recommender.sharding.attention import Attention, aggregate, stacked
+from msgm.recommender.sharding.attention import Attention, aggregate, alignments, stacked
 from msgm.recommender.sharding.system import ShardedRecommender
 from tests.recommender.models.cells import cells
 
@@ -43,6 +43,15 @@ def test_embeddings_of_users_are_folded_in_in_every_shard(system):
     for shard, model in enumerate(system.models):
         assert users[shard] == pytest.approx(model.fold_in(MATRIX), abs=1e-6)
         assert (np.abs(users[shard]).sum(axis=1) > 0).all()
+
+
+def test_alignments_undo_rotations():
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(30, 5)).astype(np.float32)
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0].astype(np.float32)
+    found = alignments(np.stack([items, items @ turn]))
+    assert found[0] == pytest.approx(np.eye(5), abs=1e-5)
+    assert items @ turn @ found[1] == pytest.approx(items, abs=1e-4)
 
 
 def test_training_ranks_seen_items_higher(system, monkeypatch):

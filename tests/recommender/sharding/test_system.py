@@ -136,7 +136,8 @@ def test_a_mean_of_equal_models_is_the_model():
 
 def test_regularisation_is_a_shards_share():
     assert {m.regularisation for m in built(base=ALS, shards=4).models} == {5.0 / 4}
-    assert {m.regularisation for m in built(base=BPR, shards=4, combiner="own").models} == {0.01}
+    assert {m.regularisation for m in built(base=ALS, shards=4, combiner="own").models} == {5.0}
+    assert {m.regularisation for m in built(base=BPR, shards=4, combiner="mean").models} == {0.01}
 
 
 def test_held_cells_are_in_no_shard_and_are_all_that_weights_are_learnt_from(monkeypatch):
