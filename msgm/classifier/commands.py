@@ -37,7 +37,13 @@ def _add_models(commands: Commands) -> None:
 
     unlearn = command(commands, "unlearn", _unlearn, "make a trained model forget by one method")
     experiment(unlearn)
-    unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="folder of msgm classifier train")
+    unlearn.add_argument(
+        "--from",
+        dest="source",
+        metavar="RUN",
+        required=True,
+        help="folder of msgm classifier train, or a file of weights",
+    )
     unlearn.add_argument("--method", required=True, metavar="NAME", help="see msgm classifier methods")
     unlearn.add_argument("--request", metavar="NAME", help="of the config; needed where it has several")
     for parser in (train, unlearn):

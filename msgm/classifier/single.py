@@ -14,8 +14,10 @@ from msgm.classifier.compare import FIXED, claim
 from msgm.classifier.config import ClassifierConfig, known, load_config
 from msgm.classifier.experiment import Experiment, digest
 from msgm.classifier.measuring import outputs_of
+from msgm.classifier.networks import CLASSIFIERS, build
+from msgm.classifier.outputs import Outputs
 from msgm.classifier.records import plain
-from msgm.classifier.store import load_classifier, save_classifier
+from msgm.classifier.store import filled, load_classifier, save_classifier
 from msgm.data import load_dataset
 from msgm.errors import UserError
 from msgm.runs import Run, chosen_device, environment, read_json, write_json, write_text
@@ -58,7 +60,8 @@ def unlearn(
 
     Args:
         config: the experiment: requests and methods; the rest must be that of ``source``.
-        source: folder of ``train``; its seed is that of the split.
+        source: folder of ``train``, whose seed is that of the split; or a file of weights of the config's network
+            (.safetensors, or ``torch.save(model.state_dict())``), trained elsewhere on the config's training part.
         method: row of the config.
         request: name in the config; None takes its only one.
         seed: of the method's draws; None takes the source's.
@@ -69,22 +72,22 @@ def unlearn(
         UserError: no such model, method or request, or an experiment of other data, network or training.
         RunError: the method's weights became non-finite.
     """
-    given = Run(source)
-    if not given.config.is_file() or not given.model.is_dir():
-        raise UserError(f"--from: {source} holds no trained classifier; make one with msgm classifier train.")
-    trained = load_config(given.config)
-    _same_experiment(trained, config, source)
+    trained, model = _given(config, source)
     rows, request = config.rows(), _only_request(config, request)
     known(method, list(rows), "--method", "method")
     experiment = _experiment(trained, chosen_device(device))
     experiment.config.requests[request] = config.requests[request]
-    split, model = experiment.split(request), load_classifier(given.model)
+    experiment.check()
+    split = experiment.split(request)
     own = trained.seed if seed is None else seed
     made = rows[method].unlearn(model, split, experiment.settings("method", own))
     run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
     run.create()
-    outputs_of(model, split, experiment.device).save(_outputs(run, request, "original"))
-    outputs_of(made.model, split, experiment.device).save(_outputs(run, request, method))
+    before = outputs_of(model, split, experiment.device)
+    after = outputs_of(made.model, split, experiment.device)
+    before.save(_outputs(run, request, "original"))
+    after.save(_outputs(run, request, method))
+    print(f"accuracy before and after, in {made.cost.seconds:.2f} s: {_accuracies(before, after)}")
     stored = _keep(experiment, made.model, run)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
     write_text(run.config, config.to_yaml())
@@ -92,6 +95,33 @@ def unlearn(
     facts |= {"forget_digest": digest(split.forget.indices), "cost": asdict(made.cost), "artefacts": artefacts}
     write_json(run.manifest, environment() | {"kind": "classifier", "seed": own, "model_stored": stored} | facts)
     return run
+
+
+def _given(config: ClassifierConfig, source: Path | str) -> tuple[ClassifierConfig, nn.Module]:
+    """Return the experiment that a model was trained in, and the model."""
+    if Path(source).is_file():
+        from msgm.evaluation.vision.weights import read_state
+
+        dataset = load_dataset(config.data)
+        network = CLASSIFIERS.build(config.network)
+        model = build(network, dataset.shape, len(dataset.classes), config.seed)
+        return config, filled(model, read_state(Path(source), "--from"), Path(source).name)
+    given = Run(source)
+    if not given.config.is_file() or not given.model.is_dir():
+        raise UserError(
+            f"--from: {source} holds no trained classifier; make one with msgm classifier train, or give a file of "
+            "weights."
+        )
+    trained = load_config(given.config)
+    _same_experiment(trained, config, source)
+    return trained, load_classifier(given.model)
+
+
+def _accuracies(before: Outputs, after: Outputs) -> str:
+    parts = ("forget", "retain", "test")
+    return ", ".join(
+        f"{part} {100 * before.right(part).mean():.1f}% -> {100 * after.right(part).mean():.1f}%" for part in parts
+    )
 
 
 def _experiment(config: ClassifierConfig, device: torch.device) -> Experiment:

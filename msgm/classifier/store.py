@@ -5,7 +5,7 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.errors import UserError
@@ -50,8 +50,22 @@ def load_classifier(folder: Path) -> nn.Module:
         raise UserError(f"cannot read {folder / WEIGHTS}: {error}.") from error
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS} is damaged: {error}.") from error
+    return filled(model, tensors, str(folder / WEIGHTS))
+
+
+def filled(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
+    """Return ``model`` in eval mode with the weights ``state``, all of them.
+
+    Raises:
+        UserError: they are of another network.
+    """
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{folder / WEIGHTS} holds weights of another network than {NETWORK} says.") from error
+        raise UserError(f"{source} holds weights of another network: {_detail(error)}.") from error
     return model.eval()
+
+
+def _detail(error: RuntimeError) -> str:
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
+    return "; ".join(lines)[:200]

@@ -27,13 +27,13 @@ class BadTeacher(GradientMethod):
 
     Attributes:
         epochs: passes over the mixture.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         temperature: tau.
         retain_share: share of the retain set in the mixture, in (0, 1], drawn once.
     """
 
     epochs: int = 1
-    lr: float = 0.01
+    lr_share: float = 0.1
     temperature: float = 1.0
     retain_share: float = 0.3
 
@@ -44,7 +44,7 @@ class BadTeacher(GradientMethod):
         family="distillation",
         deviations=(
             f"{AS_TRAINED}; {HELD}; the divergence is summed over classes, published code divides it by their number "
-            "too, so that its rates mean less; multiplied by tau^2; lr chosen on "
+            "too, so that its rates mean less; multiplied by tau^2; lr_share chosen on "
             "digits' tuning items"
         ),
     )
@@ -64,7 +64,7 @@ class BadTeacher(GradientMethod):
         def loss(x: Tensor, gone: Tensor) -> Tensor:
             return divergence(model(x), target(good, bad, x, gone, self.temperature), self.temperature)
 
-        descent = Descent(model, self.lr, settings, ledger, norms(model))
+        descent = Descent(model, self.rate(settings), settings, ledger, norms(model))
         return descent.run(passes(self._mixture(split, settings.seed), self.epochs, settings, self.name), loss)
 
     def _mixture(self, split: Split, seed: int) -> Examples:

@@ -27,11 +27,11 @@ class BoundaryExpand(GradientMethod):
 
     Attributes:
         epochs: passes over the forget set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
     """
 
     epochs: int = 5
-    lr: float = 0.002
+    lr_share: float = 0.02
 
     card = Card(
         formula="descend CE on forget items under an extra class C + 1, then drop its node",
@@ -49,7 +49,7 @@ class BoundaryExpand(GradientMethod):
         def loss(x: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(expanded(x), torch.full_like(y, len(split.classes)))
 
-        descent = Descent(expanded, self.lr, settings, ledger, still=norms(model))
+        descent = Descent(expanded, self.rate(settings), settings, ledger, still=norms(model))
         try:
             descent.run(passes(split.forget, self.epochs, settings, self.name), loss)
         finally:

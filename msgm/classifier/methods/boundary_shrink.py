@@ -38,12 +38,12 @@ class BoundaryShrink(GradientMethod):
 
     Attributes:
         epochs: passes over the forget set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         bound: length of the adversarial step, as a share of the inputs' range.
     """
 
     epochs: int = 5
-    lr: float = 0.002
+    lr_share: float = 0.02
     bound: float = 0.1
 
     card = Card(
@@ -68,7 +68,7 @@ class BoundaryShrink(GradientMethod):
         require_class_request(self, split)
         forget = split.forget.relabelled(nearest_classes(model, split, self.bound, settings))
         ledger.saw(len(forget))
-        descent = Descent(model, self.lr, settings, ledger, still=norms(model))
+        descent = Descent(model, self.rate(settings), settings, ledger, still=norms(model))
         return descent.run(passes(forget, self.epochs, settings, self.name), cross_entropy(model))
 
 

@@ -22,12 +22,12 @@ class CFk(GradientMethod):
 
     Attributes:
         epochs: passes over the retain set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         k: number of last blocks that move.
     """
 
     epochs: int = 10
-    lr: float = 0.1
+    lr_share: float = 1.0
     k: int = 1
 
     card = Card(
@@ -52,7 +52,7 @@ class CFk(GradientMethod):
         for p in model.parameters():
             p.requires_grad_(p in moving and p.requires_grad)
         try:
-            return Descent(model, self.lr, settings, ledger, still).run(batches, cross_entropy(model))
+            return Descent(model, self.rate(settings), settings, ledger, still).run(batches, cross_entropy(model))
         finally:
             for p in learnt:
                 p.requires_grad_()

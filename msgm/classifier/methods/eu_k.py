@@ -24,12 +24,12 @@ class EUk(CFk):
 
     Attributes:
         epochs: passes over the retain set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         k: number of last blocks that start from fresh weights.
     """
 
     epochs: int = 10
-    lr: float = 0.05
+    lr_share: float = 0.5
 
     card = Card(
         formula="fresh weights in the last k blocks, then descend CE on the retain items in these alone",

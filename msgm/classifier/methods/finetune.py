@@ -21,11 +21,11 @@ class FineTune(GradientMethod):
 
     Attributes:
         epochs: passes over the retain set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
     """
 
     epochs: int = 10
-    lr: float = 0.1
+    lr_share: float = 1.0
 
     card = Card(
         formula="descend CE on the retain items, from the original weights",
@@ -36,5 +36,5 @@ class FineTune(GradientMethod):
     )
 
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
-        descent = Descent(model, self.lr, settings, ledger)
+        descent = Descent(model, self.rate(settings), settings, ledger)
         return descent.run(passes(split.retain, self.epochs, settings, self.name), cross_entropy(model))

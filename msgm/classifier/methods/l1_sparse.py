@@ -24,13 +24,13 @@ class L1Sparse(GradientMethod):
 
     Attributes:
         epochs: passes over the retain set, T.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         alpha: weight of the penalty in the first epoch.
         free_epochs: last epochs without penalty, T_free, below ``epochs``.
     """
 
     epochs: int = 10
-    lr: float = 0.1
+    lr_share: float = 1.0
     alpha: float = 1e-3
     free_epochs: int = 0
 
@@ -53,7 +53,7 @@ class L1Sparse(GradientMethod):
 
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         before = float(l1_norm(model).detach())
-        descent = Descent(model, self.lr, settings, ledger)
+        descent = Descent(model, self.rate(settings), settings, ledger)
         for epoch in range(self.epochs):
             loss = _penalised(model, self.penalty_at(epoch))
             descent.run(shuffled(split.retain, settings, self.name, epoch), loss)

@@ -27,13 +27,13 @@ class NegGrad(GradientMethod):
 
     Attributes:
         epochs: passes over the forget set, at most.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         ceiling: the cross-entropy at which an item pulls no more and a batch takes no step, in units of log C, the loss
             of a guess.
     """
 
     epochs: int = 5
-    lr: float = 0.02
+    lr_share: float = 0.2
     ceiling: float = 1.0
 
     card = Card(
@@ -58,5 +58,5 @@ class NegGrad(GradientMethod):
             each = F.cross_entropy(model(x), y, reduction="none")
             return -each.clamp(max=ceiling).mean() if float(each.detach().mean()) < ceiling else None
 
-        descent = Descent(model, self.lr, settings, ledger, still=norms(model))
+        descent = Descent(model, self.rate(settings), settings, ledger, still=norms(model))
         return descent.run(passes(split.forget, self.epochs, settings, self.name), loss)

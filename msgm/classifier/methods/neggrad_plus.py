@@ -29,13 +29,13 @@ class NegGradPlus(GradientMethod):
 
     Attributes:
         epochs: passes over the retain set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         alpha: weight of the retain items, in (0, 1); the forget items have the rest.
         ceiling: the cross-entropy at which a forget item pulls no more, in units of log C.
     """
 
     epochs: int = 5
-    lr: float = 0.05
+    lr_share: float = 0.5
     alpha: float = 0.9
     ceiling: float = 1.0
 
@@ -61,7 +61,7 @@ class NegGradPlus(GradientMethod):
             each = F.cross_entropy(forget, y_forget, reduction="none")
             return self.alpha * F.cross_entropy(retain, y) - (1 - self.alpha) * each.clamp(max=ceiling).mean()
 
-        descent = Descent(model, self.lr, settings, ledger, still=norms(model))
+        descent = Descent(model, self.rate(settings), settings, ledger, still=norms(model))
         return descent.run(self._pairs(split, settings), loss)
 
     def _pairs(self, split: Split, settings: Settings) -> Iterator[Batch]:

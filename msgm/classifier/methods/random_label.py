@@ -36,14 +36,14 @@ class RandomLabel(GradientMethod):
 
     Attributes:
         epochs: passes over the forget and the retain set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         label_policy: ``fresh`` labels every epoch, or ``fixed`` ones.
         exclude_true: draw among the classes that the retain set has, but for the item's own; else among all classes.
         order: ``sequential``, a forget pass and then a retain pass, or ``mixed``.
     """
 
     epochs: int = 10
-    lr: float = 0.05
+    lr_share: float = 0.5
     label_policy: Literal["fresh", "fixed"] = "fresh"
     exclude_true: bool = True
     order: Literal["sequential", "mixed"] = "mixed"
@@ -60,7 +60,7 @@ class RandomLabel(GradientMethod):
     )
 
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
-        descent = Descent(model, self.lr, settings, ledger, still=norms(model))
+        descent = Descent(model, self.rate(settings), settings, ledger, still=norms(model))
         return descent.run(self.batches(split, settings), cross_entropy(model))
 
     def batches(self, split: Split, settings: Settings) -> Iterator[tuple[Tensor, Tensor]]:

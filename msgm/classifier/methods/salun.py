@@ -30,7 +30,7 @@ class SalUn(RandomLabel):
 
     Attributes:
         epochs: passes over the forget and the retain set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         density: share of the weights that may move, in (0, 1].
         mask_mode: ``hard``, or ``legacy_grad`` as in published code.
     """
@@ -66,7 +66,7 @@ class SalUn(RandomLabel):
         names = [name for name, _ in model.named_parameters()]
         ledger.artefacts["_mask"] = dict(zip(names, (m.cpu() for m in mask), strict=True))
         hard = self.mask_mode == "hard"
-        descent = Descent(model, self.lr, settings, ledger, still=norms(model) if hard else [])
+        descent = Descent(model, self.rate(settings), settings, ledger, still=norms(model) if hard else [])
         if hard:
             keep_masked(descent.optimiser, model, mask)
         else:

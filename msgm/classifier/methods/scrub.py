@@ -33,7 +33,7 @@ class Scrub(GradientMethod):
 
     Attributes:
         epochs: passes over the retain set.
-        lr: learning rate.
+        lr_share: learning rate over the original training's; ``lr`` itself wins.
         max_epochs: how many of the epochs begin with a pass over the forget set.
         alpha: weight of the divergence on retain items.
         gamma: weight of the cross-entropy on retain items.
@@ -43,7 +43,7 @@ class Scrub(GradientMethod):
     """
 
     epochs: int = 10
-    lr: float = 0.03
+    lr_share: float = 0.3
     max_epochs: int = 2
     alpha: float = 0.5
     gamma: float = 1.0
@@ -60,7 +60,7 @@ class Scrub(GradientMethod):
         needs=("forget", "retain", "tuning"),
         family="distillation",
         deviations=(
-            f"{AS_TRAINED} (published ones step down); lr and max_epochs chosen on digits' tuning items; {HELD}; "
+            f"{AS_TRAINED} (published ones step down); lr_share and max_epochs chosen on digits' tuning items; {HELD}; "
             "tuning items are read by rewind alone, the original may win there as epoch 0, and of equally close epochs "
             "the latest wins"
         ),
@@ -74,7 +74,7 @@ class Scrub(GradientMethod):
 
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         teacher, kept = frozen(model), [_state(model)]
-        descent = Descent(model, self.lr, settings, ledger, norms(model))
+        descent = Descent(model, self.rate(settings), settings, ledger, norms(model))
         small = replace(settings, training=replace(settings.training, batch_size=self.forget_batch_size))
 
         def leave(x: Tensor, _: Tensor) -> Tensor:

@@ -34,15 +34,21 @@ class GradientMethod(Method):
 
     Attributes:
         epochs: passes over the data.
-        lr: learning rate.
+        lr: learning rate; None takes ``lr_share`` of the original training's peak rate.
+        lr_share: such a share, so that a default chosen on one network suits the rate of another.
     """
 
     epochs: int = 5
-    lr: float = 0.01
+    lr: float | None = None
+    lr_share: float = 0.1
 
     def __post_init__(self) -> None:
         at_least(1, self, "methods", "epochs")
-        positive(self, "methods", "lr")
+        positive(self, "methods", "lr", "lr_share")
+
+    def rate(self, settings: Settings) -> float:
+        """Return the learning rate."""
+        return self.lr_share * settings.training.lr if self.lr is None else self.lr
 
 
 @dataclass

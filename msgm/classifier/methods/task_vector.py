@@ -25,12 +25,12 @@ class TaskVector(GradientMethod):
 
     Attributes:
         epochs: passes of the copy over the forget set.
-        lr: learning rate of the copy.
+        lr_share: learning rate of the copy over the original training's; ``lr`` itself wins.
         scale: how far to go the opposite way, in lengths of the vector; 0 leaves the model as it is.
     """
 
     epochs: int = 10
-    lr: float = 0.05
+    lr_share: float = 0.5
     scale: float = 2.0
 
     card = Card(
@@ -54,6 +54,6 @@ class TaskVector(GradientMethod):
 
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         tuned = copy.deepcopy(model)
-        descent = Descent(tuned, self.lr, settings, ledger, still=norms(tuned))
+        descent = Descent(tuned, self.rate(settings), settings, ledger, still=norms(tuned))
         descent.run(passes(split.forget, self.epochs, settings, self.name), cross_entropy(tuned))
         return self.negate(model, tuned)
