@@ -175,6 +175,15 @@ def test_c3_is_broken_by_one_number_in_one_seed(report):
     assert re.search(r"1 of \d+ outside.*held out, \d+ of 12 pass this rule", found["reasons"][0])
 
 
+def test_rounding_is_within_a_band_without_width(report):
+    for row in report["rows"]:
+        for model in row["retrain_band"]:
+            model["metrics"]["rbo_distance"] = 0.0
+    for value, verdict in ((0.004, PASS), (0.006, FAIL)):
+        change(report, rbo_distance=value)
+        assert claim(report, "C3")["verdict"] == verdict
+
+
 def test_c3_needs_five_retrained_models_and_c2_two():
     for retrains, level in ((1, "C0"), (2, "C2"), (4, "C2"), (5, "C3")):
         report = make_report(retrains=retrains)

@@ -81,10 +81,10 @@ def test_padding_of_short_lists_hits_nothing():
 def test_forgotten_users_items_and_cells_do_not_count():
     train = [[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
     test = [[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0]]
-    scores = [[0, 9, 5, 0], [0, 0, 9, 5], [0, 0, 9, 9]]
+    scores = [[0, 9, 5, 0], [0, 0, 5, 9], [0, 0, 9, 9]]
     deletion = Deletion(users=np.array([2]), items=np.array([3]), cells=np.array([[0, 1]]))
     case = tiny_case(given(scores), split_of(train, test), deletion)
-    # User 0 does not see the forgotten item 1 again, user 1 has one positive left, user 2 is gone.
+    # User 0 does not see the forgotten cell's item 1 again, user 1 not the forgotten item 3, and user 2 is gone.
     assert METRICS.build({"name": "ranking", "k": 1}).measure(case) == {"recall": 1.0, "ndcg": 1.0, "hit_rate": 1.0}
 
 
