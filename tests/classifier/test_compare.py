@@ -210,6 +210,23 @@ def test_train_and_unlearn_keep_models_and_outputs(config, cli, tmp_path):
     assert "holds no trained classifier" in cli(*unlearn[:4], tmp_path, *unlearn[5:], "--request", "few").err
 
 
+def test_a_file_of_weights_is_unlearned_like_the_run_that_it_came_from(config, cli, tmp_path):
+    assert cli("classifier", "train", config, "--out", tmp_path / "o").code == 0
+    weights = tmp_path / "o" / "model" / "model.safetensors"
+    request = ["--method", "finetune", "--request", "few"]
+    for name, source in (("run", tmp_path / "o"), ("file", weights)):
+        done = cli("classifier", "unlearn", config, "--from", source, *request, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        assert "accuracy before and after" in done.out
+    made = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "file")]
+    assert made[0] == made[1]
+    wrong = ["--set", "network.hidden=[6]", "--out", tmp_path / "x"]
+    assert (
+        "model.safetensors holds weights of another network"
+        in cli("classifier", "unlearn", config, "--from", weights, *request, *wrong).err
+    )
+
+
 def test_cards_of_methods_and_metrics_are_printed(cli):
     done = cli("classifier", "methods", "retrain", "do-nothing")
     assert done.code == 0
