@@ -41,7 +41,6 @@ class Attention(Combiner):
     """RecEraser's aggregation; keeps one table of users and one of items."""
 
     name = "attention"
-    averages = False
 
     def check(self, base: str, partition: str) -> None:
         if base not in FACTOR_MODELS:

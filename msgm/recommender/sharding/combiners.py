@@ -62,7 +62,7 @@ class Combiner(ABC):
     held: ClassVar[float] = 0.0
     """Share of the cells that it needs held back from the shards."""
     averages: ClassVar[bool] = True
-    """Whether it averages scores, and with them the noise of shards that are regularised less."""
+    """Whether it averages over shards, and with it the noise of shards that are regularised less."""
 
     def check(self, base: str, partition: str) -> None:  # noqa: B027 - most fit everything
         """Refuse a base model or a partition that it cannot combine."""
