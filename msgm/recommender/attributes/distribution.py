@@ -49,7 +49,7 @@ class Distribution(Erasure):
         learning_rate: of Adam, in units of the embeddings' root mean square.
     """
 
-    weight: float = 0.01
+    weight: float = 1.0
     space: Space = "function"
     match: Literal["pairs", "anchor"] = "pairs"
     steps: int = 300

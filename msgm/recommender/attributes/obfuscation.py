@@ -1,28 +1,31 @@
-r"""Stereotypicality obfuscation: before training, take the items most typical of his class out of a user's profile.
+r"""Stereotypicality obfuscation: before training, thin out the items of a profile that are typical of its user's class.
 
-With p_ci the share of class c's users who have item i, smoothed as (n_ci + 1) / (n_c + 2), the typicality of item i for
-class c is
+With p_i the share of users who have item i and p_ci = (n_ci + a p_i) / (n_c + a) that among class c's users, drawn to
+p_i as by a users more, the typicality of item i for class c is
 
-    t_ci = log p_ci - log (mean of p_bi over the other classes b),
+    t_ci = log p_ci - log (mean of p_bi over the other classes b).
 
-and of every user's items those with the largest t are taken out or weighed down, up to a share of the profile, and
-only where t > 0. Any model is then fitted to what is left. After the idea of obfuscation by stereotypicality (Escobedo
-et al., "Making Alice Appear Like Bob", RecSys 2024); deviations: the log-ratio in place of their score, nothing is
-added to a profile, and several attributes add up.
+A cell with t > 0 is kept with probability exp(-strength t), or its value multiplied by that. With two classes and
+strength 1 every item is then as common in one class as in the other, up to the smoothing. Any model is fitted to what
+is left. After the idea of obfuscation by stereotypicality (Escobedo et al., "Making Alice Appear Like Bob", RecSys
+2024). Deviations: the log-ratio in place of their score; nothing is added to a profile; several attributes add up; and
+cells go by chance. To take the most typical cells of every profile, whatever it takes to be neutral, is to mark the
+class by what is missing: attackers who are trained anew guess it better than before.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from msgm.checks import below_one
+from msgm.checks import positive
 from msgm.errors import UserError
-from msgm.recommender.attributes.labels import Labels, encode
+from msgm.recommender.attributes.labels import UNKNOWN, Labels, encode
 from msgm.recommender.requests import kept
+from msgm.seeding import derive_seed
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,21 @@ class Obfuscation:
     """How much to obfuscate.
 
     Attributes:
-        share: of a user's cells, at most, [0, 1), rounded down.
-        weight: what values of chosen cells are multiplied by, [0, 1); 0 takes the cells out. Models that count every
-            cell as 1 do not see weights: for them it must be 0.
+        strength: what typicality is multiplied by; 1 makes these very users' classes alike, and so overshoots what is
+            true of the classes where there are few users: attackers then read the opposite.
+        prior: a, in users.
+        way: ``remove`` cells by chance, or ``weigh`` down their values; models that count every cell as 1 do not see
+            weights.
+        seed: of the draw.
     """
 
-    share: float = 0.2
-    weight: float = 0.0
+    strength: float = 0.5
+    prior: float = 20.0
+    way: Literal["remove", "weigh"] = "remove"
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        below_one(self, "obfuscation", "share", "weight")
+        positive(self, "obfuscation", "strength", "prior")
 
     def apply(self, matrix: csr_array, attributes: Mapping[str, NDArray[np.str_]]) -> csr_array:
         """Return another (U, I) matrix; profiles of users without a value are as before, and nobody's gets empty.
@@ -52,33 +60,34 @@ class Obfuscation:
             if len(each.codes) != matrix.shape[0]:
                 raise UserError(f"attribute {each.name!r} has {len(each.codes)} users; the data {matrix.shape[0]}.")
         rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        typical = sum(_of_cells(matrix, rows, each) for each in labels)
-        chosen = _largest(rows, np.asarray(typical), np.floor(self.share * np.diff(matrix.indptr)))
-        if not self.weight:
-            return kept(matrix, ~chosen)
-        values = np.where(chosen, self.weight * matrix.data, matrix.data).astype(matrix.data.dtype)
-        return csr_array((values, matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
+        excess = sum(np.maximum(_of_cells(matrix, rows, each, self.prior), 0) for each in labels)
+        share = np.exp(-self.strength * excess)
+        if self.way == "weigh":
+            values = (share * matrix.data).astype(matrix.data.dtype)
+            return csr_array((values, matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
+        chance = np.random.default_rng(derive_seed(self.seed, "obfuscation")).random(matrix.nnz)
+        # The cell most likely to stay does: a user without a cell would be lost to the model.
+        most = np.lexsort((chance - share, rows))[matrix.indptr[:-1][np.diff(matrix.indptr) > 0]]
+        stays = chance < share
+        stays[most] = True
+        return kept(matrix, stays)
 
 
-def typicality(matrix: csr_array, labels: Labels) -> NDArray[np.float64]:
-    """Return (C, I) typicality of every item for every class, in nats; above 0 is more common there than elsewhere."""
+def typicality(matrix: csr_array, labels: Labels, prior: float) -> NDArray[np.float64]:
+    """Return (C, I) typicality of every item for every class, in nats; above 0 is more common there than elsewhere.
+
+    Items that no user with a value has are typical of nothing: 0.
+    """
     seen = csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), matrix.shape)
     indicators = labels.one_hot()
-    shares = ((seen.T @ indicators).T + 1) / (indicators.sum(0)[:, None] + 2)
+    counts, sizes = (seen.T @ indicators).T, indicators.sum(0)[:, None]
+    overall = counts.sum(0) / sizes.sum()
+    shares = np.where(overall > 0, (counts + prior * overall) / (sizes + prior), 1)
     others = (shares.sum(0) - shares) / (len(labels.values) - 1)
     return np.asarray(np.log(shares) - np.log(others))
 
 
-def _of_cells(matrix: csr_array, rows: NDArray[np.int64], labels: Labels) -> NDArray[np.float64]:
+def _of_cells(matrix: csr_array, rows: NDArray[np.int64], labels: Labels, prior: float) -> NDArray[np.float64]:
     """Return the typicality of every stored cell for its user's class; 0 where the class is not known."""
-    known = labels.codes[rows] >= 0
-    return np.where(known, typicality(matrix, labels)[labels.codes[rows], matrix.indices], 0)
-
-
-def _largest(rows: NDArray[np.int64], typical: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which cells are among the ``counts`` most typical of their row, and typical at all."""
-    order = np.lexsort((-typical, rows))
-    first = np.searchsorted(rows, rows)
-    rank = np.empty(len(rows), dtype=np.int64)
-    rank[order] = np.arange(len(rows))
-    return (rank - first < counts[rows]) & (typical > 0)
+    codes = labels.codes[rows]
+    return np.where(codes == UNKNOWN, 0, typicality(matrix, labels, prior)[codes, matrix.indices])

@@ -22,6 +22,9 @@ mean square. Adam minimises, over the weights of f, all users with a value in ev
 
 |.|_M as in ``closeness``; b, the flood level, is what the part is with shuffled labels, by chance alone: pressing it
 lower would fit the noise of these very users, which an attacker can read too. V and v start at zero, f as the identity.
+
+f is learned on the users with a value: those who had none pass through it, but may be hardly hidden by it (measured on
+ml-100k, f learned on half of the users: not at all). LEACE carries over better to users it has not seen.
 """
 
 from dataclasses import dataclass

@@ -55,6 +55,8 @@ class AttributeAttackers(Metric):
         seed: of folds, repeats and attackers.
     """
 
+    costly = True
+
     attribute: str | None = None
     surface: Surface = "scores"
     k: int = 10

@@ -9,7 +9,8 @@ so that one step of one optimiser lowers the adversary's loss in the heads and r
 (Ganin and Lempitsky, ICML 2015; Ganhor et al., "Unlearning protected user attributes in recommendations with
 adversarial training", SIGIR 2022: Adv-MultVAE). A head is a hidden tanh layer and a linear one. Deviations: classes
 weigh alike, w_y = n / (C n_y), where the source oversamples for the attacker only; three heads, not ten; no early stop
-on the adversary's accuracy; the heads' dropout is a setting.
+on the adversary's accuracy; the heads' dropout is a setting; and in steps where the heads do no better than guessing
+blindly, CE >= log C, lambda is 0, as an encoder that goes on marks the classes the other way round.
 """
 
 from collections.abc import Mapping
@@ -98,9 +99,23 @@ class AdversarialMultVAE(MultVAE):
     ) -> "Tensor":
         rows = self.rows(users)
         latent, logs, divergence = self.sample(tables, rows, draws)
-        seen = reverse(latent, self.reversal)
-        guesses = [self._guess_losses(tables, seen, each, users, draws) for each in self.labels]
+        guesses = [self._fooling_losses(tables, latent, each, users, draws) for each in self.labels]
         return beta * divergence - (rows * logs).sum(1) + sum(guesses)
+
+    def _fooling_losses(
+        self,
+        tables: "Mapping[str, Tensor]",
+        latent: "Tensor",
+        labels: Labels,
+        users: NDArray[np.int64],
+        draws: "torch.Generator",
+    ) -> "Tensor":
+        """Return (n,) losses of the heads, with the gradient reversed while they guess better than blindly."""
+        import torch
+
+        with torch.no_grad():
+            blind = self._guess_losses(tables, latent, labels, users, draws).mean() >= np.log(len(labels.values))
+        return self._guess_losses(tables, reverse(latent, 0.0 if blind else self.reversal), labels, users, draws)
 
     def _guess_losses(
         self,

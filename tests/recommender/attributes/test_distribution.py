@@ -42,7 +42,7 @@ def test_mmd_is_unbiased():
 def test_attackers_find_less_and_users_without_a_value_stay(match):
     rows, texts, context = table(users=300, gap=2.0, classes=3)
     labels = labelled(texts)
-    erasure = Distribution(match=match, steps=80, batch_size=48)
+    erasure = Distribution(0.01, match=match, steps=80, batch_size=48)
     after = erasure.erase(rows, {"gender": texts}, context)
     before, now = (attack(of, labels, "logistic").accuracy for of in (rows, after))
     assert before > 0.7

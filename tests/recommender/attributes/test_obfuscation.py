@@ -8,50 +8,47 @@ from tests.recommender.attributes.planted import cells, labelled
 
 
 def test_typicality_is_the_log_ratio_of_smoothed_shares():
-    dense = np.array([[1, 0], [1, 1], [0, 1], [0, 1], [0, 0]], dtype=np.float32)
-    found = typicality(csr_array(dense), labelled(np.array(["F", "F", "M", "M", "M"])))
-    shares = np.array([[3 / 4, 2 / 4], [1 / 5, 3 / 5]])
-    assert np.allclose(found, np.log(shares) - np.log(shares[::-1]))
+    dense = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=np.float32)
+    found = typicality(csr_array(dense), labelled(np.array(["F", "F", "M", "M", "M"])), prior=4.0)
+    shares = np.array([[(2 + 4 * 0.4) / 6, (1 + 4 * 0.6) / 6], [(0 + 4 * 0.4) / 7, (2 + 4 * 0.6) / 7]])
+    assert np.allclose(found[:, :2], np.log(shares) - np.log(shares[::-1]))
+    assert (found[:, 2] == 0).all()
 
 
-def test_the_most_typical_cells_go_and_no_more_than_the_share():
+def shares(matrix, texts):
+    return np.stack([np.asarray(matrix.toarray()[texts == value].mean(0)) for value in "FM"])
+
+
+def test_items_become_as_common_in_one_class_as_in_the_other():
+    matrix, texts = cells(users=4000)
+    before = shares(matrix, texts)
+    after = shares(Obfuscation(1.0, prior=1e-3).apply(matrix, {"gender": texts}), texts)
+    assert np.abs(before[0] - before[1]).max() > 0.2
+    assert np.abs(after[0] - after[1]).max() < 0.04
+    assert np.abs(after - before.min(0)).max() < 0.04
+
+
+def test_only_typical_cells_go_and_nobody_s_profile_gets_empty():
     matrix, texts = cells()
     labels = labelled(texts)
-    after = Obfuscation(0.25).apply(matrix, {"gender": texts})
-    typical = typicality(matrix, labels)
-    for user, code in enumerate(labels.codes):
-        before = set(matrix.indices[matrix.indptr[user] : matrix.indptr[user + 1]].tolist())
-        kept = set(after.indices[after.indptr[user] : after.indptr[user + 1]].tolist())
-        gone = before - kept
-        assert kept <= before
-        assert len(gone) <= 0.25 * len(before)
-        if gone:
-            least = min(typical[code, item] for item in gone)
-            assert least > 0
-            assert all(typical[code, item] <= least for item in kept)
-    assert after.nnz < 0.9 * matrix.nnz
+    after = Obfuscation(strength=100.0, prior=1e-3).apply(matrix, {"gender": texts})
+    assert np.diff(after.indptr).min() >= 1
+    gone = (matrix - after).tocoo()
+    assert gone.data.max() == 1
+    typical = typicality(matrix, labels, 1e-3)
+    rows, columns = (matrix.toarray() > after.toarray()).nonzero()
+    assert len(rows) > 0.3 * matrix.nnz
+    assert (typical[labels.codes[rows], columns] > 0).all()
 
 
-def test_profiles_tell_less_of_the_class():
-    matrix, texts = cells(users=400)
-    after = Obfuscation(0.5).apply(matrix, {"gender": texts})
-    own = np.where(texts == "F", 0, 1)
-
-    def share(of):
-        return np.mean([of[[u]].toarray()[0, own[u] :: 2].sum() / max(of[[u]].sum(), 1) for u in range(len(own))])
-
-    assert share(matrix) > 0.7
-    assert share(after) < share(matrix) - 0.1
-
-
-def test_a_weight_lowers_values_in_place_of_taking_cells_out():
+def test_values_can_be_weighed_down_in_place_of_cells_going():
     matrix, texts = cells()
-    gone = Obfuscation(0.25).apply(matrix, {"gender": texts})
-    lower = Obfuscation(0.25, 0.5).apply(matrix, {"gender": texts})
+    labels = labelled(texts)
+    lower = Obfuscation(2.0, way="weigh").apply(matrix, {"gender": texts})
     assert lower.nnz == matrix.nnz
     assert lower.dtype == matrix.dtype
-    assert np.array_equal((lower.toarray() == 1), gone.toarray() == 1)
-    assert set(np.unique(lower.data)) == {0.5, 1.0}
+    excess = np.maximum(typicality(matrix, labels, 20.0), 0)[labels.codes]
+    assert np.allclose(lower.toarray(), matrix.toarray() * np.exp(-2 * excess))
 
 
 def test_users_without_a_value_keep_their_profiles_and_the_matrix_given_is_kept():
@@ -59,16 +56,22 @@ def test_users_without_a_value_keep_their_profiles_and_the_matrix_given_is_kept(
     texts = texts.copy()
     texts[:10] = ""
     copied = matrix.copy()
-    after = Obfuscation(0.9).apply(matrix, {"gender": texts})
+    after = Obfuscation(5.0).apply(matrix, {"gender": texts})
     assert (after[:10].toarray() == matrix[:10].toarray()).all()
-    assert np.diff(after.indptr).min() >= 1
     assert (matrix.toarray() == copied.toarray()).all()
+
+
+def test_the_seed_alone_decides():
+    matrix, texts = cells()
+    one, same, other = (Obfuscation(seed=seed).apply(matrix, {"gender": texts}).toarray() for seed in (0, 0, 1))
+    assert (one == same).all()
+    assert (one != other).any()
 
 
 def test_bad_input_is_refused():
     matrix, _ = cells()
-    with pytest.raises(UserError, match=r"obfuscation.share must lie in \[0, 1\), got 1"):
-        Obfuscation(1.0)
+    with pytest.raises(UserError, match="obfuscation.strength must be a positive number, got 0"):
+        Obfuscation(0)
     with pytest.raises(UserError, match="attribute 'gender' has 5 users; the data 80"):
         Obfuscation().apply(matrix, {"gender": np.array(["F", "M", "F", "M", "F"])})
     with pytest.raises(UserError, match="at least two values"):

@@ -44,7 +44,7 @@ def test_attackers_find_less_and_users_without_a_value_pass_through_too():
     labels = labelled(texts)
     texts = texts.copy()
     after = RateDistortion(weight=0.1).erase(rows, {"gender": texts}, context)
-    assert attack(rows, labels, "logistic").accuracy > 0.75
+    assert attack(rows, labels, "logistic").accuracy > 0.7
     assert attack(after, labels, "logistic").leak < 0.62
     texts[:20] = ""
     assert (RateDistortion(steps=5).erase(rows, {"gender": texts}, context)[:20] != rows[:20]).any()
