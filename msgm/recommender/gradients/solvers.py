@@ -1,0 +1,146 @@
+r"""Second-order steps from gradients alone.
+
+``H v`` is the gradient of ``g . v``, with g a gradient whose graph is kept: as dear as a gradient, and H is never
+formed. Conjugate gradients solve (H + mu I) x = b from such products. Where H is no block of a convex objective, a
+direction of curvature not above zero ends them (Steihaug, SIAM J. Numer. Anal. 20(3), 1983): what was found before it
+stands, or the damping is raised.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from msgm.errors import RunError
+from msgm.seeding import generator
+
+Loss = Callable[[Tensor], Tensor]
+Product = Callable[[Tensor], Tensor]
+
+POWER_STEPS = 10
+LEAST_SHARE = 0.01
+HALVINGS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What conjugate gradients found.
+
+    Attributes:
+        x: (p,).
+        steps: products used.
+        residual: length of b - (H + mu I) x, relative to that of b.
+        convex: whether no direction of negative curvature was met.
+        share: mu as a share of H's largest |eigenvalue|, where it was chosen so.
+    """
+
+    x: Tensor
+    steps: int
+    residual: float
+    convex: bool
+    share: float = 0.0
+
+    def facts(self) -> dict[str, int | float]:
+        """Return what is known of the solve, for an answer."""
+        return {"cg_steps": self.steps, "cg_residual": self.residual, "cg_damping": self.share}
+
+
+def gradient(loss: Loss, at: Tensor) -> Tensor:
+    """Return the (p,) gradient."""
+    point = at.detach().requires_grad_()
+    return torch.autograd.grad(loss(point), point)[0]
+
+
+def hessian_product(loss: Loss, at: Tensor) -> Product:
+    """Return v -> H v, (p,) each, with H the Hessian of ``loss`` at the (p,) point."""
+    point = at.detach().requires_grad_()
+    slope = torch.autograd.grad(loss(point), point, create_graph=True)[0]
+    return lambda v: torch.autograd.grad(slope, point, v, retain_graph=True)[0]
+
+
+def largest_eigenvalue(product: Product, draws: torch.Generator, size: int) -> float:
+    """Return the largest |eigenvalue| of H, from below, by power iteration from a random (size,) vector."""
+    v = torch.randn(size, generator=draws, dtype=torch.float64)
+    length = v.norm()
+    for _ in range(POWER_STEPS):
+        v = product(v / length)
+        length = v.norm()
+        if length == 0:
+            return 0.0
+    return float(length)
+
+
+def conjugate_gradients(product: Product, b: Tensor, damping: float, tolerance: float, max_steps: int) -> Solution:
+    """Solve (H + damping I) x = b from x = 0.
+
+    Args:
+        product: v -> H v.
+        b: (p,).
+        damping: mu, at least 0.
+        tolerance: of the residual, relative to b.
+        max_steps: products at most.
+    """
+    x, residual = torch.zeros_like(b), b.clone()
+    direction, norm = residual.clone(), residual @ residual
+    start, steps, convex = float(norm), 0, True
+    while steps < max_steps and float(norm) > tolerance**2 * start:
+        image = product(direction) + damping * direction
+        steps += 1
+        curvature = direction @ image
+        if curvature <= 0:
+            convex = False
+            break
+        length = norm / curvature
+        x = x + length * direction
+        residual = residual - length * image
+        norm, last = residual @ residual, norm
+        direction = residual + norm / last * direction
+    return Solution(x, steps, (float(norm) / start) ** 0.5 if start else 0.0, convex)
+
+
+def solve_damped(product: Product, b: Tensor, share: float, tolerance: float, max_steps: int, seed: int) -> Solution:
+    """Solve (H + mu I) x = b by conjugate gradients with mu = ``share`` times H's largest |eigenvalue|.
+
+    Where that meets a direction of negative curvature, along which a Newton step would go uphill, ``share`` becomes
+    ten times as large, or ``LEAST_SHARE``, until it does not, or is 1: there is none left then, but for the estimate.
+    """
+    largest = largest_eigenvalue(product, generator(seed, "gradients", "power"), len(b))
+    found, steps = conjugate_gradients(product, b, share * largest, tolerance, max_steps), 0
+    while not found.convex and share < 1:
+        share, steps = min(max(10 * share, LEAST_SHARE), 1.0), steps + found.steps
+        found = conjugate_gradients(product, b, share * largest, tolerance, max_steps)
+    return replace(found, steps=steps + found.steps, share=share)
+
+
+def solve_blocks(blocks: Tensor, b: Tensor, damping: float) -> Tensor:
+    """Return the (p,) solution of (H + mu I) x = b by Cholesky factors of the blocks.
+
+    Args:
+        blocks: (n, w, w) of H, positive semi-definite.
+        b: (n w,).
+        damping: mu of a block, as a share of its mean diagonal.
+
+    Raises:
+        RunError: a block has no Cholesky factor.
+    """
+    n, width = blocks.shape[:2]
+    # A row that nothing holds in place has a block of zeros: damped by 1, it stays where it is.
+    scale = blocks.diagonal(dim1=1, dim2=2).mean(1)
+    damped = blocks + torch.diag_embed(torch.where(scale > 0, damping * scale, 1.0)[:, None].expand(n, width))
+    factors, failed = torch.linalg.cholesky_ex(damped)
+    if failed.any():
+        raise RunError(f"{int((failed > 0).sum())} of {n} rows have a Hessian that is not positive definite.")
+    return torch.cholesky_solve(b.reshape(n, width, 1), factors).flatten()
+
+
+def newton_step(loss: Loss, at: Tensor, damping: float, tolerance: float, max_steps: int) -> tuple[Tensor, Solution]:
+    """Return the (p,) point after a step along -(H + mu I)^{-1} g, halved until the loss is no higher than before."""
+    solved = conjugate_gradients(hessian_product(loss, at), -gradient(loss, at), damping, tolerance, max_steps)
+    with torch.no_grad():
+        before, step = loss(at), solved.x
+        for _ in range(HALVINGS):
+            if loss(at + step) <= before:
+                return at + step, solved
+            step = step / 2
+    return at, solved

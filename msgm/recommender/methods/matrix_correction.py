@@ -1,0 +1,30 @@
+"""Matrix correction: the forgotten cells leave the matrix that scores are read from, and nothing else changes.
+
+A neighbour or linear item-item model scores R = X M, with X the users' cells and M a mapping that was learnt from them.
+Dropping cells from X is free and takes them out of the users' own profiles, but M still holds what they taught: among
+forgotten and held-out cells alike the model ranks as before. It is no unlearning, and is here to show that.
+"""
+
+from dataclasses import dataclass
+
+from msgm.recommender.methods.base import METHODS, Card, Ledger, Method
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.requests import Deletion
+
+
+@METHODS.register("matrix-correction")
+@dataclass(frozen=True)
+class MatrixCorrection(Method):
+    """Drop the cells from X, keep M."""
+
+    card = Card(
+        formula="R = X' M, X' without F, M as it was",
+        source="IMCorrect (interaction and mapping matrices correction), the first of its two corrections",
+        exactness="none",
+        models=("ease", "item-knn"),
+        deviations="M is left: correcting it exactly is the models' own forget",
+    )
+
+    def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
+        model.mark(deletion)
+        return model, 0, "none"
