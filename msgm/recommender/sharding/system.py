@@ -40,8 +40,8 @@ class ShardedRecommender(Recommender):
 
     Attributes:
         base: settings, with the name, of the model as it would be fitted to all cells. In a shard ``regularisation``
-            is divided by K where it stands against a sum over cells (SUMMED) and the combiner averages over shards: what
-            it leaves of noise goes away in the mean. On MovieLens 100K that is best for fold-in, not for ``own``.
+            is divided by K where it stands against a sum over cells (SUMMED) and the combiner averages over shards:
+            what noise that lets in goes away in the mean. On MovieLens 100K that is best for fold-in, not for ``own``.
         partition: ``random``, ``random-interactions``, ``ubp``, ``ibp``, ``inbp`` or ``ot``; see ``partitions``.
         balance: what shards have the same amount of.
         shards: K.
