@@ -51,7 +51,7 @@ class AdversarialMultVAE(MultVAE):
         head_dropout: share of z that they do not see, [0, 1).
     """
 
-    reversal: float = 100.0
+    reversal: float = 10.0
     heads: int = 3
     head_hidden: int = 50
     head_dropout: float = 0.3

@@ -97,3 +97,26 @@ def test_a_fit_without_attributes_or_with_those_of_other_users_is_refused():
         AdversarialMultVAE(**SMALL).hiding({"gender": np.full(80, "F")})
     with pytest.raises(UserError, match="model.reversal must be at least 0, got -1"):
         MODELS.build({"name": "adversarial-mult-vae", "reversal": -1})
+
+
+def test_no_gradient_reaches_the_encoder_while_the_heads_guess_blindly():
+    matrix, texts = cells()
+    model, tables = losses(5.0, matrix, texts)
+    latent = model.encode(tables, model.rows(np.arange(80)))[0].detach()
+    gradients = []
+    for shift in (0.0, 30.0):
+        # Heads that are sure of the first class, whoever it is, do worse than blindly.
+        heads = {name: table.detach().clone() for name, table in tables.items()}
+        side = torch.tensor([1.0, -1.0])
+        heads["head.gender.out.bias"] += shift * side
+        if not shift:
+            signs = torch.from_numpy(np.where(texts == "F", 3.0, -3.0)).float()[:, None]
+            heads["head.gender.hidden.weight"][:] = torch.eye(6, 8)
+            heads["head.gender.out.weight"][:] = side
+            latent = signs.expand(80, 6)
+        codes = latent.clone().requires_grad_()
+        draws = torch.Generator().manual_seed(0)
+        found = model._fooling_losses(heads, codes, model.labels[0], np.arange(80), draws).mean()
+        gradients.append(torch.autograd.grad(found, codes)[0].abs().max().item())
+    assert gradients[0] > 0
+    assert gradients[1] == 0
