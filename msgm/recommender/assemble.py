@@ -17,9 +17,7 @@ from msgm.runs import Run, environment, read_json
 Report = dict[str, Any]
 
 
-def make_report(
-    config: RecommenderConfig, run: Run, data: Interactions, scenarios: Mapping[str, Scenario]
-) -> Report:
+def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenarios: Mapping[str, Scenario]) -> Report:
     """Return the report of all records that the folder holds for rows of ``config``."""
     seeds = [config.seed + k for k in range(config.seeds)]
     records = _records(config, run)
@@ -28,7 +26,13 @@ def make_report(
         _row(config, seeds, cell, record, refits.get(cell[:2])) for cell, record in records.items() if "runs" in record
     ]
     left_out = [
-        {"model": cell[0], "request": cell[1], "method": cell[2], "status": record["status"], "reason": record["reason"]}
+        {
+            "model": cell[0],
+            "request": cell[1],
+            "method": cell[2],
+            "status": record["status"],
+            "reason": record["reason"],
+        }
         for cell, record in records.items()
         if "reason" in record
     ]
@@ -43,11 +47,12 @@ def make_report(
             "interactions": data.matrix.nnz,
         },
         "seeds": seeds,
-        "models": config.models,
+        "models": {name: settings for name, settings in config.models.items() if settings is not None},
         "requests": {name: _request(config, name, scenario) for name, scenario in scenarios.items()},
         "protocol": _protocol(config),
         "rows": rows,
         "left_out": left_out,
+        "artifacts": [],
         "environment": environment(),
     }
 
@@ -55,9 +60,9 @@ def make_report(
 def _records(config: RecommenderConfig, run: Run) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Return the records by model, request and method, in the order of the config."""
     found = {}
-    for model in config.models:
+    for model in (name for name, settings in config.models.items() if settings is not None):
         for request in config.requests:
-            for method in config.methods:
+            for method in (name for name, settings in config.methods.items() if settings is not None):
                 place = run.path / "records" / model / request / f"{method}.json"
                 if place.is_file():
                     found[model, request, method] = read_json(place)
@@ -100,12 +105,13 @@ def _row(
         "settings": {key: value for key, value in settings.items() if key != "name"},
         "card": METHODS.entries[settings["name"]].describe(),
         "facts": runs[0]["facts"] | _latency(runs),
+        "latencies": runs[0]["latencies"],
     }
 
 
 def _latency(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the median and the 95th percentile of the seconds of a stream's requests, over all seeds."""
-    seconds = [second for run in runs for second in run["facts"].get("latencies", [])]
+    seconds = [second for run in runs for second in run["latencies"]]
     if not seconds:
         return {}
     return {"latency_median": float(np.median(seconds)), "latency_p95": float(np.quantile(seconds, 0.95))}
@@ -118,7 +124,8 @@ def _protocol(config: RecommenderConfig) -> dict[str, str]:
         "seeds": f"{config.seeds}: of the fits and the methods; data, split and requests are the same for all",
         "band": f"95% prediction interval for one more retrained model, of {config.retrains}; the row retrain is "
         "a further one, with another seed for each seed",
-        "seconds": "wall time of the answer, shards and other preparation apart in preparation_seconds; a stream's is "
-        "the sum over its requests, but of do-nothing and retrain, which answer it at once",
+        "seconds": "wall time of the answer, on one thread; shards and other preparation apart in "
+        "preparation_seconds; a stream's is the sum over its requests, but of do-nothing and retrain, which answer it "
+        "at once",
         "planted profiles": "the original is fitted with them; retrained models never saw them",
     }

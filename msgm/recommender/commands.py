@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgm.arguments import Commands, command, metrics, names, overrides, print_cards
@@ -18,6 +19,7 @@ def add(commands: Commands) -> None:
         title="commands", required=True, dest="recommender_command", metavar="COMMAND"
     )
     _add_compare(own)
+    _add_service(own)
     _add_cards(own)
 
 
@@ -34,8 +36,36 @@ def _add_compare(commands: Commands) -> None:
     compare.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
     compare.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
     compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
-    metrics(compare, "what to measure; by default all")
+    metrics(compare, "what to measure; by default all that are not costly")
     compare.set_defaults(go_on="Run the same command again to go on.")
+
+
+def _add_service(commands: Commands) -> None:
+    fit = command(commands, "fit", _fit, "fit a model of the config to all its data, into a folder to serve from")
+    _experiment(fit)
+    fit.add_argument("--model", metavar="NAME", help="of the config; needed where it has several")
+    fit.add_argument("--out", metavar="DIR", help="where to write; by default runs/NAME/MODEL")
+
+    forget = command(
+        commands,
+        "forget",
+        _forget,
+        "make a fitted model forget, one request a line of a file; the same command again goes on after a crash",
+    )
+    forget.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit")
+    what = forget.add_mutually_exclusive_group(required=True)
+    what.add_argument("--users", metavar="FILE", help="one user id a line")
+    what.add_argument("--items", metavar="FILE", help="one item id a line")
+    what.add_argument("--interactions", metavar="FILE", help="user and item a line, a tab or a comma between")
+    what.add_argument("--resume", action="store_true", help="finish what a crash left")
+    forget.add_argument("--together", action="store_true", help="make all lines one request, which is faster")
+
+    recommend = command(commands, "recommend", _recommend, "print the items that are best for a user, one a line")
+    recommend.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit")
+    recommend.add_argument("--user", metavar="ID", required=True, help="the user's id")
+    recommend.add_argument("-k", type=int, default=10, help="how many items (10)")
+    for parser in (fit, forget, recommend):
+        parser.set_defaults(go_on="Run the same command again.")
 
 
 def _add_cards(commands: Commands) -> None:
@@ -60,6 +90,42 @@ def _compare(options: argparse.Namespace) -> None:
     chosen = (names(text) if text else None for text in (options.only, options.models, options.requests))
     run = compare(config, options.out, *chosen)
     print(f"\nwrote {run.path / 'report.html'}, report.md, report.json")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    config = _config(options)
+    from msgm.recommender.service import fit
+
+    out = options.out or Path("runs") / config.name / (options.model or "model")
+    print(f"wrote {fit(config, options.model, Path(out))}")
+
+
+def _forget(options: argparse.Namespace) -> None:
+    from msgm.recommender.requests import read_ids
+    from msgm.recommender.service import Service, read_interactions
+
+    service = Service(Path(options.folder))
+    if options.resume:
+        outcome = service.resume()
+    elif options.interactions:
+        outcome = service.forget("interactions", read_interactions(Path(options.interactions)), options.together)
+    else:
+        kind = "users" if options.users else "items"
+        outcome = service.forget(kind, read_ids(Path(options.users or options.items)), options.together)
+    for number in outcome.before:
+        print(f"request {number}: was answered before")
+    seconds = sum(answer.seconds for answer in outcome.answers)
+    if outcome.numbers:
+        exactness = ", ".join(dict.fromkeys(answer.exactness for answer in outcome.answers))
+        print(f"answered {len(outcome.answers)} requests in {seconds:.3f} s ({exactness}); see {service.journal.path}")
+    elif not outcome.before:
+        print("nothing was pending")
+
+
+def _recommend(options: argparse.Namespace) -> None:
+    from msgm.recommender.service import Service
+
+    print("\n".join(Service(Path(options.folder)).recommend(options.user, options.k)))
 
 
 def _methods(options: argparse.Namespace) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from msgm import __version__
 from msgm.errors import RunError, UserError
 from msgm.recommender.assemble import make_report
@@ -132,11 +134,12 @@ def compare(
     split = load_split(config.split, data)
     scenarios = {name: make_scenario(entry, data, split, config.seed) for name, entry in config.requests.items()}
     _claim(run, config)
-    for model in chosen.models:
-        bench = Bench(config, model)
-        for request in chosen.requests:
-            if model in (config.requests[request].models or config.models):
-                _pair(bench, run, data, request, scenarios[request], chosen)
+    with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
+        for model in chosen.models:
+            bench = Bench(config, model)
+            for request in chosen.requests:
+                if model in (config.requests[request].models or config.models):
+                    _pair(bench, run, data, request, scenarios[request], chosen)
     report = make_report(config, run, data, scenarios)
     write_json(run.report, report)
     write_views(run, report)
@@ -173,35 +176,29 @@ def _pair(bench: Bench, run: Run, data: Interactions, request: str, scenario: Sc
     for cell in cells:
         if cell not in missing:
             print(f"{cell.label}: kept", flush=True)
-    refused = [cell for cell in missing if not _is_for(cell.method, bench.config.models[bench.model])]
-    for cell in refused:
-        cell.keep({"status": SKIPPED, "reason": f"it is for {', '.join(cell.method.card.models)}"})
-    waiting = [cell for cell in missing if cell not in refused]
-    if not waiting:
+    if not missing:
         return
     try:
         originals = bench.originals(request, scenario)
         retrains = _retrains(bench, originals[0][0], scenario)
     except EXPECTED as error:
-        for cell in waiting:
+        for cell in missing:
             cell.keep(_reason(error))
         return
     metrics = bench.config.measures()
-    cases = [
-        Case(model, model, retrains, scenario.together, scenario.split, scenario.data) for model, _ in originals
-    ]
+    cases = [Case(model, model, retrains, scenario.together, scenario.split, scenario.data) for model, _ in originals]
     shared = {
         "fit_seconds": [seconds for _, seconds in originals],
         "retrain_band": [measure_retrains(case, metrics) for case in cases],
     }
-    for cell in waiting:
+    for cell in missing:
         cell.keep(_run(bench, cell, scenario, cases, shared))
 
 
 def _cells(
     config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str, methods: Mapping[str, Method]
 ) -> list[Cell]:
-    """Return the cells of one model on one request, those of the request's own choice of methods."""
+    """Return the cells of one model on one request: methods of the request's own choice that are for the model."""
     facts = {
         "msgm": __version__,
         "data": data.digest(),
@@ -220,7 +217,7 @@ def _cells(
             f"{model}, {request}: {name}",
         )
         for name, method in methods.items()
-        if not wanted or name in wanted or name in CONTROLS
+        if (not wanted or name in wanted or name in CONTROLS) and _is_for(method, config.models[model])
     ]
 
 
@@ -275,17 +272,15 @@ def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) ->
 
 def _cost(parts: Sequence[Record], scenario: Scenario, at_once: bool) -> Record:
     """Return the cost of a stream: sums, the weakest exactness and the first answer's facts."""
-    facts = dict(parts[0]["facts"])
-    if len(scenario.stream) > 1:
-        facts |= {"answered": "at once" if at_once else "one by one"}
-        facts |= {} if at_once else {"latencies": [part["seconds"] for part in parts]}
+    stream = {"answered": "at once" if at_once else "one by one"} if len(scenario.stream) > 1 else {}
     return {
         "seconds": sum(part["seconds"] for part in parts),
         "preparation_seconds": sum(part["preparation"] for part in parts),
         "touched": sum(part["touched"] for part in parts),
         "storage_bytes": max(part["storage"] for part in parts),
         "exactness": max((part["exactness"] for part in parts), key=EXACTNESS.index),
-        "facts": facts,
+        "facts": parts[0]["facts"] | stream,
+        "latencies": [] if at_once or not stream else [part["seconds"] for part in parts],
     }
 
 

@@ -101,7 +101,7 @@ class RecommenderConfig:
         methods: settings of the methods, in the same way. All registered methods are rows; one that is set to null is
             left out. A method that is not for a model is left out there.
         requests: what to forget, by name.
-        metrics: what to measure; None takes all.
+        metrics: what to measure; None takes all but the costly ones.
         options: a metric's own settings, by its name.
     """
 
@@ -127,7 +127,7 @@ class RecommenderConfig:
         self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
         self.data, self.split = SOURCES.resolve(self.data), SPLITS.resolve(self.split)
         self.models = _resolved("models", self.models, MODELS)
-        others = {name: {} for name in METHODS.entries if name not in self.methods}
+        others: dict[str, Any] = {name: {} for name in METHODS.entries if name not in self.methods}
         self.methods = _resolved("methods", self.methods | others, METHODS)
         for name in CONTROLS:
             if self.methods[name] is None:
@@ -157,7 +157,8 @@ class RecommenderConfig:
             known(name, list(METRICS.entries), "options", "metric")
         for name in self.metrics or []:
             known(name, list(METRICS.entries), "metrics", "metric")
-        wanted = list(METRICS.entries) if self.metrics is None else self.metrics
+        usual = [name for name, cls in METRICS.entries.items() if not cls.costly]
+        wanted = usual if self.metrics is None else self.metrics
         return [METRICS.build({"name": name} | self.options.get(name, {})) for name in wanted]
 
     def to_dict(self) -> dict[str, Any]:

@@ -74,14 +74,14 @@ def _seconds(rows: list[Row], requests: int) -> bytes | None:
 
 
 def _stream(rows: list[Row]) -> bytes | None:
-    shown = [row for row in rows if row["facts"].get("latencies")]
+    shown = [row for row in rows if row["latencies"]]
     if not shown:
         return None
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
     colours = _colours(shown)
     for k, row in enumerate(shown):
-        seconds = row["facts"]["latencies"]
+        seconds = row["latencies"]
         style = ("-", "--", ":", "-.")[k % 4]
         label = f"{row['model']}: {row['method']}"
         axes.plot(range(1, len(seconds) + 1), seconds, style, color=colours[row["model"]], linewidth=1, label=label)

@@ -3,8 +3,10 @@
 import base64
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from msgm.recommender.assemble import Report
+from msgm.recommender.card import write_card
 from msgm.recommender.config import CONTROLS
 from msgm.recommender.figures import request_figures
 from msgm.runs import Run, write_text
@@ -15,8 +17,9 @@ COLUMNS = {
     "recall": "Recall",
     "rmse": "RMSE",
     "completeness_auc": "AUC",
-    "score_membership_auc": "MIA",
-    "distance_scores": "distance",
+    "membership_scores_auc": "MIA",
+    "score_distance": "distance",
+    "score_distance_units": "in units",
     "lists_with_forgotten_items": "items served",
     "forgotten_users_served": "users served",
     "promoted_exposure": "exposure",
@@ -25,7 +28,8 @@ COLUMNS = {
 READING = (
     "Means over seeds; * lies outside the band of retrained models at some seed, or more than .005 outside a band "
     "without width. seconds: of the answer; time: as a share of a refit's, for a stream per request; prepared: seconds "
-    "spent before any request, shards above all."
+    "spent before any request, shards above all. A method that fits shards makes another model: its exactness is "
+    "against the same shards fitted to the rest, not against the retrained models of the band."
 )
 
 
@@ -137,7 +141,12 @@ def print_report(report: Report) -> None:
 
 def _legend(report: Report) -> str:
     """Return what the shown numbers are, in the words of their metrics."""
-    texts = {name: number["text"] for row in report["rows"] for name, number in row["metrics"].items()}
+    texts = {
+        name: number["text"]
+        for row in report["rows"]
+        for name, number in row["metrics"].items()
+        if number["value"] is not None
+    }
     return "; ".join(f"{heading}: {texts[name]}" for name, heading in COLUMNS.items() if name in texts) + "."
 
 
@@ -148,7 +157,8 @@ def to_markdown(report: Report) -> str:
     for table in tables(report).values():
         lines += [f"## {table.title}", "", *markdown_table(table.head, table.rows), ""]
         lines += [f"- {note}" for note in table.notes] + [""]
-    lines += ["## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
+    lines += ["## Report cards", ""] + [f"- [{place}]({quote(place)}.md)" for place in map(card_link, report["rows"])]
+    lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
     lines += ["", "## Models", ""] + [f"- {name}: {_listed(own)}" for name, own in report["models"].items()]
     lines += ["", "## Methods", ""]
     for name, row in _methods(report).items():
@@ -197,11 +207,19 @@ def to_html(report: Report) -> str:
         legend=[_legend(report), READING],
         protocol=_protocol(report),
         models={name: _listed(own) for name, own in report["models"].items()},
+        cards={(row["request"], row["model"], row["method"]): card_link(row) for row in report["rows"]},
         methods={name: (_listed(row["settings"]), row["card"]) for name, row in _methods(report).items()},
     )
 
 
+def card_link(row: dict[str, Any]) -> str:
+    """Return where a row's card stands, relative to the report and without its ending."""
+    return f"cards/{row['model']}/{row['request']}/{row['method']}/card"
+
+
 def write_views(run: Run, report: Report) -> None:
-    """Write report.md and report.html."""
+    """Write report.md, report.html and every row's card."""
     write_text(run.path / "report.md", to_markdown(report))
     write_text(run.path / "report.html", to_html(report))
+    for row in report["rows"]:
+        write_card((run.path / card_link(row)).parent, report, row)

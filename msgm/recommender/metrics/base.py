@@ -45,9 +45,15 @@ class Number:
 
 
 class Metric(ABC):
-    """A measurement. Subclasses are frozen dataclasses whose fields are their settings."""
+    """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
+
+    Attributes:
+        numbers: what it gives, by name.
+        costly: whether it is left out of comparisons unless it is asked for by name.
+    """
 
     name: ClassVar[str]
+    costly: ClassVar[bool] = False
     numbers: ClassVar[dict[str, Number]]
 
     @abstractmethod

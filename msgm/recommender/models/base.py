@@ -53,10 +53,12 @@ class Recommender(ABC):
         gone_items: (I,) items that were forgotten; they are served to nobody.
         times: seconds since 1970 of the cells in the order of ``seen.data``; None where nobody gave any.
         seed: of the fit.
+        applied: number of the last request of a service that is in the model; it is saved with it.
     """
 
     name: ClassVar[str]
     explicit: ClassVar[bool] = False
+    applied: int = 0
 
     seen: csr_array
     times: NDArray[np.int64] | None
@@ -155,7 +157,8 @@ class Recommender(ABC):
         arrays |= {"seen.data": self.seen.data, "seen.indices": self.seen.indices, "seen.indptr": self.seen.indptr}
         arrays |= {"gone_users": self.gone_users, "gone_items": self.gone_items}
         arrays |= {} if self.times is None else {"times": self.times}
-        facts = {"settings": self.settings(), "shape": list(self.seen.shape), "seed": self.seed}
+        facts: dict[str, Any] = {"settings": self.settings(), "shape": list(self.seen.shape)}
+        facts |= {"seed": self.seed, "applied": self.applied}
         write_bytes(folder / FILE, save(arrays, {"msgm": json.dumps(facts)}))
 
 
@@ -182,6 +185,7 @@ def load_recommender(folder: Path) -> Recommender:
     model = MODELS.build(facts["settings"])
     parts = (arrays["seen.data"], arrays["seen.indices"], arrays["seen.indptr"])
     model.seen, model.seed = csr_array(parts, shape=tuple(facts["shape"])), facts["seed"]
+    model.applied = facts["applied"]
     model.gone_users, model.gone_items, model.times = arrays["gone_users"], arrays["gone_items"], arrays.get("times")
     model.restore({k.removeprefix("fitted."): v for k, v in arrays.items() if k.startswith("fitted.")})
     return model

@@ -1,0 +1,94 @@
+"""What a served model's folder needs to forget safely: one writer at a time, and a journal of what was asked.
+
+The journal may be kept and shown: it holds no id. A request stands in it as its number, kind, size and a digest, keyed
+with the folder's own ``key``, so that whoever knows an id and holds the key can find its request, and others cannot
+try ids out. What a request is about stands in ``pending.json`` alone, as numbers of rows and columns, and only until
+it is done.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from msgm.errors import UserError
+
+PLANNED, DONE = "planned", "done"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, a file with the holder's process id; that of a process that ended is free.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    with (folder / "lock").open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = file.read().strip() or "another one"
+            raise UserError(f"{folder} is being changed by process {holder}; try again when it is done.") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+class Journal:
+    """An append-only file with one JSON line for every state of a request; a line is on disk when ``add`` returns.
+
+    A last line without an end, which a crash may leave, is no line and is cut off by the next ``add``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "journal.jsonl"
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return all lines, oldest first.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        try:
+            return [json.loads(line) for line in self._whole().decode().splitlines()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is missing or damaged: {error}.") from error
+
+    def numbers(self, state: str) -> set[int]:
+        """Return the numbers of the requests that have reached a state."""
+        return {line["request"] for line in self.lines() if line["state"] == state}
+
+    def done(self, digest: str) -> int | None:
+        """Return the number of the request of that digest that was answered, if there is one."""
+        return next((one["request"] for one in self.lines() if (one["state"], one["digest"]) == (DONE, digest)), None)
+
+    def add(self, request: dict[str, Any], state: str, **facts: Any) -> None:
+        """Append a line about ``request``: its number, kind, size and digest, and ``facts``."""
+        shown = {key: request[key] for key in ("request", "kind", "size", "digest")}
+        line = {"state": state, "time": datetime.now(UTC).isoformat(timespec="seconds")} | shown | facts
+        with self.path.open("r+b") as file:
+            file.seek(len(self._whole()))
+            file.truncate()
+            file.write(json.dumps(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole(self) -> bytes:
+        content = self.path.read_bytes()
+        return content[: content.rfind(b"\n") + 1]
+
+
+def keyed_digest(key: bytes, kind: str, ids: list[str]) -> str:
+    """Return 32 hex digits that stand for a request; they depend on ``key``, and not on the order of the ids."""
+    text = json.dumps([kind, sorted(ids)])
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]

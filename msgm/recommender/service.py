@@ -1,0 +1,246 @@
+"""A recommender that is served: fitted into a folder, made to forget there, and asked for lists.
+
+    FOLDER/  recommender.safetensors  ids.json  manifest.json  journal.jsonl  key  lock  [pending.json]
+
+A request is safe against a crash at any moment. It is written to ``pending.json`` first, with its number; from then on
+it is not lost. The model file carries the number of the last request that is in it and is replaced whole; so no request
+is applied twice. Going on takes the pending requests whose number the model does not carry yet. Numbers of rows and
+columns never change. Lists are made when they are asked for and are not kept, and what is pending is served no more
+than what is done: users and items of a request vanish at once.
+
+After a request the folder holds no id of a forgotten user or item: ``ids.json`` has null in its place.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from msgm.errors import UserError
+from msgm.recommender.config import RecommenderConfig, known
+from msgm.recommender.data.base import IdMap, Interactions, load_interactions
+from msgm.recommender.journal import DONE, PLANNED, Journal, keyed_digest, locked
+from msgm.recommender.models import MODELS
+from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
+from msgm.recommender.requests import Deletion, RecommenderRequest
+from msgm.runs import environment, read_json, write_bytes, write_json
+from msgm.seeding import derive_seed
+
+KINDS = ("users", "items", "interactions")
+Request = dict[str, Any]
+
+
+def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
+    """Fit a model of ``config`` to all interactions of its data, held-out ones included, into a folder to serve from.
+
+    Args:
+        config: the experiment.
+        model: name of the row; may be None where the config has one model.
+        out: the folder; the model file is written last.
+
+    Raises:
+        UserError: an unknown model, none named among several, or the folder holds a model already.
+    """
+    rows = [name for name, settings in config.models.items() if settings is not None]
+    if model is None and len(rows) != 1:
+        raise UserError(f"--model: say which; the config has {', '.join(rows) or 'none'}.")
+    row = rows[0] if model is None else known(model, rows, "--model", "model")
+    if (out / FILE).exists():
+        raise UserError(f"{out} holds a recommender already; give another --out.")
+    data, made = load_interactions(config.data), MODELS.build(config.models[row])
+    start = perf_counter()
+    made.fit(data.matrix, derive_seed(config.seed, "fit"), data.times)
+    seconds = perf_counter() - start
+    facts = {"kind": "recommender", "model": row, "settings": made.settings(), "data": config.data["name"]}
+    write_json(out / "manifest.json", environment() | facts | {"digest": data.digest(), "fit_seconds": seconds})
+    write_json(out / "ids.json", {"users": data.users.ids, "items": data.items.ids})
+    write_bytes(out / "key", secrets.token_bytes(32))
+    (out / "key").chmod(0o600)
+    write_bytes(out / "journal.jsonl", b"")
+    write_bytes(out / "lock", b"")
+    made.save(out)
+    return out
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of ``forget`` did: numbers of the requests answered now and answered before, and the answers."""
+
+    numbers: list[int]
+    before: list[int]
+    answers: list[Answer]
+
+
+class Service:
+    """A folder that ``fit`` made.
+
+    Raises:
+        UserError: it holds no recommender, or only the model file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / FILE).is_file():
+            raise UserError(f"{folder} holds no recommender; make one with msgm recommender fit.")
+        missing = [name for name in ("ids.json", "key", "journal.jsonl", "lock") if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{folder} lacks {', '.join(missing)}; it is not as msgm recommender fit left it.")
+        self.folder = folder
+        self.pending_file = folder / "pending.json"
+        self.journal = Journal(folder)
+
+    def recommend(self, user: str, k: int) -> list[str]:
+        """Return the ids of the k best items for a user, best first; fewer where fewer are left.
+
+        Raises:
+            UserError: an unknown or forgotten user, or k below 1.
+        """
+        pending = self._pending()
+        data, model = self._load()
+        for request in pending:
+            deletion = _deletion(request)
+            model.gone_users[deletion.users] = True
+            model.gone_items[deletion.items] = True
+        number = data.users.number(user)
+        if model.gone_users[number]:
+            raise UserError(f"user {user!r} is being forgotten and is served nothing.")
+        found = model.recommend(np.array([number]), k)[0]
+        return [data.items.ids[item] for item in found if item >= 0]
+
+    def forget(self, kind: str, ids: Sequence[Any], together: bool = False) -> Outcome:
+        """Forget, one request an id; what the same call was asked before a crash is gone on with.
+
+        Args:
+            kind: one of ``KINDS``.
+            ids: ids of users or items, or pairs [user, item].
+            together: make all ids one request, which is answered faster.
+
+        Raises:
+            UserError: another writer, other pending requests, an unknown id or one given twice, a pair that the model
+                never saw, or nothing would be left; nothing is changed then.
+        """
+        with locked(self.folder):
+            groups = [list(ids)] if together else [[one] for one in ids]
+            digests = [self._digest(kind, group) for group in groups]
+            pending = self._pending()
+            if pending:
+                if [request["digest"] for request in pending] != digests:
+                    raise UserError(f"{self.folder} has unfinished requests; finish them first with --resume.")
+                return self._finish(pending)
+            before = [self.journal.done(digest) for digest in digests]
+            if None not in before:
+                return Outcome([], [number for number in before if number is not None], [])
+            planned = self._planned(kind, groups, digests)
+            write_json(self.pending_file, planned)
+            return self._finish(planned)
+
+    def resume(self) -> Outcome:
+        """Answer what is pending after a crash; nothing, if nothing is.
+
+        Raises:
+            UserError: another writer.
+        """
+        with locked(self.folder):
+            return self._finish(self._pending())
+
+    def _planned(self, kind: str, groups: list[list[Any]], digests: list[str]) -> list[Request]:
+        """Return the requests in numbers, checked together and each for itself."""
+        data, model = self._load()
+        _asked(kind, [one for group in groups for one in group]).deletion(data, model.seen)
+        first = max(self.journal.numbers(PLANNED) | {model.applied}) + 1
+        planned = []
+        for number, (group, digest) in enumerate(zip(groups, digests, strict=True), first):
+            deletion = _asked(kind, group).deletion(data, model.seen)
+            parts = {key: getattr(deletion, key).tolist() for key in ("users", "items", "cells")}
+            planned.append({"request": number, "kind": kind, "size": len(group), "digest": digest} | parts)
+        return planned
+
+    def _finish(self, pending: list[Request]) -> Outcome:
+        """Answer the pending requests that the model does not have yet, journal them all, and drop them."""
+        answers = []
+        if pending:
+            model = load_recommender(self.folder)
+            planned, done = self.journal.numbers(PLANNED), self.journal.numbers(DONE)
+            for request in pending:
+                if request["request"] not in planned:
+                    self.journal.add(request, PLANNED)
+            for request in pending:
+                if request["request"] not in done:
+                    answers.append(self._answer(model, request))
+            self.pending_file.unlink()
+        return Outcome([request["request"] for request in pending], [], answers)
+
+    def _answer(self, model: Recommender, request: Request) -> Answer:
+        """Answer one request: the model file first, then the ids, then the journal."""
+        if request["request"] > model.applied:
+            answer = model.forget(_deletion(request))
+            model.applied = request["request"]
+            model.save(self.folder)
+        else:  # The model was saved, and then the process died: what it cost is not known.
+            answer = Answer(0.0, 0, "not recorded")
+        self._erase_ids(model)
+        facts = {"seconds": answer.seconds, "touched": answer.touched, "exactness": answer.exactness}
+        self.journal.add(request, DONE, **facts)
+        return answer
+
+    def _erase_ids(self, model: Recommender) -> None:
+        """Write null in place of the ids of forgotten users and items."""
+        ids = read_json(self.folder / "ids.json")
+        kept = {
+            key: [None if lost else name for name, lost in zip(ids[key], gone, strict=True)]
+            for key, gone in (("users", model.gone_users), ("items", model.gone_items))
+        }
+        if kept != ids:
+            write_json(self.folder / "ids.json", kept)
+
+    def _pending(self) -> list[Request]:
+        return list(read_json(self.pending_file)) if self.pending_file.is_file() else []
+
+    def _digest(self, kind: str, group: list[Any]) -> str:
+        names = ["\t".join(map(str, one)) if kind == "interactions" else str(one) for one in group]
+        return keyed_digest((self.folder / "key").read_bytes(), kind, names)
+
+    def _load(self) -> tuple[Interactions, Recommender]:
+        ids, model = read_json(self.folder / "ids.json"), load_recommender(self.folder)
+        users, items = IdMap(_named(ids["users"]), "user"), IdMap(_named(ids["items"]), "item")
+        return Interactions(model.seen, users, items), model
+
+
+def _asked(kind: str, ids: list[Any]) -> RecommenderRequest:
+    request = RecommenderRequest()
+    setattr(request, kind, ids)
+    return request
+
+
+def _named(ids: list[str | None]) -> list[str]:
+    """Return the ids with a stand-in, which no file of ids can hold, for each that is forgotten."""
+    return [f"\n(forgotten) {number}" if name is None else name for number, name in enumerate(ids)]
+
+
+def _deletion(request: Request) -> Deletion:
+    users, items, cells = (np.array(request[key], dtype=np.int64) for key in ("users", "items", "cells"))
+    return Deletion(users, items, cells.reshape(-1, 2))
+
+
+def read_interactions(path: Path) -> list[list[str]]:
+    """Read pairs of ids, one a line: user and item with a tab or a comma between; blank lines are skipped.
+
+    Raises:
+        UserError: the file cannot be read, holds none, or a line is no pair.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--interactions: cannot read {path}: {error}.") from error
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        parts = [part.strip() for part in line.split("\t" if "\t" in line else ",")]
+        if line and (len(parts) != 2 or "" in parts):
+            raise UserError(f"{path}, line {number}: expected user and item with a tab or a comma between: {line!r}.")
+        pairs += [parts] if line else []
+    if not pairs:
+        raise UserError(f"--interactions: {path} holds no pair.")
+    return pairs

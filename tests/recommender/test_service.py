@@ -1,0 +1,238 @@
+"""A served model: crashes between two requests, two writers, bad requests; nothing lost, repeated or left behind."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from msgm.errors import UserError
+from msgm.recommender.config import load_config
+from msgm.recommender.journal import DONE, PLANNED, Journal, locked
+from msgm.recommender.models.base import load_recommender
+from msgm.recommender.service import Service, fit, read_interactions
+from msgm.runs import read_json, write_json
+
+CONFIG = [
+    "data={name: synthetic, users: 60, items: 40, interactions: 900, least: 5}",
+    "models={ease: {regularisation: 20.0}, item-knn: {}}",
+]
+USERS = ["user3", "user9", "user27"]
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.journal import Journal
+from msgm.recommender.service import Service
+
+left = int(sys.argv[2])
+def dying(cls, name):
+    whole = getattr(cls, name)
+    def run(self, *args, **kwargs):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, *args, **kwargs)
+    setattr(cls, name, run)
+
+dying(Recommender, "save")
+dying(Journal, "add")
+dying(Service, "_erase_ids")
+Service(Path(sys.argv[1])).forget("users", sys.argv[3].split(","))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fit(load_config(None, CONFIG), "ease", tmp_path / "served")
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def content(folder):
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_lists_hold_neither_what_is_forgotten_nor_what_the_user_has(folder):
+    service = Service(folder)
+    before = service.recommend("user5", 10)
+    assert len(before) == 10
+    service.forget("items", before[:3])
+    after = service.recommend("user5", 10)
+    assert not set(before[:3]) & set(after)
+    for user in (f"user{k}" for k in range(1, 61)):
+        assert not set(before[:3]) & set(service.recommend(user, 40))
+    service.forget("users", ["user5"])
+    with pytest.raises(UserError, match="unknown user 'user5'"):
+        service.recommend("user5", 10)
+
+
+def test_forgetting_is_that_of_the_model_and_single_requests_end_where_one_for_all_does(folder, tmp_path):
+    other = fit(load_config(None, CONFIG), "ease", tmp_path / "other")
+    outcome = Service(folder).forget("users", USERS)
+    assert (outcome.numbers, [a.exactness for a in outcome.answers]) == ([1, 2, 3], ["exact up to rounding"] * 3)
+    assert Service(other).forget("users", USERS, together=True).numbers == [1]
+    one, all_at_once = load_recommender(folder), load_recommender(other)
+    assert np.allclose(one.inverse, all_at_once.inverse, atol=1e-12)
+    assert (one.seen != all_at_once.seen).nnz == 0
+    assert (one.applied, all_at_once.applied) == (3, 1)
+
+
+def test_no_forgotten_id_stays_in_the_folder(folder):
+    service = Service(folder)
+    pair = ["user7", service.recommend("user7", 1)[0]]
+    item = next(i for i in read_json(folder / "ids.json")["items"] if i != pair[1])
+    service.forget("users", ["user3"])
+    service.forget("items", [item])
+    assert b'"user3"' not in content(folder)
+    assert f'"{item}"'.encode() not in content(folder)
+    assert not (folder / "pending.json").exists()
+    assert "user" not in (folder / "journal.jsonl").read_text().replace('"kind": "users"', "")
+    ids = read_json(folder / "ids.json")["users"]
+    assert ids.count(None) == 1
+    assert len(ids) == 60
+
+
+def test_a_forgotten_interaction_leaves_the_user_and_the_item(folder):
+    model = load_recommender(folder)
+    ids = read_json(folder / "ids.json")
+    pair = [ids["users"][0], ids["items"][int(model.seen[[0]].indices[0])]]
+    Service(folder).forget("interactions", [pair])
+    assert load_recommender(folder).seen.nnz == model.seen.nnz - 1
+    assert read_json(folder / "ids.json") == ids
+    assert pair[1] not in (folder / "journal.jsonl").read_text()
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_kill_at_any_moment_loses_no_request_and_repeats_none(folder, tmp_path, steps):
+    """Three requests take 3 planned lines and 3 times save, erase ids and a done line: 12 steps."""
+    killed = subprocess.run([sys.executable, "-c", CRASH, str(folder), str(steps), ",".join(USERS)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    service = Service(folder)
+    for user in USERS:
+        with pytest.raises(UserError, match=f"user '{user}' is being forgotten|unknown user '{user}'"):
+            service.recommend(user, 3)
+    if steps % 2:
+        service.resume()
+    else:
+        service.forget("users", USERS)
+    lines = Journal(folder).lines()
+    for state in (PLANNED, DONE):
+        assert [line["request"] for line in lines if line["state"] == state] == [1, 2, 3]
+    model = load_recommender(folder)
+    assert model.applied == 3
+    assert model.gone_users.sum() == 3
+    whole = fit(load_config(None, CONFIG), "ease", tmp_path / "whole")
+    Service(whole).forget("users", USERS)
+    assert np.array_equal(model.inverse, load_recommender(whole).inverse)
+    assert not any(f'"{user}"'.encode() in content(folder) for user in USERS)
+
+
+def test_what_was_answered_is_not_done_again(folder):
+    Service(folder).forget("users", USERS)
+    before = digests(folder)
+    outcome = Service(folder).forget("users", USERS)
+    assert (outcome.numbers, outcome.before) == ([], [1, 2, 3])
+    assert Service(folder).resume().numbers == []
+    assert digests(folder) == before
+
+
+def test_other_requests_wait_until_unfinished_ones_are_finished(folder):
+    subprocess.run([sys.executable, "-c", CRASH, str(folder), "5", ",".join(USERS)], check=False)
+    before = digests(folder)
+    with pytest.raises(UserError, match="has unfinished requests; finish them first with --resume"):
+        Service(folder).forget("users", ["user11"])
+    assert {**digests(folder), "lock": ""} == {**before, "lock": ""}
+    Service(folder).resume()
+    assert Service(folder).forget("users", ["user11"]).numbers == [4]
+
+
+def test_a_torn_last_line_of_the_journal_is_cut_off(folder):
+    service = Service(folder)
+    service.forget("users", ["user3"])
+    with (folder / "journal.jsonl").open("a") as file:
+        file.write('{"state": "pla')
+    assert service.forget("users", ["user4"]).numbers == [2]
+    assert len(Journal(folder).lines()) == 4
+
+
+def test_two_writers_are_refused_and_the_lock_of_a_dead_process_is_taken_over(folder):
+    with locked(folder):
+        before = digests(folder)
+        with pytest.raises(UserError, match=f"is being changed by process {os.getpid()}; try again"):
+            Service(folder).forget("users", USERS)
+        assert digests(folder) == before
+        assert Service(folder).recommend("user3", 2)
+    (folder / "lock").write_text("999999")
+    assert Service(folder).forget("users", USERS).numbers == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "sentence"),
+    [
+        ("users", ["user3", "nobody"], "unknown user 'nobody'"),
+        ("users", ["user3", "user4", "user3"], "user user3 is given twice"),
+        ("users", [f"user{k}" for k in range(1, 61)], "nothing is left"),
+        ("items", ["item0"], "unknown item 'item0'"),
+        ("interactions", [["user3", "item0"]], "unknown item 'item0'"),
+        ("interactions", [["user1", "item1"]] * 2, "is given twice"),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_bad_requests_change_nothing(folder, kind, ids, sentence, together):
+    before = digests(folder)
+    with pytest.raises(UserError, match=sentence):
+        Service(folder).forget(kind, ids, together)
+    assert digests(folder) == before
+
+
+def test_a_pair_that_was_never_seen_changes_nothing(folder):
+    unseen = Service(folder).recommend("user3", 1)[0]
+    before = digests(folder)
+    with pytest.raises(UserError, match="the model never saw item number"):
+        Service(folder).forget("interactions", [["user3", unseen]])
+    assert digests(folder) == before
+
+
+def test_digests_in_the_journal_depend_on_the_folders_key(folder, tmp_path):
+    other = fit(load_config(None, CONFIG), "ease", tmp_path / "other")
+    for place in (folder, other):
+        Service(place).forget("users", ["user3"])
+    assert Journal(folder).lines()[0]["digest"] != Journal(other).lines()[0]["digest"]
+
+
+def test_what_is_no_served_model_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="holds no recommender"):
+        Service(tmp_path)
+    with pytest.raises(UserError, match="holds a recommender already"):
+        fit(load_config(None, CONFIG), "ease", folder)
+    with pytest.raises(UserError, match="--model: say which; the config has ease, item-knn"):
+        fit(load_config(None, CONFIG), None, tmp_path / "new")
+    (folder / "key").unlink()
+    with pytest.raises(UserError, match="lacks key"):
+        Service(folder)
+
+
+def test_a_damaged_journal_is_refused(folder):
+    (folder / "journal.jsonl").write_text("no json\n")
+    with pytest.raises(UserError, match=r"journal.jsonl is missing or damaged"):
+        Service(folder).forget("users", ["user3"])
+    write_json(folder / "ids.json", {"users": ["a", "a"], "items": []})
+    with pytest.raises(UserError, match="not unique"):
+        Service(folder).recommend("a", 1)
+
+
+def test_pairs_are_read_with_tabs_or_commas(tmp_path):
+    file = tmp_path / "pairs"
+    file.write_text("a,x\n\nb\ty,1\n")
+    assert read_interactions(file) == [["a", "x"], ["b", "y,1"]]
+    for text, sentence in (("a\n", "line 1: expected user and item"), ("a,b,c", "line 1"), ("\n", "holds no pair")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=sentence):
+            read_interactions(file)
