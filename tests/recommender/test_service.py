@@ -3,8 +3,6 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from msgm.errors import UserError
 from msgm.recommender.config import load_config
 from msgm.recommender.journal import DONE, PLANNED, Journal, locked
-from msgm.recommender.models.base import load_recommender
+from msgm.recommender.models.base import Recommender, load_recommender
 from msgm.recommender.service import Service, fit, read_interactions
 from msgm.runs import read_json, write_json
 
@@ -21,29 +19,27 @@ CONFIG = [
     "models={ease: {regularisation: 20.0}, item-knn: {}}",
 ]
 USERS = ["user3", "user9", "user27"]
-CRASH = """
-import os, signal, sys
-from pathlib import Path
-from msgm.recommender.models.base import Recommender
-from msgm.recommender.journal import Journal
-from msgm.recommender.service import Service
 
-left = int(sys.argv[2])
-def dying(cls, name):
-    whole = getattr(cls, name)
-    def run(self, *args, **kwargs):
-        global left
-        left -= 1
-        if left < 0:
+
+def killed(folder, steps):
+    """Ask a process of its own to forget USERS, which kills itself once it has taken so many steps."""
+    process = os.fork()
+    if process == 0:
+        left = iter(range(steps))
+        for owner, name in ((Recommender, "save"), (Journal, "add"), (Service, "_erase_ids")):
+            setattr(owner, name, _dying(getattr(owner, name), left))
+        Service(folder).forget("users", USERS)
+        os._exit(1)
+    return os.WTERMSIG(os.waitpid(process, 0)[1])
+
+
+def _dying(step, left):
+    def run(*arguments, **settings):
+        if next(left, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole(self, *args, **kwargs)
-    setattr(cls, name, run)
+        return step(*arguments, **settings)
 
-dying(Recommender, "save")
-dying(Journal, "add")
-dying(Service, "_erase_ids")
-Service(Path(sys.argv[1])).forget("users", sys.argv[3].split(","))
-"""
+    return run
 
 
 @pytest.fixture
@@ -112,8 +108,7 @@ def test_a_forgotten_interaction_leaves_the_user_and_the_item(folder):
 @pytest.mark.parametrize("steps", range(12))
 def test_a_kill_at_any_moment_loses_no_request_and_repeats_none(folder, tmp_path, steps):
     """Three requests take 3 planned lines and 3 times save, erase ids and a done line: 12 steps."""
-    killed = subprocess.run([sys.executable, "-c", CRASH, str(folder), str(steps), ",".join(USERS)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert killed(folder, steps) == signal.SIGKILL
     service = Service(folder)
     for user in USERS:
         with pytest.raises(UserError, match=f"user '{user}' is being forgotten|unknown user '{user}'"):
@@ -144,7 +139,7 @@ def test_what_was_answered_is_not_done_again(folder):
 
 
 def test_other_requests_wait_until_unfinished_ones_are_finished(folder):
-    subprocess.run([sys.executable, "-c", CRASH, str(folder), "5", ",".join(USERS)], check=False)
+    killed(folder, 5)
     before = digests(folder)
     with pytest.raises(UserError, match="has unfinished requests; finish them first with --resume"):
         Service(folder).forget("users", ["user11"])
