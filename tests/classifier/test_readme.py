@@ -33,7 +33,7 @@ def place(tmp_path_factory):
     config.write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main([*commands()[0], "--only", "do-nothing,retrain", "--out", "runs/digits", "--device", "cpu"]) == 0
+        assert cli.main([*commands()[0], "--only", "do-nothing,retrain", "--out", "runs/digits"]) == 0
     return folder
 
 
