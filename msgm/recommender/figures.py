@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from msgm.pictures import figure_png
 
 Row = dict[str, Any]
+Colours = dict[str, str]
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
 CONTROLS = {"do-nothing": "X", "retrain": "s"}
 LEAST_SHARE = 1e-4
@@ -20,17 +21,18 @@ def request_figures(rows: list[Row], requests: int) -> dict[str, bytes]:
         rows: of the report, of one request.
         requests: how many the request's stream has.
     """
+    colours = _colours(rows)
     drawn = {
         "Utility against completeness: AUC of forgotten against held-out interactions, the dashed lines at the "
-        "retrained models' mean; squares: retrain, crosses: do-nothing.": _completeness(rows),
+        "retrained models' mean; squares: retrain, crosses: do-nothing.": _completeness(rows, colours),
         "Seconds of an answer against those of a refit, for a stream per request; on the line both are the "
-        "same.": _seconds(rows, requests),
-        "Seconds of each request of the stream, first seed.": _stream(rows),
+        "same.": _seconds(rows, colours, requests),
+        "Seconds of each request of the stream, first seed.": _stream(rows, colours),
     }
     return {caption: picture for caption, picture in drawn.items() if picture is not None}
 
 
-def _colours(rows: list[Row]) -> dict[str, str]:
+def _colours(rows: list[Row]) -> Colours:
     models = list(dict.fromkeys(row["model"] for row in rows))
     return {model: COLOURS[k % len(COLOURS)] for k, model in enumerate(models)}
 
@@ -40,23 +42,23 @@ def _value(row: Row, name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _completeness(rows: list[Row]) -> bytes | None:
+def _completeness(rows: list[Row], colours: Colours) -> bytes | None:
     shown = [row for row in rows if None not in (_value(row, "completeness_auc"), _value(row, "ndcg"))]
     if not shown:
         return None
     places = [(_value(row, "completeness_auc") or 0.0, _value(row, "ndcg") or 0.0) for row in shown]
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
-    _points(axes, shown, places)
-    for model, colour in _colours(shown).items():
+    _points(axes, shown, colours, places)
+    for model, colour in colours.items():
         bands = [row["metrics"]["completeness_auc"]["band"] for row in shown if row["model"] == model]
-        if bands[0] is not None:
+        if bands and bands[0] is not None:
             axes.axvline(bands[0]["mean"], color=colour, linewidth=0.7, linestyle="--")
     axes.set(xlabel="completeness AUC", ylabel="NDCG of retained users")
     return figure_png(figure)
 
 
-def _seconds(rows: list[Row], requests: int) -> bytes | None:
+def _seconds(rows: list[Row], colours: Colours, requests: int) -> bytes | None:
     shown = [row for row in rows if row["refit_seconds"] and row["method"] not in CONTROLS]
     if not shown:
         return None
@@ -66,32 +68,30 @@ def _seconds(rows: list[Row], requests: int) -> bytes | None:
     for row in shown:
         answers = requests if row["facts"].get("answered") == "one by one" else 1
         places.append((row["refit_seconds"], max(row["seconds"] / answers, LEAST_SHARE * row["refit_seconds"])))
-    _points(axes, shown, places)
+    _points(axes, shown, colours, places)
     ends = [min(x for x, _ in places), max(x for x, _ in places)]
-    axes.plot(ends, ends, color="#999999", linewidth=0.8, marker="_")
+    axes.plot(ends, ends, color="#999999", linewidth=0.8, linestyle="--")
     axes.set(xscale="log", yscale="log", xlabel="seconds of a refit", ylabel="seconds of an answer")
     return figure_png(figure)
 
 
-def _stream(rows: list[Row]) -> bytes | None:
+def _stream(rows: list[Row], colours: Colours) -> bytes | None:
     shown = [row for row in rows if row["latencies"]]
     if not shown:
         return None
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
-    colours = _colours(shown)
     for k, row in enumerate(shown):
         seconds = row["latencies"]
         style = ("-", "--", ":", "-.")[k % 4]
         label = f"{row['model']}: {row['method']}"
         axes.plot(range(1, len(seconds) + 1), seconds, style, color=colours[row["model"]], linewidth=1, label=label)
     axes.set(yscale="log", xlabel="request", ylabel="seconds")
-    axes.legend(fontsize=6, ncols=2)
+    figure.legend(fontsize=6, loc="outside right upper")
     return figure_png(figure)
 
 
-def _points(axes: Any, rows: list[Row], places: list[tuple[float, float]]) -> None:
-    colours = _colours(rows)
+def _points(axes: Any, rows: list[Row], colours: Colours, places: list[tuple[float, float]]) -> None:
     named: set[str] = set()
     for row, (x, y) in zip(rows, places, strict=True):
         label = row["model"] if row["model"] not in named else None
@@ -100,4 +100,4 @@ def _points(axes: Any, rows: list[Row], places: list[tuple[float, float]]) -> No
         axes.plot(x, y, marker, color=colours[row["model"]], markersize=5, label=label, linestyle="none")
         if row["method"] not in CONTROLS:
             axes.annotate(row["method"], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
-    axes.legend(fontsize=7)
+    axes.figure.legend(fontsize=7, loc="outside right upper")
