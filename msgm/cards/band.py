@@ -34,12 +34,16 @@ class Band:
 
 def band_of(values: Sequence[float | None], least: int = 2) -> Band | None:
     """Return the band of the values that exist; None when they are fewer than ``least``, which is at least 2."""
-    known = [value for value in values if value is not None]
-    if len(known) < least:
-        return None
-    mean, sd = fmean(known), stdev(known)
-    half = _quantile(len(known) - 1) * sd * math.sqrt(1 + 1 / len(known))
-    return Band(mean, sd, mean - half, mean + half, len(known))
+    known = tuple(value for value in values if value is not None)
+    return _band(known) if len(known) >= least else None
+
+
+@lru_cache(2**16)
+def _band(values: tuple[float, ...]) -> Band:
+    """Return the band of two values or more; cached, for all rows and cards of a report ask for the same ones."""
+    mean, sd = fmean(values), stdev(values)
+    half = _quantile(len(values) - 1) * sd * math.sqrt(1 + 1 / len(values))
+    return Band(mean, sd, mean - half, mean + half, len(values))
 
 
 @lru_cache

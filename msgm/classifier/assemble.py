@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from msgm.classifier.band import LEAST, summarise
+from msgm.cards.claims import ORACLES
+from msgm.classifier.band import summarise
 from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.experiment import Experiment, digest
 from msgm.classifier.methods import Method
@@ -19,7 +20,7 @@ from msgm.runs import Run, environment
 Report = dict[str, Any]
 COSTS = ("seconds", "preparation_seconds", "storage_bytes", "examples")
 PROTOCOL = {
-    "band": f"At least {LEAST} models retrained on the retain items give a mean and a 95% prediction interval for one "
+    "band": f"At least {ORACLES} models retrained on the retain items give a mean and a 95% prediction interval for one "
     "more; each is measured with itself left out of its references. Inside means that a value lies in that interval; "
     "in 5 of 100 numbers a retrained model lies outside by chance.",
     "seeds": "A seed makes the data split, the original, the retrained models and all draws; intervals are 95% "

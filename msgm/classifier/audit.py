@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from msgm.classifier.band import Numbers, measure, measure_retrains, summarise
+from msgm.cards.band import Numbers
+from msgm.classifier.band import measure, measure_retrains, summarise
 from msgm.classifier.card import Card, write_card
 from msgm.classifier.claims import ORIGINAL
 from msgm.classifier.metrics import METRICS, Case, Metric
@@ -129,7 +130,7 @@ def _scope(outputs: Outputs, given: str | None) -> str:
     return given or ("class" if len(gone) else "instances")
 
 
-def _row(name: str, numbers: Numbers, band: list[Numbers], metrics: Sequence[Metric]) -> dict[str, Any]:
+def _row(name: str, numbers: Numbers, band: Sequence[Numbers], metrics: Sequence[Metric]) -> dict[str, Any]:
     described = {key: number for metric in metrics for key, number in metric.numbers.items()}
     summary = summarise([numbers], [band])
     return {

@@ -1,65 +1,18 @@
-"""The band: what retrained models give for a number, and where another model's value lies in it.
-
-The reference of unlearning is not one retrained model but their distribution. From k of them the band is the 95%
-prediction interval for one more, mean +- t(k - 1) s sqrt(1 + 1/k): a further retrained model lies in it in 95 of 100
-cases if values are normal. At least ``LEAST`` are wanted; fewer give no band.
-"""
+"""Measuring classifiers against the band of retrained models (``msgm.cards.band``), which wants ``ORACLES`` of them."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from statistics import fmean, stdev
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
-from scipy import stats
-
+from msgm.cards import band as cards
+from msgm.cards.band import Numbers, band_of
+from msgm.cards.claims import ORACLES
 from msgm.classifier.metrics.base import Case, Metric
 
-LEAST = 5
-Numbers = dict[str, float | None]
 
-
-@dataclass(frozen=True)
-class Band:
-    """Mean, standard deviation and 95% prediction interval of a number over retrained models."""
-
-    mean: float
-    sd: float
-    low: float
-    high: float
-    count: int
-
-    def holds(self, value: float) -> bool:
-        """Return whether a value lies inside, its ends included."""
-        return self.low - 1e-12 <= value <= self.high + 1e-12
-
-    def distance(self, value: float) -> float | None:
-        """Return how far a value lies from the mean, in standard deviations; None where these are zero."""
-        return (value - self.mean) / self.sd if self.sd > 0 else None
-
-
-def band_of(values: Sequence[float | None], least: int = LEAST) -> Band | None:
-    """Return the band of the values that exist; None when they are fewer than ``least``."""
-    known = tuple(value for value in values if value is not None)
-    return _band(known) if len(known) >= least else None
-
-
-@lru_cache(2**16)
-def _band(values: tuple[float, ...]) -> Band:
-    """Return the band of two values or more; cached, for all rows and cards of a request ask for the same ones."""
-    mean, sd = fmean(values), stdev(values)
-    half = _quantile(len(values) - 1) * sd * math.sqrt(1 + 1 / len(values))
-    return Band(mean, sd, mean - half, mean + half, len(values))
-
-
-@lru_cache
-def _quantile(degrees: int) -> float:
-    """Return the 97.5% quantile of Student's t; cached, for reports take it thousands of times."""
-    return float(stats.t.ppf(0.975, degrees))
-
-
-def measure(case: Case, metrics: Sequence[Metric]) -> Numbers:
+def measure(case: Case, metrics: Sequence[Metric]) -> dict[str, float | None]:
     """Return all numbers of one model; metrics that need the models are left out where only logits are at hand.
 
     A value that is not finite, as a metric of the user's may give, becomes None: it is no number to compare.
@@ -69,7 +22,7 @@ def measure(case: Case, metrics: Sequence[Metric]) -> Numbers:
     return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
 
-def measure_retrains(cases: Sequence[Case], metrics: Sequence[Metric]) -> list[Numbers]:
+def measure_retrains(cases: Sequence[Case], metrics: Sequence[Metric]) -> list[dict[str, float | None]]:
     """Return the numbers of every retrained model, each with itself left out of its references.
 
     Args:
@@ -83,49 +36,21 @@ def measure_retrains(cases: Sequence[Case], metrics: Sequence[Metric]) -> list[N
 
 
 def summarise(values: Sequence[Numbers], bands: Sequence[Sequence[Numbers]]) -> dict[str, dict[str, Any]]:
-    """Return every number over the seeds of an experiment: mean, 95% t-interval, and its place in each seed's band.
+    """Return ``msgm.cards.band.summarise`` with bands of ``ORACLES`` values at least, and one more entry a number.
 
-    Args:
-        values: a model's numbers, one tree a seed.
-        bands: the retrained models' numbers, one list a seed.
-
-    Returns:
-        name to ``value``, ``low`` and ``high`` (None from one seed), ``seeds``, ``band`` (mean over seeds of ``mean``,
-        ``sd``, ``low`` and ``high``, None without), ``inside`` (seeds whose band holds the value) and ``distance``
-        (mean, in standard deviations; None where any is zero).
+    ``distance`` is how far the value lies from the band's mean, in standard deviations, averaged over seeds; None where
+    no seed has a band or one has a standard deviation of zero.
     """
-    found = {}
-    for name in dict.fromkeys(name for tree in values for name in tree):
-        pairs = [
-            (float(value), band_of([tree.get(name) for tree in band]))
-            for value, band in zip((tree.get(name) for tree in values), bands, strict=True)
-            if value is not None
-        ]
-        found[name] = _summary(pairs)
-    return found
+    found = cards.summarise(values, bands, ORACLES)
+    return {name: tree | {"distance": _distance(name, values, bands)} for name, tree in found.items()}
 
 
-def _summary(pairs: list[tuple[float, Band | None]]) -> dict[str, Any]:
-    numbers = [value for value, _ in pairs]
-    judged = [(value, band) for value, band in pairs if band is not None]
-    distances = [band.distance(value) for value, band in judged]
-    known = [distance for distance in distances if distance is not None]
-    low, high = t_interval(numbers)
-    keys = ("mean", "sd", "low", "high")
-    return {
-        "value": fmean(numbers) if numbers else None,
-        "low": low,
-        "high": high,
-        "seeds": len(numbers),
-        "band": {key: fmean(getattr(band, key) for _, band in judged) for key in keys} if judged else None,
-        "inside": sum(band.holds(value) for value, band in judged) if judged else None,
-        "distance": fmean(known) if known and len(known) == len(distances) else None,
-    }
-
-
-def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the 95% t-interval of a mean; Nones from fewer than two values."""
-    if len(values) < 2:
-        return None, None
-    half = _quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - half, fmean(values) + half
+def _distance(name: str, values: Sequence[Numbers], bands: Sequence[Sequence[Numbers]]) -> float | None:
+    pairs = [
+        (value, made)
+        for tree, band in zip(values, bands, strict=True)
+        if (value := tree.get(name)) is not None and (made := band_of([o.get(name) for o in band], ORACLES)) is not None
+    ]
+    if not pairs or any(made.sd == 0 for _, made in pairs):
+        return None
+    return fmean((value - made.mean) / made.sd for value, made in pairs)

@@ -28,10 +28,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgm.cards.band import Band, Numbers, band_of
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Check, Claim, Control, decide, holds_before, verdict_of
 from msgm.cards.views import shown
 from msgm.cards.words import WRONG_REFERENCE
-from msgm.classifier.band import Band, Numbers, band_of
 from msgm.classifier.metrics import METRICS
 
 Report = dict[str, Any]

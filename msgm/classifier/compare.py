@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from msgm.cards.claims import ORACLES
 from msgm.classifier.assemble import make_report
-from msgm.classifier.band import LEAST, measure
+from msgm.classifier.band import measure
 from msgm.classifier.card_views import holders
 from msgm.classifier.config import ClassifierConfig, known
 from msgm.classifier.data import Split
@@ -113,8 +114,8 @@ def compare(
     """
     methods = _chosen(config.rows(), only, "--only", "method")
     chosen = _chosen(config.requests, requests, "--requests", "request")
-    if config.retrains < LEAST:
-        raise UserError(f"retrains must be at least {LEAST}, got {config.retrains}: fewer make no band.")
+    if config.retrains < ORACLES:
+        raise UserError(f"retrains must be at least {ORACLES}, got {config.retrains}: fewer make no band.")
     run, where = Run(out or Path("runs") / config.name), chosen_device(device)
     dataset = load_dataset(config.data)
     experiments = [Experiment(config, dataset, config.seed + k, where) for k in range(config.seeds)]

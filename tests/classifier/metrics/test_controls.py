@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from msgm.classifier.band import band_of, measure, measure_retrains
+from msgm.cards.band import band_of
+from msgm.classifier.band import measure, measure_retrains
 from msgm.classifier.metrics import METRICS, Case
 from tests.classifier.metrics.worlds import digits_world
 
