@@ -20,9 +20,9 @@ from msgm.runs import Run, environment
 Report = dict[str, Any]
 COSTS = ("seconds", "preparation_seconds", "storage_bytes", "examples")
 PROTOCOL = {
-    "band": f"At least {ORACLES} models retrained on the retain items give a mean and a 95% prediction interval for one "
-    "more; each is measured with itself left out of its references. Inside means that a value lies in that interval; "
-    "in 5 of 100 numbers a retrained model lies outside by chance.",
+    "band": f"At least {ORACLES} models retrained on the retain items give a mean and a 95% prediction interval for "
+    "one more; each is measured with itself left out of its references. Inside means that a value lies in that "
+    "interval; in 5 of 100 numbers a retrained model lies outside by chance.",
     "seeds": "A seed makes the data split, the original, the retrained models and all draws; intervals are 95% "
     "t-intervals over seeds.",
     "retrain": "The row retrain is one further retrained model, not one of the band.",

@@ -48,6 +48,11 @@ class Examples:
         raw = self.dataset.take(chosen).to(device) if resident is None else resident[torch.from_numpy(chosen)]
         return raw.float() if self.dataset.levels is None else dequantise(raw, self.dataset.levels)
 
+    def drawn(self, count: int, *stream: int | str) -> "Examples":
+        """Return at most ``count`` of these examples, in their order, drawn by the stream's name."""
+        order = torch.randperm(len(self), generator=generator(*stream))
+        return self.subset(order[:count].sort().values.numpy())
+
     def subset(self, positions: NDArray[np.int64]) -> "Examples":
         """Return the examples at ``positions``, labels as they are here."""
         return Examples(self.dataset, self.indices[positions], self.labels[torch.from_numpy(positions)])

@@ -60,20 +60,24 @@ def load_outputs(path: Path | str) -> Outputs:
     """Read a file of logits.
 
     Raises:
-        UserError: no such file, an array missing, of a wrong shape, not finite, or labels outside the classes.
+        UserError: no such file, an array missing, of a wrong kind or shape, not finite, or labels outside the classes.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no .npz file of plain arrays: {error}.") from error
     for part in NEEDED:
         for name in (f"logits_{part}", f"labels_{part}"):
             if name not in arrays:
                 raise UserError(f"{path}: the array {name} is missing; it holds {', '.join(arrays) or 'nothing'}.")
     parts = [name.removeprefix("logits_") for name in arrays if name.startswith("logits_")]
+    _check_kinds(arrays, path)
     found = Outputs(
         {part: arrays[f"logits_{part}"].astype(np.float64) for part in parts},
         {part: arrays[f"labels_{part}"].astype(np.int64) for part in parts if f"labels_{part}" in arrays},
@@ -82,8 +86,19 @@ def load_outputs(path: Path | str) -> Outputs:
     return found
 
 
+def _check_kinds(arrays: Mapping[str, NDArray[Any]], path: Path | str) -> None:
+    for name, array in arrays.items():
+        if name.startswith("logits_") and array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} must hold real numbers, got {array.dtype}.")
+        if name.startswith("labels_") and array.dtype.kind not in "iu":
+            raise UserError(f"{path}: {name} must hold whole numbers, got {array.dtype}.")
+
+
 def _check(found: Outputs, path: Path | str) -> None:
-    classes = found.classes
+    z = found.logits["forget"]
+    classes = z.shape[1] if z.ndim == 2 else 0
+    if classes < 2:
+        raise UserError(f"{path}: logits_forget must have two classes or more, (n, C), got the shape {z.shape}.")
     for part, z in found.logits.items():
         if part not in found.labels:
             raise UserError(f"{path}: labels_{part} is missing.")

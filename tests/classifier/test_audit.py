@@ -1,4 +1,8 @@
+"""The audit of saved logits: its controls, its verdicts, and the files that it refuses."""
+
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -147,6 +151,15 @@ def test_the_command_says_in_a_sentence_what_is_wrong(folder, tmp_path, cli):
     assert "none.npz" in done.err
 
 
+def test_the_audit_needs_no_torch(folder, tmp_path):
+    place = folder / "instances"
+    arguments = ["classifier", "audit", place / f"retrain-{RETRAINS}.npz", "--original", place / "original.npz"]
+    arguments += ["--retrains", *retrains(folder), "--out", tmp_path]
+    script = "import sys; from msgm.cli import main; sys.exit(main(sys.argv[1:]) or 3 * ('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # Bad input
 
 
@@ -199,3 +212,30 @@ def test_a_missing_array(folder, tmp_path):
 
 def test_a_scope_that_the_labels_contradict(folder, tmp_path):
     assert "--scope class" in refused(folder, tmp_path, asked=Asked(scope="class"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("labels_test", lambda y: y + 0.5, "labels_test must hold whole numbers, got float64"),
+        ("logits_test", lambda z: z.astype(str), "logits_test must hold real numbers"),
+        ("logits_forget", lambda z: z[:, 0], "logits_forget must have two classes or more"),
+        ("logits_forget", lambda z: z[:, :1], "logits_forget must have two classes or more"),
+        ("labels_forget", lambda y: y[:0], "do not fit labels of shape (0,)"),
+        ("logits_retain", lambda z: z * np.inf, "logits_retain hold numbers that are not finite"),
+        ("labels_retain", lambda y: y + CLASSES, "labels_retain lie outside 0 to 3"),
+    ],
+)
+def test_arrays_of_a_wrong_kind_or_shape(folder, tmp_path, name, change, words):
+    with np.load(folder / "instances" / "original.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "wrong.npz", **arrays | {name: change(arrays[name])})
+    assert words in refused(folder, tmp_path, target=tmp_path / "wrong.npz")
+
+
+def test_files_of_another_format(folder, tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((3, 2)))
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "empty.npz").touch()
+    for name in ("one.npy", "text.npz", "empty.npz"):
+        assert f"{name} is no .npz file of plain arrays" in refused(folder, tmp_path, target=tmp_path / name)

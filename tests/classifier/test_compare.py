@@ -20,7 +20,7 @@ def config(tmp_path_factory):
     (folder / "c.yaml").write_text(
         f"""
 name: tiny
-data: {{name: table, file: {folder / "table.csv"}}}
+data: {{name: table, path: {folder / "table.csv"}}}
 network: {{name: mlp, hidden: [5]}}
 training: {{epochs: 3, batch_size: 32, lr: 0.1}}
 seeds: 2

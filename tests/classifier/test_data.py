@@ -118,6 +118,17 @@ def test_subsets_joins_and_other_labels():
     assert joined.labels.tolist() == [2, 2, 1]
 
 
+def test_examples_are_drawn_by_the_stream_and_keep_their_order():
+    examples = Examples.of(blobs(), np.arange(40)).relabelled(torch.arange(40))
+    one, same, other = (examples.drawn(10, *stream) for stream in ([1, "a"], [1, "a"], [2, "a"]))
+    assert len(one) == 10
+    assert np.array_equal(one.indices, np.unique(one.indices))
+    assert np.array_equal(one.indices, same.indices)
+    assert not np.array_equal(one.indices, other.indices)
+    assert one.labels.tolist() == one.indices.tolist()
+    assert np.array_equal(examples.drawn(50, 1).indices, examples.indices)
+
+
 def test_at_most_a_share_is_trained_on_and_held_out_parts_stay():
     dataset = load_dataset("digits")
     whole, some = held_out(dataset, Shares(), 0), held_out(dataset, Shares(train=0.2), 0)

@@ -6,7 +6,6 @@ and the student, which starts from the original, minimises tau^2 KL(target || st
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from msgm.classifier.methods.distillation import divergence, frozen, soft
 from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, passes
 from msgm.classifier.training import Fitted, norms
 from msgm.errors import UserError
-from msgm.seeding import derive_seed, generator
+from msgm.seeding import derive_seed
 
 
 @METHODS.register("bad-teacher")
@@ -70,8 +69,7 @@ class BadTeacher(GradientMethod):
     def _mixture(self, split: Split, seed: int) -> Examples:
         """Return the forget items and a share of the retain items, labelled 1 and 0."""
         count = max(1, round(self.retain_share * len(split.retain)))
-        drawn = torch.randperm(len(split.retain), generator=generator(seed, self.name, "retain"))[:count]
-        both = split.forget.join(split.retain.subset(np.sort(drawn.numpy())))
+        both = split.forget.join(split.retain.drawn(count, seed, self.name, "retain"))
         return both.relabelled((torch.arange(len(both)) < len(split.forget)).long())
 
 

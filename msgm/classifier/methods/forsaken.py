@@ -154,8 +154,8 @@ class _Problem:
         self.model, self.split, self.options = model, split, options
         self.seed, self.device = settings.seed, settings.device
         self.weights = {name: w.detach().clone() for name, w in model.named_parameters()}
-        self.retain = self._probe(split.retain, options.retain_items, "retain")
-        self.unseen = self._probe(split.tuning, options.unseen_items, "unseen")
+        self.retain = split.retain.drawn(options.retain_items, self.seed, "forsaken", "retain")
+        self.unseen = split.tuning.drawn(options.unseen_items, self.seed, "forsaken", "unseen")
         known = torch.isin(self.unseen.labels, split.retain.labels.unique())
         self.known = known if known.any() else torch.ones_like(known)
         unseen, forget = self.outputs(self.weights, self.unseen), self.outputs(self.weights, split.forget)
@@ -228,10 +228,6 @@ class _Problem:
             "members_before": self.members,
             "rate_as_unseen": expected,
         }
-
-    def _probe(self, examples: Examples, count: int, name: str) -> Examples:
-        order = torch.randperm(len(examples), generator=generator(self.seed, "forsaken", name))
-        return examples.subset(order[:count].sort().values.numpy())
 
     def _targets(self, posteriors: Tensor, unknown: Tensor) -> Tensor:
         """Return (n, C) targets of the forget items, from posteriors of the unseen probe."""

@@ -12,7 +12,6 @@ is an approximation, without a bound.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,7 +26,6 @@ from msgm.classifier.methods.curvature import (
     mean_gradient,
     weights_of,
 )
-from msgm.seeding import generator
 
 
 @METHODS.register("influence")
@@ -87,8 +85,7 @@ class Influence(Method):
     def _curved(self, retain: Examples, seed: int, step: int) -> Examples:
         if self.items is None or self.items >= len(retain):
             return retain
-        drawn = torch.randperm(len(retain), generator=generator(seed, self.name, step))[: self.items]
-        return retain.subset(np.sort(drawn.numpy()))
+        return retain.drawn(self.items, seed, self.name, step)
 
 
 def _gradient(model: nn.Module, examples: Examples, decay: float, device: torch.device) -> torch.Tensor:

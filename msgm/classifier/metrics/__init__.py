@@ -1,4 +1,7 @@
-"""Metrics of forgetting, one idea a file; every file here registers itself."""
+"""Metrics of forgetting, one idea a file; every file here registers itself.
+
+Files import torch, and what needs it, where they use it: the audit reads logits alone and runs without.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -8,22 +8,19 @@ retrained model's features allow, not .5.
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from msgm.checks import at_least
-from msgm.classifier.data import Examples
 from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
 from msgm.classifier.metrics.scores import Floats, auc, controls, forgotten_classes
-from msgm.classifier.networks import features
 from msgm.errors import UserError
-from msgm.seeding import derive_seed, generator
+from msgm.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from msgm.classifier.data import Examples
 
 
 @METRICS.register("probe")
@@ -64,7 +61,7 @@ class Probe(Metric):
             "probe_membership_auc": self._auc(live, live.split.forget, live.split.nonmembers.subset(same)),
         }
 
-    def _auc(self, live: Live, positive: Examples, negative: Examples) -> float | None:
+    def _auc(self, live: Live, positive: "Examples", negative: "Examples") -> float | None:
         if min(len(positive), len(negative)) < self.folds:
             return None
         try:
@@ -74,18 +71,20 @@ class Probe(Metric):
         labels = np.repeat([1, 0], [len(x) for x in seen])
         return probe_auc(np.concatenate(seen), labels, self.folds, live.settings.seed)
 
-    def _features(self, live: Live, examples: Examples) -> Floats:
-        order = torch.randperm(len(examples), generator=generator(live.settings.seed, "probe-items"))
-        model = copy.deepcopy(live.model)
-        return (
-            features(model, examples.subset(order[: self.items].sort().values.numpy()), live.settings.device)
-            .double()
-            .numpy()
-        )
+    def _features(self, live: Live, examples: "Examples") -> Floats:
+        from msgm.classifier.networks import features
+
+        chosen, model = examples.drawn(self.items, live.settings.seed, "probe-items"), copy.deepcopy(live.model)
+        return np.asarray(features(model, chosen, live.settings.device).double())
 
 
 def probe_auc(x: Floats, labels: NDArray[np.int64], folds: int, seed: int) -> float | None:
     """Return the cross-validated AUC of logistic regression from features (n, F) to labels (n,) of 0 and 1."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     order = StratifiedKFold(folds, shuffle=True, random_state=derive_seed(seed, "probe") % 2**32)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight="balanced"))
     scores = cross_val_predict(probe, x, labels, cv=order, method="decision_function")

@@ -10,19 +10,21 @@ Deviations: the literature counts epochs of the training's own optimiser; steps 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from msgm.checks import at_least, positive
-from msgm.classifier.data import Examples, Split
 from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
 from msgm.seeding import derive_seed, generator
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from msgm.classifier.data import Examples, Split
+
 # The anchor is one number for all models of a comparison, so it is kept while their split lives.
-_anchors: WeakKeyDictionary[Split, dict[tuple[object, ...], float]] = WeakKeyDictionary()
+_anchors: "WeakKeyDictionary[Split, dict[tuple[object, ...], float]]" = WeakKeyDictionary()
 
 
 @METRICS.register("relearning")
@@ -59,8 +61,7 @@ class Relearning(Metric):
         if live is None or not len(live.split.forget):
             return dict.fromkeys(self.numbers)
         settings = live.settings
-        order = torch.randperm(len(live.split.forget), generator=generator(settings.seed, "relearn-items"))
-        examples = live.split.forget.subset(order[: self.items].sort().values.numpy())
+        examples = live.split.forget.drawn(self.items, settings.seed, "relearn-items")
         x, y = _resident(examples, settings.device)
         goal = max(self.factor * forget_loss(copy.deepcopy(live.original).to(x.device).eval(), x, y), self.floor)
         known = _anchors.setdefault(live.split, {})
@@ -71,8 +72,11 @@ class Relearning(Metric):
         own = float(self.steps(live.model, x, y, goal, live))
         return {"relearn_steps": own, "relearn_steps_random": known[key]}
 
-    def steps(self, model: nn.Module, x: Tensor, y: Tensor, goal: float, live: Live) -> int:
+    def steps(self, model: "nn.Module", x: "Tensor", y: "Tensor", goal: float, live: Live) -> int:
         """Return the steps that a copy of ``model`` takes to a loss of at most ``goal`` nats, 0 to ``cap``."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
         settings = live.settings
         working = copy.deepcopy(model).to(x.device).eval()
         for value in working.parameters():
@@ -84,22 +88,28 @@ class Relearning(Metric):
                 return step
             batch = next(batches).to(x.device)
             optimiser.zero_grad()
-            F.cross_entropy(working(x[batch]), y[batch]).backward()
+            cross_entropy(working(x[batch]), y[batch]).backward()
             optimiser.step()
         return self.cap
 
 
-@torch.no_grad()
-def forget_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
+def forget_loss(model: "nn.Module", x: "Tensor", y: "Tensor") -> float:
     """Return the mean cross-entropy in nats."""
-    return float(F.cross_entropy(model(x), y))
+    import torch
+
+    with torch.no_grad():
+        return float(torch.nn.functional.cross_entropy(model(x), y))
 
 
-def _resident(examples: Examples, device: torch.device) -> tuple[Tensor, Tensor]:
+def _resident(examples: "Examples", device: "torch.device") -> "tuple[Tensor, Tensor]":
+    import torch
+
     return examples.inputs(torch.arange(len(examples)), device), examples.labels.to(device)
 
 
-def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
+def _batches(count: int, size: int, seed: int) -> "Iterator[Tensor]":
+    import torch
+
     epoch = 0
     while True:
         yield from torch.randperm(count, generator=generator(seed, "relearn", epoch)).split(size)

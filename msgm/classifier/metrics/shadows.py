@@ -4,17 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
-from msgm.classifier.data import Split
-from msgm.classifier.measuring import outputs_of
-from msgm.classifier.methods.base import Method
 from msgm.classifier.metrics.base import Live
 from msgm.classifier.outputs import Outputs, load_outputs
-from msgm.classifier.training import fit
 from msgm.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from msgm.classifier.data import Split
+    from msgm.classifier.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -34,25 +36,31 @@ class Needed:
         return self.trained * training + self.unlearned * unlearning
 
 
-def trained_then_unlearned(live: Live, method: Method, split: Split, seed: int) -> nn.Module:
+def trained_then_unlearned(live: Live, method: "Method", split: "Split", seed: int) -> "nn.Module":
     """Return a model trained on ``split.train`` from weights of ``seed`` and then unlearned by the method."""
+    from msgm.classifier.training import fit
+
     settings = replace(live.settings, seed=derive_seed(seed, "unlearn"), original_seed=seed)
     model = fit(settings.fresh(live.original, seed), split.train, settings.training, seed, settings.device)
     return method.unlearn(model, split, settings).model
 
 
-def retrained(live: Live, seed: int) -> nn.Module:
+def retrained(live: Live, seed: int) -> "nn.Module":
     """Return a model trained on the retain items alone, from weights of ``seed``."""
+    from msgm.classifier.training import fit
+
     settings = live.settings
     return fit(settings.fresh(live.original, seed), live.split.retain, settings.training, seed, settings.device)
 
 
-def cached(folder: str, live: Live, part: tuple[str, ...], make: Callable[[], nn.Module]) -> Outputs:
+def cached(folder: str, live: Live, part: tuple[str, ...], make: "Callable[[], nn.Module]") -> Outputs:
     """Return the outputs on ``live.split`` of what ``make`` returns, or those of the file that an earlier call left.
 
     The file's name hashes ``part`` with the training's settings, the network, the data and the request, so that a
     changed experiment never reads another one's models. Without a folder nothing is kept.
     """
+    from msgm.classifier.measuring import outputs_of
+
     if not folder:
         return outputs_of(make(), live.split, live.settings.device)
     path = Path(folder) / f"{part[0]}-{_key(live, part)}.npz"

@@ -12,20 +12,22 @@ its size; for class requests these are of the same classes where there are enoug
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.classifier.data import Split
-from msgm.classifier.methods.base import Method
 from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
 from msgm.classifier.metrics.lira import lira_scores
 from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
 from msgm.classifier.metrics.shadows import Needed, cached, trained_then_unlearned
 from msgm.classifier.outputs import Outputs
 from msgm.seeding import derive_seed, generator
+
+if TYPE_CHECKING:
+    from msgm.classifier.data import Split
+    from msgm.classifier.methods.base import Method
 
 
 @METRICS.register("u-lira")
@@ -60,7 +62,7 @@ class ULiRA(Metric):
         members, others = np.split(lira_scores(probes.margins(case.target), inside, outside), [len(probes.forget)])
         return {"u_lira_auc": auc(members, others), "u_lira_tpr_at_0_1_fpr": tpr_at(members, others, 0.001)}
 
-    def shadows(self, live: Live, method: Method, probes: "Probes") -> tuple[Floats, Floats]:
+    def shadows(self, live: Live, method: "Method", probes: "Probes") -> tuple[Floats, Floats]:
         """Return the margins (pairs, probes) of shadows that saw and unlearned a probe, and of those that never did."""
         inside, outside = [], []
         for pair in range(self.pairs):
@@ -70,7 +72,7 @@ class ULiRA(Metric):
             outside.append(np.where(half, second, first))
         return np.stack(inside), np.stack(outside)
 
-    def _margins(self, live: Live, method: Method, probes: "Probes", pair: int, side: NDArray[np.bool_]) -> Floats:
+    def _margins(self, live: Live, method: "Method", probes: "Probes", pair: int, side: NDArray[np.bool_]) -> Floats:
         name = ("u-lira", repr(method), str(pair), side.tobytes().hex())
         seed = derive_seed(live.settings.seed, *name)
         split = probes.shadow_split(live.split, side)
@@ -99,6 +101,8 @@ class Probes:
     @classmethod
     def of(cls, case: Case, live: Live) -> "Probes":
         """Return the probes of a case, the same for every model of an experiment."""
+        import torch
+
         same = np.flatnonzero(controls(case.target, case.scope))
         order = torch.randperm(len(same), generator=generator(live.settings.seed, "u-lira", "probes")).numpy()
         count = len(live.split.forget)
@@ -106,6 +110,8 @@ class Probes:
 
     def half(self, seed: int, pair: int) -> NDArray[np.bool_]:
         """Return which probes the pair's first shadow trains on: half of either kind, rounded up."""
+        import torch
+
         draws = generator(seed, "u-lira", "half", pair)
         sides = [torch.randperm(len(kind), generator=draws).numpy() % 2 == 0 for kind in (self.forget, self.held_out)]
         return np.concatenate(sides)
@@ -115,7 +121,7 @@ class Probes:
         forget, held_out = margins(outputs, "forget"), margins(outputs, "nonmembers")
         return np.concatenate([forget[self.forget], held_out[self.held_out]])
 
-    def shadow_split(self, split: Split, side: NDArray[np.bool_]) -> Split:
+    def shadow_split(self, split: "Split", side: NDArray[np.bool_]) -> "Split":
         """Return the split of a shadow that trains on retain items and the probes of one side, and forgets these."""
         chosen, seen = np.split(side, [len(self.forget)])
         taken = self.held_out[seen]

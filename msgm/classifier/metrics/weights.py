@@ -4,11 +4,12 @@ Retrained models lie far away by their other initial weights: no aim, but zero s
 """
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @METRICS.register("weights")
@@ -28,10 +29,9 @@ class Weights(Metric):
         return {"weight_distance": None if live is None else weight_distance(live.model, live.original)}
 
 
-@torch.no_grad()
-def weight_distance(model: nn.Module, original: nn.Module) -> float | None:
+def weight_distance(model: "nn.Module", original: "nn.Module") -> float | None:
     """Return |theta - theta_0| / |theta_0|; None for other names or shapes of weights, or an original of zeros."""
-    new, old = dict(model.named_parameters()), dict(original.named_parameters())
+    new, old = ({name: p.detach() for name, p in one.named_parameters()} for one in (model, original))
     if {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in old.items()}:
         return None
     before = {name: value.double().cpu() for name, value in old.items()}

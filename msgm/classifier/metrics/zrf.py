@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from msgm.checks import at_least
-from msgm.classifier.measuring import logits_of
 from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
 from msgm.classifier.metrics.distances import js, mean
 from msgm.classifier.metrics.scores import mean_of
@@ -40,6 +39,8 @@ class ZRF(Metric):
         at_least(1, self, "metrics.zrf", "networks")
 
     def measure(self, case: Case) -> dict[str, float | None]:
+        from msgm.classifier.measuring import logits_of
+
         if case.live is None or not len(case.target.labels["forget"]):
             return {"zrf": None}
         own, values = case.target.log_probabilities("forget"), []
