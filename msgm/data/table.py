@@ -29,13 +29,13 @@ class Table(DataSettings):
     ``.npy`` array are named ``0``, ``1`` and so on.
 
     Attributes:
-        file: the table.
+        path: the file.
         label: the column of class labels, numbers or words; None for data without labels.
         groups: columns that a request may select by, such as a subject's id; no input of a model.
         drop: columns to leave out.
     """
 
-    file: str | None = None
+    path: str | None = None
     label: str | None = "label"
     groups: list[str] = field(default_factory=list)
     drop: list[str] = field(default_factory=list)
@@ -46,9 +46,9 @@ class Table(DataSettings):
         Raises:
             UserError: no such file, an unknown column, a cell that is no finite number, or no column left as input.
         """
-        if not self.file:
-            raise UserError(f"data.file: say where the table is; {FORMS}.")
-        path = Path(self.file)
+        if not self.path:
+            raise UserError(f"data.path: say where the table is; {FORMS}.")
+        path = Path(self.path)
         columns = read_columns(path)
         self._check_names(path, list(columns))
         other = {self.label, *self.groups, *self.drop}
@@ -85,13 +85,13 @@ def read_columns(path: Path) -> dict[str, Column]:
     """
     readers = {".csv": _from_csv, ".npz": _from_numpy, ".npy": _from_numpy}
     if path.suffix.lower() not in readers:
-        raise UserError(f"data.file: {path} is of no known kind; {FORMS}.")
+        raise UserError(f"data.path: {path} is of no known kind; {FORMS}.")
     try:
         named = readers[path.suffix.lower()](path)
     except UserError:
         raise
     except (OSError, ValueError, csv.Error, BadZipFile) as error:
-        raise UserError(f"data.file: cannot read {path}: {error}.") from error
+        raise UserError(f"data.path: cannot read {path}: {error}.") from error
     names = [name for name, _ in named]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -15,7 +15,7 @@ s1,0,0.25,z,no
 def table(path, content=CSV, **settings):
     path = path / "table.csv"
     path.write_text(content)
-    return load_dataset({"name": "table", "file": str(path)} | settings)
+    return load_dataset({"name": "table", "path": str(path)} | settings)
 
 
 def test_a_csv_gives_vectors_labels_and_groups(tmp_path):
@@ -42,7 +42,7 @@ def test_labels_that_are_numbers_are_classes_in_their_order(tmp_path):
 def test_npz_columns_may_be_matrices(tmp_path):
     features = np.arange(6.0).reshape(3, 2)
     np.savez(tmp_path / "t.npz", features=features, label=np.array([2, 0, 2]), subject=np.array([7, 8, 7]))
-    data = load_dataset({"name": "table", "file": str(tmp_path / "t.npz"), "groups": ["subject"]})
+    data = load_dataset({"name": "table", "path": str(tmp_path / "t.npz"), "groups": ["subject"]})
     assert data.items.numpy() == pytest.approx(features)
     assert data.labels.tolist() == [1, 0, 1]
     assert data.classes == ["0", "2"]
@@ -51,7 +51,7 @@ def test_npz_columns_may_be_matrices(tmp_path):
 
 def test_npy_columns_are_named_by_their_number(tmp_path):
     np.save(tmp_path / "t.npy", np.array([[1.0, 2.0, 0.0], [3.0, 4.0, 1.0]]))
-    data = load_dataset({"name": "table", "file": str(tmp_path / "t.npy"), "label": "2", "drop": ["0"]})
+    data = load_dataset({"name": "table", "path": str(tmp_path / "t.npy"), "label": "2", "drop": ["0"]})
     assert data.items.tolist() == [[2.0], [4.0]]
 
 
@@ -87,9 +87,9 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"data\.file: say where"):
         load_dataset("table")
     with pytest.raises(UserError, match=r"no known kind.*\.csv"):
-        load_dataset({"name": "table", "file": "x.parquet"})
+        load_dataset({"name": "table", "path": "x.parquet"})
     with pytest.raises(UserError, match=r"cannot read .*none\.csv"):
-        load_dataset({"name": "table", "file": str(tmp_path / "none.csv")})
+        load_dataset({"name": "table", "path": str(tmp_path / "none.csv")})
     (tmp_path / "t.npz").write_bytes(b"no zip")
     with pytest.raises(UserError, match=r"cannot read .*t\.npz"):
-        load_dataset({"name": "table", "file": str(tmp_path / "t.npz")})
+        load_dataset({"name": "table", "path": str(tmp_path / "t.npz")})
