@@ -84,7 +84,7 @@ def test_a_bad_table_is_refused_in_one_sentence(tmp_path, content, settings, par
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"data\.file: say where"):
+    with pytest.raises(UserError, match=r"data\.path: say where"):
         load_dataset("table")
     with pytest.raises(UserError, match=r"no known kind.*\.csv"):
         load_dataset({"name": "table", "path": "x.parquet"})
