@@ -14,7 +14,7 @@ from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.experiment import Experiment, digest
 from msgm.classifier.methods import Method
 from msgm.classifier.metrics.base import METRICS
-from msgm.classifier.records import read_record
+from msgm.records import read_record
 from msgm.runs import Run, environment
 
 Report = dict[str, Any]
@@ -88,8 +88,14 @@ def _request(
         "n_by_seed": [len(experiment.split(name).forget) for experiment in experiments],
         "forget_digest": digests[0],
         "forget_digests": digests,
-        "near_duplicates": record and {"method": record["method"], "found": record["found"], "included": False},
+        "near_duplicates": None if record is None else _near_duplicates(record),
     }
+
+
+def _near_duplicates(record: dict[str, Any]) -> dict[str, Any]:
+    """Return how near-duplicates were searched, how many were found, and how many of them are retain items."""
+    retained = len({pair["other"] for pair in record["pairs"] if pair["part"] == "retain"})
+    return {"method": record["method"], "found": record["found"], "retained": retained, "included": False}
 
 
 def _band(

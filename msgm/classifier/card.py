@@ -287,9 +287,9 @@ def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
     if report.get("outputs_only"):
         lines.append("Anything about the weights and how the model was made: only its outputs are here.")
     found = request.get("near_duplicates")
-    if found is not None and found["found"] and not found["included"]:
+    if found is not None and found["retained"] and not found["included"]:
         lines.append(
-            f"That near-duplicates are forgotten: {found['found']} were found among the items to retain, and stay."
+            f"That near-duplicates are forgotten: {found['retained']} were found among the items to retain, and stay."
         )
     if _like_the_original(report, row):
         lines.append("That the method did anything: do-nothing has the same forget accuracy and attack by loss.")

@@ -9,6 +9,7 @@ from msgm.runs import Run
 HOLDERS = {
     "models/*/original/model.safetensors": "weights of the original, trained on all items",
     "outputs/*/*/original.npz": "logits of the original on the forget items and others",
+    "shadows/*.npz": "logits of models that a metric trained, most of them on forget items too",
     "outputs/*/*/methods/*.npz": "logits of an unlearned model on the forget items and others",
 }
 """Files of a run folder that the forget items left traces in."""

@@ -1,12 +1,12 @@
 """``msgm classifier compare``: every method on every request at every seed, against a band of retrained models.
 
 A run folder holds ``models/`` (originals and retrained models), ``outputs/`` (logits of every model, which
-``msgm classifier audit`` reads), ``records/`` (numbers and costs) and the report. What is there and was made with the
-same settings is kept.
+``msgm classifier audit`` reads), ``records/`` (numbers and costs) and the report; ``shadows/`` as well, if a metric is
+asked for that trains models of its own. What is there and was made with the same settings is kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ from msgm.classifier.data import Split
 from msgm.classifier.duplicates import near_duplicates
 from msgm.classifier.experiment import Experiment, digest, seconds_of
 from msgm.classifier.measuring import outputs_of
-from msgm.classifier.methods import Method
+from msgm.classifier.methods import METHODS, Method
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.base import Live
 from msgm.classifier.outputs import Outputs, load_outputs
-from msgm.classifier.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.classifier.report import print_report, write_views
 from msgm.data import load_dataset
 from msgm.errors import RunError, UserError
+from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment, write_json, write_text
 from msgm.settings import differences
 
@@ -69,16 +69,16 @@ class Reference:
         """Return where the record of a model lies."""
         return self.run.path / "records" / f"seed-{self.experiment.seed}" / self.request / f"{name}.json"
 
-    def case(self, target: Outputs, model: nn.Module | None) -> Case:
-        """Return a model as the metrics read it; without the model, logits alone."""
+    def case(self, target: Outputs, model: nn.Module | None, method: Method | None = None) -> Case:
+        """Return a model that ``method`` made as the metrics read it; without the model, logits alone."""
         settings = self.experiment.settings("measure")
-        live = None if model is None else Live(model, self.original, self.split, settings)
+        live = None if model is None else Live(model, self.original, self.split, settings, method)
         others = [other for other in self.band if other is not target]
         return Case(target, self.outputs, others, self.split.scope, live)
 
     def protocol(self, metric: Metric) -> Record:
         """Return what a metric's numbers depend on, apart from the models."""
-        return {"settings": METRICS.resolve(_settings(metric)), "retrains": len(self.band)}
+        return {"settings": _settings(metric), "retrains": len(self.band)}
 
     def missing(self, record: Record | None) -> list[Metric]:
         """Return the metrics that a record lacks, or has by other settings."""
@@ -167,9 +167,10 @@ def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, 
     print(f"seed {seed}, {request}: original and {len(retrains)} retrained models are there", flush=True)
     outputs, device = outputs_of(original, split, experiment.device), experiment.device
     band = [outputs_of(model, split, device) for model in retrains]
-    metrics = experiment.config.measures()
+    metrics = [_placed(metric, run) for metric in experiment.config.measures()]
     reference = Reference(experiment, run, request, split, original, outputs, band, metrics)
     outputs.save(reference.outputs_at("original"))
+    _announce(metrics, len(methods), seconds_of(places[0]))
     for number, (model, own, place) in enumerate(zip(retrains, band, places, strict=True), 1):
         _retrain(reference, number, model, own, seconds_of(place))
     _duplicates(reference)
@@ -184,7 +185,7 @@ def _retrain(reference: Reference, number: int, model: nn.Module, own: Outputs, 
     record = read_record(reference.record_at(name), facts)
     missing = reference.missing(record)
     if missing:
-        found = reference.numbers(reference.case(own, model), missing)
+        found = reference.numbers(reference.case(own, model, METHODS.build({"name": "retrain"})), missing)
         own.save(reference.outputs_at(name))
         known_numbers = record["metrics"] if record else {}
         write_record(reference.record_at(name), facts, {"seconds": seconds, "metrics": known_numbers | found})
@@ -233,10 +234,34 @@ def _run(reference: Reference, name: str, method: Method) -> Record:
     except RunError as error:
         return {"status": FAILED, "reason": str(error)}
     target.save(reference.outputs_at(f"methods/{name}"))
-    found = reference.numbers(reference.case(target, made.model), reference.metrics)
+    found = reference.numbers(reference.case(target, made.model, method), reference.metrics)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
     return vars(made.cost) | {"artefacts": artefacts, "metrics": found}
 
 
 def _settings(metric: Metric) -> dict[str, Any]:
-    return {"name": metric.name} | {key: getattr(metric, key) for key in metric.__dataclass_fields__}  # type: ignore[attr-defined]
+    """Return a metric's settings, but for the folder of its models, on which no number depends."""
+    own = {key: getattr(metric, key) for key in metric.__dataclass_fields__ if key != "folder"}  # type: ignore[attr-defined]
+    return {key: value for key, value in METRICS.resolve({"name": metric.name} | own).items() if key != "folder"}
+
+
+def _placed(metric: Metric, run: Run) -> Metric:
+    """Return a metric that trains models of its own with a place below the run folder to keep their logits."""
+    if getattr(metric, "folder", None) != "":
+        return metric
+    placed: Metric = replace(metric, folder=str(run.path / "shadows"))  # type: ignore[type-var]
+    return placed
+
+
+def _announce(metrics: Sequence[Metric], methods: int, training: float) -> None:
+    """Print what the metrics that train models of their own will cost, from the seconds of one training."""
+    for metric in metrics:
+        needed = metric.needed()
+        if needed.trained or needed.unlearned:
+            seconds = needed.seconds(training, training)
+            print(
+                f"{metric.name}: {needed.trained} models to train and {needed.unlearned} to unlearn for each of "
+                f"{methods} methods and for the band, where they are not there yet; up to {seconds:.0f} s each, if a "
+                "method takes no longer than retraining",
+                flush=True,
+            )

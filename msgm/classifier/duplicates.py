@@ -57,7 +57,9 @@ def near_duplicates(split: Split, device: torch.device | str = "cpu") -> Duplica
         split: the request's split; its training items may be many, distances are taken chunk by chunk.
         device: where to compute.
     """
-    fresh = split.nonmembers.subset(np.arange(min(len(split.nonmembers), MOST_HELD_OUT)))
+    # Spread over all of them: data sets may lie in the order of their classes.
+    count = len(split.nonmembers)
+    fresh = split.nonmembers.subset(np.linspace(0, count - 1, min(count, MOST_HELD_OUT)).round().astype(np.int64))
     own = _nearest(fresh, split.train, device)
     threshold = float(own.quantile(QUANTILE))
     others = {name: part for name, part in split.parts().items() if name != "forget"}

@@ -109,7 +109,10 @@ def _notes(report: Report, request: str) -> list[str]:
     notes = []
     if asked["near_duplicates"]:
         found = asked["near_duplicates"]
-        notes.append(f"Near-duplicates of the forget items elsewhere: {found['found']}, left in ({found['method']}).")
+        notes.append(
+            f"Near-duplicates of the forget items elsewhere: {found['found']}, of which {found['retained']} among the "
+            f"retain items; left in ({found['method']})."
+        )
     if asked["target"] == "concept":
         notes.append(
             "A concept was asked for: a model retrained without its items is no full reference for it, and neither is "

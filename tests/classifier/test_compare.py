@@ -60,7 +60,9 @@ def test_the_report_has_a_row_a_method_and_request_with_a_band_of_five_retrains_
     assert rows["retrain", "few"]["metrics"]["weight_distance"]["value"] > 0
     assert report["requests"]["few"]["n"] == 8
     assert report["requests"]["two"]["scope"] == "class"
-    assert report["requests"]["two"]["near_duplicates"]["included"] is False
+    duplicates = report["requests"]["two"]["near_duplicates"]
+    assert duplicates["included"] is False
+    assert 0 <= duplicates["retained"] <= duplicates["found"]
     assert sum(report["data"]["n"][part] for part in ("train", "tuning", "nonmembers", "test")) == 150
 
 
@@ -138,6 +140,22 @@ def test_a_metric_of_logits_is_added_without_running_methods_again(made, config,
     assert done.code == 0
     assert read_json(record)["seconds"] == seconds
     assert {"accuracy", "calibration"} <= set(read_json(record)["metrics"])
+
+
+def test_metrics_that_train_models_of_their_own_say_so_first_and_keep_them(config, cli, tmp_path):
+    options = ["--requests", "few", "--only", "do-nothing,finetune", "--out", tmp_path / "run", "--set", "seeds=1"]
+    options += ["--set", "options.u-lira.pairs=2", "--metrics", "accuracy,u-lira"]
+    done = cli("classifier", "compare", config, *options)
+    assert done.code == 0, done.err
+    said = "u-lira: 4 models to train and 4 to unlearn for each of 2 methods and for the band"
+    assert done.out.index(said) < done.out.index("do-nothing")
+    rows = read_json(tmp_path / "run" / "report.json")["rows"]
+    assert [row["metrics"]["u_lira_auc"]["value"] is not None for row in rows] == [True, True]
+    assert all(model["metrics"]["u_lira_auc"] is not None for row in rows for model in row["retrain_band"])
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "shadows").iterdir()}
+    assert len(files) == 3 * 4
+    assert cli("classifier", "compare", config, *options).out.count("kept") == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "shadows").iterdir()} == files
 
 
 def test_another_experiment_in_the_folder_is_refused(made, config, cli):

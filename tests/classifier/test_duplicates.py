@@ -42,6 +42,15 @@ def test_about_the_stated_share_of_fresh_items_has_a_neighbour_by_chance():
     assert len(hit) / 500 < 0.04
 
 
+def test_the_threshold_is_read_from_all_held_out_items(monkeypatch):
+    monkeypatch.setattr("msgm.classifier.duplicates.MOST_HELD_OUT", 20)
+    items = blobs()
+    items[334:356] *= 100  # the first of the non-members, which are 334 to 366, are of another kind
+    found = near_duplicates(split_of(items, range(5), range(5, 300), range(300, 400)))
+    assert "20 held-out items" in found.method
+    assert found.threshold < 10
+
+
 def test_exact_copies_count_even_where_held_out_items_are_copies_too():
     items = blobs(60)
     items[40:] = items[:20]

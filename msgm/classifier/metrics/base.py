@@ -72,6 +72,23 @@ class Number:
     better: Literal["lower", "higher", "band"] = "band"
 
 
+@dataclass(frozen=True)
+class Needed:
+    """What a metric computes for one method before it can say anything.
+
+    Attributes:
+        trained: models trained from random weights.
+        unlearned: runs of the unlearning method.
+    """
+
+    trained: int
+    unlearned: int
+
+    def seconds(self, training: float, unlearning: float) -> float:
+        """Return the time of all, from the time of one training and of one run of the method, in seconds."""
+        return self.trained * training + self.unlearned * unlearning
+
+
 class Metric(ABC):
     """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
 
@@ -89,6 +106,10 @@ class Metric(ABC):
     @abstractmethod
     def measure(self, case: Case) -> dict[str, float | None]:
         """Return every number of ``numbers``; None for one that does not exist here, never NaN."""
+
+    def needed(self) -> Needed:
+        """Return which models the metric makes for itself, for one method, one request and one seed."""
+        return Needed(trained=0, unlearned=0)
 
     @classmethod
     def describe(cls) -> str:

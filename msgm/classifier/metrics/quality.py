@@ -27,9 +27,9 @@ import numpy as np
 from scipy import stats
 
 from msgm.checks import at_least
-from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
+from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Needed, Number
 from msgm.classifier.metrics.scores import Floats, margins, share
-from msgm.classifier.metrics.shadows import Needed, cached, retrained, trained_then_unlearned
+from msgm.classifier.metrics.shadows import cached, retrained, trained_then_unlearned
 from msgm.classifier.outputs import Outputs
 from msgm.seeding import derive_seed
 
@@ -97,6 +97,10 @@ class Quality(Metric):
         values = (found.score, found.upper, found.final, found.epsilon_median, float(found.models), found.cap)
         return dict(zip(self.numbers, values, strict=True))
 
+    def needed(self) -> Needed:
+        """Return N originals and N retrained models, which methods share where there is a folder, and N runs."""
+        return Needed(trained=2 * self.models, unlearned=self.models)
+
     def clouds(self, case: Case) -> tuple[list[Outputs], list[Outputs]]:
         """Return the outputs of N unlearned and of N retrained models; none where the method is not known."""
         live = case.live
@@ -114,11 +118,6 @@ class Quality(Metric):
     @staticmethod
     def _seed(live: Live, kind: str, number: int) -> int:
         return derive_seed(live.settings.seed, "quality", kind, number)
-
-
-def models_needed(models: int) -> Needed:
-    """Return how many models forgetting quality trains, retrained ones included, and how many runs of the method."""
-    return Needed(trained=2 * models, unlearned=models)
 
 
 def forgetting_quality(unlearned: list[Outputs], retrained: list[Outputs]) -> ForgettingQuality:

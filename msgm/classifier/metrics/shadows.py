@@ -1,7 +1,7 @@
 """Models that an audit trains for itself, cached as logits: each is made once, and a stopped audit goes on there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,23 +17,6 @@ if TYPE_CHECKING:
 
     from msgm.classifier.data import Split
     from msgm.classifier.methods.base import Method
-
-
-@dataclass(frozen=True)
-class Needed:
-    """What an audit has to compute before it can say anything.
-
-    Attributes:
-        trained: models trained from random weights.
-        unlearned: runs of the unlearning method.
-    """
-
-    trained: int
-    unlearned: int
-
-    def seconds(self, training: float, unlearning: float) -> float:
-        """Return the time of all, from the time of one training and of one run of the method, in seconds."""
-        return self.trained * training + self.unlearned * unlearning
 
 
 def trained_then_unlearned(live: Live, method: "Method", split: "Split", seed: int) -> "nn.Module":

@@ -5,7 +5,7 @@ non-members. Shadows come in pairs: one trains on the retain items and a random 
 other half; each then unlearns its half. So every probe, forgotten or never seen, has as many shadows in as out, none of
 which is the target, and the target is attacked with these.
 
-2 * pairs models are trained and 2 * pairs unlearned: ``models_needed`` says so before anything starts.
+2 * pairs models are trained and 2 * pairs unlearned: ``needed`` says so before anything starts.
 
 Deviations: a shadow's forget set holds half of the forget items and non-members in place of the rest, so that it keeps
 its size; for class requests these are of the same classes where there are enough.
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
+from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Needed, Number
 from msgm.classifier.metrics.lira import lira_scores
 from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
-from msgm.classifier.metrics.shadows import Needed, cached, trained_then_unlearned
+from msgm.classifier.metrics.shadows import cached, trained_then_unlearned
 from msgm.classifier.outputs import Outputs
 from msgm.seeding import derive_seed, generator
 
@@ -62,6 +62,10 @@ class ULiRA(Metric):
         members, others = np.split(lira_scores(probes.margins(case.target), inside, outside), [len(probes.forget)])
         return {"u_lira_auc": auc(members, others), "u_lira_tpr_at_0_1_fpr": tpr_at(members, others, 0.001)}
 
+    def needed(self) -> Needed:
+        """Return the shadows; each method has its own."""
+        return Needed(trained=2 * self.pairs, unlearned=2 * self.pairs)
+
     def shadows(self, live: Live, method: "Method", probes: "Probes") -> tuple[Floats, Floats]:
         """Return the margins (pairs, probes) of shadows that saw and unlearned a probe, and of those that never did."""
         inside, outside = [], []
@@ -79,11 +83,6 @@ class ULiRA(Metric):
         return probes.margins(
             cached(self.folder, live, name, lambda: trained_then_unlearned(live, method, split, seed))
         )
-
-
-def models_needed(pairs: int) -> Needed:
-    """Return how many models U-LiRA trains and unlearns; each method pays anew."""
-    return Needed(trained=2 * pairs, unlearned=2 * pairs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from msgm.classifier.metrics import METRICS
 from msgm.classifier.metrics.quality import (
     CAP,
     DELTA,
     epsilons,
     forgetting_quality,
     last_epsilon,
-    models_needed,
     scores,
 )
 from msgm.classifier.outputs import Outputs
@@ -109,6 +109,6 @@ def test_the_final_score_pays_for_lost_accuracy():
 
 
 def test_the_cost_is_known_beforehand():
-    needed = models_needed(64)
+    needed = METRICS.build({"name": "forgetting-quality"}).needed()
     assert (needed.trained, needed.unlearned) == (128, 64)
     assert needed.seconds(training=2.0, unlearning=0.5) == 128 * 2 + 64 * 0.5
