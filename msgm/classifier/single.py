@@ -16,10 +16,10 @@ from msgm.classifier.experiment import Experiment, digest
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.outputs import Outputs
-from msgm.classifier.records import plain
 from msgm.classifier.store import filled, load_classifier, save_classifier
 from msgm.data import load_dataset
 from msgm.errors import UserError
+from msgm.records import plain
 from msgm.runs import Run, chosen_device, environment, read_json, write_json, write_text
 from msgm.settings import differences
 

@@ -3,8 +3,8 @@ import pytest
 
 from msgm.classifier.assemble import constants, inside_share
 from msgm.classifier.figures import distance
-from msgm.classifier.records import plain, read_record, write_record
 from msgm.classifier.report import rows_of
+from msgm.records import plain, read_record, write_record
 
 
 def number(value, inside, low=0.4, high=0.6, seeds=2):
