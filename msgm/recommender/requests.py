@@ -54,7 +54,7 @@ class RecommenderRequest(ForgetRequest):
             found = " and ".join(f"request.{key}" for key in given) or "none"
             raise UserError(f"a request needs exactly one of users, items, interactions and file; found {found}.")
         made = self._resolve(given[0], data)
-        made.check(train)
+        made.check(train, data)
         return made
 
     def _resolve(self, key: str, data: Interactions) -> "Deletion":
@@ -74,9 +74,11 @@ class RecommenderRequest(ForgetRequest):
 
     def describe(self) -> str:
         """Return the request as half a sentence, for reports."""
-        count = len(self.users or self.items or self.interactions)
-        what = next((k for k in ("users", "items", "interactions") if getattr(self, k)), f"users of {self.file}")
-        return f"{self.goal} of {count} {what}" if count else f"{self.goal} of the {what}"
+        what = next((k for k in ("users", "items", "interactions") if getattr(self, k)), None)
+        if what is None:
+            return f"{self.goal} of the users of {self.file}"
+        count = len(getattr(self, what))
+        return f"{self.goal} of {count} {what if count > 1 else what.removesuffix('s')}"
 
 
 def _once(numbers: NDArray[np.int64], names: list[Any], kind: str) -> NDArray[np.int64]:
@@ -148,13 +150,16 @@ class Deletion:
         """Return the cells of ``matrix`` that are to be forgotten, as a matrix of the same shape."""
         return kept(matrix, self.mask(matrix))
 
-    def check(self, matrix: csr_array) -> None:
-        """Refuse a request for cells that are not there, or for all of them."""
+    def check(self, matrix: csr_array, data: Interactions | None = None) -> None:
+        """Refuse a request for cells that are not there, or for all of them; by their ids where ``data`` has them."""
         if len(self.cells):
             known = self._places(matrix)[1]
             if not known.all():
                 row, column = self.cells[~known][0]
-                raise UserError(f"the model never saw item number {column} with user number {row}: nothing to forget.")
+                user, item = f"user number {row}", f"item number {column}"
+                if data is not None:
+                    user, item = f"user {data.users.ids[row]!r}", f"item {data.items.ids[column]!r}"
+                raise UserError(f"the model never saw {item} with {user}: nothing to forget.")
         gone = self.mask(matrix)
         if gone.all():
             raise UserError(f"the request forgets all {len(gone)} interactions: nothing is left to recommend from.")

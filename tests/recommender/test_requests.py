@@ -47,7 +47,7 @@ def test_a_file_lists_one_user_a_line(data, tmp_path):
         ({"interactions": [["a", "x"], ["a", "x"]]}, "interaction .'a', 'x'. is given twice"),
         ({"interactions": [["a"]]}, r"expected pairs \[user, item\], got \['a'\]"),
         ({"interactions": ["ax!"]}, r"expected pairs \[user, item\], got 'ax!'"),
-        ({"interactions": [["c", "z"]]}, "never saw item number 2 with user number 2: nothing to forget"),
+        ({"interactions": [["c", "z"]]}, "never saw item 'z' with user 'c': nothing to forget"),
         ({"users": ["a", "b", "c"]}, "forgets all 5 interactions: nothing is left"),
         ({"labels": [1]}, "request.labels is not for recommenders"),
         ({"group": {"subject": [1]}}, "request.group is not for recommenders"),
@@ -61,7 +61,7 @@ def test_bad_requests_are_refused(data, settings, sentence):
 
 def test_a_pair_that_was_held_out_is_nothing_to_forget(data):
     train = kept(data.matrix, np.array([True, False, True, True, True]))
-    with pytest.raises(UserError, match="never saw item number 1 with user number 0"):
+    with pytest.raises(UserError, match="never saw item 'y' with user 'a'"):
         RecommenderRequest(interactions=[["a", "y"]]).deletion(data, train)
 
 
@@ -77,7 +77,12 @@ def test_a_file_without_ids_or_of_another_kind_is_refused(tmp_path):
 
 def test_requests_say_what_they_are():
     assert RecommenderRequest(users=["a", "b"]).describe() == "removal of 2 users"
-    assert RecommenderRequest(items=["x"], goal="suppression").describe() == "suppression of 1 items"
+    assert RecommenderRequest(items=["x"], goal="suppression").describe() == "suppression of 1 item"
+
+
+def test_without_ids_a_refusal_names_numbers(data):
+    with pytest.raises(UserError, match="never saw item number 2 with user number 2: nothing to forget"):
+        Deletion(cells=np.array([[0, 0], [2, 2]])).check(data.matrix)
 
 
 @pytest.mark.parametrize(
