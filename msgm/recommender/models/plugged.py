@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msgm.recommender.attributes.plugin import IDENTITY, Plugin
 from msgm.recommender.attributes.tables import exchange_users, factors
-from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.models.base import EXACTNESS, MODELS, Recommender
 from msgm.recommender.requests import Deletion
 
 BASE, PLUGIN = "base.", "plugin."
@@ -22,8 +22,9 @@ class Plugged(Recommender):
     """A model seen through a plug-in, which ``unplug`` takes out again.
 
     Requests are the base's to answer, in its own way. The plug-in is kept, and so maps rows that are solved anew; its
-    guarantees hold for the rows that it was learned from. Where the base answers by fitting anew, the plug-in means
-    nothing to the new table: it is taken out, and the answer's facts say so. A fit is the base's, without a plug-in.
+    guarantees hold for the rows that it was learned from. As these held the forgotten users' too, no answer that keeps
+    it is better than approximate. Where the base answers by fitting anew, the plug-in means nothing to the new table:
+    it is taken out, and the answer's facts say so. A fit is the base's, without a plug-in.
 
     Attributes:
         base: the model's name and settings; it must have user embeddings.
@@ -82,8 +83,11 @@ class Plugged(Recommender):
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         answer = self.inner.forget(deletion)
-        if not answer.facts.get("refit"):
+        if not self.plugin.weights:
             return answer.touched, answer.exactness, answer.facts
+        if not answer.facts.get("refit"):
+            kept = {"plugin": "kept; it was learned from rows of before", "exactness_of_base": answer.exactness}
+            return answer.touched, max(answer.exactness, "approximate", key=EXACTNESS.index), answer.facts | kept
         self.plugin = IDENTITY
         return answer.touched, answer.exactness, answer.facts | {"plugin": "taken out; learn another one"}
 
