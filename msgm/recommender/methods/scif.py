@@ -48,7 +48,7 @@ class SCIF(GradientMethod):
 
     card = Card(
         formula="theta_u - H_u^{-1} grad_u L_F, F's labels replaced by those of other users",
-        source="Li et al., Selective and Collaborative Influence Function (Knowledge-Based Systems 2023)",
+        source="Li et al., Selective and Collaborative Influence Function (Expert Systems with Applications 2023)",
         exactness="approximate",
         models=GRADIENT_MODELS,
         needs=("forget", "retain of the users concerned"),
