@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgm.arguments import Commands, command, metrics, names, overrides, print_cards
 from msgm.errors import UserError, nearest
+from msgm.recommender import attribute_command
 
 if TYPE_CHECKING:
     from msgm.recommender.config import RecommenderConfig
@@ -21,6 +22,7 @@ def add(commands: Commands) -> None:
     _add_compare(own)
     _add_service(own)
     _add_cards(own)
+    attribute_command.add(own)
 
 
 def _experiment(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +119,9 @@ def _forget(options: argparse.Namespace) -> None:
     seconds = sum(answer.seconds for answer in outcome.answers)
     if outcome.numbers:
         exactness = ", ".join(dict.fromkeys(answer.exactness for answer in outcome.answers))
-        print(f"answered {len(outcome.answers)} requests in {seconds:.3f} s ({exactness}); see {service.journal.path}")
+        count = len(outcome.answers)
+        what = "request" if count == 1 else "requests"
+        print(f"answered {count} {what} in {seconds:.3f} s ({exactness}); see {service.journal.path}")
     elif not outcome.before:
         print("nothing was pending")
 

@@ -68,9 +68,9 @@ class Journal:
         """Return the numbers of the requests that have reached a state."""
         return {line["request"] for line in self.lines() if line["state"] == state}
 
-    def done(self, digest: str) -> int | None:
-        """Return the number of the request of that digest that was answered, if there is one."""
-        return next((one["request"] for one in self.lines() if (one["state"], one["digest"]) == (DONE, digest)), None)
+    def done(self) -> dict[str, int]:
+        """Return the numbers of the requests that were answered, by their digests."""
+        return {line["digest"]: line["request"] for line in self.lines() if line["state"] == DONE}
 
     def add(self, request: dict[str, Any], state: str, **facts: Any) -> None:
         """Append a line about ``request``: its number, kind, size and digest, and ``facts``."""

@@ -111,7 +111,7 @@ class Service:
         return [data.items.ids[item] for item in found if item >= 0]
 
     def forget(self, kind: str, ids: Sequence[Any], together: bool = False) -> Outcome:
-        """Forget, one request an id; what the same call was asked before a crash is gone on with.
+        """Forget, one request an id; what was answered before is left alone, what a crash left is gone on with.
 
         Args:
             kind: one of ``KINDS``.
@@ -126,16 +126,17 @@ class Service:
             groups = [list(ids)] if together else [[one] for one in ids]
             digests = [self._digest(kind, group) for group in groups]
             pending = self._pending()
+            unfinished = {request["digest"] for request in pending}
+            done = self.journal.done()
+            before = [done[digest] for digest in digests if digest in done and digest not in unfinished]
+            new = [k for k, digest in enumerate(digests) if digest not in done or digest in unfinished]
             if pending:
-                if [request["digest"] for request in pending] != digests:
+                if [request["digest"] for request in pending] != [digests[k] for k in new]:
                     raise UserError(f"{self.folder} has unfinished requests; finish them first with --resume.")
-                return self._finish(pending)
-            before = [self.journal.done(digest) for digest in digests]
-            if None not in before:
-                return Outcome([], [number for number in before if number is not None], [])
-            planned = self._planned(kind, groups, digests)
-            write_json(self.pending_file, planned)
-            return self._finish(planned)
+            elif new:
+                pending = self._planned(kind, [groups[k] for k in new], [digests[k] for k in new])
+                write_json(self.pending_file, pending)
+            return self._finish(pending, before)
 
     def resume(self) -> Outcome:
         """Answer what is pending after a crash; nothing, if nothing is.
@@ -158,7 +159,7 @@ class Service:
             planned.append({"request": number, "kind": kind, "size": len(group), "digest": digest} | parts)
         return planned
 
-    def _finish(self, pending: list[Request]) -> Outcome:
+    def _finish(self, pending: list[Request], before: Sequence[int] = ()) -> Outcome:
         """Answer the pending requests that the model does not have yet, journal them all, and drop them."""
         answers = []
         if pending:
@@ -171,7 +172,7 @@ class Service:
                 if request["request"] not in done:
                     answers.append(self._answer(model, request))
             self.pending_file.unlink()
-        return Outcome([request["request"] for request in pending], [], answers)
+        return Outcome([request["request"] for request in pending], list(before), answers)
 
     def _answer(self, model: Recommender, request: Request) -> Answer:
         """Answer one request: the model file first, then the ids, then the journal."""

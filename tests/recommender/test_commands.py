@@ -44,7 +44,7 @@ def test_fit_recommend_forget_and_again(cli, served, tmp_path):
     assert again.out.count("was answered before") == 3
     (tmp_path / "users").write_text("user4\nuser5\n")
     assert (
-        "answered 1 requests" in cli("recommender", "forget", served, "--users", tmp_path / "users", "--together").out
+        "answered 1 request in" in cli("recommender", "forget", served, "--users", tmp_path / "users", "--together").out
     )
     gone = cli("recommender", "recommend", served, "--user", "user4")
     assert (gone.code, gone.err.count("\n")) == (2, 1)

@@ -21,14 +21,14 @@ CONFIG = [
 USERS = ["user3", "user9", "user27"]
 
 
-def killed(folder, steps):
-    """Ask a process of its own to forget USERS, which kills itself once it has taken so many steps."""
+def killed(folder, steps, users=USERS):
+    """Ask a process of its own to forget ``users``, which kills itself once it has taken so many steps."""
     process = os.fork()
     if process == 0:
         left = iter(range(steps))
         for owner, name in ((Recommender, "save"), (Journal, "add"), (Service, "_erase_ids")):
             setattr(owner, name, _dying(getattr(owner, name), left))
-        Service(folder).forget("users", USERS)
+        Service(folder).forget("users", users)
         os._exit(1)
     return os.WTERMSIG(os.waitpid(process, 0)[1])
 
@@ -138,6 +138,27 @@ def test_what_was_answered_is_not_done_again(folder):
     assert digests(folder) == before
 
 
+def test_a_list_that_grew_answers_what_is_new_alone(folder):
+    Service(folder).forget("users", USERS[:2])
+    outcome = Service(folder).forget("users", USERS)
+    assert (outcome.numbers, outcome.before) == ([3], [1, 2])
+    assert load_recommender(folder).gone_users.sum() == 3
+    before = digests(folder)
+    with pytest.raises(UserError, match="unknown user 'nobody'"):
+        Service(folder).forget("users", [*USERS, "nobody"])
+    assert digests(folder) == before
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 7])
+def test_a_list_that_grew_is_gone_on_with_after_a_crash(folder, steps):
+    Service(folder).forget("users", ["user11"])
+    assert killed(folder, steps, ["user11", *USERS]) == signal.SIGKILL
+    outcome = Service(folder).forget("users", ["user11", *USERS])
+    assert (outcome.numbers, outcome.before) == ([2, 3, 4], [1])
+    assert load_recommender(folder).applied == 4
+    assert [line["request"] for line in Journal(folder).lines() if line["state"] == DONE] == [1, 2, 3, 4]
+
+
 def test_other_requests_wait_until_unfinished_ones_are_finished(folder):
     killed(folder, 5)
     before = digests(folder)
@@ -190,7 +211,7 @@ def test_bad_requests_change_nothing(folder, kind, ids, sentence, together):
 def test_a_pair_that_was_never_seen_changes_nothing(folder):
     unseen = Service(folder).recommend("user3", 1)[0]
     before = digests(folder)
-    with pytest.raises(UserError, match="the model never saw item number"):
+    with pytest.raises(UserError, match=f"the model never saw item '{unseen}' with user 'user3'"):
         Service(folder).forget("interactions", [["user3", unseen]])
     assert digests(folder) == before
 
