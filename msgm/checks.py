@@ -1,7 +1,7 @@
 """Checks of settings' ranges: each refuses with one sentence that names the key, the value and what is allowed.
 
-``settings`` is the object that holds the values and ``section`` its place in the configuration. None passes: where a
-setting may be None, that means that it is off or chosen elsewhere. NaN never passes.
+``settings`` is the object that holds the values and ``section`` its place in the configuration, empty at the top. None
+passes: where a setting may be None, that means that it is off or chosen elsewhere. NaN never passes.
 """
 
 import math
@@ -16,7 +16,7 @@ def at_least(minimum: int, settings: Any, section: str, *keys: str) -> None:
         value = getattr(settings, key)
         numbers = value if isinstance(value, list) else [value]
         if not all(number is None or number >= minimum for number in numbers):
-            raise UserError(f"{section}.{key} must be at least {minimum}, got {value}.")
+            raise UserError(f"{_named(section, key)} must be at least {minimum}, got {value}.")
 
 
 def positive(settings: Any, section: str, *keys: str) -> None:
@@ -24,7 +24,7 @@ def positive(settings: Any, section: str, *keys: str) -> None:
     for key in keys:
         value = getattr(settings, key)
         if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{section}.{key} must be a positive number, got {value}.")
+            raise UserError(f"{_named(section, key)} must be a positive number, got {value}.")
 
 
 def below_one(settings: Any, section: str, *keys: str) -> None:
@@ -32,4 +32,8 @@ def below_one(settings: Any, section: str, *keys: str) -> None:
     for key in keys:
         value = getattr(settings, key)
         if not 0 <= value < 1:
-            raise UserError(f"{section}.{key} must lie in [0, 1), got {value}.")
+            raise UserError(f"{_named(section, key)} must lie in [0, 1), got {value}.")
+
+
+def _named(section: str, key: str) -> str:
+    return f"{section}.{key}" if section else key

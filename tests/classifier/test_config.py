@@ -62,6 +62,7 @@ def test_bad_settings_are_refused_in_one_sentence(override, parts):
         load_config(None, [override])
     assert all(part in str(error.value) for part in parts), str(error.value)
     assert "\n" not in str(error.value)
+    assert str(error.value)[0].isalpha()
 
 
 def test_random_items_are_training_items_drawn_by_the_seed():
