@@ -132,7 +132,8 @@ def _sizes(*values: Tensor) -> Tensor:
 
 def _mlp(inputs: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
     """Return an MLP that puts out zeros until it is trained; its other weights are drawn from ``seed``."""
-    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+    # Made without drawing weights, which would move torch's global generator.
+    first, last = (nn.utils.skip_init(nn.Linear, *size) for size in ((inputs, hidden), (hidden, outputs)))
     with torch.no_grad():
         draws = torch.randn(first.weight.shape, generator=generator(seed, "generator"))
         first.weight.copy_(draws / inputs**0.5)

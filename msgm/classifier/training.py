@@ -14,6 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from msgm.checks import at_least, below_one, positive
@@ -57,6 +58,8 @@ class TrainingSettings:
         at_least(0, self, "training", "weight_decay")
         positive(self, "training", "lr")
         below_one(self, "training", "momentum")
+        if not all(0 <= share <= 1 for share in self.milestones):
+            raise UserError(f"training.milestones must be shares of the training, 0 to 1, got {self.milestones}.")
 
     def optimiser_of(self, model: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
         """Return a fresh optimiser of all parameters, at ``lr`` or the setting's own rate."""
@@ -116,15 +119,13 @@ def fit(
 
     Raises:
         UserError: no examples, or logits of another number of classes than the labels need.
-        RunError: the loss became non-finite.
+        RunError: weights became non-finite, which is looked for after every epoch.
     """
     if not len(examples):
         raise UserError("there is no example to train on.")
     check_outputs(model, examples)
-    accelerator = Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision=_mixed(settings))
-    for module in model.modules():
-        if isinstance(module, Fitted):
-            module.fit_inputs(examples)
+    accelerator = _accelerator(settings, torch.device(device))
+    fit_inputs(model, examples)
     model.to(accelerator.device)
     wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
     optimiser = settings.optimiser_of(model)
@@ -137,7 +138,7 @@ def fit(
             own = positions[share]
             x = examples.inputs(own, accelerator.device)
             x = augmented(x, settings.augment, seed, number, len(positions), share)
-            training_mode(model, single=len(own) == 1)
+            training_mode(model, single=len(own) < 2)
             with accelerator.autocast():
                 loss = F.cross_entropy(wrapped(x), examples.labels[own].to(x.device), reduction="sum") / len(positions)
             optimiser.zero_grad()
@@ -145,8 +146,16 @@ def fit(
             optimiser.step()
             if watch is not None:
                 watch(Step(number, positions, model))
-    finite(model, "training")
+            if (number + 1) % (steps // settings.epochs) == 0:
+                finite(model, f"training, step {number + 1}")
     return model.eval()
+
+
+def fit_inputs(model: nn.Module, examples: Examples) -> None:
+    """Let the modules of ``model`` that read statistics of their inputs take those of ``examples``."""
+    for module in model.modules():
+        if isinstance(module, Fitted):
+            module.fit_inputs(examples)
 
 
 @contextmanager
@@ -163,7 +172,7 @@ def norms(model: nn.Module) -> list[nn.Module]:
 
 
 def training_mode(model: nn.Module, single: bool, still: Sequence[nn.Module] = ()) -> None:
-    """Put a model into training mode, but ``still`` into eval mode, and norms before a batch of a single item.
+    """Put a model into training mode, but ``still`` into eval mode, and norms before a batch of a single item or none.
 
     One item has no variance.
     """
@@ -172,8 +181,14 @@ def training_mode(model: nn.Module, single: bool, still: Sequence[nn.Module] = (
         module.eval()
 
 
-def _mixed(settings: TrainingSettings) -> str:
-    return "bf16" if settings.precision == "bf16" else "no"
+def _accelerator(settings: TrainingSettings, device: torch.device) -> Accelerator:
+    """Return an accelerator of the device and precision; accelerate itself keeps those of the process's first one."""
+    precision = "bf16" if settings.precision == "bf16" else "no"
+    if AcceleratorState._shared_state:
+        state = AcceleratorState()
+        if state.num_processes == 1 and (state.device.type, state.mixed_precision) != (device.type, precision):
+            AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
 
 
 def _orders(count: int, settings: TrainingSettings, seed: int) -> Iterator[Tensor]:

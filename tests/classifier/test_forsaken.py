@@ -77,7 +77,9 @@ def test_it_forgets_as_much_as_retraining_and_keeps_the_accuracy(worlds, request
 def test_the_given_model_stays_and_the_answer_repeats(worlds):
     world = worlds["instances"]
     before = {name: value.clone() for name, value in world.model.state_dict().items()}
+    drawn = torch.get_rng_state()
     one, two = world.run(steps=5), world.run(steps=5)
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(value, before[name]) for name, value in world.model.state_dict().items())
     state = one.model.state_dict()
     assert any(not torch.equal(state[name], before[name]) for name in before)

@@ -184,7 +184,9 @@ def test_the_bad_teacher_reads_the_scale_of_its_inputs_from_retain_items(small, 
     model, split = small
     seen = []
     monkeypatch.setattr("msgm.classifier.methods.bad_teacher.frozen", lambda m: seen.append(frozen(m)) or seen[-1])
-    METHODS.build({"name": "bad-teacher"}).forget(copy.deepcopy(model), split, settings_of(), Ledger())
+    METHODS.build({"name": "bad-teacher"}).forget(
+        copy.deepcopy(model), split, settings_of(), Ledger(torch.device("cpu"))
+    )
     good, bad = seen
     assert same(state(good), state(model))
     x = split.retain.inputs(torch.arange(len(split.retain)))

@@ -117,8 +117,16 @@ def test_checking_leaves_mode_and_buffers_as_they_were():
 
 def test_weights_that_blow_up_end_the_run():
     settings = TrainingSettings(**SETTINGS | {"lr": 1e30})
-    with pytest.raises(RunError, match="became non-finite; lower the learning rate"):
-        fit(network(), blobs(), settings, 0)
+    steps = []
+    with pytest.raises(RunError, match="training, step 4: .* became non-finite; lower the learning rate"):
+        fit(network(), blobs(), settings, 0, watch=steps.append)
+    assert len(steps) == 4  # the first epoch of three
+
+
+def test_one_process_trains_in_either_precision():
+    trained = [fit(network(), blobs(), TrainingSettings(**SETTINGS, precision=p), 0) for p in ("fp32", "bf16", "fp32")]
+    assert torch.equal(weights(trained[0]), weights(trained[2]))
+    assert not torch.equal(weights(trained[0]), weights(trained[1]))
 
 
 def test_labels_of_one_class_train_without_nan():
@@ -128,7 +136,12 @@ def test_labels_of_one_class_train_without_nan():
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"epochs": 0}, "training.epochs"), ({"lr": 0.0}, "training.lr"), ({"momentum": 1.0}, "training.momentum")],
+    [
+        ({"epochs": 0}, "training.epochs"),
+        ({"lr": 0.0}, "training.lr"),
+        ({"momentum": 1.0}, "training.momentum"),
+        ({"milestones": [91]}, "training.milestones"),
+    ],
 )
 def test_values_out_of_range_are_refused(given, words):
     with pytest.raises(UserError, match=words):

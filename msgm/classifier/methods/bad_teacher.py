@@ -14,7 +14,7 @@ from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.distillation import divergence, frozen, soft
 from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, passes
-from msgm.classifier.training import Fitted, norms
+from msgm.classifier.training import norms
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
 
@@ -55,10 +55,8 @@ class BadTeacher(GradientMethod):
             raise UserError(f"methods.retain_share must lie in (0, 1], got {self.retain_share}.")
 
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
-        good, bad = frozen(model), frozen(settings.fresh(model, derive_seed(settings.seed, self.name)))
-        for module in bad.modules():
-            if isinstance(module, Fitted):
-                module.fit_inputs(split.retain)
+        untrained = settings.untrained(model, split.retain, derive_seed(settings.seed, self.name))
+        good, bad = frozen(model), frozen(untrained)
 
         def loss(x: Tensor, gone: Tensor) -> Tensor:
             return divergence(model(x), target(good, bad, x, gone, self.temperature), self.temperature)

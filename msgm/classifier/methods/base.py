@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from msgm.classifier.data import Split
+from msgm.classifier.data import Examples, Split
 from msgm.classifier.networks import reinitialised
-from msgm.classifier.training import TrainingSettings, check_outputs, finite
+from msgm.classifier.training import TrainingSettings, check_outputs, finite, fit_inputs
 from msgm.registry import Registry
 
 
@@ -42,6 +42,12 @@ class Settings:
         """Return a network of fresh weights that shares none with ``trained``; errors as in ``reinitialised``."""
         return reinitialised(trained, self.build(seed)).to(self.device)
 
+    def untrained(self, trained: nn.Module, retain: Examples, seed: int) -> nn.Module:
+        """Return ``fresh`` in eval mode, reading inputs on the scale of ``retain``, as a retrained model does."""
+        network = self.fresh(trained, seed)
+        fit_inputs(network, retain)
+        return network.eval()
+
 
 @dataclass
 class Cost:
@@ -62,10 +68,17 @@ class Cost:
 
 @dataclass
 class Ledger:
-    """Where a method writes down what it does."""
+    """Where a method writes down what it does, on a device that finishes what it was told before a time is taken."""
 
+    device: torch.device
     cost: Cost = field(default_factory=Cost)
     artefacts: dict[str, Any] = field(default_factory=dict)
+
+    def clock(self) -> float:
+        """Return the time in seconds, once the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def saw(self, count: int) -> None:
         """Count items passed forward and backward."""
@@ -78,11 +91,11 @@ class Ledger:
     @contextmanager
     def preparing(self) -> Iterator[None]:
         """Count what happens inside as preparation, not as answering."""
-        start = time.perf_counter()
+        start = self.clock()
         try:
             yield
         finally:
-            self.cost.preparation_seconds += time.perf_counter() - start
+            self.cost.preparation_seconds += self.clock() - start
 
 
 @dataclass(frozen=True)
@@ -137,11 +150,11 @@ class Method(ABC):
             UserError: the model does not fit the data, or the request is not one for this method.
             RunError: weights became non-finite.
         """
-        check_outputs(model.to(settings.device), split.retain)
-        ledger, working = Ledger(), copy.deepcopy(model)
-        start = time.perf_counter()
+        ledger, working = Ledger(settings.device), copy.deepcopy(model).to(settings.device)
+        check_outputs(working, split.retain)
+        start = ledger.clock()
         found = self.forget(working, split, settings, ledger)
-        ledger.cost.seconds = time.perf_counter() - start - ledger.cost.preparation_seconds
+        ledger.cost.seconds = ledger.clock() - start - ledger.cost.preparation_seconds
         finite(found, self.name)
         return Unlearned(found.eval(), ledger.cost, ledger.artefacts)
 

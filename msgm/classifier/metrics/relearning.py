@@ -67,7 +67,8 @@ class Relearning(Metric):
         known = _anchors.setdefault(live.split, {})
         key = (self, repr(settings.training), settings.seed, goal)
         if key not in known:
-            untrained = settings.fresh(live.original, derive_seed(settings.seed, "relearn-random"))
+            seed = derive_seed(settings.seed, "relearn-random")
+            untrained = settings.untrained(live.original, live.split.retain, seed)
             known[key] = float(self.steps(untrained, x, y, goal, live))
         own = float(self.steps(live.model, x, y, goal, live))
         return {"relearn_steps": own, "relearn_steps_random": known[key]}

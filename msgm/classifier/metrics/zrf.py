@@ -44,10 +44,11 @@ class ZRF(Metric):
         if case.live is None or not len(case.target.labels["forget"]):
             return {"zrf": None}
         own, values = case.target.log_probabilities("forget"), []
-        settings, examples = case.live.settings, case.live.split.forget
+        settings, split = case.live.settings, case.live.split
         for number in range(self.networks):
-            untrained = settings.fresh(case.live.original, derive_seed(settings.seed, "zrf", number))
-            found = Outputs({"forget": logits_of(untrained, examples, settings.device)}, {})
+            seed = derive_seed(settings.seed, "zrf", number)
+            untrained = settings.untrained(case.live.original, split.retain, seed)
+            found = Outputs({"forget": logits_of(untrained, split.forget, settings.device)}, {})
             values.append(mean(js(found.log_probabilities("forget"), own)))
         average = mean_of(values)
         return {"zrf": None if average is None else float(np.clip(1 - average, 1 - np.log(2), 1))}

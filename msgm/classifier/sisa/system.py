@@ -185,9 +185,7 @@ class SISA:
             settings = replace(self.training, epochs=self.epochs[number])
             seed = derive_seed(self.seed, "sisa", shard, number)
             if len(below):
-                with torch.random.fork_rng():
-                    torch.manual_seed(seed)  # for networks with dropout, which draws from torch's own generator
-                    fit(model, self.examples.subset(below), settings, seed, self.device, count)
+                fit(model, self.examples.subset(below), settings, seed, self.device, count)
             self.checkpoints.put(names[number], model.state_dict())
         return self.slices - done, visited
 

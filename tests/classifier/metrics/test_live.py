@@ -15,6 +15,7 @@ from msgm.classifier.metrics import METRICS
 from msgm.classifier.metrics.probe import probe_auc
 from msgm.classifier.metrics.weights import weight_distance
 from msgm.classifier.metrics.zrf import ZRF
+from msgm.classifier.training import fit_inputs
 from msgm.errors import RunError
 from msgm.seeding import derive_seed
 from tests.classifier.metrics.worlds import digits_world, noise_world
@@ -138,7 +139,9 @@ def test_weight_distance_is_relative_and_needs_equal_shapes(noise):
 def test_zrf_is_one_minus_the_true_divergence_from_untrained_networks(noise):
     case = noise.case(noise.original, [])
     found = ZRF(networks=1).measure(case)["zrf"]
-    untrained = outputs_of(noise.settings.build(derive_seed(0, "zrf", 0)), noise.split)
+    network = noise.settings.build(derive_seed(0, "zrf", 0))
+    fit_inputs(network, noise.split.retain)
+    untrained = outputs_of(network, noise.split)
     p, q = (np.exp(one.log_probabilities("forget")) for one in (case.target, untrained))
     assert found == pytest.approx(1 - np.mean(jensenshannon(p, q, axis=1) ** 2), rel=1e-6)
     assert ZRF().measure(noise.case(noise.untrained, []))["zrf"] > found
