@@ -58,7 +58,7 @@ def card(report: Report, row: Row) -> Card:
         "statement": _statement(report, row, reached),
         "header": _header(report),
         "request": _request(report, row),
-        "method": _method(report, row),
+        "method": _method(row),
         "artifacts": {"purged": False, "found": report.get("artifacts"), "note": _kept(row)},
         "claims": [claim_tree(claim, RULES) for claim in found],
         "controls": [asdict(control) for control in checked],
@@ -133,7 +133,7 @@ def _request(report: Report, row: Row) -> dict[str, Any]:
     }
 
 
-def _method(report: Report, row: Row) -> dict[str, Any]:
+def _method(row: Row) -> dict[str, Any]:
     lines = dict(line.split(": ", 1) for line in (row["card"] or "").split("\n") if ": " in line)
     return {
         "name": row["method"],
@@ -141,21 +141,13 @@ def _method(report: Report, row: Row) -> dict[str, Any]:
         **{key: lines.get(key) for key in ("formula", "source", "needs", "touches", "deviations")},
         "settings": row["settings"],
         "seconds": row["seconds"],
-        "seconds_over_retraining": _over_retraining(report, row),
+        "seconds_over_retraining": row["seconds"] / row["retrain_seconds"] if row.get("retrain_seconds") else None,
         "preparation_seconds": row["preparation_seconds"],
         "storage_bytes": row["storage_bytes"],
         "examples": row["examples"],
         "artefacts": row["artefacts"],
         "tuning_oracle_access": None,
     }
-
-
-def _over_retraining(report: Report, row: Row) -> float | None:
-    """Return the method's seconds over retraining's for the same request."""
-    retrain = next((r for r in report["rows"] if r["method"] == "retrain" and r["request"] == row["request"]), None)
-    if retrain is None or not retrain["seconds"] or row["seconds"] is None:
-        return None
-    return float(row["seconds"] / retrain["seconds"])
 
 
 def _kept(row: Row) -> str:

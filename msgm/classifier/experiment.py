@@ -28,6 +28,7 @@ from msgm.runs import read_json, write_json
 from msgm.seeding import derive_seed
 
 Facts = dict[str, Any]
+MADE = "made.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,20 +117,24 @@ class Experiment:
 
     def keep(self, model: nn.Module, folder: Path, facts: Facts, seconds: float) -> None:
         """Write a model with the settings that it depends on; these come last, so that they vouch for the rest."""
-        (folder / "made.json").unlink(missing_ok=True)
+        (folder / MADE).unlink(missing_ok=True)
         save_classifier(model, folder, self.config.network, self.dataset.shape, len(self.dataset.classes))
-        write_json(folder / "made.json", {"made": facts, "seconds": seconds})
+        write_json(folder / MADE, {"made": facts, "seconds": seconds})
 
     def _kept(self, folder: Path, facts: Facts) -> nn.Module | None:
-        record = folder / "made.json"
-        if not record.is_file() or read_json(record)["made"] != facts:
+        if not is_kept(folder) or read_json(folder / MADE)["made"] != facts:
             return None
         return load_classifier(folder).to(self.device)
 
 
+def is_kept(folder: Path) -> bool:
+    """Return whether a folder holds a model with the settings that it was made with."""
+    return (folder / MADE).is_file()
+
+
 def seconds_of(folder: Path) -> float:
     """Return what a kept model's training took."""
-    return float(read_json(folder / "made.json")["seconds"])
+    return float(read_json(folder / MADE)["seconds"])
 
 
 def digest(indices: NDArray[np.int64]) -> str:

@@ -12,15 +12,15 @@ from torch import nn
 
 from msgm.classifier.compare import FIXED, claim
 from msgm.classifier.config import ClassifierConfig, known, load_config
-from msgm.classifier.experiment import Experiment, digest
+from msgm.classifier.experiment import Experiment, digest, is_kept, seconds_of
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.outputs import Outputs
-from msgm.classifier.store import filled, load_classifier, save_classifier
+from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
 from msgm.data import load_dataset
 from msgm.errors import UserError
 from msgm.records import plain
-from msgm.runs import Run, chosen_device, environment, read_json, write_json, write_text
+from msgm.runs import Run, chosen_device, environment, write_json, write_text
 from msgm.settings import differences
 
 
@@ -42,8 +42,9 @@ def train(config: ClassifierConfig, out: Path | str | None = None, device: str =
     model = experiment.original(run.model)
     for request in config.requests:
         outputs_of(model, experiment.split(request), experiment.device).save(_outputs(run, request, "original"))
-    facts = {"data_digest": experiment.dataset.digest(), "seconds": read_json(run.model / "made.json")["seconds"]}
-    write_json(run.manifest, environment() | {"kind": "classifier", "seed": config.seed, "device": device} | facts)
+    facts = {"data_digest": experiment.dataset.digest(), "seconds": seconds_of(run.model)}
+    facts |= {"seed": config.seed, "device": str(experiment.device)}
+    write_json(run.manifest, environment() | {"kind": "classifier"} | facts)
     return run
 
 
@@ -69,19 +70,22 @@ def unlearn(
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: no such model, method or request, or an experiment of other data, network or training.
+        UserError: no such model, method or request, an experiment of other data, network or training, or an ``out``
+            that holds an original.
         RunError: the method's weights became non-finite.
     """
     trained, model = _given(config, source)
     rows, request = config.rows(), _only_request(config, request)
     known(method, list(rows), "--method", "method")
+    run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
+    if is_kept(run.model):
+        raise UserError(f"--out: {run.path} holds a trained original, which is not overwritten; give another folder.")
     experiment = _experiment(trained, chosen_device(device))
     experiment.config.requests[request] = config.requests[request]
     experiment.check()
     split = experiment.split(request)
     own = trained.seed if seed is None else seed
     made = rows[method].unlearn(model, split, experiment.settings("method", own))
-    run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
     run.create()
     before = outputs_of(model, split, experiment.device)
     after = outputs_of(made.model, split, experiment.device)
@@ -93,7 +97,8 @@ def unlearn(
     write_text(run.config, config.to_yaml())
     facts = {"method": config.methods[method], "request": config.requests[request].describe(), "source": str(source)}
     facts |= {"forget_digest": digest(split.forget.indices), "cost": asdict(made.cost), "artefacts": artefacts}
-    write_json(run.manifest, environment() | {"kind": "classifier", "seed": own, "model_stored": stored} | facts)
+    facts |= {"model_stored": stored, "device": str(experiment.device)}
+    write_json(run.manifest, environment() | {"kind": "classifier", "seed": own} | facts)
     return run
 
 
@@ -150,7 +155,8 @@ def _only_request(config: ClassifierConfig, name: str | None) -> str:
 
 
 def _keep(experiment: Experiment, model: nn.Module, run: Run) -> bool:
-    """Save a model if it is of the experiment's own network; an ensemble, say, has its outputs alone."""
+    """Save a model if it is of the experiment's own network; of an ensemble, say, the outputs alone are kept."""
+    drop_classifier(run.model)
     own = experiment.build(0).state_dict()
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         return False

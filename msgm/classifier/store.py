@@ -32,6 +32,12 @@ def save_classifier(
     write_json(folder / NETWORK, {"network": network, "shape": list(shape), "classes": classes})
 
 
+def drop_classifier(folder: Path) -> None:
+    """Delete a model's files, if there are any."""
+    for name in (WEIGHTS, NETWORK):
+        (folder / name).unlink(missing_ok=True)
+
+
 def load_classifier(folder: Path) -> nn.Module:
     """Read a model, in eval mode on the CPU.
 

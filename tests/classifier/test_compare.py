@@ -222,6 +222,16 @@ def test_train_and_unlearn_keep_models_and_outputs(config, cli, tmp_path):
     manifest = json.loads((tmp_path / "u" / "manifest.json").read_text())
     assert manifest["model_stored"] is True
     assert manifest["cost"]["seconds"] > 0
+    assert manifest["device"] == "cpu"
+    weights = (tmp_path / "o" / "model" / "model.safetensors").read_bytes()
+    over = cli(*unlearn, "--request", "few", "--out", tmp_path / "o")
+    assert over.code == 2
+    assert "holds a trained original" in over.err
+    assert (tmp_path / "o" / "model" / "model.safetensors").read_bytes() == weights
+    ensemble = cli(*unlearn[:-1], "sisa", "--request", "few", "--out", tmp_path / "u", "--set", "methods.sisa.shards=2")
+    assert ensemble.code == 0, ensemble.err
+    assert json.loads((tmp_path / "u" / "manifest.json").read_text())["model_stored"] is False
+    assert not (tmp_path / "u" / "model" / "model.safetensors").exists()
     wrong = cli(*unlearn, "--request", "few", "--out", tmp_path / "v", "--set", "training.epochs=4")
     assert wrong.code == 2
     assert "was trained with other settings (training.epochs: 3 -> 4)" in wrong.err
