@@ -17,14 +17,13 @@ import numpy as np
 from msgm.cards.band import Numbers
 from msgm.classifier.band import measure, measure_retrains, summarise
 from msgm.classifier.card import Card, write_card
-from msgm.classifier.claims import ORIGINAL
+from msgm.classifier.claims import ORIGINAL, TARGETS
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
 from msgm.errors import UserError
 from msgm.runs import Run, environment, write_json
 
-TARGETS = {"observed": "observed items", "latent": "latent attribute", "concept": "concept"}
 SEED = 0
 """A file is one model: the report has one seed, which means nothing."""
 

@@ -15,6 +15,7 @@ from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
 from msgm.classifier.claims import (
     RULES,
+    TARGETS,
     Report,
     Row,
     asked,
@@ -269,8 +270,8 @@ def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
     lines = cannot_say("as by training the model on it again") + unsaid_of_goal(request["goal"], reached)
     if not observed(report, row):
         lines.append(
-            f"How near this comes to having forgotten a {request['target']}: models retrained without the selected "
-            f"items are the {WRONG_REFERENCE}, as is membership of those items."
+            f"How near this comes to having forgotten a {TARGETS[request['target']]}: models retrained without the "
+            f"selected items are the {WRONG_REFERENCE}, as is membership of those items."
         )
     if not oracles(row):
         lines.append("Anything about closeness to a retrained model: none is here.")

@@ -38,6 +38,7 @@ Report = dict[str, Any]
 Row = dict[str, Any]
 
 ORIGINAL = "do-nothing"
+TARGETS = {"observed": "observed items", "latent": "latent attribute", "concept": "concept"}
 ACCURACY_MARGIN = 0.05
 TOLERATED = 0.1
 FALSE_ALARMS = 0.25

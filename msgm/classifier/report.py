@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from msgm.classifier.assemble import Report, constants, inside_share
 from msgm.classifier.card_views import card_links, write_cards
+from msgm.classifier.claims import TARGETS
 from msgm.classifier.figures import report_figures
 from msgm.runs import Run, write_text
 from msgm.tables import aligned, markdown_table
@@ -113,10 +114,10 @@ def _notes(report: Report, request: str) -> list[str]:
             f"Near-duplicates of the forget items elsewhere: {found['found']}, of which {found['retained']} among the "
             f"retain items; left in ({found['method']})."
         )
-    if asked["target"] == "concept":
+    if asked["target"] != "observed":
         notes.append(
-            "A concept was asked for: a model retrained without its items is no full reference for it, and neither is "
-            "an attack on membership."
+            f"A {TARGETS[asked['target']]} was asked for: a model retrained without its items is no full reference for "
+            "it, and neither is an attack on membership."
         )
     for row in rows_of(report, request):
         if row["family"] == "exact" and row["method"] not in CONTROLS:

@@ -31,12 +31,13 @@ class Sisa(Method):
     card = Card(
         formula="S models on disjoint shards of R checkpoints; train again from the last checkpoint before the items",
         source="Bourtoule et al., IEEE S&P 2021, arXiv 1912.03817",
-        needs=("retain", "forget"),
+        needs=("retain", "forget", "tuning"),
         family="exact",
         deviations=(
             "its original is an ensemble of its own, trained as preparation, and not the given model, which lends its "
             "architecture alone; a fresh optimiser and schedule at each slice; all items are used, where N mod S are "
-            "dropped elsewhere; ties of votes go to the larger mean softmax"
+            "dropped elsewhere; ties of votes go to the larger mean softmax; tuning items tell the accuracy before the "
+            "request and decide nothing"
         ),
     )
 
