@@ -301,6 +301,9 @@ def _report(options: argparse.Namespace) -> None:
     if report.get("kind") == "classifier":
         from msgm.classifier.report import print_report as print_table
         from msgm.classifier.report import write_views
+    elif report.get("kind") == "recommender-attributes":
+        from msgm.recommender.attribute_report import print_report as print_table
+        from msgm.recommender.attribute_report import write_views
     elif report.get("kind") == "recommender":
         from msgm.recommender.report import print_report as print_table
         from msgm.recommender.report import write_views

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from msgm import __version__
 from msgm.errors import RunError, UserError
 from msgm.recommender.assemble import make_report
-from msgm.recommender.config import CONTROLS, RecommenderConfig, known
+from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, known
 from msgm.recommender.data.base import Interactions, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.measuring import measure, measure_retrains
@@ -28,7 +28,7 @@ from msgm.recommender.models.base import EXACTNESS, Recommender
 from msgm.recommender.report import print_report, write_views
 from msgm.recommender.scenario import Scenario, make_scenario
 from msgm.records import FAILED, SKIPPED, read_record, write_record
-from msgm.runs import Run, environment, write_json, write_text
+from msgm.runs import Run, environment, read_json, write_json, write_text
 from msgm.seeding import derive_seed
 from msgm.settings import differences
 
@@ -83,11 +83,10 @@ class Bench:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One model, request and method: where its record lies, and what it depends on."""
+    """One row's work: where its record lies, what it depends on, and what to call it."""
 
     place: Path
     facts: Record
-    method: Method
     label: str
 
     def record(self) -> Record | None:
@@ -101,6 +100,13 @@ class Cell:
         runs = record.get("runs", [])
         seconds = sum(run["seconds"] for run in runs) / max(len(runs), 1)
         print(f"{self.label}: {record.get('reason') or f'{seconds:.3f} s'}", flush=True)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodCell(Cell):
+    """One model, request and method."""
+
+    method: Method
 
 
 def compare(
@@ -123,17 +129,17 @@ def compare(
         UserError: an unknown name, a request that does not fit the data, or a folder that holds another experiment;
             nothing is written then.
     """
-    methods = _chosen(config.rows(), only, "--only", "method")
+    methods = chosen_rows(config.rows(), only, "--only", "method")
     chosen = Chosen(
-        list(_chosen(config.models, models, "--models", "model")),
+        list(chosen_rows(config.models, models, "--models", "model")),
         methods,
-        list(_chosen(config.requests, requests, "--requests", "request")),
+        list(chosen_rows(config.requests, requests, "--requests", "request")),
     )
     run = Run(out or Path("runs") / config.name)
     data = load_interactions(config.data)
     split = load_split(config.split, data)
     scenarios = {name: make_scenario(entry, data, split, config.seed) for name, entry in config.requests.items()}
-    _claim(run, config)
+    claim(run, config, "recommender")
     with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
         for model in chosen.models:
             bench = Bench(config, model)
@@ -147,7 +153,8 @@ def compare(
     return run
 
 
-def _chosen(entries: Mapping[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
+def chosen_rows(entries: Mapping[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
+    """Return the entries that ``names`` pick, those set to null left out; all where no name is given."""
     given = {name: entry for name, entry in entries.items() if entry is not None}
     if not given:
         raise UserError(f"{what}s: the config names no {what}, so there is nothing to compare.")
@@ -155,8 +162,8 @@ def _chosen(entries: Mapping[str, Any], names: Sequence[str] | None, option: str
     return {name: given[name] for name in given if name in wanted}
 
 
-def _claim(run: Run, config: RecommenderConfig) -> None:
-    """Make the run folder, or refuse one that holds another experiment."""
+def claim(run: Run, config: Experiment, kind: str) -> None:
+    """Make the run folder of an experiment of this kind, or refuse one that holds another experiment."""
     stored, wanted = run.stored_config(), config.to_dict()
     if stored is not None:
         changed = differences({key: stored.get(key) for key in FIXED}, {key: wanted[key] for key in FIXED})
@@ -164,9 +171,11 @@ def _claim(run: Run, config: RecommenderConfig) -> None:
             raise UserError(
                 f"{run.path} holds an experiment with other settings ({'; '.join(changed[:3])}); give another --out."
             )
+    if run.manifest.is_file() and read_json(run.manifest).get("kind") != kind:
+        raise UserError(f"{run.path} holds a run of another kind; give another --out.")
     run.create()
     write_text(run.config, config.to_yaml())
-    write_json(run.manifest, environment() | {"kind": "recommender", "seed": config.seed})
+    write_json(run.manifest, environment() | {"kind": kind, "seed": config.seed})
 
 
 def _pair(bench: Bench, run: Run, data: Interactions, request: str, scenario: Scenario, chosen: Chosen) -> None:
@@ -183,7 +192,7 @@ def _pair(bench: Bench, run: Run, data: Interactions, request: str, scenario: Sc
         retrains = _retrains(bench, originals[0][0], scenario)
     except EXPECTED as error:
         for cell in missing:
-            cell.keep(_reason(error))
+            cell.keep(reason_record(error))
         return
     metrics = bench.config.measures()
     cases = [Case(model, model, retrains, scenario.together, scenario.split, scenario.data) for model, _ in originals]
@@ -197,7 +206,7 @@ def _pair(bench: Bench, run: Run, data: Interactions, request: str, scenario: Sc
 
 def _cells(
     config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str, methods: Mapping[str, Method]
-) -> list[Cell]:
+) -> list[MethodCell]:
     """Return the cells of one model on one request: methods of the request's own choice that are for the model."""
     facts = {
         "msgm": __version__,
@@ -210,11 +219,11 @@ def _cells(
     }
     wanted = config.requests[request].methods
     return [
-        Cell(
+        MethodCell(
             record_at(run, model, request, name),
             facts | {"method": config.methods[name]},
-            method,
             f"{model}, {request}: {name}",
+            method,
         )
         for name, method in methods.items()
         if (not wanted or name in wanted or name in CONTROLS) and _is_for(method, config.models[model])
@@ -237,7 +246,7 @@ def _retrains(bench: Bench, original: Recommender, scenario: Scenario) -> list[R
     return [retrain.unlearn(original, scenario.together, seed).model for seed in seeds]
 
 
-def _run(bench: Bench, cell: Cell, scenario: Scenario, cases: Sequence[Case], shared: Record) -> Record:
+def _run(bench: Bench, cell: MethodCell, scenario: Scenario, cases: Sequence[Case], shared: Record) -> Record:
     """Run one cell with all seeds and return its record; a method that cannot is recorded with its reason."""
     runs, metrics = [], bench.config.measures()
     try:
@@ -246,7 +255,7 @@ def _run(bench: Bench, cell: Cell, scenario: Scenario, cases: Sequence[Case], sh
             target = Case(model, case.original, case.retrains, case.deletion, case.split, case.data)
             runs.append(cost | {"numbers": measure(target, metrics)})
     except EXPECTED as error:
-        return _reason(error)
+        return reason_record(error)
     return {"runs": runs} | shared
 
 
@@ -284,7 +293,7 @@ def _cost(parts: Sequence[Record], scenario: Scenario, at_once: bool) -> Record:
     }
 
 
-def _reason(error: BaseException) -> Record:
+def reason_record(error: BaseException) -> Record:
     """Return the record of a cell that has no numbers."""
     if isinstance(error, UserError):
         return {"status": SKIPPED, "reason": str(error)}

@@ -15,11 +15,11 @@ from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import RecommenderRequest
-from msgm.registry import Registry
 from msgm.requests import load_file
 from msgm.settings import guarded, read_layers
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Experiment")
 CONTROLS = ("do-nothing", "retrain")
 """Methods without which there is no comparison."""
 BY_IDS = ("users", "items", "interactions", "file")
@@ -86,49 +86,70 @@ class RequestSettings(RecommenderRequest):
 
 
 @dataclass
-class RecommenderConfig:
-    """One experiment.
+class Experiment:
+    """What every experiment with recommenders has.
 
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
-        seed: the first seed, and the one that requests are drawn by. Data and split have seeds of their own.
-        seeds: how many seeds the models are fitted, and the methods run, with.
-        retrains: models fitted anew to what each request leaves, with further seeds; two at least.
+        seed: the first seed. Data and split have seeds of their own.
+        seeds: how many seeds the models are fitted, and made to forget, with.
         plugins: Python files to import first; they register data, models, methods and metrics.
         data: the data (``msgm.recommender.data``).
         split: how cells are held out (``msgm.recommender.data.splits``).
         models: settings of the models, by the row's name; the key ``name`` picks the model, by default the row's name.
-        methods: settings of the methods, in the same way. All registered methods are rows; one that is set to null is
+            A row that is set to null is left out.
+    """
+
+    name: str = "recommender"
+    seed: int = 0
+    seeds: int = 2
+    plugins: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=lambda: {"name": "synthetic"})
+    split: dict[str, Any] = field(default_factory=lambda: {"name": "per-user"})
+    models: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "", "seed")
+        at_least(1, self, "", "seeds")
+        for plugin in self.plugins:
+            load_file(plugin)
+        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        self.data, self.split = SOURCES.resolve(self.data), SPLITS.resolve(self.split)
+        self.models = resolved("models", self.models, MODELS.resolve)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, defaults included, as a plain tree."""
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
+        return str(OmegaConf.to_yaml(OmegaConf.create(self.to_dict())))
+
+
+@dataclass
+class RecommenderConfig(Experiment):
+    """One comparison of methods. Its first seed is also the one that requests are drawn by.
+
+    Attributes:
+        retrains: models fitted anew to what each request leaves, with further seeds; two at least.
+        methods: settings of the methods, as of the models. All registered methods are rows; one that is set to null is
             left out. A method that is not for a model is left out there.
         requests: what to forget, by name.
         metrics: what to measure; None takes all but the costly ones.
         options: a metric's own settings, by its name.
     """
 
-    name: str = "recommender"
-    seed: int = 0
-    seeds: int = 2
     retrains: int = 2
-    plugins: list[str] = field(default_factory=list)
-    data: dict[str, Any] = field(default_factory=lambda: {"name": "synthetic"})
-    split: dict[str, Any] = field(default_factory=lambda: {"name": "per-user"})
-    models: dict[str, Any] = field(default_factory=dict)
     methods: dict[str, Any] = field(default_factory=dict)
     requests: dict[str, RequestSettings] = field(default_factory=dict)
     metrics: list[str] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        at_least(0, self, "", "seed")
-        at_least(1, self, "", "seeds")
+        super().__post_init__()
         at_least(2, self, "", "retrains")
-        for plugin in self.plugins:
-            load_file(plugin)
-        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
-        self.data, self.split = SOURCES.resolve(self.data), SPLITS.resolve(self.split)
-        self.models = _resolved("models", self.models, MODELS)
         others: dict[str, Any] = {name: {} for name in METHODS.entries if name not in self.methods}
-        self.methods = _resolved("methods", self.methods | others, METHODS)
+        self.methods = resolved("methods", self.methods | others, METHODS.resolve)
         for name in CONTROLS:
             if self.methods[name] is None:
                 raise UserError(f"methods.{name}: a comparison needs this row; it cannot be left out.")
@@ -161,19 +182,11 @@ class RecommenderConfig:
         wanted = usual if self.metrics is None else self.metrics
         return [METRICS.build({"name": name} | self.options.get(name, {})) for name in wanted]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all settings, defaults included, as a plain tree."""
-        return asdict(self)
 
-    def to_yaml(self) -> str:
-        """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
-        return str(OmegaConf.to_yaml(OmegaConf.create(self.to_dict())))
-
-
-def _resolved(place: str, given: dict[str, Any], registry: Registry[Any]) -> dict[str, Any]:
-    """Return the settings of rows with defaults; None where a row is left out."""
+def resolved(place: str, given: dict[str, Any], resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Return the settings of rows with defaults, as ``resolve`` fills them in; None where a row is left out."""
     return {
-        row: None if own is None else below(f"{place}.{row}", lambda: registry.resolve({"name": row} | own))  # noqa: B023
+        row: None if own is None else below(f"{place}.{row}", lambda: resolve({"name": row} | own))  # noqa: B023
         for row, own in given.items()
     }
 
@@ -194,6 +207,11 @@ def known(name: str, names: list[str], key: str, what: str) -> str:
 
 
 def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> RecommenderConfig:
+    """Read the settings of a comparison, as ``load_experiment``."""
+    return load_experiment(RecommenderConfig, path, overrides)
+
+
+def load_experiment(cls: type[E], path: str | Path | None = None, overrides: list[str] | None = None) -> E:
     """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
 
     Raises:
@@ -201,9 +219,8 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     """
     layers = read_layers(path, overrides or [])
 
-    def compose() -> RecommenderConfig:
-        tree = OmegaConf.merge(OmegaConf.structured(RecommenderConfig), *layers)
-        config: RecommenderConfig = OmegaConf.to_object(tree)
+    def compose() -> E:
+        config: E = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), *layers))
         return config
 
     return guarded(compose)

@@ -48,6 +48,10 @@ class Card:
     deviations: str = "none"
     guarantee: str = "none; measure it with fresh attackers"
 
+    def describe(self) -> str:
+        """Return the card as text."""
+        return "\n".join(f"{name}: {text}" for name, text in vars(self).items())
+
 
 class Erasure(ABC):
     """A way to take attributes out of user embeddings. Subclasses are dataclasses whose fields are their settings."""

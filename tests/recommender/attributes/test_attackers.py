@@ -8,6 +8,7 @@ from msgm.recommender.data import load_interactions
 from msgm.recommender.metrics import METRICS
 from msgm.recommender.metrics.attribute_attackers import (
     ATTACKERS,
+    WIDTH,
     Attack,
     attack,
     balanced_folds,
@@ -16,7 +17,7 @@ from msgm.recommender.metrics.attribute_attackers import (
 )
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import Deletion
-from tests.recommender.attributes.planted import cells, labelled, table
+from tests.recommender.attributes.planted import labelled, table
 
 
 @pytest.mark.parametrize("attacker", ATTACKERS)
@@ -112,3 +113,12 @@ def test_utility_is_compared_where_attackers_learn_as_little():
     assert utility_at(0.6, measured) == 0.36
     assert utility_at(0.56, measured) == 0.30
     assert utility_at(0.5, measured) is None
+
+
+def test_rounding_errors_of_scores_do_not_drown_the_attackers():
+    rows, texts, context = table(users=300, gap=1.0)
+    scores = rows @ np.repeat(context.items, 5, axis=0).T
+    assert scores.shape[1] > WIDTH
+    labels = labelled(texts)
+    narrow, wide = (attack(shown.astype(np.float64), labels, "logistic").accuracy for shown in (rows, scores))
+    assert wide > narrow - 0.03

@@ -1,0 +1,42 @@
+"""``msgm recommender attributes`` and ``msgm recommender erasures``: their options, and what they print."""
+
+import argparse
+
+from msgm.arguments import Commands, command, names, overrides, print_cards
+
+
+def add(commands: Commands) -> None:
+    """Add both commands."""
+    text = "take users' attributes out of models in every way, and attack what is left"
+    attributes = command(commands, "attributes", _attributes, text)
+    attributes.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
+    overrides(attributes)
+    attributes.add_argument("--seed", type=int, help="first seed of the run")
+    attributes.add_argument("--out", metavar="DIR", help="where to write; by default runs/NAME")
+    attributes.add_argument(
+        "--only", metavar="ERASURE,ERASURE", help="run only these besides the controls; the report shows all there are"
+    )
+    attributes.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
+    attributes.set_defaults(go_on="Run the same command again to go on.")
+
+    erasures = command(commands, "erasures", _erasures, "print the cards of the ways to take attributes out")
+    erasures.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
+
+
+def _attributes(options: argparse.Namespace) -> None:
+    from msgm.recommender.attribute_config import AttributeConfig
+    from msgm.recommender.config import load_experiment
+
+    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    config = load_experiment(AttributeConfig, options.config, options.set + seed)
+    from msgm.recommender.attribute_compare import compare_erasures
+
+    chosen = (names(text) if text else None for text in (options.only, options.models))
+    run = compare_erasures(config, options.out, *chosen)
+    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json")
+
+
+def _erasures(options: argparse.Namespace) -> None:
+    from msgm.recommender.attribute_ways import CARDS
+
+    print_cards(options.names, CARDS, "erasure")

@@ -1,0 +1,67 @@
+"""Settings of ``msgm recommender attributes``."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgm.checks import at_least
+from msgm.errors import UserError
+from msgm.recommender.attribute_ways import CARDS, build_way, has_users, resolve_way
+from msgm.recommender.config import Experiment, known, resolved
+from msgm.recommender.metrics.attribute_attackers import AttributeAttackers
+from msgm.recommender.metrics.ranking import Ranking
+
+SURFACES = ["embeddings", "scores", "lists"]
+BEFORE, SHUFFLED = CONTROLS = ("before", "shuffled-labels")
+"""Rows of every comparison: the model as it was fitted, and attackers on it who are given permuted values."""
+
+
+@dataclass
+class AttributeConfig(Experiment):
+    """One comparison of ways to take users' attributes out of models.
+
+    Attributes:
+        attribute: the one to take out; None takes every attribute of the data, each by itself.
+        surfaces: what is attacked: ``embeddings``, ``scores``, ``lists``.
+        folds: of the attackers' cross-validation; every value needs as many users.
+        k: length of the lists.
+        erasures: settings of the ways, by the row's name; the key ``name`` picks the way, by default the row's name.
+            All ways are rows; one that is set to null is left out, as is one that is not for a model,
+            and ``combined``, which takes out all attributes at once, where there is one.
+    """
+
+    attribute: str | None = None
+    surfaces: list[str] = field(default_factory=lambda: ["embeddings", "scores"])
+    folds: int = 5
+    k: int = 10
+    erasures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(2, self, "", "seeds", "folds")
+        at_least(1, self, "", "k")
+        if not self.surfaces:
+            raise UserError(f"surfaces: name at least one of {', '.join(SURFACES)}.")
+        for surface in self.surfaces:
+            known(surface, SURFACES, "surfaces", "surface")
+        for row, settings in self.models.items():
+            if settings is not None and not has_users(settings["name"]):
+                raise UserError(
+                    f"models.{row}: {settings['name']} has no user embeddings to take an attribute out of; "
+                    "use als, bpr, lightgcn, mf or mult-vae."
+                )
+        for row in CONTROLS:
+            if row in self.erasures:
+                raise UserError(f"erasures.{row}: the name is a control's; choose another name for the row.")
+        others: dict[str, Any] = {name: {} for name in CARDS if name not in self.erasures}
+        self.erasures = resolved("erasures", self.erasures | others, resolve_way)
+        for settings in self.erasures.values():
+            if settings is not None:
+                build_way(settings)
+
+    def ranking(self) -> Ranking:
+        """Return the metric of utility."""
+        return Ranking(k=self.k)
+
+    def attackers(self, attribute: str, surface: Any, seed: int) -> AttributeAttackers:
+        """Return the metric of what a surface tells of an attribute."""
+        return AttributeAttackers(attribute, surface, self.k, self.folds, seed)
