@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions
 from msgm.requests import ForgetRequest
 
@@ -133,7 +134,7 @@ class Deletion:
 
     def _places(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return where in ``matrix.data`` the single cells are, and which of them are there at all."""
-        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        rows = rows_of(matrix)
         stored = rows * matrix.shape[1] + matrix.indices
         wanted = self.cells[:, 0] * matrix.shape[1] + self.cells[:, 1]
         # Stored codes are sorted; wanted ones are faster to find in order, too.
@@ -163,9 +164,3 @@ class Deletion:
         gone = self.mask(matrix)
         if gone.all():
             raise UserError(f"the request forgets all {len(gone)} interactions: nothing is left to recommend from.")
-
-
-def kept(matrix: csr_array, keep: NDArray[np.bool_]) -> csr_array:
-    """Return the stored cells of ``matrix`` that ``keep`` marks, in the order of ``matrix.data``."""
-    starts = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
-    return csr_array((matrix.data[keep], matrix.indices[keep], starts), matrix.shape)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from msgm.errors import UserError, nearest
+from msgm.recommender.cells import rows_of
 from msgm.recommender.config import BY_IDS, RequestSettings
 from msgm.recommender.data.base import IdMap, Interactions, Split
 from msgm.recommender.requests import Deletion, RecommenderRequest
@@ -94,7 +95,7 @@ def _some_users(way: str, count: int, train: csr_array, draws: np.random.Generat
 def _some_cells(share: float, train: csr_array, draws: np.random.Generator) -> NDArray[np.int64]:
     """Return (n, 2) cells, one at least."""
     chosen = np.sort(draws.choice(train.nnz, max(round(share * train.nnz), 1), replace=False))
-    rows = np.repeat(np.arange(train.shape[0]), np.diff(train.indptr))
+    rows = rows_of(train)
     return np.stack([rows[chosen], train.indices[chosen].astype(np.int64)], axis=1)
 
 

@@ -3,8 +3,9 @@ import pytest
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.recommender.cells import kept
 from msgm.recommender.data import Interactions
-from msgm.recommender.requests import Deletion, RecommenderRequest, kept, read_ids
+from msgm.recommender.requests import Deletion, RecommenderRequest, read_ids
 
 
 @pytest.fixture

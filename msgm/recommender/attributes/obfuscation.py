@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from msgm.checks import positive
 from msgm.errors import UserError
 from msgm.recommender.attributes.labels import UNKNOWN, Labels, encode
-from msgm.recommender.requests import kept
+from msgm.recommender.cells import kept, ones, rows_of
 from msgm.seeding import derive_seed
 
 
@@ -59,7 +59,7 @@ class Obfuscation:
         for each in labels:
             if len(each.codes) != matrix.shape[0]:
                 raise UserError(f"attribute {each.name!r} has {len(each.codes)} users; the data {matrix.shape[0]}.")
-        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        rows = rows_of(matrix)
         excess = sum(np.maximum(_of_cells(matrix, rows, each, self.prior), 0) for each in labels)
         share = np.exp(-self.strength * excess)
         if self.way == "weigh":
@@ -78,7 +78,7 @@ def typicality(matrix: csr_array, labels: Labels, prior: float) -> NDArray[np.fl
 
     Items that no user with a value has are typical of nothing: 0.
     """
-    seen = csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), matrix.shape)
+    seen = ones(matrix)
     indicators = labels.one_hot()
     counts, sizes = (seen.T @ indicators).T, indicators.sum(0)[:, None]
     overall = counts.sum(0) / sizes.sum()

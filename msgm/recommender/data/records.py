@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.errors import UserError
+from msgm.recommender.cells import rows_of
 from msgm.recommender.data.base import IdMap, Interactions, Source
 
 
@@ -118,7 +119,7 @@ def select(data: Interactions, keep: NDArray[np.bool_], reason: str) -> Interact
     """
     if not keep.any():
         raise UserError(f"{reason} leaves none of the {len(keep)} interactions.")
-    rows = np.repeat(np.arange(data.shape[0]), np.diff(data.matrix.indptr))[keep]
+    rows = rows_of(data.matrix)[keep]
     users, rows = np.unique(rows, return_inverse=True)
     items, columns = np.unique(data.matrix.indices[keep], return_inverse=True)
     starts = np.concatenate([[0], np.cumsum(np.bincount(rows))])
@@ -141,7 +142,7 @@ def core(data: Interactions, least: int) -> Interactions:
     Raises:
         UserError: it is empty.
     """
-    rows = np.repeat(np.arange(data.shape[0]), np.diff(data.matrix.indptr))
+    rows = rows_of(data.matrix)
     columns, keep = data.matrix.indices, np.ones(len(rows), dtype=bool)
     while True:
         active = np.bincount(rows[keep], minlength=data.shape[0]) >= least

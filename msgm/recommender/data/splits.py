@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, below_one
 from msgm.errors import UserError
+from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions, Split
 from msgm.registry import Registry
 from msgm.seeding import derive_seed
@@ -36,7 +37,7 @@ class Splitter(ABC):
         part = self.parts(data)
         if not (part == TEST).any():
             raise UserError(f"split {self.name}: no test cell; the data are too small for its settings.")
-        train, validation, test = (_cells(data.matrix, part == k) for k in (TRAIN, VALIDATION, TEST))
+        train, validation, test = (kept(data.matrix, part == k) for k in (TRAIN, VALIDATION, TEST))
         return Split(train, validation, test, None if data.times is None else data.times[part == TRAIN])
 
     @abstractmethod
@@ -113,7 +114,7 @@ class GlobalTime(Splitter):
         last = len(times) - 1
         moments = np.sort(times)[[int(last * (1 - self.validation - self.test)), int(last * (1 - self.test))]]
         part = np.searchsorted(moments, times, side="left")
-        order = np.lexsort((times, _rows(data.matrix)))
+        order = np.lexsort((times, rows_of(data.matrix)))
         part[order[data.matrix.indptr[:-1][np.diff(data.matrix.indptr) > 0]]] = TRAIN
         return part
 
@@ -138,8 +139,8 @@ class Published(Splitter):
     def parts(self, data: Interactions) -> NDArray[np.int64]:
         if data.test is None:
             raise UserError("split published: the data have no published test part; use per-user.")
-        sizes = np.bincount(_rows(data.matrix)[~data.test], minlength=data.shape[0])
-        test = np.bincount(_rows(data.matrix)[data.test], minlength=data.shape[0])
+        sizes = np.bincount(rows_of(data.matrix)[~data.test], minlength=data.shape[0])
+        test = np.bincount(rows_of(data.matrix)[data.test], minlength=data.shape[0])
         untrained = np.flatnonzero((sizes == 0) & (test > 0))
         if len(untrained):
             raise UserError(f"split published: user {data.users.ids[int(untrained[0])]} is in the test part alone.")
@@ -170,21 +171,12 @@ def _rounded(counts: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     return np.floor(counts + 0.5).astype(np.int64)
 
 
-def _rows(matrix: csr_array) -> NDArray[np.int64]:
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-
-
 def _by_rank(
     matrix: csr_array, keys: NDArray[Any], test: NDArray[np.int64], validation: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return the parts: of every row the ``test`` cells of the least keys, then ``validation`` cells, then training."""
-    rows = _rows(matrix)
+    rows = rows_of(matrix)
     order = np.lexsort((keys, rows))
     rank = np.empty(matrix.nnz, dtype=np.int64)
     rank[order] = np.arange(matrix.nnz) - matrix.indptr[:-1][rows]
     return np.select([rank < test[rows], rank < (test + validation)[rows]], [TEST, VALIDATION], TRAIN)
-
-
-def _cells(matrix: csr_array, keep: NDArray[np.bool_]) -> csr_array:
-    starts = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
-    return csr_array((matrix.data[keep], matrix.indices[keep], starts), matrix.shape)

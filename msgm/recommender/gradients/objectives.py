@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.errors import UserError
+from msgm.recommender.cells import rows_of
 from msgm.recommender.gradients.pairs import Pairs
 from msgm.recommender.models.als import ALS
 from msgm.recommender.models.base import Recommender
@@ -55,7 +56,7 @@ class Objective(ABC):
     def __init__(self, model: Recommender, seed: int) -> None:
         seen = model.seen
         self.shape = seen.shape
-        self.users = torch.from_numpy(np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr)))
+        self.users = torch.from_numpy(rows_of(seen))
         self.items = torch.from_numpy(seen.indices.astype(np.int64))
         self.values = torch.from_numpy(seen.data.astype(np.float64))
         self.weights = torch.ones(seen.nnz, dtype=torch.float64)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from msgm.errors import UserError
+from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.gradients.objectives import Objective, Tables, squares
 from msgm.recommender.gradients.pairs import Pairs
 from msgm.recommender.models.adjacency import normalised
@@ -25,7 +26,6 @@ from msgm.recommender.models.lightgcn import LightGCN
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.models.torch_base import TorchRecommender
 from msgm.recommender.propagation import propagate
-from msgm.recommender.requests import kept
 from msgm.seeding import derive_seed
 
 NEGATIVES = 4
@@ -126,7 +126,7 @@ def draw_negatives(seen: csr_array, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: every user has seen every item.
     """
-    drawing, users = Negatives(seen), np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr))
+    drawing, users = Negatives(seen), rows_of(seen)
     comparable = ~drawing.full[users]
     if not comparable.any():
         raise UserError("every user has seen every item: there is nothing to rank below.")

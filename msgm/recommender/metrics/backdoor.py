@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
+from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.ranking import blocks, lists_of
 from msgm.recommender.models.base import Recommender
@@ -70,6 +71,6 @@ def _others(case: Case, items: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the retained users who can be shown a promoted item, because they do not have them all."""
     rest = case.deletion.without(case.split.train)
     owned = np.isin(rest.indices, items)
-    rows = np.repeat(np.arange(rest.shape[0]), np.diff(rest.indptr))
+    rows = rows_of(rest)
     having = np.bincount(rows[owned], minlength=rest.shape[0])
     return np.flatnonzero((np.diff(rest.indptr) > 0) & (having < len(items)))

@@ -30,10 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
+from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.metrics.base import Case
 from msgm.recommender.metrics.ranking import blocks
 from msgm.recommender.models.base import Recommender
-from msgm.recommender.requests import Deletion, kept
+from msgm.recommender.requests import Deletion
 from msgm.seeding import derive_seed
 
 REFERENCE_USERS = 500
@@ -52,7 +53,7 @@ class Cells:
     @classmethod
     def of(cls, matrix: csr_array) -> "Cells":
         """Return the stored cells of a (U, I) matrix."""
-        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        rows = rows_of(matrix)
         return cls(rows, matrix.indices.astype(np.int64), matrix.data)
 
     def at(self, chosen: NDArray[Any]) -> "Cells":

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.checks import at_least
+from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.models.base import Recommender, top
 
@@ -74,7 +75,7 @@ def best(
 ) -> NDArray[np.int64]:
     """Return (n, k) items of the largest (n, I) scores as ``lists_of``, without the cells of the (n, I) ``seen``."""
     masked = np.array(scores, dtype=np.float64)
-    masked[np.repeat(np.arange(len(masked)), np.diff(seen.indptr)), seen.indices] = -np.inf
+    masked[rows_of(seen), seen.indices] = -np.inf
     if banned is not None:
         masked[:, banned] = -np.inf
     return top(masked, k)
@@ -93,7 +94,7 @@ def _block(
     rows = test[users]
     positives = np.diff(rows.indptr)
     held_out = np.zeros(rows.shape, dtype=bool)
-    held_out[np.repeat(np.arange(len(users)), positives), rows.indices] = True
+    held_out[rows_of(rows), rows.indices] = True
     hits = held_out[np.arange(len(users))[:, None], lists] & (lists >= 0)
     discounts = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(positives, k) - 1]

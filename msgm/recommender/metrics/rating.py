@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.ranking import blocks
 
@@ -30,6 +31,6 @@ class Rating(Metric):
         for users in blocks(np.flatnonzero(np.diff(test.indptr))):
             rows = test[users]
             scores = np.asarray(case.target.score(users), dtype=np.float64)
-            found = scores[np.repeat(np.arange(len(users)), np.diff(rows.indptr)), rows.indices]
+            found = scores[rows_of(rows), rows.indices]
             squares += float(np.square(np.clip(found, ratings.min(), ratings.max()) - rows.data).sum())
         return {"rmse": float(np.sqrt(squares / test.nnz))}

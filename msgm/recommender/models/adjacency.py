@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from msgm.recommender.cells import ones, rows_of
 from msgm.recommender.requests import Deletion
 
 
@@ -37,11 +38,11 @@ def without(adjacency: csr_array, deletion: Deletion) -> csr_array:
 
 def within(adjacency: csr_array, nodes: NDArray[np.bool_], hops: int) -> NDArray[np.bool_]:
     """Return (hops, U + I) masks of the nodes at most 1, 2, ..., ``hops`` edges away from the (U + I,) ``nodes``."""
-    ones = csr_array((np.ones(adjacency.nnz, np.float32), adjacency.indices, adjacency.indptr), adjacency.shape)
+    edges = ones(adjacency, np.float32)
     users = adjacency.shape[0]
     found = []
     for _ in range(hops):
-        reached = np.concatenate([ones @ nodes[users:], ones.T @ nodes[:users]]) > 0
+        reached = np.concatenate([edges @ nodes[users:], edges.T @ nodes[:users]]) > 0
         nodes = nodes | reached
         found.append(nodes)
     return np.array(found)
@@ -57,7 +58,7 @@ def _ends(edges: csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArr
     """Return the (n,) users of the edges, the (U,) degrees of users and the (I,) degrees of items."""
     of_users = np.diff(edges.indptr).astype(np.int64)
     of_items = np.bincount(edges.indices, minlength=edges.shape[1])
-    return np.repeat(np.arange(edges.shape[0]), of_users), of_users, of_items
+    return rows_of(edges), of_users, of_items
 
 
 def _weights(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.requests import Deletion, kept
+from msgm.recommender.cells import kept, rows_of
+from msgm.recommender.requests import Deletion
 from msgm.registry import Registry, plain
 from msgm.runs import write_bytes
 
@@ -102,7 +103,7 @@ class Recommender(ABC):
             raise UserError(f"user number {int(users[self.gone_users[users]][0])} was forgotten and is served nothing.")
         scores = np.array(self.score(users), dtype=np.float64)
         rows = self.seen[users]
-        scores[np.repeat(np.arange(len(users)), np.diff(rows.indptr)), rows.indices] = -np.inf
+        scores[rows_of(rows), rows.indices] = -np.inf
         scores[:, self.gone_items] = -np.inf
         return top(scores, k)
 

@@ -29,6 +29,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, positive
 from msgm.errors import RunError, UserError
+from msgm.recommender.cells import ones
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.requests import Deletion
 from msgm.seeding import derive_seed
@@ -178,7 +179,7 @@ class Ease(Recommender):
 
     def _ones(self, matrix: csr_array) -> csr_array:
         """Return the cells of ``matrix``, each 1, in the precision of P."""
-        return csr_array((np.ones(matrix.nnz, self.precision), matrix.indices, matrix.indptr), matrix.shape)
+        return ones(matrix, self.precision)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"inverse": self.inverse}

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from msgm.checks import at_least
+from msgm.recommender.cells import ones
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.neighbours import Neighbours
 from msgm.recommender.requests import Deletion
@@ -39,8 +39,7 @@ class ItemKNN(Recommender):
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         rows = self.seen[users]
-        ones = csr_array((np.ones(rows.nnz), rows.indices, rows.indptr), rows.shape)
-        return np.asarray((ones @ self.lists.matrix(np.arange(rows.shape[1]))).toarray())
+        return np.asarray((ones(rows) @ self.lists.matrix(np.arange(rows.shape[1]))).toarray())
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         touched = np.unique(deletion.only(self.seen).indices)

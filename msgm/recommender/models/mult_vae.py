@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from msgm.checks import at_least, below_one, positive
+from msgm.recommender.cells import ones
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.models.torch_base import TorchRecommender
 from msgm.seeding import generator
@@ -138,9 +138,7 @@ class MultVAE(TorchRecommender):
         """Return the (n, I) rows x of ``users``."""
         import torch
 
-        cells = self.seen[users]
-        ones = csr_array((np.ones(cells.nnz, np.float32), cells.indices, cells.indptr), cells.shape)
-        return torch.from_numpy(ones.toarray())
+        return torch.from_numpy(ones(self.seen[users], np.float32).toarray())
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         import torch

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.recommender.cells import rows_of
 
 
 class Negatives:
@@ -21,7 +22,7 @@ class Negatives:
         self.items = seen.shape[1]
         sizes = np.diff(seen.indptr).astype(np.int64)
         self.full = sizes == self.items
-        self.codes = np.repeat(np.arange(seen.shape[0]), sizes) * self.items + seen.indices
+        self.codes = rows_of(seen) * self.items + seen.indices
 
     def known(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of the (n,) pairs are cells."""

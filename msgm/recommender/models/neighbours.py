@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from msgm.recommender.cells import ones
 from msgm.recommender.models.base import top
 
 BLOCK_CELLS = 4_000_000
@@ -116,8 +117,7 @@ class _Cosine:
     """Similarities between the rows of a binary matrix."""
 
     def __init__(self, matrix: csr_array) -> None:
-        ones = np.ones(matrix.nnz, dtype=np.int32)
-        self.matrix = csr_array((ones, matrix.indices, matrix.indptr), matrix.shape)
+        self.matrix = ones(matrix, np.int32)
         self.transposed = self.matrix.T.tocsr()
         self.sizes = np.diff(matrix.indptr).astype(np.int64)
 

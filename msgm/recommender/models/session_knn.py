@@ -27,8 +27,9 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.errors import UserError
+from msgm.recommender.cells import kept, ones, rows_of
 from msgm.recommender.models.base import MODELS, Recommender, top
-from msgm.recommender.requests import Deletion, kept
+from msgm.recommender.requests import Deletion
 
 NEVER = np.iinfo(np.int64).min
 
@@ -60,7 +61,7 @@ class SessionKNN(Recommender):
         """Write the lists of ``items`` in the index: the sessions of ``matrix`` with them, most recent first."""
         columns = matrix.T.tocsr()[items]
         sizes = np.diff(columns.indptr)
-        row = np.repeat(np.arange(len(items)), sizes)
+        row = rows_of(columns)
         order = np.lexsort((columns.indices, -self.latest[columns.indices], row))
         rank = np.arange(len(row)) - np.repeat(columns.indptr[:-1], sizes)
         early = rank < self.index.shape[1]
@@ -112,10 +113,10 @@ class SessionKNN(Recommender):
         candidates = np.setdiff1d(self.index[items], [-1, itself])
         recent = candidates[np.lexsort((candidates, -self.latest[candidates]))][: self.recent]
         rows = self.seen[recent]
-        ones = csr_array((np.ones(rows.nnz), rows.indices, rows.indptr), rows.shape)
-        similarities = ones @ weights
+        there = ones(rows)
+        similarities = there @ weights
         nearest = np.argsort(-similarities, kind="stable")[: self.neighbours]
-        return np.asarray(ones[nearest].T @ similarities[nearest])
+        return np.asarray(there[nearest].T @ similarities[nearest])
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         assert self.times is not None
@@ -142,5 +143,5 @@ class SessionKNN(Recommender):
 def _latest(matrix: csr_array, times: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the (U,) time of every session's last cell; NEVER for empty ones."""
     latest = np.full(matrix.shape[0], NEVER)
-    np.maximum.at(latest, np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), times)
+    np.maximum.at(latest, rows_of(matrix), times)
     return latest

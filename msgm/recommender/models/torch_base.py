@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, positive
 from msgm.errors import RunError
+from msgm.recommender.cells import rows_of
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
 from msgm.seeding import derive_seed
@@ -132,5 +133,4 @@ class TorchRecommender(Recommender):
 
 def cells_of(matrix: csr_array) -> NDArray[np.int64]:
     """Return the (n, 2) cells of ``matrix``, each as user and item, in the order of ``matrix.data``."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return np.stack([rows, matrix.indices.astype(np.int64)], axis=1)
+    return np.stack([rows_of(matrix), matrix.indices.astype(np.int64)], axis=1)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from msgm.checks import at_least
+from msgm.recommender.cells import ones
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.neighbours import Neighbours
 from msgm.recommender.requests import Deletion
@@ -38,8 +38,7 @@ class UserKNN(Recommender):
         self.lists = Neighbours.of(self.seen, self.neighbours)
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        ones = csr_array((np.ones(self.seen.nnz), self.seen.indices, self.seen.indptr), self.seen.shape)
-        return np.asarray((self.lists.matrix(users) @ ones).toarray())
+        return np.asarray((self.lists.matrix(users) @ ones(self.seen)).toarray())
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         touched = np.flatnonzero(np.diff(deletion.only(self.seen).indptr))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.recommender.cells import rows_of
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.sharding.combiners import Combiner, Scores, Shards
@@ -120,7 +121,7 @@ def aggregate(weights: "Mapping[str, Tensor]", side: str, embeddings: "Tensor") 
 def _batches(rows: csr_array, seed: int) -> Any:
     """Yield (n, 3) triples of a user, an item seen and one not seen, EPOCHS times through all cells."""
     known = Negatives(rows)
-    users = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    users = rows_of(rows)
     usable = np.flatnonzero(~known.full[users])
     for epoch in range(EPOCHS):
         rng = np.random.default_rng(derive_seed(seed, "attention", epoch))

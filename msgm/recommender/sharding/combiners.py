@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.recommender.cells import rows_of
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.sharding.partitions import OF_USERS
@@ -143,7 +144,7 @@ class Logistic(Combiner):
         if not len(users):
             raise UserError("combiner logistic has no cell to learn from: too few interactions are held back.")
         held = shards.held[users]
-        rows = np.repeat(np.arange(len(users)), np.diff(held.indptr))
+        rows = rows_of(held)
         drawn = known.draw(users[rows], np.random.default_rng(derive_seed(seed, "combiner", "negatives")))
         places = np.concatenate([rows, rows]), np.concatenate([held.indices, drawn])
         features = np.stack([s[places] for s in self._scores(shards, users, shards.rows[users])], axis=1)

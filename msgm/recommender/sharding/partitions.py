@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError, nearest
+from msgm.recommender.cells import rows_of
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.sharding.balanced import Space, assign_ascending, balanced_clusters, capacity_of
 from msgm.recommender.sharding.transport import transport_clusters
@@ -112,7 +113,7 @@ def _ibp(matrix: csr_array, shards: int, balance: Balance, seed: int) -> Partiti
 
 def _inbp(matrix: csr_array, shards: int, balance: Balance, seed: int) -> Partition:
     of_users, of_items = pretrained(matrix, seed)
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    rows = rows_of(matrix)
     spaces = [Space(of_users, rows), Space(of_items, matrix.indices)]
     return Partition(balanced_clusters(spaces, np.ones(matrix.nnz), shards, _rng(seed)), None, learnt=True)
 

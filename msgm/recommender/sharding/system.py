@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError, nearest
+from msgm.recommender.cells import kept
 from msgm.recommender.models.base import MODELS, Recommender
-from msgm.recommender.requests import Deletion, kept
+from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding.attention import Attention
 from msgm.recommender.sharding.combiners import Combiner, FoldIn, Logistic, Mean, Own, Shards
 from msgm.recommender.sharding.partitions import cell_draws, check_partition, make_partition

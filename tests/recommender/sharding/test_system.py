@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
+from msgm.recommender.cells import kept
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import load_recommender
-from msgm.recommender.requests import Deletion, kept
+from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding import system as module
 from msgm.recommender.sharding.attention import Attention
 from msgm.recommender.sharding.combiners import Logistic
