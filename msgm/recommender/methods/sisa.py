@@ -34,6 +34,9 @@ def answer_in_shards(
 class Sisa(Method):
     """SISA.
 
+    Shards must not be too small: with fold-in on MovieLens 100K, NDCG@10 of EASE is 100% of the full model's with 5
+    shards and 99% with 10, that of ALS 98% and 96 to 98%.
+
     Attributes:
         shards: K.
         partition: of users, or of single cells; either drawn without a look at the cells.
