@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from msgm.recommender.attribute_assemble import noise_of
+from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.attribute_ways import CARDS
+from msgm.recommender.config import load_experiment
 from msgm.recommender.models import MODELS
 from msgm.runs import read_json, write_json
-from tests.conftest import settings
+from tests.conftest import ROOT, settings
 
 ERASURES = ["class-mean", "leace", "obfuscation"]
 
@@ -197,6 +199,14 @@ def test_noise_is_three_deviations_of_blind_guesses():
     draws, sizes = np.random.default_rng(0), [40, 160]
     hits = np.stack([draws.binomial(size, 0.5, 20_000) / size for size in sizes])
     assert noise_of(sizes) == pytest.approx(3 * hits.mean(0).std(), rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["attributes", "attributes_ml100k"])
+def test_shipped_configs_run_every_way(name):
+    config = load_experiment(AttributeConfig, ROOT / "configs" / "recommender" / f"{name}.yaml")
+    assert set(config.erasures) == set(CARDS)
+    assert None not in config.erasures.values()
+    assert (config.attribute, config.seeds) == ("gender", 2)
 
 
 def test_cards_of_the_erasures_are_printed(cli):
