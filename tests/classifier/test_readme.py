@@ -51,3 +51,13 @@ def test_the_other_commands_run_in_their_order(place, monkeypatch, capsys):
         assert cli.main([str(files.get(word, word)) for word in arguments]) == 0, capsys.readouterr().err
     assert (place / "runs" / "scrub" / "model" / "model.safetensors").is_file()
     assert (place / "runs" / "audit" / "card.html").is_file()
+
+
+def test_the_method_of_ones_own_runs(place, monkeypatch, cli):
+    monkeypatch.chdir(place)
+    source = re.search(r"^```python\n(# noise\.py.*?)^```", (ROOT / "README.md").read_text(), flags=re.S | re.M)
+    (place / "noise.py").write_text(source[1])
+    wanted = ["--only", "do-nothing,retrain,noise", "--requests", "random", "--out", "runs/noise"]
+    done = cli(*commands()[0], "--set", "plugins=[noise.py]", *wanted)
+    assert done.code == 0, done.err
+    assert any(line.startswith("noise ") for line in done.out.splitlines())
