@@ -19,6 +19,7 @@ INCONCLUSIVE. "not found" is said of these attackers and of this number of users
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -44,7 +45,7 @@ CONTROL_CARDS = {
 Report = dict[str, Any]
 
 
-def record_at(run: Run, model: str, attribute: str, row: str) -> Any:
+def record_at(run: Run, model: str, attribute: str, row: str) -> Path:
     """Return where the record of a cell lies."""
     return run.path / "records" / model / attribute / f"{row}.json"
 
