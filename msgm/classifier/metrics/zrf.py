@@ -3,8 +3,8 @@
 ZRF = 1 - mean JS(model(x), untrained(x)) over forget items, true JS in nats: from 1 - ln 2 = .307 to 1, as random as an
 untrained network. A retrained model is not that random, so a high value is not closeness to retraining.
 
-Deviations: the mean over ``networks`` untrained ones, not one; public code has a "JS" that is neither symmetric nor of
-the right size (see ``distances``).
+Deviations: the mean over ``networks`` untrained ones, not one, which read inputs on the scale of the retain items;
+public code has a "JS" that is neither symmetric nor of the right size (see ``distances``).
 """
 
 from dataclasses import dataclass
