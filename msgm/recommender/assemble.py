@@ -1,17 +1,20 @@
 """From the records of a comparison to its report: one row a model, request and method, means over seeds."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from msgm import __version__
 from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.measuring import row_numbers
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models.base import EXACTNESS
 from msgm.recommender.scenario import Scenario
+from msgm.records import plain
 from msgm.runs import Run, environment, read_json
 
 Report = dict[str, Any]
@@ -20,7 +23,7 @@ Report = dict[str, Any]
 def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenarios: Mapping[str, Scenario]) -> Report:
     """Return the report of all records that the folder holds for rows of ``config``."""
     seeds = [config.seed + k for k in range(config.seeds)]
-    records = _records(config, run)
+    records = _records(config, run, data)
     refits = {cell[:2]: record for cell, record in records.items() if cell[2] == "retrain" and "runs" in record}
     rows = [
         _row(config, seeds, cell, record, refits.get(cell[:2])) for cell, record in records.items() if "runs" in record
@@ -57,15 +60,38 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
     }
 
 
-def _records(config: RecommenderConfig, run: Run) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Return the records by model, request and method, in the order of the config."""
+def record_at(run: Run, model: str, request: str, method: str) -> Path:
+    """Return where the record of a cell lies."""
+    return run.path / "records" / model / request / f"{method}.json"
+
+
+def shared_facts(config: RecommenderConfig, data: Interactions, model: str, request: str) -> dict[str, Any]:
+    """Return what all records of a model and a request depend on."""
+    return {
+        "msgm": __version__,
+        "data": data.digest(),
+        "split": config.split,
+        "model": config.models[model],
+        "request": config.to_dict()["requests"][request],
+        "seeds": [config.seed, config.seeds, config.retrains],
+        "metrics": [{"name": metric.name} | vars(metric) for metric in config.measures()],
+    }
+
+
+def _records(config: RecommenderConfig, run: Run, data: Interactions) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return the records that can stand beside one another, by model, request and method, in the order of the config.
+
+    A method's settings are those that its record was made with.
+    """
     found = {}
     for model in (name for name, settings in config.models.items() if settings is not None):
         for request in config.requests:
+            facts = plain(shared_facts(config, data, model, request))
             for method in (name for name, settings in config.methods.items() if settings is not None):
-                place = run.path / "records" / model / request / f"{method}.json"
-                if place.is_file():
-                    found[model, request, method] = read_json(place)
+                place = record_at(run, model, request, method)
+                record = read_json(place) if place.is_file() else {"made": {}}
+                if all(record["made"].get(key) == value for key, value in facts.items()):
+                    found[model, request, method] = record
     return found
 
 
@@ -90,7 +116,7 @@ def _row(
     refit: dict[str, Any] | None,
 ) -> dict[str, Any]:
     model, request, method = cell
-    runs, settings = record["runs"], config.methods[method]
+    runs, settings = record["runs"], record["made"]["method"]
     means = {key: fmean(run[key] for run in runs) for key in ("seconds", "preparation_seconds", "touched")}
     return {
         "model": model,

@@ -14,9 +14,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from msgm import __version__
 from msgm.errors import RunError, UserError
-from msgm.recommender.assemble import make_report
+from msgm.recommender.assemble import make_report, record_at, shared_facts
 from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, known
 from msgm.recommender.data.base import Interactions, load_interactions
 from msgm.recommender.data.splits import load_split
@@ -208,15 +207,7 @@ def _cells(
     config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str, methods: Mapping[str, Method]
 ) -> list[MethodCell]:
     """Return the cells of one model on one request: methods of the request's own choice that are for the model."""
-    facts = {
-        "msgm": __version__,
-        "data": data.digest(),
-        "split": config.split,
-        "model": config.models[model],
-        "request": config.to_dict()["requests"][request],
-        "seeds": [config.seed, config.seeds, config.retrains],
-        "metrics": [{"name": metric.name} | vars(metric) for metric in config.measures()],
-    }
+    facts = shared_facts(config, data, model, request)
     wanted = config.requests[request].methods
     return [
         MethodCell(
@@ -228,11 +219,6 @@ def _cells(
         for name, method in methods.items()
         if (not wanted or name in wanted or name in CONTROLS) and _is_for(method, config.models[model])
     ]
-
-
-def record_at(run: Run, model: str, request: str, method: str) -> Path:
-    """Return where the record of a cell lies."""
-    return run.path / "records" / model / request / f"{method}.json"
 
 
 def _is_for(method: Method, model: Mapping[str, Any]) -> bool:

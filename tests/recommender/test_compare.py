@@ -1,5 +1,7 @@
 """Comparisons through the command line, on a few users and items."""
 
+from shutil import copytree
+
 import pytest
 
 from msgm.recommender.models import MODELS
@@ -125,6 +127,25 @@ def test_a_cell_that_fails_is_a_line_with_the_reason_and_the_others_go_on(config
     assert "every value is 1" in reasons["mf"]
     assert "max_items allows 3" in reasons["ease"]
     assert "every value is 1" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_records_of_other_settings_do_not_stand_beside_one_another(made, config, cli, tmp_path):
+    """Of other seeds, metrics or models they are left out; of a method alone they are shown as they were made."""
+    folder = tmp_path / "copy"
+    copytree(made, folder)
+    part = ["--only", "native", "--models", "ease", "--requests", "few", "--out", folder]
+    done = cli("recommender", "compare", config, *part, *settings(["methods.sisa.shards=2"]))
+    assert done.code == 0, done.err
+    assert rows_of(folder)["ease", "few", "sisa"]["settings"]["shards"] == 3
+    ran = [("ease", "few", "native")]
+    for change in ("seeds=3", "metrics=[ranking]"):
+        done = cli("recommender", "compare", config, *part, *settings([change]))
+        assert done.code == 0, done.err
+        assert list(rows_of(folder)) == ran
+    done = cli("recommender", "compare", config, *part, *settings(["models.ease.regularisation=30"]))
+    assert done.code == 0, done.err
+    assert [key for key in rows_of(folder) if key[0] == "ease"] == ran
+    assert ("item-knn", "few", "sisa") in rows_of(folder)
 
 
 @pytest.mark.parametrize(
