@@ -72,14 +72,15 @@ class RequestSettings(RecommenderRequest):
     def describe(self) -> str:
         """Return the request as half a sentence, for reports."""
         count = self.spam or self.stream or self.random_users or self.most_active or self.least_active
+        many = "" if count == 1 else "s"
         texts = {
-            "random_users": f"{count} users drawn at random",
-            "most_active": f"the {count} most active users",
-            "least_active": f"the {count} least active users",
+            "random_users": f"{count} user{many} drawn at random",
+            "most_active": f"the {count} most active user{many}",
+            "least_active": f"the {count} least active user{many}",
             "random_interactions": f"{self.random_interactions} of the interactions, drawn at random",
             "tag": f"all items tagged {self.tag}",
-            "spam": f"{count} planted profiles that promote an item",
-            "stream": f"{count} users drawn at random, one request each",
+            "spam": f"{count} planted profile{many} promoting an item",
+            "stream": f"{count} user{many} drawn at random, one request each",
         }
         text = texts.get(self.way())
         return super().describe() if text is None else f"{self.goal} of {text}"

@@ -4,6 +4,7 @@ from scipy.sparse import csr_array
 
 from msgm.errors import UserError
 from msgm.recommender.cells import kept
+from msgm.recommender.config import RequestSettings
 from msgm.recommender.data import Interactions
 from msgm.recommender.requests import Deletion, RecommenderRequest, read_ids
 
@@ -79,6 +80,8 @@ def test_a_file_without_ids_or_of_another_kind_is_refused(tmp_path):
 def test_requests_say_what_they_are():
     assert RecommenderRequest(users=["a", "b"]).describe() == "removal of 2 users"
     assert RecommenderRequest(items=["x"], goal="suppression").describe() == "suppression of 1 item"
+    assert RequestSettings(random_users=1).describe() == "removal of 1 user drawn at random"
+    assert RequestSettings(most_active=3).describe() == "removal of the 3 most active users"
 
 
 def test_without_ids_a_refusal_names_numbers(data):
