@@ -53,8 +53,9 @@ def test_on_movielens_retrained_and_exact_models_are_at_half(kind):
 
 
 @REAL
-def test_ease_on_movielens():
-    case = trained_case("ease", "cells", retrains=1, data=load_interactions("ml-100k"))
+@pytest.mark.parametrize("kind", ["cells", "users", "items"])
+def test_ease_on_movielens(kind):
+    case = trained_case("ease", kind, retrains=1, data=load_interactions("ml-100k"))
     assert 0.48 <= auc(replace(case, target=case.retrains[0])) <= 0.52
     assert 0.48 <= auc(exact(case)) <= 0.52
     assert auc(case) > 0.65
