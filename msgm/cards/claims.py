@@ -94,7 +94,7 @@ def decide(level: str, checks: Sequence[Check], controls: Sequence[Control], cla
     found = list(checks)
     reasons = [f"{c.name} failed: expected {c.expected}; {c.evidence}." for c in controls if c.verdict == FAIL]
     missing = [c for c in controls if c.verdict == NOT_TESTED and level in c.needed_by]
-    reasons += [f"{c.name} is missing: {c.evidence}." for c in missing]
+    reasons += [f"{c.name} was not tested: {c.evidence}." for c in missing]
     if reasons:
         return Claim(level, INCONCLUSIVE, found, reasons, claimed)
     if any(check.holds is False for check in checks):

@@ -89,18 +89,30 @@ def _read(target: Path, original: Path, retrains: Sequence[Path]) -> dict[Path, 
         raise UserError("an audit needs retrained models: give their files of logits to --retrains.")
     files = {path: _needed(load_outputs(path)) for path in dict.fromkeys([target, original, *retrains])}
     for path, outputs in files.items():
+        _no_probabilities(path, outputs)
         _same_items(target, files[target], path, outputs)
-    seen = {_digest(files[original]): original, _digest(files[target]): target}
+    seen = {_digest(files[original]): f"--original ({original})", _digest(files[target]): f"the target ({target})"}
     for path in retrains:
-        twin = seen.setdefault(_digest(files[path]), path)
-        if twin != path or path in (target, original) or list(retrains).count(path) > 1:
-            raise UserError(f"--retrains: {path} holds the logits of {twin}; a retrained model must be another one.")
+        twin = seen.get(_digest(files[path]))
+        if twin is not None:
+            raise UserError(
+                f"--retrains: {path} holds the same logits as {twin}; a retrained model must be another one."
+            )
+        seen[_digest(files[path])] = f"another one of --retrains ({path})"
     return files
 
 
 def _needed(outputs: Outputs) -> Outputs:
     """Return the parts that every file has."""
     return Outputs({part: outputs.logits[part] for part in NEEDED}, {part: outputs.labels[part] for part in NEEDED})
+
+
+def _no_probabilities(path: Path, outputs: Outputs) -> None:
+    """Refuse a file whose rows all are probabilities; the softmax of these is another model's."""
+    if all(z.min() >= 0 and np.allclose(z.sum(1), 1, atol=1e-3) for z in outputs.logits.values()):
+        raise UserError(
+            f"{path}: every row lies in [0, 1] and sums to 1, so it holds probabilities p, not logits; give log(p)."
+        )
 
 
 def _same_items(first: Path, expected: Outputs, path: Path, found: Outputs) -> None:

@@ -204,7 +204,9 @@ def _negative(row: Row, names: Sequence[str]) -> Control:
 
 
 def _too_few(row: Row) -> str:
-    return f"{oracles(row)} retrained models, of at least {ORACLES} for a band"
+    if oracles(row) >= ORACLES:
+        return "no number of forgetting or privacy differs between the original and the retrained models"
+    return f"{oracles(row)} retrained models, of at least {ORACLES}: more of these are needed, not the original"
 
 
 def claims(report: Report, row: Row) -> list[Claim]:

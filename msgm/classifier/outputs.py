@@ -6,6 +6,7 @@ if at hand. Any framework can write it.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,8 @@ def load_outputs(path: Path | str) -> Outputs:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz file of plain arrays: {error}.") from error
+    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz file of plain arrays, or it is damaged.") from error
     for part in NEEDED:
         for name in (f"logits_{part}", f"labels_{part}"):
             if name not in arrays:

@@ -95,7 +95,10 @@ def test_fewer_than_five_retrained_models_make_no_band(folder, tmp_path):
     place = folder / "instances"
     made = audit(place / f"retrain-{RETRAINS}.npz", place / "original.npz", retrains(folder, count=4), tmp_path)
     assert [control["verdict"] for control in made.card["controls"]] == [NOT_TESTED] * 2
-    assert "4 retrained models, of at least 5" in made.card["controls"][0]["evidence"]
+    assert (
+        "4 retrained models, of at least 5: more of these are needed, not the original"
+        in (made.card["controls"][0]["evidence"])
+    )
     assert all(line["band"] is None for lines in made.card["numbers"].values() for line in lines)
     assert verdicts(made)["C1"] == INCONCLUSIVE
 
@@ -185,6 +188,7 @@ def test_a_retrained_model_that_is_another_file_over_again(folder, tmp_path):
         message = refused(folder, tmp_path, retrains=[*retrains(folder), copy])
         assert str(copy) in message
         assert source.name in message
+        assert ("--original" in message) == (source.name == "original.npz")
     assert "retrain-0" in refused(folder, tmp_path, retrains=[*retrains(folder), place / "retrain-0.npz"])
     assert "retrain-1" in refused(folder, tmp_path, target=place / "retrain-1.npz")
 
@@ -238,4 +242,17 @@ def test_files_of_another_format(folder, tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "empty.npz").touch()
     for name in ("one.npy", "text.npz", "empty.npz"):
-        assert f"{name} is no .npz file of plain arrays" in refused(folder, tmp_path, target=tmp_path / name)
+        message = refused(folder, tmp_path, target=tmp_path / name)
+        assert f"{name} is no .npz file of plain arrays" in message
+        assert "pickle" not in message
+
+
+def test_probabilities_are_no_logits_but_their_logarithms_are(folder, tmp_path):
+    found = make_outputs(72)
+    logs = {part: found.log_probabilities(part) for part in found.logits}
+    Outputs({part: np.exp(z) for part, z in logs.items()}, found.labels).save(tmp_path / "p.npz")
+    Outputs(logs, found.labels).save(tmp_path / "log-p.npz")
+    message = refused(folder, tmp_path, target=tmp_path / "p.npz")
+    assert "p.npz: every row lies in [0, 1] and sums to 1" in message
+    assert "give log(p)" in message
+    audit(tmp_path / "log-p.npz", folder / "instances" / "original.npz", retrains(folder), tmp_path / "out")
