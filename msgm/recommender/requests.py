@@ -124,24 +124,24 @@ class Deletion:
 
     def mask(self, matrix: csr_array) -> NDArray[np.bool_]:
         """Return which stored cells of ``matrix``, its columns sorted, are to be forgotten, as ``matrix.data`` goes."""
+        return self._marked(matrix)[0]
+
+    def _marked(self, matrix: csr_array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return the mask of stored cells to forget, and which of the single cells are there at all."""
         users, items = (np.zeros(size, dtype=bool) for size in matrix.shape)
         users[self.users], items[self.items] = True, True
         gone = np.repeat(users, np.diff(matrix.indptr)) | items[matrix.indices]
-        if len(self.cells):
-            places, known = self._places(matrix)
-            gone[places[known]] = True
-        return np.asarray(gone)
-
-    def _places(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return where in ``matrix.data`` the single cells are, and which of them are there at all."""
-        rows = rows_of(matrix)
-        stored = rows * matrix.shape[1] + matrix.indices
+        if not len(self.cells):
+            return gone, np.empty(0, dtype=bool)
+        stored = rows_of(matrix) * matrix.shape[1] + matrix.indices
         wanted = self.cells[:, 0] * matrix.shape[1] + self.cells[:, 1]
         # Stored codes are sorted; wanted ones are faster to find in order, too.
         order = np.argsort(wanted)
         places = np.empty(len(wanted), dtype=np.int64)
         places[order] = np.searchsorted(stored, wanted[order])
-        return places, np.append(stored, -1)[places] == wanted
+        known = np.append(stored, -1)[places] == wanted
+        gone[places[known]] = True
+        return gone, known
 
     def without(self, matrix: csr_array) -> csr_array:
         """Return ``matrix`` less the cells to forget, of the same shape."""
@@ -153,14 +153,12 @@ class Deletion:
 
     def check(self, matrix: csr_array, data: Interactions | None = None) -> None:
         """Refuse a request for cells that are not there, or for all of them; by their ids where ``data`` has them."""
-        if len(self.cells):
-            known = self._places(matrix)[1]
-            if not known.all():
-                row, column = self.cells[~known][0]
-                user, item = f"user number {row}", f"item number {column}"
-                if data is not None:
-                    user, item = f"user {data.users.ids[row]!r}", f"item {data.items.ids[column]!r}"
-                raise UserError(f"the model never saw {item} with {user}: nothing to forget.")
-        gone = self.mask(matrix)
+        gone, known = self._marked(matrix)
+        if not known.all():
+            row, column = self.cells[~known][0]
+            user, item = f"user number {row}", f"item number {column}"
+            if data is not None:
+                user, item = f"user {data.users.ids[row]!r}", f"item {data.items.ids[column]!r}"
+            raise UserError(f"the model never saw {item} with {user}: nothing to forget.")
         if gone.all():
             raise UserError(f"the request forgets all {len(gone)} interactions: nothing is left to recommend from.")
