@@ -28,7 +28,7 @@ class ForgetRequest:
     Attributes:
         labels: class labels, as integers or class names.
         attribute: name of a boolean attribute; the items that have it are forgotten (CelebA's ``Bangs``).
-        group: one column of the data set and a list of its values, such as ``{subject: [7, 12]}``.
+        group: one column of the data set and its value or a list of them, such as ``{subject: [7, 12]}``.
         indices: positions in the data set.
         file: text file with one index a line.
         predicate: ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every item.
@@ -92,7 +92,7 @@ class ForgetRequest:
         selector = self.selector()
         value = getattr(self, selector)
         if isinstance(value, dict):
-            value = [f"{column} {', '.join(map(str, values))}" for column, values in value.items()]
+            value = [f"{column} {', '.join(map(str, _listed(values)))}" for column, values in value.items()]
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         return f"{self.goal} of the {self.target} given by {selector} {shown}"
 
@@ -140,7 +140,7 @@ class ForgetRequest:
         if column not in groups:
             columns = ", ".join(known) or "none"
             raise UserError(f"request.group: unknown column {column!r}; known: {columns}.{nearest(column, known)}")
-        wanted = [str(value) for value in given] if isinstance(given, list) else [str(given)]
+        wanted = [str(value) for value in _listed(given)]
         values = np.unique(groups[column]).tolist()
         for value in wanted:
             if value not in values:
@@ -182,6 +182,11 @@ class ForgetRequest:
         return mask
 
 
+def _listed(values: Any) -> list[Any]:
+    """Return the values of a group's column, of which a single one may stand alone."""
+    return values if isinstance(values, list) else [values]
+
+
 def read_indices(path: Path) -> list[int]:
     """Read one integer a line; blank lines are skipped.
 
@@ -214,30 +219,32 @@ def load_function(spec: str, key: str = "request.predicate") -> Callable[..., An
     path, colon, name = spec.rpartition(":")
     if not colon:
         raise UserError(f"{key}: expected path/to/file.py:function, got {spec!r}.")
-    module = load_file(path)
+    module = load_file(path, key)
     if not hasattr(module, name):
         raise UserError(f"{key}: {path} defines no function {name!r}.")
     function: Callable[..., Any] = getattr(module, name)
     return function
 
 
-def load_file(path: str) -> Any:
-    """Import the Python file at ``path`` as a module of its own, once a process.
+def load_file(path: str, key: str = "plugins") -> Any:
+    """Import the Python file at ``path``, which the setting ``key`` names, as a module of its own, once a process.
 
     A second import would register its classes anew, and pickles and ``isinstance`` tell them from the first ones.
 
     Raises:
         UserError: there is no such file, or it cannot be imported.
     """
-    if not path.endswith(".py") or not Path(path).is_file():
-        raise UserError(f"{path or 'an empty path'!r} is no Python file; expected path/to/file.py.")
+    if not path.endswith(".py"):
+        raise UserError(f"{key}: {path or 'an empty path'!r} is no Python file; expected path/to/file.py.")
+    if not Path(path).is_file():
+        raise UserError(f"{key}: the file {path!r} does not exist.")
     whole = Path(path).resolve()
     name = f"msgm_plugin_{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, whole)
     if spec is None or spec.loader is None:
-        raise UserError(f"cannot import {path}.")
+        raise UserError(f"{key}: cannot import {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their annotations up there
     try:
@@ -247,7 +254,7 @@ def load_file(path: str) -> Any:
         if isinstance(error, UserError):
             raise
         detail = next(iter(str(error).splitlines()), "")
-        raise UserError(f"cannot import {path}: {type(error).__name__}: {detail}.") from error
+        raise UserError(f"{key}: cannot import {path}: {type(error).__name__}: {detail}.") from error
     return module
 
 

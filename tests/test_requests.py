@@ -78,7 +78,7 @@ def test_a_predicate_of_data_without_labels_sees_none(tmp_path):
         (ForgetRequest(indices=[0, 1, 2, 3, 4, 5]), ["all 6 items", "nothing is left to retain"]),
         (ForgetRequest(labels=[0, 1, 2]), ["all 6 items"]),
         (ForgetRequest(file="nowhere.txt"), ["request.file", "nowhere.txt"]),
-        (ForgetRequest(predicate="nowhere.py:f"), ["nowhere.py", "no Python file"]),
+        (ForgetRequest(predicate="nowhere.py:f"), ["nowhere.py", "request.predicate: the file", "does not exist"]),
         (ForgetRequest(predicate="f"), ["path/to/file.py:function", "'f'"]),
     ],
 )
@@ -205,3 +205,4 @@ def test_a_predicate_that_fails_is_refused_with_its_item(tmp_path):
 
 def test_a_group_is_described_by_column_and_values():
     assert ForgetRequest(group={"subject": [7, 12]}).describe().endswith("given by group subject 7, 12")
+    assert ForgetRequest(group={"subject": 17}).describe().endswith("given by group subject 17")

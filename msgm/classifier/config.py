@@ -1,8 +1,9 @@
 """Settings of classifier experiments, from YAML and ``key.sub=value`` overrides."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from msgm.requests import ForgetRequest, load_file
 from msgm.seeding import derive_seed
 from msgm.settings import guarded, read_layers
 
+T = TypeVar("T")
 ELSEWHERE = {
     "validation": "shares.tuning",
     "test": "shares.test",
@@ -40,9 +42,6 @@ class RequestSettings(ForgetRequest):
     selectors: ClassVar[tuple[str, ...]] = (*ForgetRequest.selectors, "random")
 
     random: int | None = None
-
-    def __post_init__(self) -> None:
-        at_least(1, self, "request", "random")
 
     def chosen(self, dataset: Dataset, train: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
         """Return the request's items as an (N,) mask; ``random`` draws from the positions ``train`` by ``seed``.
@@ -110,14 +109,17 @@ class ClassifierConfig:
         self.network = CLASSIFIERS.resolve(self.network)
         self.methods = {name: self._method(name) for name in [*self.methods, *_others(self.methods)]}
         for name, request in self.requests.items():
-            _below(f"requests.{name}", request.selector)
+            at_least(1, request, f"requests.{name}", "random")
+            below(f"requests.{name}", "request", request.selector)
         self.measures()
 
-    def _method(self, name: str) -> dict[str, Any] | None:
+    def _method(self, name: str) -> Any:
         given = self.methods.get(name, {})
         if given is None:
             return None
-        return _below(f"methods.{name}", lambda: METHODS.resolve({"name": name} | given))
+        if not isinstance(given, dict):
+            raise UserError(f"methods.{name}: expected settings by name, or null to leave it out, got {given!r}.")
+        return below(f"methods.{name}", "methods", lambda: METHODS.resolve({"name": name} | given))
 
     def rows(self) -> dict[str, Method]:
         """Return the methods by their rows' names, the left out ones left out."""
@@ -159,12 +161,14 @@ def _others(given: dict[str, Any]) -> list[str]:
     return [name for name in METHODS.entries if name not in given]
 
 
-def _below(place: str, make: Any) -> Any:
-    """Return ``make()``; its UserError names ``place`` as well."""
+def below(place: str, section: str, make: Callable[[], T]) -> T:
+    """Return ``make()``; its UserError names the whole ``place``, where it says ``section`` or nothing."""
     try:
         return make()
     except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+        text = str(error)
+        named = text.startswith(f"{section}.")
+        raise UserError(f"{place}{text.removeprefix(section)}" if named else f"{place}: {text}") from error
 
 
 def known(name: str, names: list[str], key: str, what: str) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 
 from msgm import __version__
 from msgm.classifier import networks
-from msgm.classifier.config import ClassifierConfig
+from msgm.classifier.config import ClassifierConfig, below
 from msgm.classifier.data import Examples, Split, held_out, split_by
 from msgm.classifier.methods import METHODS, Settings
 from msgm.classifier.store import load_classifier, save_classifier
@@ -58,8 +58,13 @@ class Experiment:
         Raises:
             UserError: the request selects nothing, everything, or leaves fewer than two classes.
         """
-        mask = self.config.requests[request].chosen(self.dataset, self.parts["train"], self.seed)
-        return split_by(self.dataset, self.parts, mask)
+        return below(
+            f"requests.{request}", "request", lambda: split_by(self.dataset, self.parts, self.selected(request))
+        )
+
+    def selected(self, request: str) -> NDArray[np.bool_]:
+        """Return an (N,) mask of all items that a request selects, held-out ones as well."""
+        return self.config.requests[request].chosen(self.dataset, self.parts["train"], self.seed)
 
     def build(self, seed: int) -> nn.Module:
         """Return the network with fresh weights of a seed."""

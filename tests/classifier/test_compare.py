@@ -186,7 +186,8 @@ def test_a_method_that_fails_does_not_stop_the_others(config, cli, tmp_path):
         (settings(["requests.two.labels=[0,1,2]"]), ["selects all 150 items"]),
         (settings(["requests.few.random=91"]), ["leave none to retain"]),
         (settings(["requests.few.random=5000"]), ["5000 of 91 training items"]),
-        (settings(["requests.two.labels=[7]"]), ["unknown label 7"]),
+        (settings(["requests.two.labels=[7]"]), ["requests.two.labels: unknown label 7"]),
+        (settings(["requests.few={group: {patient: 17}}"]), ["requests.few"]),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(config, cli, tmp_path, arguments, parts):

@@ -65,7 +65,7 @@ def test_costly_metrics_are_measured_when_asked_for_by_name_alone():
         ("requests.a={spam: 3, stream: 4}", ["found request.spam and request.stream"]),
         ("requests.a={spam: 3, models: [ease]}", ["requests.a.models: unknown model 'ease'"]),
         ("requests.a={spam: 3, methods: [sis]}", ["requests.a.methods: unknown method 'sis'"]),
-        ("plugins=[nothing.py]", ["'nothing.py' is no Python file"]),
+        ("plugins=[nothing.py]", ["plugins: the file 'nothing.py' does not exist"]),
     ],
 )
 def test_bad_settings_are_one_sentence(override, parts):
