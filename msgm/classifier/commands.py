@@ -87,7 +87,13 @@ def _unlearn(options: argparse.Namespace) -> None:
 
     config = load_config(options.config, options.set)
     chosen = (options.method, options.request, options.seed)
-    print(f"wrote {unlearn(config, options.source, *chosen, options.out, options.device).path}")
+    run = unlearn(config, options.source, *chosen, options.out, options.device)
+    kept = (
+        ""
+        if (run.model / "model.safetensors").is_file()
+        else "; the model, which is not one of the config's network, is not stored"
+    )
+    print(f"wrote {run.path}{kept}")
 
 
 def _methods(options: argparse.Namespace) -> None:

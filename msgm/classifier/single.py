@@ -14,6 +14,7 @@ from msgm.classifier.compare import FIXED, claim
 from msgm.classifier.config import ClassifierConfig, known, load_config
 from msgm.classifier.experiment import Experiment, digest, is_kept, seconds_of
 from msgm.classifier.measuring import outputs_of
+from msgm.classifier.methods.steps import GradientMethod
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.outputs import Outputs
 from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
@@ -85,7 +86,8 @@ def unlearn(
     experiment.check()
     split = experiment.split(request)
     own = trained.seed if seed is None else seed
-    made = rows[method].unlearn(model, split, experiment.settings("method", own))
+    chosen, settings = rows[method], experiment.settings("method", own)
+    made = chosen.unlearn(model, split, settings)
     run.create()
     before = outputs_of(model, split, experiment.device)
     after = outputs_of(made.model, split, experiment.device)
@@ -95,7 +97,12 @@ def unlearn(
     stored = _keep(experiment, made.model, run)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
     write_text(run.config, config.to_yaml())
-    facts = {"method": config.methods[method], "request": config.requests[request].describe(), "source": str(source)}
+    rate = {"lr": chosen.rate(settings)} if isinstance(chosen, GradientMethod) else {}
+    facts = {
+        "method": config.methods[method] | rate,
+        "request": config.requests[request].describe(),
+        "source": str(source),
+    }
     facts |= {"forget_digest": digest(split.forget.indices), "cost": asdict(made.cost), "artefacts": artefacts}
     facts |= {"model_stored": stored, "device": str(experiment.device)}
     write_json(run.manifest, environment() | {"kind": "classifier", "seed": own} | facts)
@@ -105,6 +112,11 @@ def unlearn(
 def _given(config: ClassifierConfig, source: Path | str) -> tuple[ClassifierConfig, nn.Module]:
     """Return the experiment that a model was trained in, and the model."""
     if Path(source).is_file():
+        print(
+            f"{source} is a file of weights: what is held out here (test, nonmembers, tuning) is unseen only if the "
+            f"model was trained on the config's training part with seed {config.seed}.",
+            flush=True,
+        )
         from msgm.evaluation.vision.weights import read_state
 
         dataset = load_dataset(config.data)

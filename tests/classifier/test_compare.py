@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from msgm.classifier.compare import compare
+from msgm.classifier.config import load_config
+from msgm.classifier.methods import METHODS
 from msgm.classifier.outputs import load_outputs
+from msgm.errors import Interrupted
 from msgm.runs import read_json
 from tests.conftest import settings
 
@@ -175,6 +179,54 @@ def test_a_method_that_fails_does_not_stop_the_others(config, cli, tmp_path):
     assert "finite" in report["left_out"][0]["reason"]
 
 
+BROKEN = """
+from dataclasses import dataclass
+from msgm.classifier.methods import METHODS
+from msgm.classifier.methods.base import Card, Method
+
+@METHODS.register("broken")
+@dataclass(frozen=True)
+class Broken(Method):
+    card = Card("none", "none", ("retain",), "edit")
+    def forget(self, model, split, settings, ledger):
+        raise KeyError("no such layer\\nsecond line")
+"""
+
+
+def test_a_plugin_that_raises_is_left_out_with_its_error_and_tried_again(config, cli, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    plugin = settings([f"plugins=[{tmp_path / 'broken.py'}]", "seeds=1"])
+    try:
+        line = ["--only", "broken,do-nothing", "--requests", "few", *plugin, "--out", tmp_path / "run"]
+        for _ in range(2):
+            done = cli("classifier", "compare", config, *line)
+            assert done.code == 0, done.err
+            assert "broken: broken failed: KeyError" in done.out
+        report = read_json(tmp_path / "run" / "report.json")
+        assert [row["method"] for row in report["rows"]] == ["do-nothing"]
+        (left,) = report["left_out"]
+        assert (left["method"], left["status"]) == ("broken", "failed")
+        assert left["reason"].startswith("broken failed: KeyError: 'no such layer")
+        assert cli("classifier", "train", config, *plugin, "--out", tmp_path / "o").code == 0
+        unlearn = ["--from", tmp_path / "o", "--method", "broken", "--request", "few", "--out", tmp_path / "u"]
+        done = cli("classifier", "unlearn", config, *unlearn, *plugin)
+        assert done.code == 1
+        assert done.err.startswith("msgm: broken failed: KeyError")
+        assert done.err.count("\n") == 1
+    finally:
+        METHODS.entries.pop("broken", None)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Interrupted("stopped", 143)])
+def test_a_stopped_method_stops_the_run(config, monkeypatch, tmp_path, error):
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(METHODS.entries["do-nothing"], "forget", stop)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        compare(load_config(config, ["seeds=1"]), tmp_path / "run", ["do-nothing"], ["few"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -223,6 +275,8 @@ def test_train_and_unlearn_keep_models_and_outputs(config, cli, tmp_path):
     manifest = json.loads((tmp_path / "u" / "manifest.json").read_text())
     assert manifest["model_stored"] is True
     assert manifest["cost"]["seconds"] > 0
+    assert manifest["method"]["lr"] == pytest.approx(0.1 * manifest["method"]["lr_share"])
+    assert "not stored" not in done.out
     assert manifest["device"] == "cpu"
     weights = (tmp_path / "o" / "model" / "model.safetensors").read_bytes()
     over = cli(*unlearn, "--request", "few", "--out", tmp_path / "o")
@@ -231,6 +285,7 @@ def test_train_and_unlearn_keep_models_and_outputs(config, cli, tmp_path):
     assert (tmp_path / "o" / "model" / "model.safetensors").read_bytes() == weights
     ensemble = cli(*unlearn[:-1], "sisa", "--request", "few", "--out", tmp_path / "u", "--set", "methods.sisa.shards=2")
     assert ensemble.code == 0, ensemble.err
+    assert "is not stored" in ensemble.out.splitlines()[-1]
     assert json.loads((tmp_path / "u" / "manifest.json").read_text())["model_stored"] is False
     assert not (tmp_path / "u" / "model" / "model.safetensors").exists()
     wrong = cli(*unlearn, "--request", "few", "--out", tmp_path / "v", "--set", "training.epochs=4")
@@ -247,6 +302,7 @@ def test_a_file_of_weights_is_unlearned_like_the_run_that_it_came_from(config, c
         done = cli("classifier", "unlearn", config, "--from", source, *request, "--out", tmp_path / name)
         assert done.code == 0, done.err
         assert "accuracy before and after" in done.out
+        assert ("unseen only if the model was trained on the config's training part" in done.out) == (name == "file")
     made = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "file")]
     assert made[0] == made[1]
     wrong = ["--set", "network.hidden=[6]", "--out", tmp_path / "x"]

@@ -17,6 +17,7 @@ from torch import nn
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.networks import reinitialised
 from msgm.classifier.training import TrainingSettings, check_outputs, finite, fit_inputs
+from msgm.errors import Interrupted, RunError, UserError
 from msgm.registry import Registry
 
 
@@ -148,15 +149,16 @@ class Method(ABC):
 
         Raises:
             UserError: the model does not fit the data, or the request is not one for this method.
-            RunError: weights became non-finite.
+            RunError: weights became non-finite, or the method itself failed in any other way.
         """
         ledger, working = Ledger(settings.device), copy.deepcopy(model).to(settings.device)
         check_outputs(working, split.retain)
         start = ledger.clock()
-        found = self.forget(working, split, settings, ledger)
+        with _failing(self.name):
+            found = self.forget(working, split, settings, ledger).eval()
         ledger.cost.seconds = ledger.clock() - start - ledger.cost.preparation_seconds
         finite(found, self.name)
-        return Unlearned(found.eval(), ledger.cost, ledger.artefacts)
+        return Unlearned(found, ledger.cost, ledger.artefacts)
 
     @abstractmethod
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
@@ -168,6 +170,18 @@ class Method(ABC):
         defaults = ", ".join(f"{f.name} {getattr(cls(), f.name)}" for f in fields(cls)) or "no settings"  # type: ignore[arg-type]
         facts = {key: ", ".join(v) if isinstance(v, tuple) else v for key, v in asdict(cls.card).items()}
         return "\n".join(f"{key}: {value}" for key, value in (facts | {"defaults": defaults}).items())
+
+
+@contextmanager
+def _failing(name: str) -> Iterator[None]:
+    """Turn any exception of a method, which may be a plugin's, into a RunError of one sentence."""
+    try:
+        yield
+    except (UserError, RunError, Interrupted):
+        raise
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "").rstrip(".")
+        raise RunError(f"{name} failed: {type(error).__name__}: {first}.") from error
 
 
 METHODS: Registry[Method] = Registry("methods")
