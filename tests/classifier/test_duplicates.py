@@ -27,7 +27,7 @@ def test_planted_copies_are_found_in_every_part_with_their_distance():
     pairs = {(pair.forget, pair.other): pair for pair in found.pairs}
     assert pairs[0, 10].distance == 0
     assert pairs[0, 10].part == "retain"
-    assert pairs[1, 310].distance == pytest.approx(1e-3 * 6**0.5, rel=1e-3)
+    assert pairs[1, 310].distance == pytest.approx(1e-3 * float((1 / items[:300].var(0)).sum() ** 0.5), rel=1e-2)
     assert pairs[1, 310].part == "tuning"
     assert found.pairs[0].distance == 0
     assert all(pair.distance < found.threshold for pair in found.pairs)
@@ -57,6 +57,26 @@ def test_exact_copies_count_even_where_held_out_items_are_copies_too():
     found = near_duplicates(split_of(items, range(5), range(5, 40), range(40, 60)))
     assert found.threshold == 0
     assert {(pair.forget, pair.other) for pair in found.pairs} == {(k, 40 + k) for k in range(5)}
+
+
+def test_copies_among_held_out_items_leave_the_threshold_to_the_others():
+    items = blobs(400)
+    items[340:350] = items[5:15]  # a third of the non-members, 334 to 366
+    found = near_duplicates(split_of(items, range(5), range(5, 300), range(300, 400)))
+    assert found.threshold > 0.1
+    assert "non-zero distances" in found.method
+
+
+def test_the_unit_of_a_column_does_not_decide():
+    items = blobs()
+    items[310] = items[1] + 1e-3
+    split = [range(5), range(5, 300), range(300, 400)]
+    metres = near_duplicates(split_of(items, *split))
+    items[:, 0] *= 1000
+    millimetres = near_duplicates(split_of(items, *split))
+    assert [(p.forget, p.other) for p in metres.pairs] == [(p.forget, p.other) for p in millimetres.pairs]
+    assert metres.threshold == pytest.approx(millimetres.threshold, rel=1e-3)
+    assert "columns standardised" in metres.method
 
 
 def test_squares_equal_the_plain_formula_also_far_from_the_origin():
