@@ -85,6 +85,7 @@ def _request(
         "target": settings.target,
         "scope": split.scope,
         "n": len(split.forget),
+        "selected": int(first.selected(name).sum()),
         "n_by_seed": [len(experiment.split(name).forget) for experiment in experiments],
         "forget_digest": digests[0],
         "forget_digests": digests,

@@ -18,6 +18,7 @@ from msgm.classifier.claims import (
     TARGETS,
     Report,
     Row,
+    against_band,
     asked,
     attacks_of,
     bound_of,
@@ -28,6 +29,7 @@ from msgm.classifier.claims import (
     observed,
     oracles,
     original_of,
+    overshooting,
     strict_passes,
 )
 from msgm.classifier.metrics import METRICS
@@ -35,6 +37,7 @@ from msgm.runs import write_json, write_text
 
 SECTIONS = ("utility", "forgetting", "privacy", "residue")
 EPSILON_MODELS = 64
+OVERSHOOTING_SHOWN = 3
 Card = dict[str, Any]
 
 
@@ -101,7 +104,18 @@ def _statement(report: Report, row: Row, reached: str) -> str:
     return (
         f"No longer distinguishable, for the worse, from models retrained without the items by {tests[reached]}: "
         f"{power}{where}. This is a statement about these tests at this number of models, not about the weights."
+        f"{_overshooting(report, row)}"
     )
+
+
+def _overshooting(report: Report, row: Row) -> str:
+    """Return a sentence on numbers that lie outside the band on the other side than those of models that know."""
+    found = overshooting(report, row)
+    if not found:
+        return ""
+    listed = "; ".join(f"{name} {against_band(row['metrics'][name])}" for name in found[:OVERSHOOTING_SHOWN])
+    more = f"; and {len(found) - OVERSHOOTING_SHOWN} more" if len(found) > OVERSHOOTING_SHOWN else ""
+    return f" It is distinguishable from retrained models by overshooting, on the other side: {listed}{more}."
 
 
 def _header(report: Report) -> dict[str, Any]:
@@ -123,12 +137,14 @@ def _header(report: Report) -> dict[str, Any]:
 
 def _request(report: Report, row: Row) -> dict[str, Any]:
     found = asked(report, row)
+    selected = found.get("selected")
+    parts = f"{selected} selected, {found['n']} in training; held-out ones were never learned"
     return {
         "goal": found["goal"],
         "target_kind": found["target"],
         "target_definition": found["text"],
         "scope": found["scope"],
-        "items": found["n"],
+        "items": found["n"] if selected in (None, found["n"]) else parts,
         "forget_digest": found.get("forget_digest"),
         "near_duplicates_searched": found.get("near_duplicates"),
     }

@@ -299,6 +299,18 @@ def _attack(report: Report, row: Row, metric: str) -> Check:
     return Check(name, not out, evidence)
 
 
+def overshooting(report: Report, row: Row) -> list[str]:
+    """Return the numbers that lie outside the band, by the means over seeds, on the side away from the leaking one."""
+    other = {"above": "below", "below": "above"}
+    found = []
+    for name in counted(report, row):
+        entry, band = row["metrics"][name], row["metrics"][name]["band"]
+        side = other.get(leaking_side(name, entry["better"]) or "")
+        if entry["value"] is not None and band and leaks(side, entry["value"], band["low"], band["high"]):
+            found.append(name)
+    return found
+
+
 def all_inside(report: Report, row: Row) -> Check:
     """Return whether all numbers of forgetting and privacy lie inside the band in every seed."""
     name = "all numbers of forgetting and privacy inside the band in every seed"

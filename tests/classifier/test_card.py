@@ -439,3 +439,19 @@ def test_every_row_has_its_card(tmp_path, report):
         assert "a &amp; b" in page
         assert not re.search(r"https?://|<script|\{\{|None", page)
         assert (folder / "card.md").read_text().startswith(f"# a & b: {row['method']}, random")
+
+
+def test_a_model_beyond_the_other_side_of_the_band_is_said_to_overshoot(report):
+    assert "overshooting" not in made(report)["statement"]
+    change(report, mia_loss_auc=0.4)
+    found = made(report)
+    assert found["level"] in ("C1", "C2")
+    assert "distinguishable from retrained models by overshooting" in found["statement"]
+    assert "mia_loss_auc 0.4; retrained models 0.5" in found["statement"]
+
+
+def test_the_request_says_how_many_of_the_selected_items_were_trained_on(report):
+    assert made(report)["request"]["items"] == 50
+    report["requests"]["random"]["selected"] = 130
+    expected = "130 selected, 50 in training; held-out ones were never learned"
+    assert made(report)["request"]["items"] == expected

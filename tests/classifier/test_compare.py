@@ -64,6 +64,9 @@ def test_the_report_has_a_row_a_method_and_request_with_a_band_of_five_retrains_
     assert rows["retrain", "few"]["metrics"]["weight_distance"]["value"] > 0
     assert report["requests"]["few"]["n"] == 8
     assert report["requests"]["two"]["scope"] == "class"
+    assert report["requests"]["two"]["selected"] == 50 > report["requests"]["two"]["n"]
+    card = read_json(made / "cards" / "two" / "finetune" / "card.json")
+    assert card["request"]["items"].startswith(f"50 selected, {report['requests']['two']['n']} in training")
     duplicates = report["requests"]["two"]["near_duplicates"]
     assert duplicates["included"] is False
     assert 0 <= duplicates["retained"] <= duplicates["found"]
