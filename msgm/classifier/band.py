@@ -1,7 +1,7 @@
 """Measuring classifiers against the band of retrained models (``msgm.cards.band``), which wants ``ORACLES`` of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -43,6 +43,12 @@ def summarise(values: Sequence[Numbers], bands: Sequence[Sequence[Numbers]]) -> 
     """
     found = cards.summarise(values, bands, ORACLES)
     return {name: tree | {"distance": _distance(name, values, bands)} for name, tree in found.items()}
+
+
+def interval(number: Mapping[str, Any], of: Mapping[str, Any]) -> tuple[float, float]:
+    """Return ``low`` and ``high`` of a number or of its band, as they are shown: within the number's bounds."""
+    least, greatest = number.get("bounds") or (-math.inf, math.inf)
+    return max(of["low"], least), min(of["high"], greatest)
 
 
 def _distance(name: str, values: Sequence[Numbers], bands: Sequence[Sequence[Numbers]]) -> float | None:

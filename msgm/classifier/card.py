@@ -13,6 +13,7 @@ from typing import Any
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Control, claim_tree, level
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
+from msgm.classifier.band import interval
 from msgm.classifier.claims import (
     RULES,
     TARGETS,
@@ -238,13 +239,16 @@ def _value(entry: dict[str, Any] | None) -> str | None:
     if entry is None or entry["value"] is None:
         return None
     if entry["low"] is None:
-        return f"{entry['value']:.3g}"
-    return f"{entry['value']:.3g} [{entry['low']:.3g}, {entry['high']:.3g}]"
+        return f"{entry['value']:z.3g}"
+    low, high = interval(entry, entry)
+    return f"{entry['value']:z.3g} [{low:z.3g}, {high:z.3g}]"
 
 
 def _band(entry: dict[str, Any]) -> str | None:
-    band = entry["band"]
-    return None if band is None else f"{band['mean']:.3g} [{band['low']:.3g}, {band['high']:.3g}]"
+    if entry["band"] is None:
+        return None
+    low, high = interval(entry, entry["band"])
+    return f"{entry['band']['mean']:z.3g} [{low:z.3g}, {high:z.3g}]"
 
 
 def _inside(entry: dict[str, Any]) -> str | None:

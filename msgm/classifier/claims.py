@@ -32,6 +32,7 @@ from msgm.cards.band import Band, Numbers, band_of
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Check, Claim, Control, decide, holds_before, verdict_of
 from msgm.cards.views import shown
 from msgm.cards.words import WRONG_REFERENCE
+from msgm.classifier.band import interval
 from msgm.classifier.metrics import METRICS
 
 Report = dict[str, Any]
@@ -271,8 +272,8 @@ def _compared(row: Row, name: str, words: str, right: Callable[[float, dict[str,
 
 def against_band(entry: dict[str, Any]) -> str:
     """Return a value beside its band as text."""
-    band = entry["band"]
-    return f"{entry['value']:.3g}; retrained models {band['mean']:.3g}, band [{band['low']:.3g}, {band['high']:.3g}]"
+    low, high = interval(entry, entry["band"])
+    return f"{entry['value']:z.3g}; retrained models {entry['band']['mean']:z.3g}, band [{low:z.3g}, {high:z.3g}]"
 
 
 def attacks_of(report: Report, row: Row) -> list[str]:

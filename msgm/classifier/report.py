@@ -6,9 +6,10 @@ from typing import Any
 from urllib.parse import quote
 
 from msgm.classifier.assemble import Report, constants, inside_share
+from msgm.classifier.band import interval
 from msgm.classifier.card_views import card_links, write_cards
 from msgm.classifier.claims import TARGETS
-from msgm.classifier.figures import report_figures
+from msgm.classifier.figures import report_figures, test_accuracy_of
 from msgm.runs import Run, write_text
 from msgm.tables import aligned, markdown_table
 
@@ -25,7 +26,8 @@ COLUMNS = {
 }
 """Numbers that the tables show, with their headings and scales; report.json holds all."""
 LEGEND = (
-    "FA, RA, TA: accuracy on forget, retain and test items; FR: forgetting rate by the fixed attack; MIA, RMIA: AUC of "
+    "FA, RA, TA: accuracy on forget, retain and test items, TA where classes are forgotten that on test items of the "
+    "others; FR: forgetting rate by the fixed attack; MIA, RMIA: AUC of "
     "forget items against non-members by loss and by RMIA; ToW: tug-of-war, 1 is the retrained models' mean; JS: "
     "Jensen-Shannon divergence (nats) from the retrained models' posteriors on forget items."
 )
@@ -66,7 +68,7 @@ def tables(report: Report) -> list[Table]:
 
 def _table(report: Report, request: str) -> Table:
     rows, asked = rows_of(report, request), report["requests"][request]
-    shown = {name: column for name, column in COLUMNS.items() if any(name in row["metrics"] for row in rows)}
+    shown = {name: column for name, column in _columns(rows).items() if any(name in row["metrics"] for row in rows)}
     head = ["method", *(heading for heading, _ in shown.values()), "inside", "seconds", "time"]
     same = constants(rows)
     lines = [_band_line(rows[0], shown)] + [_line(row, shown, same) for row in rows]
@@ -74,11 +76,18 @@ def _table(report: Report, request: str) -> Table:
     return Table(title, head, lines, _notes(report, request))
 
 
+def _columns(rows: list[dict[str, Any]]) -> dict[str, tuple[str, int]]:
+    """Return ``COLUMNS``; where classes are forgotten, test accuracy is that of the others."""
+    other = {"test_accuracy": test_accuracy_of(rows)}
+    return {other.get(name, name): column for name, column in COLUMNS.items()}
+
+
 def _band_line(row: dict[str, Any], shown: dict[str, tuple[str, int]]) -> list[str]:
     cells = []
     for name, (_, scale) in shown.items():
-        band = row["metrics"].get(name, {}).get("band")
-        cells.append("" if band is None else f"{_short(band['low'], scale)}..{_short(band['high'], scale)}")
+        number = row["metrics"].get(name, {})
+        ends = interval(number, number["band"]) if number.get("band") else ()
+        cells.append("..".join(_short(end, scale) for end in ends))
     return ["band of retrained", *cells, "", f"{row['retrain_seconds']:.2f}", "100%"]
 
 
@@ -102,7 +111,7 @@ def _cell(number: dict[str, Any] | None, scale: int) -> str:
 
 
 def _short(value: float, scale: int) -> str:
-    return f"{scale * value:.1f}" if scale == 100 else f"{value:.3f}"
+    return f"{scale * value:z.1f}" if scale == 100 else f"{value:z.3f}"
 
 
 def _notes(report: Report, request: str) -> list[str]:

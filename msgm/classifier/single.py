@@ -7,6 +7,7 @@ The folder holds ``model/`` and, for every request concerned, ``outputs/REQUEST/
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +16,7 @@ from msgm.classifier.config import ClassifierConfig, known, load_config
 from msgm.classifier.experiment import Experiment, digest, is_kept, seconds_of
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods.steps import GradientMethod
+from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.outputs import Outputs
 from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
@@ -135,9 +137,15 @@ def _given(config: ClassifierConfig, source: Path | str) -> tuple[ClassifierConf
 
 
 def _accuracies(before: Outputs, after: Outputs) -> str:
-    parts = ("forget", "retain", "test")
+    """Return accuracies as text; on test items those of forgotten classes are left out, as in the report's table."""
+    gone = forgotten_classes(before)
+    kept = {
+        part: ~np.isin(before.labels[part], gone if part == "test" else []) for part in ("forget", "retain", "test")
+    }
+    names = {"test": "test (classes to retain)"} if len(gone) else {}
     return ", ".join(
-        f"{part} {100 * before.right(part).mean():.1f}% -> {100 * after.right(part).mean():.1f}%" for part in parts
+        f"{names.get(part, part)} " + " -> ".join(f"{100 * o.right(part)[rows].mean():.1f}%" for o in (before, after))
+        for part, rows in kept.items()
     )
 
 

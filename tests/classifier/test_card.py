@@ -455,3 +455,14 @@ def test_the_request_says_how_many_of_the_selected_items_were_trained_on(report)
     report["requests"]["random"]["selected"] = 130
     expected = "130 selected, 50 in training; held-out ones were never learned"
     assert made(report)["request"]["items"] == expected
+
+
+def test_intervals_are_shown_within_the_bounds_of_their_numbers(report):
+    for seed, part in enumerate(named(report, "salun")["per_seed"]):
+        part["metrics"]["forget_accuracy"] = 1.0 - 0.1 * seed
+    for k, model in enumerate(named(report, "salun")["retrain_band"]):
+        model["metrics"]["forget_accuracy"] = 0.9 + 0.1 * (k % 2)
+    resummed(named(report, "salun"))
+    (line,) = [n for n in made(report)["numbers"]["forgetting"] if n["number"] == "forget_accuracy"]
+    assert line["this"] == "0.95 [0.315, 1]"
+    assert line["band"].endswith(", 1]")

@@ -281,6 +281,12 @@ def test_train_and_unlearn_keep_models_and_outputs(config, cli, tmp_path):
     assert manifest["method"]["lr"] == pytest.approx(0.1 * manifest["method"]["lr_share"])
     assert "not stored" not in done.out
     assert manifest["device"] == "cpu"
+    assert "test (classes to retain)" not in done.out
+    by_class = cli(*unlearn, "--request", "two", "--out", tmp_path / "two")
+    kept = load_outputs(tmp_path / "two" / "outputs" / "two" / "finetune.npz")
+    right = kept.right("test")[kept.labels["test"] != 2].mean()
+    assert by_class.out.splitlines()[0].endswith(f" -> {100 * right:.1f}%")
+    assert "test (classes to retain)" in by_class.out
     weights = (tmp_path / "o" / "model" / "model.safetensors").read_bytes()
     over = cli(*unlearn, "--request", "few", "--out", tmp_path / "o")
     assert over.code == 2

@@ -3,7 +3,7 @@ import pytest
 
 from msgm.classifier.assemble import constants, inside_share
 from msgm.classifier.figures import distance
-from msgm.classifier.report import rows_of
+from msgm.classifier.report import rows_of, tables
 from msgm.records import plain, read_record, write_record
 
 
@@ -40,6 +40,26 @@ def test_rows_stand_with_controls_first_then_by_their_share_inside():
     rows = [row("worst", 0.9, 0), row("retrain", 0.5, 2), row("best", 0.5, 2), row("do-nothing", 0.9, 0)]
     report = {"rows": [*rows, row("best", 0.5, 2, request="other")]}
     assert [r["method"] for r in rows_of(report, "few")] == ["do-nothing", "retrain", "best", "worst"]
+
+
+def table_of(**metrics):
+    asked = {"text": "t", "n": 3, "scope": "class", "near_duplicates": None, "target": "observed"}
+    found = row("a", 0.5, 1) | {"metrics": metrics, "retrain_seconds": 1.0, "seconds": 0.5, "family": "edit"}
+    return tables({"rows": [found], "requests": {"few": asked}, "left_out": []})[0]
+
+
+def test_test_accuracy_is_that_on_the_classes_to_retain_where_classes_are_forgotten():
+    table = table_of(test_accuracy=number(0.7, 2), test_accuracy_retained=number(0.9, 2))
+    assert table.head.count("TA %") == 1
+    assert table.rows[1][table.head.index("TA %")] == "90.0"
+    table = table_of(test_accuracy=number(0.7, 2), test_accuracy_retained=number(None, None))
+    assert table.rows[1][table.head.index("TA %")] == "70.0"
+
+
+def test_a_band_is_shown_within_the_bounds_of_its_number_and_zero_without_a_sign():
+    table = table_of(test_accuracy=number(-0.0001, 2, -0.0001, 1.2) | {"bounds": [0, 1]}, tow=number(-1e-9, 2, -1, 1.2))
+    assert table.rows[0][1:3] == ["0.0..100.0", "-1.000..1.200"]
+    assert table.rows[1][1:3] == ["0.0", "0.000"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import forgotten_classes, share
 from msgm.classifier.outputs import Outputs
 
@@ -18,17 +18,23 @@ class Accuracy(Metric):
     """Shares of items whose largest logit is the true class'."""
 
     numbers = {  # noqa: RUF012
-        "retain_accuracy": Number("accuracy on retain items, 0 to 1", "utility"),
-        "forget_accuracy": Number("accuracy on forget items, 0 to 1", "forgetting"),
-        "test_accuracy": Number("accuracy on test items of all classes, 0 to 1", "utility"),
+        "retain_accuracy": Number("accuracy on retain items, 0 to 1", "utility", bounds=UNIT),
+        "forget_accuracy": Number("accuracy on forget items, 0 to 1", "forgetting", bounds=UNIT),
+        "test_accuracy": Number("accuracy on test items of all classes, 0 to 1", "utility", bounds=UNIT),
         "worst_class_accuracy": Number(
-            "test accuracy of the worst class of those that the retain set has, 0 to 1", "utility", "higher"
+            "test accuracy of the worst class of those that the retain set has, 0 to 1",
+            "utility",
+            "higher",
+            bounds=UNIT,
         ),
         "test_accuracy_retained": Number(
-            "test accuracy on the classes that the retain set has, 0 to 1; class requests alone", "utility", "higher"
+            "test accuracy on the classes that the retain set has, 0 to 1; class requests alone",
+            "utility",
+            "higher",
+            bounds=UNIT,
         ),
         "test_accuracy_forgotten": Number(
-            "test accuracy on the forgotten classes, 0 to 1; class requests alone", "forgetting"
+            "test accuracy on the forgotten classes, 0 to 1; class requests alone", "forgetting", bounds=UNIT
         ),
     }
 

@@ -57,6 +57,10 @@ class Case:
     live: Live | None = None
 
 
+UNIT = (0.0, 1.0)
+"""Bounds of shares, accuracies and areas under curves."""
+
+
 @dataclass(frozen=True)
 class Number:
     """One number that a metric gives.
@@ -65,11 +69,13 @@ class Number:
         text: what it is, with its unit and range.
         section: of the report card.
         better: the direction; ``band`` where the retrained models' value is the goal and neither direction is.
+        bounds: the least and the greatest value that it can have; intervals are shown within them.
     """
 
     text: str
     section: Literal["utility", "forgetting", "privacy", "residue"]
     better: Literal["lower", "higher", "band"] = "band"
+    bounds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

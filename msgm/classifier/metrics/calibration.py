@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import Floats
 
 
@@ -20,7 +20,7 @@ class Calibration(Metric):
     """
 
     numbers = {  # noqa: RUF012
-        "ece_test": Number("expected calibration error on test items, 0 to 1", "utility", "lower"),
+        "ece_test": Number("expected calibration error on test items, 0 to 1", "utility", "lower", bounds=UNIT),
     }
 
     bins: int = 15

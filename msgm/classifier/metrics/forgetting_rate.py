@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import best_threshold, controls, losses, share, unseen
 from msgm.classifier.outputs import Outputs
 
@@ -33,9 +33,13 @@ class ForgettingRate(Metric):
         "fr_adaptive": Number("1 - AT / BT, at most 1, AT by a threshold set anew on the model", "forgetting"),
         "fup": Number("fr_fixed times retain and test accuracy over the original's", "forgetting"),
         "oracle_tpr": Number(
-            "share of forget items that the original's oracle calls members before unlearning", "forgetting"
+            "share of forget items that the original's oracle calls members before unlearning",
+            "forgetting",
+            bounds=UNIT,
         ),
-        "oracle_fpr": Number("share of non-members that the original's oracle calls members", "forgetting"),
+        "oracle_fpr": Number(
+            "share of non-members that the original's oracle calls members", "forgetting", bounds=UNIT
+        ),
     }
 
     def measure(self, case: Case) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
 
 OWN = 64
@@ -29,8 +29,12 @@ class LiRA(Metric):
     """Offline LiRA with the retrained models as shadows."""
 
     numbers = {  # noqa: RUF012
-        "lira_auc": Number("AUC of forget items against non-members by offline LiRA, 0 to 1, .5 is chance", "privacy"),
-        "lira_tpr_at_0_1_fpr": Number("share of forget items found at 0.1% false positives, 0 to 1", "privacy"),
+        "lira_auc": Number(
+            "AUC of forget items against non-members by offline LiRA, 0 to 1, .5 is chance", "privacy", bounds=UNIT
+        ),
+        "lira_tpr_at_0_1_fpr": Number(
+            "share of forget items found at 0.1% false positives, 0 to 1", "privacy", bounds=UNIT
+        ),
     }
     costly = True
 

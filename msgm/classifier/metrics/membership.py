@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import (
     Floats,
     auc,
@@ -48,9 +48,11 @@ def _numbers() -> dict[str, Number]:
     for variant in VARIANTS:
         words = variant.replace("_", " ")
         found |= {
-            f"mia_{variant}_auc": Number(f"AUC of forget items against non-members by {words}, 0 to 1", "privacy"),
+            f"mia_{variant}_auc": Number(
+                f"AUC of forget items against non-members by {words}, 0 to 1", "privacy", bounds=UNIT
+            ),
             f"mia_{variant}_efficacy": Number(
-                f"share of forget items that the attack by {words} calls non-members, 0 to 1", "privacy"
+                f"share of forget items that the attack by {words} calls non-members, 0 to 1", "privacy", bounds=UNIT
             ),
             f"mia_{variant}_auc_gap": Number(
                 f"distance of the AUC by {words} from the retrained models' mean", "privacy", "lower"
@@ -60,9 +62,13 @@ def _numbers() -> dict[str, Number]:
             ),
         }
     return found | {
-        "mia_retain_auc": Number("AUC of retain items against non-members of their classes by loss, 0 to 1", "privacy"),
+        "mia_retain_auc": Number(
+            "AUC of retain items against non-members of their classes by loss, 0 to 1", "privacy", bounds=UNIT
+        ),
         "mia_retain_worse": Number(
-            "share of retain items that more non-members have a higher loss than in the original, 0 to 1", "privacy"
+            "share of retain items that more non-members have a higher loss than in the original, 0 to 1",
+            "privacy",
+            bounds=UNIT,
         ),
     }
 

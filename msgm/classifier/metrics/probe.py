@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Number
 from msgm.classifier.metrics.scores import Floats, auc, controls, forgotten_classes
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
@@ -35,9 +35,13 @@ class Probe(Metric):
 
     numbers = {  # noqa: RUF012
         "probe_class_auc": Number(
-            "AUC of a linear probe for held-out items of the forgotten classes, 0 to 1; class requests alone", "residue"
+            "AUC of a linear probe for held-out items of the forgotten classes, 0 to 1; class requests alone",
+            "residue",
+            bounds=UNIT,
         ),
-        "probe_membership_auc": Number("AUC of a linear probe for forget items against non-members, 0 to 1", "residue"),
+        "probe_membership_auc": Number(
+            "AUC of a linear probe for forget items against non-members, 0 to 1", "residue", bounds=UNIT
+        ),
     }
     live = True
 

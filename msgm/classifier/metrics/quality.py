@@ -27,7 +27,7 @@ import numpy as np
 from scipy import stats
 
 from msgm.checks import at_least
-from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Needed, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Needed, Number
 from msgm.classifier.metrics.scores import Floats, margins, share
 from msgm.classifier.metrics.shadows import cached, retrained, trained_then_unlearned
 from msgm.classifier.outputs import Outputs
@@ -74,8 +74,8 @@ class Quality(Metric):
     """
 
     numbers = {  # noqa: RUF012
-        "forgetting_quality": Number("F, mean score of forget examples, 0 to 1", "forgetting", "higher"),
-        "forgetting_quality_upper": Number("F of epsilons certain at 95%, 0 to 1", "forgetting", "higher"),
+        "forgetting_quality": Number("F, mean score of forget examples, 0 to 1", "forgetting", "higher", bounds=UNIT),
+        "forgetting_quality_upper": Number("F of epsilons certain at 95%, 0 to 1", "forgetting", "higher", bounds=UNIT),
         "forgetting_quality_final": Number("F times retain and test accuracy ratios", "forgetting", "higher"),
         "forgetting_epsilon": Number("median epsilon of forget examples, 0 to 50", "forgetting", "lower"),
         "forgetting_quality_models": Number("N, models of either kind", "forgetting"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import Floats, Mask, auc, controls, losses, share, tpr_at
 from msgm.classifier.outputs import Outputs
 from msgm.errors import UserError
@@ -32,11 +32,17 @@ class RMIA(Metric):
     """
 
     numbers = {  # noqa: RUF012
-        "rmia_auc": Number("AUC of forget items against non-members by RMIA score, 0 to 1, .5 is chance", "privacy"),
-        "rmia_tpr_at_1_fpr": Number("share of forget items found at 1% false positives, 0 to 1", "privacy"),
-        "rmia_worst_decile": Number("mean RMIA score of the most exposed tenth of forget items, 0 to 1", "privacy"),
+        "rmia_auc": Number(
+            "AUC of forget items against non-members by RMIA score, 0 to 1, .5 is chance", "privacy", bounds=UNIT
+        ),
+        "rmia_tpr_at_1_fpr": Number(
+            "share of forget items found at 1% false positives, 0 to 1", "privacy", bounds=UNIT
+        ),
+        "rmia_worst_decile": Number(
+            "mean RMIA score of the most exposed tenth of forget items, 0 to 1", "privacy", bounds=UNIT
+        ),
         "rmia_worse_share": Number(
-            "share of forget items whose score is above that in the original, 0 to 1", "privacy"
+            "share of forget items whose score is above that in the original, 0 to 1", "privacy", bounds=UNIT
         ),
     }
 

@@ -6,7 +6,7 @@ items. One is best and what a retrained model has against itself.
 
 from dataclasses import dataclass
 
-from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import gap, mean_of, share
 
 
@@ -17,7 +17,10 @@ class TugOfWar(Metric):
 
     numbers = {  # noqa: RUF012
         "tow": Number(
-            "(1 - |dFA|)(1 - |dRA|)(1 - |dTA|) against the retrained models' mean, 0 to 1", "forgetting", "higher"
+            "(1 - |dFA|)(1 - |dRA|)(1 - |dTA|) against the retrained models' mean, 0 to 1",
+            "forgetting",
+            "higher",
+            bounds=UNIT,
         ),
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Needed, Number
+from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Needed, Number
 from msgm.classifier.metrics.lira import lira_scores
 from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
 from msgm.classifier.metrics.shadows import cached, trained_then_unlearned
@@ -41,8 +41,12 @@ class ULiRA(Metric):
     """
 
     numbers = {  # noqa: RUF012
-        "u_lira_auc": Number("AUC of forget items against non-members by U-LiRA, 0 to 1, .5 is chance", "privacy"),
-        "u_lira_tpr_at_0_1_fpr": Number("share of forget items found at 0.1% false positives, 0 to 1", "privacy"),
+        "u_lira_auc": Number(
+            "AUC of forget items against non-members by U-LiRA, 0 to 1, .5 is chance", "privacy", bounds=UNIT
+        ),
+        "u_lira_tpr_at_0_1_fpr": Number(
+            "share of forget items found at 0.1% false positives, 0 to 1", "privacy", bounds=UNIT
+        ),
     }
     live = True
     costly = True
