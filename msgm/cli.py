@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for a failed run, 2 for bad input, 128 + signal when stopped."""
     options = parser().parse_args(arguments)
     try:
+        _refuse_other_modules(options)
         options.perform(options)
     except UserError as error:
         return _complain(error, 2)
@@ -34,6 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("stopped.", 130)
     return 0
+
+
+def _refuse_other_modules(options: argparse.Namespace) -> None:
+    """Refuse what a classifier's or a recommender's command made or reads, where a generator's was expected."""
+    if options.command in ("classifier", "recommender", "report"):
+        return
+    given = [getattr(options, key, None) for key in ("config", "source", "run")] + getattr(options, "runs", [])
+    for path in filter(None, given):
+        from msgm.settings import module_of
+
+        module = module_of(Path(path))
+        if module is not None:
+            raise UserError(f"{path} is a {module}'s: use msgm {module} ..., see msgm {module} --help.")
 
 
 def script(command: str) -> int:

@@ -45,6 +45,18 @@ def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
     return [*_read(path.parent / str(parent), (*children, path.resolve())), tree]
 
 
+def module_of(path: Path) -> str | None:
+    """Return ``classifier`` or ``recommender`` for a config, or a run folder with one, of these; None of any other."""
+    file = path / "config.yaml" if path.is_dir() else path
+    try:
+        keys = {str(key) for layer in (_read(file) if file.suffix in (".yaml", ".yml") else []) for key in layer}
+    except UserError:
+        return None  # whoever reads it says what is wrong with it
+    if "models" in keys:
+        return "recommender"
+    return "classifier" if keys & {"requests", "methods", "shares"} else None
+
+
 def guarded(make: Callable[[], T], section: str = "") -> T:
     """Return ``make()``; its OmegaConf and YAML errors become a UserError that names the key below ``section``."""
     try:

@@ -16,7 +16,7 @@ from msgm.cli import main
 from msgm.objectives import OBJECTIVES
 from msgm.runs import Run, read_json
 from msgm.training.checkpoints import checkpoints
-from tests.conftest import DIGITS, TINY, settings
+from tests.conftest import DIGITS, ROOT, TINY, settings
 
 HEAVY = ["torch", "diffusers", "torchvision", "torchmetrics"]
 COMPARISON = [
@@ -115,6 +115,17 @@ def test_a_bad_setting_is_refused_in_one_line_and_nothing_is_written(cli, tmp_pa
 def test_a_network_that_does_not_fit_the_data_is_refused(cli, tmp_path, command):
     out, overrides = tmp_path / "run", settings([*COMPARISON, "data.name=gaussians", "request.labels=[1]"])
     assert "a unet needs images" in refused(cli, out, command, DIGITS, *overrides, "--device", "cpu", "--out", out)
+
+
+@pytest.mark.parametrize(("module", "config"), [("classifier", "digits.yaml"), ("recommender", "attributes.yaml")])
+def test_what_belongs_to_another_module_is_named_so(cli, tmp_path, module, config):
+    file = ROOT / "configs" / module / config
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(file, folder / "config.yaml")
+    for given in (["train", file], ["compare", file], ["evaluate", folder], ["unlearn", DIGITS, "--from", folder]):
+        message = refused(cli, tmp_path / "out", *given)
+        assert f"is a {module}'s: use msgm {module} ..." in message
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])
