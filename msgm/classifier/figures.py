@@ -1,5 +1,6 @@
 """Figures of a classifier report: what lies how far outside the band, accuracies, and time against likeness."""
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from msgm.pictures import figure_png
 Row = dict[str, Any]
 FAR = 10
 """Distances beyond so many band half-widths are drawn alike."""
-INK, BAND, CONTROL = "#0072B2", "#009E73", "#000000"
+BAND, CONTROL = "#009E73", "#000000"
+COLOURS = ("#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
 
 
 def report_figures(rows: list[Row]) -> dict[str, bytes]:
@@ -76,7 +78,7 @@ def _accuracies(rows: list[Row]) -> bytes | None:
     shown = [row for row in rows if all(row["metrics"].get(name, {}).get("value") is not None for name in pair)]
     if not shown:
         return None
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    figure = Figure(figsize=(6.8, 4), layout="constrained")
     axes = figure.subplots()
     bands = [shown[0]["metrics"][name]["band"] for name in pair]
     if None not in bands:
@@ -94,7 +96,7 @@ def _times(rows: list[Row]) -> bytes | None:
     shown = [(row, share) for row, share in pairs if share is not None]
     if not shown:
         return None
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    figure = Figure(figsize=(6.8, 4), layout="constrained")
     axes = figure.subplots()
     least = 1e-3
     places = [[max(row["seconds"] / row["retrain_seconds"], least), share] for row, share in shown]
@@ -105,7 +107,10 @@ def _times(rows: list[Row]) -> bytes | None:
 
 
 def _points(axes: Any, rows: list[Row], places: list[list[float]]) -> None:
+    """Draw a point a row, told apart by colour and shape: labels beside the points would cover one another."""
+    looks = cycle((colour, mark) for mark in "o^Dv" for colour in COLOURS)
     for row, (x, y) in zip(rows, places, strict=True):
         control = row["family"] == "none" or row["method"] == "retrain"
-        axes.plot(x, y, "s" if control else "o", color=CONTROL if control else INK, markersize=4)
-        axes.annotate(row["method"], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
+        colour, mark = (CONTROL, "X" if row["method"] == "retrain" else "s") if control else next(looks)
+        axes.plot(x, y, mark, color=colour, markersize=5, alpha=0.9, linestyle="none", label=row["method"])
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7, frameon=False)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from msgm.classifier.assemble import constants, inside_share
-from msgm.classifier.figures import distance
+from msgm.classifier.figures import _points, distance
 from msgm.classifier.report import rows_of, tables
 from msgm.records import plain, read_record, write_record
 
@@ -74,6 +75,18 @@ def test_a_band_is_shown_within_the_bounds_of_its_number_and_zero_without_a_sign
 )
 def test_distances_count_in_half_widths_of_the_band(entry, expected):
     assert distance(entry) == pytest.approx(expected)
+
+
+def test_points_of_a_scatter_are_told_apart_by_a_legend_not_by_labels_that_overlap():
+    axes = Figure().subplots()
+    rows = [row(f"m{k}", 0.5, 1) | {"family": "edit"} for k in range(20)] + [
+        row("retrain", 0.5, 1) | {"family": "exact"}
+    ]
+    _points(axes, rows, [[0.5, 0.5]] * len(rows))
+    looks = [(line.get_color(), line.get_marker()) for line in axes.lines]
+    assert len(set(looks)) == len(rows)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [r["method"] for r in rows]
+    assert not axes.texts
 
 
 def test_distance_without_a_band_is_not_a_number():
