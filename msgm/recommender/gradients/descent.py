@@ -32,7 +32,7 @@ def descend(
         if value is None:
             break
         if not torch.isfinite(value):
-            raise RunError(f"the loss is {float(value)} at step {step}; a smaller methods.learning_rate may help.")
+            raise RunError(f"the loss is {value.item()} at step {step}; a smaller methods.learning_rate may help.")
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
