@@ -13,8 +13,10 @@ def test_ids_have_the_numbers_of_their_places_and_unknown_ones_are_named():
     assert len(ids) == 2
     assert ids.number("bob") == 1
     assert ids.numbers(["bob", "anna"]).tolist() == [1, 0]
-    with pytest.raises(UserError, match="unknown user 'bop'. Did you mean 'bob'?"):
+    with pytest.raises(UserError, match=r"^unknown user 'bop'\.$"):
         ids.number("bop")
+    with pytest.raises(UserError, match=r"unknown item 'bop'. Did you mean 'bob'\?"):
+        IdMap(["anna", "bob"], "item").number("bop")
     with pytest.raises(UserError, match="user ids are not unique"):
         IdMap(["anna", "anna"], "user")
 
@@ -70,5 +72,5 @@ def test_an_unknown_source_is_named_with_the_nearest():
 
 
 def test_a_setting_of_another_source_is_refused():
-    with pytest.raises(UserError, match="data.clusters: clusters belongs to data 'synthetic'"):
+    with pytest.raises(UserError, match=r"data.clusters: clusters belongs to data .*'synthetic'"):
         load_interactions({"name": "ml-100k", "clusters": 3})
