@@ -103,27 +103,30 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _forget(options: argparse.Namespace) -> None:
-    from msgm.recommender.requests import read_ids
-    from msgm.recommender.service import Service, read_interactions
+    from msgm.recommender.request_files import read_ids, read_interactions
+    from msgm.recommender.service import KINDS, Service
 
     service = Service(Path(options.folder))
     if options.resume:
         outcome = service.resume()
-    elif options.interactions:
-        outcome = service.forget("interactions", read_interactions(Path(options.interactions)), options.together)
     else:
-        kind = "users" if options.users else "items"
-        outcome = service.forget(kind, read_ids(Path(options.users or options.items)), options.together)
+        kind = next(kind for kind in KINDS if getattr(options, kind))
+        read = read_interactions if kind == "interactions" else read_ids
+        ids, places = read(Path(getattr(options, kind)), f"--{kind}")
+        outcome = service.forget(kind, ids, options.together, places)
     for number in outcome.before:
         print(f"request {number}: was answered before")
     seconds = sum(answer.seconds for answer in outcome.answers)
-    if outcome.numbers:
+    if outcome.answers:
         exactness = ", ".join(dict.fromkeys(answer.exactness for answer in outcome.answers))
         count = len(outcome.answers)
         what = "request" if count == 1 else "requests"
         print(f"answered {count} {what} in {seconds:.3f} s ({exactness}); see {service.journal.path}")
-    elif not outcome.before:
+    elif not outcome.before and not outcome.refused:
         print("nothing was pending")
+    if outcome.refused:
+        reasons = "; ".join(f"request {number}: {reason}" for number, reason in outcome.refused.items())
+        raise UserError(f"the model could not answer {reasons.rstrip('.')}.")
 
 
 def _recommend(options: argparse.Namespace) -> None:

@@ -1,9 +1,9 @@
 """What a served model's folder needs to forget safely: one writer at a time, and a journal of what was asked.
 
-The journal may be kept and shown: it holds no id. A request stands in it as its number, kind, size and a digest, keyed
-with the folder's own ``key``, so that whoever knows an id and holds the key can find its request, and others cannot
-try ids out. What a request is about stands in ``pending.json`` alone, as numbers of rows and columns, and only until
-it is done.
+The journal may be kept and shown: it holds no id. A request stands in it as its number, kind, size and digests, one for
+each id and keyed with the folder's own ``key``, so that whoever knows an id and holds the key can find its request, and
+others cannot try ids out. What a request is about stands in ``pending.json`` alone, as numbers of rows and columns, and
+only until it is done.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from typing import Any
 
 from msgm.errors import UserError
 
-PLANNED, DONE = "planned", "done"
+PLANNED, DONE, REFUSED = "planned", "done", "refused"
 
 
 @contextmanager
@@ -69,12 +69,13 @@ class Journal:
         return {line["request"] for line in self.lines() if line["state"] == state}
 
     def done(self) -> dict[str, int]:
-        """Return the numbers of the requests that were answered, by their digests."""
-        return {line["digest"]: line["request"] for line in self.lines() if line["state"] == DONE}
+        """Return the numbers of the requests that were answered, by the digests of their ids."""
+        lines = [line for line in self.lines() if line["state"] == DONE]
+        return {digest: line["request"] for line in lines for digest in line["digests"]}
 
     def add(self, request: dict[str, Any], state: str, **facts: Any) -> None:
-        """Append a line about ``request``: its number, kind, size and digest, and ``facts``."""
-        shown = {key: request[key] for key in ("request", "kind", "size", "digest")}
+        """Append a line about ``request``: its number, kind, size and digests, and ``facts``."""
+        shown = {key: request[key] for key in ("request", "kind", "size", "digests")}
         line = {"state": state, "time": datetime.now(UTC).isoformat(timespec="seconds")} | shown | facts
         with self.path.open("r+b") as file:
             file.seek(len(self._whole()))
@@ -88,7 +89,6 @@ class Journal:
         return content[: content.rfind(b"\n") + 1]
 
 
-def keyed_digest(key: bytes, kind: str, ids: list[str]) -> str:
-    """Return 32 hex digits that stand for a request; they depend on ``key``, and not on the order of the ids."""
-    text = json.dumps([kind, sorted(ids)])
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
+def keyed_digest(key: bytes, kind: str, name: str) -> str:
+    """Return 32 hex digits that stand for an id of a kind; they depend on ``key``."""
+    return hmac.new(key, json.dumps([kind, name]).encode(), hashlib.sha256).hexdigest()[:32]

@@ -1,5 +1,6 @@
 """What a recommender is to forget: users, items or single interactions, by their ids; and the same as numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from scipy.sparse import csr_array
 from msgm.errors import UserError
 from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions
+from msgm.recommender.request_files import read_ids
 from msgm.requests import ForgetRequest
 
 FOREIGN = ("labels", "attribute", "group", "indices", "predicate")
@@ -70,7 +72,10 @@ class RecommenderRequest(ForgetRequest):
             cells = np.stack([rows, columns], axis=1)
             _once(rows * len(data.items) + columns, self.interactions, "interaction")
             return Deletion(cells=cells)
-        names = self.users if key == "users" else read_ids(Path(str(self.file)))
+        names = self.users
+        if key == "file":
+            names, places = read_ids(Path(str(self.file)))
+            check_ids(data, "users", names, places)
         return Deletion(users=_once(data.users.numbers(names), names, "user"))
 
     def describe(self) -> str:
@@ -89,19 +94,29 @@ def _once(numbers: NDArray[np.int64], names: list[Any], kind: str) -> NDArray[np
     return values
 
 
-def read_ids(path: Path) -> list[str]:
-    """Read one id a line; blank lines are skipped.
+def check_ids(data: Interactions, kind: str, ids: Sequence[Any], places: Sequence[str]) -> None:
+    """Refuse ids, or pairs of them, that are unknown or given twice; an error begins with the place of the id.
+
+    Args:
+        data: for the ids.
+        kind: ``users``, ``items`` or ``interactions``.
+        ids: as the fields of ``RecommenderRequest``.
+        places: of the ids, such as file and line.
 
     Raises:
-        UserError: the file cannot be read or holds none.
+        UserError: one is unknown or given twice.
     """
-    try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"request.file: cannot read {path}: {error}.") from error
-    if not names:
-        raise UserError(f"request.file: {path} holds no id.")
-    return names
+    maps = {"users": [data.users], "items": [data.items], "interactions": [data.users, data.items]}[kind]
+    found = set()
+    for one, place in zip(ids, places, strict=True):
+        names = one if kind == "interactions" else [one]
+        try:
+            numbers = tuple(ids_of.number(name) for ids_of, name in zip(maps, names, strict=True))
+        except UserError as error:
+            raise UserError(f"{place}{error}") from error
+        if numbers in found:
+            raise UserError(f"{place}{kind.removesuffix('s')} {' with '.join(map(str, names))} is given twice.")
+        found.add(numbers)
 
 
 def _none() -> NDArray[np.int64]:
@@ -161,4 +176,7 @@ class Deletion:
                 user, item = f"user {data.users.ids[row]!r}", f"item {data.items.ids[column]!r}"
             raise UserError(f"the model never saw {item} with {user}: nothing to forget.")
         if gone.all():
-            raise UserError(f"the request forgets all {len(gone)} interactions: nothing is left to recommend from.")
+            raise UserError(
+                f"the request forgets all {len(gone)} interactions: nothing is left to recommend from. "
+                "To forget everything, delete the model's folder."
+            )

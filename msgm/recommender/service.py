@@ -8,6 +8,8 @@ is applied twice. Going on takes the pending requests whose number the model doe
 columns never change. Lists are made when they are asked for and are not kept, and what is pending is served no more
 than what is done: users and items of a request vanish at once.
 
+A request that the model fails to answer is journalled as refused, with the reason, and the model is as before it.
+
 After a request the folder holds no id of a forgotten user or item: ``ids.json`` has null in its place.
 """
 
@@ -23,14 +25,15 @@ import numpy as np
 from msgm.errors import UserError
 from msgm.recommender.config import RecommenderConfig, known
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
-from msgm.recommender.journal import DONE, PLANNED, Journal, keyed_digest, locked
+from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, keyed_digest, locked
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
-from msgm.recommender.requests import Deletion, RecommenderRequest
+from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
 from msgm.runs import environment, read_json, write_bytes, write_json
 from msgm.seeding import derive_seed
 
 KINDS = ("users", "items", "interactions")
+PARTS = ("users", "items", "cells")
 Request = dict[str, Any]
 
 
@@ -68,11 +71,19 @@ def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of ``forget`` did: numbers of the requests answered now and answered before, and the answers."""
+    """What a call of ``forget`` did.
+
+    Attributes:
+        numbers: of the requests that were pending or new.
+        before: numbers of the requests that had answered some of the ids before.
+        answers: those given now.
+        refused: why the model failed to answer, by number of the request.
+    """
 
     numbers: list[int]
     before: list[int]
     answers: list[Answer]
+    refused: dict[int, str]
 
 
 class Service:
@@ -91,52 +102,65 @@ class Service:
         self.folder = folder
         self.pending_file = folder / "pending.json"
         self.journal = Journal(folder)
+        self.key = (folder / "key").read_bytes()
 
     def recommend(self, user: str, k: int) -> list[str]:
         """Return the ids of the k best items for a user, best first; fewer where fewer are left.
 
         Raises:
-            UserError: an unknown or forgotten user, or k below 1.
+            UserError: a user who is unknown, forgotten or without any interaction left, or k below 1.
         """
         pending = self._pending()
         data, model = self._load()
-        for request in pending:
-            deletion = _deletion(request)
-            model.gone_users[deletion.users] = True
-            model.gone_items[deletion.items] = True
         number = data.users.number(user)
+        deletion = _deletion(pending)
+        model.gone_users[deletion.users] = True
+        model.gone_items[deletion.items] = True
         if model.gone_users[number]:
             raise UserError(f"user {user!r} is being forgotten and is served nothing.")
+        if not deletion.without(model.seen)[[number]].nnz:
+            raise UserError(f"user {user!r} has no interaction left and is served nothing.")
         found = model.recommend(np.array([number]), k)[0]
         return [data.items.ids[item] for item in found if item >= 0]
 
-    def forget(self, kind: str, ids: Sequence[Any], together: bool = False) -> Outcome:
+    def forget(
+        self, kind: str, ids: Sequence[Any], together: bool = False, places: Sequence[str] | None = None
+    ) -> Outcome:
         """Forget, one request an id; what was answered before is left alone, what a crash left is gone on with.
 
         Args:
             kind: one of ``KINDS``.
             ids: ids of users or items, or pairs [user, item].
             together: make all ids one request, which is answered faster.
+            places: where each id was read, for errors to begin with.
 
         Raises:
             UserError: another writer, other pending requests, an unknown id or one given twice, a pair that the model
                 never saw, or nothing would be left; nothing is changed then.
         """
         with locked(self.folder):
-            groups = [list(ids)] if together else [[one] for one in ids]
-            digests = [self._digest(kind, group) for group in groups]
             pending = self._pending()
-            unfinished = {request["digest"] for request in pending}
-            done = self.journal.done()
-            before = [done[digest] for digest in digests if digest in done and digest not in unfinished]
-            new = [k for k, digest in enumerate(digests) if digest not in done or digest in unfinished]
+            unfinished = {request["request"] for request in pending}  # Some may be done, and the crash came then.
+            done = {digest: number for digest, number in self.journal.done().items() if number not in unfinished}
+            digests = [self._digest(kind, one) for one in ids]
+            before = [self._answered(done, kind, one, digest) for one, digest in zip(ids, digests, strict=True)]
+            new = [k for k, number in enumerate(before) if number is None]
+            groups = [new] if together and new else [[k] for k in new]
             if pending:
-                if [request["digest"] for request in pending] != [digests[k] for k in new]:
+                if [request["digests"] for request in pending] != [[digests[k] for k in group] for group in groups]:
                     raise UserError(f"{self.folder} has unfinished requests; finish them first with --resume.")
             elif new:
-                pending = self._planned(kind, [groups[k] for k in new], [digests[k] for k in new])
+                asked = [[(ids[k], digests[k], places[k] if places else "") for k in group] for group in groups]
+                pending = self._planned(kind, asked)
                 write_json(self.pending_file, pending)
-            return self._finish(pending, before)
+            return self._finish(pending, list(dict.fromkeys(number for number in before if number is not None)))
+
+    def _answered(self, done: dict[str, int], kind: str, one: Any, digest: str) -> int | None:
+        """Return the number of the request that answered an id; of a pair, also one for its user or its item."""
+        digests = [digest]
+        if kind == "interactions":
+            digests += [self._digest("users", one[0]), self._digest("items", one[1])]
+        return next((done[each] for each in digests if each in done), None)
 
     def resume(self) -> Outcome:
         """Answer what is pending after a crash; nothing, if nothing is.
@@ -147,41 +171,55 @@ class Service:
         with locked(self.folder):
             return self._finish(self._pending())
 
-    def _planned(self, kind: str, groups: list[list[Any]], digests: list[str]) -> list[Request]:
-        """Return the requests in numbers, checked together and each for itself."""
+    def _planned(self, kind: str, groups: list[list[tuple[Any, str, str]]]) -> list[Request]:
+        """Return requests in numbers, checked together and each for itself; of every id, digest and place are given."""
         data, model = self._load()
-        _asked(kind, [one for group in groups for one in group]).deletion(data, model.seen)
+        ids, _, places = zip(*(one for group in groups for one in group), strict=True)
+        check_ids(data, kind, ids, places)
+        _asked(kind, ids).deletion(data, model.seen)
         first = max(self.journal.numbers(PLANNED) | {model.applied}) + 1
         planned = []
-        for number, (group, digest) in enumerate(zip(groups, digests, strict=True), first):
-            deletion = _asked(kind, group).deletion(data, model.seen)
-            parts = {key: getattr(deletion, key).tolist() for key in ("users", "items", "cells")}
-            planned.append({"request": number, "kind": kind, "size": len(group), "digest": digest} | parts)
+        for number, group in enumerate(groups, first):
+            deletion = _asked(kind, [one for one, _, _ in group]).deletion(data, model.seen)
+            parts = {key: getattr(deletion, key).tolist() for key in PARTS}
+            digests = [digest for _, digest, _ in group]
+            planned.append({"request": number, "kind": kind, "size": len(group), "digests": digests} | parts)
         return planned
 
     def _finish(self, pending: list[Request], before: Sequence[int] = ()) -> Outcome:
         """Answer the pending requests that the model does not have yet, journal them all, and drop them."""
-        answers = []
+        answers, refused = [], {}
         if pending:
             model = load_recommender(self.folder)
-            planned, done = self.journal.numbers(PLANNED), self.journal.numbers(DONE)
+            planned, settled = self.journal.numbers(PLANNED), self.journal.numbers(DONE) | self.journal.numbers(REFUSED)
             for request in pending:
                 if request["request"] not in planned:
                     self.journal.add(request, PLANNED)
             for request in pending:
-                if request["request"] not in done:
-                    answers.append(self._answer(model, request))
+                if request["request"] in settled:
+                    continue
+                try:
+                    answer = self._forgotten(model, request)
+                except (ValueError, ArithmeticError, RuntimeError) as error:
+                    refused[request["request"]] = str(error)
+                    self.journal.add(request, REFUSED, reason=str(error))
+                    model = load_recommender(self.folder)  # This one may be half changed.
+                else:
+                    answers.append(self._answer(model, request, answer))
             self.pending_file.unlink()
-        return Outcome([request["request"] for request in pending], list(before), answers)
+        return Outcome([request["request"] for request in pending], list(before), answers, refused)
 
-    def _answer(self, model: Recommender, request: Request) -> Answer:
-        """Answer one request: the model file first, then the ids, then the journal."""
-        if request["request"] > model.applied:
-            answer = model.forget(_deletion(request))
+    def _forgotten(self, model: Recommender, request: Request) -> Answer | None:
+        """Let the model forget, in memory; None where the saved one has, before the process died."""
+        return model.forget(_deletion([request])) if request["request"] > model.applied else None
+
+    def _answer(self, model: Recommender, request: Request, answer: Answer | None) -> Answer:
+        """Write what a request came to: the model file first, then the ids, then the journal."""
+        if answer is None:  # What it cost is not known.
+            answer = Answer(0.0, 0, "not recorded")
+        else:
             model.applied = request["request"]
             model.save(self.folder)
-        else:  # The model was saved, and then the process died: what it cost is not known.
-            answer = Answer(0.0, 0, "not recorded")
         self._erase_ids(model)
         facts = {"seconds": answer.seconds, "touched": answer.touched, "exactness": answer.exactness}
         self.journal.add(request, DONE, **facts)
@@ -200,9 +238,9 @@ class Service:
     def _pending(self) -> list[Request]:
         return list(read_json(self.pending_file)) if self.pending_file.is_file() else []
 
-    def _digest(self, kind: str, group: list[Any]) -> str:
-        names = ["\t".join(map(str, one)) if kind == "interactions" else str(one) for one in group]
-        return keyed_digest((self.folder / "key").read_bytes(), kind, names)
+    def _digest(self, kind: str, one: Any) -> str:
+        name = "\t".join(map(str, one)) if kind == "interactions" else str(one)
+        return keyed_digest(self.key, kind, name)
 
     def _load(self) -> tuple[Interactions, Recommender]:
         ids, model = read_json(self.folder / "ids.json"), load_recommender(self.folder)
@@ -210,9 +248,9 @@ class Service:
         return Interactions(model.seen, users, items), model
 
 
-def _asked(kind: str, ids: list[Any]) -> RecommenderRequest:
+def _asked(kind: str, ids: Sequence[Any]) -> RecommenderRequest:
     request = RecommenderRequest()
-    setattr(request, kind, ids)
+    setattr(request, kind, list(ids))
     return request
 
 
@@ -221,27 +259,7 @@ def _named(ids: list[str | None]) -> list[str]:
     return [f"\n(forgotten) {number}" if name is None else name for number, name in enumerate(ids)]
 
 
-def _deletion(request: Request) -> Deletion:
-    users, items, cells = (np.array(request[key], dtype=np.int64) for key in ("users", "items", "cells"))
+def _deletion(requests: list[Request]) -> Deletion:
+    """Return what several requests are to forget."""
+    users, items, cells = (np.array([n for r in requests for n in r[key]], dtype=np.int64) for key in PARTS)
     return Deletion(users, items, cells.reshape(-1, 2))
-
-
-def read_interactions(path: Path) -> list[list[str]]:
-    """Read pairs of ids, one a line: user and item with a tab or a comma between; blank lines are skipped.
-
-    Raises:
-        UserError: the file cannot be read, holds none, or a line is no pair.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--interactions: cannot read {path}: {error}.") from error
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        parts = [part.strip() for part in line.split("\t" if "\t" in line else ",")]
-        if line and (len(parts) != 2 or "" in parts):
-            raise UserError(f"{path}, line {number}: expected user and item with a tab or a comma between: {line!r}.")
-        pairs += [parts] if line else []
-    if not pairs:
-        raise UserError(f"--interactions: {path} holds no pair.")
-    return pairs

@@ -57,7 +57,10 @@ def test_bad_files_are_one_sentence(cli, served, tmp_path):
         done = cli("recommender", "forget", served, option, tmp_path / "bad")
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert sentence in done.err
-    assert "cannot read" in cli("recommender", "forget", served, "--users", tmp_path / "none").err
+    (tmp_path / "users").write_text("user1\nuser99\n")
+    done = cli("recommender", "forget", served, "--users", tmp_path / "users", "--together")
+    assert "users, line 2: unknown user 'user99'." in done.err
+    assert "--users: cannot read" in cli("recommender", "forget", served, "--users", tmp_path / "none").err
     assert "k must be at least 1" in cli("recommender", "recommend", served, "--user", "user1", "-k", 0).err
     assert "unknown user 'x'" in cli("recommender", "recommend", served, "--user", "x").err
 

@@ -6,7 +6,7 @@ from msgm.errors import UserError
 from msgm.recommender.cells import kept
 from msgm.recommender.config import RequestSettings
 from msgm.recommender.data import Interactions
-from msgm.recommender.requests import Deletion, RecommenderRequest, read_ids
+from msgm.recommender.requests import Deletion, RecommenderRequest
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ def test_a_pair_that_was_held_out_is_nothing_to_forget(data):
         RecommenderRequest(interactions=[["a", "y"]]).deletion(data, train)
 
 
-def test_a_file_without_ids_or_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "empty.txt").write_text("\n \n")
-    with pytest.raises(UserError, match=r"empty\.txt holds no id"):
-        read_ids(tmp_path / "empty.txt")
-    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
-    for name in ("bytes.txt", "gone.txt"):
-        with pytest.raises(UserError, match=f"request.file: cannot read .*{name}"):
-            read_ids(tmp_path / name)
+def test_a_bad_id_of_a_file_is_named_with_its_line(data, tmp_path):
+    request = RecommenderRequest(file=str(tmp_path / "users.txt"))
+    for text, sentence in (("a\n\nd\n", "line 3: unknown user 'd'"), ("a\na\n", "line 2: user a is given twice")):
+        (tmp_path / "users.txt").write_text(text)
+        with pytest.raises(UserError, match=f"users.txt, {sentence}"):
+            request.deletion(data, data.matrix)
+    with pytest.raises(UserError, match="request.file: cannot read .*gone.txt"):
+        RecommenderRequest(file=str(tmp_path / "gone.txt")).deletion(data, data.matrix)
 
 
 def test_requests_say_what_they_are():

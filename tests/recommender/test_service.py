@@ -9,9 +9,9 @@ import pytest
 
 from msgm.errors import UserError
 from msgm.recommender.config import load_config
-from msgm.recommender.journal import DONE, PLANNED, Journal, locked
+from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, locked
 from msgm.recommender.models.base import Recommender, load_recommender
-from msgm.recommender.service import Service, fit, read_interactions
+from msgm.recommender.service import Service, fit
 from msgm.runs import read_json, write_json
 
 CONFIG = [
@@ -197,7 +197,7 @@ def test_two_writers_are_refused_and_the_lock_of_a_dead_process_is_taken_over(fo
         ("users", [f"user{k}" for k in range(1, 61)], "nothing is left"),
         ("items", ["item0"], "unknown item 'item0'"),
         ("interactions", [["user3", "item0"]], "unknown item 'item0'"),
-        ("interactions", [["user1", "item1"]] * 2, "is given twice"),
+        ("interactions", [["user1", "item1"]] * 2, "interaction user1 with item1 is given twice"),
     ],
 )
 @pytest.mark.parametrize("together", [False, True])
@@ -220,7 +220,7 @@ def test_digests_in_the_journal_depend_on_the_folders_key(folder, tmp_path):
     other = fit(load_config(None, CONFIG), "ease", tmp_path / "other")
     for place in (folder, other):
         Service(place).forget("users", ["user3"])
-    assert Journal(folder).lines()[0]["digest"] != Journal(other).lines()[0]["digest"]
+    assert Journal(folder).lines()[0]["digests"] != Journal(other).lines()[0]["digests"]
 
 
 def test_what_is_no_served_model_is_refused(folder, tmp_path):
@@ -244,11 +244,69 @@ def test_a_damaged_journal_is_refused(folder):
         Service(folder).recommend("a", 1)
 
 
-def test_pairs_are_read_with_tabs_or_commas(tmp_path):
-    file = tmp_path / "pairs"
-    file.write_text("a,x\n\nb\ty,1\n")
-    assert read_interactions(file) == [["a", "x"], ["b", "y,1"]]
-    for text, sentence in (("a\n", "line 1: expected user and item"), ("a,b,c", "line 1"), ("\n", "holds no pair")):
-        file.write_text(text)
-        with pytest.raises(UserError, match=sentence):
-            read_interactions(file)
+def test_what_was_answered_is_left_alone_in_a_joint_request_too(folder):
+    service = Service(folder)
+    service.forget("users", ["user3"])
+    outcome = service.forget("users", USERS, together=True)
+    assert (outcome.numbers, outcome.before) == ([2], [1])
+    assert load_recommender(folder).gone_users.sum() == 3
+    assert service.forget("users", USERS, together=True).before == [1, 2]
+    assert service.forget("users", ["user9"]).before == [2]
+
+
+def test_a_pair_of_a_forgotten_user_or_item_was_answered_with_it(folder):
+    service, model, ids = Service(folder), load_recommender(folder), read_json(folder / "ids.json")
+    own = [ids["items"][item] for item in model.seen[[ids["users"].index("user7")]].indices[:2]]
+    other = ids["items"][model.seen[[ids["users"].index("user3")]].indices[0]]
+    service.forget("users", ["user3"])
+    service.forget("items", own[:1])
+    outcome = service.forget("interactions", [["user3", other], ["user7", own[0]], ["user7", own[1]]])
+    assert (outcome.numbers, outcome.before) == ([3], [1, 2])
+
+
+@pytest.mark.parametrize("wanted", [UserError("the numbers explode."), np.linalg.LinAlgError("singular")])
+def test_a_request_that_the_model_cannot_answer_is_refused_and_the_others_are_answered(folder, monkeypatch, wanted):
+    forget = Recommender.forget
+
+    def failing(model, deletion):
+        if deletion.users.tolist() == [read_json(folder / "ids.json")["users"].index("user9")]:
+            model.seen.data[:] = 0
+            raise wanted
+        return forget(model, deletion)
+
+    monkeypatch.setattr(Recommender, "forget", failing)
+    outcome = Service(folder).forget("users", USERS)
+    assert (outcome.numbers, len(outcome.answers), outcome.refused) == ([1, 2, 3], 2, {2: str(wanted)})
+    assert [line["reason"] for line in Journal(folder).lines() if line["state"] == REFUSED] == [str(wanted)]
+    assert load_recommender(folder).seen.data.all()
+    assert Service(folder).resume().numbers == []
+    assert Service(folder).recommend("user9", 1)
+    monkeypatch.undo()
+    outcome = Service(folder).forget("users", USERS)
+    assert (outcome.numbers, outcome.before) == ([4], [1, 3])
+
+
+def test_a_user_without_interactions_is_served_nothing(folder):
+    model, ids = load_recommender(folder), read_json(folder / "ids.json")
+    pairs = [["user7", ids["items"][item]] for item in model.seen[[ids["users"].index("user7")]].indices]
+    service = Service(folder)
+    service.forget("interactions", pairs[1:])
+    assert service.recommend("user7", 1)
+    service.forget("interactions", pairs[:1])
+    with pytest.raises(UserError, match="user 'user7' has no interaction left and is served nothing"):
+        service.recommend("user7", 1)
+
+
+def test_unknown_and_doubled_ids_are_named_with_their_place_and_no_user_is_told_of_another(folder):
+    service = Service(folder)
+    for ids, sentence in (
+        (["user3", "usr4"], r"^file, line 2: unknown user 'usr4'\.$"),
+        (["user3", "user3"], r"^file, line 2: user user3 is given twice\.$"),
+    ):
+        for together in (False, True):
+            with pytest.raises(UserError, match=sentence):
+                service.forget("users", ids, together, ["file, line 1: ", "file, line 2: "])
+    with pytest.raises(UserError, match=r"^unknown user 'usr4'\.$"):
+        service.recommend("usr4", 1)
+    with pytest.raises(UserError, match="To forget everything, delete the model's folder"):
+        service.forget("users", [f"user{k}" for k in range(1, 61)])

@@ -34,11 +34,12 @@ class IdMap:
         """Return the number of an id.
 
         Raises:
-            UserError: there is no such id.
+            UserError: there is no such id. Another user's id is nobody's business, so none is offered instead.
         """
         found = self._numbers.get(str(name))
         if found is None:
-            raise UserError(f"unknown {self.kind} {str(name)!r}.{nearest(str(name), self.ids[:10_000])}")
+            hint = "" if self.kind == "user" else nearest(str(name), self.ids[:10_000])
+            raise UserError(f"unknown {self.kind} {str(name)!r}.{hint}")
         return found
 
     def numbers(self, names: Iterable[object]) -> NDArray[np.int64]:
