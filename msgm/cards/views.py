@@ -10,14 +10,11 @@ null for each column, ``better``, ``note``); ``figures`` (name to ``caption`` an
 
 import base64
 from collections.abc import Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgm.cards.claims import FAIL, NOT_TESTED
+from msgm.cards.pages import template
 from msgm.cards.words import FORBIDDEN, NOT_RECORDED, WRONG_REFERENCE
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 Card = dict[str, Any]
 NOT_CLAIMED = "not claimed"
@@ -146,17 +143,9 @@ def _encoded(picture: bytes) -> str:
     return FORBIDDEN.sub(lambda found: f"{found[0][0]}\n{found[0][1:]}", base64.b64encode(picture).decode())
 
 
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    environment = Environment(loader=PackageLoader("msgm.cards"), autoescape=select_autoescape(), trim_blocks=True)
-    return environment.get_template("card.html")
-
-
 def card_html(card: Card, pictures: Mapping[str, bytes]) -> str:
     """Return a card as one HTML page with its figures inside."""
-    return _template().render(
+    return template("msgm.cards", "card.html").render(
         card=card,
         headline=headline(card),
         verdict=verdict,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from msgm.cards.pages import methods_markdown, methods_of, template
 from msgm.classifier.assemble import Report, constants, inside_share
 from msgm.classifier.band import interval
 from msgm.classifier.card_views import card_links, write_cards
@@ -182,36 +183,24 @@ def to_markdown(report: Report) -> str:
     lines += ["## Report cards", ""]
     lines += [f"- [{request}: {method}]({quote(link)}.md)" for (request, method), link in card_links(report).items()]
     lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in report["protocol"].items()]
-    lines += ["", "## Methods", ""]
-    for name, row in _methods(report).items():
-        settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items()) or "no settings"
-        lines += [f"### {name}", "", f"Here: {settings}.", "", *(f"- {line}" for line in row["card"].split("\n")), ""]
-    return "\n".join(lines)
-
-
-def _methods(report: Report) -> dict[str, dict[str, Any]]:
-    """Return one row a method, for its card."""
-    return {row["method"]: row for row in reversed(report["rows"])}
+    return "\n".join(lines + methods_markdown(report))
 
 
 def to_html(report: Report) -> str:
     """Return the report as one HTML page with its figures inside."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    environment = Environment(loader=PackageLoader("msgm.classifier"), autoescape=select_autoescape(), trim_blocks=True)
     figures = {
         request: {
             text: base64.b64encode(png).decode() for text, png in report_figures(rows_of(report, request)).items()
         }
         for request in report["requests"]
     }
-    return environment.get_template("report.html").render(
+    return template("msgm.classifier", "report.html").render(
         report=report,
         summary=summary(report),
         tables=dict(zip(report["requests"], tables(report), strict=True)),
         figures=figures,
         legend=[LEGEND, READING],
-        methods=_methods(report),
+        methods=methods_of(report),
         cards=card_links(report),
     )
 

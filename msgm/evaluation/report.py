@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from msgm.cards.pages import template
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, trusted
 from msgm.evaluation.evidence import ATTACKS
@@ -171,11 +172,8 @@ def write_views(run: Run, report: Report) -> None:
 
 def to_html(report: Report, grids: dict[str, Path], sweep: bytes | None = None) -> str:
     """Return the report as one HTML page with the sample grids, and the picture of the sweeps, inside."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    environment = Environment(loader=PackageLoader("msgm.evaluation"), autoescape=select_autoescape(), trim_blocks=True)
     pictures = {name: base64.b64encode(path.read_bytes()).decode() for name, path in grids.items()}
-    return environment.get_template("report.html").render(
+    return template("msgm.evaluation", "report.html").render(
         report=report,
         headline=headline(report),
         trusted=trusted(report),

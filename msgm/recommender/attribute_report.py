@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from msgm.cards.pages import listed, methods_markdown, methods_of, template
 from msgm.pictures import figure_png
 from msgm.recommender.attribute_assemble import FOUND, INCONCLUSIVE, Report
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED
@@ -109,15 +110,8 @@ def to_markdown(report: Report) -> str:
         lines += [f"## {heading}", "", *markdown_table(*table(report, name)), ""]
     lines += [f"- {line}" for line in _reasons(report)]
     lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
-    lines += ["", "## Models", ""] + [f"- {name}: {_listed(own)}" for name, own in report["models"].items()]
-    lines += ["", "## Methods", ""]
-    for name, (settings, card) in _methods(report).items():
-        lines += [f"### {name}", "", f"Here: {settings}.", "", *(f"- {line}" for line in card.split("\n")), ""]
-    return "\n".join(lines)
-
-
-def _listed(settings: Row) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "no settings"
+    lines += ["", "## Models", ""] + [f"- {name}: {listed(own)}" for name, own in report["models"].items()]
+    return "\n".join(lines + methods_markdown(report))
 
 
 def _protocol(report: Report) -> dict[str, str]:
@@ -131,17 +125,9 @@ def _protocol(report: Report) -> dict[str, str]:
     }
 
 
-def _methods(report: Report) -> dict[str, tuple[str, str]]:
-    return {row["method"]: (_listed(row["settings"]), row["card"]) for row in reversed(report["rows"])}
-
-
 def to_html(report: Report) -> str:
     """Return the report as one HTML page with its plot inside."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    loader = PackageLoader("msgm.recommender")
-    environment = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True)
-    return environment.get_template("attributes.html").render(
+    return template("msgm.recommender", "attributes.html").render(
         report=report,
         controls=CONTROLS,
         summary=summary(report),
@@ -150,8 +136,8 @@ def to_html(report: Report) -> str:
         plot=base64.b64encode(plot(report)).decode(),
         caption=CAPTION,
         protocol=_protocol(report),
-        models={name: _listed(own) for name, own in report["models"].items()},
-        methods=_methods(report),
+        models={name: listed(own) for name, own in report["models"].items()},
+        methods=methods_of(report),
     )
 
 

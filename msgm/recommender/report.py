@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from msgm.cards.pages import listed, methods_markdown, methods_of, template
 from msgm.recommender.assemble import Report
 from msgm.recommender.card import write_card
 from msgm.recommender.config import CONTROLS
@@ -159,16 +160,8 @@ def to_markdown(report: Report) -> str:
         lines += [f"- {note}" for note in table.notes] + [""]
     lines += ["## Report cards", ""] + [f"- [{place}]({quote(place)}.md)" for place in map(card_link, report["rows"])]
     lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
-    lines += ["", "## Models", ""] + [f"- {name}: {_listed(own)}" for name, own in report["models"].items()]
-    lines += ["", "## Methods", ""]
-    for name, row in _methods(report).items():
-        lines += [f"### {name}", "", f"Here: {_listed(row['settings'])}.", ""]
-        lines += [*(f"- {line}" for line in row["card"].split("\n")), ""]
-    return "\n".join(lines)
-
-
-def _listed(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "no settings"
+    lines += ["", "## Models", ""] + [f"- {name}: {listed(own)}" for name, own in report["models"].items()]
+    return "\n".join(lines + methods_markdown(report))
 
 
 def _protocol(report: Report) -> dict[str, str]:
@@ -181,17 +174,8 @@ def _protocol(report: Report) -> dict[str, str]:
     }
 
 
-def _methods(report: Report) -> dict[str, dict[str, Any]]:
-    """Return one row a method, for its card."""
-    return {row["method"]: row for row in reversed(report["rows"])}
-
-
 def to_html(report: Report) -> str:
     """Return the report as one HTML page with its figures inside."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    loader = PackageLoader("msgm.recommender")
-    environment = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True)
     figures = {
         name: {
             text: base64.b64encode(png).decode()
@@ -199,16 +183,16 @@ def to_html(report: Report) -> str:
         }
         for name in tables(report)
     }
-    return environment.get_template("report.html").render(
+    return template("msgm.recommender", "report.html").render(
         report=report,
         summary=summary(report),
         tables=tables(report),
         figures=figures,
         legend=[_legend(report), READING],
         protocol=_protocol(report),
-        models={name: _listed(own) for name, own in report["models"].items()},
+        models={name: listed(own) for name, own in report["models"].items()},
         cards={(row["request"], row["model"], row["method"]): card_link(row) for row in report["rows"]},
-        methods={name: (_listed(row["settings"]), row["card"]) for name, row in _methods(report).items()},
+        methods=methods_of(report),
     )
 
 
