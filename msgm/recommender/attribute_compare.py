@@ -150,7 +150,8 @@ def asked_labels(config: AttributeConfig, data: Interactions) -> list[Labels]:
         UserError: the data have none, or not the one asked for; or it has one value, or too few users of one.
     """
     if not data.attributes:
-        raise UserError(f"the data {config.data['name']} have no attribute of users to take out.")
+        hint = "; data.attributes names a file of them" if "attributes" in config.data else ""
+        raise UserError(f"data {config.data['name']!r} has no attribute of users to take out{hint}.")
     names = [config.attribute] if config.attribute else sorted(data.attributes)
     found = encode(chosen(data.attributes, names))
     for labels in found:

@@ -1,5 +1,6 @@
 """Settings of recommender experiments, from YAML and ``key.sub=value`` overrides."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ T = TypeVar("T")
 E = TypeVar("E", bound="Experiment")
 CONTROLS = ("do-nothing", "retrain")
 """Methods without which there is no comparison."""
+SECTIONS = ("model", "methods", "erasure", "obfuscation", "request")
+"""What errors of a row's settings begin with, before they are told the row."""
 BY_IDS = ("users", "items", "interactions", "file")
 DRAWN = ("random_users", "most_active", "least_active", "random_interactions", "tag", "spam", "stream")
 
@@ -193,11 +196,12 @@ def resolved(place: str, given: dict[str, Any], resolve: Callable[[dict[str, Any
 
 
 def below(place: str, make: Callable[[], T]) -> T:
-    """Return ``make()``; its UserError names ``place`` as well."""
+    """Return ``make()``; its UserError names ``place``, instead of the section that it may begin with."""
     try:
         return make()
     except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+        text = re.sub(rf"^({'|'.join(SECTIONS)})\.", ".", str(error))
+        raise UserError(f"{place}{text}" if text.startswith(".") else f"{place}: {text}") from error
 
 
 def known(name: str, names: list[str], key: str, what: str) -> str:

@@ -176,7 +176,7 @@ class OneValue(Synthetic):
 
 @pytest.mark.parametrize(
     ("seed", "sentence"),
-    [(1, "attribute 'gender' has only the value 'F'"), (0, "the data one-value have no attribute of users")],
+    [(1, "attribute 'gender' has only the value 'F'"), (0, "data 'one-value' has no attribute of users to take out.")],
 )
 def test_data_without_two_values_are_refused(config, cli, tmp_path, seed, sentence):
     (tmp_path / "source.py").write_text(ONE_VALUE)

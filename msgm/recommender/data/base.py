@@ -105,7 +105,10 @@ class Interactions:
         repeated = order[1:][np.diff(code[order]) == 0]
         if len(repeated):
             at = int(repeated.min())
-            raise UserError(f"{where(at)}: user {users[at]} and item {items[at]} are given twice.")
+            raise UserError(
+                f"{where(at)}: user {users[at]} and item {items[at]} are given twice; "
+                "set data.duplicates to last to keep the last one."
+            )
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(names_u)))])
         matrix = csr_array((values[order], columns[order].astype(np.int32), starts), (len(names_u), len(names_i)))
         return cls(

@@ -35,10 +35,11 @@ class Records:
     test: NDArray[np.bool_] | None = None
 
     def last(self) -> "Records":
-        """Return the rows that no later row of the same user and item replaces."""
+        """Return the rows that no later one of the same user and item replaces: later by time, and then by row."""
+        rows = range(len(self.users)) if self.times is None else np.argsort(self.times, kind="stable").tolist()
         # A dictionary keeps the last value of a key.
-        pairs = zip(self.users, self.items, range(len(self.users)), strict=True)
-        kept = np.sort(np.fromiter({(user, item): row for user, item, row in pairs}.values(), dtype=np.int64))
+        last = {(self.users[row], self.items[row]): row for row in rows}
+        kept = np.sort(np.fromiter(last.values(), dtype=np.int64))
         return Records(
             [self.users[row] for row in kept],
             [self.items[row] for row in kept],
@@ -54,7 +55,8 @@ class FileSource(Source):
     """Settings of every file of interactions.
 
     Attributes:
-        duplicates: ``error`` refuses a pair of user and item that is given twice; ``last`` keeps its last row.
+        duplicates: ``error`` refuses a pair of user and item that is given twice; ``last`` keeps its last row,
+            by time where there are times.
         min_count: users and items with fewer interactions are dropped, again and again until all have as many
             (the k-core).
     """

@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,8 +59,8 @@ class Rows:
         line = next(line for at, line in enumerate(filled) if at == row + bool(self.header))
         return f"{self.path}, line {line}"
 
-    def numbers(self, column: int) -> NDArray[np.float64]:
-        """Return a column as (n,) numbers.
+    def numbers(self, column: int, what: str = "a number") -> NDArray[np.float64]:
+        """Return a column as (n,) numbers; ``what`` is what an error expects.
 
         Raises:
             UserError: one is no finite number.
@@ -73,11 +74,29 @@ class Rows:
             if np.isfinite(values).all():
                 return values
             row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise UserError(f"{self.where(row)}: expected a number in column {column + 1}, got {texts[row]!r}.")
+        raise self._unfit(row, column, what)
 
     def seconds(self, column: int) -> NDArray[np.int64]:
-        """Return a column as (n,) whole seconds; errors as ``numbers``."""
-        return self.numbers(column).astype(np.int64)
+        """Return a column of seconds, or of ISO 8601 (UTC where no zone is named), as (n,) whole seconds since 1970.
+
+        Raises:
+            UserError: one is not like the first.
+        """
+        texts = self.columns[column]
+        if _is_number(texts[0]):
+            return self.numbers(column, "seconds since 1970").astype(np.int64)
+        seconds = []
+        for row, text in enumerate(texts):
+            try:
+                date = datetime.fromisoformat(text)
+            except ValueError:
+                raise self._unfit(row, column, "seconds since 1970, or dates as in ISO 8601,") from None
+            seconds.append((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
+        return np.array(seconds).astype(np.int64)
+
+    def _unfit(self, row: int, column: int, what: str) -> UserError:
+        name = repr(self.header[column]) if self.header else column + 1
+        return UserError(f"{self.where(row)}: expected {what} in column {name}, got {self.columns[column][row]!r}.")
 
 
 def read_rows(
@@ -96,6 +115,9 @@ def read_rows(
         UserError: the file cannot be read, is empty, or a row has another number of columns.
     """
     text = read_text(path, encoding)
+    first = text.partition("\n")[0]
+    if delimiter == "," and ";" in first and "," not in first:
+        raise UserError(f"{path}, line 1: the columns are separated by ';'; expected commas.")
     flat, found = _split(text, delimiter) or _parse(path, text, delimiter, width)
     names = flat[:found] if header else []
     if len(flat) <= len(names):

@@ -22,7 +22,8 @@ class Table(RatedSource):
         user: name of the column of users.
         item: name of the column of items.
         rating: name of the column of ratings; None: there are none, or they are not read.
-        time: name of the column of seconds since 1970; None: there are none, or they are not read.
+        time: name of the column of seconds since 1970, or of dates as in ISO 8601; None: there are none, or they are
+            not read.
         attributes: a file of the same kinds with the column ``user`` and one column for every attribute; None: none.
     """
 
@@ -46,6 +47,9 @@ class Table(RatedSource):
         table = _open(Path(self.attributes))
         ids = _texts(table, "user", self.user)
         columns = {name: table.columns[k] for k, name in enumerate(table.header) if name != self.user}
+        unknown = len(set(ids) - set(data.users.ids))
+        if unknown:
+            print(f"{self.attributes}: {unknown} of {len(ids)} users have no interaction in the data and are left out")
         return with_attributes(data, ids, columns, table.where)
 
 

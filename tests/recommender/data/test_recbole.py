@@ -39,7 +39,10 @@ def test_ratings_times_and_users_may_be_absent_and_columns_have_any_order_and_na
         ("user_id:token\tuser_id:token\nu\ti\n", "line 1: a column is named twice"),
         (HEADER, "toy.inter holds no rows"),
         (HEADER + "u\ti\t3\n", "line 2: expected 4 columns, found 3"),
-        (HEADER + "u\ti\t3\tnow\n", "line 2: expected a number in column 4, got 'now'"),
+        (
+            HEADER + "u\ti\t3\tnow\n",
+            "line 2: expected seconds since 1970, or dates as in ISO 8601, in column 'timestamp:float', got 'now'",
+        ),
         (HEADER + "u\ti\t3\t1\nu\ti\t4\t2\n", "line 3: user u and item i are given twice"),
     ],
 )

@@ -31,6 +31,12 @@ def test_a_doubled_pair_is_refused_by_line_or_its_last_row_kept():
     assert data.times.tolist() == [3, 2, 4]
 
 
+def test_the_last_of_doubled_rows_is_that_of_the_latest_time_and_of_a_tie_the_later_row():
+    doubled = records(["ax", "ax", "bx", "bx"], [1, 2, 3, 4], times=np.array([9, 1, 5, 5]))
+    data = Rated(feedback="explicit", duplicates="last").rated(doubled)
+    assert (data.matrix.data.tolist(), data.times.tolist()) == ([1, 4], [9, 5])
+
+
 def test_a_last_rating_below_the_threshold_does_not_bring_the_one_before_back():
     rows = records(["ax", "bx", "ax"], [5, 5, 1])
     data = Rated(duplicates="last", threshold=4).rated(rows)

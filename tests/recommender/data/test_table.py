@@ -30,6 +30,17 @@ def test_named_columns_are_read_from_every_format(tmp_path, write):
     assert data.times.tolist() == [10, 30, 20]
 
 
+def test_dates_are_seconds_since_1970_in_utc(tmp_path):
+    dates = ["1970-01-02", "1970-01-01T00:00:10Z", "1970-01-01 01:00:20+01:00"]
+    data = load_interactions(csv(tmp_path, ROWS | {"time": dates}) | {"time": "time"})
+    assert data.times.tolist() == [10, 86400, 20]
+
+
+def test_a_csv_with_semicolons_is_named_so(tmp_path):
+    with pytest.raises(UserError, match=r"data\.csv, line 1: the columns are separated by ';'; expected commas"):
+        load_interactions(csv(tmp_path, delimiter=";"))
+
+
 def test_columns_that_are_not_named_are_left_alone(tmp_path):
     data = load_interactions(
         csv(tmp_path, {"uid": [1, 2], "iid": [3, 3], "val": ["?", "?"]}) | {"user": "uid", "item": "iid"}
@@ -42,19 +53,32 @@ def test_numbers_in_parquet_are_the_same_ids_as_in_csv(tmp_path):
     assert load_interactions(parquet(tmp_path, rows)).digest() == load_interactions(csv(tmp_path, rows)).digest()
 
 
-def test_a_second_table_gives_attributes(tmp_path):
+def test_a_second_table_gives_attributes(tmp_path, capsys):
     users = csv(tmp_path, {"user": ["a", "b"], "group": ["red", "blue"]}, "users.csv")["path"]
     data = load_interactions(csv(tmp_path) | {"attributes": users})
     assert data.attributes["group"].tolist() == ["red", "blue"]
+    assert not capsys.readouterr().out
+
+
+def test_users_of_the_second_table_without_interactions_are_counted(tmp_path, capsys):
+    users = csv(tmp_path, {"user": ["a", "b", "c"], "group": ["red", "blue", "red"]}, "users.csv")["path"]
+    load_interactions(csv(tmp_path) | {"attributes": users})
+    assert "users.csv: 1 of 3 users have no interaction in the data and are left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("changed", "settings", "sentence"),
     [
-        ({"rating": [1, "x", 2]}, NAMED, "data.csv, line 3: expected a number in column 3, got 'x'"),
-        ({"rating": [1, "nan", 2]}, NAMED, "data.csv, line 3: expected a number in column 3, got 'nan'"),
+        ({"rating": [1, "x", 2]}, NAMED, "data.csv, line 3: expected a number in column 'rating', got 'x'"),
+        ({"rating": [1, "nan", 2]}, NAMED, "data.csv, line 3: expected a number in column 'rating', got 'nan'"),
+        ({"time": [1, "noon", 2]}, NAMED, "data.csv, line 3: expected seconds since 1970 in column 'time', got 'noon'"),
+        (
+            {"time": ["2024-05-31", "noon", 2]},
+            NAMED,
+            "line 3: expected seconds .* ISO 8601, in column 'time', got 'noon'",
+        ),
         ({"user": ["b", "", "b"]}, {}, "data.csv, line 3: the user has an empty id"),
-        ({"user": ["b", "b", "b"]}, {}, "data.csv, line 3: user b and item x are given twice"),
+        ({"user": ["b", "b", "b"]}, {}, "data.csv, line 3: user b and item x are given twice; set data.duplicates"),
         ({"user": ["b", "a,c", "b"]}, {}, "data.csv, line 3: expected 4 columns, found 5"),
         ({}, {"user": "usr"}, "data.user: .*data.csv has no column 'usr'; its columns are .* Did you mean 'user'"),
         ({}, {"rating": "stars"}, "data.rating: .* has no column 'stars'"),
@@ -69,7 +93,7 @@ def test_malformed_tables_are_refused(tmp_path, changed, settings, sentence):
 def test_an_absent_value_in_parquet_is_named_by_row(tmp_path):
     with pytest.raises(UserError, match=r"data\.parquet, row 2: the item has an empty id"):
         load_interactions(parquet(tmp_path, ROWS | {"item": ["x", None, "y"]}))
-    with pytest.raises(UserError, match=r"data\.parquet, row 3: expected a number in column 3, got 'nan'"):
+    with pytest.raises(UserError, match=r"data\.parquet, row 3: expected a number in column 'rating', got 'nan'"):
         load_interactions(parquet(tmp_path, ROWS | {"rating": [1.0, 2.0, float("nan")]}) | NAMED)
 
 
