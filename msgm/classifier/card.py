@@ -11,27 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Control, claim_tree, level
+from msgm.cards.reading import Report, Row, asked, observed, oracles
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
 from msgm.classifier.band import interval
 from msgm.classifier.claims import (
+    READER,
     RULES,
     TARGETS,
-    Report,
-    Row,
     against_band,
-    asked,
     attacks_of,
     bound_of,
     claims,
     controls,
     counted,
     metric_of,
-    observed,
-    oracles,
     original_of,
     overshooting,
-    strict_passes,
 )
 from msgm.classifier.metrics import METRICS
 from msgm.runs import write_json, write_text
@@ -183,7 +179,7 @@ def _reference(report: Report, row: Row, checked: list[Control]) -> dict[str, An
         "n_oracles": oracles(row),
         "oracle_passes_own_audit": passed,
         "original_flagged": flagged,
-        "power_of_c3": strict_passes(row, counted(report, row)),
+        "power_of_c3": READER.strict_passes(row, counted(report, row)),
         "note": None if observed(report, row) else WRONG_REFERENCE,
     }
 

@@ -23,20 +23,28 @@ The leaking side is that on which models that know the items lie (``SIDES``). Di
 none; a model beyond the other side, which forgot more than retraining does, is a matter of C3.
 """
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from msgm.cards.band import Band, Numbers, band_of
-from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.claims import NOT_TESTED, ORACLES, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.reading import (
+    Reader,
+    Report,
+    Row,
+    asked,
+    by_reference,
+    compared,
+    differing,
+    enough,
+    held_out,
+    observed,
+    oracles,
+    own_audit,
+    readings,
+)
 from msgm.cards.views import shown
-from msgm.cards.words import WRONG_REFERENCE
 from msgm.classifier.band import interval
 from msgm.classifier.metrics import METRICS
-
-Report = dict[str, Any]
-Row = dict[str, Any]
 
 ORIGINAL = "do-nothing"
 TARGETS = {"observed": "observed items", "latent": "latent attribute", "concept": "concept"}
@@ -44,7 +52,6 @@ ACCURACY_MARGIN = 0.05
 TOLERATED = 0.1
 FALSE_ALARMS = 0.25
 LEAST_HELD_OUT = ORACLES - 1
-COUNTED = ("forgetting", "privacy")
 ATTACKS = ("membership", "rmia", "relearning", "probe")
 BEHAVIOURAL = ("mia_loss_auc", "mia_confidence_auc")
 SIDES: tuple[tuple[str, str | None], ...] = (
@@ -53,6 +60,8 @@ SIDES: tuple[tuple[str, str | None], ...] = (
     (r"_efficacy$|^fr_|^fup$|^relearn_steps$", "below"),
 )
 """Names of numbers, as patterns, and the side of the band on which a model knows the items; the first match counts."""
+READER = Reader(SIDES, LEAST_HELD_OUT)
+leaking_side, leaks, outside = READER.leaking_side, READER.leaks, READER.outside
 
 RULES = {
     "C0": ("nothing shown", "No claim below holds."),
@@ -76,56 +85,9 @@ RULES = {
 }
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A model's numbers beside those of retrained models, of one seed."""
-
-    numbers: Numbers
-    retrains: Sequence[Numbers]
-
-    def band(self, name: str) -> Band | None:
-        """Return the number's band; one of held-out models may have one value less than ``ORACLES``."""
-        return band_of([tree.get(name) for tree in self.retrains], LEAST_HELD_OUT)
-
-
-def readings(row: Row) -> list[Reading]:
-    """Return the row's numbers, one reading a seed."""
-    return [Reading(part["metrics"], retrained(row, part["seed"])) for part in row["per_seed"]]
-
-
-def retrained(row: Row, seed: int) -> list[Numbers]:
-    """Return the numbers of a seed's retrained models."""
-    return [model["metrics"] for model in row["retrain_band"] if model["seed"] == seed]
-
-
-def held_out(row: Row) -> list[Reading]:
-    """Return each retrained model of each seed beside the others of its seed."""
-    found = []
-    for part in row["per_seed"]:
-        models = retrained(row, part["seed"])
-        found += [Reading(model, models[:k] + models[k + 1 :]) for k, model in enumerate(models)]
-    return found
-
-
-def oracles(row: Row) -> int:
-    """Return the number of retrained models, of the seed that has fewest."""
-    return min((len(reading.retrains) for reading in readings(row)), default=0)
-
-
 def original_of(report: Report, row: Row) -> Row | None:
     """Return the row of the model before unlearning for the same request."""
     return next((r for r in report["rows"] if r["method"] == ORIGINAL and r["request"] == row["request"]), None)
-
-
-def asked(report: Report, row: Row) -> dict[str, Any]:
-    """Return the row's request."""
-    found: dict[str, Any] = report["requests"][row["request"]]
-    return found
-
-
-def observed(report: Report, row: Row) -> bool:
-    """Return whether the request is about listed items, which retraining without them answers exactly."""
-    return bool(asked(report, row)["target"] == "observed")
 
 
 def metric_of(number: str) -> str:
@@ -133,44 +95,9 @@ def metric_of(number: str) -> str:
     return next((name for name, metric in METRICS.entries.items() if number in metric.numbers), number)
 
 
-def leaking_side(name: str, better: str) -> str | None:
-    """Return the side of the band on which a number gives items away; None if neither does.
-
-    Args:
-        name: of the number.
-        better: the direction that its metric gives, for numbers that ``SIDES`` does not name.
-    """
-    for pattern, side in SIDES:
-        if re.search(pattern, name):
-            return side
-    return {"lower": "above", "higher": "below"}.get(better)
-
-
-def leaks(side: str | None, value: float, low: float, high: float) -> bool:
-    """Return whether a value lies outside [low, high] on a side."""
-    slack = 1e-12
-    return (side == "above" and value > high + slack) or (side == "below" and value < low - slack)
-
-
 def counted(report: Report, row: Row) -> list[str]:
     """Return the numbers of forgetting and privacy that differ between the original and the retrained models."""
-    original = original_of(report, row)
-    trees = [model["metrics"] for model in row["retrain_band"]]
-    trees += [part["metrics"] for part in original["per_seed"]] if original is not None else []
-    names = [name for name, entry in row["metrics"].items() if entry["section"] in COUNTED]
-    return [name for name in names if len({tree.get(name) for tree in trees} - {None}) > 1]
-
-
-def outside(row: Row, read: Sequence[Reading], names: Sequence[str]) -> tuple[int, int]:
-    """Return how many numbers lie outside on the leaking side, of how many that have one, seeds pooled."""
-    sides = {name: leaking_side(name, row["metrics"][name]["better"]) for name in names}
-    found = [
-        leaks(side, value, band.low, band.high)
-        for reading in read
-        for name, side in sides.items()
-        if side and (value := reading.numbers.get(name)) is not None and (band := reading.band(name)) is not None
-    ]
-    return sum(found), len(found)
+    return differing(row, original_of(report, row))
 
 
 def controls(report: Report, row: Row) -> list[Control]:
@@ -213,42 +140,38 @@ def _too_few(row: Row) -> str:
 def claims(report: Report, row: Row) -> list[Claim]:
     """Return the claims C1 to C5 of one row."""
     checked, right = controls(report, row), observed(report, row)
-    behaviour = decide("C1", [_enough(row), *_behaviour(report, row)], checked)
+    behaviour = decide("C1", [enough(row), *_behaviour(report, row)], checked)
     attacks = [_attack(report, row, name) for name in attacks_of(report, row)]
-    bounded = decide("C2", [holds_before(behaviour), *(a if right else _wrong(a) for a in attacks)], checked)
-    band = [_enough(row), all_inside(report, row), _own_audit(checked[1])]
+    bounded = decide("C2", [holds_before(behaviour), *by_reference(attacks, right)], checked)
+    band = [enough(row), READER.all_inside(row, counted(report, row), _too_few(row)), own_audit(checked[1])]
     return [
         behaviour,
         bounded,
-        decide("C3", [holds_before(bounded), *(check if right else _wrong(check) for check in band)], checked),
+        decide("C3", [holds_before(bounded), *by_reference(band, right)], checked),
         decide("C4", _exactness(report, row), [], claimed=row["family"] == "exact"),
         decide("C5", _bound(report, row), [], claimed=bound_of(row) is not None),
     ]
-
-
-def _wrong(check: Check) -> Check:
-    """Return a condition for a request that retrained models do not define: no worse than these leaves it unknown."""
-    if check.holds is False:
-        return check
-    return Check(check.name, None, f"{check.evidence} ({WRONG_REFERENCE})", WRONG_REFERENCE)
-
-
-def _enough(row: Row) -> Check:
-    count = oracles(row)
-    return Check(f"at least {ORACLES} retrained models", True if count >= ORACLES else None, f"{count} a seed")
 
 
 def _behaviour(report: Report, row: Row) -> list[Check]:
     by_class = asked(report, row)["scope"] == "class"
     attacked = () if by_class else BEHAVIOURAL
     accuracy = "test_accuracy_retained" if by_class else "test_accuracy"
-    checks = [_compared(row, name, "not above the band", lambda v, b: v <= b["high"] + 1e-12) for name in attacked]
     return [
-        _compared(row, "forget_accuracy", "not above the band", lambda v, b: v <= b["high"] + 1e-12),
-        *checks,
+        *(_not_above(row, name) for name in ("forget_accuracy", *attacked)),
         _unflagged(report, row),
-        _compared(row, accuracy, "at most 5 points below the mean", lambda v, b: v >= b["mean"] - ACCURACY_MARGIN),
+        compared(
+            row,
+            accuracy,
+            "at most 5 points below the mean",
+            lambda v, b: v >= b["mean"] - ACCURACY_MARGIN,
+            against_band,
+        ),
     ]
+
+
+def _not_above(row: Row, name: str) -> Check:
+    return compared(row, name, "not above the band", lambda v, b: v <= b["high"] + 1e-12, against_band)
 
 
 def _unflagged(report: Report, row: Row) -> Check:
@@ -260,14 +183,6 @@ def _unflagged(report: Report, row: Row) -> Check:
 
 def _share(count: int, total: int) -> str:
     return f"{count} of {total} numbers outside the band on the leaking side, where more than {TOLERATED:.0%} flag"
-
-
-def _compared(row: Row, name: str, words: str, right: Callable[[float, dict[str, float]], bool]) -> Check:
-    entry = row["metrics"].get(name) or {}
-    label = f"{name.replace('_', ' ')} {words}"
-    if entry.get("value") is None or entry.get("band") is None:
-        return Check(label, None, f"{NOT_TESTED}: {name}, or its band")
-    return Check(label, right(entry["value"], entry["band"]), against_band(entry))
 
 
 def against_band(entry: dict[str, Any]) -> str:
@@ -310,39 +225,6 @@ def overshooting(report: Report, row: Row) -> list[str]:
         if entry["value"] is not None and band and leaks(side, entry["value"], band["low"], band["high"]):
             found.append(name)
     return found
-
-
-def all_inside(report: Report, row: Row) -> Check:
-    """Return whether all numbers of forgetting and privacy lie inside the band in every seed."""
-    name = "all numbers of forgetting and privacy inside the band in every seed"
-    names = counted(report, row)
-    results = [inside for reading in readings(row) if (inside := _inside(reading, names)) is not None]
-    if not results:
-        return Check(name, None, f"{NOT_TESTED}: {_too_few(row)}")
-    out, total = sum(total - held for held, total in results), sum(total for _, total in results)
-    return Check(name, out == 0, f"{out} of {total} outside; {strict_passes(row, names)}")
-
-
-def strict_passes(row: Row, names: Sequence[str]) -> str:
-    """Return in words how many held-out retrained models have all their numbers inside, which is the rule's power."""
-    results = [inside for reading in held_out(row) if (inside := _inside(reading, names)) is not None]
-    passed = sum(held == total for held, total in results)
-    return f"of the retrained models themselves, held out, {passed} of {len(results)} pass this rule in their seed"
-
-
-def _inside(reading: Reading, names: Sequence[str]) -> tuple[int, int] | None:
-    """Return how many numbers lie inside and how many there are; None of none."""
-    found = [
-        band.holds(value)
-        for name in names
-        if (value := reading.numbers.get(name)) is not None and (band := reading.band(name)) is not None
-    ]
-    return (sum(found), len(found)) if found else None
-
-
-def _own_audit(negative: Control) -> Check:
-    holds = None if negative.verdict == NOT_TESTED else negative.verdict == PASS
-    return Check("held-out retrained models pass their own audit", holds, negative.evidence)
 
 
 def _exactness(report: Report, row: Row) -> list[Check]:

@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Control, claim_tree, level
+from msgm.cards.reading import Report, Row, asked, observed, oracles
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
 from msgm.recommender.claims import (
     ORIGINAL,
+    READER,
     RULES,
-    Report,
-    Row,
-    asked,
     attack_numbers,
     claims,
     controls,
     counted,
-    observed,
-    oracles,
     row_of,
-    strict_passes,
 )
 from msgm.recommender.metrics import METRICS
 from msgm.runs import write_json, write_text
@@ -160,7 +156,7 @@ def _reference(report: Report, row: Row, checked: list[Control]) -> dict[str, An
         "n_oracles": oracles(row),
         "oracle_passes_own_audit": passed,
         "original_flagged": flagged,
-        "power_of_c3": strict_passes(row, counted(report, row)),
+        "power_of_c3": READER.strict_passes(row, counted(report, row)),
         "note": None if observed(report, row) else WRONG_REFERENCE,
     }
 

@@ -22,18 +22,26 @@ The leaking side is that on which models that know the cells lie (``SIDES``). Di
 a model can be far from them for having forgotten too much; that is a matter of C3.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from msgm.cards.band import Band, Numbers, band_of
-from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Check, Claim, Control, decide, holds_before, verdict_of
-from msgm.cards.words import WRONG_REFERENCE
+from msgm.cards.claims import NOT_TESTED, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.reading import (
+    Reader,
+    Report,
+    Row,
+    asked,
+    by_reference,
+    compared,
+    differing,
+    enough,
+    held_out,
+    observed,
+    oracles,
+    own_audit,
+    readings,
+)
 from msgm.recommender.measuring import SLACK
-
-Report = dict[str, Any]
-Row = dict[str, Any]
 
 ORIGINAL = "do-nothing"
 EXACT = ("bit-exact", "exact up to rounding")
@@ -42,7 +50,6 @@ TOLERATED = 0.1
 FALSE_ALARMS = 0.25
 LEAST = 3
 """The fewest retrained models of which each can be held out and read against a band of the others."""
-COUNTED = ("forgetting", "privacy")
 SERVED = ("lists_with_forgotten_items", "forgotten_users_served")
 SIDES: tuple[tuple[str, str | None], ...] = (
     (r"_distance(_units)?$", None),
@@ -50,6 +57,8 @@ SIDES: tuple[tuple[str, str | None], ...] = (
     (r"_repair$", "below"),
 )
 """Names of numbers, as patterns, and the side of the band on which a model knows the cells; the first match counts."""
+READER = Reader(SIDES, slack=SLACK)
+leaking_side, leaks, outside = READER.leaking_side, READER.leaks, READER.outside
 
 RULES = {
     "C0": ("nothing shown", "No claim below holds."),
@@ -76,95 +85,15 @@ RULES = {
 }
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A model's numbers beside those of retrained models, of one seed."""
-
-    numbers: Numbers
-    retrains: Sequence[Numbers]
-
-    def band(self, name: str) -> Band | None:
-        """Return the number's band."""
-        return band_of([tree.get(name) for tree in self.retrains])
-
-
-def readings(row: Row) -> list[Reading]:
-    """Return the row's numbers, one reading a seed."""
-    return [Reading(part["metrics"], _retrained(row, part["seed"])) for part in row.get("per_seed", [])]
-
-
-def _retrained(row: Row, seed: int) -> list[Numbers]:
-    return [model["metrics"] for model in row.get("retrain_band", []) if model["seed"] == seed]
-
-
-def held_out(row: Row) -> list[Reading]:
-    """Return each retrained model of each seed beside the others of its seed."""
-    found = []
-    for part in row.get("per_seed", []):
-        models = _retrained(row, part["seed"])
-        found += [Reading(model, models[:k] + models[k + 1 :]) for k, model in enumerate(models)]
-    return found
-
-
-def oracles(row: Row) -> int:
-    """Return the number of retrained models, of the seed that has fewest."""
-    return min((len(reading.retrains) for reading in readings(row)), default=0)
-
-
 def row_of(report: Report, row: Row, method: str) -> Row | None:
     """Return the row of another method for the same model and request."""
     same = [r for r in report["rows"] if r["model"] == row["model"] and r["request"] == row["request"]]
     return next((r for r in same if r["method"] == method), None)
 
 
-def asked(report: Report, row: Row) -> dict[str, Any]:
-    """Return the row's request."""
-    found: dict[str, Any] = report["requests"][row["request"]]
-    return found
-
-
-def observed(report: Report, row: Row) -> bool:
-    """Return whether the request is about cells that were seen, which fitting anew without them answers exactly."""
-    return bool(asked(report, row)["target"] == "observed")
-
-
-def leaking_side(name: str, better: str) -> str | None:
-    """Return the side of the band on which a number gives cells away; None if neither does.
-
-    Args:
-        name: of the number.
-        better: the direction that its metric gives, for numbers that ``SIDES`` does not name.
-    """
-    for pattern, side in SIDES:
-        if re.search(pattern, name):
-            return side
-    return {"lower": "above", "higher": "below"}.get(better)
-
-
-def leaks(side: str | None, value: float, low: float, high: float) -> bool:
-    """Return whether a value lies outside [low, high] on a side by more than ``SLACK``."""
-    return (side == "above" and value > high + SLACK) or (side == "below" and value < low - SLACK)
-
-
 def counted(report: Report, row: Row) -> list[str]:
     """Return the numbers of forgetting and privacy that differ between the original and the retrained models."""
-    original = row_of(report, row, ORIGINAL)
-    trees = [model["metrics"] for model in row.get("retrain_band", [])]
-    trees += [part["metrics"] for part in original.get("per_seed", [])] if original is not None else []
-    names = [name for name, entry in row["metrics"].items() if entry["section"] in COUNTED]
-    return [name for name in names if len({tree.get(name) for tree in trees} - {None}) > 1]
-
-
-def outside(row: Row, read: Sequence[Reading], names: Sequence[str]) -> tuple[int, int]:
-    """Return how many numbers lie outside on the leaking side, of how many that have one, seeds pooled."""
-    sides = {name: leaking_side(name, row["metrics"][name]["better"]) for name in names}
-    found = [
-        leaks(side, value, band.low, band.high)
-        for reading in read
-        for name, side in sides.items()
-        if side and (value := reading.numbers.get(name)) is not None and (band := reading.band(name)) is not None
-    ]
-    return sum(found), len(found)
+    return differing(row, row_of(report, row, ORIGINAL))
 
 
 def controls(report: Report, row: Row) -> list[Control]:
@@ -207,22 +136,15 @@ def claims(report: Report, row: Row) -> list[Claim]:
     checked, right = controls(report, row), observed(report, row)
     behaviour = decide("C1", [*_served(row), *_behaviour(row)], checked)
     attacks = _attacks(row)
-    bounded = decide("C2", [holds_before(behaviour), *(a if right else _wrong(a) for a in attacks)], checked)
-    band = [_enough(row), _all_inside(report, row), _own_audit(checked[1])]
+    bounded = decide("C2", [holds_before(behaviour), *by_reference(attacks, right)], checked)
+    band = [enough(row), READER.all_inside(row, counted(report, row), _nothing_to_read(row)), own_audit(checked[1])]
     return [
         behaviour,
         bounded,
-        decide("C3", [holds_before(bounded), *(check if right else _wrong(check) for check in band)], checked),
+        decide("C3", [holds_before(bounded), *by_reference(band, right)], checked),
         decide("C4", _exactness(report, row), [], claimed=row["exactness"] in EXACT),
         decide("C5", [Check("a proven bound", False, "no method here computes one")], [], claimed=False),
     ]
-
-
-def _wrong(check: Check) -> Check:
-    """Return a condition for a request that retrained models do not define: no worse than these leaves it unknown."""
-    if check.holds is False:
-        return check
-    return Check(check.name, None, f"{check.evidence} ({WRONG_REFERENCE})", WRONG_REFERENCE)
 
 
 def _served(row: Row) -> list[Check]:
@@ -240,24 +162,21 @@ def _behaviour(row: Row) -> list[Check]:
     rated = (metrics.get("rmse") or {}).get("value") is not None
     name, words = ("rmse", "above") if rated else ("ndcg", "below")
     return [
-        _compared(
-            row, "completeness_auc", "not above the band", lambda v, b: not leaks("above", v, b["low"], b["high"])
+        compared(
+            row,
+            "completeness_auc",
+            "not above the band",
+            lambda v, b: not leaks("above", v, b["low"], b["high"]),
+            against_band,
         ),
-        _compared(
+        compared(
             row,
             name,
             f"at most 5% {words} the retrained models' mean",
             lambda v, b: (v - b["mean"]) * (1 if rated else -1) <= UTILITY_MARGIN * b["mean"],
+            against_band,
         ),
     ]
-
-
-def _compared(row: Row, name: str, words: str, right: Any) -> Check:
-    entry = row["metrics"].get(name) or {}
-    label = f"{name.replace('_', ' ')} {words}"
-    if entry.get("value") is None or entry.get("band") is None:
-        return Check(label, None, f"{NOT_TESTED}: {name}, or its band")
-    return Check(label, right(entry["value"], entry["band"]), against_band(entry))
 
 
 def against_band(entry: dict[str, Any]) -> str:
@@ -287,43 +206,6 @@ def _attacks(row: Row) -> list[Check]:
         holds = not leaks(side, entry["value"], band["low"], band["high"])
         found.append(Check(f"{name.replace('_', ' ')} not {side} the band", holds, against_band(entry)))
     return found
-
-
-def _enough(row: Row) -> Check:
-    count = oracles(row)
-    return Check(f"at least {ORACLES} retrained models", True if count >= ORACLES else None, f"{count} a seed")
-
-
-def _all_inside(report: Report, row: Row) -> Check:
-    name = "all numbers of forgetting and privacy inside the band in every seed"
-    names = counted(report, row)
-    results = [inside for reading in readings(row) if (inside := _inside(reading, names)) is not None]
-    if not results:
-        return Check(name, None, f"{NOT_TESTED}: {_nothing_to_read(row)}")
-    out, total = sum(total - held for held, total in results), sum(total for _, total in results)
-    return Check(name, out == 0, f"{out} of {total} outside; {strict_passes(row, names)}")
-
-
-def strict_passes(row: Row, names: Sequence[str]) -> str:
-    """Return in words how many held-out retrained models have all their numbers inside, which is the rule's power."""
-    results = [inside for reading in held_out(row) if (inside := _inside(reading, names)) is not None]
-    passed = sum(held == total for held, total in results)
-    return f"of the retrained models themselves, held out, {passed} of {len(results)} pass this rule in their seed"
-
-
-def _inside(reading: Reading, names: Sequence[str]) -> tuple[int, int] | None:
-    """Return how many numbers lie inside and how many there are; None of none."""
-    found = [
-        band.holds(value, SLACK)
-        for name in names
-        if (value := reading.numbers.get(name)) is not None and (band := reading.band(name)) is not None
-    ]
-    return (sum(found), len(found)) if found else None
-
-
-def _own_audit(negative: Control) -> Check:
-    holds = None if negative.verdict == NOT_TESTED else negative.verdict == PASS
-    return Check("held-out retrained models pass their own audit", holds, negative.evidence)
 
 
 def _exactness(report: Report, row: Row) -> list[Check]:
