@@ -13,7 +13,8 @@ and 3 s is the noise below which nothing is said. Of a model and an attribute, o
 It is found on a surface where the leak exceeds that with permuted values by more than the noise. Both controls are
 taken on every surface by itself. Where one fails the surface is INCONCLUSIVE, and rows are judged on the others: there
 the attackers would have found nothing anyway, or find what is not there. With no surface left all rows are
-INCONCLUSIVE. "not found" is said of these attackers and of this number of users alone.
+INCONCLUSIVE. Where it is found on no surface, but the 95% t-interval of a leak reaches what counts as found, nobody can
+tell. "not found" is said of these attackers and of this number of users alone.
 """
 
 import math
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from msgm import __version__
 from msgm.cards.band import summarise
@@ -35,7 +36,7 @@ from msgm.records import plain
 from msgm.runs import Run, environment, read_json
 
 KIND = "recommender-attributes"
-FOUND, NOT_FOUND, INCONCLUSIVE = "found", "not found", "INCONCLUSIVE"
+FOUND, NOT_FOUND, UNSURE, INCONCLUSIVE = "found", "not found", "cannot tell", "INCONCLUSIVE"
 DEVIATIONS = 3
 CONTROL_CARDS = {
     BEFORE: "the model as it was fitted; attackers must find the attribute (positive control)",
@@ -199,11 +200,16 @@ def _find(rows: Sequence[Report], model: str, attribute: str, method: str) -> Re
     )
 
 
-def _found_on(row: Report, dealt: Report, noise: float, surfaces: Sequence[str]) -> list[str]:
-    """Return the surfaces on which attackers find the attribute."""
-    leaks = {surface: row["metrics"][f"{surface}_leak"]["value"] for surface in surfaces}
-    floor = {surface: dealt["metrics"][f"{surface}_leak"]["value"] for surface in surfaces}
-    return [surface for surface in surfaces if leaks[surface] > floor[surface] + noise]
+def _found_on(
+    row: Report, dealt: Report, noise: float, surfaces: Sequence[str], end: Literal["value", "high"] = "value"
+) -> list[str]:
+    """Return the surfaces on which attackers find the attribute, by the mean leak or the high end of its interval."""
+    found = []
+    for surface in surfaces:
+        leak, floor = row["metrics"][f"{surface}_leak"], dealt["metrics"][f"{surface}_leak"]["value"]
+        if (leak["value"] if leak[end] is None else leak[end]) > floor + noise:
+            found.append(surface)
+    return found
 
 
 def _judged(rows: Sequence[Report], controls: Sequence[Report], attributes: dict[str, Report]) -> list[Report]:
@@ -216,8 +222,11 @@ def _judged(rows: Sequence[Report], controls: Sequence[Report], attributes: dict
         if dealt is None or not surfaces:
             judged.append(row | {"verdict": INCONCLUSIVE, "found_on": None})
             continue
-        found = _found_on(row, dealt, attributes[row["attribute"]]["noise"], surfaces)
-        judged.append(row | {"verdict": FOUND if found else NOT_FOUND, "found_on": found})
+        noise = attributes[row["attribute"]]["noise"]
+        found = _found_on(row, dealt, noise, surfaces)
+        unsure = row is not dealt and _found_on(row, dealt, noise, surfaces, "high")
+        verdict = FOUND if found else UNSURE if unsure else NOT_FOUND
+        judged.append(row | {"verdict": verdict, "found_on": found})
     return judged
 
 

@@ -19,7 +19,7 @@ from msgm.errors import UserError
 from msgm.recommender.attribute_assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.attribute_config import CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_report import print_report, write_views
-from msgm.recommender.attribute_ways import Original, Way, build_way
+from msgm.recommender.attribute_ways import Original, Way, build_way, has_users
 from msgm.recommender.attributes.labels import Labels, chosen, encode, shuffled
 from msgm.recommender.compare import EXPECTED, Cell, Record, chosen_rows, claim, reason_record
 from msgm.recommender.data.base import Interactions, Split, load_interactions
@@ -118,11 +118,17 @@ def compare_erasures(
         models: models to run; by default all.
 
     Raises:
-        UserError: an unknown name, an attribute that the data do not have or that has one value, or a folder that
-            holds another experiment; nothing is written then.
+        UserError: an unknown name, a model without user embeddings, an attribute that the data do not have or that has
+            one value, or a folder that holds another experiment; nothing is written then.
     """
     rows = chosen_rows(config.erasures, only, "--only", "erasure")
     wanted = chosen_rows(config.models, models, "--models", "model")
+    for model, settings in wanted.items():
+        if not has_users(settings["name"]):
+            raise UserError(
+                f"models.{model}: {settings['name']} has no user embeddings to take an attribute out of; "
+                "use als, bpr, lightgcn, mf or mult-vae."
+            )
     run = Run(out or Path("runs") / config.name)
     data = load_interactions(config.data)
     labels = asked_labels(config, data)

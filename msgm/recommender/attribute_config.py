@@ -5,7 +5,7 @@ from typing import Any
 
 from msgm.checks import at_least
 from msgm.errors import UserError
-from msgm.recommender.attribute_ways import CARDS, build_way, has_users, resolve_way
+from msgm.recommender.attribute_ways import CARDS, build_way, resolve_way
 from msgm.recommender.config import Experiment, known, resolved
 from msgm.recommender.metrics.attribute_attackers import AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
@@ -43,12 +43,6 @@ class AttributeConfig(Experiment):
             raise UserError(f"surfaces: name at least one of {', '.join(SURFACES)}.")
         for surface in self.surfaces:
             known(surface, SURFACES, "surfaces", "surface")
-        for row, settings in self.models.items():
-            if settings is not None and not has_users(settings["name"]):
-                raise UserError(
-                    f"models.{row}: {settings['name']} has no user embeddings to take an attribute out of; "
-                    "use als, bpr, lightgcn, mf or mult-vae."
-                )
         for row in CONTROLS:
             if row in self.erasures:
                 raise UserError(f"erasures.{row}: the name is a control's; choose another name for the row.")

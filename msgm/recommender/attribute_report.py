@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from msgm.cards.pages import listed, methods_markdown, methods_of, template
 from msgm.pictures import figure_png
-from msgm.recommender.attribute_assemble import FOUND, INCONCLUSIVE, Report
+from msgm.recommender.attribute_assemble import FOUND, INCONCLUSIVE, NOT_FOUND, Report
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED
 from msgm.recommender.figures import COLOURS
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS
@@ -20,7 +20,8 @@ READING = (
     "re-reads his guesses; logistic, mlp, gbdt: their balanced accuracies as they guess, which may fall below chance "
     "where an erasure overshoots. dropped: users whose value is not known. seconds: of the erasure; before and in "
     "training, of the whole fit. reversible: a plug-in that can be taken out again. not found: by these attackers, "
-    "among so many users, on surfaces where both controls hold; it is no guarantee."
+    "among so many users, on surfaces where both controls hold; it is no guarantee. "
+    "cannot tell: not found, but the interval of a leak reaches what counts as found."
 )
 CAPTION = (
     "Utility against leak, the largest over the surfaces attacked; dotted: chance. Crosses: before; further left is "
@@ -30,21 +31,21 @@ CAPTION = (
 
 def table(report: Report, attribute: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of an attribute's table."""
-    head = ["model", "method", "NDCG", "Recall"]
+    head = ["model", "method", "verdict", "NDCG", "Recall"]
     for surface in report["surfaces"]:
         head += [f"{surface}: leak", *ATTACKERS]
-    head += ["seconds", "dropped", "reversible", "verdict"]
+    head += ["seconds", "dropped", "reversible"]
     return head, [_line(report, row) for row in report["rows"] if row["attribute"] == attribute]
 
 
 def _line(report: Report, row: Row) -> list[str]:
     numbers = row["metrics"]
-    cells = [row["model"], row["method"], _interval(numbers["ndcg"]), _value(numbers["recall"])]
+    cells = [row["model"], row["method"], verdict(row), _interval(numbers["ndcg"]), _value(numbers["recall"])]
     for surface in report["surfaces"]:
         cells.append(_interval(numbers[f"{surface}_leak"]))
         cells += [_value(numbers[f"{surface}_bacc_{name}"]) for name in ATTACKERS]
     reversible = "-" if row["method"] in CONTROLS else "yes" if row["reversible"] else "no"
-    return [*cells, f"{row['seconds']:.3f}", str(row["dropped"]), reversible, verdict(row)]
+    return [*cells, f"{row['seconds']:.3f}", str(row["dropped"]), reversible]
 
 
 def _value(number: Row) -> str:
@@ -54,7 +55,8 @@ def _value(number: Row) -> str:
 def _interval(number: Row) -> str:
     if number["low"] is None:
         return _value(number)
-    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
+    low, high = max(number["low"], 0.0), min(number["high"], 1.0)  # All these numbers are shares.
+    return f"{number['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def verdict(row: Row) -> str:
@@ -74,7 +76,7 @@ def _summary_line(report: Report, control: Report) -> str:
     found = ""
     if sound:
         rows = [row for row in report["rows"] if (row["model"], row["attribute"]) == (model, attribute)]
-        hidden = [row["method"] for row in rows if row["found_on"] == [] and row["method"] not in CONTROLS]
+        hidden = [row["method"] for row in rows if row["verdict"] == NOT_FOUND and row["method"] not in CONTROLS]
         found = f"on {', '.join(sound)} not found after {', '.join(hidden) or 'none of the erasures'}"
     return f"{attribute} in {model}: {'; '.join(filter(None, [found, doubt]))}; {control['evidence']}."
 

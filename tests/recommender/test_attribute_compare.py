@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from msgm.recommender.attribute_assemble import noise_of
+from msgm.recommender.attribute_assemble import _judged, noise_of
 from msgm.recommender.attribute_config import AttributeConfig
+from msgm.recommender.attribute_report import _interval, summary
 from msgm.recommender.attribute_ways import CARDS
 from msgm.recommender.config import load_experiment
 from msgm.recommender.models import MODELS
@@ -101,6 +102,38 @@ def test_an_attribute_that_goes_with_nothing_is_inconclusive(config, cli, tmp_pa
     report = read_json(tmp_path / "report.json")
     assert {row["verdict"] for row in report["rows"]} == {"INCONCLUSIVE"}
     assert "gender in als: INCONCLUSIVE on embeddings" in done.out
+
+
+@pytest.mark.parametrize(
+    ("leak", "high", "verdict"),
+    [(0.58, 0.59, "not found"), (0.58, 0.7, "cannot tell"), (0.62, 0.7, "found"), (0.58, None, "not found")],
+)
+def test_a_leak_whose_interval_reaches_what_is_found_cannot_be_told(leak, high, verdict):
+    def row(method, leak, high):
+        return {"model": "als", "attribute": "a", "method": method, "metrics": {"scores_leak": _number(leak, high)}}
+
+    rows = [row("shuffled-labels", 0.5, 0.9), row("leace", leak, high)]
+    controls = [{"model": "als", "attribute": "a", "sound": ["scores"]}]
+    judged = _judged(rows, controls, {"a": {"noise": 0.1}})
+    assert [each["verdict"] for each in judged] == ["not found", verdict]
+    report = {"rows": judged, "surfaces": ["scores"], "controls": [controls[0] | {"evidence": "."}]}
+    assert ("not found after leace" in summary(report)[0]) == (verdict == "not found")
+
+
+def _number(value, high):
+    return {"value": value, "low": None if high is None else 2 * value - high, "high": high}
+
+
+def test_intervals_end_where_the_numbers_do_and_the_verdict_stands_beside_the_method(made):
+    assert _interval(_number(0.9, 1.3)) == "0.900 [0.500, 1.000]"
+    assert _interval(_number(0.1, 0.3)) == "0.100 [0.000, 0.300]"
+    assert "| model | method | verdict |" in (made / "report.md").read_text()
+
+
+def test_a_model_without_users_may_be_left_out(config, cli, tmp_path):
+    given = [*settings(["models.ease={}", "surfaces=[embeddings]"]), "--models", "als", "--only", "leace"]
+    done = cli("recommender", "attributes", config, *given, "--out", tmp_path)
+    assert done.code == 0, done.err
 
 
 def test_combined_takes_out_all_attributes_at_once(config, cli, tmp_path):
