@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from msgm.cards.band import Numbers
+from msgm.cards.views import Card
 from msgm.classifier.band import measure, measure_retrains, summarise
-from msgm.classifier.card import Card, write_card
+from msgm.classifier.card import write_card
 from msgm.classifier.claims import ORIGINAL, TARGETS
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import forgotten_classes

@@ -10,9 +10,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Control, claim_tree, level
+from msgm.cards.claims import NOT_TESTED, ORACLES, Control, claim_tree, level
+from msgm.cards.parts import (
+    SECTIONS,
+    columns,
+    inside,
+    kept,
+    like_the_original,
+    method_lines,
+    metric_of,
+    reference,
+    write_plain_card,
+)
 from msgm.cards.reading import Report, Row, asked, observed, oracles
-from msgm.cards.views import card_html, card_markdown
+from msgm.cards.views import Card
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
 from msgm.classifier.band import interval
 from msgm.classifier.claims import (
@@ -25,25 +36,20 @@ from msgm.classifier.claims import (
     claims,
     controls,
     counted,
-    metric_of,
     original_of,
     overshooting,
 )
 from msgm.classifier.metrics import METRICS
-from msgm.runs import write_json, write_text
 
-SECTIONS = ("utility", "forgetting", "privacy", "residue")
 EPSILON_MODELS = 64
 OVERSHOOTING_SHOWN = 3
-Card = dict[str, Any]
+WHERE = "Nothing was purged: the original model, its logits and the data themselves are where they were."
 
 
 def write_card(folder: Path, report: Report, row: Row) -> Card:
     """Write card.json, card.md and card.html of a row into a folder, and return the card."""
     made = card(report, row)
-    write_json(folder / "card.json", made)
-    write_text(folder / "card.md", card_markdown(made, {}))
-    write_text(folder / "card.html", card_html(made, {}))
+    write_plain_card(folder, made)
     return made
 
 
@@ -60,11 +66,11 @@ def card(report: Report, row: Row) -> Card:
         "header": _header(report),
         "request": _request(report, row),
         "method": _method(row),
-        "artifacts": {"purged": False, "found": report.get("artifacts"), "note": _kept(row)},
+        "artifacts": {"purged": False, "found": report.get("artifacts"), "note": kept(row, WHERE)},
         "claims": [claim_tree(claim, RULES) for claim in found],
         "controls": [asdict(control) for control in checked],
-        "reference": _reference(report, row, checked),
-        "columns": _columns(report, row),
+        "reference": reference(row, checked, READER.strict_passes(row, counted(report, row)), observed(report, row)),
+        "columns": columns(observed(report, row)),
         "numbers": {section: _numbers(report, row, section) for section in SECTIONS},
         "figures": {},
         "protocol": {name: text for name, text in report["protocol"].items() if name not in row["metrics"]},
@@ -148,7 +154,7 @@ def _request(report: Report, row: Row) -> dict[str, Any]:
 
 
 def _method(row: Row) -> dict[str, Any]:
-    lines = dict(line.split(": ", 1) for line in (row["card"] or "").split("\n") if ": " in line)
+    lines = method_lines(row["card"])
     return {
         "name": row["method"],
         "family": row["family"],
@@ -161,36 +167,6 @@ def _method(row: Row) -> dict[str, Any]:
         "examples": row["examples"],
         "artefacts": row["artefacts"],
         "tuning_oracle_access": None,
-    }
-
-
-def _kept(row: Row) -> str:
-    """Return what is known of where the data still are."""
-    text = "Nothing was purged: the original model, its logits and the data themselves are where they were."
-    if not row["storage_bytes"]:
-        return text
-    return f"{text} The method keeps {row['storage_bytes'] / 2**20:.2f} MB between requests, made from the data."
-
-
-def _reference(report: Report, row: Row, checked: list[Control]) -> dict[str, Any]:
-    flagged, passed = ({PASS: True, NOT_TESTED: None}.get(control.verdict, False) for control in checked)
-    return {
-        "oracle_kind": "retrain" if oracles(row) else "none",
-        "n_oracles": oracles(row),
-        "oracle_passes_own_audit": passed,
-        "original_flagged": flagged,
-        "power_of_c3": READER.strict_passes(row, counted(report, row)),
-        "note": None if observed(report, row) else WRONG_REFERENCE,
-    }
-
-
-def _columns(report: Report, row: Row) -> dict[str, str]:
-    note = "" if observed(report, row) else f" ({WRONG_REFERENCE})"
-    return {
-        "this": "this model",
-        "original": "original",
-        "band": f"band of retrained models{note}",
-        "inside": f"inside the band{note}",
     }
 
 
@@ -211,11 +187,11 @@ def _numbers(report: Report, row: Row, section: str) -> list[dict[str, Any]]:
             "this": _value(entry),
             "original": _value(before.get(name)),
             "band": _band(entry),
-            "inside": _inside(entry),
+            "inside": inside(entry),
         }
         lines.append(
             {
-                "test": metric_of(name),
+                "test": metric_of(name, METRICS.entries),
                 "number": name,
                 "better": "" if entry["better"] == "band" else entry["better"],
                 "note": "; ".join(notes),
@@ -245,14 +221,6 @@ def _band(entry: dict[str, Any]) -> str | None:
         return None
     low, high = interval(entry, entry["band"])
     return f"{entry['band']['mean']:z.3g} [{low:z.3g}, {high:z.3g}]"
-
-
-def _inside(entry: dict[str, Any]) -> str | None:
-    if entry["inside"] is None:
-        return None
-    if entry["seeds"] == 1:
-        return "yes" if entry["inside"] else "no"
-    return f"{entry['inside']} of {entry['seeds']} seeds"
 
 
 def _not_tested(report: Report, row: Row, checked: list[Control]) -> list[str]:
@@ -300,16 +268,6 @@ def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
         lines.append(
             f"That near-duplicates are forgotten: {found['retained']} were found among the items to retain, and stay."
         )
-    if _like_the_original(report, row):
+    if like_the_original(row, original_of(report, row), ("forget_accuracy", "mia_loss_auc")):
         lines.append("That the method did anything: do-nothing has the same forget accuracy and attack by loss.")
     return lines
-
-
-def _like_the_original(report: Report, row: Row) -> bool:
-    original = original_of(report, row)
-    if original is None or original["method"] == row["method"]:
-        return False
-    mine, other = row["metrics"], original["metrics"]
-    names = [name for name in ("forget_accuracy", "mia_loss_auc") if name in mine and name in other]
-    values = [(mine[name]["value"], other[name]["value"]) for name in names]
-    return bool(values) and all(a is not None and b is not None and abs(a - b) < 1e-3 for a, b in values)

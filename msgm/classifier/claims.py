@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.parts import metric_of
 from msgm.cards.reading import (
     Reader,
     Report,
@@ -88,11 +89,6 @@ RULES = {
 def original_of(report: Report, row: Row) -> Row | None:
     """Return the row of the model before unlearning for the same request."""
     return next((r for r in report["rows"] if r["method"] == ORIGINAL and r["request"] == row["request"]), None)
-
-
-def metric_of(number: str) -> str:
-    """Return the metric that gives a number; the number's own name for a metric that is not known here."""
-    return next((name for name, metric in METRICS.entries.items() if number in metric.numbers), number)
 
 
 def counted(report: Report, row: Row) -> list[str]:
@@ -197,14 +193,14 @@ def attacks_of(report: Report, row: Row) -> list[str]:
     In a report made from saved logits, which has ``outputs_only``, those on outputs alone.
     """
     named = [name for name in ATTACKS if not (report.get("outputs_only") and METRICS.entries[name].live)]
-    extra = dict.fromkeys(metric_of(name) for name in row["metrics"] if "lira" in name)
+    extra = dict.fromkeys(metric_of(name, METRICS.entries) for name in row["metrics"] if "lira" in name)
     return [*named, *extra]
 
 
 def _attack(report: Report, row: Row, metric: str) -> Check:
     """Return whether an attack tells the model from retrained ones, by the means over seeds."""
     name = f"{metric}: no number outside the band on the leaking side"
-    entries = {k: v for k, v in row["metrics"].items() if metric_of(k) == metric}
+    entries = {k: v for k, v in row["metrics"].items() if metric_of(k, METRICS.entries) == metric}
     sides = {k: leaking_side(k, v["better"]) for k, v in entries.items()}
     known = {k: v for k, v in entries.items() if sides[k] and v["value"] is not None and v["band"] is not None}
     if not known:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, claim_tree, level
+from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
 from msgm.evaluation.claims import (
     RULES,
@@ -27,7 +28,6 @@ from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 
-SECTIONS = ("utility", "forgetting", "privacy", "residue")
 TESTS = {
     "ur": ("forgetting", "how often samples show the content"),
     "nll": ("forgetting", "how likely real items are under the model"),
@@ -146,7 +146,7 @@ def _request(report: Report) -> dict[str, Any]:
 
 
 def _method(report: Report, row: Row) -> dict[str, Any]:
-    lines = dict(line.split(": ", 1) for line in (row["card"] or "").split("\n") if ": " in line)
+    lines = method_lines(row["card"])
     return {
         "objective": row["objective"],
         "family": _family(report, row),

@@ -8,9 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, Control, claim_tree, level
+from msgm.cards.claims import NOT_TESTED, ORACLES, Control, claim_tree, level
+from msgm.cards.parts import (
+    SECTIONS,
+    columns,
+    inside,
+    kept,
+    like_the_original,
+    method_lines,
+    metric_of,
+    reference,
+    write_plain_card,
+)
 from msgm.cards.reading import Report, Row, asked, observed, oracles
-from msgm.cards.views import card_html, card_markdown
+from msgm.cards.views import Card
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
 from msgm.recommender.claims import (
     ORIGINAL,
@@ -23,18 +34,14 @@ from msgm.recommender.claims import (
     row_of,
 )
 from msgm.recommender.metrics import METRICS
-from msgm.runs import write_json, write_text
 
-SECTIONS = ("utility", "forgetting", "privacy", "residue")
-Card = dict[str, Any]
+WHERE = "Nothing was purged: the original model and the data themselves are where they were."
 
 
 def write_card(folder: Path, report: Report, row: Row) -> Card:
     """Write card.json, card.md and card.html of a row into a folder, and return the card."""
     made = card(report, row)
-    write_json(folder / "card.json", made)
-    write_text(folder / "card.md", card_markdown(made, {}))
-    write_text(folder / "card.html", card_html(made, {}))
+    write_plain_card(folder, made)
     return made
 
 
@@ -51,11 +58,11 @@ def card(report: Report, row: Row) -> Card:
         "header": _header(report),
         "request": _request(report, row),
         "method": _method(report, row),
-        "artifacts": {"purged": False, "found": report.get("artifacts"), "note": _kept(row)},
+        "artifacts": {"purged": False, "found": report.get("artifacts"), "note": kept(row, WHERE)},
         "claims": [claim_tree(claim, RULES) for claim in found],
         "controls": [asdict(control) for control in checked],
-        "reference": _reference(report, row, checked),
-        "columns": _columns(report, row),
+        "reference": reference(row, checked, READER.strict_passes(row, counted(report, row)), observed(report, row)),
+        "columns": columns(observed(report, row)),
         "numbers": {section: _numbers(report, row, section) for section in SECTIONS},
         "figures": {},
         "protocol": {name: text for name, text in report["protocol"].items() if name not in row["metrics"]},
@@ -117,7 +124,7 @@ def _request(report: Report, row: Row) -> dict[str, Any]:
 
 
 def _method(report: Report, row: Row) -> dict[str, Any]:
-    lines = dict(line.split(": ", 1) for line in (row["card"] or "").split("\n") if ": " in line)
+    lines = method_lines(row["card"])
     return {
         "name": row["method"],
         "model": row["model"],
@@ -141,36 +148,6 @@ def _over_retraining(report: Report, row: Row) -> float | None:
     return float(row["seconds"] / retrain["seconds"])
 
 
-def _kept(row: Row) -> str:
-    """Return what is known of where the data still are."""
-    text = "Nothing was purged: the original model and the data themselves are where they were."
-    if not row["storage_bytes"]:
-        return text
-    return f"{text} The method keeps {row['storage_bytes'] / 2**20:.2f} MB between requests, made from the data."
-
-
-def _reference(report: Report, row: Row, checked: list[Control]) -> dict[str, Any]:
-    flagged, passed = ({PASS: True, NOT_TESTED: None}.get(control.verdict, False) for control in checked)
-    return {
-        "oracle_kind": "retrain" if oracles(row) else "none",
-        "n_oracles": oracles(row),
-        "oracle_passes_own_audit": passed,
-        "original_flagged": flagged,
-        "power_of_c3": READER.strict_passes(row, counted(report, row)),
-        "note": None if observed(report, row) else WRONG_REFERENCE,
-    }
-
-
-def _columns(report: Report, row: Row) -> dict[str, str]:
-    note = "" if observed(report, row) else f" ({WRONG_REFERENCE})"
-    return {
-        "this": "this model",
-        "original": "original",
-        "band": f"band of retrained models{note}",
-        "inside": f"inside the band{note}",
-    }
-
-
 def _numbers(report: Report, row: Row, section: str) -> list[dict[str, Any]]:
     """Return one line a number of the section."""
     original = row_of(report, row, ORIGINAL)
@@ -178,23 +155,18 @@ def _numbers(report: Report, row: Row, section: str) -> list[dict[str, Any]]:
     wrong = section == "privacy" and not observed(report, row)
     return [
         {
-            "test": _metric_of(name),
+            "test": metric_of(name, METRICS.entries),
             "number": name,
             "better": "" if entry["better"] == "band" else entry["better"],
             "note": "; ".join([entry["text"], *([WRONG_REFERENCE] if wrong else [])]),
             "this": _value(entry),
             "original": _value(before.get(name)),
             "band": _band(entry),
-            "inside": _inside(entry),
+            "inside": inside(entry),
         }
         for name, entry in row["metrics"].items()
         if entry["section"] == section
     ]
-
-
-def _metric_of(number: str) -> str:
-    """Return the metric that gives a number; the number's own name for a metric that is not known here."""
-    return next((name for name, metric in METRICS.entries.items() if number in metric.numbers), number)
 
 
 def _value(entry: dict[str, Any] | None) -> str | None:
@@ -208,14 +180,6 @@ def _value(entry: dict[str, Any] | None) -> str | None:
 def _band(entry: dict[str, Any]) -> str | None:
     band = entry["band"]
     return None if band is None else f"{band['mean']:.3g} [{band['low']:.3g}, {band['high']:.3g}]"
-
-
-def _inside(entry: dict[str, Any]) -> str | None:
-    if entry["inside"] is None:
-        return None
-    if entry["seeds"] == 1:
-        return "yes" if entry["inside"] else "no"
-    return f"{entry['inside']} of {entry['seeds']} seeds"
 
 
 def _not_tested(row: Row, checked: list[Control]) -> list[str]:
@@ -241,15 +205,6 @@ def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
         )
     if not oracles(row):
         lines.append("Anything about closeness to a retrained model: none is here.")
-    if _like_the_original(report, row):
+    if like_the_original(row, row_of(report, row, ORIGINAL), ("completeness_auc", "ndcg")):
         lines.append("That the method did anything: do-nothing has the same completeness AUC and NDCG.")
     return lines
-
-
-def _like_the_original(report: Report, row: Row) -> bool:
-    original = row_of(report, row, ORIGINAL)
-    if original is None or original["method"] == row["method"]:
-        return False
-    names = [name for name in ("completeness_auc", "ndcg") if name in row["metrics"] and name in original["metrics"]]
-    values = [(row["metrics"][name]["value"], original["metrics"][name]["value"]) for name in names]
-    return bool(values) and all(a is not None and b is not None and abs(a - b) < 1e-3 for a, b in values)
