@@ -3,8 +3,10 @@ import sys
 
 import pytest
 
+from msgm.errors import UserError
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models import MODELS
+from msgm.recommender.models.base import Recommender
 from tests.conftest import settings
 
 TINY = settings(
@@ -63,6 +65,16 @@ def test_bad_files_are_one_sentence(cli, served, tmp_path):
     assert "--users: cannot read" in cli("recommender", "forget", served, "--users", tmp_path / "none").err
     assert "k must be at least 1" in cli("recommender", "recommend", served, "--user", "user1", "-k", 0).err
     assert "unknown user 'x'" in cli("recommender", "recommend", served, "--user", "x").err
+
+
+def test_a_request_that_the_model_cannot_answer_is_named(cli, served, tmp_path, monkeypatch):
+    def failing(model, deletion):
+        raise UserError("the numbers explode.")
+
+    monkeypatch.setattr(Recommender, "forget", failing)
+    (tmp_path / "users").write_text("user4\n")
+    done = cli("recommender", "forget", served, "--users", tmp_path / "users")
+    assert (done.code, done.err) == (2, "msgm: the model could not answer request 1: the numbers explode.\n")
 
 
 def test_cards_of_methods_and_models_are_printed(cli):
