@@ -17,6 +17,14 @@ def read_record(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     return found if found.pop("made", None) == plain(facts) else None
 
 
+def find_record(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record at ``path``, with ``made``, if what it was made with agrees with ``facts`` and may say more."""
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = read_json(path)
+    return found if all(found["made"].get(key) == value for key, value in plain(facts).items()) else None
+
+
 def write_record(path: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
     """Write a record with the ``facts`` that it was made with, whole or not at all."""
     write_json(path, {"made": plain(facts)} | plain(record))

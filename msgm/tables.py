@@ -1,6 +1,26 @@
 """Tables as text: aligned for a terminal, and in Markdown."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its title and the notes below it."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+    def text(self) -> str:
+        """Return the table for a terminal."""
+        return "\n".join([self.title, *aligned(self.head, self.rows), *self.notes])
+
+    def markdown(self) -> list[str]:
+        """Return the table as a section in Markdown, by lines."""
+        lines = [f"## {self.title}", "", *markdown_table(self.head, self.rows), ""]
+        return [*lines, *(f"- {note}" for note in self.notes), ""]
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,7 +1,6 @@
 """Views of a classifier report: tables for the terminal and Markdown, and a self-contained HTML page."""
 
 import base64
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +11,7 @@ from msgm.classifier.card_views import card_links, write_cards
 from msgm.classifier.claims import TARGETS
 from msgm.classifier.figures import report_figures, test_accuracy_of
 from msgm.runs import Run, write_text
-from msgm.tables import aligned, markdown_table
+from msgm.tables import Table
 
 CONTROLS = ("do-nothing", "retrain")
 COLUMNS = {
@@ -37,16 +36,6 @@ READING = (
     "share of all numbers that lie in their band, those left out that are the same for every model. time: seconds as a "
     "share of retraining's."
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """One request's table."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    notes: list[str]
 
 
 def rows_of(report: Report, request: str) -> list[dict[str, Any]]:
@@ -167,9 +156,7 @@ def _verdict(rows: list[dict[str, Any]]) -> str:
 def print_report(report: Report) -> None:
     """Print the tables and what to make of them."""
     for table in tables(report):
-        print(f"\n{table.title}\n" + "\n".join(aligned(table.head, table.rows)))
-        for note in table.notes:
-            print(note)
+        print(f"\n{table.text()}")
     print(f"\n{LEGEND}\n{READING}\n")
     print("\n".join(summary(report)))
 
@@ -178,8 +165,7 @@ def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
     lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), "", LEGEND, "", READING, ""]
     for table in tables(report):
-        lines += [f"## {table.title}", "", *markdown_table(table.head, table.rows), ""]
-        lines += [f"- {note}" for note in table.notes] + [""]
+        lines += table.markdown()
     lines += ["## Report cards", ""]
     lines += [f"- [{request}: {method}]({quote(link)}.md)" for (request, method), link in card_links(report).items()]
     lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in report["protocol"].items()]

@@ -14,8 +14,8 @@ from msgm.recommender.measuring import row_numbers
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models.base import EXACTNESS
 from msgm.recommender.scenario import Scenario
-from msgm.records import plain
-from msgm.runs import Run, environment, read_json
+from msgm.records import find_record
+from msgm.runs import Run, environment
 
 Report = dict[str, Any]
 
@@ -28,36 +28,39 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
     rows = [
         _row(config, seeds, cell, record, refits.get(cell[:2])) for cell, record in records.items() if "runs" in record
     ]
-    left_out = [
-        {
-            "model": cell[0],
-            "request": cell[1],
-            "method": cell[2],
-            "status": record["status"],
-            "reason": record["reason"],
-        }
-        for cell, record in records.items()
-        if "reason" in record
-    ]
     return {
         "kind": "recommender",
         "title": config.name,
-        "data": {
-            "name": config.data["name"],
-            "digest": data.digest(),
-            "users": data.shape[0],
-            "items": data.shape[1],
-            "interactions": data.matrix.nnz,
-        },
+        "data": data_facts(config.data["name"], data),
         "seeds": seeds,
         "models": {name: settings for name, settings in config.models.items() if settings is not None},
         "requests": {name: _request(config, name, scenario) for name, scenario in scenarios.items()},
         "protocol": _protocol(config),
         "rows": rows,
-        "left_out": left_out,
+        "left_out": left_out(records, ("model", "request", "method")),
         "artifacts": [],
         "environment": environment(),
     }
+
+
+def data_facts(name: str, data: Interactions) -> dict[str, Any]:
+    """Return what a report says of its data."""
+    return {
+        "name": name,
+        "digest": data.digest(),
+        "users": data.shape[0],
+        "items": data.shape[1],
+        "interactions": data.matrix.nnz,
+    }
+
+
+def left_out(records: Mapping[tuple[str, str, str], Report], parts: Sequence[str]) -> list[dict[str, str]]:
+    """Return the cells that have no numbers, each with its parts by name and why."""
+    return [
+        dict(zip(parts, cell, strict=True)) | {"status": record["status"], "reason": record["reason"]}
+        for cell, record in records.items()
+        if "reason" in record
+    ]
 
 
 def record_at(run: Run, model: str, request: str, method: str) -> Path:
@@ -86,11 +89,10 @@ def _records(config: RecommenderConfig, run: Run, data: Interactions) -> dict[tu
     found = {}
     for model in (name for name, settings in config.models.items() if settings is not None):
         for request in config.requests:
-            facts = plain(shared_facts(config, data, model, request))
+            facts = shared_facts(config, data, model, request)
             for method in (name for name, settings in config.methods.items() if settings is not None):
-                place = record_at(run, model, request, method)
-                record = read_json(place) if place.is_file() else {"made": {}}
-                if all(record["made"].get(key) == value for key, value in facts.items()):
+                record = find_record(record_at(run, model, request, method), facts)
+                if record is not None:
                     found[model, request, method] = record
     return found
 

@@ -26,14 +26,15 @@ from typing import Any, Literal
 
 from msgm import __version__
 from msgm.cards.band import summarise
+from msgm.recommender.assemble import data_facts, left_out
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_ways import CARDS, build_way
 from msgm.recommender.attributes.labels import Labels
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS, AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
-from msgm.records import plain
-from msgm.runs import Run, environment, read_json
+from msgm.records import find_record
+from msgm.runs import Run, environment
 
 KIND = "recommender-attributes"
 FOUND, NOT_FOUND, UNSURE, INCONCLUSIVE = "found", "not found", "cannot tell", "INCONCLUSIVE"
@@ -64,13 +65,7 @@ def make_report(config: AttributeConfig, run: Run, data: Interactions, labels: S
     return {
         "kind": KIND,
         "title": config.name,
-        "data": {
-            "name": config.data["name"],
-            "digest": data.digest(),
-            "users": data.shape[0],
-            "items": data.shape[1],
-            "interactions": data.matrix.nnz,
-        },
+        "data": data_facts(config.data["name"], data),
         "seeds": [config.seed + k for k in range(config.seeds)],
         "surfaces": config.surfaces,
         "models": {name: settings for name, settings in config.models.items() if settings is not None},
@@ -78,12 +73,7 @@ def make_report(config: AttributeConfig, run: Run, data: Interactions, labels: S
         "protocol": _protocol(config),
         "controls": controls,
         "rows": _judged(rows, controls, attributes),
-        "left_out": [
-            dict(zip(("model", "attribute", "method"), cell, strict=True))
-            | {"status": record["status"], "reason": record["reason"]}
-            for cell, record in records.items()
-            if "reason" in record
-        ],
+        "left_out": left_out(records, ("model", "attribute", "method")),
         "environment": environment(),
     }
 
@@ -109,12 +99,11 @@ def _records(
     """
     found = {}
     for model in (name for name, settings in config.models.items() if settings is not None):
-        facts = plain(shared_facts(config, data, model))
+        facts = shared_facts(config, data, model)
         for attribute in attributes:
             for row in [*CONTROLS, *(name for name, settings in config.erasures.items() if settings is not None)]:
-                place = record_at(run, model, attribute, row)
-                record = read_json(place) if place.is_file() else {"made": {}}
-                if all(record["made"].get(key) == value for key, value in facts.items()):
+                record = find_record(record_at(run, model, attribute, row), facts)
+                if record is not None:
                     found[model, attribute, row] = record
     return found
 

@@ -1,7 +1,6 @@
 """Views of a recommender report: tables for the terminal and Markdown, and a self-contained HTML page."""
 
 import base64
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +10,7 @@ from msgm.recommender.card import write_card
 from msgm.recommender.config import CONTROLS
 from msgm.recommender.figures import request_figures
 from msgm.runs import Run, write_text
-from msgm.tables import aligned, markdown_table
+from msgm.tables import Table
 
 COLUMNS = {
     "ndcg": "NDCG",
@@ -32,16 +31,6 @@ READING = (
     "spent before any request, shards above all. A method that fits shards makes another model: its exactness is "
     "against the same shards fitted to the rest, not against the retrained models of the band."
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """One request's table."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    notes: list[str]
 
 
 def rows_of(report: Report, request: str) -> list[dict[str, Any]]:
@@ -134,9 +123,7 @@ def _exact(report: Report, request: str) -> str:
 def print_report(report: Report) -> None:
     """Print the tables and how to read them."""
     for table in tables(report).values():
-        print(f"\n{table.title}\n" + "\n".join(aligned(table.head, table.rows)))
-        for note in table.notes:
-            print(note)
+        print(f"\n{table.text()}")
     print(f"\n{_legend(report)}\n{READING}")
 
 
@@ -156,8 +143,7 @@ def to_markdown(report: Report) -> str:
     lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), "", _legend(report), ""]
     lines += [READING, ""]
     for table in tables(report).values():
-        lines += [f"## {table.title}", "", *markdown_table(table.head, table.rows), ""]
-        lines += [f"- {note}" for note in table.notes] + [""]
+        lines += table.markdown()
     lines += ["## Report cards", ""] + [f"- [{place}]({quote(place)}.md)" for place in map(card_link, report["rows"])]
     lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
     lines += ["", "## Models", ""] + [f"- {name}: {listed(own)}" for name, own in report["models"].items()]
