@@ -77,3 +77,17 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         elif before != after:
             found.append(f"{prefix}{key}: {before} -> {after}")
     return found
+
+
+def refuse_other(path: Path, stored: dict[str, Any] | None, wanted: dict[str, Any], fixed: Sequence[str]) -> None:
+    """Refuse a run folder whose stored settings, if there are any, differ from those wanted in the keys ``fixed``.
+
+    Raises:
+        UserError: they differ.
+    """
+    if stored is None:
+        return
+    changed = differences({key: stored.get(key) for key in fixed}, {key: wanted[key] for key in fixed})
+    if changed:
+        listed = "; ".join(changed[:3])
+        raise UserError(f"{path} holds an experiment with other settings ({listed}); give another --out.")

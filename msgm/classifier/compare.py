@@ -30,7 +30,7 @@ from msgm.data import load_dataset
 from msgm.errors import RunError, UserError
 from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment, write_json, write_text
-from msgm.settings import differences
+from msgm.settings import refuse_other
 
 FIXED = ("data", "shares", "network", "training", "seed")
 """Settings that all of a run folder shares; requests, methods, metrics, seeds and retrained models may be added."""
@@ -145,13 +145,7 @@ def claim(run: Run, config: ClassifierConfig) -> None:
     Raises:
         UserError: it holds one of other data, shares, network, training or seed.
     """
-    stored, wanted = run.stored_config(), config.to_dict()
-    if stored is not None:
-        changed = differences({key: stored.get(key) for key in FIXED}, {key: wanted[key] for key in FIXED})
-        if changed:
-            raise UserError(
-                f"{run.path} holds an experiment with other settings ({'; '.join(changed[:3])}); give another --out."
-            )
+    refuse_other(run.path, run.stored_config(), config.to_dict(), FIXED)
     run.create()
     write_text(run.config, config.to_yaml())
     write_json(run.manifest, environment() | {"kind": "classifier", "seed": config.seed})

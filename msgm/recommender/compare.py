@@ -29,7 +29,7 @@ from msgm.recommender.scenario import Scenario, make_scenario
 from msgm.records import FAILED, SKIPPED, read_record, write_record
 from msgm.runs import Run, environment, read_json, write_json, write_text
 from msgm.seeding import derive_seed
-from msgm.settings import differences
+from msgm.settings import refuse_other
 
 FIXED = ("data", "split", "seed", "plugins")
 """Settings that all of a run folder shares; models, methods, requests, metrics and seeds may be added."""
@@ -163,13 +163,7 @@ def chosen_rows(entries: Mapping[str, Any], names: Sequence[str] | None, option:
 
 def claim(run: Run, config: Experiment, kind: str) -> None:
     """Make the run folder of an experiment of this kind, or refuse one that holds another experiment."""
-    stored, wanted = run.stored_config(), config.to_dict()
-    if stored is not None:
-        changed = differences({key: stored.get(key) for key in FIXED}, {key: wanted[key] for key in FIXED})
-        if changed:
-            raise UserError(
-                f"{run.path} holds an experiment with other settings ({'; '.join(changed[:3])}); give another --out."
-            )
+    refuse_other(run.path, run.stored_config(), config.to_dict(), FIXED)
     if run.manifest.is_file() and read_json(run.manifest).get("kind") != kind:
         raise UserError(f"{run.path} holds a run of another kind; give another --out.")
     run.create()
