@@ -23,7 +23,7 @@ Report = dict[str, Any]
 def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenarios: Mapping[str, Scenario]) -> Report:
     """Return the report of all records that the folder holds for rows of ``config``."""
     seeds = [config.seed + k for k in range(config.seeds)]
-    records = _records(config, run, data)
+    records, others = _records(config, run, data)
     refits = {cell[:2]: record for cell, record in records.items() if cell[2] == "retrain" and "runs" in record}
     rows = [
         _row(config, seeds, cell, record, refits.get(cell[:2])) for cell, record in records.items() if "runs" in record
@@ -38,6 +38,7 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
         "protocol": _protocol(config),
         "rows": rows,
         "left_out": left_out(records, ("model", "request", "method")),
+        "other_settings": others,
         "artifacts": [],
         "environment": environment(),
     }
@@ -81,20 +82,27 @@ def shared_facts(config: RecommenderConfig, data: Interactions, model: str, requ
     }
 
 
-def _records(config: RecommenderConfig, run: Run, data: Interactions) -> dict[tuple[str, str, str], dict[str, Any]]:
+def _records(
+    config: RecommenderConfig, run: Run, data: Interactions
+) -> tuple[dict[tuple[str, str, str], dict[str, Any]], int]:
     """Return the records that can stand beside one another, by model, request and method, in the order of the config.
+
+    The number of those that cannot, for they were made with other settings, is returned too.
 
     A method's settings are those that its record was made with.
     """
-    found = {}
+    found, others = {}, 0
     for model in (name for name, settings in config.models.items() if settings is not None):
         for request in config.requests:
             facts = shared_facts(config, data, model, request)
             for method in (name for name, settings in config.methods.items() if settings is not None):
-                record = find_record(record_at(run, model, request, method), facts)
+                place = record_at(run, model, request, method)
+                record = find_record(place, facts)
                 if record is not None:
                     found[model, request, method] = record
-    return found
+                elif place.is_file():
+                    others += 1
+    return found, others
 
 
 def _request(config: RecommenderConfig, name: str, scenario: Scenario) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Views of a recommender report: tables for the terminal and Markdown, and a self-contained HTML page."""
 
 import base64
+import math
 from typing import Any
 from urllib.parse import quote
 
@@ -26,10 +27,11 @@ COLUMNS = {
 }
 """Numbers that the tables show where they exist, with their headings; report.json holds all."""
 READING = (
-    "Means over seeds; * lies outside the band of retrained models at some seed, or more than .005 outside a band "
-    "without width. seconds: of the answer; time: as a share of a refit's, for a stream per request; prepared: seconds "
-    "spent before any request, shards above all. A method that fits shards makes another model: its exactness is "
-    "against the same shards fitted to the rest, not against the retrained models of the band."
+    "Means over seeds, ± half the 95% t-interval where there are two or more; -: does not apply, or was not measured; "
+    "* lies outside the band of retrained models at some seed, or more than .005 outside a band without width. "
+    "seconds: of the answer; time: as a share of a refit's, for a stream per request; prepared: seconds spent before "
+    "any request, shards above all. A method that fits shards makes another model: its exactness is against the same "
+    "shards fitted to the rest, not against the retrained models of the band."
 )
 
 
@@ -63,7 +65,7 @@ def _table(report: Report, request: str) -> Table:
             row["model"],
             row["method"],
             *(_cell(row["metrics"].get(name)) for name in shown),
-            row["exactness"],
+            _exactness(row),
             f"{row['seconds']:.3f}",
             _share(row, asked["requests"]),
             f"{row['preparation_seconds']:.2f}",
@@ -78,7 +80,21 @@ def _cell(number: dict[str, Any] | None) -> str:
     if number is None or number["value"] is None:
         return "-"
     mark = "" if number["inside"] in (None, number["seeds"]) else "*"
-    return f"{number['value']:.3f}{mark}"
+    return f"{number['value']:.3f}{mark}{_half(number)}"
+
+
+def _half(number: dict[str, Any]) -> str:
+    """Return half the interval of a mean; nothing from one seed."""
+    if number["low"] is None:
+        return ""
+    half = (number["high"] - number["low"]) / 2
+    return f" ± {half:.3f}".replace(" 0.", " .")
+
+
+def _exactness(row: dict[str, Any]) -> str:
+    """Return how exact an answer is; one of shards equals those fitted anew, and not a model of all the data."""
+    of_shards = row["exactness"] == "bit-exact" and "shards_refitted" in row["facts"]
+    return f"{row['exactness']} (of its shards)" if of_shards else str(row["exactness"])
 
 
 def _share(row: dict[str, Any], requests: int) -> str:
@@ -105,26 +121,37 @@ def _notes(report: Report, request: str) -> list[str]:
 
 
 def summary(report: Report) -> list[str]:
-    """Return a line a request: what is exact, and at what share of a refit's time."""
+    """Return a line a request: how many answers are exact, and the fastest of them."""
     return [f"{name}: {_exact(report, name)}." for name in tables(report)]
 
 
 def _exact(report: Report, request: str) -> str:
     rows = [row for row in rows_of(report, request) if row["method"] not in CONTROLS]
+    exact = [row for row in rows if row["exactness"] in ("bit-exact", "exact up to rounding")]
+    if not exact:
+        return f"none of {len(rows)} answers is exact"
     requests = report["requests"][request]["requests"]
-    exact = [
-        f"{row['method']} on {row['model']} ({row['exactness']}, {_share(row, requests)} of a refit's time)"
-        for row in rows
-        if row["exactness"] in ("bit-exact", "exact up to rounding")
-    ]
-    return f"exact: {', '.join(exact) or 'no method'}; {len(rows)} rows besides the controls"
+    fastest = min(exact, key=lambda row: _order(share_of_refit(row, requests)))
+    name = f"{fastest['method']} on {fastest['model']}, {_exactness(fastest)}"
+    return f"{len(exact)} of {len(rows)} answers exact; fastest: {name}, {_share(fastest, requests)} of a refit's time"
+
+
+def _order(share: float | None) -> float:
+    return math.inf if share is None else share
 
 
 def print_report(report: Report) -> None:
     """Print the tables and how to read them."""
     for table in tables(report).values():
         print(f"\n{table.text()}")
-    print(f"\n{_legend(report)}\n{READING}")
+    print("\n" + "\n".join(_reading(report)))
+
+
+def _reading(report: Report) -> list[str]:
+    """Return how to read the tables, and what they leave out."""
+    others = report.get("other_settings", 0)
+    many = f"{others} rows of other settings left out." if others > 1 else "1 row of other settings left out."
+    return [_legend(report), READING, *([many] if others else [])]
 
 
 def _legend(report: Report) -> str:
@@ -140,8 +167,8 @@ def _legend(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), "", _legend(report), ""]
-    lines += [READING, ""]
+    lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), ""]
+    lines += [line for text in _reading(report) for line in (text, "")]
     for table in tables(report).values():
         lines += table.markdown()
     lines += ["## Report cards", ""] + [f"- [{place}]({quote(place)}.md)" for place in map(card_link, report["rows"])]
@@ -174,7 +201,7 @@ def to_html(report: Report) -> str:
         summary=summary(report),
         tables=tables(report),
         figures=figures,
-        legend=[_legend(report), READING],
+        legend=_reading(report),
         protocol=_protocol(report),
         models={name: listed(own) for name, own in report["models"].items()},
         cards={(row["request"], row["model"], row["method"]): card_link(row) for row in report["rows"]},

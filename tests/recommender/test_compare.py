@@ -1,10 +1,12 @@
 """Comparisons through the command line, on a few users and items."""
 
+import re
 from shutil import copytree
 
 import pytest
 
 from msgm.recommender.models import MODELS
+from msgm.recommender.report import _cell
 from msgm.runs import read_json
 from tests.conftest import settings
 
@@ -95,6 +97,26 @@ def test_views_and_cards_are_written_and_self_contained(made):
     assert (made / "cards" / "ease" / "few" / "native" / "card.html").is_file()
 
 
+def test_tables_have_intervals_and_banners_name_the_fastest_exact_answer(made):
+    text, page = (made / "report.md").read_text(), (made / "report.html").read_text()
+    row = next(line for line in text.split("\n") if line.startswith("| ease | do-nothing |"))
+    assert re.search(r"\| 0\.\d{3}\*? ± \.\d{3} \|", row), row
+    assert "bit-exact (of its shards)" in text
+    assert re.search(
+        r"^- fake: 2 of 2 answers exact; fastest: native on \S+, \S.*, \S+% of a refit's time\.$", text, re.M
+    )
+    assert "other settings" not in text
+    assert 'class="outside">0.' in page
+
+
+def test_a_half_interval_has_no_leading_zero_and_there_is_none_of_one_seed():
+    number = {"value": 0.1234, "inside": 1, "seeds": 2, "low": 0.1204, "high": 0.1264}
+    assert _cell(number) == "0.123* ± .003"
+    assert _cell(number | {"inside": 2, "low": -1.2, "high": 1.2}) == "0.123 ± 1.200"
+    assert _cell(number | {"inside": None, "low": None, "high": None}) == "0.123"
+    assert _cell(None) == "-"
+
+
 def test_a_second_call_runs_nothing_and_gives_the_same_rows(made, config, cli, monkeypatch):
     before = rows_of(made)
     monkeypatch.setattr(MODELS.entries["ease"], "fit", None)
@@ -142,6 +164,7 @@ def test_records_of_other_settings_do_not_stand_beside_one_another(made, config,
         done = cli("recommender", "compare", config, *part, *settings([change]))
         assert done.code == 0, done.err
         assert list(rows_of(folder)) == ran
+        assert f"{read_json(folder / 'report.json')['other_settings']} rows of other settings left out." in done.out
     done = cli("recommender", "compare", config, *part, *settings(["models.ease.regularisation=30"]))
     assert done.code == 0, done.err
     assert [key for key in rows_of(folder) if key[0] == "ease"] == ran
