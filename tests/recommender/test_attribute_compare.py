@@ -8,6 +8,7 @@ from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.attribute_report import _interval, summary
 from msgm.recommender.attribute_ways import CARDS
 from msgm.recommender.config import load_experiment
+from msgm.recommender.data import SOURCES
 from msgm.recommender.models import MODELS
 from msgm.runs import read_json, write_json
 from tests.conftest import ROOT, settings
@@ -211,7 +212,8 @@ class OneValue(Synthetic):
     ("seed", "sentence"),
     [(1, "attribute 'gender' has only the value 'F'"), (0, "data 'one-value' has no attribute of users to take out.")],
 )
-def test_data_without_two_values_are_refused(config, cli, tmp_path, seed, sentence):
+def test_data_without_two_values_are_refused(config, cli, tmp_path, monkeypatch, seed, sentence):
+    monkeypatch.setattr(SOURCES, "entries", dict(SOURCES.entries))  # the plugin's source goes with this test
     (tmp_path / "source.py").write_text(ONE_VALUE)
     data = f"data={{name: one-value, users: 60, items: 40, interactions: 900, least: 5, correlation: 0, seed: {seed}}}"
     given = settings([f"plugins=[{tmp_path / 'source.py'}]", data])
