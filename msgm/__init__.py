@@ -14,7 +14,7 @@ _PUBLIC = {
     "Objective": "msgm.objectives",
     "Process": "msgm.diffusion",
     "ScoreModel": "msgm.diffusion",
-    "compare": "msgm.compare",
+    "compare": "msgm.generator.compare",
     "load_config": "msgm.config",
     "load_dataset": "msgm.data",
     "log_likelihood": "msgm.diffusion",

@@ -207,7 +207,7 @@ def _single_process(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     _single_process(options)
     config = _config(options)
-    from msgm.compare import compare
+    from msgm.generator.compare import compare
     from msgm.sweep import with_start, with_sweeps
 
     only = names(options.only) if options.only else None
@@ -221,7 +221,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _wrote_report(run: "Run") -> None:
     pictures = "samples.png" + (" and sweep.png" if (run.path / "sweep.png").is_file() else "")
     from msgm.evaluation.card_views import card_links
-    from msgm.runs import read_json
+    from msgm.reading import read_json
 
     cards = ", ".join(f"{place}.html" for place in card_links(read_json(run.report)).values())
     print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, {pictures}; report cards: {cards}")
@@ -299,14 +299,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise UserError(f"{options.runs[0]} is no run with a config of its own; say with --config what to measure.")
     options.config = options.config or own
     config = _config(options)
-    from msgm.compare import evaluate
+    from msgm.generator.compare import evaluate
 
     run = evaluate(config, options.runs, options.out, options.device)
     _wrote_report(run)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from msgm.runs import Run, read_json
+    from msgm.reading import read_json
+    from msgm.runs import Run
 
     run = Run(options.run)
     report = read_json(run.report)

@@ -15,8 +15,9 @@ from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
 from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES
+from msgm.plugins import load_file
 from msgm.registry import structured
-from msgm.requests import ForgetRequest, load_file
+from msgm.requests import ForgetRequest
 from msgm.settings import guarded, read_layers
 
 

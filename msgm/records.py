@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from msgm.runs import read_json, write_json
+from msgm.folders import write_json
+from msgm.reading import read_json
 
 FAILED, SKIPPED = "failed", "skipped"
 

@@ -5,9 +5,6 @@ and says what is asked: *removal* of the information, or *suppression* of the ou
 al., "Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
 """
 
-import hashlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError, nearest
+from msgm.plugins import load_function
 
 Predicate = Callable[[Any, Any], bool]
 
@@ -208,117 +206,3 @@ def read_indices(path: Path) -> list[int]:
                 f"request.file: {path}, line {number}: expected an integer, got {line.strip()!r}."
             ) from None
     return numbers
-
-
-def load_function(spec: str, key: str = "request.predicate") -> Callable[..., Any]:
-    """Import ``path/to/file.py:function``, which the setting ``key`` names, and return the function.
-
-    Raises:
-        UserError: the file or the function does not exist.
-    """
-    path, colon, name = spec.rpartition(":")
-    if not colon:
-        raise UserError(f"{key}: expected path/to/file.py:function, got {spec!r}.")
-    module = load_file(path, key)
-    if not hasattr(module, name):
-        raise UserError(f"{key}: {path} defines no function {name!r}.")
-    function: Callable[..., Any] = getattr(module, name)
-    return function
-
-
-def load_file(path: str, key: str = "plugins") -> Any:
-    """Import the Python file at ``path``, which the setting ``key`` names, as a module of its own, once a process.
-
-    A second import would register its classes anew, and pickles and ``isinstance`` tell them from the first ones.
-
-    Raises:
-        UserError: there is no such file, or it cannot be imported.
-    """
-    if not path.endswith(".py"):
-        raise UserError(f"{key}: {path or 'an empty path'!r} is no Python file; expected path/to/file.py.")
-    if not Path(path).is_file():
-        raise UserError(f"{key}: the file {path!r} does not exist.")
-    whole = Path(path).resolve()
-    name = f"msgm_plugin_{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, whole)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{key}: cannot import {path}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their annotations up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        if isinstance(error, UserError):
-            raise
-        detail = next(iter(str(error).splitlines()), "")
-        raise UserError(f"{key}: cannot import {path}: {type(error).__name__}: {detail}.") from error
-    return module
-
-
-@dataclass(frozen=True)
-class Part:
-    """Item numbers of one part of the data, retain and forget apart; both sorted int64 arrays."""
-
-    retain: NDArray[np.int64]
-    forget: NDArray[np.int64]
-
-    @property
-    def all(self) -> NDArray[np.int64]:
-        """Retain and forget items together, sorted."""
-        return np.sort(np.concatenate([self.retain, self.forget]))
-
-
-@dataclass(frozen=True)
-class Split:
-    """A seeded train / validation / test split; validation and test are the held-out items."""
-
-    train: Part
-    validation: Part
-    test: Part
-
-
-def make_split(
-    forget: NDArray[np.bool_],
-    validation: float,
-    test: float,
-    seed: int,
-    published_test: NDArray[np.bool_] | None = None,
-) -> Split:
-    """Split ``len(forget)`` items; the parts depend on the seed alone, never on what is forgotten.
-
-    Args:
-        forget: boolean mask of the forget set.
-        validation: share of the items held out for thresholds and tuning (of the training items when a test set is
-            published).
-        test: share held out for the reported numbers; not used when a test set is published.
-        seed: seed of the split.
-        published_test: mask of the data set's own test items.
-
-    Raises:
-        UserError: shares outside (0, 1), or no training item left to retain or to forget.
-    """
-    shares = {"data.validation": validation} | ({} if published_test is not None else {"data.test": test})
-    for key, share in shares.items():
-        if not 0 < share < 1:
-            raise UserError(f"{key} must lie between 0 and 1, got {share}.")
-    if sum(shares.values()) >= 1:
-        raise UserError(f"{' + '.join(shares)} must be below 1, got {sum(shares.values()):g}.")
-    is_test = np.zeros(len(forget), dtype=bool) if published_test is None else published_test
-    rest = np.random.default_rng(seed).permutation(np.flatnonzero(~is_test))
-    held = round(validation * len(rest))
-    drawn_test = round(test * len(rest)) if published_test is None else 0
-    numbers = {
-        "validation": rest[:held],
-        "test": np.concatenate([np.flatnonzero(is_test), rest[held : held + drawn_test]]),
-        "train": rest[held + drawn_test :],
-    }
-    parts = {name: Part(np.sort(n[~forget[n]]), np.sort(n[forget[n]])) for name, n in numbers.items()}
-    if not len(parts["train"].forget):
-        raise UserError("the request selects no training item: everything it names is held out.")
-    for name, part in parts.items():
-        if not len(part.retain):
-            raise UserError(f"the {name} part has no item to retain: the data set is too small for its shares.")
-    return Split(**parts)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msgm.compare import make_bench
 from msgm.config import Config
 from msgm.data import Dataset, quantise
 from msgm.diffusion import SamplingSettings, ScoreModel
@@ -19,10 +18,12 @@ from msgm.errors import UserError
 from msgm.evaluation import Bench
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
+from msgm.folders import write_bytes, write_json
+from msgm.generator.compare import make_bench
 from msgm.masks import parse_mask
 from msgm.pictures import figure_png
-from msgm.requests import Split
-from msgm.runs import Run, chosen_device, environment, find_model, write_bytes, write_json
+from msgm.runs import Run, chosen_device, environment, find_model
+from msgm.splits import Split
 from msgm.training.run import load_data
 
 TIMES: dict[str, float] = {"encode": 0.02, "sdedit": 0.3}

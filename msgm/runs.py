@@ -1,12 +1,9 @@
 """The run folder: what is in it, and how it is written whole or not at all."""
 
-import json
-import os
 import platform
 import resource
 import subprocess
 import sys
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,46 +97,6 @@ def chosen_device(name: str) -> "torch.device":
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is available here; use --device cpu.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file beside it, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text as ``write_bytes`` does."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, tree: Any) -> None:
-    """Write JSON as ``write_bytes`` does; NaN and infinity are refused."""
-    write_text(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error}.") from error
 
 
 def environment() -> dict[str, Any]:

@@ -29,10 +29,12 @@ from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
+from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
+from msgm.plugins import load_file
+from msgm.reading import read_json
 from msgm.registry import structured
-from msgm.requests import load_file
-from msgm.runs import Run, chosen_device, find_model, read_json, write_bytes, write_json
+from msgm.runs import Run, chosen_device, find_model
 from msgm.settings import differences
 
 GRID = 100

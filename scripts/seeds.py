@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import t
 
-from msgm.runs import read_json
+from msgm.reading import read_json
 
 COLUMNS = {
     "UR %": lambda row: 100 * row["unlearning_ratio"]["value"],

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from msgm.compare import make_bench
 from msgm.config import Config, load_config
 from msgm.diffusion import ScoreModel
 from msgm.evaluation import Bench, Subject, measure
+from msgm.generator.compare import make_bench
 from msgm.objectives import OBJECTIVES
-from msgm.requests import Split
 from msgm.runs import Run, chosen_device, find_model
+from msgm.splits import Split
 from msgm.training import fit
 from msgm.training.run import load_data
 

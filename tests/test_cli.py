@@ -14,7 +14,8 @@ from PIL import Image
 
 from msgm.cli import main
 from msgm.objectives import OBJECTIVES
-from msgm.runs import Run, read_json
+from msgm.reading import read_json
+from msgm.runs import Run
 from msgm.training.checkpoints import checkpoints
 from tests.conftest import DIGITS, ROOT, TINY, settings
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.requests import ForgetRequest, Split, make_split, read_indices
+from msgm.requests import ForgetRequest, read_indices
+from msgm.splits import Split, make_split
 
 CLASSES = ["cat", "dog", "frog"]
 LABELS = np.array([0, 1, 2, 0, 1, 2])

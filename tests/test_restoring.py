@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 
 from msgm.cli import main
-from msgm.compare import make_bench
 from msgm.config import load_config
 from msgm.data import dequantise
 from msgm.diffusion import SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import reconstruct, sdedit
 from msgm.errors import UserError
 from msgm.evaluation.restored import inpainting, items_to_restore, reconstruction, restoration_numbers
+from msgm.generator.compare import make_bench
 from msgm.masks import parse_mask
-from msgm.runs import Run, read_json
+from msgm.reading import read_json
+from msgm.runs import Run
 from msgm.training.run import load_data
 from tests.conftest import DIGITS, TINY, settings
 

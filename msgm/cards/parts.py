@@ -8,7 +8,7 @@ from msgm.cards.claims import NOT_TESTED, PASS, Control
 from msgm.cards.reading import Entry, Row, oracles
 from msgm.cards.views import Card, card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE
-from msgm.runs import write_json, write_text
+from msgm.folders import write_json, write_text
 
 SECTIONS = ("utility", "forgetting", "privacy", "residue")
 

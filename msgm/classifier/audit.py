@@ -23,7 +23,8 @@ from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
 from msgm.errors import UserError
-from msgm.runs import Run, environment, write_json
+from msgm.folders import write_json
+from msgm.runs import Run, environment
 
 SEED = 0
 """A file is one model: the report has one seed, which means nothing."""

@@ -28,8 +28,9 @@ from msgm.classifier.outputs import Outputs, load_outputs
 from msgm.classifier.report import print_report, write_views
 from msgm.data import load_dataset
 from msgm.errors import RunError, UserError
+from msgm.folders import write_json, write_text
 from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
-from msgm.runs import Run, chosen_device, environment, write_json, write_text
+from msgm.runs import Run, chosen_device, environment
 from msgm.settings import refuse_other
 
 FIXED = ("data", "shares", "network", "training", "seed")

@@ -17,7 +17,8 @@ from msgm.classifier.networks import CLASSIFIERS
 from msgm.classifier.training import TrainingSettings
 from msgm.data import DATASETS, Dataset
 from msgm.errors import UserError, nearest
-from msgm.requests import ForgetRequest, load_file
+from msgm.plugins import load_file
+from msgm.requests import ForgetRequest
 from msgm.seeding import derive_seed
 from msgm.settings import guarded, read_layers
 

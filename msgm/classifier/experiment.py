@@ -24,7 +24,8 @@ from msgm.classifier.methods import METHODS, Settings
 from msgm.classifier.store import load_classifier, save_classifier
 from msgm.classifier.training import check_outputs, fit
 from msgm.data import Dataset
-from msgm.runs import read_json, write_json
+from msgm.folders import write_json
+from msgm.reading import read_json
 from msgm.seeding import derive_seed
 
 Facts = dict[str, Any]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from msgm.checks import at_least
 from msgm.classifier.data import Examples
 from msgm.errors import UserError, nearest
+from msgm.plugins import load_function
 from msgm.registry import Registry
-from msgm.requests import load_function
 from msgm.seeding import derive_seed
 
 CHUNK = 2000

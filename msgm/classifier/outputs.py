@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError
-from msgm.runs import write_bytes
+from msgm.folders import write_bytes
 
 NEEDED = ("retain", "forget", "nonmembers", "test")
 

@@ -10,7 +10,8 @@ from msgm.classifier.band import interval
 from msgm.classifier.card_views import card_links, write_cards
 from msgm.classifier.claims import TARGETS
 from msgm.classifier.figures import report_figures, test_accuracy_of
-from msgm.runs import Run, write_text
+from msgm.folders import write_text
+from msgm.runs import Run
 from msgm.tables import Table
 
 CONTROLS = ("do-nothing", "retrain")

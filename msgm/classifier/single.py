@@ -22,8 +22,9 @@ from msgm.classifier.outputs import Outputs
 from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
 from msgm.data import load_dataset
 from msgm.errors import UserError
+from msgm.folders import write_json, write_text
 from msgm.records import plain
-from msgm.runs import Run, chosen_device, environment, write_json, write_text
+from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
 
 

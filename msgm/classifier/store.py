@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.errors import UserError
-from msgm.runs import read_json, write_bytes, write_json
+from msgm.folders import write_bytes, write_json
+from msgm.reading import read_json
 
 WEIGHTS = "model.safetensors"
 NETWORK = "network.json"

@@ -14,7 +14,8 @@ from torch import Tensor
 from msgm.checks import at_least
 from msgm.data.reading import Lazy, read
 from msgm.registry import Registry
-from msgm.requests import ForgetRequest, Split, make_split
+from msgm.requests import ForgetRequest
+from msgm.splits import Split, make_split
 
 
 @dataclass

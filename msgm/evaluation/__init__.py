@@ -3,7 +3,7 @@
 from msgm.evaluation import attacks  # noqa: F401 - they register themselves
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import Judge, train_judge
-from msgm.evaluation.measure import measure
+from msgm.evaluation.measuring import measure
 from msgm.evaluation.metrics import METRICS, Metric
 from msgm.evaluation.rates import wilson
 from msgm.evaluation.reality import Reality

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msgm.runs import write_bytes
+from msgm.folders import write_bytes
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -12,8 +12,9 @@ from msgm.data import Dataset
 from msgm.diffusion import ScoreModel, sample
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.reality import Reality, to_items
-from msgm.requests import Split
-from msgm.runs import Run, read_json
+from msgm.reading import read_json
+from msgm.runs import Run
+from msgm.splits import Split
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from msgm.cards.views import card_html, card_markdown
 from msgm.evaluation.card import card
 from msgm.evaluation.figures import card_figures
 from msgm.evaluation.metrics.base import Report, Row
-from msgm.runs import Run, write_bytes, write_json, write_text
+from msgm.folders import write_bytes, write_json, write_text
+from msgm.runs import Run
 
 
 def write_cards(run: Run, report: Report) -> None:

@@ -21,9 +21,11 @@ from msgm.config import JudgeSettings
 from msgm.data import Dataset
 from msgm.errors import UserError, nearest
 from msgm.evaluation.rates import rate
+from msgm.folders import write_json
+from msgm.reading import read_json
 from msgm.registry import Registry
-from msgm.requests import ForgetRequest, Split
-from msgm.runs import read_json, write_json
+from msgm.requests import ForgetRequest
+from msgm.splits import Split
 
 BATCH = 1000
 SECTION = "evaluation.judge"

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from msgm.runs import Run, read_json
+from msgm.reading import read_json
+from msgm.runs import Run
 
 LOGGED = ("status", "seed", "device", "processes", "platform", "parameters", "forget_digest", "data_digest")
 CHUNK = 1 << 20

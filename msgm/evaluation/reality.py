@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from msgm.data import Dataset, dequantise, quantise
-from msgm.requests import Split
+from msgm.splits import Split
 
 ACCEPTED = 0.99
 CHUNK = 4096

@@ -21,7 +21,7 @@ from torch import Tensor
 from msgm.evaluation.arrays import Arrays, read_arrays, write_arrays
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import Extracted, Features, device_of
-from msgm.requests import Split
+from msgm.splits import Split
 
 Part = Literal["train", "validation", "test"]
 

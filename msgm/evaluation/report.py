@@ -14,8 +14,9 @@ from msgm.evaluation.figures import report_figures
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, measured
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.sweeps import sweep_png
+from msgm.folders import write_bytes, write_text
 from msgm.pictures import strips
-from msgm.runs import Run, write_bytes, write_text
+from msgm.runs import Run
 from msgm.tables import aligned, markdown_table
 
 OVERVIEW = "Overview"

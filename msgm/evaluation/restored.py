@@ -25,7 +25,7 @@ from msgm.evaluation.bench import Bench
 from msgm.evaluation.metrics.unlearning_ratio import sample_numbers
 from msgm.evaluation.rates import rate
 from msgm.evaluation.reality import to_items
-from msgm.requests import Split
+from msgm.splits import Split
 
 SSIM_PIXELS = 6
 """Smallest side of an image that the SSIM's window can be reflected into."""

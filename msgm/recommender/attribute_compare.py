@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import UserError
+from msgm.folders import write_json
 from msgm.recommender.attribute_assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.attribute_config import CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_report import print_report, write_views
@@ -30,7 +31,7 @@ from msgm.recommender.metrics.attribute_attackers import check_sizes
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
-from msgm.runs import Run, write_json
+from msgm.runs import Run
 from msgm.seeding import derive_seed
 
 

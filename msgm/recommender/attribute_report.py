@@ -6,12 +6,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from msgm.cards.pages import listed, methods_markdown, methods_of, template
+from msgm.folders import write_text
 from msgm.pictures import figure_png
 from msgm.recommender.attribute_assemble import FOUND, INCONCLUSIVE, NOT_FOUND, Report
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED
 from msgm.recommender.figures import COLOURS
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS
-from msgm.runs import Run, write_text
+from msgm.runs import Run
 from msgm.tables import aligned, markdown_table
 
 Row = dict[str, Any]

@@ -15,6 +15,8 @@ from typing import Any
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import RunError, UserError
+from msgm.folders import write_json, write_text
+from msgm.reading import read_json
 from msgm.recommender.assemble import make_report, record_at, shared_facts
 from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, known
 from msgm.recommender.data.base import Interactions, load_interactions
@@ -27,7 +29,7 @@ from msgm.recommender.models.base import EXACTNESS, Recommender
 from msgm.recommender.report import print_report, write_views
 from msgm.recommender.scenario import Scenario, make_scenario
 from msgm.records import FAILED, SKIPPED, read_record, write_record
-from msgm.runs import Run, environment, read_json, write_json, write_text
+from msgm.runs import Run, environment
 from msgm.seeding import derive_seed
 from msgm.settings import refuse_other
 

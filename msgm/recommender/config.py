@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 
 from msgm.checks import at_least
 from msgm.errors import UserError, nearest
+from msgm.plugins import load_file
 from msgm.recommender.data.base import SOURCES
 from msgm.recommender.data.splits import SPLITS
 from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import RecommenderRequest
-from msgm.requests import load_file
 from msgm.settings import guarded, read_layers
 
 T = TypeVar("T")

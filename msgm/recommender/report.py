@@ -6,11 +6,12 @@ from typing import Any
 from urllib.parse import quote
 
 from msgm.cards.pages import listed, methods_markdown, methods_of, template
+from msgm.folders import write_text
 from msgm.recommender.assemble import Report
 from msgm.recommender.card import write_card
 from msgm.recommender.config import CONTROLS
 from msgm.recommender.figures import request_figures
-from msgm.runs import Run, write_text
+from msgm.runs import Run
 from msgm.tables import Table
 
 COLUMNS = {

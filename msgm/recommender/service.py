@@ -23,13 +23,15 @@ from typing import Any
 import numpy as np
 
 from msgm.errors import UserError
+from msgm.folders import write_bytes, write_json
+from msgm.reading import read_json
 from msgm.recommender.config import RecommenderConfig, known
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, keyed_digest, locked
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
 from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
-from msgm.runs import environment, read_json, write_bytes, write_json
+from msgm.runs import environment
 from msgm.seeding import derive_seed
 
 KINDS = ("users", "items", "interactions")

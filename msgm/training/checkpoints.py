@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from msgm.errors import RunError, UserError
-from msgm.runs import write_bytes
+from msgm.folders import write_bytes
 from msgm.training.ema import EMA
 
 KEPT = 2

@@ -14,11 +14,13 @@ from msgm.data import DATASETS, Dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError
+from msgm.folders import write_json, write_text
 from msgm.objectives import OBJECTIVES
-from msgm.requests import Split
-from msgm.runs import Run, environment, find_model, read_json, write_json, write_text
+from msgm.reading import read_json
+from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
+from msgm.splits import Split
 from msgm.training.trainer import Trainer
 
 

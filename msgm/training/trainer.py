@@ -26,11 +26,12 @@ from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed, dequantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.errors import Interrupted, RunError, UserError
+from msgm.folders import write_bytes, write_text
 from msgm.objectives import Noised, Objective, Setup, Term, Unseen
 from msgm.pictures import to_png
-from msgm.requests import Part
-from msgm.runs import Run, chosen_device, write_bytes, write_text
+from msgm.runs import Run, chosen_device
 from msgm.seeding import derive_seed, generator
+from msgm.splits import Part
 from msgm.training.batches import noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA

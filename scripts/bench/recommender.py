@@ -23,13 +23,13 @@ import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from msgm.folders import write_json
 from msgm.recommender.data.base import load_interactions
 from msgm.recommender.models.als import ALS
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.bpr import BPR
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding.partitions import make_partition
-from msgm.runs import write_json
 from msgm.seeding import derive_seed
 
 SEED = 0

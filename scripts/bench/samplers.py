@@ -32,9 +32,10 @@ from msgm.config import load_config
 from msgm.data import Dataset, dequantise
 from msgm.diffusion import SAMPLERS, SamplingSettings, ScoreModel, sample
 from msgm.evaluation.reality import Reality, to_items
+from msgm.folders import write_bytes, write_json
 from msgm.pictures import figure_png
-from msgm.requests import Split
-from msgm.runs import Run, chosen_device, find_model, write_bytes, write_json
+from msgm.runs import Run, chosen_device, find_model
+from msgm.splits import Split
 from msgm.training.run import load_data
 
 REFERENCE = SamplingSettings("reverse-diffusion", 1000)

@@ -13,7 +13,8 @@ from msgm.classifier.card import card
 from msgm.classifier.card_views import card_links, write_cards
 from msgm.classifier.claims import SIDES, claims, counted, leaking_side, leaks
 from msgm.classifier.metrics import METRICS
-from msgm.runs import Run, read_json
+from msgm.reading import read_json
+from msgm.runs import Run
 
 ATTACKS = ("membership", "rmia", "relearning", "probe")
 OF_CLASSES = {"test_accuracy_retained", "test_accuracy_forgotten", "probe_class_auc"}

@@ -10,7 +10,7 @@ from msgm.classifier.config import load_config
 from msgm.classifier.methods import METHODS
 from msgm.classifier.outputs import load_outputs
 from msgm.errors import Interrupted
-from msgm.runs import read_json
+from msgm.reading import read_json
 from tests.conftest import settings
 
 TABLE = "label,a,b\n" + "\n".join(f"{k % 3},{k % 3 + (k * 37 % 100) / 90},{(k * 61 % 100) / 50}" for k in range(150))

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from msgm.compare import compare, evaluate
 from msgm.config import load_config
 from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
@@ -15,7 +14,9 @@ from msgm.evaluation.attacks.base import with_weights
 from msgm.evaluation.attacks.course import Course
 from msgm.evaluation.attacks.quantisation import Quantisation, quantised, quantised_copy
 from msgm.evaluation.attacks.weights import Weights
-from msgm.runs import Run, read_json
+from msgm.generator.compare import compare, evaluate
+from msgm.reading import read_json
+from msgm.runs import Run
 from msgm.training import train
 from msgm.training.checkpoints import checkpoints, raw_and_averaged
 from msgm.training.run import load_data, new_model

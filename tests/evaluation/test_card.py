@@ -20,8 +20,10 @@ from msgm.evaluation.figures import FIGURES, OTHERS, card_figures, row_styles
 from msgm.evaluation.provenance import artifacts, model_digest, provenance
 from msgm.evaluation.rates import rate
 from msgm.evaluation.report import verdict, write_views
+from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
-from msgm.runs import Run, read_json, write_bytes, write_json
+from msgm.reading import read_json
+from msgm.runs import Run
 
 NAMES = ["do-nothing", "unseen-scratch", "redirect", "random-network"]
 MADE = {

@@ -11,7 +11,7 @@ from msgm.data import DATASETS, dequantise
 from msgm.diffusion import ScoreModel
 from msgm.evaluation import Bench, Reality, Subject, train_judge
 from msgm.evaluation import reality as reality_module
-from msgm.evaluation.measure import measure
+from msgm.evaluation.measuring import measure
 from msgm.evaluation.metrics.likelihood import nll_indices, summary
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers, sample_numbers
 from msgm.evaluation.rates import rate

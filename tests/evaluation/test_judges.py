@@ -11,7 +11,7 @@ from msgm.errors import UserError
 from msgm.evaluation import train_judge
 from msgm.evaluation.judge import assess, check_judge
 from msgm.evaluation.judges.torchvision import groups_of
-from msgm.evaluation.measure import check_metrics
+from msgm.evaluation.measuring import check_metrics
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.rates import rate
 from msgm.requests import ForgetRequest

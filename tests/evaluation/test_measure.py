@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from msgm.config import load_config
-from msgm.evaluation.measure import comparable
+from msgm.evaluation.measuring import comparable
 
 
 def test_a_row_measured_with_other_options_is_left_out(capsys):

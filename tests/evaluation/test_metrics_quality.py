@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from msgm.errors import UserError
-from msgm.evaluation.measure import check_metrics, measure, protocol
+from msgm.evaluation.measuring import check_metrics, measure, protocol
 from msgm.evaluation.metrics import build_metrics
 from msgm.evaluation.metrics.clip_distance import pair_distances, set_distance
 from msgm.evaluation.metrics.frechet import frechet_distance

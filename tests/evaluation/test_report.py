@@ -5,8 +5,10 @@ import torch
 
 from msgm.evaluation import report as views
 from msgm.evaluation.rates import rate
+from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
-from msgm.runs import Run, read_json, write_bytes, write_json
+from msgm.reading import read_json
+from msgm.runs import Run
 
 NAMES = ["do-nothing", "unseen", "redirect"]
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from msgm.folders import write_json
+from msgm.reading import read_json
 from msgm.recommender.attribute_assemble import _judged, noise_of
 from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.attribute_report import _interval, summary
@@ -10,7 +12,6 @@ from msgm.recommender.attribute_ways import CARDS
 from msgm.recommender.config import load_experiment
 from msgm.recommender.data import SOURCES
 from msgm.recommender.models import MODELS
-from msgm.runs import read_json, write_json
 from tests.conftest import ROOT, settings
 
 ERASURES = ["class-mean", "leace", "obfuscation"]

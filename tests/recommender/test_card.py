@@ -9,11 +9,11 @@ import pytest
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import FORBIDDEN, WITHHELD, WRONG_REFERENCE
+from msgm.reading import read_json
 from msgm.recommender.card import card, write_card
 from msgm.recommender.claims import SIDES, claims, counted, leaking_side, leaks
 from msgm.recommender.measuring import measure, measure_retrains, row_numbers
 from msgm.recommender.metrics import METRICS
-from msgm.runs import read_json
 from tests.recommender.metrics.worlds import trained_case
 
 NAMES = ("ranking", "rating", "completeness", "membership", "distance", "lists", "fairness", "backdoor")

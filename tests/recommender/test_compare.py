@@ -5,9 +5,9 @@ from shutil import copytree
 
 import pytest
 
+from msgm.reading import read_json
 from msgm.recommender.models import MODELS
 from msgm.recommender.report import _cell
-from msgm.runs import read_json
 from tests.conftest import settings
 
 ONLY = "do-nothing,retrain,native,matrix-correction,sisa"

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
+from msgm.folders import write_json
+from msgm.reading import read_json
 from msgm.recommender.config import load_config
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, locked
 from msgm.recommender.models.base import Recommender, load_recommender
 from msgm.recommender.service import Service, fit
-from msgm.runs import read_json, write_json
 
 CONFIG = [
     "data={name: synthetic, users: 60, items: 40, interactions: 900, least: 5}",

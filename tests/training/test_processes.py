@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from msgm.config import load_config
-from msgm.runs import Run, read_json
+from msgm.reading import read_json
+from msgm.runs import Run
 from msgm.training import train, unlearn
 from msgm.training.checkpoints import checkpoints
 from tests.conftest import DIGITS, TINY, settings

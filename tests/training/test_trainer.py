@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from msgm.config import Config
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.objectives import OBJECTIVES
-from msgm.runs import Run, read_json
+from msgm.reading import read_json
+from msgm.runs import Run
 from msgm.training import EMA, Trainer, train, unlearn
 from msgm.training.checkpoints import checkpoints
 from msgm.training.run import load_data, new_model

@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from msgm.errors import UserError
-from msgm.runs import write_bytes
+from msgm.folders import write_bytes
 
 State = dict[str, Tensor]
 SUFFIX = ".safetensors"

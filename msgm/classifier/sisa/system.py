@@ -20,7 +20,8 @@ from msgm.classifier.sisa.ensemble import Aggregation, Ensemble
 from msgm.classifier.sisa.layout import Layout, stage_epochs
 from msgm.classifier.training import Step, TrainingSettings, fit, logits
 from msgm.errors import UserError
-from msgm.runs import read_json, write_json
+from msgm.folders import write_json
+from msgm.reading import read_json
 from msgm.seeding import derive_seed
 
 FORMAT = 1  # of what a checkpoint's name vouches for: raise it when the same inputs train to other weights

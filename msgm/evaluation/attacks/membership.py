@@ -28,9 +28,9 @@ from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import rate
 from msgm.objectives import mean_square, noised
-from msgm.requests import Split
 from msgm.runs import Run
 from msgm.seeding import generator
+from msgm.splits import Split
 
 SECTION = "evaluation.options.membership"
 QUANTILE = 1.959963984540054

@@ -22,8 +22,8 @@ from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Report, 
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import rate
 from msgm.evaluation.reality import Reality
+from msgm.folders import write_bytes
 from msgm.pictures import to_png
-from msgm.runs import write_bytes
 
 SECTION = "evaluation.options.neighbours"
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95)

@@ -24,7 +24,7 @@ from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.rates import rate
 from msgm.evaluation.reality import to_items
 from msgm.objectives import noised
-from msgm.requests import Split
+from msgm.splits import Split
 
 SECTION = "evaluation.options.partial-noise"
 

@@ -19,8 +19,8 @@ from msgm.evaluation.attacks.base import Attack, enough
 from msgm.evaluation.attacks.tuning import check_steps, tuning_curve, tuning_settings
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Report, Row, measured
-from msgm.requests import Split
 from msgm.seeding import generator
+from msgm.splits import Split
 
 SECTION = "evaluation.options.relearning"
 

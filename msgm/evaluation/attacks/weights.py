@@ -7,8 +7,8 @@ from msgm.checks import at_least
 from msgm.evaluation.attacks.base import Attack, cell, ratio, sample_count, shown, with_weights
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column
-from msgm.requests import Split
 from msgm.runs import Run
+from msgm.splits import Split
 from msgm.training.checkpoints import checkpoints, raw_and_averaged
 
 

@@ -19,7 +19,7 @@ from msgm.evaluation.judge import (
     recall_assessment,
     write_assessment,
 )
-from msgm.runs import write_bytes
+from msgm.folders import write_bytes
 from msgm.seeding import derive_seed, generator
 
 

@@ -10,8 +10,8 @@ from msgm.data import Dataset
 from msgm.errors import UserError, nearest
 from msgm.evaluation.bench import Bench, Subject
 from msgm.registry import Registry, plain
-from msgm.requests import Split
 from msgm.runs import Run
+from msgm.splits import Split
 
 Row = dict[str, Any]
 Report = dict[str, Any]

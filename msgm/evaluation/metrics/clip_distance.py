@@ -22,7 +22,7 @@ from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import Extracted, Features
 from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.metrics.quality import ComparedMetric, cell
-from msgm.requests import Split
+from msgm.splits import Split
 
 
 def pair_distances(x: Tensor, y: Tensor) -> Tensor:

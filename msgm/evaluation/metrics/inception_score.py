@@ -20,7 +20,7 @@ from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import EXTRACTORS, Extracted, Features
 from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.metrics.quality import SampleMetric, at_most, cell
-from msgm.requests import Split
+from msgm.splits import Split
 
 
 def inception_score(probabilities: Tensor, splits: int) -> tuple[float, float]:

@@ -24,8 +24,8 @@ from msgm.evaluation.extractors import Extracted, Features
 from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.metrics.quality import ComparedMetric, at_most, cell
 from msgm.evaluation.reference import Reference
-from msgm.requests import Split
 from msgm.seeding import generator
+from msgm.splits import Split
 
 SUBSET = 1000
 """Items of a subset where there are as many."""

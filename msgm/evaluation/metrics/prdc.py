@@ -22,8 +22,8 @@ from msgm.evaluation.metrics.quality import ComparedMetric, cell
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import rate
 from msgm.evaluation.reference import Reference
-from msgm.requests import Split
 from msgm.seeding import generator
+from msgm.splits import Split
 
 CHUNK = 1024
 

@@ -28,7 +28,7 @@ from msgm.evaluation.extractors import (
 )
 from msgm.evaluation.metrics.base import Metric, Report, Row
 from msgm.evaluation.reference import Part, Reference
-from msgm.requests import Split
+from msgm.splits import Split
 
 TABLE = "Quality"
 NOTHING = "too few samples"

@@ -25,7 +25,7 @@ from msgm.evaluation.reality import to_items
 from msgm.evaluation.reference import Moments
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
 from msgm.masks import parse_mask
-from msgm.requests import Split
+from msgm.splits import Split
 
 NOT_TESTED = "NOT TESTED"
 UNKNOWN = "not known"

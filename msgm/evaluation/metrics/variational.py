@@ -10,7 +10,7 @@ from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
 from msgm.evaluation.metrics.likelihood import forget_part, nll_indices, summary
-from msgm.requests import Split
+from msgm.splits import Split
 
 
 def _cell(part: str, row: Row, _: Report) -> str:

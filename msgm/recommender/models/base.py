@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.folders import write_bytes
 from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.requests import Deletion
 from msgm.registry import Registry, plain
-from msgm.runs import write_bytes
 
 EXACTNESS = ("bit-exact", "exact up to rounding", "exact at convergence", "approximate", "none")
 """What an answer to a request equals, from a model fitted anew on the rest, bit by bit, to nothing of the kind."""

@@ -9,8 +9,8 @@ from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.metrics.base import Metric, Row, build_metrics
-from msgm.requests import Split
 from msgm.runs import Run
+from msgm.splits import Split
 
 
 def metrics_of(config: Config) -> list[Metric]:

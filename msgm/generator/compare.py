@@ -14,17 +14,19 @@ from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
-from msgm.evaluation.measure import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
+from msgm.evaluation.measuring import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import artifacts, provenance
 from msgm.evaluation.report import print_table, write_views
 from msgm.evaluation.sweeps import sweep_tables
+from msgm.folders import write_bytes, write_json, write_text
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
-from msgm.requests import Split
-from msgm.runs import Run, chosen_device, environment, find_model, read_json, write_bytes, write_json, write_text
+from msgm.reading import read_json
+from msgm.runs import Run, chosen_device, environment, find_model
 from msgm.settings import differences
+from msgm.splits import Split
 from msgm.sweep import with_stored_sweeps
 from msgm.training.run import digest, finished, fit, load_data, load_source, new_model
 

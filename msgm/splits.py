@@ -1,0 +1,74 @@
+"""Train, validation and test parts of a data set, retain and forget items apart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Item numbers of one part of the data, retain and forget apart; both sorted int64 arrays."""
+
+    retain: NDArray[np.int64]
+    forget: NDArray[np.int64]
+
+    @property
+    def all(self) -> NDArray[np.int64]:
+        """Retain and forget items together, sorted."""
+        return np.sort(np.concatenate([self.retain, self.forget]))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A seeded train / validation / test split; validation and test are the held-out items."""
+
+    train: Part
+    validation: Part
+    test: Part
+
+
+def make_split(
+    forget: NDArray[np.bool_],
+    validation: float,
+    test: float,
+    seed: int,
+    published_test: NDArray[np.bool_] | None = None,
+) -> Split:
+    """Split ``len(forget)`` items; the parts depend on the seed alone, never on what is forgotten.
+
+    Args:
+        forget: boolean mask of the forget set.
+        validation: share of the items held out for thresholds and tuning (of the training items when a test set is
+            published).
+        test: share held out for the reported numbers; not used when a test set is published.
+        seed: seed of the split.
+        published_test: mask of the data set's own test items.
+
+    Raises:
+        UserError: shares outside (0, 1), or no training item left to retain or to forget.
+    """
+    shares = {"data.validation": validation} | ({} if published_test is not None else {"data.test": test})
+    for key, share in shares.items():
+        if not 0 < share < 1:
+            raise UserError(f"{key} must lie between 0 and 1, got {share}.")
+    if sum(shares.values()) >= 1:
+        raise UserError(f"{' + '.join(shares)} must be below 1, got {sum(shares.values()):g}.")
+    is_test = np.zeros(len(forget), dtype=bool) if published_test is None else published_test
+    rest = np.random.default_rng(seed).permutation(np.flatnonzero(~is_test))
+    held = round(validation * len(rest))
+    drawn_test = round(test * len(rest)) if published_test is None else 0
+    numbers = {
+        "validation": rest[:held],
+        "test": np.concatenate([np.flatnonzero(is_test), rest[held : held + drawn_test]]),
+        "train": rest[held + drawn_test :],
+    }
+    parts = {name: Part(np.sort(n[~forget[n]]), np.sort(n[forget[n]])) for name, n in numbers.items()}
+    if not len(parts["train"].forget):
+        raise UserError("the request selects no training item: everything it names is held out.")
+    for name, part in parts.items():
+        if not len(part.retain):
+            raise UserError(f"the {name} part has no item to retain: the data set is too small for its shares.")
+    return Split(**parts)
