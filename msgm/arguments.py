@@ -38,10 +38,23 @@ def overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def common(parser: argparse.ArgumentParser) -> None:
-    """Add ``--out``, ``--seed`` and ``--device``."""
+    """Add ``--out``, ``--seed``, ``--device`` and ``--threads``."""
     parser.add_argument("--out", metavar="DIR", help="where to write; by default below runs/, see the README")
     parser.add_argument("--seed", type=int, help="seed of the run")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes a GPU if any")
+    threads(parser)
+
+
+def threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``."""
+    text = "threads to compute with; by default OMP_NUM_THREADS, else one for each core that is free when work starts"
+    parser.add_argument("--threads", type=_count, metavar="N", help=text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 def names(text: str) -> list[str]:

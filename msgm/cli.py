@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm import __version__
+from msgm import __version__, threads
 from msgm.arguments import Commands, command, common, experiment, metrics, names, overrides, print_cards
 from msgm.classifier import commands as classifier
 from msgm.errors import Interrupted, RunError, UserError
@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         _refuse_other_modules(options)
+        if hasattr(options, "threads"):
+            threads.choose(options.threads)
         options.perform(options)
     except UserError as error:
         return _complain(error, 2)

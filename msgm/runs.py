@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from msgm import threads
 from msgm.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,12 +101,13 @@ def chosen_device(name: str) -> "torch.device":
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, git commit of the working folder (if any) and peak memory, for manifests."""
+    """Return versions, git commit of the working folder (if any), threads and peak memory, for manifests."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "platform": platform.platform(),
+        "threads": threads.in_use(),
         "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
     }
 

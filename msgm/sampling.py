@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 from yaml import YAMLError
 
+from msgm import threads
 from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
@@ -174,6 +175,7 @@ class Task:
         """
         key = self.key()
         if self.record.is_file() and not overwrite:
+            threads.keep(self.record)
             stored = read_json(self.record)
             other = differences(stored["key"], key)
             if other:
@@ -184,7 +186,8 @@ class Task:
                 raise UserError(f"{self.folder} holds samples that were stopped; go on with --resume, or --overwrite.")
             return
         shutil.rmtree(self._shards, ignore_errors=True)
-        write_json(self.record, {"finished": False, "key": key, "protocol": self.settings.describe()})
+        facts = {"key": key, "threads": threads.in_use(), "protocol": self.settings.describe()}
+        write_json(self.record, {"finished": False} | facts)
 
     def make(self, rank: int, world: int) -> None:
         """Make the shards of process ``rank`` of ``world`` that are not there yet."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from msgm import threads
 from msgm.cards.claims import ORACLES
 from msgm.classifier.assemble import make_report
 from msgm.classifier.band import measure
@@ -147,6 +148,7 @@ def claim(run: Run, config: ClassifierConfig) -> None:
         UserError: it holds one of other data, shares, network, training or seed.
     """
     refuse_other(run.path, run.stored_config(), config.to_dict(), FIXED)
+    threads.keep(run.manifest)
     run.create()
     write_text(run.config, config.to_yaml())
     write_json(run.manifest, environment() | {"kind": "classifier", "seed": config.seed})

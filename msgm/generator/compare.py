@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from msgm import threads
 from msgm.config import BASE_ROW, Config, Row
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel
@@ -56,6 +57,7 @@ def compare(
     """
     names = _chosen(config, only)
     run = Run(out or Path("runs") / config.name)
+    threads.keep(run.manifest)
     config = with_stored_sweeps(config, run.stored_config())
     where = chosen_device(device)
     dataset, split = load_data(config)

@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, metrics, names, overrides, print_cards
+from msgm.arguments import Commands, command, metrics, names, overrides, print_cards, threads
 from msgm.errors import UserError, nearest
 from msgm.recommender import attribute_command
 
@@ -29,6 +29,7 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
     overrides(parser)
     parser.add_argument("--seed", type=int, help="seed of the run")
+    threads(parser)
 
 
 def _add_compare(commands: Commands) -> None:
@@ -61,6 +62,7 @@ def _add_service(commands: Commands) -> None:
     what.add_argument("--interactions", metavar="FILE", help="user and item a line, a tab or a comma between")
     what.add_argument("--resume", action="store_true", help="finish what a crash left")
     forget.add_argument("--together", action="store_true", help="make all lines one request, which is faster")
+    threads(forget)
 
     recommend = command(commands, "recommend", _recommend, "print the items that are best for a user, one a line")
     recommend.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit")

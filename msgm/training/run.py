@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msgm import threads
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
@@ -77,6 +78,7 @@ def fit(
     config: Config, run: Run, dataset: Dataset, split: Split, source: Path | None, resume: bool, device: str = "auto"
 ) -> Run:
     """Train as ``config`` says, from random weights or from the model folder ``source``, into ``run``."""
+    threads.keep(run.manifest)
     model = load_source(source, config, dataset) if source else new_model(config, dataset)
     config = replace(config, process=describe(model.process))
     objective = OBJECTIVES.build(config.objective)
