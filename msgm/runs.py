@@ -8,12 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from msgm import threads
 from msgm.errors import UserError
+from msgm.reading import read_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -64,13 +61,8 @@ class Run:
         """
         if not self.config.is_file():
             return None
-        try:
-            tree = OmegaConf.to_container(OmegaConf.load(self.config))
-        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{self.config} is damaged: {' '.join(str(error).split())}.") from error
-        if not isinstance(tree, dict):
-            raise UserError(f"{self.config} is damaged: expected settings by name at the top, found a list.")
-        return {str(key): value for key, value in tree.items()}
+        settings: dict[str, Any] = read_yaml(self.config, dict[str, Any])
+        return settings
 
 
 def find_model(path: Path | str) -> Path:
