@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msgm.markdown import label
+
 
 def to_png(items: Tensor, levels: int | None, columns: int | None = None, pixels: int = 4) -> bytes:
     """Return a PNG of items as models make them: images in [-1, 1] as a grid, vectors as a scatter plot.
@@ -66,5 +68,5 @@ def strips(grids: dict[str, Path], columns: int = 4) -> bytes:
         axes.axis("off")
     for axes, (name, path) in zip(figure.axes, grids.items(), strict=False):
         axes.imshow(image.imread(path), interpolation="nearest")
-        axes.set_title(name, fontsize=9)
+        axes.set_title(label(name), fontsize=9)
     return figure_png(figure)

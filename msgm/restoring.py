@@ -71,7 +71,7 @@ def inpaint_run(
     settings = settings or inpainting_settings()
     evaluations = inpainting_evaluations(settings, resamples)
     how = (
-        f"{mask} removed, {int((~known).sum())} of {known.numel()} places; {settings.sampler}, {settings.steps} steps "
+        f"{mask} masked, {int((~known).sum())} of {known.numel()} places; {settings.sampler}, {settings.steps} steps "
         f"taken {resamples} times, {'adaptive' if evaluations is None else f'{evaluations} network evaluations'}"
     )
     folder = Path(out) if out else _default_folder(Path(source), "inpaint")
@@ -134,7 +134,7 @@ PROTOCOL = {
     "UR": "unlearning ratio: share judged a forgotten class, junk being none",
     "junk rate": "share farther from the training items than 99% of validation items are, in pixels",
     "PSNR, SSIM": "torchmetrics, images in [0, 1], data range 1, not quantised; PSNR of the mean squared error over "
-    "all pixels of all images; SSIM with a Gaussian window of 11 pixels; hole: the removed pixels alone",
+    "all pixels of all images; SSIM with a Gaussian window of 11 pixels; hole: the masked pixels alone",
 }
 
 

@@ -1,5 +1,7 @@
 """Models whose score is known in closed form."""
 
+import re
+
 import numpy as np
 import torch
 from torch import nn
@@ -99,3 +101,20 @@ class Counted(nn.Module):
     def forward(self, x, label):
         self.calls += 1
         return self.weight * x
+
+
+NASTY = "n\n# H <img onerror=x>\n| a | b |\n- `c` $\\frac$ [d](e) *f* __g__ <!-- ~~~"
+"""What a title, a class or a note may hold, with everything that Markdown, HTML and formulas give a meaning."""
+
+
+def blocks(text: str) -> list[tuple[str, int]]:
+    """Return of each line of Markdown what kind of block it is and its number of cells; refuse any HTML or code."""
+    assert not re.search(r"<[a-z!/?]|(?<!\\)(?:\\\\)*`", text, re.IGNORECASE), text
+    kinds = ("(#+) ", "- ", "\\|", "!\\[", "$", "(```|~~~|>|[*+] |[0-9]+[.)] )")
+    return [
+        (
+            next((f"{kind} {found[0]}" for kind in kinds if (found := re.match(kind, line))), "text"),
+            len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)),
+        )
+        for line in text.splitlines()
+    ]

@@ -246,7 +246,7 @@ def test_inpaint_writes_pictures_arrays_and_numbers(cli, base, tmp_path):
     assert (arrays["forget_restored"][:, kept] == arrays["forget_originals"][:, kept]).all()
     assert numbers["retain"]["accuracy"]["n"] == 6
     assert numbers["forget"]["psnr_removed"] < numbers["forget"]["psnr"]
-    assert "rows:2-4 removed, 24 of 64 places" in numbers["protocol"]["inpainting"]
+    assert "rows:2-4 masked, 24 of 64 places" in numbers["protocol"]["inpainting"]
     assert "3 steps taken 2 times, 5 network evaluations" in numbers["protocol"]["inpainting"]
     assert numbers["judge"]["heldout"]["n"] > 200
     assert "accuracy % [95% CI]" in text

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from msgm import markdown as md
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
@@ -29,7 +31,7 @@ def methods_of(report: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 def methods_markdown(report: Mapping[str, Any]) -> list[str]:
     """Return the section on the methods, as lines of Markdown."""
-    lines = ["", "## Methods", ""]
+    lines = md.heading("Methods")
     for name, (settings, card) in methods_of(report).items():
-        lines += [f"### {name}", "", f"Here: {settings}.", "", *(f"- {line}" for line in card.split("\n")), ""]
+        lines += [*md.heading(name, 3), md.text(f"Here: {settings}."), "", *md.bullets(card.splitlines()), ""]
     return lines

@@ -12,9 +12,10 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from msgm import markdown as md
 from msgm.cards.claims import FAIL, NOT_TESTED
 from msgm.cards.pages import template
-from msgm.cards.words import FORBIDDEN, NOT_RECORDED, WRONG_REFERENCE
+from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
 
 Card = dict[str, Any]
 NOT_CLAIMED = "not claimed"
@@ -92,55 +93,48 @@ def not_tested(card: Card, pictures: Mapping[str, Any]) -> list[str]:
 def card_markdown(card: Card, links: Mapping[str, str]) -> str:
     """Return a card as Markdown; ``links`` are the paths of its figures."""
     lead, statement = headline(card)
-    lines = [f"# {card['title']}: {card['name']}", "", f"**{lead}.** {statement}"]
-    lines += _list("What was asked", [f"{key}: {value}" for key, value in facts(card)["What was asked"]])
+    lines = [*md.heading(f"{card['title']}: {card['name']}", 1), f"**{md.cell(lead)}.** {md.cell(statement)}"]
+    lines += _facts(card, "What was asked")
     lines += _claims(card)
     controls = [[c["name"], c["expected"], c["verdict"], c["evidence"]] for c in card["controls"]]
-    lines += ["", "## Controls", "", *_table(["control", "expected", "verdict", "evidence"], controls)]
+    lines += [*md.heading("Controls"), *_table(["control", "expected", "verdict", "evidence"], controls)]
     for section in card["numbers"]:
         rows = number_table(card, section)
-        lines += ["", f"## {section.capitalize()}", ""]
-        lines += _table(number_headings(card), rows) if rows else [NOT_TESTED]
-    for name, link in links.items():
-        caption = card["figures"][name]["caption"]
-        lines += ["", f"![{caption}]({link})", "", caption]
-    lines += _list(NOT_TESTED, not_tested(card, links))
-    lines += _list("What cannot be said", card["cannot_say"])
-    lines += _list("Files here that still hold the data", artifact_lines(card))
+        lines += [*md.heading(section.capitalize()), *(_table(number_headings(card), rows) if rows else [NOT_TESTED])]
+    for name, path in links.items():
+        caption = md.text(card["figures"][name]["caption"])
+        lines += ["", f"![{caption}]({path})", "", caption]
+    lines += md.section(NOT_TESTED, not_tested(card, links))
+    lines += md.section("What cannot be said", card["cannot_say"])
+    lines += md.section("Files here that still hold the data", artifact_lines(card))
     for title in ("Method", "Reference", "Record"):
-        lines += _list(title, [f"{key}: {value}" for key, value in facts(card)[title]])
-    lines += _list("Protocol", [f"{name}: {text}" for name, text in card["protocol"].items()])
-    return "\n".join(lines) + "\n"
+        lines += _facts(card, title)
+    lines += md.section("Protocol", (f"{name}: {about}" for name, about in card["protocol"].items()))
+    return md.document(lines)
+
+
+def _facts(card: Card, title: str) -> list[str]:
+    return md.section(title, (f"{key}: {value}" for key, value in facts(card)[title]))
 
 
 def _claims(card: Card) -> list[str]:
     rows = [[f"{c['level']} {c['name']}", verdict(c), c["rule"]] for c in card["claims"]]
-    lines = ["", "## What was shown, by level", "", *_table(["level", "verdict", "rule"], rows), ""]
-    for claim in card["claims"]:
-        lines += [f"- {claim['level']}, {c['name']}: {_holds(c)}; {c['evidence']}" for c in claim["checks"]]
-    reasons = [f"- {c['level']} is {verdict(c)}: {reason}" for c in card["claims"] for reason in c["reasons"]]
-    return [*lines, "", *reasons]
+    checks = [
+        f"{claim['level']}, {check['name']}: {_holds(check)}; {check['evidence']}"
+        for claim in card["claims"]
+        for check in claim["checks"]
+    ]
+    reasons = [f"{c['level']} is {verdict(c)}: {reason}" for c in card["claims"] for reason in c["reasons"]]
+    lines = [*md.heading("What was shown, by level"), *_table(["level", "verdict", "rule"], rows)]
+    return [*lines, "", *md.bullets(checks), "", *md.bullets(reasons)]
 
 
 def _holds(check: dict[str, Any]) -> str:
     return {True: "yes", False: "no", None: "unknown"}[check["holds"]]
 
 
-def _list(title: str, lines: list[str]) -> list[str]:
-    return ["", f"## {title}", "", *(f"- {line}" for line in lines)]
-
-
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in [head, ["---"] * len(head), *rows]]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _encoded(picture: bytes) -> str:
-    """Return a picture as base64 in which no withheld word stands by chance: browsers skip the line break in it."""
-    return FORBIDDEN.sub(lambda found: f"{found[0][0]}\n{found[0][1:]}", base64.b64encode(picture).decode())
+    return md.table(head, rows, left=len(head))
 
 
 def card_html(card: Card, pictures: Mapping[str, bytes]) -> str:
@@ -152,7 +146,7 @@ def card_html(card: Card, pictures: Mapping[str, bytes]) -> str:
         facts=facts(card),
         headings=number_headings(card),
         tables={section: number_table(card, section) for section in card["numbers"]},
-        pictures={name: _encoded(picture) for name, picture in pictures.items()},
+        pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         not_tested=not_tested(card, pictures),
         artifacts=artifact_lines(card),
         holds=_holds,

@@ -1,25 +1,12 @@
-"""The words of report cards: which are withheld below C4, and what no card can say.
+"""Sentences that stand on cards of every kind, and the marks of what is not known.
 
-Words for an accomplished fact stand on a card from C4 on only (``withhold``): below it, a test no longer tells things
-apart, and that is all.
+Below C4 a test no longer tells things apart, and that is all: no sentence of msgm's own says there that something is
+deleted, removed, certified or compliant, which a test of these sentences checks. What users wrote stands as they
+wrote it.
 """
-
-import re
-from typing import Any
 
 NOT_RECORDED = "NOT RECORDED"
 WRONG_REFERENCE = "wrong reference for this goal"
-WITHHELD = "[word withheld below C4]"
-FORBIDDEN = re.compile("deleted|removed|compliant|certified|gdpr", re.IGNORECASE)
-
-
-def withhold(tree: Any) -> Any:
-    """Return a JSON tree without the words for an accomplished fact, in keys and quoted text alike."""
-    if isinstance(tree, dict):
-        return {withhold(key): withhold(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [withhold(value) for value in tree]
-    return FORBIDDEN.sub(WITHHELD, tree) if isinstance(tree, str) else tree
 
 
 def cannot_say(supplying: str) -> list[str]:

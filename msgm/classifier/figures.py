@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from msgm.classifier.assemble import constants, inside_share
+from msgm.markdown import label as plain
 from msgm.pictures import figure_png
 
 Row = dict[str, Any]
@@ -64,8 +65,8 @@ def _strips(rows: list[Row]) -> bytes | None:
     )
     steps = np.digitize(np.minimum(np.nan_to_num(values, nan=0.0, posinf=FAR), FAR), [1, 1.5, 2.5, 5, FAR])
     axes.pcolormesh(np.ma.masked_array(steps, np.isnan(values)), cmap=colours, vmin=0, vmax=5, edgecolors="#e4e8ec")
-    axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90, fontsize=7)
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [row["method"] for row in rows], fontsize=8)
+    axes.set_xticks(np.arange(len(names)) + 0.5, list(map(plain, names)), rotation=90, fontsize=7)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [plain(row["method"]) for row in rows], fontsize=8)
     axes.invert_yaxis()
     for k in range(1, len(names)):
         if numbers[names[k]] != numbers[names[k - 1]]:
@@ -112,5 +113,5 @@ def _points(axes: Any, rows: list[Row], places: list[list[float]]) -> None:
     for row, (x, y) in zip(rows, places, strict=True):
         control = row["family"] == "none" or row["method"] == "retrain"
         colour, mark = (CONTROL, "X" if row["method"] == "retrain" else "s") if control else next(looks)
-        axes.plot(x, y, mark, color=colour, markersize=5, alpha=0.9, linestyle="none", label=row["method"])
+        axes.plot(x, y, mark, color=colour, markersize=5, alpha=0.9, linestyle="none", label=plain(row["method"]))
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7, frameon=False)

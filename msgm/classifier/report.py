@@ -2,8 +2,8 @@
 
 import base64
 from typing import Any
-from urllib.parse import quote
 
+from msgm import markdown as md
 from msgm.cards.pages import methods_markdown, methods_of, template
 from msgm.classifier.assemble import Report, constants, inside_share
 from msgm.classifier.band import interval
@@ -12,7 +12,7 @@ from msgm.classifier.claims import TARGETS
 from msgm.classifier.figures import report_figures, test_accuracy_of
 from msgm.folders import write_text
 from msgm.runs import Run
-from msgm.tables import Table
+from msgm.tables import Outside, Table
 
 CONTROLS = ("do-nothing", "retrain")
 COLUMNS = {
@@ -97,8 +97,8 @@ def _cell(number: dict[str, Any] | None, scale: int) -> str:
     if number is None or number["value"] is None:
         return "-"
     half = None if number["low"] is None else (number["high"] - number["low"]) / 2
-    mark = "" if number["inside"] in (None, number["seeds"]) else "*"
-    return f"{_short(number['value'], scale)}{'' if half is None else f' +-{_short(half, scale)}'}{mark}"
+    shown = f"{_short(number['value'], scale)}{'' if half is None else f' +-{_short(half, scale)}'}"
+    return shown if number["inside"] in (None, number["seeds"]) else Outside(f"{shown}*")
 
 
 def _short(value: float, scale: int) -> str:
@@ -159,18 +159,19 @@ def print_report(report: Report) -> None:
     for table in tables(report):
         print(f"\n{table.text()}")
     print(f"\n{LEGEND}\n{READING}\n")
-    print("\n".join(summary(report)))
+    print("\n".join(map(md.line, summary(report))))
 
 
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), "", LEGEND, "", READING, ""]
+    lines = [*md.section(report["title"], summary(report), level=1), "", md.text(LEGEND), "", md.text(READING)]
     for table in tables(report):
         lines += table.markdown()
-    lines += ["## Report cards", ""]
-    lines += [f"- [{request}: {method}]({quote(link)}.md)" for (request, method), link in card_links(report).items()]
-    lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in report["protocol"].items()]
-    return "\n".join(lines + methods_markdown(report))
+    lines += md.heading("Report cards")
+    links = {f"{request}: {method}": path for (request, method), path in card_links(report).items()}
+    lines += [f"- {md.link(label, f'{path}.md')}" for label, path in links.items()]
+    lines += md.section("Protocol", (f"{name}: {about}" for name, about in report["protocol"].items()))
+    return md.document(lines + methods_markdown(report))
 
 
 def to_html(report: Report) -> str:

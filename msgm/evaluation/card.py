@@ -11,7 +11,7 @@ from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, claim_tree, level
 from msgm.cards.parts import SECTIONS, method_lines
-from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
+from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal
 from msgm.evaluation.claims import (
     RULES,
     claims,
@@ -65,7 +65,7 @@ def card(report: Report, row: Row) -> dict[str, Any]:
     """Return the card of one row of a report, as a JSON tree; null in it means that nobody tested or recorded it."""
     found = claims(report, row, attack_checks(report, row))
     reached = level(found)
-    tree = {
+    return {
         "name": row["name"],
         "title": report["title"],
         "level": reached,
@@ -90,7 +90,6 @@ def card(report: Report, row: Row) -> dict[str, Any]:
         "not_tested": _not_tested(report, row),
         "cannot_say": _cannot_say(report, row, reached),
     }
-    return tree if reached >= "C4" else withhold(tree)
 
 
 def _statement(report: Report, row: Row, reached: str) -> str:
@@ -139,10 +138,16 @@ def _request(report: Report) -> dict[str, Any]:
         "goal": asked["goal"],
         "target_kind": asked["target"],
         "target_definition": asked["text"],
-        "selection": asked["text"].partition(" given by ")[2] or None,
+        "selection": _selection(asked),
         "near_duplicates_searched": None,
         "scope": {"observed": "instances", "latent": "attribute", "concept": "class or concept"}.get(asked["target"]),
     }
+
+
+def _selection(asked: dict[str, Any]) -> str | None:
+    """Return how a request names its items, from its text: what follows the words that msgm begins it with."""
+    begin = f"{asked['goal']} of the {asked['target']} given by "
+    return asked["text"][len(begin) :] if asked["text"].startswith(begin) else None
 
 
 def _method(report: Report, row: Row) -> dict[str, Any]:

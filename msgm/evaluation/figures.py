@@ -14,6 +14,7 @@ from msgm.evaluation.arrays import read_arrays
 from msgm.evaluation.claims import known, reason_untested, references
 from msgm.evaluation.metrics.base import Report, Row
 from msgm.evaluation.metrics.likelihood import VALUES
+from msgm.markdown import label as plain
 from msgm.pictures import figure_png
 from msgm.runs import Run
 
@@ -98,7 +99,7 @@ def _curve(axes: Any, points: list[dict[str, Any]], key: str, style: Style, labe
     """Draw a rate of a curve's points as per cent, with its interval as a band."""
     steps = [point["step"] for point in points]
     value, low, high = ([100 * point[key][end] for point in points] for end in ("value", "low", "high"))
-    axes.plot(steps, value, label=label, markersize=4, linewidth=1.5, **style)
+    axes.plot(steps, value, label=plain(label), markersize=4, linewidth=1.5, **style)
     axes.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
@@ -152,7 +153,7 @@ def _likelihoods(run: Run, report: Report, row: Row) -> bytes | None:
                 histtype="stepfilled" if filled else "step",
                 alpha=0.6 if filled else 1,
                 color=styles[name]["color"],
-                label=name,
+                label=plain(name),
             )
         axes.set(title=f"items to {part}", xlabel=f"NLL ({row['nll']['unit']})", ylabel="items")
         axes.legend(frameon=False, fontsize=8)
@@ -233,5 +234,5 @@ def _rates(report: Report, rows: list[Row]) -> bytes:
         axes.set(xlabel=title)
         axes.set_xlim(left=0)
         _plain(axes)
-    figure.axes[0].set_yticks(heights, [row["name"] for row in rows])
+    figure.axes[0].set_yticks(heights, [plain(row["name"]) for row in rows])
     return figure_png(figure)

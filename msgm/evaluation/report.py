@@ -4,9 +4,9 @@ import base64
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from msgm.cards.pages import template
+from msgm import markdown as md
+from msgm.cards.pages import listed, template
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, trusted
 from msgm.evaluation.evidence import ATTACKS
@@ -17,7 +17,7 @@ from msgm.evaluation.sweeps import sweep_png
 from msgm.folders import write_bytes, write_text
 from msgm.pictures import strips
 from msgm.runs import Run
-from msgm.tables import aligned, markdown_table
+from msgm.tables import aligned
 
 OVERVIEW = "Overview"
 
@@ -121,39 +121,33 @@ def _attacked(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    lines = [headline(report), "", f"# {report['title']}", ""]
-    lines += [f"**{name}.** {text}  " for name, text in verdict(report)]
+    lines = [md.text(headline(report)), *md.heading(report["title"], 1)]
+    lines += [f"**{name}.** {md.cell(said)}  " for name, said in verdict(report)]
     for table in tables(report):
-        lines += ["", f"## {table.title}", "", *markdown_table([c.heading for c in table.columns], table.rows), ""]
+        lines += [*md.heading(table.title), *md.table([c.heading for c in table.columns], table.rows), ""]
         for better in ("lower", "higher"):
             headings = [c.heading for c in table.columns if c.better == better]
-            lines += [f"{better.capitalize()} is better: {', '.join(headings)}.", ""] if headings else []
-        lines += [f"- {note}" for note in table.notes]
-    lines += [
-        "## Report cards",
-        "",
-        *(f"- [{name}]({quote(link)}.md)" for name, link in card_links(report).items()),
-        "",
-    ]
-    lines += ["## Protocol", ""]
-    lines += [f"- {name}: {text}" for name, text in report["protocol"].items()]
-    lines += ["", "## Objectives", ""]
+            lines += [md.text(f"{better.capitalize()} is better: {', '.join(headings)}."), ""] if headings else []
+        lines += md.bullets(table.notes)
+    links = card_links(report)
+    lines += [*md.heading("Report cards"), *(f"- {md.link(name, f'{path}.md')}" for name, path in links.items())]
+    lines += md.section("Protocol", (f"{name}: {about}" for name, about in report["protocol"].items()))
+    lines += md.heading("Objectives")
     for row in report["rows"]:
         if row["card"]:
-            settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items()) or "no settings"
-            lines += [f"### {row['name']}", "", f"Here: {settings}; learning rate {row['lr']:g}.", ""]
-            lines += [f"- {line}" for line in row["card"].split("\n")] + [""]
-    return "\n".join(lines)
+            settings = f"Here: {listed(row['settings'])}; learning rate {row['lr']:g}."
+            lines += [*md.heading(row["name"], 3), md.text(settings), "", *md.bullets(row["card"].splitlines()), ""]
+    return md.document(lines)
 
 
 def print_table(report: Report) -> None:
     """Print the headline and the tables, aligned."""
     print(f"\n{headline(report)}")
     for table in tables(report):
-        print(f"\n{table.title}" if table.title != OVERVIEW else "")
+        print(f"\n{md.line(table.title)}" if table.title != OVERVIEW else "")
         print("\n".join(aligned([c.heading for c in table.columns], table.rows)))
         for note in table.notes:
-            print(note)
+            print(md.line(note))
     units = {row["nll"]["unit"] for row in report["rows"] if "nll" in row}
     for unit in units:
         print(f"\nNLL: {unit}, mean (median)")

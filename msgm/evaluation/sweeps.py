@@ -13,6 +13,7 @@ from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.paper import MEASURES, Line, Measure, Ours, PaperTable, as_table, differing
 from msgm.evaluation.published import ALPHA, ALPHA_VALUES
+from msgm.markdown import label as plain
 from msgm.pictures import figure_png
 from msgm.sweep import swept
 
@@ -131,12 +132,12 @@ def _draw(
             [values.index(v) for v in rows],
             [_number(measure, row) for row in rows.values()],
             "o-",
-            label=name,
+            label=plain(name),
             color=colors[name],
         )
     for row, style in zip(beside, ("--", ":", "-."), strict=False):
-        axes.axhline(_number(measure, row), color="0.4", linestyle=style, label=row["name"])
-    axes.set(title=measure, xlabel=key, xticks=range(len(values)), xticklabels=values)
+        axes.axhline(_number(measure, row), color="0.4", linestyle=style, label=plain(row["name"]))
+    axes.set(title=measure, xlabel=plain(key), xticks=range(len(values)), xticklabels=list(map(plain, values)))
     axes.margins(x=0.1)
 
 

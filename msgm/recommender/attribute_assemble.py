@@ -229,5 +229,5 @@ def _protocol(config: AttributeConfig) -> dict[str, str]:
         "noise": f"{DEVIATIONS} standard deviations of blind guesses; an attribute is found where its leak exceeds "
         "that of permuted values by more",
         "seconds": "wall time of the erasure on one thread; before and in training, of the whole fit",
-        "lists": f"the {config.k} items recommended; an obfuscated model may list items that were removed from it",
+        "lists": f"the {config.k} items recommended; an obfuscated model may list items taken out of its data",
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from msgm import markdown as md
 from msgm.cards.pages import listed, methods_markdown, methods_of, template
 from msgm.folders import write_text
 from msgm.pictures import figure_png
@@ -13,7 +14,7 @@ from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED
 from msgm.recommender.figures import COLOURS
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS
 from msgm.runs import Run
-from msgm.tables import aligned, markdown_table
+from msgm.tables import aligned
 
 Row = dict[str, Any]
 READING = (
@@ -102,19 +103,19 @@ def _reasons(report: Report) -> list[str]:
 def print_report(report: Report) -> None:
     """Print the tables, what they say and how to read them."""
     for name, heading in headings(report).items():
-        print(f"\n{heading}\n" + "\n".join(aligned(*table(report, name))))
-    print("\n" + "\n".join([*_reasons(report), *summary(report), READING]))
+        print(f"\n{md.line(heading)}\n" + "\n".join(aligned(*table(report, name))))
+    print("\n" + "\n".join(map(md.line, [*_reasons(report), *summary(report), READING])))
 
 
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), "", READING, ""]
+    lines = [*md.section(report["title"], summary(report), level=1), "", md.text(READING)]
     for name, heading in headings(report).items():
-        lines += [f"## {heading}", "", *markdown_table(*table(report, name)), ""]
-    lines += [f"- {line}" for line in _reasons(report)]
-    lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
-    lines += ["", "## Models", ""] + [f"- {name}: {listed(own)}" for name, own in report["models"].items()]
-    return "\n".join(lines + methods_markdown(report))
+        lines += [*md.heading(heading), *md.table(*table(report, name)), ""]
+    lines += md.bullets(_reasons(report))
+    lines += md.section("Protocol", (f"{name}: {about}" for name, about in _protocol(report).items()))
+    lines += md.section("Models", (f"{name}: {listed(own)}" for name, own in report["models"].items()))
+    return md.document(lines + methods_markdown(report))
 
 
 def _protocol(report: Report) -> dict[str, str]:
@@ -155,7 +156,7 @@ def plot(report: Report) -> bytes:
         for row in rows:
             _point(axes, report, row)
         axes.axvline(facts["chance"], color="#999999", linewidth=0.8, linestyle=":")
-        axes.set(title=name, xlabel="leak", ylabel="NDCG")
+        axes.set(title=md.label(name), xlabel="leak", ylabel="NDCG")
     handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), fontsize=7, loc="outside right upper")
     return figure_png(figure)
@@ -168,9 +169,11 @@ def _point(axes: Any, report: Report, row: Row) -> None:
     )
     colour = COLOURS[list(report["models"]).index(row["model"]) % len(COLOURS)]
     before = row["method"] == BEFORE
-    axes.plot(*place, "X" if before else "o", color=colour, markersize=5, label=row["model"], linestyle="none")
+    axes.plot(
+        *place, "X" if before else "o", color=colour, markersize=5, label=md.label(row["model"]), linestyle="none"
+    )
     if not before:
-        axes.annotate(row["method"], place, xytext=(3, 3), textcoords="offset points", fontsize=6)
+        axes.annotate(md.label(row["method"]), place, xytext=(3, 3), textcoords="offset points", fontsize=6)
 
 
 def write_views(run: Run, report: Report) -> None:

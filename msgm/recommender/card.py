@@ -22,7 +22,7 @@ from msgm.cards.parts import (
 )
 from msgm.cards.reading import Report, Row, asked, observed, oracles
 from msgm.cards.views import Card
-from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
+from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal
 from msgm.recommender.claims import (
     ORIGINAL,
     READER,
@@ -49,7 +49,7 @@ def card(report: Report, row: Row) -> Card:
     """Return the card of one row of a report, as a JSON tree; null in it means that nobody tested or recorded it."""
     found, checked = claims(report, row), controls(report, row)
     reached = level(found)
-    tree = {
+    return {
         "name": f"{row['model']}, {row['method']}, {row['request']}",
         "title": report["title"],
         "level": reached,
@@ -69,7 +69,6 @@ def card(report: Report, row: Row) -> Card:
         "not_tested": _not_tested(row, checked),
         "cannot_say": _cannot_say(report, row, reached),
     }
-    return tree if reached >= "C4" else withhold(tree)
 
 
 def _statement(row: Row, reached: str) -> str:

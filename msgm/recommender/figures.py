@@ -4,6 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from msgm.markdown import label as plain
 from msgm.pictures import figure_png
 
 Row = dict[str, Any]
@@ -84,7 +85,7 @@ def _stream(rows: list[Row], colours: Colours) -> bytes | None:
     for k, row in enumerate(shown):
         seconds = row["latencies"]
         style = ("-", "--", ":", "-.")[k % 4]
-        label = f"{row['model']}: {row['method']}"
+        label = plain(f"{row['model']}: {row['method']}")
         axes.plot(range(1, len(seconds) + 1), seconds, style, color=colours[row["model"]], linewidth=1, label=label)
     axes.set(yscale="log", xlabel="request", ylabel="seconds")
     figure.legend(fontsize=6, loc="outside right upper")
@@ -94,10 +95,10 @@ def _stream(rows: list[Row], colours: Colours) -> bytes | None:
 def _points(axes: Any, rows: list[Row], colours: Colours, places: list[tuple[float, float]]) -> None:
     named: set[str] = set()
     for row, (x, y) in zip(rows, places, strict=True):
-        label = row["model"] if row["model"] not in named else None
+        label = plain(row["model"]) if row["model"] not in named else None
         named.add(row["model"])
         marker = CONTROLS.get(row["method"], "o")
         axes.plot(x, y, marker, color=colours[row["model"]], markersize=5, label=label, linestyle="none")
         if row["method"] not in CONTROLS:
-            axes.annotate(row["method"], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
+            axes.annotate(plain(row["method"]), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
     axes.figure.legend(fontsize=7, loc="outside right upper")

@@ -3,8 +3,8 @@
 import base64
 import math
 from typing import Any
-from urllib.parse import quote
 
+from msgm import markdown as md
 from msgm.cards.pages import listed, methods_markdown, methods_of, template
 from msgm.folders import write_text
 from msgm.recommender.assemble import Report
@@ -12,7 +12,7 @@ from msgm.recommender.card import write_card
 from msgm.recommender.config import CONTROLS
 from msgm.recommender.figures import request_figures
 from msgm.runs import Run
-from msgm.tables import Table
+from msgm.tables import Outside, Table
 
 COLUMNS = {
     "ndcg": "NDCG",
@@ -80,8 +80,9 @@ def _table(report: Report, request: str) -> Table:
 def _cell(number: dict[str, Any] | None) -> str:
     if number is None or number["value"] is None:
         return "-"
-    mark = "" if number["inside"] in (None, number["seeds"]) else "*"
-    return f"{number['value']:.3f}{mark}{_half(number)}"
+    if number["inside"] in (None, number["seeds"]):
+        return f"{number['value']:.3f}{_half(number)}"
+    return Outside(f"{number['value']:.3f}*{_half(number)}")
 
 
 def _half(number: dict[str, Any]) -> str:
@@ -145,7 +146,7 @@ def print_report(report: Report) -> None:
     """Print the tables and how to read them."""
     for table in tables(report).values():
         print(f"\n{table.text()}")
-    print("\n" + "\n".join(_reading(report)))
+    print("\n" + "\n".join(map(md.line, _reading(report))))
 
 
 def _reading(report: Report) -> list[str]:
@@ -168,14 +169,15 @@ def _legend(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    lines = [f"# {report['title']}", "", *(f"- {line}" for line in summary(report)), ""]
-    lines += [line for text in _reading(report) for line in (text, "")]
+    lines = md.section(report["title"], summary(report), level=1)
+    lines += [line for each in _reading(report) for line in ("", md.text(each))]
     for table in tables(report).values():
         lines += table.markdown()
-    lines += ["## Report cards", ""] + [f"- [{place}]({quote(place)}.md)" for place in map(card_link, report["rows"])]
-    lines += ["", "## Protocol", ""] + [f"- {name}: {text}" for name, text in _protocol(report).items()]
-    lines += ["", "## Models", ""] + [f"- {name}: {listed(own)}" for name, own in report["models"].items()]
-    return "\n".join(lines + methods_markdown(report))
+    lines += md.heading("Report cards")
+    lines += [f"- {md.link(place, f'{place}.md')}" for place in map(card_link, report["rows"])]
+    lines += md.section("Protocol", (f"{name}: {about}" for name, about in _protocol(report).items()))
+    lines += md.section("Models", (f"{name}: {listed(own)}" for name, own in report["models"].items()))
+    return md.document(lines + methods_markdown(report))
 
 
 def _protocol(report: Report) -> dict[str, str]:

@@ -1,10 +1,9 @@
 import re
 
-import pytest
-
 from msgm.cards.claims import Check, claim_tree, decide
 from msgm.cards.views import card_html, card_markdown
-from msgm.cards.words import WITHHELD, WRONG_REFERENCE, cannot_say, unsaid_of_goal, withhold
+from msgm.cards.words import WRONG_REFERENCE
+from tests.helpers import NASTY, blocks
 
 
 def make_card(**changed) -> dict:
@@ -81,20 +80,25 @@ def test_pages_are_escaped():
     assert "swap &lt;b&gt;" in card_html(make_card(), {})
 
 
-def test_words_are_withheld_in_keys_and_values_at_any_depth():
-    tree = {"removed": ["GDPR-safe", ("certified", 3, None)], "kept": True}
-    assert withhold(tree) == {WITHHELD: [f"{WITHHELD}-safe", [WITHHELD, 3, None]], "kept": True}
+def test_texts_of_users_change_nothing_around_them():
+    def made(text):
+        claim = claim_tree(decide("C5", [Check(text, False, text)], [], claimed=True), {"C5": (text, text)})
+        line = {"test": text, "number": text, "mine": text, "theirs": None, "better": "lower", "note": text}
+        return make_card(
+            title=text,
+            name=text,
+            statement=text,
+            request={"text": text, text: "x"},
+            claims=[claim],
+            controls=[{"name": text, "expected": text, "verdict": "PASS", "evidence": text}],
+            columns={"mine": text, "theirs": text},
+            numbers={"utility": [line]},
+            figures={"plot": {"caption": text, "look": "plot"}},
+            protocol={text: text},
+            not_tested=[text],
+            cannot_say=[text],
+            artifacts={"found": [{"path": text, "megabytes": 1.0, "what": text}], "note": None},
+        )
 
-
-@pytest.mark.parametrize(
-    ("goal", "reached", "word"), [("removal", "C3", "Removal"), ("removal", "C4", None), ("suppression", "C4", "Supp")]
-)
-def test_what_the_goal_leaves_open(goal, reached, word):
-    lines = unsaid_of_goal(goal, reached)
-    assert [line.startswith(word) for line in lines] == ([True] if word else [])
-
-
-def test_five_lines_stand_on_every_card():
-    lines = cannot_say("by typing it")
-    assert len(lines) == 5
-    assert any(line.endswith("by supplying it, by typing it.") for line in lines)
+    links = {"plot": "figures/plot.png"}
+    assert blocks(card_markdown(made(NASTY), links)) == blocks(card_markdown(made("x"), links))

@@ -7,11 +7,11 @@ import pytest
 
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
-from msgm.cards.words import FORBIDDEN, WITHHELD, WRONG_REFERENCE
+from msgm.cards.words import WRONG_REFERENCE
 from msgm.classifier.band import summarise
 from msgm.classifier.card import card
 from msgm.classifier.card_views import card_links, write_cards
-from msgm.classifier.claims import SIDES, claims, counted, leaking_side, leaks
+from msgm.classifier.claims import SIDES, counted, leaking_side, leaks
 from msgm.classifier.metrics import METRICS
 from msgm.reading import read_json
 from msgm.runs import Run
@@ -238,7 +238,7 @@ def test_c4_is_no_answer_to_a_concept(report):
 
 def test_c5_is_what_the_method_certifies(report):
     row = named(report, "salun")
-    row["artefacts"] = {"epsilon": 0.4, "delta": 1e-4, "certified": True, "covers": "the head"}
+    row["artefacts"] = {"epsilon": 0.4, "delta": 1e-4, "proved": True, "covers": "the head"}
     tree = made(report)
     assert tree["level"] == "C5"
     assert "epsilon 0.4 and delta 0.0001" in tree["statement"]
@@ -247,8 +247,8 @@ def test_c5_is_what_the_method_certifies(report):
 
 def test_c5_holds_for_the_weakest_seed_alone(report):
     row = named(report, "salun")
-    row["per_seed"][0]["artefacts"] = {"epsilon": 0.4, "delta": 1e-4, "certified": True}
-    row["per_seed"][1]["artefacts"] = {"epsilon": 1.4, "delta": 1e-4, "certified": False}
+    row["per_seed"][0]["artefacts"] = {"epsilon": 0.4, "delta": 1e-4, "proved": True}
+    row["per_seed"][1]["artefacts"] = {"epsilon": 1.4, "delta": 1e-4, "proved": False}
     found = claim(report, "C5")
     assert (found["verdict"], found["claimed"]) == (FAIL, True)
     assert "epsilon 1.4" in found["reasons"][0]
@@ -403,28 +403,12 @@ def texts(report, method):
     return [json.dumps(tree), card_markdown(tree, {}), card_html(tree, {})]
 
 
-@pytest.mark.parametrize("method", ["do-nothing", "salun"])
-def test_words_of_an_accomplished_fact_never_stand_below_c4(report, method):
+@pytest.mark.parametrize("method", ["do-nothing", "salun", "retrain"])
+def test_what_users_wrote_stands_at_every_level(report, method):
     words = "deleted, removed, CERTIFIED and GDPR-compliant"
     report["title"] = report["requests"]["random"]["text"] = words
-    named(report, method)["artefacts"] = {"checkpoints_deleted": 3}
     for text in texts(report, method):
-        assert not FORBIDDEN.search(text)
-        assert WITHHELD in text
-
-
-def test_the_words_may_stand_from_c4_on(report):
-    report["title"] = "removed items"
-    assert all("removed items" in text for text in texts(report, "retrain"))
-
-
-@pytest.mark.parametrize("scope", ["instances", "class"])
-@pytest.mark.parametrize("method", ["do-nothing", "salun"])
-def test_the_cards_own_sentences_need_no_withholding(report, method, scope):
-    report["requests"]["random"]["scope"] = scope
-    row = named(report, method)
-    assert not any(FORBIDDEN.search(str(part)) for part in claims(report, row))
-    assert WITHHELD not in json.dumps(made(report, method))
+        assert text.count(words) >= 2
 
 
 # Files

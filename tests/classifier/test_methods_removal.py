@@ -183,7 +183,7 @@ def test_the_certificate_is_in_the_artefacts_and_follows_the_theorem(head):
     found = METHODS.build(REMOVE | {"sigma": 10.0, "delta": 1e-3}).unlearn(model, split, settings).artefacts
     assert found["residual"] <= found["residual_bound"]
     assert found["epsilon"] == pytest.approx(found["residual_bound"] * np.sqrt(2 * np.log(1.5 / 1e-3)) / 10)
-    assert (found["certified"], found["delta"]) == (True, 1e-3)
+    assert (found["proved"], found["delta"]) == (True, 1e-3)
     assert found["covers"] == "the whole model, which is its head"
     json.dumps(found)
 
@@ -203,7 +203,7 @@ def test_above_epsilon_one_nothing_is_certified(head):
     model, split, settings = head
     found = METHODS.build(REMOVE | {"sigma": 0.01}).unlearn(model, split, settings).artefacts
     assert found["epsilon"] > 1
-    assert found["certified"] is False
+    assert found["proved"] is False
     assert found["covers"] == "nothing: epsilon above 1"
 
 
@@ -212,7 +212,7 @@ def test_features_that_saw_the_items_are_refused_or_named_as_uncertified():
     with pytest.raises(UserError, match="this network's features were fitted to the items"):
         METHODS.build(REMOVE).unlearn(model, split, settings)
     found = METHODS.build(REMOVE | {"head_only": True, "sigma": 100.0}).unlearn(model, split, settings)
-    assert found.artefacts["certified"] is False
+    assert found.artefacts["proved"] is False
     assert found.artefacts["covers"].startswith("nothing: the features were fitted")
     assert torch.equal(found.model[2].weight, model[2].weight)
     assert not torch.equal(found.model[-1].weight, model[-1].weight)

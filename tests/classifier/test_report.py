@@ -3,9 +3,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from msgm.classifier.assemble import constants, inside_share
-from msgm.classifier.figures import _points, distance
-from msgm.classifier.report import rows_of, tables
+from msgm.classifier.figures import _points, distance, report_figures
+from msgm.classifier.report import rows_of, tables, to_markdown
 from msgm.records import plain, read_record, write_record
+from tests.helpers import NASTY, blocks
 
 
 def number(value, inside, low=0.4, high=0.6, seeds=2):
@@ -104,3 +105,38 @@ def test_a_record_is_read_for_the_settings_it_was_made_with_alone(tmp_path):
 def test_what_json_cannot_hold_becomes_plain():
     value = {"a": np.float64("nan"), 3: (np.int64(4), float("inf")), "b": np.array([1.5, np.nan]), "c": True}
     assert plain(value) == {"a": None, "3": [4, None], "b": [1.5, None], "c": True}
+
+
+def named_report(text):
+    """A report in which every text that a user may write is this one."""
+    asked = {"text": text, "n": 3, "scope": text, "near_duplicates": None, "target": "observed"}
+    rows = [row(name, 0.5, 1, request=text) for name in ("do-nothing", f"m {text}")]
+    for each in rows:
+        each["metrics"] |= {"forget_accuracy": number(0.5, 1), "test_accuracy": number(0.5, 1)}
+        for entry in each["metrics"].values():
+            entry["section"] = "utility"
+        each |= {"settings": {text: text}, "card": "formula: a", "family": "edit", "retrain_seconds": 1.0}
+        each["seconds"] = 0.5
+    left = {"request": text, "method": text, "status": text, "seeds": [0], "reason": text}
+    return {
+        "title": text,
+        "requests": {text: asked},
+        "rows": rows,
+        "left_out": [left],
+        "protocol": {text: text},
+    }
+
+
+def test_texts_of_users_change_nothing_around_them():
+    assert blocks(to_markdown(named_report(NASTY))) == blocks(to_markdown(named_report("x")))
+
+
+def test_figures_draw_any_name():
+    assert len(report_figures(named_report(r"$\frac$ _x")["rows"])) == 3
+
+
+def test_cells_outside_the_band_are_told_from_names_with_a_star():
+    table = table_of(forget_accuracy=number(0.9, 1), tow=number(0.9, 2))
+    cells = dict(zip(table.head, table.rows[1], strict=True))
+    assert cells["FA %"] == "90.0*"
+    assert [name for name, cell in cells.items() if getattr(cell, "outside", False)] == ["FA %"]

@@ -1,4 +1,3 @@
-import base64
 import copy
 import json
 import re
@@ -10,7 +9,7 @@ from PIL import Image
 
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
-from msgm.cards.words import FORBIDDEN, NOT_RECORDED, WITHHELD, WRONG_REFERENCE
+from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
 from msgm.evaluation import claims
 from msgm.evaluation.arrays import write_arrays
 from msgm.evaluation.card import TESTS, card
@@ -497,57 +496,26 @@ def test_the_five_lines_always_stand(report):
 # Words
 
 
-def rendered(report, name):
-    tree = made(report, name)
-    return [json.dumps(tree), card_markdown(tree, {}), card_html(tree, {})]
-
-
-def poisoned(report):
-    """Put the words where users may write them."""
-    report = copy.deepcopy(report)
-    words = "deleted, Removed, GDPR-compliant, CERTIFIED and deleted_users.txt"
-    report["title"] = words
-    report["request"]["text"] = f"removal of the observed given by file {words}"
-    report["protocol"][words] = words
-    report["artifacts"][0] = {"path": words, "what": words, "megabytes": 1.0}
-    row = named(report, "redirect")
-    row["settings"] = {words: words}
-    row["card"] = f"formula: {words}\nsource: {words}"
-    named(report, "do-nothing")["name"] = "do-nothing"
-    named(report, "random-network")["name"] = "removed-network"
-    return report
-
-
 @pytest.mark.parametrize("target", ["observed", "concept"])
-@pytest.mark.parametrize("hits", [0, 300])
-def test_words_of_an_accomplished_fact_never_stand_below_c4(report, target, hits):
-    report = poisoned(report)
-    report["request"]["target"] = target
-    set_rate(named(report, "redirect"), hits)
-    checked = 0
+def test_what_users_wrote_stands_at_every_level(report, target):
+    words = "deleted, Removed, GDPR-compliant, CERTIFIED and deleted_users.txt given by A"
+    report = copy.deepcopy(report)
+    report["title"] = words
+    report["request"] |= {"text": f"removal of the {target} given by file {words}", "target": target}
+    report["protocol"] |= {words: words, "removed": "one", "Removed": "two"}
+    named(report, "random-network")["name"] = "removed-network"
     for row in report["rows"]:
-        if made(report, row["name"])["level"] < "C4":
-            for text in rendered(report, row["name"]):
-                assert not FORBIDDEN.search(text)
-                checked += WITHHELD in text
-    assert checked >= 9
+        tree = made(report, row["name"])
+        assert (tree["title"], tree["name"]) == (words, row["name"])
+        assert tree["request"]["selection"] == f"file {words}"
+        assert tree["protocol"] == report["protocol"]
+        assert card_markdown(tree, {}).count(words) >= 4
+        assert card_html(tree, {}).count(words) >= 4
 
 
-def test_the_words_may_stand_from_c4_on(report):
-    assert all("removed" in text for text in rendered(report, "unseen-scratch"))
-
-
-def test_pictures_spell_no_word_by_chance(report):
-    picture = base64.b64decode("aaGDPRaa" * 3)
-    page = card_html(made(report), dict.fromkeys(FIGURES, picture))
-    assert not FORBIDDEN.search(page)
-    data = re.search(r'base64,([^"]*)"', page)[1]
-    assert base64.b64decode(data.replace("\n", "")) == picture
-
-
-def test_templates_and_captions_hold_none_of_the_words(report):
-    assert not FORBIDDEN.search(card_html(made(report), dict.fromkeys(FIGURES, b"")))
-    assert not FORBIDDEN.search(" ".join(FIGURES.values()))
+def test_a_request_in_other_words_has_no_selection(report):
+    report["request"]["text"] = "what was given by hand"
+    assert made(report)["request"]["selection"] is None
 
 
 # Views and figures

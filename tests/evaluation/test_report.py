@@ -9,6 +9,7 @@ from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.reading import read_json
 from msgm.runs import Run
+from tests.helpers import NASTY, blocks
 
 NAMES = ["do-nothing", "unseen", "redirect"]
 
@@ -187,3 +188,19 @@ def test_numbers_that_json_cannot_hold_are_refused(run):
     with pytest.raises(ValueError, match="JSON"):
         write_json(run.report, {"value": float("nan")})
     assert not run.report.exists()
+
+
+def test_texts_of_users_change_nothing_around_them(run):
+    def made(text):
+        report = make_report(run)
+        report |= {"title": text, "protocol": {text: text}}
+        report["request"]["text"] = text
+        report["paper"] = [{"title": text, "columns": [text, "n"], "rows": [[text, "1"]], "notes": [text]}]
+        for row in report["rows"][1:]:
+            row |= {"name": f"{text} {row['name']}", "start": text, "settings": {text: text}}
+            row["card"] = f"formula: {text.splitlines()[0]}"
+        return report
+
+    assert blocks(views.to_markdown(made(NASTY))) == blocks(views.to_markdown(made("x")))
+    assert all(views.report_figures(made(r"$\frac$ _x")).values())
+    assert views.strips({r"$\frac$": run.path / "rows/unseen/samples/final.png"})

@@ -1,5 +1,7 @@
 """Attribute comparisons through the command line, on a few users in whose tastes attributes are planted."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,12 +9,13 @@ from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.recommender.attribute_assemble import _judged, noise_of
 from msgm.recommender.attribute_config import AttributeConfig
-from msgm.recommender.attribute_report import _interval, summary
+from msgm.recommender.attribute_report import _interval, plot, summary, to_markdown
 from msgm.recommender.attribute_ways import CARDS
 from msgm.recommender.config import load_experiment
 from msgm.recommender.data import SOURCES
 from msgm.recommender.models import MODELS
 from tests.conftest import ROOT, settings
+from tests.helpers import NASTY, blocks
 
 ERASURES = ["class-mean", "leace", "obfuscation"]
 
@@ -250,3 +253,16 @@ def test_cards_of_the_erasures_are_printed(cli):
     assert "Ganhor" in cli("recommender", "erasures", "adversarial-mult-vae").out
     done = cli("recommender", "erasures", "leac")
     assert (done.code, "Did you mean 'leace'?" in done.err) == (2, True)
+
+
+def test_texts_of_users_change_nothing_around_them(made):
+    report = read_json(made / "report.json")
+
+    def renamed(text):
+        name = json.dumps(text)
+        found = json.loads(json.dumps(report).replace('"leace"', name).replace('"gender"', name))
+        left = {"method": text, "model": text, "attribute": text, "status": text, "reason": text}
+        return found | {"title": text, "left_out": [left], "protocol": {text: text}}
+
+    assert blocks(to_markdown(renamed(NASTY))) == blocks(to_markdown(renamed("x")))
+    assert plot(renamed(r"$\frac$ _x"))

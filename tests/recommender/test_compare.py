@@ -1,5 +1,6 @@
 """Comparisons through the command line, on a few users and items."""
 
+import json
 import re
 from shutil import copytree
 
@@ -7,8 +8,9 @@ import pytest
 
 from msgm.reading import read_json
 from msgm.recommender.models import MODELS
-from msgm.recommender.report import _cell
+from msgm.recommender.report import _cell, to_html, to_markdown
 from tests.conftest import settings
+from tests.helpers import NASTY, blocks
 
 ONLY = "do-nothing,retrain,native,matrix-correction,sisa"
 
@@ -107,6 +109,25 @@ def test_tables_have_intervals_and_banners_name_the_fastest_exact_answer(made):
     )
     assert "other settings" not in text
     assert 'class="outside">0.' in page
+
+
+def renamed(report, text):
+    """The report with a title, a model, a method, a request and a note that hold this text."""
+    name = json.dumps(text)
+    report = json.loads(json.dumps(report).replace('"ease"', name).replace('"native"', name))
+    report |= {"title": text, "protocol": report["protocol"] | {text: text}}
+    left = {"request": "few", "method": text, "model": text, "status": text, "reason": text}
+    report["requests"]["few"]["text"] = text
+    return report | {"left_out": [left]}
+
+
+def test_texts_of_users_change_nothing_around_them(made):
+    report = read_json(made / "report.json")
+    assert blocks(to_markdown(renamed(report, NASTY))) == blocks(to_markdown(renamed(report, "x")))
+    assert r"\$\frac" in to_markdown(renamed(report, r"$\frac$ *"))
+    page = to_html(renamed(report, r"$\frac$ *"))
+    assert 'class="outside">0.' in page
+    assert r'class="outside">$' not in page
 
 
 def test_a_half_interval_has_no_leading_zero_and_there_is_none_of_one_seed():

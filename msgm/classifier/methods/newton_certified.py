@@ -40,7 +40,7 @@ NEWTON_STEPS = 100
 @METHODS.register("newton-certified")
 @dataclass(frozen=True)
 class NewtonCertified(Method):
-    """Certified removal of a linear head.
+    """A Newton step on a linear head, with a proven bound on what its weights still hold of the items.
 
     Attributes:
         sigma: standard deviation of the perturbation of the loss.
@@ -58,7 +58,7 @@ class NewtonCertified(Method):
         formula=(
             "w_k - H_k^-1 grad_k L(W; retain); epsilon = r sqrt(2 ln(1.5 / delta)) / sigma, r the bound on the "
             "gradient left over; the report shows epsilon and delta. They cover the head alone; nothing is "
-            "certified where the features were trained on the items"
+            "proved where the features were trained on the items"
         ),
         source="Guo et al., ICML 2020, sec. 3 and theorem 3; there delta 1e-4, sigma and lambda by data set",
         needs=("forget", "retain"),
@@ -103,7 +103,7 @@ class NewtonCertified(Method):
             "residual_bound": bound,
             "epsilon": epsilon,
             "delta": self.delta,
-            "certified": blind and epsilon <= 1,
+            "proved": blind and epsilon <= 1,
         }
         if not blind:
             return numbers | {"covers": "nothing: the features were fitted to the items to forget"}

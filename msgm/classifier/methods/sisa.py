@@ -69,7 +69,7 @@ class Sisa(Method):
             "stages_retrained": work.stages,
             "points_visited": work.points,
             "points_of_training": trained.points,
-            "checkpoints_deleted": work.deleted,
+            "checkpoints_dropped": work.deleted,
             "tuning_accuracy_before": float(right.float().mean()),
             "expected": asdict(expected_cost(len(train), self.shards, self.slices, epochs, count, weights)),
         }

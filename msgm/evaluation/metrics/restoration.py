@@ -149,7 +149,7 @@ def _shown(value: Any) -> str:
 @METRICS.register("inpainting")
 @dataclass(frozen=True)
 class Inpainting(Restoration):
-    """A part of the item is removed and filled in: Table 3.
+    """A part of the item is masked and filled in: Table 3.
 
     Attributes:
         mask: what is removed, as ``msgm inpaint --mask`` reads it; the paper's: the upper half (CIFAR-10, STL-10), rows
@@ -180,7 +180,7 @@ class Inpainting(Restoration):
     def how(self, bench: Bench) -> str:
         count = inpainting_evaluations(SamplingSettings(self.sampler, self.steps), self.resamples)
         evaluations = "adaptive" if count is None else f"{count} network evaluations"
-        return f"{self.mask} removed; {self.sampler}, {self.steps} steps taken {self.resamples} times, {evaluations}"
+        return f"{self.mask} masked; {self.sampler}, {self.steps} steps taken {self.resamples} times, {evaluations}"
 
 
 @METRICS.register("reconstruction")

@@ -57,7 +57,7 @@ class GNNDelete(Method):
     pairs: int = 8192
 
     card = Card(
-        formula="H^l <- H^l W^l within l edges of a deleted one; W^l trained so that these score as unseen items",
+        formula="H^l <- H^l W^l within l edges of a forgotten one; W^l trained so that these score as unseen items",
         source="Cheng et al., GNNDelete, ICLR 2023, arXiv 2302.13406, section 5",
         exactness="approximate",
         models=("lightgcn",),
