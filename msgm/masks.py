@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msgm.data.pictures import open_picture
 from msgm.diffusion.restoration import fitting_mask
 from msgm.errors import UserError
 
@@ -21,7 +22,8 @@ def parse_mask(text: str, shape: tuple[int, ...]) -> Tensor:
 
     The text names what is *removed*: a half (``upper``, ``lower``, ``left``, ``right``), rows with both ends
     (``rows:32-47``), a box in pixels (``box:top,left,height,width``), or the white pixels of an image file of exactly
-    the items' size (white is repainted, as in diffusers). Vectors lose the coordinates of ``dims:0,2``.
+    the items' size (white is repainted, as in diffusers; transparent pixels are
+    refused, since a person may mean either by them). Vectors lose the coordinates of ``dims:0,2``.
 
     Returns:
         (H, W) bool for images, (D,) bool for vectors.
@@ -97,15 +99,13 @@ def _integers(text: str, parts: Sequence[str], count: int) -> tuple[int, ...]:
 
 
 def _picture(text: str, shape: tuple[int, ...]) -> Tensor:
-    from PIL import Image
-
     if not Path(text).is_file():
         raise UserError(f"--mask {text} is no file and no mask; expected {FORMS}.")
     try:
-        with Image.open(text) as file:
-            white = torch.from_numpy(np.array(file.convert("L"))) >= WHITE
-    except Exception as error:  # of any kind: whatever Pillow's parsers meet in a damaged file
-        raise UserError(f"--mask {text}: cannot read it as an image: {error}.") from error
+        picture = open_picture(text, background=None)
+    except UserError as error:
+        raise UserError(f"--mask {text}: {error}") from error
+    white = torch.from_numpy(np.array(picture.convert("L"))) >= WHITE
     try:
         fitting_mask(white, shape)
     except UserError as error:

@@ -1,8 +1,8 @@
 """What to forget, and why: the request that images, classifiers and recommenders share.
 
-A request names its items in exactly one way (labels, an attribute, a group, indices, a file of indices, or a predicate)
-and says what is asked: *removal* of the information, or *suppression* of the outputs, which are two things (Cooper et
-al., "Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
+A request names its items in exactly one way (labels, an attribute, a group, names of files, indices, a file that lists
+indices or names of files, or a predicate) and says what is asked: *removal* of the information, or *suppression* of the
+outputs, which are two things (Cooper et al., "Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,18 +28,21 @@ class ForgetRequest:
         attribute: name of a boolean attribute; the items that have it are forgotten (CelebA's ``Bangs``).
         group: one column of the data set and its value or a list of them, such as ``{subject: [7, 12]}``.
         indices: positions in the data set.
-        file: text file with one index a line.
+        files: names of items in a data set of files, below its folder and as ``msgm data CONFIG --list`` prints them,
+            such as ``dog/0001.png``.
+        file: text file with one index a line or, for a data set of files, one name a line.
         predicate: ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every item.
         goal: ``removal`` of information from the model, or ``suppression`` of its outputs.
         target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
     """
 
-    selectors: ClassVar[tuple[str, ...]] = ("labels", "attribute", "group", "indices", "file", "predicate")
+    selectors: ClassVar[tuple[str, ...]] = ("labels", "attribute", "group", "indices", "files", "file", "predicate")
 
     labels: list[int | str] = field(default_factory=list)
     attribute: str | None = None
     group: dict[str, Any] = field(default_factory=dict)
     indices: list[int] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     file: str | None = None
     predicate: str | None = None
     goal: Literal["removal", "suppression"] = "suppression"
@@ -53,6 +56,7 @@ class ForgetRequest:
         attributes: Mapping[str, NDArray[np.bool_]] | None = None,
         items: Callable[[int], Any] | None = None,
         groups: Mapping[str, NDArray[np.str_]] | None = None,
+        names: Sequence[str] = (),
     ) -> NDArray[np.bool_]:
         """Return a boolean array of ``size``, true for the items to forget.
 
@@ -63,10 +67,11 @@ class ForgetRequest:
             attributes: name to (size,) booleans.
             items: ``items(i)`` returns item ``i``, for predicates.
             groups: column name to (size,) values as text.
+            names: names of the items, when they are files.
 
         Raises:
-            UserError: not exactly one selector, an unknown label, attribute, column or value, an index out of range or
-                given twice, a missing file, nothing selected, or everything selected.
+            UserError: not exactly one selector, an unknown label, attribute, column, value or file, an index out of
+                range, an item given twice, a missing file, nothing selected, or everything selected.
         """
         selector = self.selector()
         if selector == "labels":
@@ -77,6 +82,8 @@ class ForgetRequest:
             mask = self._by_attribute(attributes or {})
         elif selector == "predicate":
             mask = self._by_predicate(size, labels, items)
+        elif selector == "files" or (selector == "file" and names and lists_names(Path(str(self.file)))):
+            mask = self._by_names(selector, names)
         else:
             mask = self._by_indices(size, selector)
         if not mask.any():
@@ -164,6 +171,20 @@ class ForgetRequest:
         mask[values] = True
         return mask
 
+    def _by_names(self, selector: str, names: Sequence[str]) -> NDArray[np.bool_]:
+        if not names:
+            raise UserError("request.files needs a data set of files, and the items of this one have no names.")
+        wanted = self.files if selector == "files" else read_names(Path(str(self.file)))
+        positions = {name: i for i, name in enumerate(names)}
+        mask = np.zeros(len(names), dtype=bool)
+        for name in wanted:
+            if name not in positions:
+                raise UserError(f"request.{selector}: no item is named {name!r}.{_nearest_file(name, names)}")
+            if mask[positions[name]]:
+                raise UserError(f"request.{selector}: {name!r} is given twice.")
+            mask[positions[name]] = True
+        return mask
+
     def _by_predicate(
         self, size: int, labels: NDArray[np.int64] | None, items: Callable[[int], Any] | None
     ) -> NDArray[np.bool_]:
@@ -183,6 +204,31 @@ class ForgetRequest:
 def _listed(values: Any) -> list[Any]:
     """Return the values of a group's column, of which a single one may stand alone."""
     return values if isinstance(values, list) else [values]
+
+
+def _nearest_file(name: str, names: Sequence[str]) -> str:
+    """Return a hint: the only item whose last part is that of ``name``, else the nearest spelling."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    same = [other for other in names if other.rsplit("/", 1)[-1] == last]
+    return f" Did you mean {same[0]!r}?" if len(same) == 1 else nearest(name, list(names))
+
+
+def read_names(path: Path) -> list[str]:
+    """Read one name of a file a line, as written; empty lines are skipped.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"request.file: cannot read {path}: {error}.") from error
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def lists_names(path: Path) -> bool:
+    """Return whether a file lists names of files: whether any of its lines is no number."""
+    return not all(name.strip().removeprefix("-").isdecimal() for name in read_names(path))
 
 
 def read_indices(path: Path) -> list[int]:

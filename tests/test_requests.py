@@ -207,3 +207,49 @@ def test_a_predicate_that_fails_is_refused_with_its_item(tmp_path):
 def test_a_group_is_described_by_column_and_values():
     assert ForgetRequest(group={"subject": [7, 12]}).describe().endswith("given by group subject 7, 12")
     assert ForgetRequest(group={"subject": 17}).describe().endswith("given by group subject 17")
+
+
+NAMES = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/10.png", "dog/fido.png", "10"]
+
+
+def test_files_are_named_as_they_lie_in_the_folder():
+    assert mask_of(ForgetRequest(files=["dog/10.png", "cat/2.png"]), names=NAMES) == [1, 3]
+
+
+def test_a_file_may_list_names_one_a_line(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("dog/1.png\n\n10\n")
+    assert mask_of(ForgetRequest(file=str(path)), names=NAMES) == [2, 5]
+    path.write_bytes("\ufeffdog/1.png\r\ncat/1.png\r\n".encode())
+    assert mask_of(ForgetRequest(file=str(path)), names=NAMES) == [0, 2]
+
+
+def test_a_file_of_numbers_alone_lists_positions_in_a_set_of_files_too(tmp_path):
+    (tmp_path / "ids.txt").write_text("4\n1\n")
+    assert mask_of(ForgetRequest(file=str(tmp_path / "ids.txt")), names=NAMES) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["dog/fido.PNG"], r"request\.files: no item is named 'dog/fido\.PNG'\. Did you mean 'dog/fido\.png'\?"),
+        (["/data/pets/fido.png"], r"Did you mean 'dog/fido\.png'\?"),
+        (["pets\\dog\\fido.png"], r"Did you mean 'dog/fido\.png'\?"),
+        (["dog/1.png", "dog/1.png"], r"request\.files: 'dog/1\.png' is given twice"),
+        (["4"], r"no item is named '4'"),
+    ],
+)
+def test_a_file_that_is_no_item_is_refused_with_the_nearest(files, message):
+    with pytest.raises(UserError, match=message):
+        mask_of(ForgetRequest(files=files), names=NAMES)
+
+
+def test_a_name_in_a_file_that_is_no_item_is_refused(tmp_path):
+    (tmp_path / "names.txt").write_text("dog/fido.png\n4\n")
+    with pytest.raises(UserError, match=r"request\.file: no item is named '4'"):
+        mask_of(ForgetRequest(file=str(tmp_path / "names.txt")), names=NAMES)
+
+
+def test_files_of_a_set_without_names_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"request\.files needs a data set of files"):
+        mask_of(ForgetRequest(files=["a.png"]))

@@ -105,7 +105,7 @@ def test_a_mask_picture_of_the_wrong_size_names_both_sizes(tmp_path):
 def test_a_black_mask_or_a_broken_one_is_refused(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    for name, words in (("black.png", "removes nothing"), ("broken.png", "cannot read it as an image")):
+    for name, words in (("black.png", "removes nothing"), ("broken.png", "no picture of a known format")):
         with pytest.raises(UserError, match=words):
             parse_mask(str(tmp_path / name), SHAPE)
 

@@ -1,8 +1,10 @@
 """The data set and the settings that every data set shares."""
 
 import hashlib
+import json
+import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.checks import at_least
+from msgm.data.images import ImageFiles
+from msgm.data.listing import said
 from msgm.data.reading import Lazy, read
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
@@ -32,6 +36,9 @@ class Dataset:
         classes: class names.
         attributes: name to (N,) booleans.
         groups: column name to (N,) values as text, such as the subject that each item is of.
+        names: names of the items, where these are files: paths below the data set's folder; empty otherwise.
+        files: where the items were read from, where these are files.
+        left_out: why to which things in the data set's folder are no items of it, as paths below the folder.
         test: (N,) mask of the published test items, or None.
         flip: train on random left-right mirror images as well.
         workers: processes that read a lazy set.
@@ -45,6 +52,9 @@ class Dataset:
     classes: list[str] = field(default_factory=list)
     attributes: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     groups: dict[str, NDArray[np.str_]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    files: ImageFiles | None = None
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     test: NDArray[np.bool_] | None = None
     flip: bool = False
     workers: int = 2
@@ -75,13 +85,48 @@ class Dataset:
     def forget_mask(self, request: ForgetRequest) -> NDArray[np.bool_]:
         """Return the request's items as an (N,) mask; errors as in ``ForgetRequest.mask``."""
         items = self.items.__getitem__
-        return request.mask(len(self), self.labels, self.classes, self.attributes, items, self.groups)
+        return request.mask(len(self), self.labels, self.classes, self.attributes, items, self.groups, self.names)
+
+    def content(self, index: int) -> bytes:
+        """Return what item ``index`` is made from: the bytes of its file where it has one, else its own numbers.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        if self.files is not None:
+            return self.files.content(index)
+        return self.take(np.array([index])).numpy().tobytes()
 
     def digest(self) -> str:
-        """Return a short hash of the data: contents when in memory, else the lazy set's own description."""
-        content = self.items.numpy().tobytes() if isinstance(self.items, Tensor) else repr(self.items).encode()
-        labels = b"" if self.labels is None else self.labels.tobytes()
-        return hashlib.sha256(content + labels).hexdigest()[:16]
+        """Return a short hash of the items, their order and all that is known of them.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        known: dict[str, Any] = {
+            "classes": self.classes,
+            "names": self.names,
+            "shape": self.shape,
+            "levels": self.levels,
+        }
+        known["groups"] = {name: values.tolist() for name, values in self.groups.items()}
+        columns = {"labels": self.labels, "test": self.test} | self.attributes
+        known["columns"] = [name for name, column in columns.items() if column is not None]
+        found = hashlib.sha256(json.dumps(known).encode())
+        for column in columns.values():
+            found.update(b"" if column is None else column.tobytes())
+        for part in self._contents():
+            found.update(part)
+        return found.hexdigest()[:16]
+
+    def _contents(self) -> Iterator[bytes]:
+        if self.files is not None:
+            yield repr(self.files).encode()
+            yield from (self.files.digest(i) for i in range(len(self)))
+        elif isinstance(self.items, Tensor):
+            yield self.items.numpy().tobytes()
+        else:
+            yield from (self.content(i) for i in range(len(self)))
 
 
 @dataclass
@@ -121,5 +166,9 @@ DATASETS: Registry[DataSettings] = Registry("data")
 
 
 def load_dataset(settings: Mapping[str, Any] | str) -> Dataset:
-    """Load a data set by name or by the ``data`` section of a configuration."""
-    return DATASETS.build({"name": settings} if isinstance(settings, str) else settings).load()
+    """Load a data set by name or by the ``data`` section of a configuration, and print what is left out of it."""
+    dataset = DATASETS.build({"name": settings} if isinstance(settings, str) else settings).load()
+    if int(os.environ.get("RANK", "0")) == 0:
+        for line in said(dataset.left_out):
+            print(f"data: {line}", flush=True)
+    return dataset

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from msgm.checks import at_least
 from msgm.data.base import DATASETS, Dataset, DataSettings
 from msgm.data.images import ImageFiles
+from msgm.data.listing import ENDINGS, Listing, list_pictures, said
+from msgm.data.pictures import check_background
+from msgm.data.reading import complaints
 from msgm.errors import UserError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
 
 @DATASETS.register("folder")
@@ -18,23 +20,38 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 class Folder(DataSettings):
     """Images below ``root``; when they lie in sub-folders, the first sub-folder's name is the class.
 
-    Items are numbered by sorted path, so that an index file stays valid.
+    Items are numbered by sorted path, and their paths below ``root`` are their names. ``msgm.data.listing`` says what
+    is left out: hidden names, other endings, empty files, what a link leads to again, and pictures beside class
+    folders. ``msgm.data.pictures`` says how a file is seen.
 
     Attributes:
         root: the folder.
         size: side of the square images that the model sees.
         channels: 1 or 3.
-        crop: centre crop taken before resizing; None takes the largest centred square.
+        crop: side of the centre crop taken before resizing, which no image may be smaller than; None takes the largest
+            centred square.
+        classes: ``folders`` takes the first sub-folder's name as the class when there are any; ``none`` takes all
+            images without classes.
+        background: the colour behind transparent pixels, by name or as ``#rrggbb``; null refuses such pictures.
+        frame: which picture of an animation or of a file of several pages, from 0.
+        broken: ``refuse`` stops at a file that cannot be read; ``skip`` reads all files first and leaves those out, so
+            that they have no position.
     """
 
     root: str | None = None
     size: int = 32
     channels: int = 3
     crop: int | None = None
+    classes: Literal["folders", "none"] = "folders"
+    background: str | None = "white"
+    frame: int = 0
+    broken: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "data", "size", "crop")
+        at_least(0, self, "data", "frame")
+        check_background(self.background, "data.background")
         if self.channels not in (1, 3):
             raise UserError(f"data.channels must be 1 or 3, got {self.channels}.")
 
@@ -42,25 +59,34 @@ class Folder(DataSettings):
         """List the images, and read them when they fit into memory.
 
         Raises:
-            UserError: no folder given, no such folder, or no image in it.
+            UserError: no folder given, no such folder, no image in it, or one that cannot be read as asked.
         """
         if not self.root or not Path(self.root).is_dir():
             raise UserError(f"data.root: say where the images are; {self.root!r} is no folder.")
-        root = Path(self.root)
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise UserError(f"data.root: no image in {root}; read are {', '.join(sorted(SUFFIXES))}.")
-        owners = [path.relative_to(root).parts[0] if path.parent != root else "" for path in paths]
-        classes = sorted(set(owners))
-        labelled = "" not in classes
-        files = ImageFiles(paths, self.size, self.channels, self.crop)
+        listing = list_pictures(Path(self.root))
+        if self.classes == "folders":
+            listing.leave_strays_out()
+        if self.broken == "skip":
+            listing.leave_broken_out(complaints(self._files(listing), self.workers))
+        if not listing.kept:
+            found = "; ".join(said(listing.left_out)) or "it is empty"
+            raise UserError(f"data.root: no image in {self.root}: {found}; read are {', '.join(ENDINGS)}.")
+        classes = listing.classes() if self.classes == "folders" else []
+        files = self._files(listing)
         return Dataset(
             name=self.name,
             items=files.gather(self.resident_mb, self.workers),
             shape=(self.channels, self.size, self.size),
             levels=256,
-            labels=np.array([classes.index(owner) for owner in owners]) if labelled else None,
-            classes=classes if labelled else [],
+            labels=np.array([classes.index(name.split("/")[0]) for name in listing.kept]) if classes else None,
+            classes=classes,
+            names=listing.kept,
+            files=files,
+            left_out=listing.left_out,
             flip=self.flip,
             workers=self.workers,
         )
+
+    def _files(self, listing: Listing) -> ImageFiles:
+        paths = [listing.root / name for name in listing.kept]
+        return ImageFiles(paths, self.size, self.channels, self.crop, self.background, self.frame)

@@ -60,6 +60,19 @@ def stream(items: Lazy, batches: Iterable[list[int]], workers: int, pin_memory: 
         yield batch
 
 
+def complaints(items: Lazy, workers: int) -> dict[int, str]:
+    """Read every item by ``workers`` processes; return the positions of those that cannot be read, and why."""
+    loader: DataLoader[str] = DataLoader(
+        _Complaints(items),
+        batch_size=CHUNK,
+        num_workers=workers if len(items) >= MANY else 0,
+        collate_fn=list,
+        generator=torch.Generator(),
+    )
+    texts = [text for part in loader for text in part]
+    return {i: text for i, text in enumerate(texts) if text}
+
+
 class _Rows(TorchDataset["Tensor | UserError"]):
     """Items, or the error in place of one: what a worker raises would arrive wrapped in the worker's traceback."""
 
@@ -74,6 +87,20 @@ class _Rows(TorchDataset["Tensor | UserError"]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+class _Complaints(TorchDataset[str]):
+    """What is wrong with an item, in its place; an empty text where nothing is."""
+
+    def __init__(self, items: Lazy) -> None:
+        self.rows = _Rows(items)
+
+    def __getitem__(self, index: int) -> str:
+        item = self.rows[index]
+        return str(item) if isinstance(item, UserError) else ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 def _join(rows: list[Tensor | UserError]) -> Tensor | UserError:

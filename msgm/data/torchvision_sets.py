@@ -182,6 +182,8 @@ class CelebA(Published):
             shape=(3, files.size, files.size),
             levels=256,
             attributes=attributes,
+            names=list(faces.filename),
+            files=files,
             test=np.array(partition) == "2",
             flip=self.flip,
             workers=self.workers,

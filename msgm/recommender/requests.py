@@ -15,7 +15,7 @@ from msgm.recommender.data.base import Interactions
 from msgm.recommender.request_files import read_ids
 from msgm.requests import ForgetRequest
 
-FOREIGN = ("labels", "attribute", "group", "indices", "predicate")
+FOREIGN = ("labels", "attribute", "group", "indices", "files", "predicate")
 """Selectors of every ForgetRequest that mean nothing to a recommender."""
 
 

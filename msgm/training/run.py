@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msgm import threads
 from msgm.config import Config
-from msgm.data import DATASETS, Dataset
+from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError
@@ -69,9 +69,8 @@ def unlearn(
 
 def load_data(config: Config) -> tuple[Dataset, Split]:
     """Load the config's data set and split it by its request."""
-    settings = DATASETS.build(config.data)
-    dataset = settings.load()
-    return dataset, settings.split(dataset, config.request)
+    dataset = load_dataset(config.data)
+    return dataset, DATASETS.build(config.data).split(dataset, config.request)
 
 
 def fit(

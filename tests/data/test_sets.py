@@ -1,12 +1,13 @@
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from msgm.data import DATASETS, Dataset, Folder, Gaussians, load_dataset, reading
+from msgm.data import DATASETS, Folder, Gaussians, load_dataset, reading
 from msgm.data.images import ImageFiles
 from msgm.errors import UserError
 from msgm.requests import ForgetRequest
@@ -37,10 +38,26 @@ def test_an_unknown_data_set_is_refused_with_the_nearest_name():
 
 def test_the_digest_follows_the_contents():
     digits = load_dataset("digits")
-    changed = Dataset(digits.name, digits.items.clone(), digits.shape, 17, digits.labels)
+    changed = replace(digits, items=digits.items.clone())
     assert changed.digest() == digits.digest()
     changed.items[5, 0, 0, 0] += 1
     assert changed.digest() != digits.digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": [str(9 - k) for k in range(10)]},
+        {"labels": np.zeros(1797, dtype=np.int64)},
+        {"groups": {"subject": np.array(["7"] * 1797)}},
+        {"attributes": {"even": np.arange(1797) % 2 == 0}},
+        {"test": np.arange(1797) < 100},
+        {"names": [f"{k}.png" for k in range(1797)]},
+    ],
+)
+def test_the_digest_follows_all_that_is_known_of_the_items(change):
+    digits = load_dataset("digits")
+    assert replace(digits, **change).digest() != digits.digest()
 
 
 def test_gaussians_have_the_moments_asked_for():
@@ -100,7 +117,10 @@ def test_a_flat_folder_has_no_labels(tmp_path):
 def test_a_grey_or_transparent_image_becomes_rgb(tmp_path):
     write_image(tmp_path / "a.png", 77, mode="L")
     write_image(tmp_path / "b.png", (1, 2, 3, 128), mode="RGBA")
-    assert Folder(root=str(tmp_path), size=4).load().items[:, :, 0, 0].tolist() == [[77, 77, 77], [1, 2, 3]]
+    assert Folder(root=str(tmp_path), size=4).load().items[:, :, 0, 0].tolist() == [
+        [77, 77, 77],
+        [128, 128, 129],  # half of (1, 2, 3) over white
+    ]
 
 
 def test_the_largest_centred_square_is_taken(tmp_path):
