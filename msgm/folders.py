@@ -1,26 +1,179 @@
-"""Writing files into folders: whole or not at all."""
+"""Folders and the files in them: what is written is there whole or not at all, by one writer at a time.
 
+A file or a folder is written beside its place under a hidden name, and then renamed. The hidden name carries its owner:
+the machine, its boot, the process and when that began. So whoever opens the folder next can tell what a dead writer
+left, and removes it; ``locked`` does so. The lock is a file ``lock`` in the folder that the kernel frees when its
+holder ends, however it ends.
+
+Names that people give to rows, methods and requests become files too. ``place`` is the one way from a name to a path.
+"""
+
+import fcntl
+import hashlib
 import json
 import os
-import tempfile
+import re
+import secrets
+import shutil
+import socket
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from time import time
 from typing import Any
 
+from msgm.errors import UserError
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file beside it, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+LOCK = "lock"
+LONGEST = 180
+"""Bytes of the longest name; endings and the marks of a hidden name come on top, and file systems take 255."""
+FOREIGN_SECONDS = 24 * 3600
+"""What a writer on another machine left is taken for dead when it has not changed for this long."""
+WINDOWS = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³"}
+
+_HIDDEN = re.compile(
+    r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}"
+    r"\.(?P<kind>new|old)",
+    re.DOTALL,
+)
+_FIRST_VERSION = re.compile(
+    r"\.(?P<name>model|png|step-\d+)\.(?P<kind>new|old)"
+    r"|\.(.+\.(jsonl?|yaml|md|html|png|np[yz]|safetensors)|key|lock)\.[a-z0-9_]{8}"
+)
+_held = threading.local()
+
+
+# Names
+
+
+def check_name(name: Any, key: str = "name") -> str:
+    """Return ``name`` if it can be one component of a path on every common file system.
+
+    Args:
+        name: what somebody called a row, a method, a request and the like.
+        key: where it was read, for the error.
+
+    Raises:
+        UserError: it cannot.
+    """
+    fault = _fault(name) if isinstance(name, str) else "is no text"
+    if fault:
+        raise UserError(f"{key}: {name!r} {fault}; it becomes the name of a file, choose another.")
+    return str(name)
+
+
+def _fault(name: str) -> str | None:
+    """Return what forbids ``name`` as the name of a file, if anything does."""
+    if not name:
+        return "is empty"
+    if "/" in name or "\\" in name:
+        return "has a slash or a backslash"
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+        return "has a control character, a line break or half a character"
+    if name.startswith("."):
+        return "begins with a dot"
+    if name != name.strip() or name.endswith("."):
+        return "begins with a space, or ends with a space or a dot"
+    if name.partition(".")[0].rstrip().lower() in WINDOWS:
+        return "is the name of a device on Windows"
+    if len(name.encode()) > LONGEST:
+        return f"is longer than {LONGEST} bytes"
+    return None
+
+
+def check_names(names: Iterable[Any], key: str, reserved: Iterable[str] = ()) -> None:
+    """Refuse names that cannot be files side by side.
+
+    Args:
+        names: of things that are written into one folder.
+        key: where they were read, for the error.
+        reserved: names that msgm itself uses in that folder.
+
+    Raises:
+        UserError: one is unsafe or reserved, or two are one file where letter case or the way that accents are
+            encoded does not count.
+    """
+    seen: dict[str, str] = {_folded(name): name for name in reserved}
+    own = set(seen)
+    for name in names:
+        folded = _folded(check_name(name, key))
+        if folded in own:
+            raise UserError(f"{key}: {name!r} is a name that msgm itself uses there; choose another.")
+        if folded in seen:
+            raise UserError(
+                f"{key}: {seen[folded]!r} and {name!r} are the same file on systems where letter case and the encoding "
+                "of accents do not count; rename one."
+            )
+        seen[folded] = name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def place(folder: Path, *names: Any, key: str = "name") -> Path:
+    """Return the path of ``names`` below ``folder``, each one component of it.
+
+    Args:
+        folder: where to begin.
+        names: what people called things; see ``check_name``.
+        key: where they were read, for the error.
+
+    Raises:
+        UserError: a name is unsafe.
+    """
+    return folder.joinpath(*(check_name(name, key) for name in names))
+
+
+def inside(folder: Path, name: Any, key: str = "path") -> Path:
+    """Return the path that ``name``, read from a file that somebody sent, means inside ``folder``.
+
+    Args:
+        folder: the folder that was sent.
+        name: a relative path.
+        key: where it was read, for the error.
+
+    Raises:
+        UserError: it leads out of the folder, by ``..``, as an absolute path or by a link.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise UserError(f"{key}: expected a path inside {folder}, got {name!r}.")
+    found = folder / name
+    if not found.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{key}: {name!r} leads out of {folder}.")
+    return found
+
+
+# Writing
+
+
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write a file whole or not at all: under a hidden name beside its place, then renamed.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        content: what to write.
+        mode: permissions, which the umask narrows as usual.
+
+    Raises:
+        OSError: the machine cannot; it names ``path``.
+    """
+    temporary = _hidden(path, "new")
+    with _naming(temporary, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,3 +184,227 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, tree: Any) -> None:
     """Write JSON as ``write_bytes`` does; NaN and infinity are refused."""
     write_text(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write into, which takes the place of ``folder`` when the block ends without an error.
+
+    Killed in between, the earlier folder is still there, or comes back with the next ``recover`` or ``sweep``.
+
+    Raises:
+        OSError: the machine cannot; it names ``folder`` or what lies in it.
+    """
+    new, old = _hidden(folder, "new"), _hidden(folder, "old")
+    with _naming(new, folder):
+        try:
+            new.mkdir(parents=True)
+            yield new
+            if folder.is_dir():
+                os.replace(folder, old)
+            os.replace(new, folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _naming(temporary: Path, path: Path) -> Iterator[None]:
+    """Let errors of the machine name the file that was to be written, not the hidden one or none."""
+    try:
+        yield
+    except OSError as error:
+        named = str(error.filename or temporary)
+        raise OSError(error.errno, error.strerror or str(error), named.replace(str(temporary), str(path))) from error
+
+
+# Owners
+
+
+@dataclass(frozen=True)
+class _Stray:
+    """What a writer left: the name that it was for, whether it is a new or an old version, and its owner if known."""
+
+    name: str | None
+    kind: str | None
+    owner: tuple[str, str, str, str] | None
+
+    def is_dead(self, path: Path) -> bool:
+        """Return whether nobody will finish it; what the first version of msgm left has no owner and is dead."""
+        if self.owner is None:
+            return True
+        machine, boot, pid, start = self.owner
+        if machine != _machine()[0]:
+            return time() - path.lstat().st_mtime > FOREIGN_SECONDS
+        return boot != _machine()[1] or _began(int(pid)) != start
+
+
+def _stray(name: str) -> _Stray | None:
+    found = _HIDDEN.fullmatch(name)
+    if found:
+        return _Stray(found["name"], found["kind"], found.group("machine", "boot", "pid", "start"))
+    found = _FIRST_VERSION.fullmatch(name)
+    return _Stray(found["name"], found["kind"], None) if found else None
+
+
+def _hidden(path: Path, kind: str) -> Path:
+    """Return a name beside ``path`` that says whose it is."""
+    owner = "-".join((*_machine(), str(os.getpid()), _began(os.getpid()) or "0", secrets.token_hex(4)))
+    return path.with_name(f".{path.name}.{owner}.{kind}")
+
+
+@cache
+def _machine() -> tuple[str, str]:
+    """Return short hashes of this machine (with the space that its process numbers count in) and of its boot."""
+    identity = [socket.gethostname(), _text("/etc/machine-id")]
+    if os.path.lexists("/proc/self/ns/pid"):
+        identity.append(os.readlink("/proc/self/ns/pid"))
+    texts = ("\n".join(identity), _text("/proc/sys/kernel/random/boot_id"))
+    return hashlib.sha256(texts[0].encode()).hexdigest()[:8], hashlib.sha256(texts[1].encode()).hexdigest()[:8]
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text() if os.access(path, os.R_OK) else ""
+
+
+def _began(pid: int) -> str | None:
+    """Return when a process began, in ticks since the boot ("0" where the system does not say); None if it ended."""
+    if not os.path.exists("/proc/self/stat"):
+        return "0" if _is_running(pid) else None
+    try:
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else numbers[18]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+# Sweeping
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what dead writers left half written anywhere in ``folder``; return what was removed or put back.
+
+    Where a writer died between taking an old folder away and putting the new one in its place, the old one comes back.
+    What belongs to a writer that runs is left alone.
+    """
+    done = []
+    for parent, folders, files in os.walk(folder):
+        found = [(name, stray) for name in [*folders, *files] if (stray := _stray(name)) is not None]
+        folders[:] = [name for name in folders if _stray(name) is None]
+        for name, stray in sorted(found, key=lambda one: one[1].kind != "old"):
+            path = Path(parent) / name
+            if os.path.lexists(path) and stray.is_dead(path):
+                _settle(path, stray)
+                done.append(path)
+    return done
+
+
+def recover(folder: Path) -> None:
+    """Bring ``folder`` back if a writer died while it was being replaced."""
+    if folder.exists() or not folder.parent.is_dir():
+        return
+    for path in folder.parent.glob(".*.old"):
+        stray = _stray(path.name)
+        if stray is not None and stray.name == folder.name and stray.is_dead(path):
+            _settle(path, stray)
+
+
+def _settle(path: Path, stray: _Stray) -> None:
+    """Put back an old version whose place is empty; remove anything else."""
+    if stray.kind == "old" and stray.name and not path.with_name(stray.name).exists():
+        os.replace(path, path.with_name(stray.name))
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+# Locking
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of ``folder``, which is made where it is missing and swept of what dead writers left.
+
+    May be nested. Of the processes that torchrun started the first holds the lock for all. A folder that is new and
+    stays empty, since the block refused something, is removed again.
+
+    Raises:
+        UserError: another process holds the lock, or a file is in the folder's place.
+        OSError: the machine cannot make the folder or its lock.
+    """
+    held: set[str] = _held.__dict__.setdefault("folders", set())
+    name = str(folder.resolve())
+    if name in held or int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    made = _make(folder)
+    file = _lock(folder)
+    held.add(name)
+    try:
+        sweep(folder)
+        yield
+    finally:
+        held.discard(name)
+        os.ftruncate(file, 0)
+        _drop_empty(folder, made)
+        os.close(file)
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, deepest first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}: {error.filename}.") from error
+    return missing
+
+
+def _lock(folder: Path) -> int:
+    """Return the open lock file, held and with the holder's process id in it."""
+    while True:
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 100).decode(errors="replace").strip() or "another one"
+            os.close(file)
+            raise UserError(f"{folder} is being changed by process {holder}; try again when it is done.") from None
+        if _is_file_of(file, folder / LOCK):
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+            return file
+        os.close(file)  # Its holder removed it with the folder just now.
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_file_of(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _drop_empty(folder: Path, made: list[Path]) -> None:
+    """Remove the folders that were made for nothing."""
+    if not made or [path.name for path in folder.iterdir()] != [LOCK]:
+        return
+    (folder / LOCK).unlink()
+    for path in made:
+        if any(path.iterdir()):
+            return
+        path.rmdir()

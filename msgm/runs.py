@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgm import threads
 from msgm.errors import UserError
+from msgm.folders import recover
 from msgm.reading import read_yaml
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def find_model(path: Path | str) -> Path:
         UserError: there is nothing of the kind.
     """
     path = Path(path)
+    for run in (path, path / "rows" / "do-nothing"):
+        recover(run / "model")
     for candidate in (path / "model", path / "rows" / "do-nothing" / "model", path):
         if any((candidate / name).is_file() for name in ("process.json", "model_index.json", "unet/config.json")):
             return candidate

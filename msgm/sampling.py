@@ -30,7 +30,7 @@ from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
-from msgm.folders import write_bytes, write_json
+from msgm.folders import whole_folder, write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.plugins import load_file
 from msgm.reading import read_json
@@ -247,13 +247,9 @@ def _write_files(folder: Path, array: NDArray[Any]) -> None:
     """Write images (N, H, W, C) as numbered files of a folder, which is there whole or not at all."""
     from PIL import Image
 
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for number, image in enumerate(array):
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(new / f"{number:06d}.png")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(new, folder)
+    with whole_folder(folder) as new:
+        for number, image in enumerate(array):
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(new / f"{number:06d}.png")
 
 
 def _digest(model: ScoreModel) -> str:

@@ -7,18 +7,18 @@ The network predicts the noise of ``x_t = a x_0 + sigma eps``; everything else f
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from msgm.diffusion.networks import LOADERS, Network, UNet, read_unet
 from msgm.diffusion.processes import DDPM, PROCESSES, VP, Process
-from msgm.errors import UserError
+from msgm.errors import RunError, UserError
+from msgm.folders import whole_folder
 from msgm.registry import plain
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -89,25 +89,18 @@ class ScoreModel:
         return sum(p.numel() for p in self.network.parameters())
 
     def save(self, folder: Path | str) -> None:
-        """Write the folder whole or not at all: temporary folder, then rename."""
+        """Write the folder whole or not at all.
+
+        Raises:
+            RunError: the weights could not be written, for want of space say.
+            OSError: the machine cannot write; it names the file.
+        """
         folder = Path(folder)
-        temporary, retired = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         try:
-            self._write(temporary)
-            if folder.exists():
-                shutil.rmtree(retired, ignore_errors=True)
-                os.replace(folder, retired)
-            try:
-                os.replace(temporary, folder)
-            except BaseException:
-                if retired.exists():
-                    os.replace(retired, folder)
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+            with whole_folder(folder) as new:
+                self._write(new)
+        except SafetensorError as error:
+            raise RunError(f"could not write the model {folder}: {error}.") from error
 
     def _write(self, folder: Path) -> None:
         network = self.network

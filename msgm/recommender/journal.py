@@ -1,4 +1,4 @@
-"""What a served model's folder needs to forget safely: one writer at a time, and a journal of what was asked.
+"""What a served model's folder needs to forget safely: a journal of what was asked.
 
 The journal may be kept and shown: it holds no id. A request stands in it as its number, kind, size and digests, one for
 each id and keyed with the folder's own ``key``, so that whoever knows an id and holds the key can find its request, and
@@ -6,13 +6,8 @@ others cannot try ids out. What a request is about stands in ``pending.json`` al
 only until it is done.
 """
 
-import fcntl
-import hashlib
-import hmac
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,28 +15,6 @@ from typing import Any
 from msgm.errors import UserError
 
 PLANNED, DONE, REFUSED = "planned", "done", "refused"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, a file with the holder's process id; that of a process that ended is free.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    with (folder / "lock").open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = file.read().strip() or "another one"
-            raise UserError(f"{folder} is being changed by process {holder}; try again when it is done.") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
 
 
 class Journal:
@@ -87,8 +60,3 @@ class Journal:
     def _whole(self) -> bytes:
         content = self.path.read_bytes()
         return content[: content.rfind(b"\n") + 1]
-
-
-def keyed_digest(key: bytes, kind: str, name: str) -> str:
-    """Return 32 hex digits that stand for an id of a kind; they depend on ``key``."""
-    return hmac.new(key, json.dumps([kind, name]).encode(), hashlib.sha256).hexdigest()[:32]

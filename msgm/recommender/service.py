@@ -13,7 +13,6 @@ A request that the model fails to answer is journalled as refused, with the reas
 After a request the folder holds no id of a forgotten user or item: ``ids.json`` has null in its place.
 """
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from msgm.digests import folder_key, keyed_digest
 from msgm.errors import UserError
-from msgm.folders import write_bytes, write_json
+from msgm.folders import locked, write_bytes, write_json
 from msgm.reading import read_json
 from msgm.recommender.config import RecommenderConfig, known
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
-from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, keyed_digest, locked
+from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
 from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
@@ -54,6 +54,12 @@ def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
     if model is None and len(rows) != 1:
         raise UserError(f"--model: say which; the config has {', '.join(rows) or 'none'}.")
     row = rows[0] if model is None else known(model, rows, "--model", "model")
+    with locked(out):
+        _fit(config, row, out)
+    return out
+
+
+def _fit(config: RecommenderConfig, row: str, out: Path) -> None:
     if (out / FILE).exists():
         raise UserError(f"{out} holds a recommender already; give another --out.")
     data, made = load_interactions(config.data), MODELS.build(config.models[row])
@@ -63,12 +69,9 @@ def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
     facts = {"kind": "recommender", "model": row, "settings": made.settings(), "data": config.data["name"]}
     write_json(out / "manifest.json", environment() | facts | {"digest": data.digest(), "fit_seconds": seconds})
     write_json(out / "ids.json", {"users": data.users.ids, "items": data.items.ids})
-    write_bytes(out / "key", secrets.token_bytes(32))
-    (out / "key").chmod(0o600)
+    folder_key(out)
     write_bytes(out / "journal.jsonl", b"")
-    write_bytes(out / "lock", b"")
     made.save(out)
-    return out
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,13 @@ class Service:
     def __init__(self, folder: Path) -> None:
         if not (folder / FILE).is_file():
             raise UserError(f"{folder} holds no recommender; make one with msgm recommender fit.")
-        missing = [name for name in ("ids.json", "key", "journal.jsonl", "lock") if not (folder / name).is_file()]
+        missing = [name for name in ("ids.json", "key", "journal.jsonl") if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder} lacks {', '.join(missing)}; it is not as msgm recommender fit left it.")
         self.folder = folder
         self.pending_file = folder / "pending.json"
         self.journal = Journal(folder)
-        self.key = (folder / "key").read_bytes()
+        self.key = folder_key(folder)
 
     def recommend(self, user: str, k: int) -> list[str]:
         """Return the ids of the k best items for a user, best first; fewer where fewer are left.

@@ -1,7 +1,6 @@
 """Checkpoints without pickles: safetensors and JSON in a folder that is whole or absent."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from msgm.errors import RunError, UserError
-from msgm.folders import write_bytes
+from msgm.folders import whole_folder, write_bytes
 from msgm.training.ema import EMA
 
 KEPT = 2
@@ -45,21 +44,15 @@ def save_checkpoint(folder: Path, training: Training) -> Path:
         RunError: the tensors could not be written, for want of space say.
     """
     final = folder / f"step-{training.step:08d}"
-    temporary = folder / f".{final.name}.new"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        save_file(_contiguous(training.network.state_dict()), temporary / "network.safetensors")
-        save_file(_contiguous(training.ema.state()), temporary / "ema.safetensors")
-        save_file(_optimiser_tensors(training), temporary / "optimiser.safetensors")
-        state = {"step": training.step, "seconds": training.seconds, "ema_updates": training.ema.updates}
-        (temporary / "state.json").write_text(json.dumps(state))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
+        with whole_folder(final) as new:
+            save_file(_contiguous(training.network.state_dict()), new / "network.safetensors")
+            save_file(_contiguous(training.ema.state()), new / "ema.safetensors")
+            save_file(_optimiser_tensors(training), new / "optimiser.safetensors")
+            state = {"step": training.step, "seconds": training.seconds, "ema_updates": training.ema.updates}
+            (new / "state.json").write_text(json.dumps(state))
     except SafetensorError as error:
         raise RunError(f"could not write the checkpoint {final}: {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
     return final

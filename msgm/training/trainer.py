@@ -18,7 +18,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -334,10 +333,7 @@ class Trainer:
         """Write the model folder, with averaged or raw weights as the settings say."""
         if self.accelerator.is_main_process:
             with self._chosen_weights():
-                try:
-                    self.model.save(self.run.model)
-                except SafetensorError as error:
-                    raise RunError(f"could not write the model {self.run.model}: {error}.") from error
+                self.model.save(self.run.model)
         self.accelerator.wait_for_everyone()
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.folders import write_json
+from msgm.folders import locked, write_json
 from msgm.reading import read_json
 from msgm.recommender.config import load_config
-from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, locked
+from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal
 from msgm.recommender.models.base import Recommender, load_recommender
 from msgm.recommender.service import Service, fit
 
@@ -182,7 +182,7 @@ def test_a_torn_last_line_of_the_journal_is_cut_off(folder):
 def test_two_writers_are_refused_and_the_lock_of_a_dead_process_is_taken_over(folder):
     with locked(folder):
         before = digests(folder)
-        with pytest.raises(UserError, match=f"is being changed by process {os.getpid()}; try again"):
+        with pytest.raises(UserError, match=f"is being changed by process {os.getpid()} on .*; try again"):
             Service(folder).forget("users", USERS)
         assert digests(folder) == before
         assert Service(folder).recommend("user3", 2)

@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from msgm.errors import UserError
-from msgm.folders import write_bytes
+from msgm.folders import sweep, write_bytes
 
 State = dict[str, Tensor]
 SUFFIX = ".safetensors"
@@ -81,11 +81,12 @@ class InFolder:
         write_bytes(self._path(name), packed(state))
 
     def keep(self, names: Collection[str]) -> int:
-        files = list(self.folder.glob(f"*{SUFFIX}*"))  # with the torn files that a killed process leaves
-        gone = [path for path in files if path.name not in {name + SUFFIX for name in names}]
+        sweep(self.folder)
+        kept = {name + SUFFIX for name in names}
+        gone = [path for path in self.folder.glob(f"*{SUFFIX}") if path.name not in kept]
         for path in gone:
             path.unlink(missing_ok=True)  # another process of the same run may be first
-        return sum(path.suffix == SUFFIX for path in gone)
+        return len(gone)
 
     def size(self) -> int:
         return sum(path.stat().st_size for path in self.folder.glob(f"*{SUFFIX}"))

@@ -1,0 +1,45 @@
+"""Digests: of files, to notice a change, and keyed ones of ids and items, which cannot be tried out without the key.
+
+An unkeyed hash of an item's number or of a user's id gives it away: there are few, and each can be hashed and compared.
+So these are hashed with 32 random bytes, in the file ``key`` of the folder that they stand in, which its owner alone
+can read. The key belongs to the folder; who passes the folder on leaves it out.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from pathlib import Path
+
+from msgm.errors import UserError
+from msgm.folders import write_bytes
+
+KEY = "key"
+KEY_BYTES = 32
+
+
+def folder_key(folder: Path) -> bytes:
+    """Return the folder's own key; a new one is made where there is none, readable by the file's owner alone.
+
+    Raises:
+        UserError: the key is cut or empty.
+    """
+    path = folder / KEY
+    if not path.exists():
+        write_bytes(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise UserError(f"{path} is damaged: expected {KEY_BYTES} bytes, found {len(key)}.")
+    return key
+
+
+def keyed_digest(key: bytes, *parts: str | bytes) -> str:
+    """Return 32 hex digits that stand for ``parts`` in this order; they depend on ``key``."""
+    known = [part if isinstance(part, str) else [hashlib.sha256(part).hexdigest()] for part in parts]
+    return hmac.new(key, json.dumps(known).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

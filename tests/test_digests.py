@@ -1,0 +1,44 @@
+"""Keys of folders and keyed digests."""
+
+import hashlib
+import hmac
+import json
+from pathlib import Path
+
+import pytest
+
+from msgm.digests import file_digest, folder_key, keyed_digest
+from msgm.errors import UserError
+
+
+def test_a_key_is_made_once_and_closed_to_others(tmp_path: Path) -> None:
+    key = folder_key(tmp_path)
+    assert len(key) == 32
+    assert folder_key(tmp_path) == key
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert folder_key(tmp_path / "other") != key
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
+def test_a_damaged_key_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(UserError, match=rf"key is damaged: expected 32 bytes, found {len(content)}"):
+        folder_key(tmp_path)
+
+
+def test_a_keyed_digest_is_the_hmac_that_journals_of_the_first_version_hold() -> None:
+    key = b"k" * 32
+    expected = hmac.new(key, json.dumps(["users", "17"]).encode(), hashlib.sha256).hexdigest()[:32]
+    assert keyed_digest(key, "users", "17") == expected
+    assert keyed_digest(b"l" * 32, "users", "17") != expected
+
+
+def test_parts_do_not_run_into_one_another() -> None:
+    key = b"k" * 32
+    parts = [("a", "b"), ("ab",), ("b", "a"), (b"a", "b"), ("a", b"b"), ("a", "b", "")]
+    assert len({keyed_digest(key, *each) for each in parts}) == len(parts)
+
+
+def test_a_file_digest_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100000)
+    assert file_digest(tmp_path / "a") == hashlib.sha256(b"abc" * 100000).hexdigest()
