@@ -245,7 +245,8 @@ class _Stray:
 def _stray(name: str) -> _Stray | None:
     found = _HIDDEN.fullmatch(name)
     if found:
-        return _Stray(found["name"], found["kind"], found.group("machine", "boot", "pid", "start"))
+        owner = (found["machine"], found["boot"], found["pid"], found["start"])
+        return _Stray(found["name"], found["kind"], owner)
     found = _FIRST_VERSION.fullmatch(name)
     return _Stray(found["name"], found["kind"], None) if found else None
 
