@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -180,10 +181,10 @@ def test_a_torn_last_line_of_the_journal_is_cut_off(folder):
 
 
 def test_two_writers_are_refused_and_the_lock_of_a_dead_process_is_taken_over(folder):
-    with locked(folder):
+    with locked(folder), ThreadPoolExecutor(1) as pool:
         before = digests(folder)
         with pytest.raises(UserError, match=f"is being changed by process {os.getpid()} on .*; try again"):
-            Service(folder).forget("users", USERS)
+            pool.submit(Service(folder).forget, "users", USERS).result()
         assert digests(folder) == before
         assert Service(folder).recommend("user3", 2)
     (folder / "lock").write_text("999999")
