@@ -10,6 +10,7 @@ its mode named, or is a setting: the background and the frame.
 """
 
 import io
+import logging
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -50,6 +51,9 @@ ORIENTATION = 0x0112
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF."""
 WHITE_IS_ZERO, SIGNED = 0, 2
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a file is said in one sentence, below
 
 
 def open_picture(path: Path | str, background: str | None = "white", frame: int = 0) -> "Image.Image":
