@@ -67,7 +67,6 @@ def test_an_index_is_decimal(value, number):
         1.7,
         np.float32(1),
         [1],
-        10**5000,
     ],
 )
 def test_what_is_no_decimal_number_is_no_index(value):
