@@ -57,6 +57,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def fresh_chain(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fresh-chain``."""
+    text = (
+        "start a new history: what --from was asked to forget before is data to retain again, and the card says so; "
+        "without it, earlier requests stay forgotten"
+    )
+    parser.add_argument("--fresh-chain", action="store_true", help=text)
+
+
 def names(text: str) -> list[str]:
     """Return the names in ``a,b``."""
     return [name.strip() for name in text.split(",")]

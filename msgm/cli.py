@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgm import __version__, threads
-from msgm.arguments import Commands, command, common, experiment, metrics, names, overrides, print_cards
+from msgm.arguments import Commands, command, common, experiment, fresh_chain, metrics, names, overrides, print_cards
 from msgm.classifier import commands as classifier
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
@@ -90,6 +90,7 @@ def _add_compare(commands: Commands) -> None:
     compare.add_argument(
         "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
     )
+    fresh_chain(compare)
     compare.add_argument("--start", choices=["scratch", "finetune"], help="where rows start; else the config says it")
     compare.add_argument(
         "--sweep",
@@ -109,6 +110,7 @@ def _add_training(commands: Commands) -> None:
     experiment(unlearn)
     unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="a run or a diffusers folder")
     unlearn.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    fresh_chain(unlearn)
 
 
 def _add_sampling(commands: Commands) -> None:
@@ -216,7 +218,7 @@ def _compare(options: argparse.Namespace) -> None:
     config = with_start(config, options.start) if options.start else config
     if options.sweep:
         config, only = with_sweeps(config, options.sweep, only)
-    run = compare(config, options.out, only, options.source, options.device)
+    run = compare(config, options.out, only, options.source, options.device, options.fresh_chain)
     _wrote_report(run)
 
 
@@ -240,7 +242,8 @@ def _unlearn(options: argparse.Namespace) -> None:
     config = _config(options)
     from msgm.training import unlearn
 
-    print(f"wrote {unlearn(config, options.source, options.out, options.resume, options.device).path}")
+    given = (options.source, options.out, options.resume, options.device, options.fresh_chain)
+    print(f"wrote {unlearn(config, *given).path}")
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -24,9 +24,22 @@ def folder_key(folder: Path) -> bytes:
     Raises:
         UserError: the key is cut or empty.
     """
+    key = read_key(folder)
+    if key is None:
+        key = secrets.token_bytes(KEY_BYTES)
+        write_bytes(folder / KEY, key, mode=0o600)
+    return key
+
+
+def read_key(folder: Path) -> bytes | None:
+    """Return the folder's own key, or None where it has none.
+
+    Raises:
+        UserError: the key is cut or empty.
+    """
     path = folder / KEY
     if not path.exists():
-        write_bytes(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
+        return None
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise UserError(f"{path} is damaged: expected {KEY_BYTES} bytes, found {len(key)}.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from msgm.config import Config
-from msgm.data import Dataset, quantise
+from msgm.data import Dataset, load_dataset, quantise
 from msgm.diffusion import SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import check_resamples, check_time, inpainting_evaluations, inpainting_settings
 from msgm.errors import UserError
@@ -24,7 +24,8 @@ from msgm.masks import parse_mask
 from msgm.pictures import figure_png
 from msgm.runs import Run, chosen_device, environment, find_model
 from msgm.splits import Split
-from msgm.training.run import load_data
+from msgm.training.earlier import earlier_chain
+from msgm.training.run import split_data
 
 TIMES: dict[str, float] = {"encode": 0.02, "sdedit": 0.3}
 """Default t of each method: the paper's, and one at which digits show what was forgotten."""
@@ -159,7 +160,8 @@ class Work:
         where = chosen_device(device)
         found = find_model(source)
         model = ScoreModel.load(found).to(where)
-        dataset, split = load_data(config)
+        dataset = load_dataset(config.data)
+        split = split_data(config, dataset, earlier_chain(found, config, dataset).requests)
         if model.shape != dataset.shape:
             raise UserError(f"{found} makes items of shape {model.shape}, but the data has {dataset.shape}.")
         items_to_restore(split, count)

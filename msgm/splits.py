@@ -1,6 +1,6 @@
-"""Train, validation and test parts of a data set, retain and forget items apart."""
+"""Train, validation and test parts of a data set: items to retain, to forget, and forgotten before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,28 @@ from msgm.errors import UserError
 
 @dataclass(frozen=True)
 class Part:
-    """Item numbers of one part of the data, retain and forget apart; both sorted int64 arrays."""
+    """Item numbers of one part of the data, as sorted int64 arrays that share no item.
+
+    Attributes:
+        retain: items to retain.
+        forget: items of the present request.
+        gone: items of earlier requests. No model trains on them and no quality is measured on them; they serve to test
+            whether earlier requests still hold, and the instruments of such tests may read them.
+    """
 
     retain: NDArray[np.int64]
     forget: NDArray[np.int64]
+    gone: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def all(self) -> NDArray[np.int64]:
         """Retain and forget items together, sorted."""
         return np.sort(np.concatenate([self.retain, self.forget]))
+
+    @property
+    def whole(self) -> NDArray[np.int64]:
+        """All items of the part, sorted; for instruments of tests (judge, distances) alone."""
+        return np.sort(np.concatenate([self.retain, self.forget, self.gone]))
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ def make_split(
     test: float,
     seed: int,
     published_test: NDArray[np.bool_] | None = None,
+    gone: NDArray[np.bool_] | None = None,
 ) -> Split:
     """Split ``len(forget)`` items; the parts depend on the seed alone, never on what is forgotten.
 
@@ -46,6 +60,7 @@ def make_split(
         test: share held out for the reported numbers; not used when a test set is published.
         seed: seed of the split.
         published_test: mask of the data set's own test items.
+        gone: mask of the items of earlier requests; those that are asked for again stay gone.
 
     Raises:
         UserError: shares outside (0, 1), or no training item left to retain or to forget.
@@ -65,10 +80,15 @@ def make_split(
         "test": np.concatenate([np.flatnonzero(is_test), rest[held : held + drawn_test]]),
         "train": rest[held + drawn_test :],
     }
-    parts = {name: Part(np.sort(n[~forget[n]]), np.sort(n[forget[n]])) for name, n in numbers.items()}
+    gone = np.zeros(len(forget), dtype=bool) if gone is None else gone
+    kinds = (~forget & ~gone, forget & ~gone, gone)
+    parts = {name: Part(*(np.sort(n[kind[n]]) for kind in kinds)) for name, n in numbers.items()}
     if not len(parts["train"].forget):
-        raise UserError("the request selects no training item: everything it names is held out.")
+        before = forget[parts["train"].gone].any()
+        reason = "all that it names was forgotten before" if before else "everything it names is held out"
+        raise UserError(f"the request selects no training item: {reason}.")
     for name, part in parts.items():
         if not len(part.retain):
-            raise UserError(f"the {name} part has no item to retain: the data set is too small for its shares.")
+            reason = "all others are forgotten" if gone.any() else "the data set is too small for its shares"
+            raise UserError(f"the {name} part has no item to retain: {reason}.")
     return Split(**parts)

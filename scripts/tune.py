@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from msgm.config import Config, load_config
+from msgm.data import load_dataset
 from msgm.diffusion import ScoreModel
 from msgm.evaluation import Bench, Subject, measure
 from msgm.generator.compare import make_bench
@@ -22,7 +23,8 @@ from msgm.objectives import OBJECTIVES
 from msgm.runs import Run, chosen_device, find_model
 from msgm.splits import Split
 from msgm.training import fit
-from msgm.training.run import load_data
+from msgm.training.earlier import earlier_chain
+from msgm.training.run import split_data
 
 VALIDATION_SEED = 1000
 
@@ -41,13 +43,16 @@ def main() -> None:
     base = find_model(options.source)
     where = chosen_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        bench = validation_bench(make_bench(config, Run(folder), *load_data(config), where))
+        dataset = load_dataset(config.data)
+        chain = earlier_chain(base, config, dataset)
+        split = split_data(config, dataset, chain.requests)
+        bench = validation_bench(make_bench(config, Run(folder), dataset, split, where, chain))
         show("base", measure(Subject("base", ScoreModel.load(base).to(where), bench)))
         for point in points(options.grid):
             name = " ".join(f"{key}={value}" for key, value in point.items())
             run = Run(Path(folder) / name.replace("/", "_"))
             changed = experiment(config, options.row, point)
-            fit(changed, run, bench.dataset, bench.split, base, resume=False, device=options.device)
+            fit(changed, run, bench.dataset, bench.split, base, resume=False, device=options.device, chain=chain)
             show(name, measure(Subject(name, ScoreModel.load(run.model).to(where), bench)))
 
 

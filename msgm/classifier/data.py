@@ -80,6 +80,8 @@ class Examples:
 class Split:
     """What a request makes of the data: training items to retain and to forget, and three disjoint held-out sets.
 
+    Items of earlier requests are in none of them: ``gone`` holds those that were trained on once.
+
     Attributes:
         retain: training items that stay.
         forget: training items to forget.
@@ -88,6 +90,7 @@ class Split:
         test: held out, for the reported accuracy alone.
         classes: class names.
         scope: ``class`` when the request empties classes of the training data, else ``instances``.
+        gone: training items of earlier requests, for tests of these alone; None where there are none.
     """
 
     retain: Examples
@@ -97,10 +100,11 @@ class Split:
     test: Examples
     classes: list[str]
     scope: str = field(default="instances")
+    gone: Examples | None = None
 
     @property
     def train(self) -> Examples:
-        """Retain and forget items in the order of the data set: what the original model was trained on."""
+        """Retain and forget items in the order of the data set: what the model may know before the request."""
         indices = np.sort(np.concatenate([self.retain.indices, self.forget.indices]))
         return Examples.of(self.retain.dataset, indices)
 
@@ -152,36 +156,51 @@ def held_out(dataset: Dataset, shares: Shares, seed: int) -> dict[str, NDArray[n
     return {name: np.sort(positions) for name, positions in parts.items()}
 
 
-def split_by(dataset: Dataset, parts: dict[str, NDArray[np.int64]], forget: NDArray[np.bool_]) -> Split:
+def split_by(
+    dataset: Dataset,
+    parts: dict[str, NDArray[np.int64]],
+    forget: NDArray[np.bool_],
+    gone: NDArray[np.bool_] | None = None,
+) -> Split:
     """Return the split that a request makes.
 
     Args:
         dataset: labelled data.
         parts: positions, as ``held_out`` gives them.
         forget: (N,) mask of the request; only training items of it are forgotten, held-out ones never were learned.
+        gone: (N,) mask of the items of earlier requests; those that are asked for again stay gone.
 
     Raises:
-        UserError: no labels, no training item to forget or to retain, or fewer than two classes to retain.
+        UserError: no labels, no training item to forget or to retain, fewer than two classes to retain, or a held-out
+            part without an item that no earlier request named.
     """
     if dataset.labels is None:
         raise UserError(f"the {dataset.name} data have no class labels, which a classifier needs.")
-    train = parts["train"]
-    gone = forget[train]
-    if not gone.any():
-        raise UserError("the request selects no training item: everything it names is held out.")
-    if gone.all():
+    gone = np.zeros(len(dataset), dtype=bool) if gone is None else gone
+    train = parts["train"][~gone[parts["train"]]]
+    chosen = forget[train]
+    if not chosen.any():
+        again = forget[parts["train"]].any()
+        reason = "all that it names was forgotten before" if again else "everything it names is held out"
+        raise UserError(f"the request selects no training item: {reason}.")
+    if chosen.all():
         raise UserError(f"the request selects all {len(train)} training items: nothing is left to retain.")
     labels = dataset.labels[train]
-    left, before = np.unique(labels[~gone]), np.unique(labels)
+    left, before = np.unique(labels[~chosen]), np.unique(labels)
     if len(left) < 2:
         raise UserError(
             f"the request leaves items of {len(left)} class only; a classifier needs two, forget fewer classes."
         )
-    examples = {name: Examples.of(dataset, parts[name]) for name in ("tuning", "nonmembers", "test")}
+    held = {name: parts[name][~gone[parts[name]]] for name in ("tuning", "nonmembers", "test")}
+    for name, positions in held.items():
+        if not len(positions):
+            raise UserError(f"the {name} part has no item left that no earlier request named.")
+    trained = parts["train"][gone[parts["train"]]]
     return Split(
-        Examples.of(dataset, train[~gone]),
-        Examples.of(dataset, train[gone]),
-        **examples,
+        Examples.of(dataset, train[~chosen]),
+        Examples.of(dataset, train[chosen]),
+        **{name: Examples.of(dataset, positions) for name, positions in held.items()},
         classes=list(dataset.classes),
         scope="class" if len(left) < len(before) else "instances",
+        gone=Examples.of(dataset, trained) if len(trained) else None,
     )

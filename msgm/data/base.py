@@ -97,6 +97,12 @@ class Dataset:
             return self.files.content(index)
         return self.take(np.array([index])).numpy().tobytes()
 
+    def item_digests(self) -> Iterator[bytes]:
+        """Yield a hash of each item's content and label, in order; files are hashed once while they stay the same."""
+        for number in range(len(self)):
+            content = hashlib.sha256(self.content(number)).digest() if self.files is None else self.files.digest(number)
+            yield content + (b"" if self.labels is None else int(self.labels[number]).to_bytes(8, "little"))
+
     def digest(self) -> str:
         """Return a short hash of the items, their order and all that is known of them.
 
@@ -158,8 +164,17 @@ class DataSettings:
         """Read the data set."""
 
     def split(self, dataset: Dataset, request: ForgetRequest) -> Split:
-        """Split ``dataset`` by ``request``; errors as in ``make_split``."""
-        return make_split(dataset.forget_mask(request), self.validation, self.test, self.split_seed, dataset.test)
+        """Split ``dataset`` by ``request``, the first one; errors as in ``make_split``."""
+        return self.split_by(dataset, dataset.forget_mask(request))
+
+    def split_by(self, dataset: Dataset, forget: NDArray[np.bool_], gone: NDArray[np.bool_] | None = None) -> Split:
+        """Split ``dataset`` by masks of what to forget and of what is ``gone``; errors as in ``make_split``."""
+        return make_split(forget, self.validation, self.test, self.split_seed, dataset.test, gone)
+
+    def split_facts(self, dataset: Dataset) -> dict[str, float | int]:
+        """Return the settings that say which items of ``dataset`` are held out, by name."""
+        keys = ["split_seed", "validation", *(["test"] if dataset.test is None else [])]
+        return {f"data.{key}": getattr(self, key) for key in keys}
 
 
 DATASETS: Registry[DataSettings] = Registry("data")

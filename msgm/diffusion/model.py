@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from msgm.chain import FILE as CHAIN
+from msgm.chain import Chain, read_chain
 from msgm.diffusion.networks import LOADERS, Network, UNet, read_unet
 from msgm.diffusion.processes import DDPM, PROCESSES, VP, Process
 from msgm.errors import RunError, UserError
@@ -41,6 +43,7 @@ class ScoreModel:
         shape: shape of one item.
         prediction: what the network puts out, in diffusers' words; networks made here put out epsilon.
         scheduler: configuration of the diffusers scheduler that a foreign model came with, written back on save.
+        chain: what the model was asked to forget so far; None where its folder does not say.
     """
 
     network: nn.Module
@@ -48,6 +51,7 @@ class ScoreModel:
     shape: tuple[int, ...]
     prediction: Prediction = "epsilon"
     scheduler: dict[str, Any] | None = None
+    chain: Chain | None = None
 
     def eps(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the predicted noise in float32 or better; x (B, *shape), t (B,) times in (0, 1]."""
@@ -115,6 +119,8 @@ class ScoreModel:
             "prediction": self.prediction,
         }
         (folder / "process.json").write_text(json.dumps(description, indent=2))
+        if self.chain is not None:
+            (folder / CHAIN).write_text(json.dumps(self.chain.to_json(), indent=2))
         scheduler = self._scheduler()
         if scheduler is not None and isinstance(network, UNet):
             scheduler.save_pretrained(folder / "scheduler")
@@ -150,9 +156,9 @@ class ScoreModel:
         """
         folder = Path(folder)
         if (folder / "process.json").is_file():
-            return _guarded(cls._load_own, folder)
+            return replace(_guarded(cls._load_own, folder), chain=read_chain(folder))
         if (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file():
-            return _guarded(cls._load_diffusers, folder)
+            return replace(_guarded(cls._load_diffusers, folder), chain=read_chain(folder))
         raise UserError(f"{folder} holds no model: neither process.json nor model_index.json is there.")
 
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from msgm.chain import Chain
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel, sample
@@ -28,6 +29,7 @@ class Bench:
         judge: says what a sample shows.
         reality: says whether a sample is junk, or a copy of a training item.
         folder: where statistics of the data are kept between runs; None keeps none.
+        chain: what the models were asked to forget so far, all of them together.
         memory: what metrics share, by name, such as loaded extractors.
     """
 
@@ -37,6 +39,7 @@ class Bench:
     judge: Judge
     reality: Reality
     folder: Path | None = None
+    chain: Chain = field(default_factory=Chain)
     memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 

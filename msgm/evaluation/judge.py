@@ -25,7 +25,7 @@ from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
-from msgm.splits import Split
+from msgm.splits import Part, Split
 
 BATCH = 1000
 SECTION = "evaluation.judge"
@@ -103,6 +103,16 @@ class Task:
     classes: list[str]
     forgotten: list[int]
 
+    def items(self, part: str) -> NDArray[np.int64]:
+        """Return the items of a part that have a class here: what earlier requests named is neither kept nor asked."""
+        found: Part = getattr(self.split, part)
+        return found.whole if self.by_classes else found.all
+
+    @property
+    def by_classes(self) -> bool:
+        """Whether the classes are the data set's own."""
+        return self.targets is self.dataset.labels
+
     @classmethod
     def of(cls, dataset: Dataset, split: Split, request: ForgetRequest) -> "Task":
         """Return the task that ``request`` sets on ``dataset``."""
@@ -115,7 +125,8 @@ class Task:
 
     def key(self) -> dict[str, str]:
         """Return hashes of the data and of what is asked of it."""
-        asked = hashlib.sha256(self.targets.tobytes() + bytes(self.forgotten)).hexdigest()[:16]
+        left_out = b"" if self.by_classes else np.concatenate([p.gone for p in vars(self.split).values()]).tobytes()
+        asked = hashlib.sha256(self.targets.tobytes() + bytes(self.forgotten) + left_out).hexdigest()[:16]
         return {"data": self.dataset.digest(), "forgotten": asked}
 
 
@@ -183,7 +194,8 @@ def _kind(settings: JudgeSettings) -> JudgeKind:
 def assess(judge: Judge, task: Task) -> None:
     """Measure the judge on the test part."""
     test = task.split.test
-    judge.accuracy = rate(sum(int((p == t).sum()) for p, t in _judged(judge, task, test.all)), len(test.all))
+    known = task.items("test")
+    judge.accuracy = rate(sum(int((p == t).sum()) for p, t in _judged(judge, task, known)), len(known))
     if len(test.forget):
         found = sum(int(judge.is_forgotten(p).sum()) for p, _ in _judged(judge, task, test.forget))
         judge.recall = rate(found, len(test.forget))

@@ -36,9 +36,9 @@ class Reality:
 
     @classmethod
     def of(cls, dataset: Dataset, split: Split, device: torch.device | str = "cpu") -> "Reality":
-        """Calibrate on the validation part of ``split``."""
-        reality = cls(dataset.take(split.train.all).to(device), dataset.levels, 0.0, 0.0)
-        distances = reality.distances(dataset.take(split.validation.all))
+        """Calibrate on the validation part of ``split``; samples of earlier requests' items are no junk either."""
+        reality = cls(dataset.take(split.train.whole).to(device), dataset.levels, 0.0, 0.0)
+        distances = reality.distances(dataset.take(split.validation.whole))
         high, low = (torch.quantile(distances, q).item() for q in (ACCEPTED, 1 - ACCEPTED))
         return replace(reality, junk_above=high, copy_below=low)
 

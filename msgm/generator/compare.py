@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from msgm import threads
+from msgm.chain import Chain, merged
 from msgm.config import BASE_ROW, Config, Row
-from msgm.data import Dataset
+from msgm.data import Dataset, load_dataset
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
@@ -29,7 +30,8 @@ from msgm.runs import Run, chosen_device, environment, find_model
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.sweep import with_stored_sweeps
-from msgm.training.run import digest, finished, fit, load_data, load_source, new_model
+from msgm.training.earlier import earlier_chain, extended
+from msgm.training.run import digest, finished, fit, load_source, new_model, split_data
 
 GRID = 100
 UNTRAINED = ("none", "random")
@@ -41,6 +43,7 @@ def compare(
     only: list[str] | None = None,
     source: Path | str | None = None,
     device: str = "auto",
+    fresh_chain: bool = False,
 ) -> Run:
     """Run and measure the rows of ``config`` and write the report; rows already finished are not run again.
 
@@ -50,22 +53,25 @@ def compare(
         only: names of the rows to run; by default all that are not optional.
         source: run or diffusers folder to take the base model from; by default it is trained.
         device: ``auto``, ``cpu`` or ``cuda``.
+        fresh_chain: start a new history: what ``source`` was asked to forget before is data to retain again.
 
     Raises:
-        UserError: an unknown row, a base model that does not fit, or a folder that holds another comparison; nothing is
-            written then.
+        UserError: an unknown row, a base model that does not fit, data that is not that of the base's earlier requests,
+            or a folder that holds another comparison; nothing is written then.
     """
     names = _chosen(config, only)
     run = Run(out or Path("runs") / config.name)
     threads.keep(run.manifest)
     config = with_stored_sweeps(config, run.stored_config())
     where = chosen_device(device)
-    dataset, split = load_data(config)
+    dataset = load_dataset(config.data)
+    chain = earlier_chain(find_model(source), config, dataset, fresh_chain) if source else Chain()
+    split = split_data(config, dataset, chain.requests)
     check_metrics(config, dataset, split)
     _check_base(config, run, dataset, source)
-    _claim(run, config, source)
-    bench = make_bench(config, run, dataset, split, where)
-    base = base_model(config, run, bench.dataset, bench.split, source, device)
+    _claim(run, config, source, fresh_chain)
+    bench = make_bench(config, run, dataset, split, where, chain)
+    base = base_model(bench, run, source, device)
     for name in names:
         _row(name, bench, run, base, device, where)
     reports = [path for path in (run.path / "rows").glob("*/report.json") if path.parent.name in config.rows]
@@ -97,14 +103,16 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     if run.report.is_file() and read_json(run.report).get("base", "a row") is not None:
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
     where = chosen_device(device)
-    dataset, split = load_data(config)
+    dataset = load_dataset(config.data)
+    chain = merged([earlier_chain(folder, config, dataset) for folder in models.values()])
+    split = split_data(config, dataset, chain.requests)
     check_metrics(config, dataset, split)
     for folder in models.values():
         _load_fitting(folder, dataset)
         if len(models) == 1:
             refuse_obstacles(config, split, _maker(folder))
     run.create()
-    bench = make_bench(config, run, dataset, split, where)
+    bench = make_bench(config, run, dataset, split, where, chain)
     rows = []
     for name, folder in models.items():
         model = _load_fitting(folder, dataset).to(where)
@@ -120,31 +128,34 @@ def _maker(folder: Path) -> Run | None:
     return run if folder == run.model else None
 
 
-def make_bench(config: Config, run: Run, dataset: Dataset, split: Split, device: torch.device) -> Bench:
-    """Train (or load) the judge, and calibrate the distances."""
+def make_bench(
+    config: Config, run: Run, dataset: Dataset, split: Split, device: torch.device, chain: Chain | None = None
+) -> Bench:
+    """Train (or load) the judge, and calibrate the distances; ``chain`` is what the models were asked to forget."""
     folder, settings = run.path / "judge", config.evaluation.judge
     judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
-    return Bench(config, dataset, split, judge, Reality.of(dataset, split, device), run.path / "reference")
+    reality = Reality.of(dataset, split, device)
+    return Bench(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
 
 
-def base_model(
-    config: Config, run: Run, dataset: Dataset, split: Split, source: Path | str | None, device: str
-) -> Path:
-    """Return the model folder of the base row: trained on all data, or copied from ``source``."""
+def base_model(bench: Bench, run: Run, source: Path | str | None, device: str) -> Path:
+    """Return the model folder of the base row: trained on all data, or copied from ``source`` with its chain."""
     row = Run(run.path / "rows" / BASE_ROW)
-    experiment = config.for_row(config.rows[BASE_ROW])
+    experiment = bench.config.for_row(bench.config.rows[BASE_ROW])
     if source is None:
-        fit(experiment, row, dataset, split, None, resume=True, device=device)
+        fit(experiment, row, bench.dataset, bench.split, None, resume=True, device=device)
     elif not finished(row):
         found = find_model(source)
-        model = load_source(found, experiment, dataset)
-        _write_untrained(row, model, experiment, {"source": str(found), "start": "none", "weights": "as given"})
+        model = load_source(found, experiment, bench.dataset)
+        facts = {"source": str(found), "start": "none", "weights": "as given"}
+        _write_untrained(row, model, experiment, facts, bench)
     return row.model
 
 
-def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dict[str, Any]) -> None:
+def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dict[str, Any], bench: Bench) -> None:
     """Write the run folder of a model that nothing was done to here."""
     row.create()
+    model.chain = extended(bench.chain, experiment, bench.dataset, row.path, from_scratch=False, asked=False)
     model.save(row.model)
     write_text(row.config, replace(experiment, process=describe(model.process)).to_yaml())
     write_json(row.manifest, environment() | {"status": "finished", "seconds": 0.0} | facts)
@@ -218,11 +229,13 @@ def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str |
         load_source(find_model(source), config, dataset)
 
 
-def _claim(run: Run, config: Config, source: Path | str | None) -> None:
+def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: bool) -> None:
     """Make the compare folder, or check that it holds this comparison; rows and metrics may be added to it."""
-    stored, wanted = run.stored_config(), config.to_dict() | {"source": str(source) if source else None}
+    began = {"source": str(source) if source else None, "fresh_chain": fresh_chain}
+    stored, wanted = run.stored_config(), config.to_dict() | began
     if stored is not None:
-        stored["source"] = read_json(run.manifest).get("source") if run.manifest.is_file() else None
+        manifest = read_json(run.manifest) if run.manifest.is_file() else {}
+        stored |= {"source": manifest.get("source"), "fresh_chain": manifest.get("fresh_chain", False)}
         new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
         for tree in (stored, wanted):
             tree["evaluation"] = {k: v for k, v in tree["evaluation"].items() if k not in ("metrics", "options")}
@@ -233,7 +246,7 @@ def _claim(run: Run, config: Config, source: Path | str | None) -> None:
             )
     run.create()
     write_text(run.config, config.to_yaml())
-    write_json(run.manifest, environment() | {"source": wanted["source"]})
+    write_json(run.manifest, environment() | began)
 
 
 def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torch.device) -> None:
@@ -256,10 +269,10 @@ def _make(config: Config, row: Row, target: Run, bench: Bench, base: Path, devic
     """Train the row's model, or draw its random weights; the base row has its model already."""
     if row.start == "random":
         facts = {"source": None, "start": "random", "weights": "random"}
-        _write_untrained(target, new_model(config, bench.dataset), config.for_row(row), facts)
+        _write_untrained(target, new_model(config, bench.dataset), config.for_row(row), facts, bench)
     elif row.start in ("scratch", "finetune"):
         source = base if row.start == "finetune" else None
-        fit(config.for_row(row), target, bench.dataset, bench.split, source, resume=True, device=device)
+        fit(config.for_row(row), target, bench.dataset, bench.split, source, True, device, bench.chain)
 
 
 def _place(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:

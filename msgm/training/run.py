@@ -1,6 +1,7 @@
 """Training and unlearning as runs: a folder with its settings, manifest, checkpoints and model."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from msgm import threads
+from msgm.chain import Chain, Entry, gone_before
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
@@ -22,6 +24,7 @@ from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
+from msgm.training.earlier import earlier_chain, extended
 from msgm.training.trainer import Trainer
 
 
@@ -42,9 +45,16 @@ def train(config: Config, out: Path | str | None = None, resume: bool = False, d
 
 
 def unlearn(
-    config: Config, source: Path | str, out: Path | str | None = None, resume: bool = False, device: str = "auto"
+    config: Config,
+    source: Path | str,
+    out: Path | str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    fresh_chain: bool = False,
 ) -> Run:
     """Fine-tune a trained model with the config's objective and the overrides of its section ``finetune``.
+
+    What ``source`` was asked to forget before stays forgotten: no such item is trained on.
 
     Args:
         config: the experiment.
@@ -52,31 +62,52 @@ def unlearn(
         out: run folder; by default ``runs/NAME-OBJECTIVE``.
         resume: go on with a run that was stopped.
         device: ``auto``, ``cpu`` or ``cuda``.
+        fresh_chain: start a new history: items of earlier requests are items to retain again, and the card says so.
 
     Raises:
         UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
-            shape, and what ``train`` raises.
+            shape, data that is not that of earlier requests, an ``out`` that is the source, and what ``train`` raises.
     """
     name = config.objective["name"]
     if OBJECTIVES.entries[name].data == "all":
         known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
         raise UserError(f"objective.name: {name!r} trains on the forget set too; to unlearn, choose one of {known}.")
-    dataset, split = load_data(config)
+    found, run = find_model(source), Run(out or Path("runs") / f"{config.name}-{config.objective['name']}")
+    if found.resolve() == run.model.resolve():
+        raise UserError(f"--out: {run.path} holds the model of --from, which would be lost; give another folder.")
+    dataset = load_dataset(config.data)
+    chain = earlier_chain(found, config, dataset, fresh_chain)
+    split = split_data(config, dataset, chain.requests)
     tuned = replace(config, training=config.finetuning(), finetune={})
-    run = Run(out or Path("runs") / f"{config.name}-{config.objective['name']}")
-    return fit(tuned, run, dataset, split, find_model(source), resume, device)
+    return fit(tuned, run, dataset, split, found, resume, device, chain)
 
 
 def load_data(config: Config) -> tuple[Dataset, Split]:
-    """Load the config's data set and split it by its request."""
+    """Load the config's data set and split it by its request, the first one."""
     dataset = load_dataset(config.data)
-    return dataset, DATASETS.build(config.data).split(dataset, config.request)
+    return dataset, split_data(config, dataset)
+
+
+def split_data(config: Config, dataset: Dataset, asked: Sequence[Entry] = ()) -> Split:
+    """Split the data by the config's request, for a model that was ``asked`` these requests, this one or others."""
+    mask = dataset.forget_mask(config.request)
+    return DATASETS.build(config.data).split_by(dataset, mask, gone_before(mask, asked))
 
 
 def fit(
-    config: Config, run: Run, dataset: Dataset, split: Split, source: Path | None, resume: bool, device: str = "auto"
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    split: Split,
+    source: Path | None,
+    resume: bool,
+    device: str = "auto",
+    chain: Chain | None = None,
 ) -> Run:
-    """Train as ``config`` says, from random weights or from the model folder ``source``, into ``run``."""
+    """Train as ``config`` says, from random weights or from the model folder ``source``, into ``run``.
+
+    ``chain`` holds the requests before this one, whose items ``split`` keeps apart as gone.
+    """
     threads.keep(run.manifest)
     model = load_source(source, config, dataset) if source else new_model(config, dataset)
     config = replace(config, process=describe(model.process))
@@ -94,8 +125,10 @@ def fit(
     if main:
         part, where = split.train, manifest["device"]
         items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {dataset.name}"
+        items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
         print(f"{label}: {config.objective['name']}, {config.training.steps} steps on {where}; {items}", flush=True)
         write_json(run.manifest, manifest)
+        model.chain = extended(chain or Chain(), config, dataset, run.path, source is None)
     trainer.train()
     trainer.save()
     if main:
@@ -175,7 +208,7 @@ def _manifest(
         "weights": config.training.weights,
         "data_digest": dataset.digest(),
         "forget_digest": digest(split.train.forget),
-        "items": {"retain": len(split.train.retain), "forget": len(split.train.forget)},
+        "items": {kind: len(getattr(split.train, kind)) for kind in ("retain", "forget", "gone")},
     }
 
 

@@ -91,7 +91,7 @@ def _load(judge: OwnJudge, folder: Path | None) -> OwnJudge:
 
 
 def _fit(network: nn.Module, task: Task, settings: JudgeSettings, seed: int, device: torch.device | str) -> None:
-    train, levels = task.split.train.all, task.dataset.levels
+    train, levels = task.items("train"), task.dataset.levels
     feed = Feed(task.dataset, train, settings.batch_size, seed, "judge", device=device)
     steps = max(1, settings.epochs * len(train) // settings.batch_size)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
