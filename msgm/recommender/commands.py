@@ -105,6 +105,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _forget(options: argparse.Namespace) -> None:
+    from msgm.recommender.journal import NAME as JOURNAL
     from msgm.recommender.request_files import read_ids, read_interactions
     from msgm.recommender.service import KINDS, Service
 
@@ -123,7 +124,7 @@ def _forget(options: argparse.Namespace) -> None:
         exactness = ", ".join(dict.fromkeys(answer.exactness for answer in outcome.answers))
         count = len(outcome.answers)
         what = "request" if count == 1 else "requests"
-        print(f"answered {count} {what} in {seconds:.3f} s ({exactness}); see {service.journal.path}")
+        print(f"answered {count} {what} in {seconds:.3f} s ({exactness}); see {service.folder / JOURNAL}")
     elif not outcome.before and not outcome.refused:
         print("nothing was pending")
     if outcome.refused:

@@ -4,59 +4,165 @@ The journal may be kept and shown: it holds no id. A request stands in it as its
 each id and keyed with the folder's own ``key``, so that whoever knows an id and holds the key can find its request, and
 others cannot try ids out. What a request is about stands in ``pending.json`` alone, as numbers of rows and columns, and
 only until it is done.
+
+Its lines are chained: each ends with a keyed digest of itself and of the digest before it. A line that was edited, or
+taken out, is noticed, for the digests after it do not fit. The model file holds the number of lines, and the last
+digest, at the time when it was written, so that lines missing at the end are noticed too.
 """
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
+import numpy as np
+
+from msgm.digests import folder_key, keyed_digest
 from msgm.errors import UserError
+from msgm.reading import parse_json, read_bytes
+from msgm.recommender.cells import rows_of
+from msgm.recommender.data.base import Interactions
+from msgm.recommender.requests import Deletion
+from msgm.shapes import Count, Positive
 
 PLANNED, DONE, REFUSED = "planned", "done", "refused"
+NAME = "journal.jsonl"
+
+
+def id_digest(key: bytes, kind: str, one: Any) -> str:
+    """Return what stands in the journal for an id; for one of ``interactions``, a pair [user id, item id]."""
+    return keyed_digest(key, kind, "\t".join(one) if kind == "interactions" else one)
+
+
+class Line(TypedDict):
+    """A line of the journal; lines of msgm 0.1 have no ``chain``."""
+
+    state: Literal["planned", "done", "refused"]
+    time: str
+    request: Positive
+    kind: Literal["users", "items", "interactions"]
+    size: Positive
+    digests: list[str]
+    chain: NotRequired[str]
+
+
+class Seal(TypedDict):
+    """How far a journal had come: its number of lines, and the digest of the last one."""
+
+    lines: Count
+    chain: str
 
 
 class Journal:
     """An append-only file with one JSON line for every state of a request; a line is on disk when ``add`` returns.
 
     A last line without an end, which a crash may leave, is no line and is cut off by the next ``add``.
+
+    Attributes:
+        path: the file.
+        lines: all lines, oldest first.
+
+    Raises:
+        UserError: the file is missing, or a line is damaged, was edited or comes after a missing one.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "journal.jsonl"
+        self.path = folder / NAME
+        self._key = folder_key(folder)
+        content = read_bytes(self.path)
+        self._end = content.rfind(b"\n") + 1
+        self._chain = [""]
+        self.lines: list[dict[str, Any]] = []
+        for number, text in enumerate(content[: self._end].split(b"\n")[:-1], 1):
+            self.lines.append(self._checked(text, number))
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Return all lines, oldest first.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+    def _checked(self, text: bytes, number: int) -> dict[str, Any]:
+        """Return a line, and go on with the chain."""
+        source = f"{self.path}, line {number}"
+        trusted = f"lines 1 to {number - 1} can be trusted" if number > 1 else "no line can be trusted"
         try:
-            return [json.loads(line) for line in self._whole().decode().splitlines()]
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is missing or damaged: {error}.") from error
+            line: dict[str, Any] = parse_json(text.decode(), source, Line)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{source} is damaged: it is not UTF-8; {trusted}.") from error
+        except UserError as error:
+            raise UserError(f"{str(error).removesuffix('.')}; {trusted}.") from error
+        self._chain.append(self._link(line))
+        of_first_version = "chain" not in line and all("chain" not in earlier for earlier in self.lines)
+        if not of_first_version and line.get("chain") != self._chain[-1]:
+            raise UserError(f"{source}: it was edited, or the line before it is missing; {trusted}.")
+        return line
 
-    def numbers(self, state: str) -> set[int]:
-        """Return the numbers of the requests that have reached a state."""
-        return {line["request"] for line in self.lines() if line["state"] == state}
+    def _link(self, line: dict[str, Any]) -> str:
+        body = {name: value for name, value in line.items() if name != "chain"}
+        return keyed_digest(self._key, "journal", self._chain[-1], json.dumps(body, sort_keys=True))
+
+    def numbers(self, *states: str) -> set[int]:
+        """Return the numbers of the requests that have reached one of the states."""
+        return {line["request"] for line in self.lines if line["state"] in states}
 
     def done(self) -> dict[str, int]:
         """Return the numbers of the requests that were answered, by the digests of their ids."""
-        lines = [line for line in self.lines() if line["state"] == DONE]
+        lines = [line for line in self.lines if line["state"] == DONE]
         return {digest: line["request"] for line in lines for digest in line["digests"]}
 
-    def add(self, request: dict[str, Any], state: str, **facts: Any) -> None:
+    def forgotten(self, data: Interactions) -> Deletion:
+        """Return what of ``data`` the answered requests have asked to forget."""
+        done = set(self.done())
+        users, items = (
+            np.array([n for n, name in enumerate(ids.ids) if id_digest(self._key, kind, name) in done], dtype=np.int64)
+            for kind, ids in (("users", data.users), ("items", data.items))
+        )
+        if not any(line["kind"] == "interactions" for line in self.lines):
+            return Deletion(users, items)
+        cells = zip(rows_of(data.matrix).tolist(), data.matrix.indices.tolist(), strict=True)
+        pairs = [[data.users.ids[u], data.items.ids[i]] for u, i in cells]
+        marked = np.array([id_digest(self._key, "interactions", pair) in done for pair in pairs])
+        found = np.stack([rows_of(data.matrix), data.matrix.indices], axis=1)[marked]
+        return Deletion(users, items, found.astype(np.int64))
+
+    def seal(self) -> Seal:
+        """Return how far the journal has come."""
+        return {"lines": len(self.lines), "chain": self._chain[-1]}
+
+    def check(self, seal: Seal, applied: int, pending: set[int]) -> None:
+        """Refuse a journal whose last lines are missing.
+
+        Args:
+            seal: how far it had come when the model was written.
+            applied: number of the last request that is in the model.
+            pending: numbers of the requests that a crash left.
+
+        Raises:
+            UserError: it ends before the seal, or a request that was planned or answered has no line that says so.
+        """
+        settled = self.numbers(DONE, REFUSED) | pending
+        if len(self.lines) < seal["lines"] or self._chain[seal["lines"]] != seal["chain"]:
+            fault = f"the model was written after line {seal['lines']}"
+        elif self.numbers(PLANNED) - settled:
+            fault = f"it does not say what became of request {min(self.numbers(PLANNED) - settled)}"
+        elif applied and applied not in settled:
+            fault = f"the model has forgotten what request {applied} asked for, of which no line says so"
+        else:
+            return
+        raise UserError(
+            f"{self.path}: lines are missing at its end: {fault}. The {len(self.lines)} lines that are there can be "
+            "trusted, but do not say all that was asked for."
+        )
+
+    def add(self, request: Mapping[str, Any], state: str, **facts: Any) -> None:
         """Append a line about ``request``: its number, kind, size and digests, and ``facts``."""
         shown = {key: request[key] for key in ("request", "kind", "size", "digests")}
         line = {"state": state, "time": datetime.now(UTC).isoformat(timespec="seconds")} | shown | facts
+        line["chain"] = self._link(line)
+        content = json.dumps(line).encode() + b"\n"
         with self.path.open("r+b") as file:
-            file.seek(len(self._whole()))
+            file.seek(self._end)
             file.truncate()
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-
-    def _whole(self) -> bytes:
-        content = self.path.read_bytes()
-        return content[: content.rfind(b"\n") + 1]
+        self._end += len(content)
+        self._chain.append(line["chain"])
+        self.lines.append(line)

@@ -13,34 +13,47 @@ A request that the model fails to answer is journalled as refused, with the reas
 After a request the folder holds no id of a forgotten user or item: ``ids.json`` has null in its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from msgm.digests import folder_key, keyed_digest
+from msgm.digests import KEY, folder_key
 from msgm.errors import UserError
 from msgm.folders import locked, write_bytes, write_json
 from msgm.reading import read_json
+from msgm.recommender.cells import kept
 from msgm.recommender.config import RecommenderConfig, known
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
-from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal
+from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
+from msgm.recommender.journal import NAME as JOURNAL
+from msgm.recommender.leftovers import refuse_leftovers
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
+from msgm.recommender.pending import FORGOTTEN, PARTS, PENDING, Pending, checked_pending, deletion_of, read_pending
 from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
 from msgm.runs import environment
 from msgm.seeding import derive_seed
 
+IDS = "ids.json"
 KINDS = ("users", "items", "interactions")
-PARTS = ("users", "items", "cells")
-Request = dict[str, Any]
+
+
+class Ids(TypedDict):
+    """The ids of a model's rows and columns, null for those that are forgotten."""
+
+    users: list[str | None]
+    items: list[str | None]
 
 
 def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
     """Fit a model of ``config`` to all interactions of its data, held-out ones included, into a folder to serve from.
+
+    Where the folder has the journal of an earlier model, what that was asked to forget is left out of the fit.
 
     Args:
         config: the experiment.
@@ -48,7 +61,8 @@ def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
         out: the folder; the model file is written last.
 
     Raises:
-        UserError: an unknown model, none named among several, or the folder holds a model already.
+        UserError: an unknown model, none named among several, the folder holds a model already, or a journal without
+            its key, or nothing is left to fit to.
     """
     rows = [name for name, settings in config.models.items() if settings is not None]
     if model is None and len(rows) != 1:
@@ -63,15 +77,53 @@ def _fit(config: RecommenderConfig, row: str, out: Path) -> None:
     if (out / FILE).exists():
         raise UserError(f"{out} holds a recommender already; give another --out.")
     data, made = load_interactions(config.data), MODELS.build(config.models[row])
+    journal, gone = _earlier_requests(out, data)
+    mask = gone.mask(data.matrix)
+    if mask.all():
+        raise UserError(
+            f"{out}: its journal says that all interactions of the data are forgotten; none is left to fit."
+        )
+    times = None if data.times is None else data.times[~mask]
     start = perf_counter()
-    made.fit(data.matrix, derive_seed(config.seed, "fit"), data.times)
+    made.fit(kept(data.matrix, ~mask), derive_seed(config.seed, "fit"), times)
     seconds = perf_counter() - start
+    made.gone_users[gone.users], made.gone_items[gone.items] = True, True
+    made.applied, made.seal = max(journal.numbers(PLANNED), default=0), journal.seal()
     facts = {"kind": "recommender", "model": row, "settings": made.settings(), "data": config.data["name"]}
     write_json(out / "manifest.json", environment() | facts | {"digest": data.digest(), "fit_seconds": seconds})
-    write_json(out / "ids.json", {"users": data.users.ids, "items": data.items.ids})
-    folder_key(out)
-    write_bytes(out / "journal.jsonl", b"")
+    write_ids(out, {"users": [*data.users.ids], "items": [*data.items.ids]}, made)
     made.save(out)
+
+
+def _earlier_requests(out: Path, data: Interactions) -> tuple[Journal, Deletion]:
+    """Return the folder's journal, a new one where there is none, and what of ``data`` it says is forgotten.
+
+    A request that was pending when the earlier model was lost is answered by leaving out what it asked for.
+
+    Raises:
+        UserError: the journal is there without its key.
+    """
+    if not (out / JOURNAL).is_file():
+        write_bytes(out / JOURNAL, b"")
+        return Journal(out), Deletion()
+    if not (out / KEY).is_file():
+        raise UserError(
+            f"{out} holds the journal of an earlier model without its key, so nobody can tell whom that has forgotten; "
+            "give another --out."
+        )
+    journal = Journal(out)
+    for request in read_pending(out):
+        if request["request"] not in journal.numbers(DONE, REFUSED):
+            journal.add(request, PLANNED)
+            journal.add(request, DONE, exactness="bit-exact", seconds=0.0, touched=0, by="left out of the next fit")
+    (out / PENDING).unlink(missing_ok=True)
+    gone = journal.forgotten(data)
+    if journal.lines:
+        print(
+            f"left out, since the journal in {out} says that they are forgotten: {len(gone.users)} users, "
+            f"{len(gone.items)} items and {len(gone.cells)} single interactions of the data"
+        )
+    return journal, gone
 
 
 @dataclass(frozen=True)
@@ -101,12 +153,10 @@ class Service:
     def __init__(self, folder: Path) -> None:
         if not (folder / FILE).is_file():
             raise UserError(f"{folder} holds no recommender; make one with msgm recommender fit.")
-        missing = [name for name in ("ids.json", "key", "journal.jsonl") if not (folder / name).is_file()]
+        missing = [name for name in (IDS, KEY, JOURNAL) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder} lacks {', '.join(missing)}; it is not as msgm recommender fit left it.")
         self.folder = folder
-        self.pending_file = folder / "pending.json"
-        self.journal = Journal(folder)
         self.key = folder_key(folder)
 
     def recommend(self, user: str, k: int) -> list[str]:
@@ -115,10 +165,9 @@ class Service:
         Raises:
             UserError: a user who is unknown, forgotten or without any interaction left, or k below 1.
         """
-        pending = self._pending()
         data, model = self._load()
+        deletion = deletion_of(checked_pending(self.folder, self.key, data, model.applied))
         number = data.users.number(user)
-        deletion = _deletion(pending)
         model.gone_users[deletion.users] = True
         model.gone_items[deletion.items] = True
         if model.gone_users[number]:
@@ -141,12 +190,13 @@ class Service:
 
         Raises:
             UserError: another writer, other pending requests, an unknown id or one given twice, a pair that the model
-                never saw, or nothing would be left; nothing is changed then.
+                never saw, or nothing would be left; nothing is changed then. Also a journal that was edited or cut.
+            RunError: a file of the folder still holds an id that was forgotten.
         """
         with locked(self.folder):
-            pending = self._pending()
+            journal, data, model, pending = self._open()
             unfinished = {request["request"] for request in pending}  # Some may be done, and the crash came then.
-            done = {digest: number for digest, number in self.journal.done().items() if number not in unfinished}
+            done = {digest: number for digest, number in journal.done().items() if number not in unfinished}
             digests = [self._digest(kind, one) for one in ids]
             before = [self._answered(done, kind, one, digest) for one, digest in zip(ids, digests, strict=True)]
             new = [k for k, number in enumerate(before) if number is None]
@@ -156,9 +206,12 @@ class Service:
                     raise UserError(f"{self.folder} has unfinished requests; finish them first with --resume.")
             elif new:
                 asked = [[(ids[k], digests[k], places[k] if places else "") for k in group] for group in groups]
-                pending = self._planned(kind, asked)
-                write_json(self.pending_file, pending)
-            return self._finish(pending, list(dict.fromkeys(number for number in before if number is not None)))
+                first = max(journal.numbers(PLANNED) | {model.applied}) + 1
+                pending = _planned(kind, asked, data, model, first)
+                write_json(self.folder / PENDING, pending)
+            return self._finish(
+                journal, model, pending, list(dict.fromkeys(number for number in before if number is not None))
+            )
 
     def _answered(self, done: dict[str, int], kind: str, one: Any, digest: str) -> int | None:
         """Return the number of the request that answered an id; of a pair, also one for its user or its item."""
@@ -171,86 +224,102 @@ class Service:
         """Answer what is pending after a crash; nothing, if nothing is.
 
         Raises:
-            UserError: another writer.
+            UserError: another writer, or a journal or pending requests that were edited or cut.
+            RunError: a file of the folder still holds an id that was forgotten.
         """
         with locked(self.folder):
-            return self._finish(self._pending())
+            journal, _, model, pending = self._open()
+            return self._finish(journal, model, pending)
 
-    def _planned(self, kind: str, groups: list[list[tuple[Any, str, str]]]) -> list[Request]:
-        """Return requests in numbers, checked together and each for itself; of every id, digest and place are given."""
+    def _open(self) -> tuple[Journal, Interactions, Recommender, list[Pending]]:
+        """Return what the folder holds, its parts checked against one another."""
+        journal = Journal(self.folder)
         data, model = self._load()
-        ids, _, places = zip(*(one for group in groups for one in group), strict=True)
-        check_ids(data, kind, ids, places)
-        _asked(kind, ids).deletion(data, model.seen)
-        first = max(self.journal.numbers(PLANNED) | {model.applied}) + 1
-        planned = []
-        for number, group in enumerate(groups, first):
-            deletion = _asked(kind, [one for one, _, _ in group]).deletion(data, model.seen)
-            parts = {key: getattr(deletion, key).tolist() for key in PARTS}
-            digests = [digest for _, digest, _ in group]
-            planned.append({"request": number, "kind": kind, "size": len(group), "digests": digests} | parts)
-        return planned
+        pending = checked_pending(self.folder, self.key, data, model.applied)
+        journal.check(model.seal, model.applied, {request["request"] for request in pending})
+        return journal, data, model, pending
 
-    def _finish(self, pending: list[Request], before: Sequence[int] = ()) -> Outcome:
+    def _finish(
+        self, journal: Journal, model: Recommender, pending: list[Pending], before: Iterable[int] = ()
+    ) -> Outcome:
         """Answer the pending requests that the model does not have yet, journal them all, and drop them."""
         answers, refused = [], {}
-        if pending:
-            model = load_recommender(self.folder)
-            planned, settled = self.journal.numbers(PLANNED), self.journal.numbers(DONE) | self.journal.numbers(REFUSED)
-            for request in pending:
-                if request["request"] not in planned:
-                    self.journal.add(request, PLANNED)
-            for request in pending:
-                if request["request"] in settled:
-                    continue
-                try:
-                    answer = self._forgotten(model, request)
-                except (ValueError, ArithmeticError, RuntimeError) as error:
-                    refused[request["request"]] = str(error)
-                    self.journal.add(request, REFUSED, reason=str(error))
-                    model = load_recommender(self.folder)  # This one may be half changed.
-                else:
-                    answers.append(self._answer(model, request, answer))
-            self.pending_file.unlink()
+        planned, settled = journal.numbers(PLANNED), journal.numbers(DONE, REFUSED)
+        for request in pending:
+            if request["request"] not in planned:
+                journal.add(request, PLANNED)
+        for request in pending:
+            if request["request"] in settled:
+                continue
+            try:
+                answer = _forgotten(model, request)
+            except (ValueError, ArithmeticError, RuntimeError) as error:
+                refused[request["request"]] = str(error)
+                journal.add(request, REFUSED, reason=str(error))
+                model = load_recommender(self.folder)  # This one may be half changed.
+                model.seal = journal.seal()
+                model.save(self.folder)
+            else:
+                answers.append(self._answer(journal, model, request, answer))
+        (self.folder / PENDING).unlink(missing_ok=True)
+        refuse_leftovers(self.folder, self.key, set(journal.done()))
         return Outcome([request["request"] for request in pending], list(before), answers, refused)
 
-    def _forgotten(self, model: Recommender, request: Request) -> Answer | None:
-        """Let the model forget, in memory; None where the saved one has, before the process died."""
-        return model.forget(_deletion([request])) if request["request"] > model.applied else None
-
-    def _answer(self, model: Recommender, request: Request, answer: Answer | None) -> Answer:
+    def _answer(self, journal: Journal, model: Recommender, request: Pending, answer: Answer | None) -> Answer:
         """Write what a request came to: the model file first, then the ids, then the journal."""
         if answer is None:  # What it cost is not known.
             answer = Answer(0.0, 0, "not recorded")
         else:
-            model.applied = request["request"]
+            model.applied, model.seal = request["request"], journal.seal()
             model.save(self.folder)
-        self._erase_ids(model)
+        write_ids(self.folder, read_json(self.folder / IDS, Ids), model)
         facts = {"seconds": answer.seconds, "touched": answer.touched, "exactness": answer.exactness}
-        self.journal.add(request, DONE, **facts)
+        journal.add(request, DONE, **facts)
         return answer
 
-    def _erase_ids(self, model: Recommender) -> None:
-        """Write null in place of the ids of forgotten users and items."""
-        ids = read_json(self.folder / "ids.json")
-        kept = {
-            key: [None if lost else name for name, lost in zip(ids[key], gone, strict=True)]
-            for key, gone in (("users", model.gone_users), ("items", model.gone_items))
-        }
-        if kept != ids:
-            write_json(self.folder / "ids.json", kept)
-
-    def _pending(self) -> list[Request]:
-        return list(read_json(self.pending_file)) if self.pending_file.is_file() else []
-
     def _digest(self, kind: str, one: Any) -> str:
-        name = "\t".join(map(str, one)) if kind == "interactions" else str(one)
-        return keyed_digest(self.key, kind, name)
+        return id_digest(self.key, kind, list(map(str, one)) if kind == "interactions" else str(one))
 
     def _load(self) -> tuple[Interactions, Recommender]:
-        ids, model = read_json(self.folder / "ids.json"), load_recommender(self.folder)
+        ids, model = read_json(self.folder / IDS, Ids), load_recommender(self.folder)
         users, items = IdMap(_named(ids["users"]), "user"), IdMap(_named(ids["items"]), "item")
+        if (len(users), len(items)) != model.seen.shape:
+            raise UserError(
+                f"{self.folder / IDS} names {len(users)} users and {len(items)} items; the model has others."
+            )
         return Interactions(model.seen, users, items), model
+
+
+def _planned(
+    kind: str, groups: list[list[tuple[Any, str, str]]], data: Interactions, model: Recommender, first: int
+) -> list[Pending]:
+    """Return requests in numbers, checked together and each for itself; of every id, digest and place are given."""
+    ids, _, places = zip(*(one for group in groups for one in group), strict=True)
+    check_ids(data, kind, ids, places)
+    _asked(kind, ids).deletion(data, model.seen)
+    planned: list[Any] = []
+    for number, group in enumerate(groups, first):
+        deletion = _asked(kind, [one for one, _, _ in group]).deletion(data, model.seen)
+        parts = {key: getattr(deletion, key).tolist() for key in PARTS}
+        digests = [digest for _, digest, _ in group]
+        planned.append({"request": number, "kind": kind, "size": len(group), "digests": digests} | parts)
+    return planned
+
+
+def _forgotten(model: Recommender, request: Pending) -> Answer | None:
+    """Let the model forget, in memory; None where the saved one has, before the process died."""
+    return model.forget(deletion_of([request])) if request["request"] > model.applied else None
+
+
+def write_ids(folder: Path, ids: Ids, model: Recommender) -> None:
+    """Write the ids of a model's rows and columns, null in place of those that are forgotten."""
+    left: Ids = {"users": _left(ids["users"], model.gone_users), "items": _left(ids["items"], model.gone_items)}
+    if left != ids or not (folder / IDS).is_file():
+        write_json(folder / IDS, left)
+
+
+def _left(ids: Sequence[str | None], gone: NDArray[np.bool_]) -> list[str | None]:
+    return [None if lost else name for name, lost in zip(ids, gone, strict=True)]
 
 
 def _asked(kind: str, ids: Sequence[Any]) -> RecommenderRequest:
@@ -261,10 +330,4 @@ def _asked(kind: str, ids: Sequence[Any]) -> RecommenderRequest:
 
 def _named(ids: list[str | None]) -> list[str]:
     """Return the ids with a stand-in, which no file of ids can hold, for each that is forgotten."""
-    return [f"\n(forgotten) {number}" if name is None else name for number, name in enumerate(ids)]
-
-
-def _deletion(requests: list[Request]) -> Deletion:
-    """Return what several requests are to forget."""
-    users, items, cells = (np.array([n for r in requests for n in r[key]], dtype=np.int64) for key in PARTS)
-    return Deletion(users, items, cells.reshape(-1, 2))
+    return [f"{FORGOTTEN}{number}" if name is None else name for number, name in enumerate(ids)]

@@ -1,18 +1,21 @@
 """A served model: crashes between two requests, two writers, bad requests; nothing lost, repeated or left behind."""
 
 import hashlib
+import json
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from msgm.errors import UserError
+from msgm.errors import RunError, UserError
 from msgm.folders import locked, write_json
 from msgm.reading import read_json
+from msgm.recommender import service as module
 from msgm.recommender.config import load_config
-from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal
+from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.models.base import Recommender, load_recommender
 from msgm.recommender.service import Service, fit
 
@@ -28,7 +31,7 @@ def killed(folder, steps, users=USERS):
     process = os.fork()
     if process == 0:
         left = iter(range(steps))
-        for owner, name in ((Recommender, "save"), (Journal, "add"), (Service, "_erase_ids")):
+        for owner, name in ((Recommender, "save"), (Journal, "add"), (module, "write_ids")):
             setattr(owner, name, _dying(getattr(owner, name), left))
         Service(folder).forget("users", users)
         os._exit(1)
@@ -119,7 +122,7 @@ def test_a_kill_at_any_moment_loses_no_request_and_repeats_none(folder, tmp_path
         service.resume()
     else:
         service.forget("users", USERS)
-    lines = Journal(folder).lines()
+    lines = Journal(folder).lines
     for state in (PLANNED, DONE):
         assert [line["request"] for line in lines if line["state"] == state] == [1, 2, 3]
     model = load_recommender(folder)
@@ -158,7 +161,7 @@ def test_a_list_that_grew_is_gone_on_with_after_a_crash(folder, steps):
     outcome = Service(folder).forget("users", ["user11", *USERS])
     assert (outcome.numbers, outcome.before) == ([2, 3, 4], [1])
     assert load_recommender(folder).applied == 4
-    assert [line["request"] for line in Journal(folder).lines() if line["state"] == DONE] == [1, 2, 3, 4]
+    assert [line["request"] for line in Journal(folder).lines if line["state"] == DONE] == [1, 2, 3, 4]
 
 
 def test_other_requests_wait_until_unfinished_ones_are_finished(folder):
@@ -177,7 +180,7 @@ def test_a_torn_last_line_of_the_journal_is_cut_off(folder):
     with (folder / "journal.jsonl").open("a") as file:
         file.write('{"state": "pla')
     assert service.forget("users", ["user4"]).numbers == [2]
-    assert len(Journal(folder).lines()) == 4
+    assert len(Journal(folder).lines) == 4
 
 
 def test_two_writers_are_refused_and_the_lock_of_a_dead_process_is_taken_over(folder):
@@ -185,7 +188,7 @@ def test_two_writers_are_refused_and_the_lock_of_a_dead_process_is_taken_over(fo
         before = digests(folder)
         with pytest.raises(UserError, match=f"is being changed by process {os.getpid()} on .*; try again"):
             pool.submit(Service(folder).forget, "users", USERS).result()
-        assert digests(folder) == before
+        assert digests(folder) | {"lock": ""} == before | {"lock": ""}
         assert Service(folder).recommend("user3", 2)
     (folder / "lock").write_text("999999")
     assert Service(folder).forget("users", USERS).numbers == [1, 2, 3]
@@ -222,7 +225,7 @@ def test_digests_in_the_journal_depend_on_the_folders_key(folder, tmp_path):
     other = fit(load_config(None, CONFIG), "ease", tmp_path / "other")
     for place in (folder, other):
         Service(place).forget("users", ["user3"])
-    assert Journal(folder).lines()[0]["digests"] != Journal(other).lines()[0]["digests"]
+    assert Journal(folder).lines[0]["digests"] != Journal(other).lines[0]["digests"]
 
 
 def test_what_is_no_served_model_is_refused(folder, tmp_path):
@@ -239,7 +242,7 @@ def test_what_is_no_served_model_is_refused(folder, tmp_path):
 
 def test_a_damaged_journal_is_refused(folder):
     (folder / "journal.jsonl").write_text("no json\n")
-    with pytest.raises(UserError, match=r"journal.jsonl is missing or damaged"):
+    with pytest.raises(UserError, match=r"journal.jsonl, line 1 is damaged: .*; no line can be trusted"):
         Service(folder).forget("users", ["user3"])
     write_json(folder / "ids.json", {"users": ["a", "a"], "items": []})
     with pytest.raises(UserError, match="not unique"):
@@ -279,7 +282,7 @@ def test_a_request_that_the_model_cannot_answer_is_refused_and_the_others_are_an
     monkeypatch.setattr(Recommender, "forget", failing)
     outcome = Service(folder).forget("users", USERS)
     assert (outcome.numbers, len(outcome.answers), outcome.refused) == ([1, 2, 3], 2, {2: str(wanted)})
-    assert [line["reason"] for line in Journal(folder).lines() if line["state"] == REFUSED] == [str(wanted)]
+    assert [line["reason"] for line in Journal(folder).lines if line["state"] == REFUSED] == [str(wanted)]
     assert load_recommender(folder).seen.data.all()
     assert Service(folder).resume().numbers == []
     assert Service(folder).recommend("user9", 1)
@@ -312,3 +315,242 @@ def test_unknown_and_doubled_ids_are_named_with_their_place_and_no_user_is_told_
         service.recommend("usr4", 1)
     with pytest.raises(UserError, match="To forget everything, delete the model's folder"):
         service.forget("users", [f"user{k}" for k in range(1, 61)])
+
+
+# The journal's chain
+
+
+@pytest.fixture
+def answered(folder):
+    """A folder that has answered three requests."""
+    Service(folder).forget("users", USERS)
+    return folder
+
+
+def rewrite(folder, change):
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(change(lines)))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda lines: lines[1:], "line 1: it was edited, or the line before it is missing; no line can be trusted"),
+        (lambda lines: lines[:2] + lines[3:], "line 3: it was edited, or .* missing; lines 1 to 2 can be trusted"),
+        (lambda lines: [*lines[:3], lines[4], lines[3], lines[5]], "line 4: it was edited, or .*; lines 1 to 3"),
+        (lambda lines: [*lines[:4], lines[4].replace("done", "refused"), lines[5]], "line 5: it was edited"),
+        (lambda lines: [lines[0].replace('"size": 1', '"size": 2'), *lines[1:]], "line 1: it was edited"),
+        (lambda lines: [*lines[:5], lines[5].split(', "chain"')[0] + "}\n"], "line 6: it was edited"),
+        (lambda lines: [*lines, lines[-1]], "line 7: it was edited"),
+        (lambda lines: [*lines[:4], "{}\n", *lines[4:]], "line 5: .*expected .*; lines 1 to 4 can be trusted"),
+        (
+            lambda lines: lines[:5],
+            "lines are missing at its end: it does not say what became of request 3. The 5 lines",
+        ),
+        (lambda lines: lines[:4], "lines are missing at its end: the model was written after line 5"),
+        (lambda lines: [*lines[:4], lines[4][:40]], "lines are missing at its end: the model was written after line 5"),
+        (lambda lines: [], "lines are missing at its end: the model was written after line 5"),
+    ],
+)
+def test_a_journal_that_lost_or_changed_a_line_is_named_with_what_can_be_trusted(answered, cli, change, sentence):
+    rewrite(answered, change)
+    before = digests(answered)
+    (answered.parent / "users.txt").write_text("user4\n")
+    for command in (["--resume"], ["--users", answered.parent / "users.txt"]):
+        ended = cli("recommender", "forget", answered, *command)
+        assert ended.code == 2
+        assert re.search(f"journal.jsonl(, |: ){sentence}", ended.err)
+        assert digests(answered) == before
+
+
+def test_another_key_fits_no_line(answered):
+    (answered / "key").write_bytes(bytes(32))
+    with pytest.raises(UserError, match="line 1: it was edited, or the line before it is missing"):
+        Service(answered).resume()
+
+
+def test_a_refused_request_that_is_taken_out_of_the_end_is_noticed(folder, monkeypatch):
+    def failing(model, deletion):
+        raise ValueError("no")
+
+    monkeypatch.setattr(Recommender, "forget", failing)
+    assert Service(folder).forget("users", ["user3"]).refused == {1: "no"}
+    rewrite(folder, lambda lines: [])
+    with pytest.raises(UserError, match="lines are missing at its end: the model was written after line 2"):
+        Service(folder).resume()
+
+
+def unchained(lines):
+    return [re.sub(r', "chain": "[0-9a-f]{32}"', "", line) for line in lines]
+
+
+def test_a_journal_of_the_first_version_is_read_and_gone_on_with(answered):
+    model = load_recommender(answered)
+    model.seal = {"lines": 0, "chain": ""}
+    model.save(answered)
+    rewrite(answered, unchained)
+    outcome = Service(answered).forget("users", [*USERS, "user4"])
+    assert (outcome.numbers, outcome.before) == ([4], [1, 2, 3])
+    rewrite(answered, lambda lines: [lines[0].replace('"size": 1', '"size": 2'), *lines[1:]])
+    with pytest.raises(UserError, match="line 7: it was edited, or the line before it is missing; lines 1 to 6"):
+        Service(answered).resume()
+
+
+def test_a_journal_of_the_first_version_without_its_lines_is_noticed(answered):
+    model = load_recommender(answered)
+    model.seal = {"lines": 0, "chain": ""}
+    model.save(answered)
+    rewrite(answered, lambda lines: [])
+    with pytest.raises(UserError, match="the model has forgotten what request 3 asked for, of which no line says so"):
+        Service(answered).resume()
+
+
+# Pending requests
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"users": [-1]}, r"\[0\].users\[0\]: expected a whole number from 0, got -1"),
+        ({"users": []}, "request 1 is not about what its digests stand for"),
+        ({"users": [59]}, "request 1 is not about what its digests stand for"),
+        ({"users": [600]}, "request 1 is not about what its digests stand for"),
+        ({"users": [], "items": [3]}, "request 1 is not about what its digests stand for"),
+        ({"items": [3]}, "request 1 is not about what its digests stand for"),
+        ({"cells": [[3, 3]]}, "request 1 is not about what its digests stand for"),
+        ({"kind": "items"}, "request 1 is not about what its digests stand for"),
+        ({"size": 2}, "request 1 is not about what its digests stand for"),
+        ({"digests": []}, "request 1 is not about what its digests stand for"),
+        ({"request": 0}, r"\[0\].request: expected a whole number from 1, got 0"),
+        ({"request": float("nan")}, "NaN"),
+        ({"request": 7}, "expected requests with numbers in order, got 7, 2, 3"),
+        ({"users": "3"}, r"\[0\].users: expected a list, got '3'"),
+    ],
+)
+def test_pending_requests_that_were_edited_are_refused(folder, change, sentence):
+    killed(folder, 3)
+    pending = json.loads((folder / "pending.json").read_text())
+    (folder / "pending.json").write_text(json.dumps([pending[0] | change, *pending[1:]]))
+    before = digests(folder)
+    for work in (Service(folder).resume, lambda: Service(folder).recommend("user4", 1)):
+        with pytest.raises(UserError, match=f"pending.json.*{sentence}"):
+            work()
+        assert digests(folder) | {"lock": ""} == before | {"lock": ""}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[1]", "[[]]", "null", "\xff"])
+def test_a_damaged_pending_file_is_refused(folder, content):
+    (folder / "pending.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"pending\.json"):
+        Service(folder).resume()
+
+
+def test_pending_pairs_are_checked_too(folder):
+    model, ids = load_recommender(folder), read_json(folder / "ids.json")
+    items = model.seen[[7]].indices
+    pairs = [[ids["users"][7], ids["items"][item]] for item in items[:2]]
+    key = (folder / "key").read_bytes()
+    request = {"request": 1, "kind": "interactions", "size": 2, "users": [], "items": []}
+    request |= {"digests": [id_digest(key, "interactions", pair) for pair in pairs]}
+    write_json(folder / "pending.json", [request | {"cells": [[7, int(items[0])], [7, int(items[2])]]}])
+    with pytest.raises(UserError, match="request 1 is not about what its digests stand for"):
+        Service(folder).resume()
+    write_json(folder / "pending.json", [request | {"cells": [[7, int(item)] for item in items[:2]]}])
+    assert Service(folder).resume().numbers == [1]
+
+
+@pytest.mark.parametrize("content", [b"", b"short", bytes(33)])
+def test_a_key_that_is_no_key_is_refused(folder, content):
+    (folder / "key").write_bytes(content)
+    with pytest.raises(UserError, match=r"key is damaged: expected 32 bytes"):
+        Service(folder).resume()
+
+
+def test_the_key_can_be_read_by_its_owner_alone(folder):
+    assert (folder / "key").stat().st_mode & 0o777 == 0o600
+
+
+# Leftovers
+
+
+def test_a_forgotten_id_in_any_file_of_the_folder_is_named(answered, cli):
+    for name, content in {
+        "note.json": '{"who": ["user9"]}',
+        "log.csv": "user,item\nuser3,item4\n",
+        "deep/old.jsonl": '{"user27": 1}\n',
+        "list.yaml": "best: {user9: [item1]}\n",
+        "innocent.txt": "user31 user90\n",
+    }.items():
+        (answered / name).parent.mkdir(exist_ok=True)
+        (answered / name).write_text(content)
+    ended = cli("recommender", "forget", answered, "--resume")
+    assert ended.code == 1
+    for name in ("note.json", "log.csv", "deep/old.jsonl", "list.yaml"):
+        assert str(answered / name) in ended.err
+        (answered / name).unlink()
+    assert "innocent" not in ended.err
+    assert cli("recommender", "forget", answered, "--resume").code == 0
+
+
+def test_an_id_in_the_head_of_the_model_file_is_named(answered):
+    model = load_recommender(answered)
+    model.seal = {**model.seal, "note": "user9"}
+    model.save(answered)
+    with pytest.raises(RunError, match=r"recommender\.safetensors still names users or items that were forgotten"):
+        Service(answered).resume()
+
+
+# A new fit
+
+
+def refit(folder, *overrides):
+    (folder / "recommender.safetensors").unlink()
+    return fit(load_config(None, [*CONFIG, *overrides]), "ease", folder)
+
+
+def test_a_new_fit_leaves_out_what_the_journal_says_is_forgotten(answered, capsys):
+    service = Service(answered)
+    item, ids = service.recommend("user5", 1)[0], read_json(answered / "ids.json")
+    service.forget("items", [item])
+    model = load_recommender(answered)
+    seventh = ids["users"].index("user7")
+    pair = ["user7", ids["items"][model.seen[[seventh]].indices[0]]]
+    service.forget("interactions", [pair])
+    before = load_recommender(answered)
+    refit(answered)
+    assert "are forgotten: 3 users, 1 items and 1 single interactions of the data" in capsys.readouterr().out
+    after = load_recommender(answered)
+    assert (after.seen != before.seen).nnz == 0
+    assert np.allclose(after.inverse, before.inverse, atol=1e-10)
+    assert after.applied == 5
+    assert not any(f'"{user}"'.encode() in content(answered) for user in USERS)
+    with pytest.raises(UserError, match="unknown user 'user3'"):
+        Service(answered).recommend("user3", 1)
+    assert item not in Service(answered).recommend("user5", 40)
+    assert Service(answered).forget("users", ["user3", "user4"]).numbers == [6]
+
+
+def test_a_new_fit_leaves_out_what_was_pending_and_answers_it(folder, capsys):
+    killed(folder, 6)
+    refit(folder)
+    assert load_recommender(folder).gone_users.sum() == 3
+    assert not (folder / "pending.json").exists()
+    assert Journal(folder).numbers(DONE) == {1, 2, 3}
+    assert Service(folder).forget("users", USERS).before == [1, 2, 3]
+
+
+def test_a_new_fit_without_the_key_is_refused(answered):
+    (answered / "key").unlink()
+    with pytest.raises(UserError, match="holds the journal of an earlier model without its key"):
+        refit(answered)
+    assert not (answered / "key").exists()
+
+
+def test_a_new_fit_of_nothing_is_refused(folder):
+    Service(folder).forget("users", [f"user{k}" for k in range(2, 61)], together=True)
+    (folder / "recommender.safetensors").unlink()
+    log = folder.parent / "log.csv"
+    log.write_text("user,item\nuser2,item1\nuser3,item2\n")
+    data = f"data={{name: table, path: {log}}}"
+    with pytest.raises(UserError, match="its journal says that all interactions of the data are forgotten"):
+        fit(load_config(None, [data, "models={ease: {}}"]), "ease", folder)

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 from msgm.errors import UserError
 from msgm.folders import write_bytes
 from msgm.recommender.cells import kept, rows_of
+from msgm.recommender.journal import Seal
 from msgm.recommender.requests import Deletion
 from msgm.registry import Registry, plain
 
@@ -55,11 +56,13 @@ class Recommender(ABC):
         times: seconds since 1970 of the cells in the order of ``seen.data``; None where nobody gave any.
         seed: of the fit.
         applied: number of the last request of a service that is in the model; it is saved with it.
+        seal: how far the service's journal had come when the model was written; saved with it likewise.
     """
 
     name: ClassVar[str]
     explicit: ClassVar[bool] = False
     applied: int = 0
+    seal: Seal = {"lines": 0, "chain": ""}  # noqa: RUF012 - replaced, never changed
 
     seen: csr_array
     times: NDArray[np.int64] | None
@@ -159,7 +162,7 @@ class Recommender(ABC):
         arrays |= {"gone_users": self.gone_users, "gone_items": self.gone_items}
         arrays |= {} if self.times is None else {"times": self.times}
         facts: dict[str, Any] = {"settings": self.settings(), "shape": list(self.seen.shape)}
-        facts |= {"seed": self.seed, "applied": self.applied}
+        facts |= {"seed": self.seed, "applied": self.applied, "seal": self.seal}
         write_bytes(folder / FILE, save(arrays, {"msgm": json.dumps(facts)}))
 
 
@@ -186,7 +189,7 @@ def load_recommender(folder: Path) -> Recommender:
     model = MODELS.build(facts["settings"])
     parts = (arrays["seen.data"], arrays["seen.indices"], arrays["seen.indptr"])
     model.seen, model.seed = csr_array(parts, shape=tuple(facts["shape"])), facts["seed"]
-    model.applied = facts["applied"]
+    model.applied, model.seal = facts["applied"], facts.get("seal", model.seal)  # msgm 0.1 wrote no seal
     model.gone_users, model.gone_items, model.times = arrays["gone_users"], arrays["gone_items"], arrays.get("times")
     model.restore({k.removeprefix("fitted."): v for k, v in arrays.items() if k.startswith("fitted.")})
     return model
