@@ -14,6 +14,7 @@ from msgm.checks import at_least, below_one, positive
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
 from msgm.errors import UserError
+from msgm.folders import check_name, check_names
 from msgm.objectives import OBJECTIVES
 from msgm.plugins import load_file
 from msgm.registry import structured
@@ -195,6 +196,8 @@ class Config:
     rows: dict[str, Row] = field(default_factory=lambda: {name: replace(row) for name, row in ROWS.items()})
 
     def __post_init__(self) -> None:
+        check_name(self.name)
+        check_names(self.rows, "rows")
         for plugin in self.plugins:
             load_file(plugin)
         self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]

@@ -103,6 +103,8 @@ def check_names(names: Iterable[Any], key: str, reserved: Iterable[str] = ()) ->
         folded = _folded(check_name(name, key))
         if folded in own:
             raise UserError(f"{key}: {name!r} is a name that msgm itself uses there; choose another.")
+        if seen.get(folded) == name:
+            raise UserError(f"{key}: {name!r} is there twice; it becomes the name of a file, rename one.")
         if folded in seen:
             raise UserError(
                 f"{key}: {seen[folded]!r} and {name!r} are the same file on systems where letter case and the encoding "
@@ -115,18 +117,20 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def place(folder: Path, *names: Any, key: str = "name") -> Path:
+def place(folder: Path, *names: Any, ending: str = "", key: str = "name") -> Path:
     """Return the path of ``names`` below ``folder``, each one component of it.
 
     Args:
         folder: where to begin.
         names: what people called things; see ``check_name``.
+        ending: what to add to the last, such as ``.json``.
         key: where they were read, for the error.
 
     Raises:
         UserError: a name is unsafe.
     """
-    return folder.joinpath(*(check_name(name, key) for name in names))
+    found = folder.joinpath(*(check_name(name, key) for name in names))
+    return found.with_name(found.name + ending)
 
 
 def inside(folder: Path, name: Any, key: str = "path") -> Path:

@@ -514,7 +514,7 @@ def test_evaluate_does_not_write_over_the_report_of_a_comparison(cli, copied, pa
 
 def test_evaluate_refuses_two_folders_of_one_name(cli, comparison, tmp_path):
     rows = [comparison / "rows" / "unseen", tmp_path / "unseen"]
-    assert "same name" in refused(cli, tmp_path, "evaluate", *rows, "--config", DIGITS, "--out", tmp_path / "out")
+    assert "is there twice" in refused(cli, tmp_path, "evaluate", *rows, "--config", DIGITS, "--out", tmp_path / "out")
 
 
 def test_objectives_prints_the_cards(cli):

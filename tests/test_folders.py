@@ -90,14 +90,20 @@ def test_an_unsafe_name_is_refused_with_its_key(name: object, tmp_path: Path) ->
 )
 def test_a_safe_name_is_one_component(name: str, tmp_path: Path) -> None:
     assert place(tmp_path, "rows", name) == tmp_path / "rows" / name
+    assert place(tmp_path, "rows", name, ending=".json") == tmp_path / "rows" / f"{name}.json"
     write_text(place(tmp_path, name), "kept")
     assert (tmp_path / name).read_text() == "kept"
 
 
-@pytest.mark.parametrize("twins", [["a", "A"], ["Straße", "STRASSE"], ["\u00e9", "e\u0301"], ["a", "b", "a"]])
+@pytest.mark.parametrize("twins", [["a", "A"], ["Straße", "STRASSE"], ["\u00e9", "e\u0301"], ["a", "b", "A"]])
 def test_names_that_would_be_one_file_are_refused(twins: list[str]) -> None:
     with pytest.raises(UserError, match="methods: .*same file"):
         check_names(twins, "methods")
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="methods: 'a' is there twice"):
+        check_names(["a", "b", "a"], "methods")
 
 
 def test_names_of_msgm_are_refused_in_any_letter_case() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -14,6 +15,7 @@ from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.experiment import Experiment, digest
 from msgm.classifier.methods import Method
 from msgm.classifier.metrics.base import METRICS
+from msgm.folders import place
 from msgm.records import read_record
 from msgm.runs import Run, environment
 
@@ -76,9 +78,7 @@ def _request(
     """Return what was asked; counts and near-duplicates are the first seed's."""
     first, settings = experiments[0], config.requests[name]
     split = first.split(name)
-    record = read_record(
-        run.path / "records" / f"seed-{first.seed}" / name / "duplicates.json", first.facts | {"forget": digests[0]}
-    )
+    record = read_record(_records(run, first, name) / "duplicates.json", first.facts | {"forget": digests[0]})
     return {
         "text": settings.describe(),
         "goal": settings.goal,
@@ -93,6 +93,11 @@ def _request(
     }
 
 
+def _records(run: Run, experiment: Experiment, request: str) -> Path:
+    """Return where the records of a request at one seed lie."""
+    return place(run.path, "records", f"seed-{experiment.seed}", request)
+
+
 def _near_duplicates(record: dict[str, Any]) -> dict[str, Any]:
     """Return how near-duplicates were searched, how many were found, and how many of them are retain items."""
     retained = len({pair["other"] for pair in record["pairs"] if pair["part"] == "retain"})
@@ -103,7 +108,7 @@ def _band(
     config: ClassifierConfig, run: Run, experiment: Experiment, request: str, forget: str
 ) -> list[dict[str, Any]]:
     """Return the records of the retrained models that are there, in the report's form."""
-    folder = run.path / "records" / f"seed-{experiment.seed}" / request / "retrains"
+    folder = _records(run, experiment, request) / "retrains"
     found = []
     for number in range(1, config.retrains + 1):
         facts = experiment.facts | {"forget": forget, "retrain": number}
@@ -117,7 +122,7 @@ def _band(
 
 def _record(run: Run, experiment: Experiment, request: str, name: str, forget: str) -> dict[str, Any] | None:
     settings = experiment.config.methods[name]
-    path = run.path / "records" / f"seed-{experiment.seed}" / request / "methods" / f"{name}.json"
+    path = place(_records(run, experiment, request), "methods", name, ending=".json")
     return read_record(path, experiment.facts | {"forget": forget, "method": settings})
 
 

@@ -1,9 +1,11 @@
 """The report cards of a comparison, one folder a row, and the files of a run that still hold the data."""
 
+from pathlib import Path
 from typing import Any
 
 from msgm.classifier.assemble import Report
 from msgm.classifier.card import write_card
+from msgm.folders import place
 from msgm.runs import Run
 
 HOLDERS = {
@@ -17,7 +19,11 @@ HOLDERS = {
 
 def card_links(report: Report) -> dict[tuple[str, str], str]:
     """Return where each row's card stands, relative to the report and without its ending, by request and method."""
-    return {(row["request"], row["method"]): f"cards/{row['request']}/{row['method']}/card" for row in report["rows"]}
+    return {(row["request"], row["method"]): _card(row) for row in report["rows"]}
+
+
+def _card(row: dict[str, Any]) -> str:
+    return place(Path("cards"), row["request"], row["method"], "card", key="rows[] of the report").as_posix()
 
 
 def write_cards(run: Run, report: Report) -> None:

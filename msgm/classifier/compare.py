@@ -29,7 +29,7 @@ from msgm.classifier.outputs import Outputs, load_outputs
 from msgm.classifier.report import print_report, write_views
 from msgm.data import load_dataset
 from msgm.errors import RunError, UserError
-from msgm.folders import write_json, write_text
+from msgm.folders import place, write_json, write_text
 from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import refuse_other
@@ -63,13 +63,16 @@ class Reference:
     band: list[Outputs]
     metrics: Sequence[Metric]
 
-    def outputs_at(self, name: str) -> Path:
+    def outputs_at(self, *names: str) -> Path:
         """Return where the outputs of a model lie."""
-        return self.run.path / "outputs" / f"seed-{self.experiment.seed}" / self.request / f"{name}.npz"
+        return self._at("outputs", *names, ending=".npz")
 
-    def record_at(self, name: str) -> Path:
+    def record_at(self, *names: str) -> Path:
         """Return where the record of a model lies."""
-        return self.run.path / "records" / f"seed-{self.experiment.seed}" / self.request / f"{name}.json"
+        return self._at("records", *names, ending=".json")
+
+    def _at(self, kind: str, *names: str, ending: str) -> Path:
+        return place(self.run.path, kind, f"seed-{self.experiment.seed}", self.request, *names, ending=ending)
 
     def case(self, target: Outputs, model: nn.Module | None, method: Method | None = None) -> Case:
         """Return a model that ``method`` made as the metrics read it; without the model, logits alone."""
@@ -159,8 +162,8 @@ def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, 
     seed, split = experiment.seed, experiment.split(request)
     folder = run.path / "models" / f"seed-{seed}"
     original = experiment.original(folder / "original")
-    places = [folder / request / f"retrain-{number}" for number in range(1, experiment.config.retrains + 1)]
-    retrains = [experiment.retrain(place, split, number) for number, place in enumerate(places, 1)]
+    places = [place(folder, request, f"retrain-{number}") for number in range(1, experiment.config.retrains + 1)]
+    retrains = [experiment.retrain(where, split, number) for number, where in enumerate(places, 1)]
     print(f"seed {seed}, {request}: original and {len(retrains)} retrained models are there", flush=True)
     outputs, device = outputs_of(original, split, experiment.device), experiment.device
     band = [outputs_of(model, split, device) for model in retrains]
@@ -168,8 +171,8 @@ def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, 
     reference = Reference(experiment, run, request, split, original, outputs, band, metrics)
     outputs.save(reference.outputs_at("original"))
     _announce(metrics, len(methods), seconds_of(places[0]))
-    for number, (model, own, place) in enumerate(zip(retrains, band, places, strict=True), 1):
-        _retrain(reference, number, model, own, seconds_of(place))
+    for number, (model, own, where) in enumerate(zip(retrains, band, places, strict=True), 1):
+        _retrain(reference, number, model, own, seconds_of(where))
     _duplicates(reference)
     for name, method in methods.items():
         _method(reference, name, method)
@@ -177,24 +180,24 @@ def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, 
 
 def _retrain(reference: Reference, number: int, model: nn.Module, own: Outputs, seconds: float) -> None:
     """Measure one model of the band against the others."""
-    name = f"retrains/{number}"
+    names = ("retrains", str(number))
     facts = reference.experiment.retrain_facts(reference.split, number)
-    record = read_record(reference.record_at(name), facts)
+    record = read_record(reference.record_at(*names), facts)
     missing = reference.missing(record)
     if missing:
         found = reference.numbers(reference.case(own, model, METHODS.build({"name": "retrain"})), missing)
-        own.save(reference.outputs_at(name))
+        own.save(reference.outputs_at(*names))
         known_numbers = record["metrics"] if record else {}
-        write_record(reference.record_at(name), facts, {"seconds": seconds, "metrics": known_numbers | found})
+        write_record(reference.record_at(*names), facts, {"seconds": seconds, "metrics": known_numbers | found})
 
 
 def _duplicates(reference: Reference) -> None:
     facts = reference.experiment.facts | {"forget": digest(reference.split.forget.indices)}
-    place = reference.record_at("duplicates")
-    if read_record(place, facts) is None:
+    path = reference.record_at("duplicates")
+    if read_record(path, facts) is None:
         found = near_duplicates(reference.split, reference.experiment.device)
         pairs = [vars(pair) for pair in found.pairs]
-        write_record(place, facts, {"method": found.method, "found": found.found, "pairs": pairs})
+        write_record(path, facts, {"method": found.method, "found": found.found, "pairs": pairs})
 
 
 def _method(reference: Reference, name: str, method: Method) -> None:
@@ -202,8 +205,8 @@ def _method(reference: Reference, name: str, method: Method) -> None:
     experiment, split = reference.experiment, reference.split
     settings = experiment.config.methods[name]
     facts = experiment.facts | {"forget": digest(split.forget.indices), "method": settings}
-    place, label = reference.record_at(f"methods/{name}"), f"seed {experiment.seed}, {reference.request}: {name}"
-    record = read_record(place, facts)
+    path, label = reference.record_at("methods", name), f"seed {experiment.seed}, {reference.request}: {name}"
+    record = read_record(path, facts)
     if record is not None and record.get("status") == FAILED:
         record = None  # what made it fail, such as a plugin's code, may have been mended
     if record is not None and ("reason" in record or not reference.missing(record)):
@@ -213,12 +216,12 @@ def _method(reference: Reference, name: str, method: Method) -> None:
         reason = f"it is meant for {' and '.join(method.card.scopes)} requests"
         record = {"status": SKIPPED, "reason": reason}
     elif record is not None and not any(metric.live for metric in reference.missing(record)):
-        kept = load_outputs(reference.outputs_at(f"methods/{name}"))
+        kept = load_outputs(reference.outputs_at("methods", name))
         found = reference.numbers(reference.case(kept, None), reference.missing(record))
         record = record | {"metrics": record["metrics"] | found}
     else:
         record = _run(reference, name, method)
-    write_record(place, facts, record)
+    write_record(path, facts, record)
     print(f"{label}: {record.get('reason') or '{:.2f} s'.format(record['seconds'])}", flush=True)
 
 
@@ -232,7 +235,7 @@ def _run(reference: Reference, name: str, method: Method) -> Record:
         return {"status": SKIPPED, "reason": str(error)}
     except RunError as error:
         return {"status": FAILED, "reason": str(error)}
-    target.save(reference.outputs_at(f"methods/{name}"))
+    target.save(reference.outputs_at("methods", name))
     found = reference.numbers(reference.case(target, made.model, method), reference.metrics)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
     return vars(made.cost) | {"artefacts": artefacts, "metrics": found}

@@ -17,12 +17,15 @@ from msgm.classifier.networks import CLASSIFIERS
 from msgm.classifier.training import TrainingSettings
 from msgm.data import DATASETS, Dataset
 from msgm.errors import UserError, nearest
+from msgm.folders import check_name, check_names
 from msgm.plugins import load_file
 from msgm.requests import ForgetRequest
 from msgm.seeding import derive_seed
 from msgm.settings import guarded, read_layers
 
 T = TypeVar("T")
+ORIGINAL = "original"
+"""The file of the model before unlearning, which lies beside those of the requests and the methods."""
 ELSEWHERE = {
     "validation": "shares.tuning",
     "test": "shares.test",
@@ -108,11 +111,18 @@ class ClassifierConfig:
         self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
         self.data = _data(self.data)
         self.network = CLASSIFIERS.resolve(self.network)
+        self._check_names()
         self.methods = {name: self._method(name) for name in [*self.methods, *_others(self.methods)]}
         for name, request in self.requests.items():
             at_least(1, request, f"requests.{name}", "random")
             below(f"requests.{name}", "request", request.selector)
         self.measures()
+
+    def _check_names(self) -> None:
+        """Refuse names that cannot be those of files: of the experiment, its requests and its methods."""
+        check_name(self.name)
+        check_names(self.requests, "requests", [ORIGINAL])
+        check_names([*self.methods, *_others(self.methods)], "methods", [ORIGINAL])
 
     def _method(self, name: str) -> Any:
         given = self.methods.get(name, {})

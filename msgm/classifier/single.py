@@ -22,7 +22,7 @@ from msgm.classifier.outputs import Outputs
 from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
 from msgm.data import load_dataset
 from msgm.errors import UserError
-from msgm.folders import write_json, write_text
+from msgm.folders import place, write_json, write_text
 from msgm.records import plain
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
@@ -155,7 +155,7 @@ def _experiment(config: ClassifierConfig, device: torch.device) -> Experiment:
 
 
 def _outputs(run: Run, request: str, name: str) -> Path:
-    return run.path / "outputs" / request / f"{name}.npz"
+    return place(run.path, "outputs", request, name, ending=".npz")
 
 
 def _same_experiment(trained: ClassifierConfig, config: ClassifierConfig, source: Path | str) -> None:

@@ -7,28 +7,30 @@ from msgm.cards.views import card_html, card_markdown
 from msgm.evaluation.card import card
 from msgm.evaluation.figures import card_figures
 from msgm.evaluation.metrics.base import Report, Row
-from msgm.folders import write_bytes, write_json, write_text
+from msgm.folders import check_name, place, write_bytes, write_json, write_text
 from msgm.runs import Run
+
+KEY = "rows[].name of the report"
 
 
 def write_cards(run: Run, report: Report) -> None:
     """Write card.json, card.md with its figures, and card.html of every row."""
     for row in report["rows"]:
-        place = run.path / card_place(report, row)
+        base = run.path / card_place(report, row)
         made = card(report, row)
         pictures = card_figures(run, report, row)
-        write_json(_with_ending(place, ".json"), made)
-        folder = place.with_name(place.name.removesuffix("card") + "figures")
+        write_json(_with_ending(base, ".json"), made)
+        folder = base.with_name(base.name.removesuffix("card") + "figures")
         for name, picture in pictures.items():
             write_bytes(folder / f"{name}.png", picture)
         links = {name: quote(f"{folder.name}/{name}.png") for name in pictures}
-        write_text(_with_ending(place, ".md"), card_markdown(made, links))
-        write_text(_with_ending(place, ".html"), card_html(made, pictures))
+        write_text(_with_ending(base, ".md"), card_markdown(made, links))
+        write_text(_with_ending(base, ".html"), card_html(made, pictures))
 
 
-def _with_ending(place: Path, ending: str) -> Path:
+def _with_ending(path: Path, ending: str) -> Path:
     """Return the path with an ending; names of runs may hold dots, which ``with_suffix`` would cut."""
-    return place.with_name(place.name + ending)
+    return path.with_name(path.name + ending)
 
 
 def card_place(report: Report, row: Row) -> str:
@@ -38,8 +40,8 @@ def card_place(report: Report, row: Row) -> str:
     run that it lies in.
     """
     if report.get("base") is not None:
-        return f"rows/{row['name']}/card"
-    return "card" if row.get("model") == "model" else f"{row['name']}-card"
+        return place(Path("rows"), row["name"], "card", key=KEY).as_posix()
+    return "card" if row.get("model") == "model" else f"{check_name(row['name'], KEY)}-card"
 
 
 def card_links(report: Report) -> dict[str, str]:

@@ -14,6 +14,7 @@ from msgm.evaluation.arrays import read_arrays
 from msgm.evaluation.claims import known, reason_untested, references
 from msgm.evaluation.metrics.base import Report, Row
 from msgm.evaluation.metrics.likelihood import VALUES
+from msgm.folders import inside
 from msgm.markdown import label as plain
 from msgm.pictures import figure_png
 from msgm.runs import Run
@@ -91,7 +92,7 @@ def _plain(axes: Any) -> None:
 
 
 def _samples(run: Run, report: Report, row: Row) -> bytes | None:
-    path = run.path / row["grid"]
+    path = inside(run.path, row["grid"], "rows[].grid of the report")
     return path.read_bytes() if path.is_file() else None
 
 
@@ -129,7 +130,7 @@ def _values(run: Run, row: Row | None) -> dict[str, NDArray[np.float64]] | None:
     """Return each item's NLL, by part; None where they were not kept, or diverged."""
     if row is None or not known(row, "nll") or "folder" not in row:
         return None
-    arrays = read_arrays(run.path / Path(row["folder"]) / VALUES)
+    arrays = read_arrays(_folder(run, row) / VALUES)
     if arrays is None or not {"retain", "forget"} <= arrays.keys():
         return None
     found = {part: np.atleast_2d(arrays[part].T).mean(0) for part in ("retain", "forget")}
@@ -182,10 +183,15 @@ def _relearning(report: Report, rows: list[Row]) -> bytes:
     return figure_png(figure)
 
 
+def _folder(run: Run, row: Row) -> Path:
+    """Return where the row's own pictures and arrays lie."""
+    return inside(run.path, row.get("folder", "."), "rows[].folder of the report")
+
+
 def _neighbours(run: Run, report: Report, row: Row) -> bytes | None:
     if reason_untested(row, "neighbours") is not None or row["neighbours"].get("picture") is None:
         return None
-    path = run.path / Path(row.get("folder", ".")) / row["neighbours"]["picture"]
+    path = inside(_folder(run, row), row["neighbours"]["picture"], "rows[].neighbours.picture of the report")
     return path.read_bytes() if path.is_file() else None
 
 

@@ -14,7 +14,7 @@ from msgm.evaluation.figures import report_figures
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, measured
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.sweeps import sweep_png
-from msgm.folders import write_bytes, write_text
+from msgm.folders import inside, write_bytes, write_text
 from msgm.pictures import strips
 from msgm.runs import Run
 from msgm.tables import aligned
@@ -155,7 +155,7 @@ def print_table(report: Report) -> None:
 
 def write_views(run: Run, report: Report) -> None:
     """Write report.md, samples.png, sweep.png if there are sweeps, the self-contained report.html and the cards."""
-    grids = {row["name"]: run.path / row["grid"] for row in report["rows"]}
+    grids = {row["name"]: inside(run.path, row["grid"], "rows[].grid of the report") for row in report["rows"]}
     write_text(run.path / "report.md", to_markdown(report))
     write_bytes(run.path / "samples.png", strips(grids))
     sweep = sweep_png(report)

@@ -22,7 +22,7 @@ from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import artifacts, provenance
 from msgm.evaluation.report import print_table, write_views
 from msgm.evaluation.sweeps import sweep_tables
-from msgm.folders import write_bytes, write_json, write_text
+from msgm.folders import check_names, place, write_bytes, write_json, write_text
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.reading import read_json
@@ -35,6 +35,8 @@ from msgm.training.run import digest, finished, fit, load_source, new_model, spl
 
 GRID = 100
 UNTRAINED = ("none", "random")
+TAKEN = ("final", "samples", "png", "shards")
+"""What lies in the folder ``samples`` of a run, beside the samples of an evaluation."""
 
 
 def compare(
@@ -95,11 +97,10 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
             written then.
     """
     names = [Path(source).resolve().name for source in sources]
-    if len(set(names)) < len(names):
-        raise UserError(f"two of the folders have the same name: {', '.join(names)}.")
     models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
     alone = len(sources) == 1 and Run(sources[0]).manifest.is_file()
     run = Run(out or (sources[0] if alone else Path("runs") / f"{config.name}-evaluation"))
+    check_names(names, "folders to evaluate", TAKEN if alone and not out else ())
     if run.report.is_file() and read_json(run.report).get("base", "a row") is not None:
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
     where = chosen_device(device)
@@ -116,9 +117,9 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     rows = []
     for name, folder in models.items():
         model = _load_fitting(folder, dataset).to(where)
-        subject = Subject(name, model, bench, run.samples / name, _maker(folder))
+        subject = Subject(name, model, bench, place(run.samples, name), _maker(folder))
         grid = Path("samples") / f"{name}.png"
-        rows.append(measure(subject, _place(subject, _given(name, folder), run, grid, folder)))
+        rows.append(measure(subject, _placed(subject, _given(name, folder), run, grid, folder)))
     return finish(run, bench, rows, None)
 
 
@@ -252,7 +253,7 @@ def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: boo
 def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torch.device) -> None:
     """Run and measure one row, unless its report is there."""
     config, row = bench.config, bench.config.rows[name]
-    target = Run(run.path / "rows" / name)
+    target = Run(place(run.path, "rows", name))
     known = read_json(target.report) if target.report.is_file() else {}
     if known and not missing_metrics(known, bench):
         print(f"{name}: already measured", flush=True)
@@ -261,8 +262,8 @@ def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torc
         _make(config, row, target, bench, base, device)
     subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
     grid = Path("rows") / name / "samples" / "final.png"
-    place = _place(subject, known or _facts(name, row, config, target), run, grid, target.model)
-    measure(subject, place, keep=lambda found: write_json(target.report, found))
+    placed = _placed(subject, known or _facts(name, row, config, target), run, grid, target.model)
+    measure(subject, placed, keep=lambda found: write_json(target.report, found))
 
 
 def _make(config: Config, row: Row, target: Run, bench: Bench, base: Path, device: str) -> None:
@@ -275,7 +276,7 @@ def _make(config: Config, row: Row, target: Run, bench: Bench, base: Path, devic
         fit(config.for_row(row), target, bench.dataset, bench.split, source, True, device, bench.chain)
 
 
-def _place(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
+def _placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
     """Write the model's sample grid to ``grid``; return ``row`` with where its files lie, from the run on."""
     if "grid" not in row:
         write_bytes(run.path / grid, to_png(subject.samples[:GRID], subject.bench.dataset.levels))

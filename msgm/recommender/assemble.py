@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from msgm import __version__
+from msgm.folders import place
 from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.measuring import row_numbers
@@ -66,7 +67,7 @@ def left_out(records: Mapping[tuple[str, str, str], Report], parts: Sequence[str
 
 def record_at(run: Run, model: str, request: str, method: str) -> Path:
     """Return where the record of a cell lies."""
-    return run.path / "records" / model / request / f"{method}.json"
+    return place(run.path, "records", model, request, method, ending=".json")
 
 
 def shared_facts(config: RecommenderConfig, data: Interactions, model: str, request: str) -> dict[str, Any]:

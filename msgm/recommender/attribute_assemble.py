@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from msgm import __version__
 from msgm.cards.band import summarise
+from msgm.folders import place
 from msgm.recommender.assemble import data_facts, left_out
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_ways import CARDS, build_way
@@ -49,7 +50,7 @@ Report = dict[str, Any]
 
 def record_at(run: Run, model: str, attribute: str, row: str) -> Path:
     """Return where the record of a cell lies."""
-    return run.path / "records" / model / attribute / f"{row}.json"
+    return place(run.path, "records", model, attribute, row, ending=".json")
 
 
 def make_report(config: AttributeConfig, run: Run, data: Interactions, labels: Sequence[Labels]) -> Report:

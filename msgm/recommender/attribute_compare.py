@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import UserError
-from msgm.folders import write_json
+from msgm.folders import check_names, write_json
 from msgm.recommender.attribute_assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.attribute_config import CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_report import print_report, write_views
@@ -160,6 +160,7 @@ def asked_labels(config: AttributeConfig, data: Interactions) -> list[Labels]:
         hint = "; data.attributes names a file of them" if "attributes" in config.data else ""
         raise UserError(f"data {config.data['name']!r} has no attribute of users to take out{hint}.")
     names = [config.attribute] if config.attribute else sorted(data.attributes)
+    check_names(names, "attributes of the data")
     found = encode(chosen(data.attributes, names))
     for labels in found:
         check_sizes(labels, config.folds)

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgm.checks import at_least
 from msgm.errors import UserError
+from msgm.folders import check_names
 from msgm.recommender.attribute_ways import CARDS, build_way, resolve_way
 from msgm.recommender.config import Experiment, known, resolved
 from msgm.recommender.metrics.attribute_attackers import AttributeAttackers
@@ -43,9 +44,7 @@ class AttributeConfig(Experiment):
             raise UserError(f"surfaces: name at least one of {', '.join(SURFACES)}.")
         for surface in self.surfaces:
             known(surface, SURFACES, "surfaces", "surface")
-        for row in CONTROLS:
-            if row in self.erasures:
-                raise UserError(f"erasures.{row}: the name is a control's; choose another name for the row.")
+        check_names(self.erasures, "erasures", CONTROLS)
         others: dict[str, Any] = {name: {} for name in CARDS if name not in self.erasures}
         self.erasures = resolved("erasures", self.erasures | others, resolve_way)
         for settings in self.erasures.values():

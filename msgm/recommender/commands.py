@@ -98,9 +98,10 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     config = _config(options)
+    from msgm.folders import place
     from msgm.recommender.service import fit
 
-    out = options.out or Path("runs") / config.name / (options.model or "model")
+    out = options.out or place(Path("runs"), config.name, options.model or "model", key="--model")
     print(f"wrote {fit(config, options.model, Path(out))}")
 
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from msgm.checks import at_least
 from msgm.errors import UserError, nearest
+from msgm.folders import check_name, check_names
 from msgm.plugins import load_file
 from msgm.recommender.data.base import SOURCES
 from msgm.recommender.data.splits import SPLITS
@@ -119,6 +120,7 @@ class Experiment:
             load_file(plugin)
         self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
         self.data, self.split = SOURCES.resolve(self.data), SPLITS.resolve(self.split)
+        check_name(self.name)
         self.models = resolved("models", self.models, MODELS.resolve)
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,6 +159,7 @@ class RecommenderConfig(Experiment):
         for name in CONTROLS:
             if self.methods[name] is None:
                 raise UserError(f"methods.{name}: a comparison needs this row; it cannot be left out.")
+        check_names(self.requests, "requests")
         for name, request in self.requests.items():
             self._check_request(f"requests.{name}", request)
         self.measures()
@@ -188,7 +191,12 @@ class RecommenderConfig(Experiment):
 
 
 def resolved(place: str, given: dict[str, Any], resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Return the settings of rows with defaults, as ``resolve`` fills them in; None where a row is left out."""
+    """Return the settings of rows with defaults, as ``resolve`` fills them in; None where a row is left out.
+
+    Raises:
+        UserError: names that cannot be those of files, or settings that a row does not have.
+    """
+    check_names(given, place)
     return {
         row: None if own is None else below(f"{place}.{row}", lambda: resolve({"name": row} | own))  # noqa: B023
         for row, own in given.items()

@@ -2,11 +2,12 @@
 
 import base64
 import math
+from pathlib import Path
 from typing import Any
 
 from msgm import markdown as md
 from msgm.cards.pages import listed, methods_markdown, methods_of, template
-from msgm.folders import write_text
+from msgm.folders import place, write_text
 from msgm.recommender.assemble import Report
 from msgm.recommender.card import write_card
 from msgm.recommender.config import CONTROLS
@@ -214,7 +215,9 @@ def to_html(report: Report) -> str:
 
 def card_link(row: dict[str, Any]) -> str:
     """Return where a row's card stands, relative to the report and without its ending."""
-    return f"cards/{row['model']}/{row['request']}/{row['method']}/card"
+    return place(
+        Path("cards"), row["model"], row["request"], row["method"], "card", key="rows[] of the report"
+    ).as_posix()
 
 
 def write_views(run: Run, report: Report) -> None:
