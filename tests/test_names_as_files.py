@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from msgm.classifier.config import RequestSettings as ClassifierRequest
 from msgm.classifier.report import write_views as write_classifier
 from msgm.config import Config, Row
 from msgm.errors import UserError
+from msgm.evaluation import figures
 from msgm.evaluation.card_views import card_place
-from msgm.evaluation.figures import _neighbours
 from msgm.evaluation.report import write_views as write_generator
 from msgm.generator.compare import evaluate
 from msgm.recommender.attribute_compare import asked_labels
@@ -86,11 +87,8 @@ def test_names_of_files_that_msgm_writes_there_are_refused(key: str, make: Calla
         make()
 
 
-def test_an_attribute_of_a_data_files_header_is_refused(tmp_path: Path) -> None:
-    class Data:
-        attributes = {"../../x": np.array(["a", "b"] * 10)}
-
-    found: Any = Data()
+def test_an_attribute_of_a_data_files_header_is_refused() -> None:
+    found: Any = SimpleNamespace(attributes={"../../x": np.array(["a", "b"] * 10)})
     with pytest.raises(UserError, match=r"^attributes of the data: '../../x' has a slash"):
         asked_labels(AttributeConfig(), found)
 
@@ -136,14 +134,14 @@ def test_cards_of_a_received_generator_report_stay_inside(base: object) -> None:
 
 
 @pytest.mark.parametrize("grid", ["/any.png", "../../any.png"])
-def test_a_received_report_embeds_no_other_picture(grid: str, tmp_path: Path) -> None:
+def test_a_received_report_embeds_no_other_picture(grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"rows\[\].grid of the report"):
         write_generator(Run(tmp_path), {"rows": [{"name": "a", "grid": grid}]})
-    neighbours = {"n": 1, "retain": {}, "forget": {}}
+    monkeypatch.setattr(figures, "reason_untested", lambda *_: None)
     for row in (
-        {"name": "a", "folder": ".", "neighbours": neighbours | {"picture": grid}},
-        {"name": "a", "folder": grid, "neighbours": neighbours | {"picture": "a.png"}},
+        {"name": "a", "folder": ".", "neighbours": {"picture": grid}},
+        {"name": "a", "folder": grid, "neighbours": {"picture": "a.png"}},
     ):
         with pytest.raises(UserError, match=r"rows\[\]"):
-            _neighbours(Run(tmp_path), {}, row)
+            figures._neighbours(Run(tmp_path), {}, row)
     assert list(tmp_path.iterdir()) == []
