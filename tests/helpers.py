@@ -107,6 +107,11 @@ NASTY = "n\n# H <img onerror=x>\n| a | b |\n- `c` $\\frac$ [d](e) *f* __g__ <!--
 """What a title, a class or a note may hold, with everything that Markdown, HTML and formulas give a meaning."""
 
 
+def as_name(text: str) -> str:
+    """Return the nearest text to this one that may name a row, a request or a model, and so a file."""
+    return re.sub(r"[\n/\\]", " ", text)
+
+
 def blocks(text: str) -> list[tuple[str, int]]:
     """Return of each line of Markdown what kind of block it is and its number of cells; refuse any HTML or code."""
     assert not re.search(r"<[a-z!/?]|(?<!\\)(?:\\\\)*`", text, re.IGNORECASE), text

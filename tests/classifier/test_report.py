@@ -6,7 +6,7 @@ from msgm.classifier.assemble import constants, inside_share
 from msgm.classifier.figures import _points, distance, report_figures
 from msgm.classifier.report import rows_of, tables, to_markdown
 from msgm.records import plain, read_record, write_record
-from tests.helpers import NASTY, blocks
+from tests.helpers import NASTY, as_name, blocks
 
 
 def number(value, inside, low=0.4, high=0.6, seeds=2):
@@ -110,7 +110,8 @@ def test_what_json_cannot_hold_becomes_plain():
 def named_report(text):
     """A report in which every text that a user may write is this one."""
     asked = {"text": text, "n": 3, "scope": text, "near_duplicates": None, "target": "observed"}
-    rows = [row(name, 0.5, 1, request=text) for name in ("do-nothing", f"m {text}")]
+    name = as_name(text)
+    rows = [row(method, 0.5, 1, request=name) for method in ("do-nothing", f"m {name}")]
     for each in rows:
         each["metrics"] |= {"forget_accuracy": number(0.5, 1), "test_accuracy": number(0.5, 1)}
         for entry in each["metrics"].values():
@@ -120,7 +121,7 @@ def named_report(text):
     left = {"request": text, "method": text, "status": text, "seeds": [0], "reason": text}
     return {
         "title": text,
-        "requests": {text: asked},
+        "requests": {name: asked},
         "rows": rows,
         "left_out": [left],
         "protocol": {text: text},

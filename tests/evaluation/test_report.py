@@ -9,7 +9,7 @@ from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.reading import read_json
 from msgm.runs import Run
-from tests.helpers import NASTY, blocks
+from tests.helpers import NASTY, as_name, blocks
 
 NAMES = ["do-nothing", "unseen", "redirect"]
 
@@ -197,7 +197,7 @@ def test_texts_of_users_change_nothing_around_them(run):
         report["request"]["text"] = text
         report["paper"] = [{"title": text, "columns": [text, "n"], "rows": [[text, "1"]], "notes": [text]}]
         for row in report["rows"][1:]:
-            row |= {"name": f"{text} {row['name']}", "start": text, "settings": {text: text}}
+            row |= {"name": f"{as_name(text)} {row['name']}", "start": text, "settings": {text: text}}
             row["card"] = f"formula: {text.splitlines()[0]}"
         return report
 

@@ -10,7 +10,7 @@ from msgm.reading import read_json
 from msgm.recommender.models import MODELS
 from msgm.recommender.report import _cell, to_html, to_markdown
 from tests.conftest import settings
-from tests.helpers import NASTY, blocks
+from tests.helpers import NASTY, as_name, blocks
 
 ONLY = "do-nothing,retrain,native,matrix-correction,sisa"
 
@@ -113,7 +113,7 @@ def test_tables_have_intervals_and_banners_name_the_fastest_exact_answer(made):
 
 def renamed(report, text):
     """The report with a title, a model, a method, a request and a note that hold this text."""
-    name = json.dumps(text)
+    name = json.dumps(as_name(text))
     report = json.loads(json.dumps(report).replace('"ease"', name).replace('"native"', name))
     report |= {"title": text, "protocol": report["protocol"] | {text: text}}
     left = {"request": "few", "method": text, "model": text, "status": text, "reason": text}
