@@ -118,7 +118,7 @@ def named_report(text):
             entry["section"] = "utility"
         each |= {"settings": {text: text}, "card": "formula: a", "family": "edit", "retrain_seconds": 1.0}
         each["seconds"] = 0.5
-    left = {"request": text, "method": text, "status": text, "seeds": [0], "reason": text}
+    left = {"request": name, "method": text, "status": text, "seeds": [0], "reason": text}
     return {
         "title": text,
         "requests": {name: asked},
