@@ -70,14 +70,14 @@ def record_at(run: Run, model: str, request: str, method: str) -> Path:
     return place(run.path, "records", model, request, method, ending=".json")
 
 
-def shared_facts(config: RecommenderConfig, data: Interactions, model: str, request: str) -> dict[str, Any]:
+def shared_facts(config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str) -> dict[str, Any]:
     """Return what all records of a model and a request depend on."""
     return {
         "msgm": __version__,
         "data": data.digest(),
         "split": config.split,
         "model": config.models[model],
-        "request": config.to_dict()["requests"][request],
+        "request": config.stored(run.path)["requests"][request],
         "seeds": [config.seed, config.seeds, config.retrains],
         "metrics": [{"name": metric.name} | vars(metric) for metric in config.measures()],
     }
@@ -95,7 +95,7 @@ def _records(
     found, others = {}, 0
     for model in (name for name, settings in config.models.items() if settings is not None):
         for request in config.requests:
-            facts = shared_facts(config, data, model, request)
+            facts = shared_facts(config, run, data, model, request)
             for method in (name for name, settings in config.methods.items() if settings is not None):
                 place = record_at(run, model, request, method)
                 record = find_record(place, facts)

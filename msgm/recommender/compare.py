@@ -21,6 +21,7 @@ from msgm.recommender.assemble import make_report, record_at, shared_facts
 from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, known
 from msgm.recommender.data.base import Interactions, load_interactions
 from msgm.recommender.data.splits import load_split
+from msgm.recommender.keyed import key_records
 from msgm.recommender.measuring import measure, measure_retrains
 from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import Case
@@ -141,6 +142,7 @@ def compare(
     split = load_split(config.split, data)
     scenarios = {name: make_scenario(entry, data, split, config.seed) for name, entry in config.requests.items()}
     claim(run, config, "recommender")
+    key_records(run.path)
     with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
         for model in chosen.models:
             bench = Bench(config, model)
@@ -169,7 +171,7 @@ def claim(run: Run, config: Experiment, kind: str) -> None:
     if run.manifest.is_file() and read_json(run.manifest).get("kind") != kind:
         raise UserError(f"{run.path} holds a run of another kind; give another --out.")
     run.create()
-    write_text(run.config, config.to_yaml())
+    write_text(run.config, config.to_yaml(run.path))
     write_json(run.manifest, environment() | {"kind": kind, "seed": config.seed})
 
 
@@ -203,7 +205,7 @@ def _cells(
     config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str, methods: Mapping[str, Method]
 ) -> list[MethodCell]:
     """Return the cells of one model on one request: methods of the request's own choice that are for the model."""
-    facts = shared_facts(config, data, model, request)
+    facts = shared_facts(config, run, data, model, request)
     wanted = config.requests[request].methods
     return [
         MethodCell(

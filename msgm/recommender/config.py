@@ -14,6 +14,7 @@ from msgm.folders import check_name, check_names
 from msgm.plugins import load_file
 from msgm.recommender.data.base import SOURCES
 from msgm.recommender.data.splits import SPLITS
+from msgm.recommender.keyed import keyed_requests
 from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
@@ -127,9 +128,13 @@ class Experiment:
         """Return all settings, defaults included, as a plain tree."""
         return asdict(self)
 
-    def to_yaml(self) -> str:
-        """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
-        return str(OmegaConf.to_yaml(OmegaConf.create(self.to_dict())))
+    def stored(self, folder: Path) -> dict[str, Any]:
+        """Return all settings as the run folder holds them."""
+        return self.to_dict()
+
+    def to_yaml(self, folder: Path) -> str:
+        """Return all settings, defaults included, as YAML for the run folder."""
+        return str(OmegaConf.to_yaml(OmegaConf.create(self.stored(folder))))
 
 
 @dataclass
@@ -170,6 +175,10 @@ class RecommenderConfig(Experiment):
             known(name, list(self.models), f"{place}.models", "model")
         for name in request.methods:
             known(name, list(self.methods), f"{place}.methods", "method")
+
+    def stored(self, folder: Path) -> dict[str, Any]:
+        """Return all settings as the run folder holds them: keyed digests stand for the ids of requests."""
+        return self.to_dict() | {"requests": keyed_requests(self.to_dict()["requests"], folder)}
 
     def rows(self) -> dict[str, Method]:
         """Return the methods by their rows' names, the left out ones left out."""

@@ -33,7 +33,7 @@ def test_a_model_is_named_by_its_row_or_by_its_setting(tmp_path):
     assert config.models["als"] is None
     assert config.models["ease"]["name"] == config.models["soft"]["name"] == "ease"
     assert config.models["soft"]["regularisation"] == 9
-    (tmp_path / "again.yaml").write_text(config.to_yaml())
+    (tmp_path / "again.yaml").write_text(config.to_yaml(tmp_path))
     assert load_config(tmp_path / "again.yaml").to_dict() == config.to_dict()
 
 

@@ -1,0 +1,43 @@
+"""Ids in the folder of a comparison: keyed digests stand in their place.
+
+A comparison keeps its settings and its records, and requests name users and items. Whoever reads the folder later need
+not learn whose request was compared, so each id is replaced by its digest under the folder's key.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from msgm.digests import folder_key
+from msgm.folders import write_json
+from msgm.reading import read_json
+from msgm.recommender.journal import id_digest
+
+MARK = "keyed:"
+IDS = ("users", "items", "interactions")
+
+
+def keyed_requests(requests: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings of requests, by name, with digests in the place of ids."""
+    key = folder_key(folder)
+    return {name: _keyed(request, key) for name, request in requests.items()}
+
+
+def key_records(folder: Path) -> None:
+    """Replace the ids in records that msgm 0.1 wrote into a folder."""
+    key = folder_key(folder)
+    for path in (folder / "records").rglob("*.json"):
+        record = read_json(path)
+        made = record.get("made", {})
+        keyed = made | {"request": _keyed(made["request"], key)} if "request" in made else made
+        if keyed != made:
+            write_json(path, record | {"made": keyed})
+
+
+def _keyed(request: dict[str, Any], key: bytes) -> dict[str, Any]:
+    return request | {kind: [_digest(one, kind, key) for one in request.get(kind) or []] for kind in IDS}
+
+
+def _digest(one: Any, kind: str, key: bytes) -> str:
+    if isinstance(one, str) and one.startswith(MARK):
+        return one
+    return MARK + id_digest(key, kind, [str(part) for part in one] if kind == "interactions" else str(one))
