@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _refuse_other_modules(options: argparse.Namespace) -> None:
     """Refuse what a classifier's or a recommender's command made or reads, where a generator's was expected."""
-    if options.command in ("classifier", "recommender", "report"):
+    if options.command in ("classifier", "recommender", "report", "data"):
         return
     given = [getattr(options, key, None) for key in ("config", "source", "run")] + getattr(options, "runs", [])
     for path in filter(None, given):
@@ -73,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"msgm {__version__}")
     commands = top.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
 
-    for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, _add_restoration, _add_views):
+    views = (_add_restoration, _add_data, _add_views)
+    for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, *views):
         add(commands)
     classifier.add(commands)
     recommender.add(commands)
@@ -183,6 +184,22 @@ def _add_views(commands: Commands) -> None:
 
     cards = command(commands, "objectives", _objectives, "print the cards of the objectives")
     cards.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
+
+
+def _add_data(commands: Commands) -> None:
+    data = command(
+        commands,
+        "data",
+        _data,
+        "list what a config's requests would forget and retain, of generators, classifiers and recommenders; trains "
+        "nothing",
+    )
+    data.add_argument("config", metavar="CONFIG", help="YAML file of the experiment, or a run folder")
+    overrides(data)
+    data.add_argument("--seed", type=int, help="seed of the run")
+    data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
+    data.add_argument("--list", action="store_true", help="list all items, not the first ones")
+    data.set_defaults(go_on="Run the same command again.")
 
 
 def _restoration(command: argparse.ArgumentParser) -> None:
@@ -331,6 +348,15 @@ def _report(options: argparse.Namespace) -> None:
         from msgm.evaluation.report import print_table, write_views
     write_views(run, report)
     print_table(report)
+
+
+def _data(options: argparse.Namespace) -> None:
+    from msgm.preview import preview
+
+    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    requests = names(options.requests) if options.requests else None
+    for line in preview(Path(options.config), options.set + seed, requests, options.list):
+        print(line, flush=True)
 
 
 def _objectives(options: argparse.Namespace) -> None:

@@ -19,7 +19,6 @@ from msgm.classifier.band import measure
 from msgm.classifier.card_views import holders
 from msgm.classifier.config import ClassifierConfig, known
 from msgm.classifier.data import Split
-from msgm.classifier.duplicates import near_duplicates
 from msgm.classifier.experiment import Experiment, digest, seconds_of
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods import METHODS, Method
@@ -28,6 +27,7 @@ from msgm.classifier.metrics.base import Live
 from msgm.classifier.outputs import Outputs, load_outputs
 from msgm.classifier.report import print_report, write_views
 from msgm.data import load_dataset
+from msgm.data.duplicates import near_duplicates
 from msgm.errors import RunError, UserError
 from msgm.folders import place, write_json, write_text
 from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
@@ -195,7 +195,10 @@ def _duplicates(reference: Reference) -> None:
     facts = reference.experiment.facts | {"forget": digest(reference.split.forget.indices)}
     path = reference.record_at("duplicates")
     if read_record(path, facts) is None:
-        found = near_duplicates(reference.split, reference.experiment.device)
+        split = reference.split
+        parts = {name: part.indices for name, part in split.parts().items()}
+        device = reference.experiment.device
+        found = near_duplicates(split.retain.dataset, parts, split.nonmembers.indices, device)
         pairs = [vars(pair) for pair in found.pairs]
         write_record(path, facts, {"method": found.method, "found": found.found, "pairs": pairs})
 
