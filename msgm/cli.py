@@ -328,6 +328,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from msgm.folders import locked
     from msgm.reading import read_json
     from msgm.runs import Run
 
@@ -346,7 +347,8 @@ def _report(options: argparse.Namespace) -> None:
         from msgm.recommender.report import write_views
     else:
         from msgm.evaluation.report import print_table, write_views
-    write_views(run, report)
+    with locked(run.path):
+        write_views(run, report)
     print_table(report)
 
 

@@ -2,8 +2,8 @@
 
 A file or a folder is written beside its place under a hidden name, and then renamed. The hidden name carries its owner:
 the machine, its boot, the process and when that began. So whoever opens the folder next can tell what a dead writer
-left, and removes it; ``locked`` does so. The lock is a file ``lock`` in the folder that the kernel frees when its
-holder ends, however it ends.
+left, and removes it; ``locked`` does so. The lock is a file ``lock`` that is in the folder while a command writes; the
+kernel frees it when its holder ends, however it ends.
 
 Names that people give to rows, methods and requests become files too. ``place`` is the one way from a name to a path.
 """
@@ -364,9 +364,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         held.discard(name)
-        os.ftruncate(file, 0)
-        _drop_empty(folder, made)
+        (folder / LOCK).unlink(missing_ok=True)  # before it is let go: who opened it meanwhile sees that it is gone
         os.close(file)
+        _drop_empty(made)
 
 
 def _make(folder: Path) -> list[Path]:
@@ -382,6 +382,7 @@ def _make(folder: Path) -> list[Path]:
 def _lock(folder: Path) -> int:
     """Return the open lock file, held and with the holder's process id in it."""
     while True:
+        folder.mkdir(parents=True, exist_ok=True)  # again, where its last holder removed it just now
         file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -393,8 +394,7 @@ def _lock(folder: Path) -> int:
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
             return file
-        os.close(file)  # Its holder removed it with the folder just now.
-        folder.mkdir(parents=True, exist_ok=True)
+        os.close(file)  # Its holder removed it just now.
 
 
 def _is_file_of(file: int, path: Path) -> bool:
@@ -404,12 +404,10 @@ def _is_file_of(file: int, path: Path) -> bool:
         return False
 
 
-def _drop_empty(folder: Path, made: list[Path]) -> None:
-    """Remove the folders that were made for nothing."""
-    if not made or [path.name for path in folder.iterdir()] != [LOCK]:
-        return
-    (folder / LOCK).unlink()
+def _drop_empty(made: list[Path]) -> None:
+    """Remove the folders that were made for nothing, deepest first."""
     for path in made:
-        if any(path.iterdir()):
+        try:
+            path.rmdir()
+        except OSError:  # something lies in it, or another command removed it first
             return
-        path.rmdir()

@@ -18,7 +18,7 @@ from msgm.errors import UserError
 from msgm.evaluation import Bench
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
-from msgm.folders import write_bytes, write_json
+from msgm.folders import locked, write_bytes, write_json
 from msgm.generator.compare import make_bench
 from msgm.masks import parse_mask
 from msgm.pictures import figure_png
@@ -76,10 +76,11 @@ def inpaint_run(
         f"taken {resamples} times, {'adaptive' if evaluations is None else f'{evaluations} network evaluations'}"
     )
     folder = Path(out) if out else _default_folder(Path(source), "inpaint")
-    bench = work.bench(folder, source)
-    done = inpainting(work.model, bench, known, count, settings, resamples, seed)
-    facts = {"source": str(source), "seed": seed, "mask": mask, "protocol": {"inpainting": how} | PROTOCOL}
-    return _write(folder, done, bench, facts, "masked", ~known)
+    with locked(folder):
+        bench = work.bench(folder, source)
+        done = inpainting(work.model, bench, known, count, settings, resamples, seed)
+        facts = {"source": str(source), "seed": seed, "mask": mask, "protocol": {"inpainting": how} | PROTOCOL}
+        return _write(folder, done, bench, facts, "masked", ~known)
 
 
 def reconstruct_run(
@@ -121,11 +122,12 @@ def reconstruct_run(
         "sdedit": f"SDEdit, noise of t = {t:g} on the item, sampled down by {settings.describe()}",
     }[method]
     folder = Path(out) if out else _default_folder(Path(source), "reconstruct")
-    bench = work.bench(folder, source)
-    done = reconstruction(work.model, bench, method, t, count, settings, seed)
-    protocol = {"reconstruction": how} | PROTOCOL
-    facts = {"source": str(source), "seed": seed, "method": method, "t": t, "protocol": protocol}
-    return _write(folder, done, bench, facts, "latent" if method == "encode" else "noised", None)
+    with locked(folder):
+        bench = work.bench(folder, source)
+        done = reconstruction(work.model, bench, method, t, count, settings, seed)
+        protocol = {"reconstruction": how} | PROTOCOL
+        facts = {"source": str(source), "seed": seed, "method": method, "t": t, "protocol": protocol}
+        return _write(folder, done, bench, facts, "latent" if method == "encode" else "noised", None)
 
 
 PROTOCOL = {

@@ -30,7 +30,7 @@ from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
-from msgm.folders import whole_folder, write_bytes, write_json
+from msgm.folders import locked, whole_folder, write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.plugins import load_file
 from msgm.reading import read_json
@@ -118,7 +118,7 @@ def sample_run(
     folder = Path(out) if out else _default_folder(Path(source))
     task = Task(folder, model, settings, seed, count)
     paths = [folder / FORMATS[name] for name in formats]
-    with _processes(device) as (rank, world, where):
+    with _processes(device) as (rank, world, where), locked(folder):
         if rank == 0:
             task.begin(resume, overwrite)
         _wait(world)

@@ -341,7 +341,7 @@ def test_a_refused_command_leaves_no_folder(tmp_path: Path) -> None:
         pass
     with locked(tmp_path / "runs" / "b"):
         write_text(tmp_path / "runs" / "b" / "x", "")
-    assert (tmp_path / "mine").is_dir()
+    assert list((tmp_path / "mine").iterdir()) == []
     assert (tmp_path / "runs" / "b" / "x").is_file()
 
 
@@ -359,3 +359,24 @@ def test_folders_need_no_torch() -> None:
 
 def test_a_name_is_returned_as_it_is() -> None:
     assert check_name("a b") == "a b"
+
+
+def test_many_processes_that_want_one_folder_never_write_at_once(tmp_path: Path) -> None:
+    code = """
+        folder, won = Path(sys.argv[1]), 0
+        print("started", flush=True)
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            try:
+                with locked(folder):
+                    os.close(os.open(folder / "alone", os.O_CREAT | os.O_EXCL))
+                    won += 1
+                    os.unlink(folder / "alone")
+            except UserError:
+                pass
+        print(won)
+    """
+    writers = [started(python(code, tmp_path / "run")) for _ in range(3)]
+    done = [writer.communicate() for writer in writers]
+    assert [error for _, error in done] == ["", "", ""]
+    assert min(int(out) for out, _ in done) > 0

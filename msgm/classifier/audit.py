@@ -23,7 +23,7 @@ from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
 from msgm.errors import UserError
-from msgm.folders import write_json
+from msgm.folders import locked, write_json
 from msgm.runs import Run, environment
 
 SEED = 0
@@ -80,9 +80,9 @@ def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, ask
     ]
     report = _report(case, asked or Asked(), rows, [target, original, *retrains])
     run = Run(out)
-    run.create()
-    write_json(run.report, report)
-    return Audit(run, report, write_card(run.path, report, rows[0]))
+    with locked(run.path):
+        write_json(run.report, report)
+        return Audit(run, report, write_card(run.path, report, rows[0]))
 
 
 def _read(target: Path, original: Path, retrains: Sequence[Path]) -> dict[Path, Outputs]:

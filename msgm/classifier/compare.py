@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from msgm import threads
@@ -29,7 +30,7 @@ from msgm.classifier.report import print_report, write_views
 from msgm.data import load_dataset
 from msgm.data.duplicates import near_duplicates
 from msgm.errors import RunError, UserError
-from msgm.folders import place, write_json, write_text
+from msgm.folders import locked, place, write_json, write_text
 from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import refuse_other
@@ -121,7 +122,14 @@ def compare(
     chosen = _chosen(config.requests, requests, "--requests", "request")
     if config.retrains < ORACLES:
         raise UserError(f"retrains must be at least {ORACLES}, got {config.retrains}: fewer make no band.")
-    run, where = Run(out or Path("runs") / config.name), chosen_device(device)
+    run = Run(out or Path("runs") / config.name)
+    with locked(run.path):
+        return _compare(config, run, methods, list(chosen), chosen_device(device))
+
+
+def _compare(
+    config: ClassifierConfig, run: Run, methods: dict[str, Method], chosen: Sequence[str], where: torch.device
+) -> Run:
     dataset = load_dataset(config.data)
     experiments = [Experiment(config, dataset, config.seed + k, where) for k in range(config.seeds)]
     for experiment in experiments:

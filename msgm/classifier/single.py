@@ -22,7 +22,7 @@ from msgm.classifier.outputs import Outputs
 from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
 from msgm.data import load_dataset
 from msgm.errors import UserError
-from msgm.folders import place, write_json, write_text
+from msgm.folders import locked, place, write_json, write_text
 from msgm.records import plain
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
@@ -40,6 +40,11 @@ def train(config: ClassifierConfig, out: Path | str | None = None, device: str =
         UserError: a network that does not fit the data, or a folder that holds another experiment.
     """
     run = Run(out or Path("runs") / f"{config.name}-original")
+    with locked(run.path):
+        return _train(config, run, device)
+
+
+def _train(config: ClassifierConfig, run: Run, device: str) -> Run:
     experiment = _experiment(config, chosen_device(device))
     experiment.check()
     claim(run, config)
@@ -78,10 +83,17 @@ def unlearn(
             that holds an original.
         RunError: the method's weights became non-finite.
     """
-    trained, model = _given(config, source)
-    rows, request = config.rows(), _only_request(config, request)
-    known(method, list(rows), "--method", "method")
+    request = _only_request(config, request)
+    known(method, list(config.rows()), "--method", "method")
     run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
+    with locked(run.path):
+        return _unlearn(config, source, method, request, seed, run, device)
+
+
+def _unlearn(
+    config: ClassifierConfig, source: Path | str, method: str, request: str, seed: int | None, run: Run, device: str
+) -> Run:
+    trained, model = _given(config, source)
     if is_kept(run.model):
         raise UserError(f"--out: {run.path} holds a trained original, which is not overwritten; give another folder.")
     experiment = _experiment(trained, chosen_device(device))
@@ -89,7 +101,7 @@ def unlearn(
     experiment.check()
     split = experiment.split(request)
     own = trained.seed if seed is None else seed
-    chosen, settings = rows[method], experiment.settings("method", own)
+    chosen, settings = config.rows()[method], experiment.settings("method", own)
     made = chosen.unlearn(model, split, settings)
     run.create()
     before = outputs_of(model, split, experiment.device)

@@ -22,7 +22,7 @@ from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import artifacts, provenance
 from msgm.evaluation.report import print_table, write_views
 from msgm.evaluation.sweeps import sweep_tables
-from msgm.folders import check_names, place, write_bytes, write_json, write_text
+from msgm.folders import check_names, locked, place, write_bytes, write_json, write_text
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.reading import read_json
@@ -61,8 +61,15 @@ def compare(
         UserError: an unknown row, a base model that does not fit, data that is not that of the base's earlier requests,
             or a folder that holds another comparison; nothing is written then.
     """
-    names = _chosen(config, only)
     run = Run(out or Path("runs") / config.name)
+    with locked(run.path):
+        return _compare(config, run, only, source, device, fresh_chain)
+
+
+def _compare(
+    config: Config, run: Run, only: list[str] | None, source: Path | str | None, device: str, fresh_chain: bool
+) -> Run:
+    names = _chosen(config, only)
     threads.keep(run.manifest)
     config = with_stored_sweeps(config, run.stored_config())
     where = chosen_device(device)
@@ -97,10 +104,15 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
             written then.
     """
     names = [Path(source).resolve().name for source in sources]
-    models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
     alone = len(sources) == 1 and Run(sources[0]).manifest.is_file()
     run = Run(out or (sources[0] if alone else Path("runs") / f"{config.name}-evaluation"))
     check_names(names, "folders to evaluate", TAKEN if alone and not out else ())
+    models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
+    with locked(run.path):
+        return _evaluate(config, models, run, device)
+
+
+def _evaluate(config: Config, models: dict[str, Path], run: Run, device: str) -> Run:
     if run.report.is_file() and read_json(run.report).get("base", "a row") is not None:
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
     where = chosen_device(device)

@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import UserError
-from msgm.folders import check_names, write_json
+from msgm.folders import check_names, locked, write_json
 from msgm.recommender.attribute_assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.attribute_config import CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_report import print_report, write_views
@@ -131,6 +131,11 @@ def compare_erasures(
                 "use als, bpr, lightgcn, mf or mult-vae."
             )
     run = Run(out or Path("runs") / config.name)
+    with locked(run.path):
+        return _compare(config, run, rows, wanted)
+
+
+def _compare(config: AttributeConfig, run: Run, rows: dict[str, Record], wanted: dict[str, Record]) -> Run:
     data = load_interactions(config.data)
     labels = asked_labels(config, data)
     split = load_split(config.split, data)

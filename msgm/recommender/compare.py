@@ -15,7 +15,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import RunError, UserError
-from msgm.folders import write_json, write_text
+from msgm.folders import locked, write_json, write_text
 from msgm.reading import read_json
 from msgm.recommender.assemble import make_report, record_at, shared_facts
 from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, known
@@ -138,6 +138,11 @@ def compare(
         list(chosen_rows(config.requests, requests, "--requests", "request")),
     )
     run = Run(out or Path("runs") / config.name)
+    with locked(run.path):
+        return _compare(config, run, chosen)
+
+
+def _compare(config: RecommenderConfig, run: Run, chosen: Chosen) -> Run:
     data = load_interactions(config.data)
     split = load_split(config.split, data)
     scenarios = {name: make_scenario(entry, data, split, config.seed) for name, entry in config.requests.items()}

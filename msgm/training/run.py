@@ -17,7 +17,7 @@ from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
 from msgm.diffusion.model import describe
 from msgm.errors import UserError
-from msgm.folders import write_json, write_text
+from msgm.folders import locked, write_json, write_text
 from msgm.objectives import OBJECTIVES
 from msgm.reading import read_json
 from msgm.runs import Run, environment, find_model
@@ -108,6 +108,20 @@ def fit(
 
     ``chain`` holds the requests before this one, whose items ``split`` keeps apart as gone.
     """
+    with locked(run.path):
+        return _fit(config, run, dataset, split, source, resume, device, chain)
+
+
+def _fit(
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    split: Split,
+    source: Path | None,
+    resume: bool,
+    device: str,
+    chain: Chain | None,
+) -> Run:
     threads.keep(run.manifest)
     model = load_source(source, config, dataset) if source else new_model(config, dataset)
     config = replace(config, process=describe(model.process))
@@ -121,8 +135,8 @@ def fit(
     wait()
     if finished(run):
         return run
-    manifest = _manifest(config, trainer, source, dataset, split)
     if main:
+        manifest = _manifest(config, trainer, source, dataset, split)
         part, where = split.train, manifest["device"]
         items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {dataset.name}"
         items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
