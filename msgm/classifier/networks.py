@@ -1,8 +1,9 @@
 """Networks for classifiers: from logistic regression to any of torchvision's, and any module of the user's."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -166,6 +167,53 @@ class _Grey(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.expand(-1, 3, -1, -1)
+
+
+@CLASSIFIERS.register("normalised")
+@dataclass(frozen=True)
+class Normalised(NetworkSettings):
+    """A network that reads images in another range, or normalised by channel, as most that were trained elsewhere do.
+
+    It has the weights of ``network`` under the same names. A pixel from -1 to 1 is mapped to ``range``, then less
+    ``mean`` and over ``std``.
+
+    Attributes:
+        network: settings of the network.
+        range: what black and white are to it; [0, 1] as torchvision's ``ToTensor`` gives them.
+        mean: of each channel, in that range; empty for none.
+        std: standard deviation of each channel, in that range; empty for none.
+    """
+
+    network: dict[str, Any] = field(default_factory=lambda: {"name": "cnn"})
+    range: list[float] = field(default_factory=lambda: [0.0, 1.0])
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", CLASSIFIERS.resolve(self.network))
+        numbers = [*self.range, *self.mean, *self.std]
+        if len(self.range) != 2 or not all(map(math.isfinite, numbers)) or self.range[0] >= self.range[1]:
+            raise UserError(f"network.range must be two finite numbers, the lower one first, got {self.range}.")
+        if not all(value > 0 for value in self.std):
+            raise UserError(f"network.std must be positive, got {self.std}.")
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        if len(shape) != 3:
+            raise UserError(f"network.name: normalised is for images, not items of shape {shape}.")
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) not in (0, shape[0]):
+                raise UserError(f"network.{key}: expected {shape[0]} numbers, one for each channel, or none.")
+        network = CLASSIFIERS.build(self.network).build(shape, classes)
+        network.register_forward_pre_hook(self._map)
+        return network
+
+    def _map(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        low, high = self.range
+        x = (inputs[0] + 1) * ((high - low) / 2) + low
+        mean, std = (
+            x.new_tensor(values or [empty]).view(-1, 1, 1) for values, empty in ((self.mean, 0), (self.std, 1))
+        )
+        return ((x - mean) / std,)
 
 
 @CLASSIFIERS.register("module")
