@@ -44,9 +44,9 @@ class Outputs:
         shifted = z - z.max(1, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
-    def right(self, part: str) -> NDArray[np.bool_]:
-        """Return (n,) whether the largest logit is the true class'."""
-        return np.asarray(self.logits[part].argmax(1) == self.labels[part])
+    def right(self, part: str) -> NDArray[np.float64]:
+        """Return (n,) whether the largest logit is the true class': 1 or 0, and 1 / k where k tied ones have it."""
+        return credit(self.logits[part], self.labels[part])
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -55,6 +55,12 @@ class Outputs:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_bytes(path, buffer.getvalue())
+
+
+def credit(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (n,) the chance that a class drawn from those of the largest of (n, C) logits is the true one."""
+    largest = logits == logits.max(1, keepdims=True)
+    return np.asarray(largest[np.arange(len(labels)), labels] / largest.sum(1))
 
 
 def load_outputs(path: Path | str) -> Outputs:

@@ -20,7 +20,7 @@ from torch import Tensor
 from msgm.config import JudgeSettings
 from msgm.data import Dataset
 from msgm.errors import UserError, nearest
-from msgm.evaluation.rates import rate
+from msgm.evaluation.rates import rate, total
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.registry import Registry
@@ -63,13 +63,13 @@ class Judge(ABC):
     def outputs(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, F) features and (B, classes) log-probabilities up to a constant, of a batch of raw items."""
 
-    def predict(self, items: Tensor) -> Tensor:
-        """Return the class numbers of raw items, (B,) on the CPU."""
-        return torch.cat([self.outputs(part)[1].argmax(1).cpu() for part in items.split(BATCH)])
+    def votes(self, items: Tensor) -> Tensor:
+        """Return (B, classes) on the CPU: 1 for the class that raw items are judged to be; tied classes share it."""
+        return torch.cat([_votes(self.outputs(part)[1]).cpu() for part in items.split(BATCH)])
 
-    def is_forgotten(self, predicted: Tensor) -> Tensor:
-        """Return a mask of the predictions that name forgotten content."""
-        return torch.isin(predicted, torch.tensor(self.forgotten))
+    def forgotten_share(self, votes: Tensor) -> Tensor:
+        """Return (B,) whether the votes name forgotten content: 1 or 0, a share where classes are tied."""
+        return votes[:, self.forgotten].sum(1)
 
     def summary(self) -> dict[str, Any]:
         """Return what a report says about the judge."""
@@ -81,6 +81,12 @@ class Judge(ABC):
             "heldout": self.accuracy,
             "forget_recall": self.recall,
         }
+
+
+def _votes(outputs: Tensor) -> Tensor:
+    outputs = outputs.where(~outputs.isnan(), -torch.inf)
+    largest = outputs == outputs.amax(1, keepdim=True)
+    return largest / largest.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -195,9 +201,10 @@ def assess(judge: Judge, task: Task) -> None:
     """Measure the judge on the test part."""
     test = task.split.test
     known = task.items("test")
-    judge.accuracy = rate(sum(int((p == t).sum()) for p, t in _judged(judge, task, known)), len(known))
+    right = sum(total(votes.gather(1, true[:, None])) for votes, true in _judged(judge, task, known))
+    judge.accuracy = rate(right, len(known))
     if len(test.forget):
-        found = sum(int(judge.is_forgotten(p).sum()) for p, _ in _judged(judge, task, test.forget))
+        found = sum(total(judge.forgotten_share(votes)) for votes, _ in _judged(judge, task, test.forget))
         judge.recall = rate(found, len(test.forget))
 
 
@@ -229,4 +236,4 @@ def write_assessment(judge: Judge, folder: Path | None, key: dict[str, Any]) -> 
 
 def _judged(judge: Judge, task: Task, indices: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
     chunks = np.array_split(indices, max(1, -(-len(indices) // BATCH)))
-    return [(judge.predict(task.dataset.take(c)), torch.from_numpy(task.targets[c])) for c in chunks]
+    return [(judge.votes(task.dataset.take(c)), torch.from_numpy(task.targets[c])) for c in chunks]

@@ -3,8 +3,16 @@
 import math
 from typing import Any
 
+import torch
+from torch import Tensor
 
-def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+
+def total(shares: Tensor) -> float:
+    """Return the sum of shares, in double precision."""
+    return float(shares.sum(dtype=torch.float64))
+
+
+def wilson(hits: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion; by default at 95%."""
     if n < 1:
         raise ValueError("an interval needs at least one observation")
@@ -14,7 +22,7 @@ def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, floa
     return 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half
 
 
-def rate(hits: int, n: int) -> dict[str, Any]:
+def rate(hits: float, n: int) -> dict[str, Any]:
     """Return a proportion as ``value``, 95% Wilson interval ``low`` to ``high``, and ``n``."""
     low, high = wilson(hits, n)
     return {"value": hits / n, "low": low, "high": high, "n": n}

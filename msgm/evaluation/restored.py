@@ -23,7 +23,7 @@ from msgm.diffusion.restoration import decode, encode, fitting_mask, inpaint, pe
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.metrics.unlearning_ratio import sample_numbers
-from msgm.evaluation.rates import rate
+from msgm.evaluation.rates import rate, total
 from msgm.evaluation.reality import to_items
 from msgm.splits import Split
 
@@ -170,18 +170,18 @@ def restoration_numbers(
     """
     dataset, judge, n = bench.dataset, bench.judge, len(indices)
     raw, items = dataset.take(indices), to_items(restored, dataset.levels)
-    before, after = judge.predict(raw), judge.predict(items)
+    before, after = judge.votes(raw), judge.votes(items)
     finite = restored.isfinite().flatten(1).all(1)
-    labels = torch.from_numpy(dataset.labels[indices]) if judge.classes == dataset.classes else None  # type: ignore[index]
+    labels = torch.from_numpy(dataset.labels[indices])[:, None] if judge.classes == dataset.classes else None  # type: ignore[index]
     return {
         "n": n,
-        "accuracy": rate(int((after == before).sum()), n),
-        "label_accuracy": None if labels is None else rate(int((after == labels).sum()), n),
+        "accuracy": rate(total(after * before), n),
+        "label_accuracy": None if labels is None else rate(total(after.gather(1, labels)), n),
         **sample_numbers(items, finite, bench),
         **_fidelity(raw, restored, dataset.levels, removed),
         "originals": {
-            "label_accuracy": None if labels is None else rate(int((before == labels).sum()), n),
-            "unlearning_ratio": rate(int(judge.is_forgotten(before).sum()), n),
+            "label_accuracy": None if labels is None else rate(total(before.gather(1, labels)), n),
+            "unlearning_ratio": rate(total(judge.forgotten_share(before)), n),
         },
     }
 

@@ -37,8 +37,8 @@ class RequestSettings(RecommenderRequest):
 
     Attributes:
         random_users: so many users, at random.
-        most_active: the so many users with most training cells; of equally active ones the lower number.
-        least_active: the so many users with fewest training cells, one at least.
+        most_active: the so many users with most training cells; of equally active ones any, drawn by the seed.
+        least_active: the so many users with fewest training cells, one at least; likewise.
         random_interactions: this share of the training cells, at random; (0, 1).
         tag: all items with this tag.
         spam: plant so many false profiles, which promote an unpopular item, in the training cells, and forget them.

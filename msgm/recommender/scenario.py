@@ -88,8 +88,8 @@ def _some_users(way: str, count: int, train: csr_array, draws: np.random.Generat
         raise UserError(f"request.{way}: {count} of {len(users)} users leave none to recommend from.")
     if way in ("random_users", "stream"):
         return np.asarray(draws.choice(users, count, replace=False))
-    order = np.argsort(sizes[users] if way == "least_active" else -sizes[users], kind="stable")
-    return np.asarray(users[order[:count]])
+    activity = sizes[users] if way == "least_active" else -sizes[users]
+    return np.asarray(users[np.lexsort((draws.random(len(users)), activity))[:count]])  # Of equally active ones, any.
 
 
 def _some_cells(share: float, train: csr_array, draws: np.random.Generator) -> NDArray[np.int64]:

@@ -35,7 +35,7 @@ def test_everything_comes_back_from_the_model_of_the_items_and_nothing_from_one_
     without = empirical(bench, split.test.retain)
     metric = PartialNoise(levels=[0.1], items=20)
     kept = metric.measure(subject_of(bench, with_them))["partial_noise"]["levels"][0]
-    judged = bench.judge.is_forgotten(bench.judge.predict(bench.dataset.take(split.test.forget[:20])))
+    judged = bench.judge.forgotten_share(bench.judge.votes(bench.dataset.take(split.test.forget[:20])))
     assert kept["level"] == 0.1
     assert kept["forget"]["kept"]["value"] == pytest.approx(1, abs=0.11)
     assert kept["forget"]["forgotten"]["value"] == pytest.approx(judged.float().mean().item(), abs=0.11)

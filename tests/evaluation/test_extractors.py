@@ -50,7 +50,7 @@ def test_the_judges_features_lead_to_its_answers_by_its_last_layer(bench):
     items = bench.dataset.items[:300]
     seen = load_features(bench, {"name": "judge"})(items)
     logits = bench.judge.network[-1](seen.features)
-    assert torch.equal(logits.argmax(1), bench.judge.predict(items))
+    assert torch.equal(logits.argmax(1), bench.judge.votes(items).argmax(1))
     assert torch.allclose(seen.probabilities, logits.softmax(1), atol=1e-6)
 
 

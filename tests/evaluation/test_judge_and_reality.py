@@ -11,6 +11,7 @@ from msgm.data import DATASETS, dequantise
 from msgm.diffusion import ScoreModel
 from msgm.evaluation import Bench, Reality, Subject, train_judge
 from msgm.evaluation import reality as reality_module
+from msgm.evaluation.judge import Judge, Task, assess
 from msgm.evaluation.measuring import measure
 from msgm.evaluation.metrics.likelihood import nll_indices, summary
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers, sample_numbers
@@ -55,7 +56,7 @@ def bench(digits, small_judge, reality):
 
 def test_the_judge_is_right_on_97_percent_of_held_out_digits(judge, digits):
     dataset, split = digits
-    predicted = judge.predict(dataset.take(split.test.all)).numpy()
+    predicted = judge.votes(dataset.take(split.test.all)).argmax(1).numpy()
     right = (predicted == dataset.labels[split.test.all]).mean()
     assert right >= 0.97
     assert judge.accuracy["value"] == pytest.approx(right)
@@ -64,7 +65,7 @@ def test_the_judge_is_right_on_97_percent_of_held_out_digits(judge, digits):
 
 def test_the_judge_reports_its_recall_of_forget_items(judge, digits):
     dataset, split = digits
-    found = judge.is_forgotten(judge.predict(dataset.take(split.test.forget)))
+    found = judge.forgotten_share(judge.votes(dataset.take(split.test.forget)))
     assert judge.recall == rate(int(found.sum()), len(split.test.forget))
     assert judge.recall["value"] > 0.9
 
@@ -101,7 +102,7 @@ def test_a_saved_judge_is_loaded_and_not_trained_again(digits, tmp_path, monkeyp
     monkeypatch.setattr("msgm.evaluation.judges.own._fit", lambda *arguments: pytest.fail("it was trained again"))
     again = train_judge(*digits, REQUEST, SMALL, seed=0, folder=tmp_path)
     items = digits[0].items[:200]
-    assert torch.equal(again.predict(items), first.predict(items))
+    assert torch.equal(again.votes(items).argmax(1), first.votes(items).argmax(1))
     assert again.summary() == first.summary()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["judge.json", "judge.safetensors"]
 
@@ -112,7 +113,7 @@ def test_a_request_by_indices_makes_a_judge_of_two_classes(digits):
     split = DATASETS.build({"name": "digits"}).split(dataset, request)
     judge = train_judge(dataset, split, request, JudgeSettings(epochs=3, width=8), seed=0)
     assert (judge.classes, judge.forgotten) == (["retain", "forget"], [1])
-    assert judge.is_forgotten(judge.predict(dataset.items[split.test.forget])).float().mean() > 0.8
+    assert judge.forgotten_share(judge.votes(dataset.items[split.test.forget])).float().mean() > 0.8
 
 
 def test_the_judge_reads_vectors():
@@ -208,11 +209,11 @@ def test_junk_is_no_forgotten_content_but_for_the_closed_set_ratio(bench, digits
     items = dataset.take(split.test.forget)
     noise = torch.randint(0, 17, (200, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     both = torch.cat([noise, items])
-    named = bench.judge.is_forgotten(bench.judge.predict(both))
+    named = bench.judge.forgotten_share(bench.judge.votes(both))
     real = ~bench.reality.junk(bench.reality.distances(both))
     assert named[:200].any()
     numbers = sample_numbers(*finite(both), bench)
-    assert numbers["unlearning_ratio"] == rate(int((named & real).sum()), len(both))
+    assert numbers["unlearning_ratio"] == rate(int(named[real].sum()), len(both))
     assert numbers["unlearning_ratio_closed_set"] == rate(int(named.sum()), len(both))
 
 
@@ -247,3 +248,34 @@ def test_likelihoods_are_of_the_first_test_items(bench, digits):
     chosen = nll_indices(bench)
     assert chosen["retain"].tolist() == split.test.retain[:3].tolist()
     assert chosen["forget"].tolist() == split.test.forget[:3].tolist()
+
+
+class Undecided(Judge):
+    """A judge that gives all classes the same log-probability, or all but the first two less."""
+
+    kind, digest = "undecided", "none"
+
+    def __init__(self, classes, forgotten, of_two=False):
+        super().__init__(classes, forgotten, 16)
+        self.of_two = of_two
+
+    def outputs(self, items):
+        logits = torch.zeros(len(items), len(self.classes))
+        logits[:, 2:] = -1.0 if self.of_two else 0.0
+        return torch.zeros(len(items), 1), logits
+
+
+def test_tied_classes_share_a_judgement(bench, digits, small_judge):
+    task = Task.of(*digits, REQUEST)
+    judge = Undecided(small_judge.classes, [3, 7])
+    assess(judge, task)
+    assert judge.accuracy["value"] == pytest.approx(1 / 10)
+    assert judge.recall["value"] == pytest.approx(2 / 10)
+    items = digits[0].take(digits[1].test.retain)
+    numbers = sample_numbers(*finite(items), replace(bench, judge=judge))
+    shares = [numbers["class_histogram"][name] for name in judge.classes]
+    assert shares == pytest.approx([shares[0]] * 10)
+    assert numbers["unlearning_ratio_closed_set"]["value"] == pytest.approx(0.2)
+    two = Undecided(small_judge.classes, [1], of_two=True)
+    assert two.votes(items)[0].tolist() == [0.5, 0.5] + [0.0] * 8
+    assert two.forgotten_share(two.votes(items)).tolist() == [0.5] * len(items)

@@ -39,10 +39,10 @@ def clip_judge(folder, **options):
 def test_a_judge_made_elsewhere_is_measured_on_held_out_items(make, tmp_path):
     dataset, split = digits()
     judge = train_judge(dataset, split, REQUEST, make(tmp_path), seed=0)
-    predicted = judge.predict(dataset.take(split.test.all))
+    predicted = judge.votes(dataset.take(split.test.all)).argmax(1)
     right = int((predicted.numpy() == dataset.labels[split.test.all]).sum())
     assert judge.accuracy == rate(right, len(split.test.all))
-    found = judge.is_forgotten(judge.predict(dataset.take(split.test.forget)))
+    found = judge.forgotten_share(judge.votes(dataset.take(split.test.forget)))
     assert judge.recall == rate(int(found.sum()), len(split.test.forget))
     summary = judge.summary()
     assert summary["forgotten"] == ["3", "7"]
@@ -92,7 +92,7 @@ def test_clip_answers_with_the_nearest_prompt(tmp_path):
     features, logits = judge.outputs(dataset.items[:50])
     texts = torch.stack([judge.clip.embed_class(group) for group in judge.prompts])
     cosines = (features / features.norm(dim=1, keepdim=True)) @ texts.T
-    assert torch.equal(judge.predict(dataset.items[:50]), cosines.argmax(1))
+    assert torch.equal(judge.votes(dataset.items[:50]).argmax(1), cosines.argmax(1))
     assert torch.allclose(logits, cosines * judge.clip.network.logit_scale.exp(), atol=1e-4)
     one, other = (judge.clip.embed_class([text]) for text in prompts["3"])
     assert torch.allclose(texts[3], (one + other) / (one + other).norm(), atol=1e-6)

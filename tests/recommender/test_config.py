@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from msgm.errors import UserError
 from msgm.recommender.config import RequestSettings, load_config
@@ -141,3 +144,14 @@ def test_planted_profiles_are_further_users_who_promote_one_unpopular_item(world
 def test_requests_that_do_not_fit_the_data_are_refused(world, settings, sentence):
     with pytest.raises(UserError, match=sentence):
         make_scenario(RequestSettings(**settings), *world, 0)
+
+
+@pytest.mark.parametrize("way", ["most_active", "least_active"])
+def test_of_equally_active_users_any_may_be_meant(world, way):
+    data, split = world
+    level = replace(split, train=csr_array(np.ones((60, 2), dtype=np.float32)))
+    request = RequestSettings(**{way: 1})
+    found = [int(make_scenario(request, data, level, seed).stream[0].users[0]) for seed in range(300)]
+    assert np.bincount(found, minlength=60).max() < 20
+    again = [int(make_scenario(request, data, level, seed).stream[0].users[0]) for seed in range(3)]
+    assert again == found[:3]

@@ -44,6 +44,7 @@ from msgm.checks import at_least, positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.generators import Dense, Direct, Kind, Layerwise
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
+from msgm.classifier.outputs import credit
 from msgm.classifier.training import CHUNK
 from msgm.errors import UserError
 from msgm.seeding import generator
@@ -206,9 +207,9 @@ class _Problem:
         """Return what the network of these weights does on the whole forget set and the unseen probe."""
         forget, unseen = self.outputs(weights, self.split.forget), self.outputs(weights, self.unseen)
         left = int((_losses(forget, self.split.forget.labels) <= self.threshold).sum())
-        right = (unseen.argmax(1) == self.unseen.labels)[self.known]
+        right = credit(unseen.numpy(), self.unseen.labels.numpy())[self.known]
         rate = 1 - left / self.members if self.members else 1.0
-        return _Check(rate, float(_divergence(self.targets, forget)), float(right.float().mean()))
+        return _Check(rate, float(_divergence(self.targets, forget)), float(right.mean()))
 
     @torch.no_grad()
     def outputs(self, weights: Weights, examples: Examples) -> Tensor:

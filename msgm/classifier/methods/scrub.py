@@ -21,6 +21,7 @@ from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.distillation import divergence, frozen, soft
 from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, shuffled
+from msgm.classifier.outputs import credit
 from msgm.classifier.training import logits, norms
 
 State = dict[str, Tensor]
@@ -122,7 +123,7 @@ def rewound(
 
 
 def _error(model: nn.Module, examples: Examples, device: torch.device) -> float:
-    return logits(model, examples, device).argmax(1).ne(examples.labels).double().mean().item()
+    return float(1 - credit(logits(model, examples, device).numpy(), examples.labels.numpy()).mean())
 
 
 def _state(model: nn.Module) -> State:

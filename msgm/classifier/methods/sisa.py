@@ -8,6 +8,7 @@ from torch import nn
 from msgm.checks import at_least
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
+from msgm.classifier.outputs import credit
 from msgm.classifier.sisa import SISA, expected_cost
 from msgm.classifier.training import logits
 from msgm.seeding import derive_seed
@@ -59,7 +60,8 @@ class Sisa(Method):
             )
             trained = system.fit(train)
             size = system.checkpoints.size()
-            right = logits(system.ensemble(), split.tuning, settings.device).argmax(1) == split.tuning.labels
+            outputs = logits(system.ensemble(), split.tuning, settings.device)
+            right = credit(outputs.numpy(), split.tuning.labels.numpy())
         work = system.forget(split.forget.indices)
         ledger.saw(work.points)
         ledger.stored(size)
@@ -70,7 +72,7 @@ class Sisa(Method):
             "points_visited": work.points,
             "points_of_training": trained.points,
             "checkpoints_dropped": work.deleted,
-            "tuning_accuracy_before": float(right.float().mean()),
+            "tuning_accuracy_before": float(right.mean()),
             "expected": asdict(expected_cost(len(train), self.shards, self.slices, epochs, count, weights)),
         }
         return system.ensemble()

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msgm.checks import at_least
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
@@ -33,7 +32,7 @@ class Calibration(Metric):
         return {"ece_test": calibration_error(confidence, case.target.right("test"), self.bins)}
 
 
-def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int) -> float | None:
+def calibration_error(confidence: Floats, right: Floats, bins: int) -> float | None:
     """Return sum over bins of (items in it / n) |accuracy - mean confidence|; None of no items."""
     if not len(confidence):
         return None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
-from msgm.classifier.metrics.scores import best_threshold, controls, losses, share, unseen
+from msgm.classifier.metrics.scores import best_thresholds, controls, losses, mean_of, share, unseen
 from msgm.classifier.outputs import Outputs
 
 
@@ -43,26 +43,27 @@ class ForgettingRate(Metric):
     }
 
     def measure(self, case: Case) -> dict[str, float | None]:
-        fixed, own = oracle_of(case.original), oracle_of(case.target)
-        if fixed is None or own is None:
-            return dict.fromkeys(self.numbers)
-        before = losses(case.original, "forget") <= fixed
-        after = losses(case.target, "forget")
-        rate = forgetting_rate(before, after <= fixed)
+        fixed, own = oracles_of(case.original), oracles_of(case.target)
+        before, after = losses(case.original, "forget"), losses(case.target, "forget")
+        rate = mean_of([forgetting_rate(before <= limit, after <= limit) for limit in fixed])
+        adaptive = [forgetting_rate(before <= limit, after <= other) for limit in fixed for other in own]
         held_out = losses(case.original, "nonmembers")[controls(case.original, case.scope)]
         return {
             "fr_fixed": rate,
-            "fr_adaptive": forgetting_rate(before, after <= own),
+            "fr_adaptive": mean_of(adaptive),
             "fup": _with_utility(rate, case),
-            "oracle_tpr": share(before),
-            "oracle_fpr": share(held_out <= fixed),
+            "oracle_tpr": mean_of([share(before <= limit) for limit in fixed]),
+            "oracle_fpr": mean_of([share(held_out <= limit) for limit in fixed]),
         }
 
 
-def oracle_of(outputs: Outputs) -> float | None:
-    """Return the loss in nats up to which an item is called a member; None without retain items or non-members."""
+def oracles_of(outputs: Outputs) -> list[float]:
+    """Return the loss in nats up to which an item is called a member, several where they are equally good.
+
+    None without retain items or non-members. The numbers above are means over them.
+    """
     members, others = losses(outputs, "retain"), losses(outputs, "nonmembers")[unseen(outputs)]
-    return -best_threshold(-members, -others) if len(members) and len(others) else None
+    return (-best_thresholds(-members, -others)).tolist() if len(members) and len(others) else []
 
 
 def forgetting_rate(before: np.ndarray, after: np.ndarray) -> float | None:

@@ -26,7 +26,7 @@ from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import (
     Floats,
     auc,
-    best_threshold,
+    best_thresholds,
     controls,
     entropies,
     gap,
@@ -94,7 +94,7 @@ class Membership(Metric):
 def score(outputs: Outputs, part: str, variant: str) -> Floats:
     """Return (n,) scores of a variant, higher for members."""
     if variant == "correctness":
-        return outputs.right(part).astype(np.float64)
+        return outputs.right(part)
     if variant == "confidence":
         return np.asarray(np.exp(outputs.log_probabilities(part).max(1)))
     if variant == "entropy":
@@ -116,8 +116,9 @@ def attack(outputs: Outputs, variant: str, scope: str) -> dict[str, float | None
 def _attack(outputs: Outputs, variant: str, scope: str) -> dict[str, float | None]:
     forget, held_out, retain = (score(outputs, part, variant) for part in ("forget", "nonmembers", "retain"))
     others = held_out[unseen(outputs)]
-    judged = forget < best_threshold(retain, others) if len(retain) and len(others) else np.zeros(0, dtype=bool)
-    return {"auc": auc(forget, held_out[controls(outputs, scope)]), "efficacy": share(judged)}
+    thresholds = best_thresholds(retain, others) if len(retain) and len(others) else np.empty(0)
+    efficacy = mean_of([share(forget < threshold) for threshold in thresholds])
+    return {"auc": auc(forget, held_out[controls(outputs, scope)]), "efficacy": efficacy}
 
 
 def _retain_side(case: Case) -> dict[str, float | None]:

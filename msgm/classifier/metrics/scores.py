@@ -56,10 +56,10 @@ def log_complements(lp: Floats) -> Floats:
     rows, top = np.arange(len(lp)), lp.argmax(1)
     others = lp.copy()
     others[rows, top] = -np.inf
-    found = np.empty_like(lp)
-    found[:] = np.log1p(-np.minimum(np.exp(lp), 0.5))  # only the largest probability can exceed one half
-    found[rows, top] = logsumexp(others, axis=1)
-    return found
+    near_one = lp[rows, top] > -math.log(2)  # Only the largest probability can exceed one half.
+    found = np.log1p(-np.minimum(np.exp(lp), 0.5))
+    found[rows[near_one], top[near_one]] = logsumexp(others[near_one], axis=1)
+    return np.asarray(found)
 
 
 def true_class(values: Floats, labels: NDArray[np.int64]) -> Floats:
@@ -77,22 +77,31 @@ def auc(members: Floats, others: Floats) -> float | None:
 
 
 def tpr_at(members: Floats, others: Floats, fpr: float) -> float | None:
-    """Return the share of members above all but a share ``fpr`` of the others; None of an empty side.
+    """Return the share of members above all but a share ``fpr`` (in [0, 1)) of the others; None of an empty side.
 
-    With fewer than 1 / fpr others no false positive at all is allowed.
+    Where the curve passes a group of tied scores it is a straight line. With fewer than 1 / fpr others no false
+    positive at all is allowed, ties aside.
     """
     if not len(members) or not len(others):
         return None
-    threshold = np.sort(others)[::-1][math.floor(fpr * len(others))]
-    return float((members > threshold).mean())
+    allowed = fpr * len(others)
+    threshold = np.sort(others)[::-1][math.floor(allowed)]
+    above, tied = (others > threshold).sum(), (others == threshold).sum()
+    among = (members == threshold).sum() * (allowed - above) / tied
+    return float(((members > threshold).sum() + among) / len(members))
 
 
-def best_threshold(members: Floats, others: Floats) -> float:
-    """Return the t for which "score >= t is a member" has the highest balanced accuracy; both sides must hold items."""
-    candidates = np.unique(np.concatenate([members, others]))
-    tpr = 1 - np.searchsorted(np.sort(members), candidates) / len(members)
-    fpr = 1 - np.searchsorted(np.sort(others), candidates) / len(others)
-    return float(candidates[np.argmax(tpr - fpr)])
+def best_thresholds(members: Floats, others: Floats) -> Floats:
+    """Return each t for which "score >= t is a member" has the highest balanced accuracy; both sides must hold items.
+
+    There are several where they are equally good: of constant scores the score itself and infinity, by which all and
+    none are members.
+    """
+    candidates = np.append(np.unique(np.concatenate([members, others])), np.inf)
+    hits = len(members) - np.searchsorted(np.sort(members), candidates)
+    alarms = len(others) - np.searchsorted(np.sort(others), candidates)
+    gain = hits * len(others) - alarms * len(members)
+    return candidates[gain == gain.max()]
 
 
 def forgotten_classes(outputs: Outputs) -> NDArray[np.int64]:
@@ -127,6 +136,6 @@ def gap(value: float | None, reference: float | None) -> float | None:
     return None if value is None or reference is None else abs(value - reference)
 
 
-def share(mask: Mask) -> float | None:
-    """Return the share of true entries; None of an empty mask."""
+def share(mask: Mask | Floats) -> float | None:
+    """Return the share of true entries, or the mean of shares; None of an empty mask."""
     return float(mask.mean()) if len(mask) else None

@@ -57,6 +57,7 @@ class Ensemble(nn.Module):
         mean = torch.logsumexp(log_p + weights.log(), 0)
         if self.aggregation != "vote":
             return mean
-        ballots = torch.zeros_like(log_p).scatter_(2, log_p.argmax(2, keepdim=True), 1.0)
+        largest = log_p == log_p.amax(2, keepdim=True)
+        ballots = largest / largest.sum(2, keepdim=True)  # A shard's tied classes share its vote.
         votes = (weights * ballots).sum(0)
         return torch.logaddexp(torch.log((1 - TIE_WEIGHT) * votes), mean + math.log(TIE_WEIGHT))

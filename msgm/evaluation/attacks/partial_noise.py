@@ -21,7 +21,7 @@ from msgm.evaluation.attacks.base import Attack, cell, enough
 from msgm.evaluation.attacks.levels import check_levels, clean_items, time_at
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column
-from msgm.evaluation.rates import rate
+from msgm.evaluation.rates import rate, total
 from msgm.evaluation.reality import to_items
 from msgm.objectives import noised
 from msgm.splits import Split
@@ -94,10 +94,10 @@ def _returned(subject: Subject, indices: NDArray[np.int64], level: float) -> dic
     samples = start_from(subject.model, bench, indices, level)
     items = to_items(samples, bench.dataset.levels)
     junk = reality.junk(reality.distances(items)) | ~samples.isfinite().flatten(1).all(1)
-    seen, before = judge.predict(items), judge.predict(bench.dataset.take(indices))
+    seen, before = judge.votes(items), judge.votes(bench.dataset.take(indices))
     return {
-        "forgotten": rate(int((judge.is_forgotten(seen) & ~junk).sum()), n),
-        "kept": rate(int(((seen == before) & ~junk).sum()), n),
+        "forgotten": rate(total(judge.forgotten_share(seen)[~junk]), n),
+        "kept": rate(total((seen * before)[~junk]), n),
         "junk": rate(int(junk.sum()), n),
     }
 

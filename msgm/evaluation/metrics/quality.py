@@ -152,7 +152,7 @@ def seen_samples(subject: Subject, features: Features, filtered: bool) -> tuple[
     left_out = {"non_finite": int((~usable).sum())}
     keep = usable
     if filtered:
-        named = bench.judge.is_forgotten(bench.judge.predict(subject.items))
+        named = bench.judge.forgotten_share(bench.judge.votes(subject.items)) > 0.5
         keep = usable & ~(named & ~bench.reality.junk(bench.reality.distances(subject.items)))
         left_out["forgotten"] = int((usable & ~keep).sum())
     probabilities = None if seen.probabilities is None else seen.probabilities[keep]

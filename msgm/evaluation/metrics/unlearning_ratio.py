@@ -8,7 +8,7 @@ from torch import Tensor
 
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
-from msgm.evaluation.rates import rate
+from msgm.evaluation.rates import rate, total
 
 NOTHING = "none"
 
@@ -53,14 +53,14 @@ class UnlearningRatio(Metric):
 def sample_numbers(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any]:
     """Return the rates and the histogram of raw ``items``; those that are not ``finite`` count as junk."""
     judge, reality, n = bench.judge, bench.reality, len(items)
-    predicted, distances = judge.predict(items), reality.distances(items)
+    votes, distances = judge.votes(items), reality.distances(items)
     junk = reality.junk(distances) | ~finite
-    forgotten = judge.is_forgotten(predicted)
-    counts = torch.bincount(predicted[~junk], minlength=len(judge.classes)).tolist()
+    forgotten = judge.forgotten_share(votes)
+    counts = [int(count) if count.is_integer() else count for count in votes[~junk].double().sum(0).tolist()]
     junk_rate, copy_rate = rate(int(junk.sum()), n), rate(int((reality.copies(distances) & finite).sum()), n)
     return {
-        "unlearning_ratio": rate(int((forgotten & ~junk).sum()), n),
-        "unlearning_ratio_closed_set": rate(int(forgotten.sum()), n),
+        "unlearning_ratio": rate(total(forgotten[~junk]), n),
+        "unlearning_ratio_closed_set": rate(total(forgotten), n),
         "junk_rate": junk_rate["value"],
         "copy_rate": copy_rate["value"],
         "intervals": {name: [r["low"], r["high"]] for name, r in (("junk_rate", junk_rate), ("copy_rate", copy_rate))},

@@ -6,7 +6,7 @@ one, and
 
     repair = (exposure of the original - exposure) / (exposure of the original - mean exposure of retrained models):
 
-1 is as good as retraining, 0 is as before.
+1 is as good as retraining, 0 is as before. Where scores are tied, a user counts by the chance that the list holds one.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from msgm.checks import at_least
 from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
-from msgm.recommender.metrics.ranking import blocks, lists_of
+from msgm.recommender.metrics.ranking import blocks, candidates
 from msgm.recommender.models.base import Recommender
+from msgm.recommender.ties import any_of
 
 LEAST_EFFECT = 0.005
 """Below this difference between the exposure of the original and of retrained models there was nothing to repair."""
@@ -63,7 +64,7 @@ class Backdoor(Metric):
 
     def _exposure(self, model: Recommender, case: Case, users: NDArray[np.int64], items: NDArray[np.int64]) -> float:
         rest = case.deletion.without(case.split.train)
-        exposed = [np.isin(lists_of(model, block, rest, self.k), items).any(axis=1) for block in blocks(users)]
+        exposed = [any_of(candidates(model.score(block), rest[block]), items, self.k) for block in blocks(users)]
         return float(np.concatenate(exposed).mean())
 
 

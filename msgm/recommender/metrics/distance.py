@@ -8,12 +8,12 @@ With S the scores of a model for a sample of retained users, and L its lists of 
                 RBO = (1 - p) / (1 - p^k) * sum over d = 1..k of p^(d-1) |L_1:d n L_r,1:d| / d
 
 (rank-biased overlap of Webber, Moffat and Zobel, ACM TOIS 2010; cut at depth k and scaled so that equal lists give 1,
-which the paper's is not). Each is a mean over the retrained models r. A unit is the mean over ordered pairs of
+which the paper's is not). Where scores are tied, both are means over all orders of the tied items, one order for both
+models (``msgm.recommender.ties``). Each is a mean over the retrained models r. A unit is the mean over ordered pairs of
 different retrained models: 1 is as far as one retrained model is from another. Models that do not depend on a seed have
 unit 0, and then no distance in units; the plain distances tell.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -24,21 +24,35 @@ from msgm.checks import at_least, positive
 from msgm.errors import UserError
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.probes import retained_users
-from msgm.recommender.metrics.ranking import best, blocks
-from msgm.recommender.models.base import Recommender
+from msgm.recommender.metrics.ranking import blocks, candidates
+from msgm.recommender.models.base import Recommender, top
+from msgm.recommender.ties import overlaps, tied_rows
 from msgm.seeding import derive_seed
 
-Measure = Callable[["View", "View"], float]
+DISTANCES = ("score_distance", "jaccard_distance", "rbo_distance")
 ROUNDING = 1e-9
 """A unit below it is zero but for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a model says to the sample: (n, I) scores and (n, k) lists, -1 where there is no item."""
+    """What a model says to the sample.
+
+    Attributes:
+        scores: (n, I) of all items.
+        offers: (n, I) those of items that may be listed, -inf for others.
+        lists: (n, k) items, best first, -1 where there is none.
+        tied: (n,) whether a list hangs on the order of tied items.
+    """
 
     scores: NDArray[np.float64]
+    offers: NDArray[np.float64]
     lists: NDArray[np.int64]
+    tied: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64], offers: NDArray[np.float64], k: int) -> "View":
+        return cls(scores, offers, top(offers, k), tied_rows(offers, k))
 
 
 @METRICS.register("distance")
@@ -77,20 +91,17 @@ class Distance(Metric):
             return dict.fromkeys(self.numbers)
         own, others = self._view(case.target, case), [self._view(one, case) for one in case.retrains]
         found: dict[str, float | None] = {}
-        for name, measure in self._measures().items():
-            distance = float(np.mean([measure(own, other) for other in others]))
-            pairs = [measure(one, other) for one, other in permutations(others, 2)]
-            unit = float(np.mean(pairs)) if pairs else 0.0
+        apart = np.mean([self._distances(own, other) for other in others], axis=0)
+        pairs = [self._distances(one, other) for one, other in permutations(others, 2)]
+        units = np.mean(pairs, axis=0) if pairs else np.zeros(len(DISTANCES))
+        for name, distance, unit in zip(DISTANCES, apart.tolist(), units.tolist(), strict=True):
             found[name] = distance
             found[f"{name}_units"] = distance / unit if unit > ROUNDING else None
         return found
 
-    def _measures(self) -> dict[str, Measure]:
-        return {
-            "score_distance": lambda one, other: relative_l2(one.scores, other.scores),
-            "jaccard_distance": lambda one, other: 1 - jaccard(one.lists, other.lists),
-            "rbo_distance": lambda one, other: 1 - rbo(one.lists, other.lists, self.persistence),
-        }
+    def _distances(self, one: View, other: View) -> tuple[float, float, float]:
+        jaccard, rbo = list_overlaps(one, other, self.persistence)
+        return relative_l2(one.scores, other.scores), 1 - float(jaccard.mean()), 1 - float(rbo.mean())
 
     def _view(self, model: Recommender, case: Case) -> View:
         rest = case.deletion.without(case.split.train)
@@ -98,7 +109,7 @@ class Distance(Metric):
         draws = np.random.default_rng(derive_seed(self.seed, "distance"))
         chosen = np.sort(draws.choice(retained, min(self.users, len(retained)), replace=False))
         scores = np.concatenate([np.asarray(model.score(block), dtype=np.float64) for block in blocks(chosen)])
-        return View(scores, best(scores, rest[chosen], self.k))
+        return View.of(scores, candidates(scores, rest[chosen]), self.k)
 
 
 def relative_l2(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -107,23 +118,36 @@ def relative_l2(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(difference / size) if size > 0 else float(difference > 0)
 
 
+def list_overlaps(one: View, other: View, persistence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (n,) Jaccard indices and rank-biased overlaps of the lists of two models, 0 to 1."""
+    jaccard, agreement = _overlaps(one.lists, other.lists)
+    tied = one.tied | other.tied
+    if tied.any():
+        jaccard[tied], agreement[tied] = overlaps(one.offers[tied], other.offers[tied], agreement.shape[1])
+    return jaccard, _weighted(agreement, persistence)
+
+
 def jaccard(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
     """Return the mean Jaccard index of the rows of two (n, k) arrays of items, 0 to 1; -1 is no item."""
-    shared = _shared(one, other).sum(axis=(1, 2))
-    union = (one >= 0).sum(axis=1) + (other >= 0).sum(axis=1) - shared
-    return float(np.where(union > 0, shared / np.maximum(union, 1), 1.0).mean())
+    return float(_overlaps(one, other)[0].mean())
 
 
 def rbo(one: NDArray[np.int64], other: NDArray[np.int64], persistence: float) -> float:
     """Return the mean rank-biased overlap, cut and scaled, of the rows of two (n, k) arrays of items, 0 to 1."""
-    depth = np.arange(1, one.shape[1] + 1)
-    shared = _shared(one, other).cumsum(axis=1).cumsum(axis=2)
-    longest = np.maximum((one >= 0).cumsum(axis=1), (other >= 0).cumsum(axis=1))
-    agreement = shared[:, depth - 1, depth - 1] / np.maximum(longest, 1)
-    weights = persistence ** (depth - 1)
-    return float((agreement @ weights / weights.sum()).mean())
+    return float(_weighted(_overlaps(one, other)[1], persistence).mean())
 
 
-def _shared(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return (n, k, k) whether the i-th item of one is the j-th of the other."""
-    return np.asarray((one[:, :, None] == other[:, None, :]) & (one[:, :, None] >= 0))
+def _overlaps(one: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what ``msgm.recommender.ties.overlaps`` does, of two (n, k) arrays of items, -1 for none."""
+    depth = np.arange(one.shape[1])
+    same = (one[:, :, None] == other[:, None, :]) & (one[:, :, None] >= 0)
+    shared = same.cumsum(axis=1).cumsum(axis=2)[:, depth, depth]
+    sizes = [(lists >= 0).cumsum(axis=1) for lists in (one, other)]
+    union = sizes[0][:, -1] + sizes[1][:, -1] - shared[:, -1]
+    return np.where(union > 0, shared[:, -1] / np.maximum(union, 1), 1.0), shared / np.maximum(np.maximum(*sizes), 1)
+
+
+def _weighted(agreement: NDArray[np.float64], persistence: float) -> NDArray[np.float64]:
+    """Return (n,) overlaps of (n, k) shares in common by depth."""
+    weights = persistence ** np.arange(agreement.shape[1])
+    return np.asarray(agreement @ weights / weights.sum())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from msgm.checks import at_least, below_one, positive
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
@@ -60,19 +61,45 @@ class Fairness(Metric):
         return float(max(means) - min(means)) if len(means) > 1 else None
 
 
-def most_active(counts: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Return which users are the ``share`` with most cells, at least one; users without a cell count for nothing.
+@dataclass(frozen=True, eq=False)
+class Active:
+    """The most active users; where the last of them are as active as others, each of these may be meant.
 
-    Of equally active users the lower number comes first.
+    Attributes:
+        sure: (U,) those among them in any case.
+        tied: (U,) those of whom ``places`` are among them, any of them alike.
+        places: number of these.
     """
-    chosen = np.zeros(len(counts), dtype=bool)
+
+    sure: NDArray[np.bool_]
+    tied: NDArray[np.bool_]
+    places: int
+
+
+def most_active(counts: NDArray[np.int64], share: float) -> Active:
+    """Return the ``share`` of users with most cells, at least one; users without a cell count for nothing."""
     size = max(1, round(share * int((counts > 0).sum())))
-    chosen[np.argsort(-counts, kind="stable")[:size]] = True
-    return chosen
+    least = np.sort(counts)[-size]
+    sure = counts > least
+    return Active(sure, counts == least, size - int(sure.sum()))
 
 
-def _gap(found: Quality, active: NDArray[np.bool_]) -> float | None:
-    first = active[found.users]
-    if first.all() or not first.any():
+def _gap(found: Quality, active: Active) -> float | None:
+    """Return the mean NDCG of the active less that of the others, a mean over all choices among tied users.
+
+    Of q tied users with held-out cells, of n tied, h are active with the chances of a hypergeometric draw; their NDCG
+    is then the mean of the q. Choices that leave nobody on a side count for nothing.
+    """
+    sure, tied = active.sure[found.users], active.tied[found.users]
+    others = ~sure & ~tied
+    h = np.arange(min(int(tied.sum()), active.places) + 1)
+    chances = stats.hypergeom.pmf(h, int(active.tied.sum()), int(tied.sum()), active.places)
+    each = float(found.ndcg[tied].mean()) if tied.any() else 0.0
+    sizes = sure.sum() + h, others.sum() + tied.sum() - h
+    possible = (sizes[0] > 0) & (sizes[1] > 0) & (chances > 0)
+    if not possible.any():
         return None
-    return float(found.ndcg[first].mean() - found.ndcg[~first].mean())
+    h, chances, first, second = h[possible], chances[possible], sizes[0][possible], sizes[1][possible]
+    above = (found.ndcg[sure].sum() + h * each) / first
+    below = (found.ndcg[others].sum() + (tied.sum() - h) * each) / second
+    return float((above - below) @ chances / chances.sum())

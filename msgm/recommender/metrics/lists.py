@@ -10,6 +10,7 @@ from msgm.errors import UserError
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.ranking import blocks
 from msgm.recommender.models.base import Recommender
+from msgm.recommender.ties import any_of
 
 
 @METRICS.register("lists")
@@ -17,7 +18,8 @@ from msgm.recommender.models.base import Recommender
 class Lists(Metric):
     """Forgotten items and users in what ``recommend`` serves; both numbers must be 0.
 
-    A single forgotten cell does not count: its item may be recommended to its user as any other may.
+    A single forgotten cell does not count: its item may be recommended to its user as any other may. Where scores are
+    tied, a user counts by the chance that the list holds a forgotten item.
 
     Attributes:
         k: length of the lists.
@@ -49,9 +51,7 @@ class Lists(Metric):
         gone = case.target.gone_users.copy()
         gone[case.deletion.users] = True
         users = np.flatnonzero(~gone)
-        holding = [
-            np.isin(case.target.recommend(block, self.k), case.deletion.items).any(axis=1) for block in blocks(users)
-        ]
+        holding = [any_of(case.target.offers(block), case.deletion.items, self.k) for block in blocks(users)]
         return float(np.concatenate(holding).mean()) if holding else None
 
 

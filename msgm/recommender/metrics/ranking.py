@@ -6,7 +6,9 @@ Of a user with the held-out items T and the list L of k items, best first, r_j =
     HR@k     = 1 if any r_j, else 0
     NDCG@k   = sum_j r_j / log2(j + 1)  /  sum over j <= min(k, |T|) of 1 / log2(j + 1)
 
-and a number is the mean over users (Jarvelin and Kekalainen, ACM TOIS 2002, with binary gains).
+and a number is the mean over users (Jarvelin and Kekalainen, ACM TOIS 2002, with binary gains). Where scores are tied,
+each is its mean over all orders of the tied items (``msgm.recommender.ties``): a model that scores all items alike has
+the numbers of lists drawn at random.
 
 All items are ranked but those that the user had before the request, forgotten ones included, and forgotten items: every
 model of a comparison ranks the same candidates, so that a model's memory of forgotten cells, which is measured
@@ -24,7 +26,8 @@ from scipy.sparse import csr_array
 from msgm.checks import at_least
 from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
-from msgm.recommender.models.base import Recommender, top
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.ties import places
 
 BLOCK = 512
 """Users that are scored at a time."""
@@ -63,22 +66,15 @@ def blocks(users: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [users[start : start + BLOCK] for start in range(0, len(users), BLOCK)]
 
 
-def lists_of(
-    model: Recommender, users: NDArray[np.int64], train: csr_array, k: int, banned: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Return (n, k) items, best first, without those of ``train`` and ``banned`` ones; -1 where fewer are left."""
-    return best(model.score(users), train[users], k, banned)
-
-
-def best(
-    scores: NDArray[np.floating[Any]], seen: csr_array, k: int, banned: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Return (n, k) items of the largest (n, I) scores as ``lists_of``, without the cells of the (n, I) ``seen``."""
+def candidates(
+    scores: NDArray[np.floating[Any]], seen: csr_array, banned: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Return (n, I) scores with -inf at the cells of the (n, I) ``seen`` and for the (I,) ``banned`` items."""
     masked = np.array(scores, dtype=np.float64)
     masked[rows_of(seen), seen.indices] = -np.inf
     if banned is not None:
         masked[:, banned] = -np.inf
-    return top(masked, k)
+    return masked
 
 
 def _block(
@@ -90,15 +86,13 @@ def _block(
     banned: NDArray[np.bool_] | None,
 ) -> NDArray[np.float64]:
     """Return (3, n) recall, NDCG and hits."""
-    lists = lists_of(model, users, train, k, banned)
     rows = test[users]
+    found = places(candidates(model.score(users), train[users], banned), rows_of(rows), rows.indices, k)
     positives = np.diff(rows.indptr)
-    held_out = np.zeros(rows.shape, dtype=bool)
-    held_out[rows_of(rows), rows.indices] = True
-    hits = held_out[np.arange(len(users))[:, None], lists] & (lists >= 0)
     discounts = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(positives, k) - 1]
-    return np.stack([hits.sum(1) / positives, (hits @ discounts) / ideal, hits.any(1).astype(float)])
+    recall, gain = found.sums(found.chances()) / positives, found.sums(found.gains(discounts)) / ideal
+    return np.stack([recall, gain, found.any_listed()])
 
 
 def retained_quality(case: Case, k: int) -> Quality:

@@ -95,7 +95,8 @@ class Recommender(ABC):
     def recommend(self, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """Return (len(users), k) items, best first, none that the user has seen and none that was forgotten.
 
-        Where fewer than k are left, the rest is -1. Ties go to the lower item number.
+        Where fewer than k are left, the rest is -1. Items of equal scores stand in an order drawn for each user: the
+        same at every call, and no item is preferred over all users.
 
         Raises:
             UserError: a user was forgotten, or k is below 1.
@@ -104,11 +105,15 @@ class Recommender(ABC):
             raise UserError(f"k must be at least 1, got {k}.")
         if self.gone_users[users].any():
             raise UserError(f"user number {int(users[self.gone_users[users]][0])} was forgotten and is served nothing.")
+        return top(self.offers(users), k, users)
+
+    def offers(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (len(users), I) scores with -inf for what ``recommend`` never lists: items seen and forgotten."""
         scores = np.array(self.score(users), dtype=np.float64)
         rows = self.seen[users]
         scores[rows_of(rows), rows.indices] = -np.inf
         scores[:, self.gone_items] = -np.inf
-        return top(scores, k)
+        return scores
 
     def forget(self, deletion: Deletion) -> Answer:
         """Forget in place, in the model's own way, and return what it cost.
@@ -195,14 +200,26 @@ def load_recommender(folder: Path) -> Recommender:
     return model
 
 
-def top(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Return (n, k) columns of the largest scores, best first; ties go to the lower column, -inf is -1."""
+def top(scores: NDArray[np.float64], k: int, users: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Return (n, k) columns of the largest scores, best first, -inf is -1.
+
+    Ties go to the lower column; with the numbers of ``users`` to the lower of numbers drawn for user and column.
+    """
     width = min(k, scores.shape[1])
     threshold = np.partition(scores, -width, axis=1)[:, -width]
     found = np.full((len(scores), k), -1, dtype=np.int64)
     for row, (values, least) in enumerate(zip(scores, threshold, strict=True)):
         candidates = np.flatnonzero(values >= least)
-        best = candidates[np.argsort(-values[candidates], kind="stable")[:width]]
+        order = candidates if users is None else _drawn(int(users[row]), candidates)
+        best = candidates[np.lexsort((order, -values[candidates]))[:width]]
         best = best[values[best] > -np.inf]
         found[row, : len(best)] = best
     return found
+
+
+def _drawn(user: int, items: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return numbers that look drawn at random for the user and each item (splitmix64: Steele et al., OOPSLA 2014)."""
+    mixed = items.astype(np.uint64) + np.uint64((user + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

@@ -6,9 +6,9 @@ import pytest
 from msgm.classifier.metrics import METRICS, Case
 from msgm.classifier.metrics.accuracy import per_class
 from msgm.classifier.metrics.calibration import calibration_error
-from msgm.classifier.metrics.forgetting_rate import forgetting_rate, oracle_of
+from msgm.classifier.metrics.forgetting_rate import forgetting_rate, oracles_of
 from msgm.classifier.metrics.scores import losses
-from msgm.classifier.outputs import Outputs
+from msgm.classifier.outputs import Outputs, credit
 from msgm.errors import UserError
 from tests.classifier.metrics.worlds import SIZES, certain, posteriors
 
@@ -69,14 +69,14 @@ def test_tug_of_war_is_the_product_against_the_mean():
 def test_the_forgetting_rate_counts_items_that_turn_from_members_to_non_members():
     original, target = posteriors(0), posteriors(3)
     found = measure("forgetting-rate", Case(target, original))
-    threshold = oracle_of(original)
+    (threshold,), (own,) = oracles_of(original), oracles_of(target)
     before, after = (losses(one, "forget") <= threshold for one in (original, target))
     bt, bf, at, af = before.sum(), (~before).sum(), after.sum(), (~after).sum()
     assert bt + bf == at + af
     assert found["fr_fixed"] == pytest.approx((af - bf) / bt)
     assert found["fr_fixed"] == pytest.approx(1 - at / bt)
     assert found["oracle_tpr"] == pytest.approx(bt / len(before))
-    assert found["fr_adaptive"] == pytest.approx(1 - (losses(target, "forget") <= oracle_of(target)).sum() / bt)
+    assert found["fr_adaptive"] == pytest.approx(1 - (losses(target, "forget") <= own).sum() / bt)
     utility = np.prod([counted(target, part) / counted(original, part) for part in ("retain", "test")])
     assert found["fup"] == pytest.approx(found["fr_fixed"] * utility)
 
@@ -91,8 +91,8 @@ def test_non_members_of_a_forgotten_class_do_not_set_the_oracle():
     alone = dict(outputs.logits) | {"nonmembers": outputs.logits["nonmembers"][seen]}
     kinds = labels | {"nonmembers": np.where(seen, labels["nonmembers"], 4)}
     rest = labels | {"nonmembers": labels["nonmembers"][seen]}
-    assert oracle_of(Outputs(mixed, kinds)) == oracle_of(Outputs(alone, rest))
-    assert oracle_of(Outputs(mixed, labels)) != oracle_of(Outputs(alone, rest))
+    assert oracles_of(Outputs(mixed, kinds)) == oracles_of(Outputs(alone, rest))
+    assert oracles_of(Outputs(mixed, labels)) != oracles_of(Outputs(alone, rest))
 
 
 def test_nothing_done_has_forgotten_nothing():
@@ -155,3 +155,30 @@ def test_logits_of_one_class_and_of_empty_parts_give_no_nan(scope, retrains):
             if not entry.live:
                 values = measure(name, Case(target, target, others, scope)).values()
                 assert all(value is None or np.isfinite(value) for value in values), name
+
+
+def undecided(classes=5, sizes=None):
+    """Outputs of the same logit for every class."""
+    sizes = {"retain": 60, "forget": 20, "nonmembers": 40, "test": 50} if sizes is None else sizes
+    labels = {part: np.arange(n) % classes for part, n in sizes.items()}
+    return Outputs({part: np.zeros((n, classes)) for part, n in sizes.items()}, labels)
+
+
+def test_constant_logits_are_right_by_chance_in_every_class():
+    outputs = undecided()
+    assert measure("accuracy", Case(outputs, outputs))["test_accuracy"] == pytest.approx(1 / 5)
+    assert per_class(outputs) == pytest.approx([1 / 5] * 5)
+    assert measure("calibration", Case(outputs, outputs))["ece_test"] == pytest.approx(0)
+    assert measure("tug-of-war", Case(outputs, outputs, [outputs]))["tow"] == 1
+
+
+def test_classes_that_share_the_largest_logit_share_the_credit():
+    logits = np.array([[2.0, 2.0, 1.0], [2.0, 2.0, 1.0], [0.0, 1.0, 3.0]])
+    assert credit(logits, np.array([1, 2, 2])).tolist() == [0.5, 0.0, 1.0]
+
+
+def test_losses_that_are_all_alike_make_an_oracle_of_chance():
+    outputs = undecided()
+    found = measure("forgetting-rate", Case(outputs, outputs))
+    assert (found["oracle_tpr"], found["oracle_fpr"]) == (0.5, 0.5)
+    assert found["fr_fixed"] == 0

@@ -26,10 +26,20 @@ def test_the_auc_compares_forget_items_with_non_members(variant):
 def test_the_efficacy_is_that_of_the_best_threshold_on_retain_items_against_non_members(variant):
     target = posteriors(4)
     retain, others = score(target, "retain", variant), score(target, "nonmembers", variant)
-    every = np.unique(np.concatenate([retain, others]))
-    best = max(every, key=lambda t: (retain >= t).mean() + (others < t).mean())
+    every = np.append(np.unique(np.concatenate([retain, others])), np.inf)
+    right = [(retain >= t).sum() * len(others) + (others < t).sum() * len(retain) for t in every]
+    best = [t for t, count in zip(every, right, strict=True) if count == max(right)]
     found = attack(target, variant, "instances")["efficacy"]
-    assert found == pytest.approx((score(target, "forget", variant) < best).mean())
+    assert found == pytest.approx(np.mean([(score(target, "forget", variant) < t).mean() for t in best]))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scores_that_are_all_alike_have_half_the_efficacy(variant):
+    sizes = {"retain": 60, "forget": 20, "nonmembers": 40, "test": 50}
+    outputs = Outputs(
+        {part: np.zeros((n, 4)) for part, n in sizes.items()}, {part: np.arange(n) % 4 for part, n in sizes.items()}
+    )
+    assert attack(outputs, variant, "instances") == {"auc": 0.5, "efficacy": 0.5}
 
 
 def test_the_variants_are_what_they_are_called():

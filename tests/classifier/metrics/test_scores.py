@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from msgm.classifier.metrics.scores import (
     auc,
-    best_threshold,
+    best_thresholds,
     controls,
     entropies,
     forgotten_classes,
@@ -86,7 +86,21 @@ def test_the_threshold_has_the_best_balanced_accuracy():
         return ((members >= t).mean() + (others < t).mean()) / 2
 
     every = np.concatenate([members, others])
-    assert balanced(best_threshold(members, others)) == pytest.approx(max(balanced(t) for t in every))
+    best = [balanced(t) for t in best_thresholds(members, others)]
+    assert best == pytest.approx([max(balanced(t) for t in every)] * len(best))
+
+
+def test_equally_good_thresholds_are_all_given():
+    assert best_thresholds(np.zeros(3), np.zeros(4)).tolist() == [0, np.inf]
+    assert best_thresholds(np.array([1.0, 3.0]), np.array([0.0, 2.0])).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("fpr", [0.001, 0.01, 0.3])
+def test_the_curve_is_a_straight_line_within_ties(fpr):
+    assert tpr_at(np.zeros(30), np.zeros(50), fpr) == pytest.approx(fpr)
+    members, others = np.repeat([2.0, 1.0, 0.0], [5, 10, 5]), np.repeat([2.0, 1.0, 0.0], [4, 20, 16])
+    points = np.cumsum([0, 4, 20, 16]) / 40, np.cumsum([0, 5, 10, 5]) / 20
+    assert tpr_at(members, others, fpr) == pytest.approx(np.interp(fpr, *points))
 
 
 def test_forget_items_of_a_class_request_are_compared_with_non_members_of_that_class():

@@ -1,5 +1,7 @@
 """Gaps: who the active are, differences of means, and groups too small to compare."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -29,8 +31,30 @@ def fairness(case, **settings):
 
 def test_the_active_are_the_top_share_by_count():
     counts = np.array([5, 0, 9, 1, 9, 3, 2, 2, 2, 2, 2])
-    assert np.flatnonzero(most_active(counts, 0.2)).tolist() == [2, 4]
-    assert np.flatnonzero(most_active(counts, 0.05)).tolist() == [2]
+    found = most_active(counts, 0.2)
+    assert (np.flatnonzero(found.sure).tolist(), np.flatnonzero(found.tied).tolist(), found.places) == ([], [2, 4], 2)
+    found = most_active(counts, 0.3)
+    assert (np.flatnonzero(found.sure).tolist(), np.flatnonzero(found.tied).tolist(), found.places) == ([2, 4], [0], 1)
+    assert most_active(counts, 0.05).places == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_of_equally_active_users_each_counts_alike(size):
+    """Users 1 to 4 are as active as one another; users 2 and 5 have no held-out item."""
+    right, active = np.array([1, 1, 0, 0, 1, 0, 0, 1]), [3, 2, 2, 2, 2, 1, 1, 1]
+    train, test = np.zeros((2, 8, 6))
+    for user, count in enumerate(active):
+        train[user, :count] = 1
+        test[user, 5] = user not in (2, 5)
+    scores = np.zeros((8, 6))
+    scores[:, 5] = np.where(right, 1, -1)
+    case = tiny_case(given(scores, train), split_of(train, test), Deletion())
+    gaps = []
+    for chosen in combinations([1, 2, 3, 4], size - 1):
+        first = np.isin(np.arange(8), [0, *chosen]) & test[:, 5].astype(bool)
+        others = test[:, 5].astype(bool) & ~first
+        gaps.append(right[first].mean() - right[others].mean())
+    assert fairness(case, active=size / 8)["active_gap"] == pytest.approx(np.mean(gaps))
 
 
 def test_gaps_are_differences_of_means():

@@ -6,7 +6,8 @@ from sklearn.metrics import ndcg_score
 
 from msgm.errors import UserError
 from msgm.recommender.metrics import METRICS
-from msgm.recommender.metrics.ranking import best, ranking
+from msgm.recommender.metrics.ranking import candidates, ranking
+from msgm.recommender.models.base import top
 from msgm.recommender.requests import Deletion
 from tests.recommender.metrics.worlds import given, split_of, tiny_case
 
@@ -71,7 +72,7 @@ def test_training_items_are_no_candidates_even_of_negative_scores():
 
 def test_padding_of_short_lists_hits_nothing():
     split = split_of([[1, 1, 0]], [[0, 0, 1]])
-    lists = best(np.array([[3.0, 2.0, 1.0]]), split.train, 3)
+    lists = top(candidates(np.array([[3.0, 2.0, 1.0]]), split.train), 3)
     assert lists.tolist() == [[2, -1, -1]]
     found = ranking(given([[3.0, 2.0, 1.0]]), split.train, split.test, 3)
     assert found.recall[0] == 1
