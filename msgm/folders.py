@@ -50,6 +50,14 @@ _held = threading.local()
 # Names
 
 
+def is_hidden(path: Path | str) -> bool:
+    """Return whether a path, given from a folder that is shown, has a part that file managers do not show.
+
+    Hidden are names that begin with a dot, such as what macOS leaves beside a file, and the folder ``__MACOSX``.
+    """
+    return any(part.startswith(".") or part == "__MACOSX" for part in Path(path).parts)
+
+
 def check_name(name: Any, key: str = "name") -> str:
     """Return ``name`` if it can be one component of a path on every common file system.
 

@@ -12,6 +12,8 @@ from msgm.errors import UserError
 from msgm.registry import explain
 
 T = TypeVar("T")
+ADDED = {"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"}
+"""Settings that came after the first version, and are not empty where they change nothing."""
 
 
 def read_layers(path: str | Path | None, overrides: Sequence[str]) -> list[DictConfig]:
@@ -71,12 +73,19 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     """Return ``key: old -> new`` for every setting in which two trees differ."""
     found: list[str] = []
     for key in sorted(old.keys() | new.keys()):
+        if key not in old and _as_before(f"{prefix}{key}", new[key]):
+            continue
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             found += differences(before, after, f"{prefix}{key}.")
         elif before != after:
             found.append(f"{prefix}{key}: {before} -> {after}")
     return found
+
+
+def _as_before(key: str, value: Any) -> bool:
+    """Return whether a setting that an earlier version's file lacks has the value that does what that version did."""
+    return value in ([], {}, None) or (key in ADDED and ADDED[key] == value)
 
 
 def refuse_other(path: Path, stored: dict[str, Any] | None, wanted: dict[str, Any], fixed: Sequence[str]) -> None:

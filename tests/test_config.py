@@ -221,6 +221,14 @@ def test_two_configs_share_no_rows():
     assert Config().rows["obtuse"] is not Config().rows["obtuse"]
 
 
+def test_settings_that_an_earlier_version_lacked_are_no_difference_while_they_change_nothing():
+    new = {"data": {"name": "folder", "background": "white", "frame": 0}, "request": {"labels": [1], "files": []}}
+    old = {"data": {"name": "folder"}, "request": {"labels": [1]}}
+    assert differences(old, new) == []
+    new["data"]["frame"], new["request"]["files"] = 1, ["a.png"]
+    assert differences(old, new) == ["data.frame: None -> 1", "request.files: None -> ['a.png']"]
+
+
 def test_differences_name_the_whole_key():
     old, new = ({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
     assert differences(old, new) == ["a.c: 2 -> 5", "d: 3 -> None", "e: None -> 4"]

@@ -51,7 +51,11 @@ def _train(config: ClassifierConfig, run: Run, device: str) -> Run:
     model = experiment.original(run.model)
     for request in config.requests:
         outputs_of(model, experiment.split(request), experiment.device).save(_outputs(run, request, "original"))
-    facts = {"data_digest": experiment.dataset.digest(), "seconds": seconds_of(run.model)}
+    facts = {
+        "data_digest": experiment.dataset.digest(),
+        "data_omissions": experiment.dataset.omissions(),
+        "seconds": seconds_of(run.model),
+    }
     facts |= {"seed": config.seed, "device": str(experiment.device)}
     write_json(run.manifest, environment() | {"kind": "classifier"} | facts)
     return run

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from msgm.checks import at_least
 from msgm.data.images import ImageFiles
-from msgm.data.listing import said
+from msgm.data.listing import BROKEN, said
 from msgm.data.reading import Lazy, read
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
@@ -102,6 +102,11 @@ class Dataset:
         for number in range(len(self)):
             content = hashlib.sha256(self.content(number)).digest() if self.files is None else self.files.digest(number)
             yield content + (b"" if self.labels is None else int(self.labels[number]).to_bytes(8, "little"))
+
+    def omissions(self) -> dict[str, Any]:
+        """Return how many things were left out for which reason, and which files were broken; for manifests."""
+        counts = {reason: len(paths) for reason, paths in self.left_out.items()}
+        return {"left_out": counts, "broken": self.left_out.get(BROKEN, [])}
 
     def digest(self) -> str:
         """Return a short hash of the items, their order and all that is known of them.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from msgm.errors import UserError
+from msgm.folders import is_hidden
 
 ENDINGS = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"),
@@ -115,7 +116,7 @@ class _Walk:
             self.listing.leave_out(EMPTY_FOLDER, path)
         for name in names:
             inner, place = f"{path}/{name}".lstrip("/"), f"{whole}/{name}"
-            if name.startswith(".") or name == "__MACOSX":
+            if is_hidden(name):
                 self.listing.leave_out(HIDDEN, inner)
             elif os.path.islink(place):
                 self.links.append(inner)

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from msgm.folders import is_hidden
 from msgm.reading import read_json
 from msgm.runs import Run
 
@@ -34,8 +35,8 @@ def provenance(run: Run, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_digest(folder: Path) -> str | None:
-    """Return the SHA-256 over the safetensors files of a model folder in the order of their names."""
-    files = sorted(folder.rglob("*.safetensors"))
+    """Return the SHA-256 over the safetensors files of a model folder, less hidden ones, in the order of their names."""
+    files = sorted(path for path in folder.rglob("*.safetensors") if not is_hidden(path.relative_to(folder)))
     if not files:
         return None
     found = hashlib.sha256()

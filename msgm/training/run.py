@@ -221,6 +221,7 @@ def _manifest(
         "parameters": trainer.model.parameter_count(),
         "weights": config.training.weights,
         "data_digest": dataset.digest(),
+        "data_omissions": dataset.omissions(),
         "forget_digest": digest(split.train.forget),
         "items": {kind: len(getattr(split.train, kind)) for kind in ("retain", "forget", "gone")},
     }

@@ -204,6 +204,16 @@ def test_a_broken_file_is_refused_or_skipped_and_said(pets, capsys):
         assert str(pets) not in data.left_out[BROKEN][0]
 
 
+def test_what_is_left_out_is_counted_for_manifests_and_broken_files_are_named(pets):
+    (pets / "cat" / "2.png").write_bytes(b"broken")
+    picture(pets / ".a" / "1.png")
+    picture(pets / "dog" / ".b.png")
+    assert load(pets, broken="skip").omissions() == {
+        "left_out": {HIDDEN: 2, BROKEN: 1},
+        "broken": ["cat/2.png (its content is no picture of a known format)"],
+    }
+
+
 def test_a_class_of_broken_files_alone_is_no_class(pets):
     for name in ("1.png", "2.png"):
         (pets / "cat" / name).write_bytes(b"broken")

@@ -622,6 +622,14 @@ def test_the_report_says_which_attacks_were_not_made(report):
 # Provenance
 
 
+def test_hidden_files_change_no_digest(tmp_path):
+    write_bytes(tmp_path / "unet" / "weights.safetensors", b"x")
+    digest = model_digest(tmp_path)
+    for name in ("unet/._weights.safetensors", ".cache/weights.safetensors", "__MACOSX/unet/weights.safetensors"):
+        write_bytes(tmp_path / name, b"y")
+    assert model_digest(tmp_path) == digest
+
+
 def test_digests_logs_and_files_come_from_the_folders(tmp_path):
     run = Run(tmp_path)
     for name in ("do-nothing", "unseen-scratch"):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msgm.errors import UserError, nearest
+from msgm.folders import is_hidden
 from msgm.recommender.data.base import SOURCES, Interactions
 from msgm.recommender.data.records import RatedSource, Records, with_attributes
 from msgm.recommender.data.rows import Rows, read_rows
@@ -45,7 +46,7 @@ class RecBole(RatedSource):
         if self.path is None:
             raise UserError("data.path: say which .inter file to read.")
         path = Path(self.path)
-        found = sorted(path.glob("*.inter")) if path.is_dir() else [path]
+        found = sorted(file for file in path.glob("*.inter") if not is_hidden(file.name)) if path.is_dir() else [path]
         if len(found) != 1:
             raise UserError(f"data.path: {path} holds {len(found)} .inter files; name one.")
         return found[0]

@@ -23,6 +23,11 @@ def test_columns_are_found_by_their_header(folder):
     }
 
 
+def test_hidden_files_beside_the_log_are_none(folder):
+    (folder / "._toy.inter").write_bytes(b"\0\5\x16\7")
+    assert load_interactions({"name": "recbole", "path": str(folder), "feedback": "explicit"}).shape == (2, 1)
+
+
 def test_ratings_times_and_users_may_be_absent_and_columns_have_any_order_and_name(tmp_path):
     (tmp_path / "toy.inter").write_text("track:token\tlistener:token\tplays:float_seq\nt1\tl1\t1 2\n")
     data = load_interactions(
