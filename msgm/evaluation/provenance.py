@@ -35,7 +35,7 @@ def provenance(run: Run, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_digest(folder: Path) -> str | None:
-    """Return the SHA-256 over the safetensors files of a model folder, less hidden ones, in the order of their names."""
+    """Return the SHA-256 over the visible safetensors files of a model folder in the order of their names."""
     files = sorted(path for path in folder.rglob("*.safetensors") if not is_hidden(path.relative_to(folder)))
     if not files:
         return None
