@@ -309,9 +309,10 @@ def _restored_config(options: argparse.Namespace) -> "Config":
     own = Path(options.run) / "config.yaml"
     if options.config is None and Path(options.run).is_dir() and not own.is_file():
         raise UserError(f"{options.run} is no run with a config of its own; say with --config what its data are.")
-    from msgm.config import load_config
+    from msgm.config import SECTIONS, load_config
+    from msgm.plugins import load_received
 
-    return load_config(options.config or own, options.set)
+    return load_config(options.config or load_received(Path(options.run), SECTIONS), options.set)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -319,9 +320,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     own = Path(options.runs[0]) / "config.yaml"
     if options.config is None and Path(options.runs[0]).is_dir() and not own.is_file():
         raise UserError(f"{options.runs[0]} is no run with a config of its own; say with --config what to measure.")
-    options.config = options.config or own
-    config = _config(options)
+    from msgm.config import SECTIONS
     from msgm.generator.compare import evaluate
+    from msgm.plugins import load_received
+
+    options.config = options.config or load_received(Path(options.runs[0]), SECTIONS)
+    config = _config(options)
 
     run = evaluate(config, options.runs, options.out, options.device)
     _wrote_report(run)

@@ -5,7 +5,6 @@ against its dataclass; the other sections are dataclasses here.
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,10 +15,10 @@ from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSett
 from msgm.errors import UserError
 from msgm.folders import check_name, check_names
 from msgm.objectives import OBJECTIVES
-from msgm.plugins import load_file
+from msgm.plugins import load_files
 from msgm.registry import structured
 from msgm.requests import ForgetRequest
-from msgm.settings import guarded, read_layers
+from msgm.settings import Source, guarded, read_layers
 
 
 @dataclass
@@ -144,6 +143,9 @@ class Row:
 
 BASE_ROW = "do-nothing"
 
+SECTIONS = ("name", "seed", "plugins", "data", "process", "network", "objective", "training", "sampling", "evaluation")
+"""Settings that the config of every run has."""
+
 ROWS: dict[str, Row] = {
     BASE_ROW: Row("none", {"name": "standard"}),
     "unseen-scratch": Row("scratch", {"name": "unseen"}),
@@ -198,9 +200,7 @@ class Config:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_names(self.rows, "rows")
-        for plugin in self.plugins:
-            load_file(plugin)
-        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        self.plugins = load_files(self.plugins)
         self.data = DATASETS.resolve(self.data)
         self.process = PROCESSES.resolve(self.process)
         self.network = NETWORKS.resolve(self.network)
@@ -235,13 +235,13 @@ class Config:
         return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
 
 
-def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+def load_config(source: Source = None, overrides: list[str] | None = None) -> Config:
     """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = read_layers(path, overrides or [])
+    layers = read_layers(source, overrides or [])
     return guarded(lambda: _compose(layers))
 
 

@@ -1,13 +1,48 @@
-"""The user's own Python files: imported once, by path."""
+"""The user's own Python files, imported by path, and what a received folder may not do without being trusted.
+
+A config that is named on the command line is the user's: its plugins and predicates run. What stands in a run or model
+folder is received, whoever made it: nothing that it names is run, opened or fetched unless the user says ``--trust``
+(``trusting()`` in Python). A model folder records the plugins that its model needs, each with path and SHA-256.
+"""
 
 import hashlib
 import importlib.util
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from msgm.errors import UserError
+from msgm.reading import read_yaml
+
+PREFIX = "msgm_plugin_"
+PATHS = ("file", "path", "root", "folder", "weights", "extends")
+"""Settings that name files."""
+
+Settings = Mapping[str, Any]
+
+_trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+_digests: dict[str, str] = {}
+
+
+class Plugin(TypedDict):
+    """A plugin that a model needs: where it was, and the SHA-256 of what it was."""
+
+    path: str
+    sha256: str
+
+
+@contextmanager
+def trusting(trust: bool = True) -> Iterator[None]:
+    """Let what received folders name be run and opened, inside the block."""
+    token = _trusted.set(trust)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
 
 
 def load_function(spec: str, key: str = "request.predicate") -> Callable[..., Any]:
@@ -26,6 +61,13 @@ def load_function(spec: str, key: str = "request.predicate") -> Callable[..., An
     return function
 
 
+def load_files(paths: Sequence[str]) -> list[str]:
+    """Import the ``plugins`` of a config, and return their whole paths, which hold in any working folder."""
+    for path in paths:
+        load_file(path)
+    return [str(Path(path).resolve()) for path in paths]
+
+
 def load_file(path: str, key: str = "plugins") -> Any:
     """Import the Python file at ``path``, which the setting ``key`` names, as a module of its own, once a process.
 
@@ -39,7 +81,7 @@ def load_file(path: str, key: str = "plugins") -> Any:
     if not Path(path).is_file():
         raise UserError(f"{key}: the file {path!r} does not exist.")
     whole = Path(path).resolve()
-    name = f"msgm_plugin_{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:12]}"
+    name = f"{PREFIX}{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, whole)
@@ -47,6 +89,7 @@ def load_file(path: str, key: str = "plugins") -> Any:
         raise UserError(f"{key}: cannot import {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their annotations up there
+    _digests[name] = _sha256(whole)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -56,3 +99,97 @@ def load_file(path: str, key: str = "plugins") -> Any:
         detail = next(iter(str(error).splitlines()), "")
         raise UserError(f"{key}: cannot import {path}: {type(error).__name__}: {detail}.") from error
     return module
+
+
+def plugins_of(*parts: type) -> list[Plugin]:
+    """Return the plugins that define some classes, or what they inherit from; nothing for classes of msgm's own."""
+    modules = {cls.__module__: None for part in parts for cls in part.__mro__}
+    return [{"path": str(sys.modules[name].__file__), "sha256": _digests[name]} for name in modules if name in _digests]
+
+
+def load_recorded(plugins: Sequence[Plugin], source: Path) -> None:
+    """Import the plugins that the model file ``source`` says its model needs, if the user trusts it.
+
+    Raises:
+        UserError: they are not trusted, or not there.
+    """
+    for plugin in plugins:
+        if not _trusted.get():
+            raise _untrusted(source, f"the Python file {plugin['path']}, which would be run")
+        if not Path(plugin["path"]).is_file():
+            raise UserError(f"{source} needs the plugin {plugin['path']}, which is not there; put it there again.")
+        load_file(plugin["path"], str(source))
+
+
+def note_changed(stored: Sequence[Plugin], used: Sequence[Plugin], source: Path) -> None:
+    """Say which of the plugins that a model was made with are used in another version."""
+    now = {plugin["sha256"] for plugin in used}
+    for plugin in stored:
+        if plugin["sha256"] not in now:
+            print(f"note: {source} was made with another version of {Path(plugin['path']).name}.", flush=True)
+
+
+def load_received(folder: Path, sections: Sequence[str] = (), own: Settings | None = None) -> dict[str, Any]:
+    """Return the settings in a run folder, which anybody may have made.
+
+    Args:
+        folder: the run folder.
+        sections: settings that must be there; one that were missing would silently mean its default.
+        own: the user's own settings, if he named a config: what it names, too, is his.
+
+    Raises:
+        UserError: the file is missing, damaged or not whole, or names what only a trusted one may.
+    """
+    path = folder / "config.yaml"
+    settings: dict[str, Any] = read_yaml(path, dict[str, Any])
+    missing = [name for name in sections if name not in settings]
+    if missing:
+        raise UserError(f"{path} is not whole: it lacks {', '.join(missing)}; msgm writes every setting.")
+    refuse_foreign(settings, path, own)
+    return settings
+
+
+def refuse_foreign(settings: Settings, source: Path, own: Settings | None = None) -> None:
+    """Refuse received settings that name code, files or the network, unless the user trusts them.
+
+    Args:
+        settings: what was received.
+        source: the file that it stands in, for errors.
+        own: the user's own settings: what they name too, under the same key, is his.
+
+    Raises:
+        UserError: they do, or extend another file, which no settings that msgm wrote do.
+    """
+    if "extends" in settings:
+        raise UserError(f"{source}: extends: the config of a run is whole and extends no other file.")
+    known = set(_foreign(own or {}, ""))
+    found = None if _trusted.get() else next((one for one in _foreign(settings, "") if one not in known), None)
+    if found:
+        raise _untrusted(source, found)
+
+
+def _untrusted(source: Path, found: str) -> UserError:
+    return UserError(
+        f"{source} names {found}: it came with a folder that somebody else may have made; if you trust it, say --trust."
+    )
+
+
+def _foreign(value: Any, key: str) -> Iterator[str]:
+    """Yield what settings name that would be run, opened or fetched."""
+    name = key.rpartition(".")[2]
+    if isinstance(value, Mapping):
+        for below, part in value.items():
+            yield from _foreign(part, f"{key}.{below}".removeprefix("."))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _foreign(part, key)
+    elif name == "download" and value is True:
+        yield f"{key}: true, by which files would be fetched from the network"
+    elif isinstance(value, str) and (name in ("plugins", "predicate") or re.search(r"\.py(:\w*)?$", value)):
+        yield f"{key}: {value}, which would be run"
+    elif isinstance(value, str) and (name in PATHS or re.match(r"[/~\\]|[A-Za-z]:[/\\]|\.\.[/\\]", value)):
+        yield f"{key}: {value}, which would be opened"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

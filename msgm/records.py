@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from msgm.folders import write_json
 from msgm.reading import read_json
@@ -10,19 +10,25 @@ from msgm.reading import read_json
 FAILED, SKIPPED = "failed", "skipped"
 
 
+class Record(TypedDict):
+    """What every record says, beside what was measured."""
+
+    made: dict[str, Any]
+
+
 def read_record(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record at ``path`` if there is one that was made with ``facts``."""
     if not path.is_file():
         return None
-    found: dict[str, Any] = read_json(path)
-    return found if found.pop("made", None) == plain(facts) else None
+    found: dict[str, Any] = read_json(path, Record)
+    return found if found.pop("made") == plain(facts) else None
 
 
 def find_record(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record at ``path``, with ``made``, if what it was made with agrees with ``facts`` and may say more."""
     if not path.is_file():
         return None
-    found: dict[str, Any] = read_json(path)
+    found: dict[str, Any] = read_json(path, Record)
     return found if all(found["made"].get(key) == value for key, value in plain(facts).items()) else None
 
 

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
 from msgm import threads
 from msgm.errors import UserError
 from msgm.folders import recover
-from msgm.reading import read_yaml
+from msgm.reading import read_json, read_yaml
+from msgm.shapes import Seconds
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,48 @@ class Run:
             return None
         settings: dict[str, Any] = read_yaml(self.config, dict[str, Any])
         return settings
+
+    def stored_manifest(self) -> "Manifest":
+        """Return what the run has logged of itself; nothing for a new run.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        manifest: Manifest = read_json(self.manifest, Manifest) if self.manifest.is_file() else {}
+        return manifest
+
+    def finished_manifest(self) -> "FinishedManifest":
+        """Return what a run that made a model has logged.
+
+        Raises:
+            UserError: the file is missing, damaged, or of a run without a model.
+        """
+        manifest: FinishedManifest = read_json(self.manifest, FinishedManifest)
+        return manifest
+
+
+class Manifest(TypedDict, total=False):
+    """What ``manifest.json`` may say, beside the environment."""
+
+    status: str
+    kind: str
+    source: str | None
+    start: Literal["scratch", "finetune", "none", "random"]
+    objective: str | None
+    weights: str
+    seconds: Seconds
+    seed: int
+    forget_digest: str | None
+    data_digest: str | None
+
+
+class FinishedManifest(Manifest):
+    """What it says of a run that made a model."""
+
+    source: Required[str | None]  # type: ignore[misc]
+    start: Required[Literal["scratch", "finetune", "none", "random"]]  # type: ignore[misc]
+    weights: Required[str]  # type: ignore[misc]
+    seconds: Required[Seconds]  # type: ignore[misc]
 
 
 def find_model(path: Path | str) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -26,14 +26,15 @@ from tqdm import tqdm
 from yaml import YAMLError
 
 from msgm import threads
+from msgm.config import SECTIONS
 from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
 from msgm.folders import locked, whole_folder, write_bytes, write_json
 from msgm.pictures import to_png
-from msgm.plugins import load_file
-from msgm.reading import read_json
+from msgm.plugins import load_files, load_received
+from msgm.reading import read_json, read_npz
 from msgm.registry import structured
 from msgm.runs import Run, chosen_device, find_model
 from msgm.settings import differences
@@ -56,10 +57,9 @@ def sampling_settings(
     Raises:
         UserError: an unknown key, a wrong type, a value out of range, or an override of another section.
     """
-    stored = Run(source).stored_config() or {}
-    for plugin in stored.get("plugins") or []:
-        load_file(plugin)
-    own = dict(stored.get("sampling") or {})
+    stored = load_received(Path(source), SECTIONS) if Run(source).config.is_file() else {}
+    load_files(stored.get("plugins", []))
+    own = dict(stored.get("sampling", {}))
     if sampler is not None and sampler != own.get("sampler"):
         own = {key: value for key, value in own.items() if key not in ("options", "schedule")} | {"sampler": sampler}
     if steps is not None:
@@ -135,6 +135,13 @@ def sample_run(
         return paths
 
 
+class Stored(TypedDict):
+    """What ``samples.json`` says."""
+
+    finished: bool
+    key: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Task:
     """A folder and what it is to hold.
@@ -163,9 +170,14 @@ class Task:
         sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}}
         return {"model": _digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
 
+    def stored(self) -> dict[str, Any]:
+        """Return what the folder says it holds."""
+        stored: dict[str, Any] = read_json(self.record, Stored)
+        return stored
+
     def finished(self) -> bool:
         """Return whether the samples were once all there."""
-        return bool(read_json(self.record)["finished"])
+        return bool(self.stored()["finished"])
 
     def begin(self, resume: bool, overwrite: bool) -> None:
         """Say in the folder what it is to hold, unless that is said already.
@@ -176,7 +188,7 @@ class Task:
         key = self.key()
         if self.record.is_file() and not overwrite:
             threads.keep(self.record)
-            stored = read_json(self.record)
+            stored = self.stored()
             other = differences(stored["key"], key)
             if other:
                 raise UserError(
@@ -211,7 +223,7 @@ class Task:
         head: list[Tensor] = []
         arrays: list[NDArray[Any]] = []
         for shard in shards:
-            samples = torch.from_numpy(np.load(shard, allow_pickle=False))
+            samples = self._read(shard)
             head.append(samples[: max(0, GRID - sum(map(len, head)))])
             arrays.append(quantise(samples, 256).permute(0, 2, 3, 1).numpy() if images else samples.numpy())
         array = np.concatenate(arrays)
@@ -223,8 +235,14 @@ class Task:
             write_bytes(self.folder / FORMATS["grid"], to_png(torch.cat(head), 256 if images else None))
         if "png" in formats:
             _write_files(self.folder / FORMATS["png"], array)
-        write_json(self.record, read_json(self.record) | {"finished": True})
+        write_json(self.record, self.stored() | {"finished": True})
         shutil.rmtree(self._shards)
+
+    def _read(self, shard: Path) -> Tensor:
+        array = read_npz(shard, {"": "f"})[""]
+        if array.shape[1:] != self.model.shape:
+            raise UserError(f"{shard} is damaged: it holds samples of shape {array.shape[1:]}, not {self.model.shape}.")
+        return torch.from_numpy(array)
 
     @property
     def _shards(self) -> Path:

@@ -1,14 +1,15 @@
 """Reading settings: YAML files that extend one another, ``key.sub=value`` overrides, and errors in one sentence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from msgm.errors import UserError
+from msgm.reading import read_yaml
 from msgm.registry import explain
 
 T = TypeVar("T")
@@ -16,18 +17,34 @@ ADDED = {"data.classes": "folders", "data.background": "white", "data.frame": 0,
 """Settings that came after the first version, and are not empty where they change nothing."""
 
 
-def read_layers(path: str | Path | None, overrides: Sequence[str]) -> list[DictConfig]:
+Source: TypeAlias = str | Path | Mapping[str, Any] | None
+"""Where settings come from: a file that the user names, or a plain tree, in which ``${`` is text."""
+
+
+def read_layers(source: Source, overrides: Sequence[str]) -> list[DictConfig]:
     """Return trees to merge in this order: what the file extends, the file, one for each ``key.sub=value``.
 
     Raises:
         UserError: a missing or malformed file, a file that extends itself, or a malformed override.
     """
-    layers = _read(Path(path)) if path is not None else []
+    if isinstance(source, Mapping):
+        layers = [guarded(lambda: OmegaConf.create(_literal(dict(source))))]
+    else:
+        layers = [] if source is None else _read(Path(source))
     for override in overrides:
         if "=" not in override:
             raise UserError(f"--set {override}: expected key.sub=value.")
         layers.append(guarded(lambda text=override: OmegaConf.from_dotlist([text]), f"--set {override}"))  # type: ignore[misc]
     return layers
+
+
+def _literal(tree: Any) -> Any:
+    """Return a plain tree in which OmegaConf finds nothing to resolve."""
+    if isinstance(tree, dict):
+        return {key: _literal(part) for key, part in tree.items()}
+    if isinstance(tree, list):
+        return [_literal(part) for part in tree]
+    return tree.replace("${", "\\${") if isinstance(tree, str) else tree
 
 
 def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
@@ -49,9 +66,11 @@ def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
 
 def module_of(path: Path) -> str | None:
     """Return ``classifier`` or ``recommender`` for a config, or a run folder with one, of these; None of any other."""
-    file = path / "config.yaml" if path.is_dir() else path
     try:
-        keys = {str(key) for layer in (_read(file) if file.suffix in (".yaml", ".yml") else []) for key in layer}
+        if path.is_dir():  # received: nothing that it names is opened
+            keys = set(read_yaml(path / "config.yaml", dict[str, Any]))
+        else:
+            keys = {str(key) for layer in (_read(path) if path.suffix in (".yaml", ".yml") else []) for key in layer}
     except UserError:
         return None  # whoever reads it says what is wrong with it
     if "models" in keys:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -18,10 +17,10 @@ from msgm.classifier.training import TrainingSettings
 from msgm.data import DATASETS, Dataset
 from msgm.errors import UserError, nearest
 from msgm.folders import check_name, check_names
-from msgm.plugins import load_file
+from msgm.plugins import load_files
 from msgm.requests import ForgetRequest
 from msgm.seeding import derive_seed
-from msgm.settings import guarded, read_layers
+from msgm.settings import Source, guarded, read_layers
 
 T = TypeVar("T")
 ORIGINAL = "original"
@@ -106,9 +105,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "", "seeds", "retrains")
-        for plugin in self.plugins:
-            load_file(plugin)
-        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        self.plugins = load_files(self.plugins)
         self.data = _data(self.data)
         self.network = CLASSIFIERS.resolve(self.network)
         self._check_names()
@@ -189,13 +186,13 @@ def known(name: str, names: list[str], key: str, what: str) -> str:
     return name
 
 
-def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> ClassifierConfig:
+def load_config(source: Source = None, overrides: list[str] | None = None) -> ClassifierConfig:
     """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = read_layers(path, overrides or [])
+    layers = read_layers(source, overrides or [])
 
     def compose() -> ClassifierConfig:
         config: ClassifierConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ClassifierConfig), *layers))

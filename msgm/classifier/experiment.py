@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -27,9 +27,17 @@ from msgm.data import Dataset
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.seeding import derive_seed
+from msgm.shapes import Seconds
 
 Facts = dict[str, Any]
 MADE = "made.json"
+
+
+class Made(TypedDict):
+    """What ``made.json`` says."""
+
+    made: Facts
+    seconds: Seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +136,9 @@ class Experiment:
         write_json(folder / MADE, {"made": facts, "seconds": seconds})
 
     def _kept(self, folder: Path, facts: Facts) -> nn.Module | None:
-        if not is_kept(folder) or read_json(folder / MADE)["made"] != facts:
+        if not is_kept(folder) or _made(folder)["made"] != facts:
             return None
-        return load_classifier(folder).to(self.device)
+        return load_classifier(folder, self.config.network).to(self.device)
 
 
 def is_kept(folder: Path) -> bool:
@@ -140,7 +148,12 @@ def is_kept(folder: Path) -> bool:
 
 def seconds_of(folder: Path) -> float:
     """Return what a kept model's training took."""
-    return float(read_json(folder / MADE)["seconds"])
+    return _made(folder)["seconds"]
+
+
+def _made(folder: Path) -> Made:
+    made: Made = read_json(folder / MADE, Made)
+    return made
 
 
 def digest(indices: NDArray[np.int64]) -> str:

@@ -5,8 +5,6 @@ if at hand. Any framework can write it.
 """
 
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from msgm.errors import UserError
 from msgm.folders import write_bytes
+from msgm.reading import read_npz
 
 NEEDED = ("retain", "forget", "nonmembers", "test")
 
@@ -69,20 +68,8 @@ def load_outputs(path: Path | str) -> Outputs:
     Raises:
         UserError: no such file, an array missing, of a wrong kind or shape, not finite, or labels outside the classes.
     """
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz file of plain arrays, or it is damaged.") from error
-    for part in NEEDED:
-        for name in (f"logits_{part}", f"labels_{part}"):
-            if name not in arrays:
-                raise UserError(f"{path}: the array {name} is missing; it holds {', '.join(arrays) or 'nothing'}.")
+    needed = {f"{name}_{part}": kinds for part in NEEDED for name, kinds in (("logits", "fiu"), ("labels", "iu"))}
+    arrays = read_npz(Path(path), needed)
     parts = [name.removeprefix("logits_") for name in arrays if name.startswith("logits_")]
     _check_kinds(arrays, path)
     found = Outputs(

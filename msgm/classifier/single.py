@@ -23,6 +23,7 @@ from msgm.classifier.store import drop_classifier, filled, load_classifier, save
 from msgm.data import load_dataset
 from msgm.errors import UserError
 from msgm.folders import locked, place, write_json, write_text
+from msgm.plugins import load_received
 from msgm.records import plain
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
@@ -148,9 +149,9 @@ def _given(config: ClassifierConfig, source: Path | str) -> tuple[ClassifierConf
             f"--from: {source} holds no trained classifier; make one with msgm classifier train, or give a file of "
             "weights."
         )
-    trained = load_config(given.config)
+    trained = load_config(load_received(given.path, FIXED, config.to_dict()))
     _same_experiment(trained, config, source)
-    return trained, load_classifier(given.model)
+    return trained, load_classifier(given.model, config.network)
 
 
 def _accuracies(before: Outputs, after: Outputs) -> str:

@@ -1,19 +1,29 @@
 """Classifiers on disk: ``model.safetensors`` with the weights, ``network.json`` with what network they are of."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.errors import UserError
 from msgm.folders import write_bytes, write_json
-from msgm.reading import read_json
+from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of, refuse_foreign
+from msgm.reading import read_json, read_tensors
+from msgm.shapes import Positive
 
 WEIGHTS = "model.safetensors"
 NETWORK = "network.json"
+
+
+class Stored(TypedDict):
+    """What ``network.json`` says."""
+
+    network: dict[str, Any]
+    shape: list[Positive]
+    classes: Positive
+    plugins: NotRequired[list[Plugin]]
 
 
 def save_classifier(
@@ -30,7 +40,9 @@ def save_classifier(
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
-    write_json(folder / NETWORK, {"network": network, "shape": list(shape), "classes": classes})
+    plugins = plugins_of(CLASSIFIERS.entries[network["name"]])
+    facts = {"network": network, "shape": list(shape), "classes": classes, "plugins": plugins}
+    write_json(folder / NETWORK, facts)
 
 
 def drop_classifier(folder: Path) -> None:
@@ -39,25 +51,27 @@ def drop_classifier(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def load_classifier(folder: Path) -> nn.Module:
+def load_classifier(folder: Path, own: dict[str, Any] | None = None) -> nn.Module:
     """Read a model, in eval mode on the CPU.
 
+    Args:
+        folder: what ``save_classifier`` wrote.
+        own: settings of the network that the user's own config names, if he named one.
+
     Raises:
-        UserError: a file is missing or damaged, or the weights are not the network's.
+        UserError: a file is missing or damaged, the weights are not finite or not the network's, or the network is of
+            the maker's own code, which the user does not trust.
     """
-    facts = read_json(folder / NETWORK)
-    try:
-        settings, shape, classes = facts["network"], tuple(facts["shape"]), facts["classes"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / NETWORK} is damaged: it needs network, shape and classes.") from error
-    model = build(CLASSIFIERS.build(settings), shape, classes, seed=0)
-    try:
-        tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except OSError as error:
-        raise UserError(f"cannot read {folder / WEIGHTS}: {error}.") from error
-    except SafetensorError as error:
-        raise UserError(f"{folder / WEIGHTS} is damaged: {error}.") from error
-    return filled(model, tensors, str(folder / WEIGHTS))
+    facts: Stored = read_json(folder / NETWORK, Stored)
+    plugins = facts.get("plugins", [])
+    refuse_foreign(facts["network"], folder / NETWORK, own)
+    if facts["network"].get("name") not in CLASSIFIERS.entries:
+        load_recorded(plugins, folder / NETWORK)
+    network = CLASSIFIERS.build(facts["network"])
+    model = build(network, tuple(facts["shape"]), facts["classes"], seed=0)
+    note_changed(plugins, plugins_of(type(network)), folder)
+    model.load_state_dict(read_tensors(folder / WEIGHTS, model.state_dict()))
+    return model.eval()
 
 
 def filled(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:

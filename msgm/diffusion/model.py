@@ -9,7 +9,7 @@ The network predicts the noise of ``x_t = a x_0 + sigma eps``; everything else f
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,15 +17,34 @@ from torch import Tensor, nn
 
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
-from msgm.diffusion.networks import LOADERS, Network, UNet, read_unet
+from msgm.diffusion.networks import NETWORKS, Network, UNet, read_unet
 from msgm.diffusion.processes import DDPM, PROCESSES, VP, Process
 from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder
+from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of
+from msgm.reading import read_json
 from msgm.registry import plain
+from msgm.shapes import Positive, Rule
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 FORMAT = 1
 DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
+
+
+class Written(TypedDict):
+    """What ``process.json`` says in every format."""
+
+    format: Positive
+
+
+class Description(Written):
+    """What ``process.json`` says in this format."""
+
+    process: dict[str, Any]
+    network: str
+    shape: Annotated[list[Positive], Rule("a list of one to three sizes", lambda value: 1 <= len(value) <= 3)]
+    prediction: Prediction
+    plugins: NotRequired[list[Plugin]]
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
@@ -117,6 +136,7 @@ class ScoreModel:
             "network": network.name,
             "shape": list(self.shape),
             "prediction": self.prediction,
+            "plugins": plugins_of(type(network)),
         }
         (folder / "process.json").write_text(json.dumps(description, indent=2))
         if self.chain is not None:
@@ -163,19 +183,17 @@ class ScoreModel:
 
     @classmethod
     def _load_own(cls, folder: Path) -> "ScoreModel":
-        description = json.loads((folder / "process.json").read_text())
-        if description["format"] > FORMAT:
-            raise UserError(
-                f"{folder} was written by a newer msgm (format {description['format']}; this one reads {FORMAT})."
-            )
+        file = folder / "process.json"
+        written = read_json(file, Written)["format"]
+        if written > FORMAT:
+            raise UserError(f"{folder} was written by a newer msgm (format {written}; this one reads {FORMAT}).")
+        description: Description = read_json(file, Description)
+        network = _read_network(description, folder)
         process = PROCESSES.build(description["process"])
-        if description["network"] not in LOADERS:
-            raise UserError(f"{folder}: unknown network {description['network']!r}; known: {', '.join(LOADERS)}.")
-        network = LOADERS[description["network"]](folder)
         if network.item_dims != description["shape"][0]:
             raise UserError(f"{folder}: process.json says shape {description['shape']}, which its network cannot read.")
         scheduler = folder / "scheduler" / "scheduler_config.json"
-        kept = json.loads(scheduler.read_text()) if scheduler.is_file() else None
+        kept = read_json(scheduler, dict[str, Any]) if scheduler.is_file() else None
         return cls(network, process, tuple(description["shape"]), description["prediction"], kept)
 
     @classmethod
@@ -184,7 +202,7 @@ class ScoreModel:
 
         unet = read_unet(_part(folder, "unet"))
         scheduler = DDPMScheduler.from_pretrained(_part(folder, "scheduler"))
-        kind = json.loads((_part(folder, "scheduler") / "scheduler_config.json").read_text()).get("_class_name")
+        kind = read_json(_part(folder, "scheduler") / "scheduler_config.json", dict[str, Any]).get("_class_name")
         if kind not in DISCRETE:
             raise UserError(f"{folder}: its scheduler is a {kind}; msgm reads {', '.join(DISCRETE)} (and writes DDPM).")
         config = unet.config
@@ -207,21 +225,38 @@ class ScoreModel:
         return cls(UNet(unet), process, (config.in_channels, height, width), prediction, dict(scheduler.config))
 
 
+def _read_network(description: Description, folder: Path) -> Network:
+    """Read the network; the plugins that define it are imported first, if the user's config has not done so."""
+    name, plugins = description["network"], description.get("plugins", [])
+    if name not in NETWORKS.entries:
+        load_recorded(plugins, folder / "process.json")
+    if name not in NETWORKS.entries:
+        raise UserError(f"{folder}: unknown network {name!r}; known: {', '.join(NETWORKS.entries)}.")
+    network = NETWORKS.entries[name].load(folder)
+    note_changed(plugins, plugins_of(type(network)), folder)
+    return network
+
+
+def _check_finite(network: nn.Module, folder: Path) -> None:
+    for name, weights in network.state_dict().items():
+        if weights.is_floating_point() and not weights.isfinite().all():
+            raise UserError(f"{folder}: the weights {name} hold numbers that are not finite, so the model is broken.")
+
+
 def _part(folder: Path, name: str) -> Path:
     """Return a pipeline's sub-folder; old pipelines keep all files at the top."""
     return folder / name if (folder / name).is_dir() else folder
 
 
 def _guarded(load: Any, folder: Path) -> ScoreModel:
-    from safetensors import SafetensorError
-
     try:
         model: ScoreModel = load(folder)
     except UserError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # diffusers raises a dozen kinds for settings and weights that do not fit
         detail = str(error).split("\n")[0].rstrip(".")
         raise UserError(f"cannot read the model in {folder}: {detail}.") from error
+    _check_finite(model.network, folder)
     return model
 
 

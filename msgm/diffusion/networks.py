@@ -5,7 +5,7 @@ import math
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from msgm.checks import at_least, below_one
 from msgm.errors import UserError
+from msgm.reading import read_json, read_tensors
 from msgm.registry import Registry
+from msgm.shapes import Positive
 
 
 class Network(nn.Module):
@@ -32,7 +34,12 @@ class Network(nn.Module):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write configuration and weights below ``folder``."""
+        """Write configuration and weights below ``folder``, as ``load`` reads them."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> "Network":
+        """Read what ``save`` wrote below ``folder``."""
 
 
 class NetworkSettings:
@@ -44,8 +51,42 @@ class NetworkSettings:
     def build(self, shape: tuple[int, ...]) -> Network:
         """Return a network with random weights for items of ``shape``."""
 
+    @classmethod
+    def load(cls, folder: Path) -> Network:
+        """Read a network of this name, by the ``Network`` class of the same name."""
+        return _class_named(cls.name).load(folder)
+
 
 NETWORKS: Registry[NetworkSettings] = Registry("network")
+
+
+def _class_named(name: str) -> type[Network]:
+    """Return the class of networks with a name, the last one defined where there are several.
+
+    Raises:
+        UserError: there is none, or it has no ``load``.
+    """
+    kinds = _subclasses(Network)  # type: ignore[type-abstract]
+    found = [kind for kind in kinds if getattr(kind, "name", None) == name]
+    if not found or getattr(found[-1].load, "__isabstractmethod__", False):
+        raise UserError(f"network.name: no class of networks named {name!r} has a load(folder), so no model is read.")
+    return found[-1]
+
+
+def _subclasses(kind: type[Network]) -> list[type[Network]]:
+    return [one for direct in kind.__subclasses__() for one in (direct, *_subclasses(direct))]
+
+
+def check_loadable(network: Network) -> None:
+    """Refuse a network of the user's whose model could be written but not read again.
+
+    Raises:
+        UserError: no settings are registered under its name, or there is no way to load it.
+    """
+    if network.name not in NETWORKS.entries:
+        raise UserError(f"network.name: the network calls itself {network.name!r}, and no such network is registered.")
+    if NETWORKS.entries[network.name].load.__func__ is NetworkSettings.load.__func__:  # type: ignore[attr-defined]
+        _class_named(network.name)
 
 
 class UNet(Network):
@@ -98,10 +139,12 @@ def read_unet(folder: Path) -> Any:
     """
     from diffusers import UNet2DModel
 
-    kind = UNet2DModel.load_config(folder).get("_class_name", "UNet2DModel")
+    kind = read_json(folder / "config.json", dict[str, Any]).get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
         raise UserError(f"{folder} holds a {kind}; msgm reads UNet2DModel only.")
-    unet, info = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False, output_loading_info=True)
+    unet, info = UNet2DModel.from_pretrained(
+        folder, low_cpu_mem_usage=False, output_loading_info=True, use_safetensors=True
+    )
     if info["missing_keys"]:
         raise UserError(f"{folder}: weights are missing, {min(info['missing_keys'])} for one.")
     return unet
@@ -168,6 +211,15 @@ class UNetSettings(NetworkSettings):
         return UNet(unet)
 
 
+class MLPConfig(TypedDict):
+    """What ``mlp/config.json`` says."""
+
+    dims: Positive
+    width: Positive
+    depth: Positive
+    frequencies: Positive
+
+
 class MLP(Network):
     """A residual multi-layer perceptron for vectors, with a sinusoidal embedding of the label."""
 
@@ -210,10 +262,8 @@ class MLP(Network):
     @classmethod
     def load(cls, folder: Path) -> "MLP":
         """Read ``mlp/``."""
-        from safetensors.torch import load_file
-
-        network = cls(**json.loads((folder / "mlp" / "config.json").read_text()))
-        network.load_state_dict(load_file(folder / "mlp" / "model.safetensors"))
+        network = cls(**read_json(folder / "mlp" / "config.json", MLPConfig))
+        network.load_state_dict(read_tensors(folder / "mlp" / "model.safetensors", network.state_dict()))
         return network
 
 
@@ -240,6 +290,3 @@ class MLPSettings(NetworkSettings):
         if len(shape) != 1:
             raise UserError(f"network.name: an mlp needs vectors, and the data has shape {shape}; use unet.")
         return MLP(shape[0], **asdict(self))
-
-
-LOADERS = {network.name: network.load for network in (UNet, MLP)}

@@ -13,7 +13,6 @@ from msgm.data import Dataset
 from msgm.diffusion import ScoreModel, sample
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.reality import Reality, to_items
-from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.splits import Split
 
@@ -66,8 +65,7 @@ class Subject:
     @property
     def weights(self) -> str:
         """Return which weights the model holds, raw or averaged, as its run says; ``as given`` without one."""
-        manifest = self.run.manifest if self.run is not None else None
-        return str(read_json(manifest).get("weights", "as given")) if manifest and manifest.is_file() else "as given"
+        return self.run.stored_manifest().get("weights", "as given") if self.run is not None else "as given"
 
     @functools.cached_property
     def samples(self) -> Tensor:

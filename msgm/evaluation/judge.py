@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from msgm.config import JudgeSettings
 from msgm.data import Dataset
 from msgm.errors import UserError, nearest
-from msgm.evaluation.rates import rate, total
+from msgm.evaluation.rates import Share, rate, total
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.registry import Registry
@@ -46,8 +46,8 @@ class Judge(ABC):
     classes: list[str]
     forgotten: list[int]
     levels: int | None
-    accuracy: dict[str, Any] = field(default_factory=dict, init=False)
-    recall: dict[str, Any] | None = field(default=None, init=False)
+    accuracy: Share = field(init=False)
+    recall: Share | None = field(default=None, init=False)
 
     @property
     @abstractmethod
@@ -221,7 +221,7 @@ def recall_assessment(judge: Judge, folder: Path | None, key: dict[str, Any]) ->
     """Return whether ``folder`` holds the measurements of the judge of ``key``, and take them."""
     if folder is None or not (folder / "judge.json").is_file():
         return False
-    known = read_json(folder / "judge.json")
+    known = read_json(folder / "judge.json", Assessment)
     if known["key"] != key:
         return False
     judge.accuracy, judge.recall = known["heldout"], known["forget_recall"]
@@ -232,6 +232,14 @@ def write_assessment(judge: Judge, folder: Path | None, key: dict[str, Any]) -> 
     """Write ``judge.json``, whose ``key`` says what the judge was made for."""
     if folder is not None:
         write_json(folder / "judge.json", judge.summary() | {"key": key})
+
+
+class Assessment(TypedDict):
+    """What ``judge.json`` says, beside the judge's summary."""
+
+    key: dict[str, Any]
+    heldout: Share
+    forget_recall: Share | None
 
 
 def _judged(judge: Judge, task: Task, indices: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:

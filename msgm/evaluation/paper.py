@@ -15,7 +15,6 @@ from msgm.config import BASE_ROW, Config
 from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.published import BASE, EXPERIMENTS, METHODS, AtLeast, Experiment, Settings
-from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.sweep import swept
 
@@ -100,7 +99,7 @@ class Ours:
 def _training_of(model: Path) -> dict[str, Any]:
     """Return the settings that a given model was trained with, empty when its folder does not tell."""
     run = Run(model.parent)
-    trained = run.manifest.is_file() and read_json(run.manifest).get("start") == "scratch"
+    trained = run.stored_manifest().get("start") == "scratch"
     return (run.stored_config() or {}) if trained else {}
 
 

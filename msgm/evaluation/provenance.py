@@ -30,7 +30,7 @@ def provenance(run: Run, row: dict[str, Any]) -> dict[str, Any]:
         return {"model_digest": None, **dict.fromkeys(LOGGED)}
     model = run.path / row["model"]
     made = Run(model.parent)
-    log = read_json(made.manifest) if model == made.model and made.manifest.is_file() else {}
+    log = made.stored_manifest() if model == made.model else {}
     return {"model_digest": model_digest(model), **{key: log.get(key) for key in LOGGED}}
 
 
@@ -75,7 +75,7 @@ def artifacts(run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _of_log(run: Run) -> dict[str, Any]:
     """Return how a model was made that the report has no row of: unfinished, or of an earlier comparison."""
-    log = read_json(run.manifest) if run.manifest.is_file() else {}
+    log = run.stored_manifest()
     return {"start": log.get("start"), "objective": log.get("objective")}
 
 

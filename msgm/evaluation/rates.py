@@ -1,7 +1,18 @@
 """Rates with their intervals."""
 
 import math
-from typing import Any
+from typing import TypedDict
+
+from msgm.shapes import Positive
+
+
+class Share(TypedDict):
+    """A proportion ``value`` of ``n``, with its 95% Wilson interval ``low`` to ``high``."""
+
+    value: float
+    low: float
+    high: float
+    n: Positive
 
 import torch
 from torch import Tensor
@@ -22,7 +33,7 @@ def wilson(hits: float, n: int, z: float = 1.959963984540054) -> tuple[float, fl
     return 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half
 
 
-def rate(hits: float, n: int) -> dict[str, Any]:
+def rate(hits: float, n: int) -> Share:
     """Return a proportion as ``value``, 95% Wilson interval ``low`` to ``high``, and ``n``."""
     low, high = wilson(hits, n)
     return {"value": hits / n, "low": low, "high": high, "n": n}

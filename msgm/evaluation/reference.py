@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msgm.evaluation.arrays import Arrays, read_arrays, write_arrays
+from msgm.evaluation.arrays import read_arrays, write_arrays
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import Extracted, Features, device_of
+from msgm.reading import Arrays
 from msgm.splits import Split
 
 Part = Literal["train", "validation", "test"]

@@ -26,7 +26,7 @@ from msgm.folders import check_names, locked, place, write_bytes, write_json, wr
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
 from msgm.reading import read_json
-from msgm.runs import Run, chosen_device, environment, find_model
+from msgm.runs import FinishedManifest, Run, chosen_device, environment, find_model
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.sweep import with_stored_sweeps
@@ -85,8 +85,9 @@ def _compare(
         _row(name, bench, run, base, device, where)
     reports = [path for path in (run.path / "rows").glob("*/report.json") if path.parent.name in config.rows]
     rows = sorted((read_json(path) for path in reports), key=lambda row: list(config.rows).index(row["name"]))
-    base_manifest = read_json(Run(run.path / "rows" / BASE_ROW).manifest)
-    return finish(run, bench, comparable(rows, bench), {key: base_manifest[key] for key in ("seconds", "source")})
+    manifest = Run(run.path / "rows" / BASE_ROW).finished_manifest()
+    cost = {"seconds": manifest["seconds"], "source": manifest["source"]}
+    return finish(run, bench, comparable(rows, bench), cost)
 
 
 def evaluate(config: Config, sources: list[str], out: Path | str | None = None, device: str = "auto") -> Run:
@@ -247,7 +248,7 @@ def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: boo
     began = {"source": str(source) if source else None, "fresh_chain": fresh_chain}
     stored, wanted = run.stored_config(), config.to_dict() | began
     if stored is not None:
-        manifest = read_json(run.manifest) if run.manifest.is_file() else {}
+        manifest = run.stored_manifest()
         stored |= {"source": manifest.get("source"), "fresh_chain": manifest.get("fresh_chain", False)}
         new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
         for tree in (stored, wanted):
@@ -298,7 +299,7 @@ def _placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: 
 
 def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:
     """Return what a row is: its objective, start, steps and seconds."""
-    manifest = read_json(target.manifest)
+    manifest = target.finished_manifest()
     if row.start in UNTRAINED:
         return _facts_of_given(name, manifest["weights"], row.start)
     settings = config.row_training(row)
@@ -311,7 +312,7 @@ def _given(name: str, folder: Path) -> dict[str, Any]:
     config = run.stored_config() if folder == run.model and run.manifest.is_file() else None
     if config is None:
         return _facts_of_given(name, "as given")
-    manifest, training = read_json(run.manifest), config["training"]
+    manifest, training = run.finished_manifest(), config["training"]
     return _facts_of_run(name, config["objective"], manifest["start"], training["steps"], training["lr"], manifest)
 
 
@@ -330,7 +331,7 @@ def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, A
 
 
 def _facts_of_run(
-    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: dict[str, Any]
+    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: FinishedManifest
 ) -> dict[str, Any]:
     """Return the facts of a model that ``objective`` was run on."""
     if start in UNTRAINED:

@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import RunError, UserError
 from msgm.folders import locked, write_json, write_text
-from msgm.reading import read_json
 from msgm.recommender.assemble import make_report, record_at, shared_facts
 from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, known
 from msgm.recommender.data.base import Interactions, load_interactions
@@ -173,7 +172,7 @@ def chosen_rows(entries: Mapping[str, Any], names: Sequence[str] | None, option:
 def claim(run: Run, config: Experiment, kind: str) -> None:
     """Make the run folder of an experiment of this kind, or refuse one that holds another experiment."""
     refuse_other(run.path, run.stored_config(), config.to_dict(), FIXED)
-    if run.manifest.is_file() and read_json(run.manifest).get("kind") != kind:
+    if run.manifest.is_file() and run.stored_manifest().get("kind") != kind:
         raise UserError(f"{run.path} holds a run of another kind; give another --out.")
     run.create()
     write_text(run.config, config.to_yaml(run.path))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -11,7 +10,7 @@ from omegaconf import OmegaConf
 from msgm.checks import at_least
 from msgm.errors import UserError, nearest
 from msgm.folders import check_name, check_names
-from msgm.plugins import load_file
+from msgm.plugins import load_files
 from msgm.recommender.data.base import SOURCES
 from msgm.recommender.data.splits import SPLITS
 from msgm.recommender.keyed import keyed_requests
@@ -19,7 +18,7 @@ from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import RecommenderRequest
-from msgm.settings import guarded, read_layers
+from msgm.settings import Source, guarded, read_layers
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Experiment")
@@ -117,9 +116,7 @@ class Experiment:
     def __post_init__(self) -> None:
         at_least(0, self, "", "seed")
         at_least(1, self, "", "seeds")
-        for plugin in self.plugins:
-            load_file(plugin)
-        self.plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        self.plugins = load_files(self.plugins)
         self.data, self.split = SOURCES.resolve(self.data), SPLITS.resolve(self.split)
         check_name(self.name)
         self.models = resolved("models", self.models, MODELS.resolve)
@@ -228,18 +225,18 @@ def known(name: str, names: list[str], key: str, what: str) -> str:
     return name
 
 
-def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> RecommenderConfig:
+def load_config(source: Source = None, overrides: list[str] | None = None) -> RecommenderConfig:
     """Read the settings of a comparison, as ``load_experiment``."""
-    return load_experiment(RecommenderConfig, path, overrides)
+    return load_experiment(RecommenderConfig, source, overrides)
 
 
-def load_experiment(cls: type[E], path: str | Path | None = None, overrides: list[str] | None = None) -> E:
+def load_experiment(cls: type[E], source: Source = None, overrides: list[str] | None = None) -> E:
     """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = read_layers(path, overrides or [])
+    layers = read_layers(source, overrides or [])
 
     def compose() -> E:
         config: E = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), *layers))

@@ -4,18 +4,28 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder, write_bytes
+from msgm.reading import read_json, read_tensors
+from msgm.shapes import Count, Seconds
 from msgm.training.ema import EMA
 
 KEPT = 2
+
+
+class State(TypedDict):
+    """What ``state.json`` says."""
+
+    step: Count
+    seconds: Seconds
+    ema_updates: Count
 
 
 @dataclass
@@ -70,17 +80,17 @@ def load_checkpoint(path: Path, training: Training) -> None:
         UserError: the checkpoint is damaged or belongs to another network.
     """
     try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text())
-        network, ema, optimiser = (load_file(path / f"{name}.safetensors") for name in ("network", "ema", "optimiser"))
-        training.network.load_state_dict(network)
-        training.ema.load(ema, state["ema_updates"])
-        _restore_optimiser(training, optimiser)
-        training.step, training.seconds = int(state["step"]), float(state["seconds"])
-    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        detail = str(error).split("\n")[0].rstrip(".: ")
-        raise UserError(
-            f"cannot resume from the checkpoint {path}: {detail}; delete it to go on from an older one."
-        ) from error
+        state: State = read_json(path / "state.json", State)
+        network = read_tensors(path / "network.safetensors", training.network.state_dict())
+        ema = read_tensors(path / "ema.safetensors", training.ema.state())
+        optimiser = read_tensors(path / "optimiser.safetensors")
+        _restore_optimiser(training, optimiser, path / "optimiser.safetensors")
+    except UserError as error:
+        text = str(error).rstrip(".")
+        raise UserError(f"cannot resume: {text}; delete the checkpoint {path} to go on from an older one.") from error
+    training.network.load_state_dict(network)
+    training.ema.load(ema, state["ema_updates"])
+    training.step, training.seconds = state["step"], state["seconds"]
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
@@ -94,10 +104,7 @@ def raw_and_averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     Raises:
         UserError: a file of it is missing or damaged.
     """
-    try:
-        raw, averaged = (load_file(path / f"{name}.safetensors") for name in ("network", "ema"))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read the weights of the checkpoint {path}: {error}.") from error
+    raw, averaged = (read_tensors(path / f"{name}.safetensors") for name in ("network", "ema"))
     return raw, raw | averaged
 
 
@@ -115,10 +122,13 @@ def _optimiser_tensors(training: Training) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimiser(training: Training, tensors: dict[str, Tensor]) -> None:
+def _restore_optimiser(training: Training, tensors: dict[str, Tensor], path: Path) -> None:
+    """Give Adam its state back; every tensor is a number, such as a step, or of its parameter's shape."""
     parameters = dict(training.network.named_parameters())
     for label, tensor in tensors.items():
-        key, name = label.split("/", 1)
+        key, _, name = label.partition("/")
+        if name not in parameters or (tensor.dim() and tensor.shape != parameters[name].shape):
+            raise UserError(f"{path}: {label} is no state of this network's optimiser.")
         parameter = parameters[name]
         fitted = tensor.clone() if tensor.dim() == 0 and not parameter.is_cuda else tensor.to(parameter.device)
         if fitted.shape == parameter.shape:

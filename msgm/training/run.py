@@ -16,10 +16,10 @@ from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
 from msgm.diffusion.model import describe
+from msgm.diffusion.networks import check_loadable
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
 from msgm.objectives import OBJECTIVES
-from msgm.reading import read_json
 from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
@@ -157,6 +157,7 @@ def new_model(config: Config, dataset: Dataset) -> ScoreModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "init"))
         network = NETWORKS.build(config.network).build(dataset.shape)
+    check_loadable(network)
     return ScoreModel(network, PROCESSES.build(config.process), dataset.shape)
 
 
@@ -175,7 +176,7 @@ def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
 
 def finished(run: Run) -> bool:
     """Return whether the run has its model."""
-    return run.manifest.is_file() and read_json(run.manifest).get("status") == "finished" and run.model.is_dir()
+    return run.stored_manifest().get("status") == "finished" and run.model.is_dir()
 
 
 def _claim(run: Run, config: Config, source: Path | None, resume: bool) -> None:
@@ -187,7 +188,7 @@ def _claim(run: Run, config: Config, source: Path | None, resume: bool) -> None:
             raise UserError(
                 f"{run.path} holds a run with other settings ({'; '.join(changed[:3])}); give another --out."
             )
-        begun_from = read_json(run.manifest).get("source") if run.manifest.is_file() else None
+        begun_from = run.stored_manifest().get("source")
         if run.manifest.is_file() and begun_from != (str(source) if source else None):
             raise UserError(
                 f"{run.path} holds a run that started from {begun_from}, not from {source}; give another --out."

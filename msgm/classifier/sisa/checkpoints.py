@@ -4,12 +4,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.folders import sweep, write_bytes
+from msgm.reading import read_tensors
 
 State = dict[str, Tensor]
 SUFFIX = ".safetensors"
@@ -73,9 +73,9 @@ class InFolder:
 
     def get(self, name: str) -> State:
         try:
-            return load(self._path(name).read_bytes())
-        except SafetensorError as error:
-            raise UserError(f"the checkpoint {self._path(name)} is damaged: {error}; delete it.") from error
+            return read_tensors(self._path(name))
+        except UserError as error:
+            raise UserError(f"{str(error).rstrip('.')}; delete it.") from error
 
     def put(self, name: str, state: State) -> None:
         write_bytes(self._path(name), packed(state))

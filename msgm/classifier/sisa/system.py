@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -23,8 +24,16 @@ from msgm.errors import UserError
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.seeding import derive_seed
+from msgm.shapes import Count
 
 FORMAT = 1  # of what a checkpoint's name vouches for: raise it when the same inputs train to other weights
+
+
+class Stored(TypedDict):
+    """What ``ensemble.json`` says."""
+
+    identity: str
+    forgotten: list[Count]
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,7 @@ class SISA:
         file = None if self.folder is None else self.folder / "ensemble.json"
         if file is None or not file.is_file():
             return []
-        stored = read_json(file)
+        stored: Stored = read_json(file, Stored)
         if stored["identity"] != self.identity:
             raise UserError(
                 f"{self.folder} holds an ensemble of other data, settings or versions; take another folder."

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from msgm.checks import at_least
-from msgm.errors import UserError
 from msgm.evaluation.attacks.base import Attack, sample_count, shown, with_weights
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column
+from msgm.reading import read_tensors
 from msgm.runs import Run
 from msgm.splits import Split
 from msgm.training.checkpoints import checkpoints, raw_and_averaged
@@ -72,12 +70,4 @@ def _course(subject: Subject) -> Iterator[tuple[int, str, dict[str, Tensor]]]:
             raw, averaged = raw_and_averaged(path)
             yield step, kind, raw if kind == "raw" else averaged
         else:
-            yield step, kind, _read(path)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read the weights {path}: {error}.") from error
-    return tensors
+            yield step, kind, read_tensors(path)

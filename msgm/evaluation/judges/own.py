@@ -20,6 +20,7 @@ from msgm.evaluation.judge import (
     write_assessment,
 )
 from msgm.folders import write_bytes
+from msgm.reading import read_tensors
 from msgm.seeding import derive_seed, generator
 
 
@@ -83,10 +84,9 @@ def _save(judge: OwnJudge, folder: Path | None) -> None:
 
 
 def _load(judge: OwnJudge, folder: Path | None) -> OwnJudge:
-    from safetensors.torch import load_file
-
     if folder is not None:
-        judge.network.load_state_dict(load_file(folder / "judge.safetensors"))
+        weights = read_tensors(folder / "judge.safetensors", judge.network.state_dict())
+        judge.network.load_state_dict(weights)
     return judge
 
 

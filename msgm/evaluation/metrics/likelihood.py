@@ -10,9 +10,10 @@ from torch import Tensor
 
 from msgm.data import Dataset
 from msgm.diffusion.likelihood import Likelihoods, measure_likelihood
-from msgm.evaluation.arrays import Arrays, write_arrays
+from msgm.evaluation.arrays import write_arrays
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
+from msgm.reading import Arrays
 
 VALUES = "nll.npz"
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NotRequired, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,13 @@ from scipy.sparse import csr_array
 
 from msgm.errors import UserError
 from msgm.folders import write_bytes
+from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of, refuse_foreign
+from msgm.reading import read_headed_arrays
 from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.journal import Seal
 from msgm.recommender.requests import Deletion
 from msgm.registry import Registry, plain
+from msgm.shapes import Count, Positive, Rule
 
 EXACTNESS = ("bit-exact", "exact up to rounding", "exact at convergence", "approximate", "none")
 """What an answer to a request equals, from a model fitted anew on the rest, bit by bit, to nothing of the kind."""
@@ -44,6 +47,17 @@ class Answer:
 
 
 FILE = "recommender.safetensors"
+
+
+class Header(TypedDict):
+    """What the header of the model file says."""
+
+    settings: dict[str, Any]
+    shape: Annotated[list[Positive], Rule("the numbers of users and items", lambda value: len(value) == 2)]
+    seed: Count
+    applied: Count
+    seal: NotRequired[Seal]
+    plugins: NotRequired[list[Plugin]]
 
 
 class Recommender(ABC):
@@ -168,6 +182,7 @@ class Recommender(ABC):
         arrays |= {} if self.times is None else {"times": self.times}
         facts: dict[str, Any] = {"settings": self.settings(), "shape": list(self.seen.shape)}
         facts |= {"seed": self.seed, "applied": self.applied, "seal": self.seal}
+        facts |= {"plugins": _plugins(self.settings())}
         write_bytes(folder / FILE, save(arrays, {"msgm": json.dumps(facts)}))
 
 
@@ -180,24 +195,52 @@ def load_recommender(folder: Path) -> Recommender:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / FILE
     if not path.is_file():
         raise UserError(f"{folder} holds no recommender; expected {FILE} in it.")
-    try:
-        with safe_open(path, "numpy") as file:
-            facts = json.loads((file.metadata() or {})["msgm"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is damaged or no file of msgm's: {error}.") from error
+    arrays, facts = read_headed_arrays(path, "msgm", Header)
+    plugins = facts.get("plugins", [])
+    refuse_foreign(facts["settings"], path)
+    if any(name not in MODELS.entries for name in _names(facts["settings"])):
+        load_recorded(plugins, path)
     model = MODELS.build(facts["settings"])
-    parts = (arrays["seen.data"], arrays["seen.indices"], arrays["seen.indptr"])
-    model.seen, model.seed = csr_array(parts, shape=tuple(facts["shape"])), facts["seed"]
-    model.applied, model.seal = facts["applied"], facts.get("seal", model.seal)  # msgm 0.1 wrote no seal
-    model.gone_users, model.gone_items, model.times = arrays["gone_users"], arrays["gone_items"], arrays.get("times")
-    model.restore({k.removeprefix("fitted."): v for k, v in arrays.items() if k.startswith("fitted.")})
+    note_changed(plugins, _plugins(facts["settings"]), path)
+    model.seed, model.applied = facts["seed"], facts["applied"]
+    model.seal = facts.get("seal", model.seal)  # msgm 0.1 wrote no seal
+    try:
+        _restore_cells(model, arrays, tuple(facts["shape"]))
+        model.restore({k.removeprefix("fitted."): v for k, v in arrays.items() if k.startswith("fitted.")})
+        scores = model.score(np.array([0, facts["shape"][0] - 1]))
+    except Exception as error:  # each model, a plugin's too, fails in its own way on arrays that are not its own
+        detail = next(iter(str(error).splitlines()), "").rstrip(".")
+        raise UserError(f"{path} is damaged: its arrays are not those of the model ({detail}).") from error
+    if np.shape(scores) != (2, facts["shape"][1]) or np.isnan(scores).any():
+        raise UserError(f"{path} is damaged: the model gives no score to some items.")
     return model
+
+
+def _restore_cells(model: Recommender, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> None:
+    """Give a model the cells that it knows, and what is gone."""
+    parts = (arrays["seen.data"], arrays["seen.indices"], arrays["seen.indptr"])
+    model.seen = csr_array(parts, shape=shape)
+    model.seen.check_format()
+    model.times = arrays.get("times")
+    model.gone_users, model.gone_items = arrays["gone_users"], arrays["gone_items"]
+    for name, gone, size in zip(("gone_users", "gone_items"), (model.gone_users, model.gone_items), shape, strict=True):
+        if gone.shape != (size,) or gone.dtype != np.bool_:
+            raise ValueError(f"{name} is no mask of {size}")
+    if model.times is not None and model.times.shape != model.seen.data.shape:
+        raise ValueError("times are not those of the cells")
+
+
+def _names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the models that settings pick, those that a model is made of included."""
+    base = settings.get("base")
+    return [str(settings.get("name")), *(_names(base) if isinstance(base, Mapping) else [])]
+
+
+def _plugins(settings: Mapping[str, Any]) -> list[Plugin]:
+    return plugins_of(*(MODELS.entries[name] for name in _names(settings) if name in MODELS.entries))
 
 
 def top(scores: NDArray[np.float64], k: int, users: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
