@@ -40,21 +40,41 @@ def overrides(parser: argparse.ArgumentParser) -> None:
 def common(parser: argparse.ArgumentParser) -> None:
     """Add ``--out``, ``--seed``, ``--device`` and ``--threads``."""
     parser.add_argument("--out", metavar="DIR", help="where to write; by default below runs/, see the README")
-    parser.add_argument("--seed", type=int, help="seed of the run")
+    seed(parser)
+    parser.add_argument(
+        "--download", action="store_true", help="let data sets and weights that are missing be fetched from the network"
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes a GPU if any")
     threads(parser)
+
+
+def seed(parser: argparse.ArgumentParser) -> None:
+    """Add ``--seed``."""
+    parser.add_argument("--seed", type=_whole(0), metavar="N", help="seed of the run")
+
+
+def received(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust`` to a command that reads a folder which somebody else may have made."""
+    parser.add_argument(
+        "--trust", action="store_true", help="run the Python files, and open the files, that the folder names"
+    )
 
 
 def threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``."""
     text = "threads to compute with; by default OMP_NUM_THREADS, else one for each core that is free when work starts"
-    parser.add_argument("--threads", type=_count, metavar="N", help=text)
+    parser.add_argument("--threads", type=_whole(1), metavar="N", help=text)
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
+def _whole(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number of at most 63 bits from ``least`` on."""
+
+    def read(text: str) -> int:
+        if text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) < 2**63:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text[:40]!r}")
+
+    return read
 
 
 def fresh_chain(parser: argparse.ArgumentParser) -> None:

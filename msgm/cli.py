@@ -4,11 +4,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgm import __version__, threads
-from msgm.arguments import Commands, command, common, experiment, fresh_chain, metrics, names, overrides, print_cards
+from msgm.arguments import (
+    Commands,
+    command,
+    common,
+    experiment,
+    fresh_chain,
+    metrics,
+    names,
+    overrides,
+    print_cards,
+    received,
+)
 from msgm.classifier import commands as classifier
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
@@ -18,25 +30,57 @@ if TYPE_CHECKING:
     from msgm.runs import Run
 
 
+CLOSED_PIPE = 128 + 13
+"""Exit code of a process that SIGPIPE ends."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for a failed run, 2 for bad input, 128 + signal when stopped."""
-    options = parser().parse_args(arguments)
+    try:
+        options = parser().parse_args(arguments)
+        code = _performed(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has gone, as head does
+        return _drop_output(CLOSED_PIPE)
+    except OSError as error:
+        _complain(f"cannot write to the standard output: {error.strerror or error}.", 1)
+        return _drop_output(1)
+    except KeyboardInterrupt:
+        return _complain("stopped.", 130)
+    return code
+
+
+def _performed(options: argparse.Namespace) -> int:
+    """Perform a command and return its exit code; what is wrong with it is one sentence on stderr."""
     try:
         _refuse_other_modules(options)
+        from msgm.downloads import downloading
+        from msgm.plugins import trusting
+
         if hasattr(options, "threads"):
             threads.choose(options.threads)
-        options.perform(options)
+        with trusting(getattr(options, "trust", False)), downloading(getattr(options, "download", False)):
+            options.perform(options)
     except UserError as error:
         return _complain(error, 2)
     except Interrupted as error:
         return _complain(f"{error} {options.go_on}", error.code)
     except RunError as error:
         return _complain(error, 1)
+    except MemoryError:
+        return _complain("the machine has no memory left for this; take smaller batches or less data.", 1)
     except OSError as error:
-        return _complain(f"{error.strerror or error}: {error.filename or 'no file named'}", 1)
-    except KeyboardInterrupt:
-        return _complain("stopped.", 130)
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename2 or error.filename}: {error.strerror or error}.", 1)
     return 0
+
+
+def _drop_output(code: int) -> int:
+    """Return ``code``, and let nothing that is still buffered be written when the process ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _refuse_other_modules(options: argparse.Namespace) -> None:
@@ -100,6 +144,7 @@ def _add_compare(commands: Commands) -> None:
         help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
     )
     metrics(compare, "what to measure; rows keep what was measured before")
+    received(compare)
 
 
 def _add_training(commands: Commands) -> None:
@@ -112,6 +157,7 @@ def _add_training(commands: Commands) -> None:
     unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="a run or a diffusers folder")
     unlearn.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     fresh_chain(unlearn)
+    received(unlearn)
 
 
 def _add_sampling(commands: Commands) -> None:
@@ -136,6 +182,7 @@ def _add_sampling(commands: Commands) -> None:
     sample.add_argument("--overwrite", action="store_true", help="replace other samples, or stopped ones")
     overrides(sample)
     common(sample)
+    received(sample)
 
     samplers = command(commands, "samplers", _samplers, "print the cards of the samplers")
     samplers.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
@@ -148,6 +195,7 @@ def _add_evaluation(commands: Commands) -> None:
     evaluate.add_argument("--config", help="the experiment: data, request and protocol; by default the first run's own")
     overrides(evaluate)
     common(evaluate)
+    received(evaluate)
 
 
 def _add_restoration(commands: Commands) -> None:
@@ -208,6 +256,7 @@ def _restoration(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", help="the experiment: data, request and judge; by default the run's own")
     overrides(command)
     common(command)
+    received(command)
 
 
 def _config(options: argparse.Namespace) -> "Config":

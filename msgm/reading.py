@@ -50,7 +50,7 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: as ``read_bytes``, it is larger than ``MAX_TEXT`` bytes, or it is not UTF-8.
     """
-    return _decoded(read_bytes(path, MAX_TEXT), str(path))
+    return decoded(read_bytes(path, MAX_TEXT), str(path))
 
 
 def read_json(path: Path, shape: Shape = Any) -> Any:
@@ -169,10 +169,19 @@ def read_tensors(path: Path, like: "Mapping[str, Tensor] | None" = None) -> "dic
         _check_names(
             path, {k: tuple(v.shape) for k, v in tensors.items()}, {k: tuple(v.shape) for k, v in like.items()}
         )
+    check_finite(tensors, str(path))
+    return tensors
+
+
+def check_finite(tensors: "Mapping[str, Tensor]", source: str) -> None:
+    """Refuse weights with NaN or infinity, which whatever is computed with them would be too.
+
+    Raises:
+        UserError: there are; names ``source`` and the tensor.
+    """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path}: the tensor {name} holds numbers that are not finite.")
-    return tensors
+            raise UserError(f"{source}: the tensor {name} holds numbers that are not finite.")
 
 
 def read_headed_arrays(path: Path, key: str, shape: Shape) -> tuple[Arrays, Any]:
@@ -212,7 +221,12 @@ def _check_names(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mappi
             raise UserError(f"{path}: the tensor {name} has the shape {found[name]}; the network's has {shape}.")
 
 
-def _decoded(content: bytes, source: str) -> str:
+def decoded(content: bytes, source: str) -> str:
+    """Return UTF-8 bytes as text, less a byte order mark; errors begin with ``source``.
+
+    Raises:
+        UserError: they are not UTF-8.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, experiment, metrics, names, print_cards
+from msgm.arguments import Commands, command, experiment, metrics, names, print_cards, received
 from msgm.classifier import audit_command
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def _add_models(commands: Commands) -> None:
     )
     unlearn.add_argument("--method", required=True, metavar="NAME", help="see msgm classifier methods")
     unlearn.add_argument("--request", metavar="NAME", help="of the config; needed where it has several")
+    received(unlearn)
     for parser in (train, unlearn):
         parser.set_defaults(go_on="Run the same command again.")
 

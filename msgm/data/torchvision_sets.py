@@ -17,7 +17,19 @@ from torch import Tensor
 from msgm.checks import at_least
 from msgm.data.base import DATASETS, Dataset, DataSettings
 from msgm.data.images import ImageFiles
+from msgm.downloads import announce
 from msgm.errors import RunError, UserError
+
+HOSTS = {
+    "mnist": ("ossci-datasets.s3.amazonaws.com", 11),
+    "fashion-mnist": ("fashion-mnist.s3-website.eu-central-1.amazonaws.com", 31),
+    "cifar10": ("www.cs.toronto.edu", 170),
+    "cifar100": ("www.cs.toronto.edu", 169),
+    "svhn": ("ufldl.stanford.edu", 246),
+    "stl10": ("ai.stanford.edu", 2640),
+    "celeba": ("drive.google.com", 1440),
+}
+"""Where torchvision fetches the files from, and their size in MB."""
 
 
 @dataclass
@@ -44,15 +56,17 @@ class Published(DataSettings):
         if not root:
             raise UserError(f"data.root: say where the {self.name} files are, or set the variable MSGM_DATA.")
         try:
-            return torchvision_class(root=root, download=self.download, **options)
-        except RuntimeError as error:
-            if self.download:
-                raise RunError(f"could not download {self.name} into {root}: {error}") from error
-            raise UserError(
-                f"data.root: no {self.name} files in {root}; fetch them with --set data.download=true."
-            ) from error
+            return torchvision_class(root=root, download=False, **options)
+        except RuntimeError:  # torchvision's word for files that are missing or damaged
+            host, megabytes = HOSTS[self.name]
+            instead = f"set data.download=true, or say where the files are: there are none in data.root, {root}"
+            announce(f"{self.name} into {root}", host, megabytes, "data.download", instead, self.download)
         except OSError as error:
-            raise RunError(f"could not read or fetch {self.name} in {root}: {error}") from error
+            raise RunError(f"could not read {self.name} in {root}: {error}") from error
+        try:
+            return torchvision_class(root=root, download=True, **options)
+        except (RuntimeError, OSError) as error:
+            raise RunError(f"could not download {self.name} into {root}: {error}") from error
 
     def dataset(self, train: Tensor, test: Tensor, labels: list[Any], classes: list[str]) -> Dataset:
         """Join the published train and test images, resized."""

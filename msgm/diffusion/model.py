@@ -22,7 +22,7 @@ from msgm.diffusion.processes import DDPM, PROCESSES, VP, Process
 from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder
 from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of
-from msgm.reading import read_json
+from msgm.reading import check_finite, read_json
 from msgm.registry import plain
 from msgm.shapes import Positive, Rule
 
@@ -201,7 +201,7 @@ class ScoreModel:
         from diffusers import DDPMScheduler
 
         unet = read_unet(_part(folder, "unet"))
-        scheduler = DDPMScheduler.from_pretrained(_part(folder, "scheduler"))
+        scheduler = DDPMScheduler.from_pretrained(_part(folder, "scheduler"), local_files_only=True)
         kind = read_json(_part(folder, "scheduler") / "scheduler_config.json", dict[str, Any]).get("_class_name")
         if kind not in DISCRETE:
             raise UserError(f"{folder}: its scheduler is a {kind}; msgm reads {', '.join(DISCRETE)} (and writes DDPM).")
@@ -237,12 +237,6 @@ def _read_network(description: Description, folder: Path) -> Network:
     return network
 
 
-def _check_finite(network: nn.Module, folder: Path) -> None:
-    for name, weights in network.state_dict().items():
-        if weights.is_floating_point() and not weights.isfinite().all():
-            raise UserError(f"{folder}: the weights {name} hold numbers that are not finite, so the model is broken.")
-
-
 def _part(folder: Path, name: str) -> Path:
     """Return a pipeline's sub-folder; old pipelines keep all files at the top."""
     return folder / name if (folder / name).is_dir() else folder
@@ -256,7 +250,7 @@ def _guarded(load: Any, folder: Path) -> ScoreModel:
     except Exception as error:  # diffusers raises a dozen kinds for settings and weights that do not fit
         detail = str(error).split("\n")[0].rstrip(".")
         raise UserError(f"cannot read the model in {folder}: {detail}.") from error
-    _check_finite(model.network, folder)
+    check_finite(model.network.state_dict(), str(folder))
     return model
 
 

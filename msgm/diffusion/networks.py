@@ -143,7 +143,7 @@ def read_unet(folder: Path) -> Any:
     if kind != "UNet2DModel":
         raise UserError(f"{folder} holds a {kind}; msgm reads UNet2DModel only.")
     unet, info = UNet2DModel.from_pretrained(
-        folder, low_cpu_mem_usage=False, output_loading_info=True, use_safetensors=True
+        folder, low_cpu_mem_usage=False, output_loading_info=True, use_safetensors=True, local_files_only=True
     )
     if info["missing_keys"]:
         raise UserError(f"{folder}: weights are missing, {min(info['missing_keys'])} for one.")

@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, metrics, names, overrides, print_cards, threads
+from msgm.arguments import Commands, command, metrics, names, overrides, print_cards, received, seed, threads
 from msgm.errors import UserError, nearest
 from msgm.recommender import attribute_command
 
@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
 def _experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
     overrides(parser)
-    parser.add_argument("--seed", type=int, help="seed of the run")
+    seed(parser)
     threads(parser)
 
 
@@ -68,6 +68,8 @@ def _add_service(commands: Commands) -> None:
     recommend.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit")
     recommend.add_argument("--user", metavar="ID", required=True, help="the user's id")
     recommend.add_argument("-k", type=int, default=10, help="how many items (10)")
+    for parser in (forget, recommend):
+        received(parser)
     for parser in (fit, forget, recommend):
         parser.set_defaults(go_on="Run the same command again.")
 
@@ -82,9 +84,9 @@ def _add_cards(commands: Commands) -> None:
 def _config(options: argparse.Namespace) -> "RecommenderConfig":
     from msgm.recommender.config import load_config
 
-    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    first = [] if options.seed is None else [f"seed={options.seed}"]
     measured = [f"metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(options.config, options.set + seed + measured)
+    return load_config(options.config, options.set + first + measured)
 
 
 def _compare(options: argparse.Namespace) -> None:

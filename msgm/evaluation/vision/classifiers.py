@@ -131,8 +131,9 @@ def _published(network: str, key: str) -> Download:
             f"{key}.network: torchvision has no classifier {network!r}; it has {', '.join(known[:5])}, "
             f"... ({len(known)}).{nearest(network, known)}"
         )
-    url = _default(network).url
-    return Download(url, hub_place(url), url.rsplit("-", 1)[-1].split(".")[0])
+    published = _default(network)
+    url = published.url
+    return Download(url, hub_place(url), url.rsplit("-", 1)[-1].split(".")[0], published.meta["_file_size"])
 
 
 def _head(network: nn.Module, name: str, key: str) -> nn.Linear:

@@ -23,6 +23,18 @@ from msgm.evaluation.vision.weights import Download, file_sha256, fill, find_wei
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 CACHE = Path("~/.cache/clip")
+MEGABYTES = {
+    "RN50": 244,
+    "RN101": 278,
+    "RN50x4": 402,
+    "RN50x16": 630,
+    "RN50x64": 1260,
+    "ViT-B/32": 338,
+    "ViT-B/16": 335,
+    "ViT-L/14": 890,
+    "ViT-L/14@336px": 891,
+}
+"""Sizes of OpenAI's archives."""
 SIZES = ("input_resolution", "context_length", "vocab_size")
 """Numbers, not weights, that archives hold besides."""
 
@@ -135,7 +147,7 @@ def _published(model: str, key: str) -> Download:
         known = list(urls)
         raise UserError(f"{key}.model: unknown CLIP {model!r}; known: {', '.join(known)}.{nearest(model, known)}")
     url = urls[model]
-    return Download(url, CACHE.expanduser() / url.rsplit("/", 1)[-1], url.split("/")[-2])
+    return Download(url, CACHE.expanduser() / url.rsplit("/", 1)[-1], url.split("/")[-2], MEGABYTES.get(model, 1000))
 
 
 def _archive(path: Path, key: str) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from msgm.evaluation.vision.weights import Download, file_sha256, find_weights, 
 Implementation = Literal["torch-fidelity", "torchvision"]
 PORT = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 PORT_SHA256 = "6726825d"
+PORT_MEGABYTES = 91
 FEATURES = 2048
 
 
@@ -82,11 +83,12 @@ def _find(kind: Implementation, weights: str | None, key: str) -> Path:
     if kind == "torchvision":
         from torchvision.models import Inception_V3_Weights
 
-        url = Inception_V3_Weights.DEFAULT.url
-        return find_weights(weights, Download(url, hub_place(url), "0cc3c7bd"), f"{key}.weights")
+        published = Inception_V3_Weights.DEFAULT
+        download = Download(published.url, hub_place(published.url), "0cc3c7bd", published.meta["_file_size"])
+        return find_weights(weights, download, f"{key}.weights")
     if importlib.util.find_spec("torch_fidelity") is None:
         raise UserError(f"{key}.implementation: torch-fidelity is not installed; run pip install torch-fidelity.")
-    return find_weights(weights, Download(PORT, hub_place(PORT), PORT_SHA256), f"{key}.weights")
+    return find_weights(weights, Download(PORT, hub_place(PORT), PORT_SHA256, PORT_MEGABYTES), f"{key}.weights")
 
 
 def _port(path: Path, key: str, device: torch.device | str) -> Inception:

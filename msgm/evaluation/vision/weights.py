@@ -3,13 +3,15 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
+from msgm.downloads import announce
 from msgm.errors import UserError
+from msgm.reading import check_finite, read_tensors
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class Download:
         url: where it is.
         place: where it is kept.
         sha256: the beginning of its checksum; the whole of it where that is known.
+        megabytes: its size.
     """
 
     url: str
     place: Path
     sha256: str
+    megabytes: float
 
 
 def hub_place(url: str) -> Path:
@@ -53,15 +57,13 @@ def find_weights(given: str | None, download: Download, key: str) -> Path:
 
 
 def _fetch(download: Download, key: str) -> None:
-    print(f"fetching {download.url}", flush=True)
+    instead = f"download {download.url} elsewhere and put it at {download.place}, or name another file here"
+    announce(download.url.rsplit("/", 1)[-1], urlsplit(download.url).netloc, download.megabytes, key, instead)
     try:
         download.place.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(download.url, str(download.place), download.sha256, progress=False)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
-        raise UserError(
-            f"{key}: cannot fetch the weights ({error}); download {download.url} elsewhere and put it at "
-            f"{download.place}, or name another file here."
-        ) from error
+        raise UserError(f"{key}: cannot fetch the weights ({error}); {instead}.") from error
 
 
 def file_sha256(path: Path) -> str:
@@ -79,21 +81,19 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
     """Read a state dict from safetensors, or from ``torch.save`` with nothing but tensors in it.
 
     Raises:
-        UserError: the file cannot be read, or holds more than tensors by name.
+        UserError: the file cannot be read, holds more than tensors by name, or numbers that are not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # a damaged archive or pickle raises a dozen kinds
         raise UserError(
             f"{key}: cannot read {path.name} as a state dict; expected .safetensors, or torch.save(model.state_dict())."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{key}: {path.name} holds more than a state dict; save model.state_dict() alone.")
+    check_finite(state, f"{key}: {path.name}")
     return dict(state)
 
 

@@ -1,0 +1,39 @@
+"""The network: nothing is fetched unless the user allows it, and what is fetched is said first, with host and size."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from msgm.errors import UserError
+
+_allowed: ContextVar[bool] = ContextVar("allowed", default=False)
+
+
+@contextmanager
+def downloading(allowed: bool = True) -> Iterator[None]:
+    """Let missing files be fetched, inside the block; ``--download`` on the command line."""
+    token = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def announce(what: str, host: str, megabytes: float, key: str, instead: str, allowed: bool = False) -> None:
+    """Say what is about to be fetched, if the user allows it.
+
+    Args:
+        what: what is missing.
+        host: where it is fetched from.
+        megabytes: its size.
+        key: the setting that asks for it.
+        instead: what the user can do instead, as a clause.
+        allowed: the user's own config allows it.
+
+    Raises:
+        UserError: fetching is not allowed.
+    """
+    size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
+    if not (allowed or _allowed.get()):
+        raise UserError(f"{key}: {what} would be fetched from {host} ({size}); allow it with --download, or {instead}.")
+    print(f"fetching {what} from {host} ({size})", flush=True)
