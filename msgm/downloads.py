@@ -35,5 +35,6 @@ def announce(what: str, host: str, megabytes: float, key: str, instead: str, all
     """
     size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
     if not (allowed or _allowed.get()):
-        raise UserError(f"{key}: {what} would be fetched from {host} ({size}); allow it with --download, or {instead}.")
+        text = f"cannot fetch {what} from {host} ({size}) unless you allow it"
+        raise UserError(f"{key}: {text}; allow it with --download, or {instead}.")
     print(f"fetching {what} from {host} ({size})", flush=True)

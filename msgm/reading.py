@@ -188,14 +188,14 @@ def read_headed_arrays(path: Path, key: str, shape: Shape) -> tuple[Arrays, Any]
     """Read the NumPy arrays of a safetensors file, and the JSON of a shape that its header holds under ``key``.
 
     Raises:
-        UserError: the file is missing or damaged, has no such header, or an array holds numbers that are not finite.
+        UserError: the file is missing or damaged, has no such header, or an array holds NaN.
     """
     arrays, header = _safetensors(path, "numpy")
     if key not in header:
-        raise UserError(f"{path} is no file of msgm's: its header has no {key!r}.")
+        raise UserError(f"{path} is damaged or no file of msgm's: its header has no {key!r}.")
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError(f"{path}: the array {name} holds numbers that are not finite.")
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise UserError(f"{path}: the array {name} holds NaN.")
     return arrays, parse_json(header[key], f"{path}, its header", shape)
 
 
@@ -208,7 +208,7 @@ def _safetensors(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, 
         with safe_open(path, framework) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except Exception as error:  # SafetensorError, OSError of the mapping, or a dtype that the framework lacks
-        raise UserError(f"{path} is no safetensors file, or it is damaged.") from error
+        raise UserError(f"{path} is damaged or no file of msgm's: it cannot be read as safetensors.") from error
 
 
 def _check_names(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
@@ -218,7 +218,8 @@ def _check_names(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mappi
         raise UserError(f"{path}: the network has no tensor {name}; these are weights of another network.")
     for name, shape in wanted.items():
         if found[name] != shape:
-            raise UserError(f"{path}: the tensor {name} has the shape {found[name]}; the network's has {shape}.")
+            text = f"the tensor {name} has the shape {found[name]}, the network's has {shape}"
+            raise UserError(f"{path}: {text}; these are weights of another network.")
 
 
 def decoded(content: bytes, source: str) -> str:

@@ -16,7 +16,18 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from msgm.errors import UserError
 
@@ -34,6 +45,7 @@ WORDS = {
     NoneType: "null",
     Any: "anything",
 }
+WRAPPERS = (Annotated, NotRequired, Required)
 _NOTHING = object()
 
 
@@ -117,7 +129,7 @@ def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
 def _check_shape(value: Any, shape: Shape) -> None:
     """Raise ``_Mismatch`` where ``value`` is not of ``shape``."""
     origin, arguments = get_origin(shape), get_args(shape)
-    if origin in (Annotated, NotRequired):
+    if origin in WRAPPERS:
         _check_shape(value, arguments[0])
         for rule in arguments[1:]:
             if not rule.holds(value):
@@ -169,7 +181,7 @@ def _check_union(value: Any, shape: Shape) -> None:
 def _is_kind(value: Any, shape: Shape) -> bool:
     """Return whether a value is of the shape's outermost kind."""
     origin = get_origin(shape)
-    if origin in (Annotated, NotRequired):
+    if origin in WRAPPERS:
         return _is_kind(value, get_args(shape)[0])
     if origin in (Union, UnionType):
         return any(_is_kind(value, choice) for choice in get_args(shape))
@@ -190,7 +202,7 @@ def _is_kind(value: Any, shape: Shape) -> bool:
 def _expected(shape: Shape) -> str:
     """Return what a shape is, in words."""
     origin, arguments = get_origin(shape), get_args(shape)
-    if origin is NotRequired:
+    if origin in (NotRequired, Required):
         return _expected(arguments[0])
     if origin is Annotated:
         return str(arguments[1].expected)

@@ -269,7 +269,7 @@ def test_tensors_are_checked_for_names_shapes_and_finiteness(tmp_path):
     assert "the tensor n holds numbers that are not finite" in refused(read_tensors, path)
     save_file({"w": torch.ones(2)}, path)
     assert read_tensors(path, {"w": torch.zeros(2)})["w"].tolist() == [1, 1]
-    assert "w has the shape (2,); the network's has (3,)" in refused(read_tensors, path, {"w": torch.zeros(3)})
+    assert "w has the shape (2,), the network's has (3,)" in refused(read_tensors, path, {"w": torch.zeros(3)})
     assert "the tensor b is missing" in refused(read_tensors, path, {"w": torch.zeros(2), "b": torch.zeros(1)})
     assert "no tensor w" in refused(read_tensors, path, {})
 
@@ -280,7 +280,7 @@ def test_arrays_with_a_header(tmp_path):
     arrays, header = read_headed_arrays(path, "msgm", dict[str, Count])
     assert (arrays["w"].tolist(), header) == ([1, 1], {"seed": 3})
     assert "its header: seed: expected text, got 3" in refused(read_headed_arrays, path, "msgm", dict[str, str])
-    save_arrays({"w": np.array([np.inf])}, path, {"msgm": "{}"})
-    assert "not finite" in refused(read_headed_arrays, path, "msgm", dict)
+    save_arrays({"w": np.array([np.nan])}, path, {"msgm": "{}"})
+    assert "the array w holds NaN" in refused(read_headed_arrays, path, "msgm", dict)
     save_arrays({"w": np.ones(2)}, path)
     assert "its header has no 'msgm'" in refused(read_headed_arrays, path, "msgm", dict)

@@ -232,7 +232,10 @@ def _read_network(description: Description, folder: Path) -> Network:
         load_recorded(plugins, folder / "process.json")
     if name not in NETWORKS.entries:
         raise UserError(f"{folder}: unknown network {name!r}; known: {', '.join(NETWORKS.entries)}.")
-    network = NETWORKS.entries[name].load(folder)
+    try:
+        network = NETWORKS.entries[name].load(folder)
+    except UserError as error:
+        raise UserError(f"cannot read the model in {folder}: {error}") from error
     note_changed(plugins, plugins_of(type(network)), folder)
     return network
 

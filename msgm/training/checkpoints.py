@@ -104,7 +104,10 @@ def raw_and_averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     Raises:
         UserError: a file of it is missing or damaged.
     """
-    raw, averaged = (read_tensors(path / f"{name}.safetensors") for name in ("network", "ema"))
+    try:
+        raw, averaged = (read_tensors(path / f"{name}.safetensors") for name in ("network", "ema"))
+    except UserError as error:
+        raise UserError(f"cannot read the weights of the checkpoint {path}: {error}") from error
     return raw, raw | averaged
 
 

@@ -38,7 +38,7 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="weights of another network"):
         load_classifier(tmp_path)
     (tmp_path / "network.json").write_text("{}")
-    with pytest.raises(UserError, match="needs network, shape and classes"):
+    with pytest.raises(UserError, match="network.json: network: expected an object of values by name, got nothing"):
         load_classifier(tmp_path)
     (tmp_path / "network.json").write_text(json.dumps(facts))
     (tmp_path / "model.safetensors").write_bytes(b"12345678901234567890")

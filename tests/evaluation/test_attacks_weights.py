@@ -167,7 +167,7 @@ def test_a_row_may_be_a_network_of_random_weights(tmp_path):
 
 def test_a_subject_of_raw_weights_has_a_raw_course(bench, run, monkeypatch):
     manifest = read_json(run.manifest) | {"weights": "raw"}
-    monkeypatch.setattr("msgm.evaluation.bench.read_json", lambda path: manifest)
+    monkeypatch.setattr("msgm.runs.read_json", lambda path, shape: manifest)
     found = Course().measure(subject_of(bench, ScoreModel.load(run.model), run=run))["course"]
     assert {point["weights"] for point in found["curve"]} == {"raw"}
 

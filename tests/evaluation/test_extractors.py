@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from msgm.downloads import downloading
 from msgm.errors import UserError
 from msgm.evaluation.arrays import read_arrays, write_arrays
 from msgm.evaluation.extractors import EXTRACTORS, Features, load_features
@@ -198,13 +199,28 @@ def offline(monkeypatch, tmp_path):
     ],
 )
 def test_what_cannot_be_fetched_is_named_with_its_address_and_place(bench, offline, settings, url, place):
-    with pytest.raises(UserError) as error:
-        EXTRACTORS.build(settings).check(bench.dataset)
-    text = str(error.value)
-    assert text.startswith("extractor.weights: cannot fetch the weights")
-    assert url in text
-    assert str(offline / place) in text
-    assert "\n" not in text
+    for allowed in (False, True):
+        with downloading(allowed), pytest.raises(UserError) as error:
+            EXTRACTORS.build(settings).check(bench.dataset)
+        text = str(error.value)
+        assert text.startswith("extractor.weights: cannot fetch the weights")
+        assert url in text
+        assert str(offline / place) in text
+        assert "\n" not in text
+        assert ("allow it with --download" in text) != allowed
+
+
+def test_nothing_is_fetched_unasked_and_what_is_fetched_is_said_first(bench, monkeypatch, tmp_path, capsys):
+    fetched = []
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, *_, **__: fetched.append(url))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    with pytest.raises(UserError, match=r"from download.pytorch.org \(45 MB\) unless you allow it"):
+        EXTRACTORS.build({"name": "torchvision"}).check(bench.dataset)
+    assert not fetched
+    with downloading():
+        EXTRACTORS.build({"name": "torchvision"}).check(bench.dataset)
+    assert len(fetched) == 1
+    assert "fetching the weights resnet18-f37072fd.pth from download.pytorch.org (45 MB)" in capsys.readouterr().out
 
 
 def test_torch_fidelity_that_is_asked_for_and_missing_is_named(bench, monkeypatch):

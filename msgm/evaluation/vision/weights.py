@@ -58,7 +58,7 @@ def find_weights(given: str | None, download: Download, key: str) -> Path:
 
 def _fetch(download: Download, key: str) -> None:
     instead = f"download {download.url} elsewhere and put it at {download.place}, or name another file here"
-    announce(download.url.rsplit("/", 1)[-1], urlsplit(download.url).netloc, download.megabytes, key, instead)
+    announce(f"the weights {download.place.name}", urlsplit(download.url).netloc, download.megabytes, key, instead)
     try:
         download.place.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(download.url, str(download.place), download.sha256, progress=False)
@@ -83,10 +83,11 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file cannot be read, holds more than tensors by name, or numbers that are not finite.
     """
-    if path.suffix == ".safetensors":
-        return read_tensors(path)
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        state: Any = read_tensors(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except UserError as error:
+        raise UserError(f"{key}: cannot read {path.name} as a state dict: {error}") from error
     except Exception as error:  # a damaged archive or pickle raises a dozen kinds
         raise UserError(
             f"{key}: cannot read {path.name} as a state dict; expected .safetensors, or torch.save(model.state_dict())."

@@ -214,8 +214,8 @@ def load_recommender(folder: Path) -> Recommender:
     except Exception as error:  # each model, a plugin's too, fails in its own way on arrays that are not its own
         detail = next(iter(str(error).splitlines()), "").rstrip(".")
         raise UserError(f"{path} is damaged: its arrays are not those of the model ({detail}).") from error
-    if np.shape(scores) != (2, facts["shape"][1]) or np.isnan(scores).any():
-        raise UserError(f"{path} is damaged: the model gives no score to some items.")
+    if np.shape(scores) != (2, facts["shape"][1]) or np.isnan(scores).any() or np.isposinf(scores).any():
+        raise UserError(f"{path} is damaged: the model gives some items no score that is a number.")
     return model
 
 
