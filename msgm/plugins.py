@@ -19,8 +19,10 @@ from msgm.errors import UserError
 from msgm.reading import read_yaml
 
 PREFIX = "msgm_plugin_"
-PATHS = ("file", "path", "root", "folder", "weights", "extends")
+PATHS = ("file", "path", "root", "folder")
 """Settings that name files."""
+PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.\.[/\\]|.*\.(safetensors|pth?|bin|ckpt)$")
+"""What looks like the name of a file in any other setting."""
 
 Settings = Mapping[str, Any]
 
@@ -187,7 +189,7 @@ def _foreign(value: Any, key: str) -> Iterator[str]:
         yield f"{key}: true, by which files would be fetched from the network"
     elif isinstance(value, str) and (name in ("plugins", "predicate") or re.search(r"\.py(:\w*)?$", value)):
         yield f"{key}: {value}, which would be run"
-    elif isinstance(value, str) and (name in PATHS or re.match(r"[/~\\]|[A-Za-z]:[/\\]|\.\.[/\\]", value)):
+    elif isinstance(value, str) and (name in PATHS or PATH.match(value)):
         yield f"{key}: {value}, which would be opened"
 
 
