@@ -1,5 +1,6 @@
 """A name for every exchangeable part, and settings checked against the part's own dataclass."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
@@ -70,10 +71,19 @@ def structured(cls: type[T], values: Mapping[str, Any], section: str) -> T:
     try:
         schema = OmegaConf.structured(cls)
         OmegaConf.set_readonly(schema, False)
-        made: T = OmegaConf.to_object(OmegaConf.merge(schema, dict(values)))
+        made: T = OmegaConf.to_object(OmegaConf.merge(schema, literal(dict(values))))
         return made
     except OmegaConfBaseException as error:
         raise UserError(explain(error, section)) from error
+
+
+def literal(tree: Any) -> Any:
+    """Return a plain tree in which OmegaConf finds nothing to resolve: ``${`` stands for itself."""
+    if isinstance(tree, Mapping):
+        return {key: literal(part) for key, part in tree.items()}
+    if isinstance(tree, list):
+        return [literal(part) for part in tree]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", tree) if isinstance(tree, str) else tree
 
 
 def explain(error: OmegaConfBaseException, section: str) -> str:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
-from yaml import YAMLError
 
 from msgm import threads
 from msgm.config import SECTIONS
@@ -37,7 +36,7 @@ from msgm.plugins import load_files, load_received
 from msgm.reading import read_json, read_npz
 from msgm.registry import structured
 from msgm.runs import Run, chosen_device, find_model
-from msgm.settings import differences
+from msgm.settings import differences, guarded, read_layers
 
 GRID = 100
 FORMATS = {"grid": "samples.png", "npz": "samples.npz", "png": "png"}
@@ -68,11 +67,8 @@ def sampling_settings(
         key, equals, _ = override.partition("=")
         if not equals or not key.startswith("sampling."):
             raise UserError(f"--set {override}: expected sampling.KEY=VALUE; other sections do not matter here.")
-    try:
-        changed = OmegaConf.from_dotlist([override.removeprefix("sampling.") for override in overrides])
-    except YAMLError as error:
-        raise UserError(f"--set {' '.join(overrides)}: no valid YAML: {' '.join(str(error).split())}.") from error
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(own), changed))
+    layers = read_layers(own, [override.removeprefix("sampling.") for override in overrides])
+    merged: Any = guarded(lambda: OmegaConf.to_object(OmegaConf.merge(*layers)), "sampling")
     return structured(SamplingSettings, merged, "sampling")
 
 

@@ -10,7 +10,7 @@ from yaml import YAMLError
 
 from msgm.errors import UserError
 from msgm.reading import read_yaml
-from msgm.registry import explain
+from msgm.registry import explain, literal
 
 T = TypeVar("T")
 ADDED = {"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"}
@@ -28,7 +28,7 @@ def read_layers(source: Source, overrides: Sequence[str]) -> list[DictConfig]:
         UserError: a missing or malformed file, a file that extends itself, or a malformed override.
     """
     if isinstance(source, Mapping):
-        layers = [guarded(lambda: OmegaConf.create(_literal(dict(source))))]
+        layers = [guarded(lambda: OmegaConf.create(literal(dict(source))))]
     else:
         layers = [] if source is None else _read(Path(source))
     for override in overrides:
@@ -36,15 +36,6 @@ def read_layers(source: Source, overrides: Sequence[str]) -> list[DictConfig]:
             raise UserError(f"--set {override}: expected key.sub=value.")
         layers.append(guarded(lambda text=override: OmegaConf.from_dotlist([text]), f"--set {override}"))  # type: ignore[misc]
     return layers
-
-
-def _literal(tree: Any) -> Any:
-    """Return a plain tree in which OmegaConf finds nothing to resolve."""
-    if isinstance(tree, dict):
-        return {key: _literal(part) for key, part in tree.items()}
-    if isinstance(tree, list):
-        return [_literal(part) for part in tree]
-    return tree.replace("${", "\\${") if isinstance(tree, str) else tree
 
 
 def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
