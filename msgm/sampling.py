@@ -67,9 +67,9 @@ def sampling_settings(
         key, equals, _ = override.partition("=")
         if not equals or not key.startswith("sampling."):
             raise UserError(f"--set {override}: expected sampling.KEY=VALUE; other sections do not matter here.")
-    layers = read_layers(own, [override.removeprefix("sampling.") for override in overrides])
-    merged: Any = guarded(lambda: OmegaConf.to_object(OmegaConf.merge(*layers)), "sampling")
-    return structured(SamplingSettings, merged, "sampling")
+    layers = read_layers({"sampling": own}, overrides)
+    merged: Any = guarded(lambda: OmegaConf.to_object(OmegaConf.merge(*layers)))
+    return structured(SamplingSettings, merged["sampling"], "sampling")
 
 
 def sample_run(

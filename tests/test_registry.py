@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from msgm.registry import structured
 from msgm.settings import read_layers
-from omegaconf import OmegaConf
 
 
 @dataclass

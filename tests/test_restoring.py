@@ -323,7 +323,7 @@ def test_vectors_are_restored_into_a_scatter_plot(cli, tmp_path):
         (["inpaint", "RUN", "--mask", "upper", "--resamples", "0"], "resamples must be at least 1"),
         (["inpaint", "RUN", "--mask", "upper", "--steps", "1"], "sampling.steps must be at least 2"),
         (["inpaint", "RUN", "--mask", "upper", "--sampler", "huen"], "unknown sampler 'huen'"),
-        (["inpaint", "nowhere", "--mask", "upper"], "cannot read config nowhere/config.yaml"),
+        (["inpaint", "nowhere", "--mask", "upper"], "cannot read nowhere/config.yaml"),
         (["reconstruct", "RUN", "--t", "0"], "t must lie in (0, 1], got 0"),
         (["reconstruct", "RUN", "--method", "sdedit", "--t", "2"], "t must lie in (0.001, 1], got 2"),
         (["reconstruct", "RUN", "--set", "data.name=gaussians"], "request.labels: unknown label 3"),
