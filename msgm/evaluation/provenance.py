@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from msgm.folders import is_hidden
-from msgm.reading import read_json
 from msgm.runs import Run
 
 LOGGED = ("status", "seed", "device", "processes", "platform", "parameters", "forget_digest", "data_digest")

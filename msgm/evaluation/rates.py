@@ -3,6 +3,9 @@
 import math
 from typing import TypedDict
 
+import torch
+from torch import Tensor
+
 from msgm.shapes import Positive
 
 
@@ -13,9 +16,6 @@ class Share(TypedDict):
     low: float
     high: float
     n: Positive
-
-import torch
-from torch import Tensor
 
 
 def total(shares: Tensor) -> float:
