@@ -11,6 +11,9 @@ import json
 import secrets
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from msgm.errors import UserError
 from msgm.folders import write_bytes
 
@@ -50,6 +53,27 @@ def keyed_digest(key: bytes, *parts: str | bytes) -> str:
     """Return 32 hex digits that stand for ``parts`` in this order; they depend on ``key``."""
     known = [part if isinstance(part, str) else [hashlib.sha256(part).hexdigest()] for part in parts]
     return hmac.new(key, json.dumps(known).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def positions_digest(folder: Path, positions: NDArray[np.int64]) -> str:
+    """Return the digest of a set of item numbers under the folder's own key.
+
+    Raises:
+        UserError: the key is cut or empty.
+    """
+    return keyed_digest(folder_key(folder), "positions", np.sort(positions).astype("<i8").tobytes())
+
+
+def unkeyed_digest(positions: NDArray[np.int64]) -> str:
+    """Return the digest of item numbers that manifests and records of the first version hold."""
+    return hashlib.sha256(np.sort(positions).tobytes()).hexdigest()[:16]
+
+
+def stands_for(digest: str, folder: Path, positions: NDArray[np.int64]) -> bool | None:
+    """Return whether a digest that stands in ``folder`` is of these item numbers; None if its key is not there."""
+    if len(digest) == len(unkeyed_digest(positions)):
+        return digest == unkeyed_digest(positions)
+    return digest == positions_digest(folder, positions) if (folder / KEY).is_file() else None
 
 
 def file_digest(path: Path) -> str:

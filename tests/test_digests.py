@@ -5,9 +5,10 @@ import hmac
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from msgm.digests import file_digest, folder_key, keyed_digest
+from msgm.digests import file_digest, folder_key, keyed_digest, positions_digest, stands_for
 from msgm.errors import UserError
 
 
@@ -42,3 +43,22 @@ def test_parts_do_not_run_into_one_another() -> None:
 def test_a_file_digest_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100000)
     assert file_digest(tmp_path / "a") == hashlib.sha256(b"abc" * 100000).hexdigest()
+
+
+def test_item_numbers_are_known_by_the_key_of_their_folder_alone(tmp_path: Path) -> None:
+    items = np.array([5, 3, 1000])
+    digest = positions_digest(tmp_path / "a", items)
+    assert digest == positions_digest(tmp_path / "a", np.array([1000, 5, 3]))
+    assert digest != positions_digest(tmp_path / "b", items)
+    assert len(digest) == 32
+    assert stands_for(digest, tmp_path / "a", items) is True
+    assert stands_for(digest, tmp_path / "a", items + 1) is False
+    assert stands_for(digest, tmp_path / "b", items) is False
+    assert stands_for(digest, tmp_path / "without key", items) is None
+
+
+def test_digests_of_the_first_version_are_still_read(tmp_path: Path) -> None:
+    items = np.array([5, 3, 1000])
+    first = hashlib.sha256(np.sort(items).tobytes()).hexdigest()[:16]
+    assert stands_for(first, tmp_path, items) is True
+    assert stands_for(first, tmp_path, items + 1) is False

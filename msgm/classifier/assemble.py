@@ -12,7 +12,7 @@ import numpy as np
 from msgm.cards.claims import ORACLES
 from msgm.classifier.band import summarise
 from msgm.classifier.config import ClassifierConfig
-from msgm.classifier.experiment import Experiment, digest
+from msgm.classifier.experiment import Experiment
 from msgm.classifier.methods import Method
 from msgm.classifier.metrics.base import METRICS
 from msgm.folders import place
@@ -44,7 +44,7 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
     """
     first, rows, left_out, requests = experiments[0], [], [], {}
     for request in config.requests:
-        digests = {e.seed: digest(e.split(request).forget.indices) for e in experiments}
+        digests = {e.seed: e.digest(e.split(request)) for e in experiments}
         bands = {e.seed: _band(config, run, e, request, digests[e.seed]) for e in experiments}
         for name, method in config.rows().items():
             records = {e.seed: _record(run, e, request, name, digests[e.seed]) for e in experiments if bands[e.seed]}

@@ -20,7 +20,7 @@ from msgm.classifier.band import measure
 from msgm.classifier.card_views import holders
 from msgm.classifier.config import ClassifierConfig, known
 from msgm.classifier.data import Split
-from msgm.classifier.experiment import Experiment, digest, seconds_of
+from msgm.classifier.experiment import Experiment, rekey, seconds_of
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods import METHODS, Method
 from msgm.classifier.metrics import METRICS, Case, Metric
@@ -131,10 +131,11 @@ def _compare(
     config: ClassifierConfig, run: Run, methods: dict[str, Method], chosen: Sequence[str], where: torch.device
 ) -> Run:
     dataset = load_dataset(config.data)
-    experiments = [Experiment(config, dataset, config.seed + k, where) for k in range(config.seeds)]
+    experiments = [Experiment(config, dataset, config.seed + k, where, run.path) for k in range(config.seeds)]
     for experiment in experiments:
         experiment.check()
     claim(run, config)
+    rekey(run.path, experiments)
     for experiment in experiments:
         for request in chosen:
             _request(experiment, run, request, methods)
@@ -200,7 +201,7 @@ def _retrain(reference: Reference, number: int, model: nn.Module, own: Outputs, 
 
 
 def _duplicates(reference: Reference) -> None:
-    facts = reference.experiment.facts | {"forget": digest(reference.split.forget.indices)}
+    facts = reference.experiment.facts | {"forget": reference.experiment.digest(reference.split)}
     path = reference.record_at("duplicates")
     if read_record(path, facts) is None:
         split = reference.split
@@ -215,7 +216,7 @@ def _method(reference: Reference, name: str, method: Method) -> None:
     """Run and measure one method, as far as its record lacks it."""
     experiment, split = reference.experiment, reference.split
     settings = experiment.config.methods[name]
-    facts = experiment.facts | {"forget": digest(split.forget.indices), "method": settings}
+    facts = experiment.facts | {"forget": experiment.digest(split), "method": settings}
     path, label = reference.record_at("methods", name), f"seed {experiment.seed}, {reference.request}: {name}"
     record = read_record(path, facts)
     if record is not None and record.get("status") == FAILED:

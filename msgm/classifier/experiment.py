@@ -4,8 +4,8 @@ A model that is on disk and was made with the same settings is read, not made ag
 settings that it depends on.
 """
 
-import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from msgm.classifier.methods import METHODS, Settings
 from msgm.classifier.store import load_classifier, save_classifier
 from msgm.classifier.training import check_outputs, fit
 from msgm.data import Dataset
+from msgm.digests import positions_digest, unkeyed_digest
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.seeding import derive_seed
@@ -49,12 +50,14 @@ class Experiment:
         dataset: its data.
         seed: of the split, the original and all draws.
         device: where to compute.
+        folder: the run folder, whose key digests of items are made with; None for an experiment that writes none.
     """
 
     config: ClassifierConfig
     dataset: Dataset
     seed: int
     device: torch.device
+    folder: Path | None = None
 
     @cached_property
     def parts(self) -> dict[str, NDArray[np.int64]]:
@@ -99,7 +102,7 @@ class Experiment:
 
     def retrain_facts(self, split: Split, number: int) -> Facts:
         """Return what retrained model ``number`` depends on."""
-        return self.facts | {"forget": digest(split.forget.indices), "retrain": number}
+        return self.facts | {"forget": self.digest(split), "retrain": number}
 
     def original(self, folder: Path) -> nn.Module:
         """Return the model trained on all training items, from ``folder`` if it is there."""
@@ -121,6 +124,12 @@ class Experiment:
             model = made.model
             self.keep(model, folder, facts, made.cost.seconds)
         return model
+
+    def digest(self, split: Split) -> str:
+        """Return the digest of the items to forget under the folder's key."""
+        if self.folder is None:
+            raise ValueError("an experiment without a folder has no key to make digests with")
+        return positions_digest(self.folder, split.forget.indices)
 
     def check(self) -> None:
         """Refuse requests and a network that do not fit the data, before anything is trained."""
@@ -156,6 +165,12 @@ def _made(folder: Path) -> Made:
     return made
 
 
-def digest(indices: NDArray[np.int64]) -> str:
-    """Return a short hash of a set of item numbers."""
-    return hashlib.sha256(np.sort(indices).tobytes()).hexdigest()[:16]
+def rekey(folder: Path, experiments: Sequence[Experiment]) -> None:
+    """Write keyed digests of items in place of those without a key that the first version of msgm left in a folder."""
+    splits = [(experiment, experiment.split(name)) for experiment in experiments for name in experiment.config.requests]
+    keyed = {unkeyed_digest(split.forget.indices): experiment.digest(split) for experiment, split in splits}
+    for path in (*folder.glob("records/**/*.json"), *folder.glob(f"models/**/{MADE}")):
+        tree = read_json(path)
+        found = keyed.get(tree["made"].get("forget"))
+        if found is not None:
+            write_json(path, tree | {"made": tree["made"] | {"forget": found}})

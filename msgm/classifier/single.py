@@ -13,7 +13,7 @@ from torch import nn
 
 from msgm.classifier.compare import FIXED, claim
 from msgm.classifier.config import ClassifierConfig, known, load_config
-from msgm.classifier.experiment import Experiment, digest, is_kept, seconds_of
+from msgm.classifier.experiment import Experiment, is_kept, seconds_of
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods.steps import GradientMethod
 from msgm.classifier.metrics.scores import forgotten_classes
@@ -21,6 +21,7 @@ from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.outputs import Outputs
 from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
 from msgm.data import load_dataset
+from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, place, write_json, write_text
 from msgm.plugins import load_received
@@ -123,7 +124,11 @@ def _unlearn(
         "request": config.requests[request].describe(),
         "source": str(source),
     }
-    facts |= {"forget_digest": digest(split.forget.indices), "cost": asdict(made.cost), "artefacts": artefacts}
+    facts |= {
+        "forget_digest": positions_digest(run.path, split.forget.indices),
+        "cost": asdict(made.cost),
+        "artefacts": artefacts,
+    }
     facts |= {"model_stored": stored, "device": str(experiment.device)}
     write_json(run.manifest, environment() | {"kind": "classifier", "seed": own} | facts)
     return run

@@ -8,6 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.digests import positions_digest, stands_for
 from msgm.folders import is_hidden
 from msgm.runs import Run
 
@@ -15,22 +19,28 @@ LOGGED = ("status", "seed", "device", "processes", "platform", "parameters", "fo
 CHUNK = 1 << 20
 
 
-def provenance(run: Run, row: dict[str, Any]) -> dict[str, Any]:
+def provenance(run: Run, row: dict[str, Any], forget: NDArray[np.int64]) -> dict[str, Any]:
     """Return what is known of how a row's model was made.
 
     Args:
         run: the folder of the report.
         row: a measured row; ``model`` is its model folder, relative to the run.
+        forget: (n,) positions of the training items to forget.
 
     Returns:
-        ``model_digest``, and what the model's own run has logged; null for what nobody logged.
+        ``model_digest``, and what the model's own run has logged; null for what nobody logged. A logged digest of the
+        same items to forget, which is keyed with its own folder's key, is given as the report's digest of them.
     """
     if "model" not in row:
         return {"model_digest": None, **dict.fromkeys(LOGGED)}
     model = run.path / row["model"]
     made = Run(model.parent)
     log = made.stored_manifest() if model == made.model else {}
-    return {"model_digest": model_digest(model), **{key: log.get(key) for key in LOGGED}}
+    found = {key: log.get(key) for key in LOGGED}
+    if found["forget_digest"] is not None:
+        same = stands_for(found["forget_digest"], made.path, forget)
+        found["forget_digest"] = positions_digest(run.path, forget) if same else None if same is None else "other items"
+    return {"model_digest": model_digest(model), **found}
 
 
 def model_digest(folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from msgm.config import BASE_ROW, Config, Row
 from msgm.data import Dataset, load_dataset
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
+from msgm.digests import positions_digest
 from msgm.errors import UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
 from msgm.evaluation.measuring import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
@@ -31,7 +32,7 @@ from msgm.settings import differences
 from msgm.splits import Split
 from msgm.sweep import with_stored_sweeps
 from msgm.training.earlier import earlier_chain, extended
-from msgm.training.run import digest, finished, fit, load_source, new_model, split_data
+from msgm.training.run import finished, fit, load_source, new_model, split_data
 
 GRID = 100
 UNTRAINED = ("none", "random")
@@ -190,7 +191,7 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
             "text": request.describe(),
             "goal": request.goal,
             "target": request.target,
-            "forget_digest": digest(bench.split.train.forget),
+            "forget_digest": positions_digest(run.path, bench.split.train.forget),
         },
         "data": {
             "name": bench.dataset.name,
@@ -208,7 +209,7 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "base": base,
         "protocol": earlier | protocol(bench),
         "environment": environment(),
-        "rows": [row | {"provenance": provenance(run, row)} for row in rows],
+        "rows": [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in rows],
         "artifacts": artifacts(run, rows),
     }
     report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []

@@ -14,7 +14,7 @@ from torch import Tensor
 from msgm.chain import Chain, Entry, read_chain
 from msgm.config import Config, load_config
 from msgm.data import DATASETS, Dataset
-from msgm.digests import folder_key, read_key
+from msgm.digests import folder_key, read_key, stands_for
 from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES
 from msgm.reading import read_json
@@ -133,17 +133,20 @@ def _named(run: Run, config: Config, dataset: Dataset, manifest: dict[str, objec
         raise UserError(
             f"{run.path}: its request cannot be read any more: {error} --fresh-chain starts anew."
         ) from error
-    digests = {"forget_digest": _digest(split.train.forget.tobytes())}
+    wrong = {}
+    given = manifest.get("forget_digest")
+    if given is not None and stands_for(str(given), run.path, split.train.forget) is False:
+        wrong["forget_digest"] = "names other items"
     if dataset.files is None and isinstance(dataset.items, Tensor):  # pictures were read in another way then
         labels = b"" if dataset.labels is None else dataset.labels.tobytes()
-        digests["data_digest"] = _digest(dataset.items.numpy().tobytes() + labels)
-    for key, value in digests.items():
-        if manifest.get(key, value) != value:
-            what = "names other items" if key == "forget_digest" else "is of other data"
-            raise UserError(
-                f"{run.path}: its request {what} than when it was made ({key}); give the same data, or start a new "
-                "history with --fresh-chain."
-            )
+        digest = _digest(dataset.items.numpy().tobytes() + labels)
+        if manifest.get("data_digest", digest) != digest:
+            wrong["data_digest"] = "is of other data"
+    for key, what in wrong.items():
+        raise UserError(
+            f"{run.path}: its request {what} than when it was made ({key}); give the same data, or start a new "
+            "history with --fresh-chain."
+        )
     return mask
 
 

@@ -1,14 +1,11 @@
 """Training and unlearning as runs: a folder with its settings, manifest, checkpoints and model."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from msgm import threads
 from msgm.chain import Chain, Entry, gone_before
@@ -17,6 +14,7 @@ from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
 from msgm.diffusion.model import describe
 from msgm.diffusion.networks import check_loadable
+from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
 from msgm.objectives import OBJECTIVES
@@ -223,14 +221,9 @@ def _manifest(
         "weights": config.training.weights,
         "data_digest": dataset.digest(),
         "data_omissions": dataset.omissions(),
-        "forget_digest": digest(split.train.forget),
+        "forget_digest": positions_digest(trainer.run.path, split.train.forget),
         "items": {kind: len(getattr(split.train, kind)) for kind in ("retain", "forget", "gone")},
     }
-
-
-def digest(indices: NDArray[np.int64]) -> str:
-    """Return a short hash of a set of item numbers."""
-    return hashlib.sha256(np.sort(indices).tobytes()).hexdigest()[:16]
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,14 +1,20 @@
 """Comparisons through the command line, on a few items and with few epochs."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from msgm.classifier.compare import compare
 from msgm.classifier.config import load_config
+from msgm.classifier.experiment import Experiment
 from msgm.classifier.methods import METHODS
 from msgm.classifier.outputs import load_outputs
+from msgm.data import load_dataset
+from msgm.digests import unkeyed_digest
 from msgm.errors import Interrupted
 from msgm.reading import read_json
 from tests.conftest import settings
@@ -115,6 +121,26 @@ def test_a_second_call_makes_nothing_anew_and_gives_the_same_numbers(made, confi
     after = read_json(made / "report.json")
     assert after["rows"] == before["rows"]
     assert weights.stat().st_mtime_ns == written
+
+
+def test_digests_of_the_first_version_are_replaced_by_keyed_ones_and_what_was_made_is_kept(made, config, cli, tmp_path):
+    folder = Path(shutil.copytree(made, tmp_path / "copy"))
+    settings = load_config(config)
+    dataset = load_dataset(settings.data)
+    first = [Experiment(settings, dataset, seed, torch.device("cpu"), folder) for seed in (0, 1)]
+    splits = [(one, one.split(name)) for one in first for name in ("few", "two")]
+    old = {one.digest(split): unkeyed_digest(split.forget.indices) for one, split in splits}
+    for path in folder.rglob("*.json"):
+        text = path.read_text()
+        for keyed, unkeyed in old.items():
+            text = text.replace(keyed, unkeyed)
+        path.write_text(text)
+    done = cli("classifier", "compare", config, "--only", ONLY, "--out", folder)
+    assert done.code == 0, done.err
+    assert done.out.count(": kept") == 16
+    texts = "".join(path.read_text() for path in folder.rglob("*.json"))
+    assert [unkeyed for unkeyed in old.values() if unkeyed in texts] == []
+    assert all(keyed in texts for keyed in old)
 
 
 def test_a_method_with_other_settings_is_run_again_and_the_others_kept(made, config, cli):

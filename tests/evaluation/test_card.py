@@ -10,6 +10,7 @@ from PIL import Image
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
+from msgm.digests import positions_digest, unkeyed_digest
 from msgm.evaluation import claims
 from msgm.evaluation.arrays import write_arrays
 from msgm.evaluation.card import TESTS, card
@@ -621,6 +622,8 @@ def test_the_report_says_which_attacks_were_not_made(report):
 
 # Provenance
 
+FORGET = np.array([3, 1, 4])
+
 
 def test_hidden_files_change_no_digest(tmp_path):
     write_bytes(tmp_path / "unet" / "weights.safetensors", b"x")
@@ -640,7 +643,7 @@ def test_digests_logs_and_files_come_from_the_folders(tmp_path):
     write_bytes(run.path / "rows/unseen-scratch/neighbours.png", b"x")
     write_bytes(run.path / "rows/earlier/model/unet/weights.safetensors", b"x")
     rows = [make_row(name) for name in ("do-nothing", "unseen-scratch")]
-    found = [provenance(run, row) for row in rows]
+    found = [provenance(run, row, FORGET) for row in rows]
     assert found[0]["model_digest"] != found[1]["model_digest"] == model_digest(run.path / rows[1]["model"])
     assert found[0]["device"] == "cpu"
     paths = [artifact["path"] for artifact in artifacts(run, rows)]
@@ -648,5 +651,25 @@ def test_digests_logs_and_files_come_from_the_folders(tmp_path):
     assert paths == [*seen, "rows/unseen-scratch/neighbours.png", "judge/judge.safetensors"]
 
 
+def test_a_logged_digest_is_told_by_the_key_of_its_own_folder(tmp_path):
+    run, row = Run(tmp_path), make_row("a")
+    made = tmp_path / "rows/a"
+    logged = {
+        "keyed": positions_digest(made, FORGET),
+        "first version": unkeyed_digest(FORGET),
+        "others": positions_digest(made, FORGET + 1),
+        "none": None,
+    }
+    found = {}
+    for name, digest in logged.items():
+        write_json(made / "manifest.json", LOG | {"forget_digest": digest})
+        found[name] = provenance(run, row, FORGET)["forget_digest"]
+    ours = positions_digest(tmp_path, FORGET)
+    assert found == {"keyed": ours, "first version": ours, "others": "other items", "none": None}
+    write_json(made / "manifest.json", LOG | {"forget_digest": logged["keyed"]})
+    (made / "key").unlink()
+    assert provenance(run, row, FORGET)["forget_digest"] is None
+
+
 def test_a_row_of_an_older_report_has_no_provenance(tmp_path):
-    assert set(provenance(Run(tmp_path), {"name": "a"}).values()) == {None}
+    assert set(provenance(Run(tmp_path), {"name": "a"}, FORGET).values()) == {None}
