@@ -38,7 +38,7 @@ def provenance(run: Run, row: dict[str, Any], forget: NDArray[np.int64]) -> dict
     log = made.stored_manifest() if model == made.model else {}
     found = {key: log.get(key) for key in LOGGED}
     if found["forget_digest"] is not None:
-        same = stands_for(found["forget_digest"], made.path, forget)
+        same = stands_for(str(found["forget_digest"]), made.path, forget)
         found["forget_digest"] = positions_digest(run.path, forget) if same else None if same is None else "other items"
     return {"model_digest": model_digest(model), **found}
 
