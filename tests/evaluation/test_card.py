@@ -652,8 +652,8 @@ def test_digests_logs_and_files_come_from_the_folders(tmp_path):
 
 
 def test_a_logged_digest_is_told_by_the_key_of_its_own_folder(tmp_path):
-    run, row = Run(tmp_path), make_row("a")
-    made = tmp_path / "rows/a"
+    run, row = Run(tmp_path), make_row("unseen-scratch")
+    made = tmp_path / "rows/unseen-scratch"
     logged = {
         "keyed": positions_digest(made, FORGET),
         "first version": unkeyed_digest(FORGET),
