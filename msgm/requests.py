@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError, nearest
+from msgm.ids import as_index
 from msgm.plugins import load_function
+from msgm.tabular import read_ids, read_lines
 
 Predicate = Callable[[Any, Any], bool]
 
@@ -214,16 +216,12 @@ def _nearest_file(name: str, names: Sequence[str]) -> str:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read one name of a file a line, as written; empty lines are skipped.
+    """Read one name of a file a line, as written; blank lines are skipped.
 
     Raises:
         UserError: the file cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"request.file: cannot read {path}: {error}.") from error
-    return [line for line in text.split("\n") if line.strip()]
+    return [line for _, line in read_lines(path)]
 
 
 def lists_names(path: Path) -> bool:
@@ -232,23 +230,10 @@ def lists_names(path: Path) -> bool:
 
 
 def read_indices(path: Path) -> list[int]:
-    """Read one integer a line; blank lines are skipped.
+    """Read one index a line, in decimal digits: ``010`` is 10; quotes are as in CSV, blank lines are skipped.
 
     Raises:
-        UserError: the file cannot be read, or a line is no integer.
+        UserError: the file cannot be read, holds none, or a line is no index.
     """
-    try:
-        lines = path.read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"request.file: cannot read {path}: {error}.") from error
-    numbers = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            numbers.append(int(line))
-        except ValueError:
-            raise UserError(
-                f"request.file: {path}, line {number}: expected an integer, got {line.strip()!r}."
-            ) from None
-    return numbers
+    texts, places = read_ids(path)
+    return [as_index(text, f"request.file: {place.rstrip(': ')}") for text, place in zip(texts, places, strict=True)]

@@ -109,15 +109,15 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _forget(options: argparse.Namespace) -> None:
     from msgm.recommender.journal import NAME as JOURNAL
-    from msgm.recommender.request_files import read_ids, read_interactions
     from msgm.recommender.service import KINDS, Service
+    from msgm.tabular import read_ids, read_pairs
 
     service = Service(Path(options.folder))
     if options.resume:
         outcome = service.resume()
     else:
         kind = next(kind for kind in KINDS if getattr(options, kind))
-        read = read_interactions if kind == "interactions" else read_ids
+        read = read_pairs if kind == "interactions" else read_ids
         ids, places = read(Path(getattr(options, kind)), f"--{kind}")
         outcome = service.forget(kind, ids, options.together, places)
     for number in outcome.before:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from msgm.errors import UserError
 from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions
-from msgm.recommender.request_files import read_ids
+from msgm.tabular import read_ids
 from msgm.requests import ForgetRequest
 
 FOREIGN = ("labels", "attribute", "group", "indices", "files", "predicate")

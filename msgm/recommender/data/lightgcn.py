@@ -1,5 +1,6 @@
 """The text files of LightGCN and of RecEraser: ``train.txt`` and ``test.txt``, on each line a user and his items."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 from msgm.errors import UserError
 from msgm.recommender.data.base import SOURCES, Interactions
 from msgm.recommender.data.records import FileSource, Records
-from msgm.recommender.data.rows import read_text
+from msgm.tabular import read_lines
+
+NUMBERS = re.compile("(?:0|[1-9][0-9]*)(?: (?:0|[1-9][0-9]*))*")
 
 
 @SOURCES.register("lightgcn")
@@ -27,35 +30,34 @@ class LightGCN(FileSource):
         if self.path is None:
             raise UserError("data.path: say which folder holds train.txt and test.txt.")
         train, test = Path(self.path) / "train.txt", Path(self.path) / "test.txt"
-        users, items, lines = _read(train)
+        users, items, places = _read(train)
         if not test.is_file():
-            return self.collect(Records(users, items, lambda row: f"{train}, line {lines[row]}"))
-        more_users, more_items, more_lines = _read(test)
-        size = len(users)
-
-        def where(row: int) -> str:
-            return f"{train}, line {lines[row]}" if row < size else f"{test}, line {more_lines[row - size]}"
-
-        marks = np.arange(size + len(more_users)) >= size
-        return self.collect(Records(users + more_users, items + more_items, where, test=marks))
+            return self.collect(Records(users, items, places.__getitem__))
+        more_users, more_items, more_places = _read(test)
+        places += more_places
+        marks = np.arange(len(places)) >= len(users)
+        return self.collect(Records(users + more_users, items + more_items, places.__getitem__, test=marks))
 
 
-def _read(path: Path) -> tuple[list[str], list[str], list[int]]:
-    """Return users, items and lines, pair by pair; a user alone on a line has none.
+def _read(path: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return users, items and places, pair by pair; a user alone on a line has none.
 
     Raises:
-        UserError: the file cannot be read, has no pair, or holds anything but whole numbers.
+        UserError: the file cannot be read, has no pair, or holds anything but whole numbers without leading zeros: the
+            format numbers users and items, so that 01 would be 1.
     """
     users: list[str] = []
     items: list[str] = []
-    lines: list[int] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        user, *liked = line.split() or [""]
-        if line.strip() and not (line.isascii() and (user + "".join(liked)).isdecimal()):
-            raise UserError(f"{path}, line {number}: expected whole numbers, a user and his items, got {line[:40]!r}.")
+    places: list[str] = []
+    for number, line in read_lines(path, "data.path"):
+        user, *liked = line.split()
+        if not NUMBERS.fullmatch(" ".join([user, *liked])):
+            raise UserError(
+                f"{path}, line {number}: expected whole numbers without leading zeros, a user and his items, got {line[:40]!r}."
+            )
         users += [user] * len(liked)
         items += liked
-        lines += [number] * len(liked)
+        places += [f"{path}, line {number}"] * len(liked)
     if not users:
         raise UserError(f"{path} holds no interaction.")
-    return users, items, lines
+    return users, items, places

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msgm.errors import UserError
 from msgm.recommender.data.base import SOURCES, Interactions
 from msgm.recommender.data.records import RatedSource, Records, with_attributes
-from msgm.recommender.data.rows import read_rows
+from msgm.tabular import read_delimited
 
 AGES = [18, 25, 35, 45, 50, 56]
 AGE_GROUPS = np.array(["under 18", "18-24", "25-34", "35-44", "45-49", "50-55", "56+"])
@@ -52,16 +52,21 @@ class MovieLens(RatedSource):
 
     def _read(self, ratings: Path, users: Path, delimiter: str, columns: list[str]) -> Interactions:
         """Read user, item, rating and time, and the attributes of users, where their file is there."""
-        rows = read_rows(ratings, delimiter, 4)
-        user, item = rows.columns[:2]
-        data = self.rated(Records(user, item, rows.where, rows.numbers(2), rows.seconds(3)))
+        table = read_delimited(ratings, delimiter, ["user", "item", "rating", "time"], quotes=False)
+        found = Records(
+            table["user"].ids(),
+            table["item"].ids(),
+            table.where,
+            table["rating"].numbers(),
+            table["time"].seconds(),
+        )
+        data = self.rated(found)
         if not users.is_file():
             return data
-        table = read_rows(users, "|" if delimiter == "\t" else delimiter, len(columns))
-        named = dict(zip(columns, table.columns, strict=True))
-        ages = AGE_GROUPS[np.digitize(table.numbers(columns.index("age")), AGES)].tolist()
-        attributes = {"gender": named["gender"], "age": ages, "occupation": named["occupation"]}
-        return with_attributes(data, named["user"], attributes, table.where)
+        table = read_delimited(users, "|" if delimiter == "\t" else delimiter, columns, quotes=False)
+        ages = AGE_GROUPS[np.digitize(table["age"].numbers(), AGES)].tolist()
+        attributes = {"gender": table["gender"].texts(), "age": ages, "occupation": table["occupation"].texts()}
+        return with_attributes(data, table["user"].ids(), attributes, table.where)
 
 
 @SOURCES.register("ml-100k")
@@ -75,9 +80,10 @@ class MovieLens100K(MovieLens):
         data = self._read(folder / "u.data", folder / "u.user", "\t", columns)
         if not (folder / "u.item").is_file():
             return data
-        rows = read_rows(folder / "u.item", "|", 5 + len(GENRES_100K), encoding="latin-1")
-        marks = {name: np.array(rows.columns[5 + k]) == "1" for k, name in enumerate(GENRES_100K)}
-        return _tagged(data, rows.columns[0], marks)
+        columns = ["item", "title", "released", "video", "url", *GENRES_100K]
+        table = read_delimited(folder / "u.item", "|", columns, quotes=False, encoding="latin-1")
+        marks = {name: np.array(table[name].texts()) == "1" for name in GENRES_100K}
+        return _tagged(data, table["item"].ids(), marks)
 
 
 @SOURCES.register("ml-1m")
@@ -94,11 +100,13 @@ class MovieLens1M(MovieLens):
         data = self._read(folder / "ratings.dat", folder / "users.dat", "::", columns)
         if not (folder / "movies.dat").is_file():
             return data
-        rows = read_rows(folder / "movies.dat", "::", 3, encoding="latin-1")
-        genres = [text.split("|") for text in rows.columns[2]]
+        table = read_delimited(
+            folder / "movies.dat", "::", ["item", "title", "genres"], quotes=False, encoding="latin-1"
+        )
+        genres = [text.split("|") for text in table["genres"].texts()]
         names = sorted({name for of in genres for name in of})
         marks = {name: np.array([name in of for of in genres]) for name in names}
-        return _tagged(data, rows.columns[0], marks)
+        return _tagged(data, table["item"].ids(), marks)
 
 
 def _tagged(data: Interactions, ids: list[str], marks: dict[str, NDArray[np.bool_]]) -> Interactions:

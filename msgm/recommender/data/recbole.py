@@ -7,7 +7,7 @@ from msgm.errors import UserError, nearest
 from msgm.folders import is_hidden
 from msgm.recommender.data.base import SOURCES, Interactions
 from msgm.recommender.data.records import RatedSource, Records, with_attributes
-from msgm.recommender.data.rows import Rows, read_rows
+from msgm.tabular import Column, Table, read_delimited
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 
@@ -33,14 +33,13 @@ class RecBole(RatedSource):
 
     def load(self) -> Interactions:
         path = self._file()
-        rows, types = _read(path)
-        user, item = (rows.columns[_column(path, types, name)] for name in (self.user, self.item))
-        names = list(types)
-        ratings = rows.numbers(names.index(self.rating)) if self.rating in types else None
-        times = rows.seconds(names.index(self.time)) if self.time in types else None
-        data = self.rated(Records(user, item, rows.where, ratings, times))
-        users = path.with_suffix(".user")
-        return self._with_users(data, users) if users.is_file() else data
+        table, titles = _read(path)
+        users, items = (_column(table, titles, name).ids() for name in (self.user, self.item))
+        ratings = table[titles[self.rating]].numbers() if self.rating in titles else None
+        times = table[titles[self.time]].seconds() if self.time in titles else None
+        data = self.rated(Records(users, items, table.where, ratings, times))
+        beside = path.with_suffix(".user")
+        return self._with_users(data, beside) if beside.is_file() else data
 
     def _file(self) -> Path:
         if self.path is None:
@@ -52,30 +51,29 @@ class RecBole(RatedSource):
         return found[0]
 
     def _with_users(self, data: Interactions, path: Path) -> Interactions:
-        rows, types = _read(path)
-        ids = rows.columns[_column(path, types, self.user)]
-        plain = {
-            name: column for (name, kind), column in zip(types.items(), rows.columns, strict=True) if "_" not in kind
-        }
-        plain.pop(self.user)
-        return with_attributes(data, ids, plain, rows.where)
+        table, titles = _read(path)
+        ids = _column(table, titles, self.user).ids()
+        plain = {name: title for name, title in titles.items() if name != self.user and not title.endswith("_seq")}
+        columns = {name: table[title].values("an attribute", optional=True) for name, title in plain.items()}
+        return with_attributes(data, ids, columns, table.where)
 
 
-def _read(path: Path) -> tuple[Rows, dict[str, str]]:
-    """Return the rows of a file, and its columns' names and types in their order."""
-    rows = read_rows(path, "\t", header=True)
-    types = {}
-    for title in rows.header:
+def _read(path: Path) -> tuple[Table, dict[str, str]]:
+    """Return a file, and the title in its header of every name, such as ``user_id:token`` of ``user_id``."""
+    table = read_delimited(path, "\t")
+    titles: dict[str, str] = {}
+    for title in table.names:
         name, _, kind = title.partition(":")
         if kind not in TYPES:
             raise UserError(f"{path}, line 1: expected name:type with a type of {', '.join(TYPES)}, got {title!r}.")
-        types[name] = kind
-    if len(types) < len(rows.header):
-        raise UserError(f"{path}, line 1: a column is named twice.")
-    return rows, types
+        if name in titles:
+            raise UserError(f"{path}, line 1: a column is named twice: {name!r}.")
+        titles[name] = title
+    return table, titles
 
 
-def _column(path: Path, types: dict[str, str], name: str) -> int:
-    if name not in types:
-        raise UserError(f"{path}, line 1: no column {name!r}; found {', '.join(types)}.{nearest(name, list(types))}")
-    return list(types).index(name)
+def _column(table: Table, titles: dict[str, str], name: str) -> Column:
+    if name not in titles:
+        known = list(titles)
+        raise UserError(f"{table.path}, line 1: no column {name!r}; found {', '.join(known)}.{nearest(name, known)}")
+    return table[titles[name]]

@@ -1,21 +1,18 @@
-"""Tables with named columns: CSV, tab-separated text and Parquet."""
+"""Tables with named columns: CSV, tab-separated text, Parquet and NumPy arrays."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError
 from msgm.recommender.data.base import SOURCES, Interactions
 from msgm.recommender.data.records import RatedSource, Records, with_attributes
-from msgm.recommender.data.rows import Rows, read_rows
-
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+from msgm.tabular import read_table
 
 
 @SOURCES.register("table")
 @dataclass
 class Table(RatedSource):
-    """A ``.csv``, ``.tsv`` or ``.parquet`` file; columns that no setting names are left alone.
+    """A ``.csv``, ``.tsv``, ``.parquet`` or ``.npz`` file; columns that no setting names are left alone.
 
     Attributes:
         path: the file.
@@ -37,64 +34,18 @@ class Table(RatedSource):
     def load(self) -> Interactions:
         if self.path is None:
             raise UserError("data.path: say which table to read.")
-        table = _open(Path(self.path))
-        user, item = _texts(table, "user", self.user), _texts(table, "item", self.item)
-        ratings = None if self.rating is None else table.numbers(_position(table, "rating", self.rating))
-        times = None if self.time is None else table.seconds(_position(table, "time", self.time))
-        data = self.rated(Records(user, item, table.where, ratings, times))
-        if self.attributes is None:
-            return data
-        table = _open(Path(self.attributes))
-        ids = _texts(table, "user", self.user)
-        columns = {name: table.columns[k] for k, name in enumerate(table.header) if name != self.user}
+        table = read_table(Path(self.path))
+        users, items = table.find(self.user, "data.user").ids(), table.find(self.item, "data.item").ids()
+        ratings = None if self.rating is None else table.find(self.rating, "data.rating").numbers()
+        times = None if self.time is None else table.find(self.time, "data.time").seconds()
+        data = self.rated(Records(users, items, table.where, ratings, times))
+        return data if self.attributes is None else self._with_attributes(data, Path(self.attributes))
+
+    def _with_attributes(self, data: Interactions, path: Path) -> Interactions:
+        table = read_table(path, "data.attributes")
+        ids = table.find(self.user, "data.user").ids()
+        columns = {name: table[name].values("an attribute", optional=True) for name in table.names if name != self.user}
         unknown = len(set(ids) - set(data.users.ids))
         if unknown:
-            print(f"{self.attributes}: {unknown} of {len(ids)} users have no interaction in the data and are left out")
+            print(f"{path}: {unknown} of {len(ids)} users have no interaction in the data and are left out")
         return with_attributes(data, ids, columns, table.where)
-
-
-class ParquetRows(Rows):
-    """Rows of a Parquet file, as text; an absent value is the empty text."""
-
-    def where(self, row: int) -> str:
-        return f"{self.path}, row {row + 1}"
-
-
-def _open(path: Path) -> Rows:
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
-    if path.suffix not in DELIMITERS:
-        raise UserError(f"data.path: {path} is no table known here; expected .csv, .tsv or .parquet.")
-    return read_rows(path, DELIMITERS[path.suffix], header=True)
-
-
-def _read_parquet(path: Path) -> Rows:
-    """Read a Parquet file.
-
-    Raises:
-        UserError: pyarrow is not installed, or the file cannot be read, is damaged or empty.
-    """
-    try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UserError(f"{path}: reading Parquet needs pyarrow; get it with pip install pyarrow.") from error
-    try:
-        table = parquet.read_table(path)
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split()).rstrip('.')}.") from error
-    if not table.num_rows:
-        raise UserError(f"{path} holds no rows.")
-    columns = [["" if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
-    return ParquetRows(path, "", table.column_names, columns, "")
-
-
-def _position(table: Rows, key: str, name: str) -> int:
-    if name not in table.header:
-        known = ", ".join(table.header)
-        hint = nearest(name, table.header)
-        raise UserError(f"data.{key}: {table.path} has no column {name!r}; its columns are {known}.{hint}")
-    return table.header.index(name)
-
-
-def _texts(table: Rows, key: str, name: str) -> list[str]:
-    return table.columns[_position(table, key, name)]
