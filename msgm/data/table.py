@@ -61,7 +61,9 @@ class Table(DataSettings):
         if not inputs:
             raise UserError(f"{table.path}: no column is left as input after label, groups and drop.")
         if "" in inputs:
-            raise UserError(f"{table.path}: a column has no name, as row numbers of pandas have none; name it or drop it.")
+            raise UserError(
+                f"{table.path}: a column has no name, like the row numbers of pandas; name it or leave it out."
+            )
         items = np.stack([table[name].numbers() for name in inputs], axis=1)
         return Dataset(
             name=self.name,
@@ -90,4 +92,3 @@ class Table(DataSettings):
                 f"data.label: column {column.name!r} of {self.path} has {count} distinct values: is this a class? "
                 f"If it is, set data.max_classes to {count}."
             )
-

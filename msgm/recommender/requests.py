@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from msgm.errors import UserError
 from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions
-from msgm.tabular import read_ids
 from msgm.requests import ForgetRequest
+from msgm.tabular import read_ids
 
 FOREIGN = ("labels", "attribute", "group", "indices", "files", "predicate")
 """Selectors of every ForgetRequest that mean nothing to a recommender."""

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError, nearest
+from msgm.ids import as_id
 from msgm.registry import Registry
+from msgm.tabular import moments, narrowed
+from msgm.tabular.columns import parsed
 
 
 class IdMap:
@@ -21,7 +24,7 @@ class IdMap:
     """
 
     def __init__(self, ids: Iterable[str], kind: str) -> None:
-        self.ids = [str(i) for i in ids]
+        self.ids = as_ids(list(ids), lambda row: f"{kind} number {row}")
         self.kind = kind
         self._numbers = {name: number for number, name in enumerate(self.ids)}
         if len(self._numbers) < len(self.ids):
@@ -31,15 +34,16 @@ class IdMap:
         return len(self.ids)
 
     def number(self, name: object) -> int:
-        """Return the number of an id.
+        """Return the number of an id, a text or a whole number; spaces around it are no part of it.
 
         Raises:
             UserError: there is no such id. Another user's id is nobody's business, so none is offered instead.
         """
-        found = self._numbers.get(str(name))
+        text = as_id(name, f"the {self.kind}").strip()
+        found = self._numbers.get(text)
         if found is None:
-            hint = "" if self.kind == "user" else nearest(str(name), self.ids[:10_000])
-            raise UserError(f"unknown {self.kind} {str(name)!r}.{hint}")
+            hint = "" if self.kind == "user" else nearest(text, self.ids[:10_000])
+            raise UserError(f"unknown {self.kind} {text!r}.{hint}")
         return found
 
     def numbers(self, names: Iterable[object]) -> NDArray[np.int64]:
@@ -74,32 +78,48 @@ class Interactions:
     @classmethod
     def of(
         cls,
-        users: Sequence[str],
-        items: Sequence[str],
-        values: NDArray[np.floating[Any]],
-        times: NDArray[np.int64] | None = None,
+        users: Sequence[Any],
+        items: Sequence[Any],
+        values: NDArray[np.number[Any]],
+        times: NDArray[np.number[Any]] | None = None,
         explicit: bool = False,
         test: NDArray[np.bool_] | None = None,
         where: Callable[[int], str] = lambda row: f"row {row + 1}",
     ) -> "Interactions":
         """Return the interactions of columns of equal length; ids are numbered in sorted order.
 
-        ``where(k)`` says in an error where row ``k``, counted from 0, comes from.
+        Args:
+            users: (n,) ids: texts or whole numbers; spaces around them are no part of them.
+            items: (n,) ids.
+            values: (n,) ratings, or ones.
+            times: (n,) seconds since 1970; None without.
+            explicit: whether values are ratings.
+            test: (n,) which rows are of the published test part; None without.
+            where: says in an error where row ``k``, counted from 0, comes from.
 
         Raises:
-            UserError: no row, an empty id, a value that is no finite number, an explicit rating of 0, which a sparse
-                matrix cannot tell from none, or a pair of user and item given twice.
+            UserError: no row, columns of different lengths, an id that is missing or no text or whole number, a value
+                that is no finite number of float32, an explicit rating of 0, which a sparse matrix cannot tell from
+                none, a time outside 1970 to 2200, or a pair of user and item given twice.
         """
         if not len(users):
             raise UserError("the data hold no interaction.")
-        values = np.asarray(values, dtype=np.float32)
+        lengths = {len(column) for column in (users, items, values, times, test) if column is not None}
+        if len(lengths) > 1:
+            raise UserError(f"the columns of interactions differ in length: {sorted(lengths)}.")
+        if not isinstance(values, np.ndarray) or values.dtype != np.float32:
+            cells = np.asarray(values)
+            values = narrowed(parsed(cells), cells, _refusal(where, "value", cells))
         unfit = np.flatnonzero(~np.isfinite(values) | (explicit & (values == 0)))
         if len(unfit):
             value = values[unfit[0]]
             rule = "0 stands for no interaction" if value == 0 else "expected a finite number"
             raise UserError(f"{where(int(unfit[0]))}: the value is {value:g}; {rule}.")
-        names_u, rows = _numbered(users, "user", where)
-        names_i, columns = _numbered(items, "item", where)
+        times = None if times is None else moments(np.asarray(times), _refusal(where, "time", times))
+        users = as_ids(users, lambda row: f"{where(row)}, user")
+        items = as_ids(items, lambda row: f"{where(row)}, item")
+        names_u, rows = _numbered(users)
+        names_i, columns = _numbered(items)
         code = rows * len(names_i) + columns
         order = np.argsort(code, kind="stable")
         repeated = order[1:][np.diff(code[order]) == 0]
@@ -115,7 +135,7 @@ class Interactions:
             matrix,
             IdMap(names_u, "user"),
             IdMap(names_i, "item"),
-            None if times is None else np.asarray(times, dtype=np.int64)[order],
+            None if times is None else times[order],
             explicit=explicit,
             test=None if test is None else test[order],
         )
@@ -133,14 +153,33 @@ class Interactions:
         return content.hexdigest()[:16]
 
 
-def _numbered(ids: Sequence[str], kind: str, where: Callable[[int], str]) -> tuple[list[str], NDArray[np.int64]]:
+def as_ids(ids: Sequence[Any], where: Callable[[int], str]) -> list[str]:
+    """Return ids as text without spaces around them.
+
+    Args:
+        ids: texts or whole numbers.
+        where: what an error of row ``k``, counted from 0, begins with.
+
+    Raises:
+        UserError: one is missing, or is no text and no whole number.
+    """
+    unfit = {kind for kind in set(map(type, ids)) if kind is bool or not issubclass(kind, str | int | np.integer)}
+    texts = [str(name).strip() for name in ids]
+    if unfit or "" in texts:
+        row = next(row for row, name in enumerate(ids) if type(name) in unfit or not texts[row])
+        as_id(ids[row], where(row))
+    return texts
+
+
+def _refusal(where: Callable[[int], str], what: str, cells: Any) -> Callable[[int, str], UserError]:
+    return lambda row, expected: UserError(f"{where(row)}, {what}: expected {expected}, got {cells[row]}.")
+
+
+def _numbered(ids: list[str]) -> tuple[list[str], NDArray[np.int64]]:
     """Return the distinct ids, sorted, and the (n,) number of each; a dictionary is faster than sorting all of them."""
-    texts = list(map(str, ids))
-    names = sorted(set(texts))
-    if "" in names[:1]:
-        raise UserError(f"{where(texts.index(''))}: the {kind} has an empty id.")
+    names = sorted(set(ids))
     number = dict(zip(names, range(len(names)), strict=True))
-    return names, np.fromiter(map(number.__getitem__, texts), dtype=np.int64, count=len(texts))
+    return names, np.fromiter(map(number.__getitem__, ids), dtype=np.int64, count=len(ids))
 
 
 @dataclass(frozen=True, eq=False)

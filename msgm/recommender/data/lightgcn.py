@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from msgm.errors import UserError
+from msgm.ids import shown
 from msgm.recommender.data.base import SOURCES, Interactions
 from msgm.recommender.data.records import FileSource, Records
 from msgm.tabular import read_lines
@@ -53,7 +54,8 @@ def _read(path: Path) -> tuple[list[str], list[str], list[str]]:
         user, *liked = line.split()
         if not NUMBERS.fullmatch(" ".join([user, *liked])):
             raise UserError(
-                f"{path}, line {number}: expected whole numbers without leading zeros, a user and his items, got {line[:40]!r}."
+                f"{path}, line {number}: expected whole numbers without leading zeros, a user and his items, "
+                f"got {shown(line, 40)}."
             )
         users += [user] * len(liked)
         items += liked

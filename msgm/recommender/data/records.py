@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class Records:
     users: Sequence[str]
     items: Sequence[str]
     where: Callable[[int], str]
-    ratings: NDArray[np.float64] | None = None
+    ratings: NDArray[np.floating[Any]] | None = None
     times: NDArray[np.int64] | None = None
     test: NDArray[np.bool_] | None = None
 

@@ -48,8 +48,8 @@ def test_columns_become_a_matrix_with_times_and_test_marks_in_its_order():
         (["a", "b"], ["x", "x"], [1, np.nan], "row 2: the value is nan"),
         (["a", "b"], ["x", "x"], [np.inf, 1], "row 1: the value is inf"),
         (["a", "b"], ["x", "x"], [1, 0], "row 2: the value is 0; 0 stands for no interaction"),
-        (["a", ""], ["x", "x"], [1, 1], "row 2: the user has an empty id"),
-        (["a", "b"], ["", "x"], [1, 1], "row 1: the item has an empty id"),
+        (["a", ""], ["x", "x"], [1, 1], "row 2, user: expected an id, got an empty text"),
+        (["a", "b"], ["", "x"], [1, 1], "row 1, item: expected an id, got an empty text"),
     ],
 )
 def test_malformed_columns_are_refused_by_row(users, items, values, sentence):

@@ -44,8 +44,12 @@ def test_a_user_of_the_test_part_alone_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("train", "sentence"),
     [
-        ("0 1\n1 x\n", r"train\.txt, line 2: expected whole numbers, a user and his items, got '1 x'"),
+        ("0 1\n1 x\n", r"train\.txt, line 2: expected whole numbers .*, a user and his items, got '1 x'"),
         ("0 1\n1 -2\n", r"train\.txt, line 2: expected whole numbers"),
+        ("0 1\n01 1\n", r"train\.txt, line 2: expected whole numbers without leading zeros, .*, got '01 1'"),
+        ("0 1\n0 02\n", r"train\.txt, line 2: .* leading zeros"),
+        ("0 1\n1 2_0\n", r"train\.txt, line 2: expected whole numbers"),
+        ("0 1\n\n1 ٣\n", r"train\.txt, line 3: expected whole numbers"),
         ("0 1 1\n", r"train\.txt, line 1: user 0 and item 1 are given twice"),
         ("0\n1\n", r"train\.txt holds no interaction"),
         ("", r"train\.txt holds no interaction"),

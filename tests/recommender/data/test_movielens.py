@@ -63,13 +63,18 @@ def test_an_item_without_a_row_has_no_tag(small):
     ("name", "file", "line", "sentence"),
     [
         ("ml-100k", "u.data", "3\t5\t4", "u.data, line 4: expected 4 columns, found 3"),
-        ("ml-100k", "u.data", "3\t5\tgood\t1", "u.data, line 4: expected a number in column 3, got 'good'"),
-        ("ml-100k", "u.data", "3\t5\tnan\t1", "u.data, line 4: expected a number in column 3, got 'nan'"),
+        ("ml-100k", "u.data", "3\t5\tgood\t1", "u.data, line 4, column 'rating': expected a number, got 'good'"),
+        ("ml-100k", "u.data", "3\t5\tnan\t1", "u.data, line 4, column 'rating': expected a number, got 'nan'"),
         ("ml-100k", "u.data", "2\t5\t4\t1", "u.data, line 4: user 2 and item 5 are given twice"),
         ("ml-100k", "u.user", "2|30|F|other|1", "u.user, line 4: user 2 is given twice"),
         ("ml-1m", "ratings.dat", "3::5::4", "ratings.dat, line 4: expected 4 columns, found 3"),
-        ("ml-1m", "ratings.dat", "3::5::good::1", "ratings.dat, line 4: expected a number in column 3, got 'good'"),
-        ("ml-1m", "users.dat", "3::F::old::1::2", "users.dat, line 4: expected a number in column 3, got 'old'"),
+        (
+            "ml-1m",
+            "ratings.dat",
+            "3::5::good::1",
+            "line 4, column 'rating': expected a number, got 'good'",
+        ),
+        ("ml-1m", "users.dat", "3::F::old::1::2", "users.dat, line 4, column 'age': expected a number, got 'old'"),
     ],
 )
 def test_malformed_rows_are_refused_by_file_and_line(small, name, file, line, sentence):

@@ -41,12 +41,12 @@ def test_ratings_times_and_users_may_be_absent_and_columns_have_any_order_and_na
     [
         ("user_id\titem_id\nu\ti\n", r"toy.inter, line 1: expected name:type with a type of token, .*, got 'user_id'"),
         ("user_id:token\titem:token\nu\ti\n", "line 1: no column 'item_id'; found user_id, item. Did you mean 'item'"),
-        ("user_id:token\tuser_id:token\nu\ti\n", "line 1: a column is named twice"),
+        ("user_id:token\tuser_id:token\nu\ti\n", "two columns are named 'user_id:token'"),
         (HEADER, "toy.inter holds no rows"),
         (HEADER + "u\ti\t3\n", "line 2: expected 4 columns, found 3"),
         (
             HEADER + "u\ti\t3\tnow\n",
-            "line 2: expected seconds since 1970, or dates as in ISO 8601, in column 'timestamp:float', got 'now'",
+            "line 2, column 'timestamp:float': expected seconds since 1970, or a date as in ISO 8601, got 'now'",
         ),
         (HEADER + "u\ti\t3\t1\nu\ti\t4\t2\n", "line 3: user u and item i are given twice"),
     ],

@@ -69,15 +69,19 @@ def test_users_of_the_second_table_without_interactions_are_counted(tmp_path, ca
 @pytest.mark.parametrize(
     ("changed", "settings", "sentence"),
     [
-        ({"rating": [1, "x", 2]}, NAMED, "data.csv, line 3: expected a number in column 'rating', got 'x'"),
-        ({"rating": [1, "nan", 2]}, NAMED, "data.csv, line 3: expected a number in column 'rating', got 'nan'"),
-        ({"time": [1, "noon", 2]}, NAMED, "data.csv, line 3: expected seconds since 1970 in column 'time', got 'noon'"),
+        ({"rating": [1, "x", 2]}, NAMED, "data.csv, line 3, column 'rating': expected a number, got 'x'"),
+        ({"rating": [1, "nan", 2]}, NAMED, "data.csv, line 3, column 'rating': expected a number, got 'nan'"),
+        ({"time": [1, "noon", 2]}, NAMED, "data.csv, line 3, column 'time': expected seconds since 1970, got 'noon'"),
         (
             {"time": ["2024-05-31", "noon", 2]},
             NAMED,
-            "line 3: expected seconds .* ISO 8601, in column 'time', got 'noon'",
+            "line 3, column 'time': expected seconds .* ISO 8601, got 'noon'",
         ),
-        ({"user": ["b", "", "b"]}, {}, "data.csv, line 3: the user has an empty id"),
+        (
+            {"user": ["b", "", "b"]},
+            {},
+            "data.csv, line 3, column 'user': expected an id .*, got an empty cell",
+        ),
         ({"user": ["b", "b", "b"]}, {}, "data.csv, line 3: user b and item x are given twice; set data.duplicates"),
         ({"user": ["b", "a,c", "b"]}, {}, "data.csv, line 3: expected 4 columns, found 5"),
         ({}, {"user": "usr"}, "data.user: .*data.csv has no column 'usr'; its columns are .* Did you mean 'user'"),
@@ -91,9 +95,9 @@ def test_malformed_tables_are_refused(tmp_path, changed, settings, sentence):
 
 
 def test_an_absent_value_in_parquet_is_named_by_row(tmp_path):
-    with pytest.raises(UserError, match=r"data\.parquet, row 2: the item has an empty id"):
+    with pytest.raises(UserError, match=r"data\.parquet, row 2, column 'item': expected an id .*, got an empty cell"):
         load_interactions(parquet(tmp_path, ROWS | {"item": ["x", None, "y"]}))
-    with pytest.raises(UserError, match=r"data\.parquet, row 3: expected a number in column 'rating', got 'nan'"):
+    with pytest.raises(UserError, match=r"data\.parquet, row 3, column 'rating': expected a number, got nan"):
         load_interactions(parquet(tmp_path, ROWS | {"rating": [1.0, 2.0, float("nan")]}) | NAMED)
 
 
@@ -102,7 +106,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow, which is not installed")
     with pytest.raises(UserError, match=r"cannot read .*data\.parquet"):
         load_interactions({"name": "table", "path": str(tmp_path / "data.parquet")})
-    with pytest.raises(UserError, match=r"data\.xls is no table known here; expected \.csv, \.tsv or \.parquet"):
+    with pytest.raises(UserError, match=r"data\.xls is of no known kind; expected a \.csv, \.tsv, \.parquet"):
         load_interactions({"name": "table", "path": "data.xls"})
     with pytest.raises(UserError, match="data.path: say which table"):
         load_interactions("table")

@@ -1,7 +1,7 @@
 import pytest
 
 from msgm.errors import UserError
-from msgm.recommender.request_files import read_ids, read_interactions
+from msgm.tabular import read_ids, read_pairs
 
 
 def refused(read, path, text):
@@ -20,19 +20,21 @@ def test_ids_are_read_with_their_lines(tmp_path):
 def test_pairs_are_read_with_tabs_or_commas(tmp_path):
     file = tmp_path / "pairs"
     file.write_bytes(b'\xef\xbb\xbfa,x\n\nb\ty,1\n"c,2", "z ""q"""\n')
-    pairs, places = read_interactions(file)
+    pairs, places = read_pairs(file)
     assert pairs == [["a", "x"], ["b", "y,1"], ["c,2", 'z "q"']]
     assert places[1] == f"{file}, line 3: "
 
 
 def test_bad_files_are_one_sentence(tmp_path):
     file = tmp_path / "file"
-    assert refused(read_interactions, file, b"a,b\na\n").startswith(f"{file}, line 2: expected user and item")
-    assert "line 1: expected user and item" in refused(read_interactions, file, b"a,b,c")
-    assert refused(read_interactions, file, b"\n") == f"--option: {file} holds no pair."
+    assert refused(read_pairs, file, b"a,b\na\n").startswith(f"{file}, line 2: expected user and item")
+    assert "line 1: expected user and item" in refused(read_pairs, file, b"a,b,c")
+    assert refused(read_pairs, file, b"\n") == f"--option: {file} holds no pair."
     assert refused(read_ids, file, b" \n") == f"--option: {file} holds no id."
     assert "line 1: expected one id" in refused(read_ids, file, b'"a","b"\n')
-    assert "line 2: unexpected end of data" in refused(read_ids, file, b'u\n"a\n')
-    assert refused(read_ids, file, b"\xff\xfe\x00") == f"--option: cannot read {file}: it is no text in UTF-8."
+    assert "line 2: the quote that opens here is never closed" in refused(read_ids, file, b'u\n"a\n')
+    assert refused(read_ids, file, b"\xff\xfe\x00") == (
+        f"--option: {file}, line 1: this is no UTF-8 text; convert the file to UTF-8."
+    )
     with pytest.raises(UserError, match=r"^--option: cannot read .*gone: No such file or directory\.$"):
         read_ids(tmp_path / "gone", "--option")
