@@ -20,7 +20,7 @@ from msgm.shapes import Count, Positive
 PENDING = "pending.json"
 PARTS = ("users", "items", "cells")
 FORGOTTEN = "\n(forgotten) "
-"""What stands, in memory, for the id of a row or column that is forgotten; no id holds a line break."""
+"""What stands, in memory, for the id of a row or column that is forgotten; no id begins with a line break."""
 
 
 class Pending(TypedDict):

@@ -23,8 +23,8 @@ class IdMap:
     Forgetting drops interactions and never renumbers, so numbers of before and after a request are the same.
     """
 
-    def __init__(self, ids: Iterable[str], kind: str) -> None:
-        self.ids = as_ids(list(ids), lambda row: f"{kind} number {row}")
+    def __init__(self, ids: Iterable[Any], kind: str) -> None:
+        self.ids = [name if type(name) is str else as_id(name, f"a {kind}") for name in ids]
         self.kind = kind
         self._numbers = {name: number for number, name in enumerate(self.ids)}
         if len(self._numbers) < len(self.ids):
