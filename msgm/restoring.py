@@ -119,7 +119,7 @@ def reconstruct_run(
     check_time(t, work.model.process.t_sample if method == "sdedit" else 0.0)
     how = {
         "encode": f"PF-ODE to the latent, noise of t = {t:g} on it, PF-ODE back; {8 * settings.steps} evaluations",
-        "sdedit": f"SDEdit, noise of t = {t:g} on the item, sampled down by {settings.describe()}",
+        "sdedit": f"SDEdit, noise of t = {t:g} on the item, sampled down by {settings.describe(work.model.process)}",
     }[method]
     folder = Path(out) if out else _default_folder(Path(source), "reconstruct")
     with locked(folder):

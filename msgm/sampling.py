@@ -163,7 +163,8 @@ class Task:
 
     def key(self) -> dict[str, Any]:
         """Return all that the samples depend on."""
-        sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}}
+        grid = {"schedule": self.settings.spacing, "start": self.model.process.at_top()[1]}
+        sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}} | grid
         return {"model": _digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
 
     def stored(self) -> dict[str, Any]:
@@ -194,7 +195,7 @@ class Task:
                 raise UserError(f"{self.folder} holds samples that were stopped; go on with --resume, or --overwrite.")
             return
         shutil.rmtree(self._shards, ignore_errors=True)
-        facts = {"key": key, "threads": threads.in_use(), "protocol": self.settings.describe()}
+        facts = {"key": key, "threads": threads.in_use(), "protocol": self.settings.describe(self.model.process)}
         write_json(self.record, {"finished": False} | facts)
 
     def make(self, rank: int, world: int) -> None:

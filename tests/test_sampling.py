@@ -185,7 +185,7 @@ def test_a_trained_run_is_sampled_into_itself(cli, tmp_path):
     assert cli("train", DIGITS, *arguments, "--device", "cpu", "--out", run).code == 0
     assert cli("sample", run, "-n", "2", "--device", "cpu").code == 0
     record = json.loads((run / "samples" / "samples.json").read_text())
-    assert record["protocol"] == "ddim, 2 network evaluations"
+    assert record["protocol"].startswith("ddim, 2 network evaluations, grid even in t; walks start at sigma / a = ")
     assert record["finished"]
 
 

@@ -1,9 +1,9 @@
 r"""Exact likelihood by the probability-flow ODE, in bits/dim for images of levels and in nats for vectors.
 
 In sigma-space (``samplers``) the flow is dy/d rho = eps(y, rho), so along it d log p(y)/d rho = -div eps. From a point
-x at t_min, with y = x / a and rho running up from rho(t_min) to rho(1),
+x at t_min, with y = x / a and rho running up from rho(t_min) to rho(T) at the process's top T,
 
-    log p(x) = log N(x_1; 0, prior_std^2 I) + D (ln a(1) - ln a(t_min)) + int div_y eps(y, rho) d rho
+    log p(x) = log N(x_T; 0, prior_std^2 I) + D (ln a(T) - ln a(t_min)) + int div_y eps(y, rho) d rho
 
 (Song et al., arXiv 2011.13456, appendix D.2, after the change of variables); ``augmented`` integrates it. By default
 steps are fixed, even in ln rho, so that items and models are compared by the same arithmetic; ``dopri5`` chooses each
@@ -50,7 +50,7 @@ class LikelihoodSettings:
 
     Attributes:
         solver: ``heun`` (2 evaluations a step), ``rk4`` (4), or the adaptive ``dopri5``.
-        steps: fixed steps in ln rho from t_min to 1; ``dopri5`` does not read it.
+        steps: fixed steps in ln rho from t_min to the process's top; ``dopri5`` does not read it.
         tolerance: relative and absolute tolerance of ``dopri5``; the others do not read it.
         probes: Hutchinson probes an item.
         repeats: draws of dequantisation noise and of probes that an item's value is the mean of.
@@ -230,7 +230,7 @@ def _integrate(
     process, dims, eps = model.process, x[0].numel(), sigma_space(model)
     ratios = ratio_grid(process, settings.steps + 1, "log", process.t_min)[::-1]
     low, high = ratios[0], ratios[-1]
-    start, end = (process.signal(torch.tensor([t], dtype=torch.float64)).item() for t in (process.t_min, 1.0))
+    start, end = (process.signal(torch.tensor([t], dtype=torch.float64)).item() for t in (process.t_min, process.top))
     probes = _probes(x, settings, seed, first, repeat)
     z = x / (start * math.hypot(1, low))
     if settings.solver == "dopri5":
@@ -286,4 +286,5 @@ def _protocol(
 ) -> str:
     noise = f"uniform dequantisation of {levels} levels, " if levels else ""
     cost = "" if settings.evaluations else f", {evaluations:.0f} evaluations in the mean"
-    return f"{noise}{settings.describe(dims, levels)}{cost}, from t = {model.process.t_min:g}, seed {seed}"
+    ends = f"from t = {model.process.t_min:g}; {model.process.describe_top()}"
+    return f"{noise}{settings.describe(dims, levels)}{cost}, {ends}; seed {seed}"

@@ -74,9 +74,7 @@ class ScoreModel:
 
     def eps(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the predicted noise in float32 or better; x (B, *shape), t (B,) times in (0, 1]."""
-        scale = per_item(self.process.input_scale(t), x).to(x.dtype)
-        out = self.network(x * scale, self.process.label(t))
-        out = out.to(torch.promote_types(out.dtype, torch.float32))
+        out = self._output(x, t)
         if self.prediction == "epsilon":
             return out
         signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
@@ -84,14 +82,22 @@ class ScoreModel:
             return signal * out + noise * x
         return (x - signal * out) / noise
 
+    def _output(self, x: Tensor, t: Tensor) -> Tensor:
+        scale = per_item(self.process.input_scale(t), x).to(x.dtype)
+        out: Tensor = self.network(x * scale, self.process.label(t))
+        return out.to(torch.promote_types(out.dtype, torch.float32))
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Return grad log p_t(x); arguments as in ``eps``."""
         return -self.eps(x, t) / per_item(self.process.noise(t), x)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the posterior mean of x_0; arguments as in ``eps``."""
+        """Return the posterior mean of x_0; arguments as in ``eps``. Without signal, a network of eps tells none."""
         signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
-        return (x - noise * self.eps(x, t)) / signal
+        if self.prediction == "epsilon":
+            return (x - noise * self.eps(x, t)) / signal
+        out = self._output(x, t)
+        return out if self.prediction == "sample" else signal * x - noise * out
 
     @property
     def device(self) -> torch.device:

@@ -18,6 +18,11 @@ VE        1                     s_min (s_max/s_min)^t   sigma               sigm
 VP, DDPM  exp(-B/2)             sqrt(1 - exp(-B))       sqrt(exp(B) - 1)    beta
 sub-VP    exp(-B/2)             1 - exp(-B)             2 sinh(B/2)         beta (1 - exp(-2B))
 ========  ====================  ======================  ==================  =============
+
+**The top.** Every walk between noise and data (samplers, likelihoods, restoration) ends at ``top``, the largest time
+with rho <= 200, and takes the prior N(0, prior_std^2 I) to hold there. Schedules that run on to (almost) no signal,
+as DDPM's cosine schedule to rho = 20,291 or one rescaled to zero terminal SNR, spend half a grid's steps where nothing
+is left to decide. At the top an item x differs from the prior by KL = a^2 |x|^2 / (2 prior_std^2) nats.
 """
 
 import functools
@@ -31,6 +36,9 @@ from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.registry import Registry, plain
+
+TOP_RATIO = 200.0
+"""The largest rho at which a walk over a process with a falling signal starts or ends."""
 
 
 class Process(ABC):
@@ -76,7 +84,28 @@ class Process(ABC):
     @property
     @abstractmethod
     def prior_std(self) -> float:
-        """Standard deviation of the N(0, s^2 I) from which sampling starts."""
+        """Standard deviation of the N(0, s^2 I) that x is drawn from at ``top``."""
+
+    @property
+    def top(self) -> float:
+        """Time at which every walk between data and noise ends or starts."""
+        return 1.0
+
+    def at_top(self) -> tuple[float, float]:
+        """Return a and rho at ``top``."""
+        time = torch.tensor(self.top, dtype=torch.float64)
+        return float(self.signal(time)), float(self.ratio(time))
+
+    def describe_top(self) -> str:
+        """Return in a phrase where walks start, and how far the prior is from the noised data there."""
+        signal, ratio = self.at_top()
+        mismatch = 0.5 * (signal / self.prior_std) ** 2
+        last = float(self.ratio(torch.ones((), dtype=torch.float64)))
+        cut = "" if self.top == 1 else f", the largest level up to {TOP_RATIO:g} of a process that runs to {last:.4g}"
+        return (
+            f"walks start at sigma / a = {ratio:.4g}{cut}; the prior there is {mismatch:.1e} |x|^2 nats from the "
+            "noised item x"
+        )
 
     def input_scale(self, t: Tensor) -> Tensor:
         """Return the factor on x_t before the network reads it."""
@@ -111,6 +140,13 @@ class _BetaProcess(Process):
     @property
     def prior_std(self) -> float:
         return 1.0
+
+    @functools.cached_property
+    def top(self) -> float:
+        """Largest time with rho <= ``TOP_RATIO``."""
+        if float(self.ratio(torch.ones((), dtype=torch.float64))) <= TOP_RATIO:
+            return 1.0
+        return float(self.time(torch.tensor(TOP_RATIO, dtype=torch.float64)))
 
 
 class _VariancePreserving(_BetaProcess):
@@ -243,7 +279,8 @@ class DDPM(_VariancePreserving):
 
     Label i of 0 .. N-1 sits at t = (i + 1) / N (the convention of DPM-Solver, arXiv 2206.00927), so that label 0 has
     the first beta's noise. Between labels B(t) is linear and the network reads a fraction, which lets the same solvers
-    and the PF-ODE run on it; training draws the N labels only.
+    and the PF-ODE run on it; training draws the N labels only. A last beta of 1 leaves no signal at the last label
+    ("zero terminal SNR", Lin et al., arXiv 2305.08891); no level lies between it and the label before.
 
     Attributes:
         steps: number of labels N.
@@ -263,8 +300,8 @@ class DDPM(_VariancePreserving):
         if self.betas is not None:
             object.__setattr__(self, "betas", tuple(plain(self.betas)))
             object.__setattr__(self, "steps", len(self.betas))
-            if not all(0 < beta < 1 for beta in self.betas):
-                raise UserError("process.betas must lie strictly between 0 and 1.")
+            if not all(0 < b < 1 for b in self.betas[:-1]) or not all(0 < b <= 1 for b in self.betas[-1:]):
+                raise UserError("process.betas must lie strictly between 0 and 1; the last one may be 1.")
         elif not 0 < self.beta_min < self.beta_max < 1:
             raise UserError(f"process: expected 0 < beta_min < beta_max < 1, got {self.beta_min} and {self.beta_max}.")
         if self.steps < 2:
@@ -274,7 +311,7 @@ class DDPM(_VariancePreserving):
 
     @functools.cached_property
     def _integrals(self) -> Tensor:
-        """B at t = 0, 1/N, ..., 1, in float64."""
+        """B at t = 0, 1/N, ..., 1, in float64; infinite at 1 when the last beta is 1."""
         if self.betas is not None:
             betas = torch.tensor(self.betas, dtype=torch.float64)
         else:
@@ -293,14 +330,20 @@ class DDPM(_VariancePreserving):
         return self._tables[key]
 
     def _below(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the knot at or below t, and B at both ends of its interval."""
-        table = self._table(t)
-        knot = (t * self.steps).floor().clamp(0, self.steps - 1).long()
-        return knot, table[knot], table[knot + 1]
+        """Return how far t lies in its interval between labels, in (0, 1], and B at both ends of it.
+
+        A label belongs to the interval that it ends, whose beta is its own. Times within rounding of a label are at it.
+        """
+        place, table = t * self.steps, self._table(t)
+        label = place.round()
+        rounding = 2 * self.steps * torch.finfo(t.dtype).eps
+        place = torch.where((place - label).abs() < rounding, label, place)
+        knot = (place.ceil() - 1).clamp(0, self.steps - 1)
+        return place - knot, table[knot.long()], table[knot.long() + 1]
 
     def integral(self, t: Tensor) -> Tensor:
-        knot, low, high = self._below(t)
-        return low + (t * self.steps - knot) * (high - low)
+        part, low, high = self._below(t)
+        return torch.where(part == 1, high, low + part * (high - low))
 
     def beta(self, t: Tensor) -> Tensor:
         _, low, high = self._below(t)
@@ -310,6 +353,17 @@ class DDPM(_VariancePreserving):
         table = self._table(integral)
         knot = (torch.searchsorted(table, integral, right=True) - 1).clamp(0, self.steps - 1)
         return (knot + (integral - table[knot]) / (table[knot + 1] - table[knot])) / self.steps
+
+    @functools.cached_property
+    def top(self) -> float:
+        """Time of the largest label with rho <= ``TOP_RATIO``: between labels no network was trained."""
+        labels = int((torch.sqrt(torch.expm1(self._integrals)) <= TOP_RATIO).sum()) - 1
+        if labels < 2:
+            raise UserError(
+                f"process: {labels} of {self.steps} labels lie at sigma / a <= {TOP_RATIO:g}, and a walk needs two; "
+                "take smaller betas."
+            )
+        return labels / self.steps
 
     def label(self, t: Tensor) -> Tensor:
         return self.steps * t - 1

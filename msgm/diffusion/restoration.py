@@ -18,10 +18,10 @@ Resampling (RePaint, Lugmayr et al., arXiv 2201.09865, algorithm 1) repairs this
 ``now`` and the step repeated, U times in all, which is a Langevin walk at that level. The error falls as 1 / U and the
 limit is exact for a fine grid, as p(y_u | y_k) is p(y_u | x_k) where rho is small.
 
-**Reconstruction.** The PF-ODE is invertible: ``encode`` walks it from t_min to 1 and ``decode`` back, so that their
-composition is the identity up to the integration error *whatever the model learnt*. What a model forgot shows only when
-noise is put in between: ``reconstruct`` at the latent, as arXiv 2412.07229 does, or ``sdedit`` on the item itself
-(Meng et al., arXiv 2108.01073).
+**Reconstruction.** The PF-ODE is invertible: ``encode`` walks it from t_min to the process's top and ``decode`` back,
+so that their composition is the identity up to the integration error *whatever the model learnt*. What a model forgot
+shows only when noise is put in between: ``reconstruct`` at the latent, as arXiv 2412.07229 does, or ``sdedit`` on the
+item itself (Meng et al., arXiv 2108.01073).
 """
 
 import itertools
@@ -121,7 +121,7 @@ def fitting_mask(known: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def encode(model: ScoreModel, x: Tensor, steps: int = 100, batch_size: int = 500) -> Tensor:
-    """Return the latents of items: the PF-ODE from t_min to 1, a classical Runge-Kutta step in ln rho at a time.
+    """Return the latents of items: the PF-ODE from t_min to the top, a classical Runge-Kutta step in ln rho at a time.
 
     Args:
         model: the model; its network is used in evaluation mode.
@@ -130,7 +130,7 @@ def encode(model: ScoreModel, x: Tensor, steps: int = 100, batch_size: int = 500
         batch_size: items at a time; it does not change the latents.
 
     Returns:
-        (B, *shape) float32 on the CPU, at time 1: about N(0, prior_std^2 I) for items that the model knows.
+        (B, *shape) float32 on the CPU, at the process's top: about N(0, prior_std^2 I) for items that the model knows.
     """
     return _in_batches(model, x, None, batch_size, lambda part, _: _flow(model, part, _times(model), steps))
 
@@ -160,12 +160,14 @@ def perturb(
 ) -> Tensor:
     """Return a(t) x + sigma(t) z, the process's noise up to time t, each item's by its number; (B, *shape) on the CPU.
 
+    Times above the process's top mean the top, from which every walk starts.
+
     Raises:
         UserError: t outside (0, 1].
     """
     check_time(t, 0.0)
     noise = Noise(seed, range(len(x)) if numbers is None else numbers, model.shape, torch.device("cpu"), purpose)
-    time = torch.tensor(t, dtype=torch.float64)
+    time = torch.tensor(min(t, model.process.top), dtype=torch.float64)
     return float(model.process.signal(time)) * x.cpu() + float(model.process.noise(time)) * noise()
 
 
@@ -214,7 +216,7 @@ def sdedit(
     Args:
         model: the model; its network is used in evaluation mode.
         x: (B, *shape) items, images in [-1, 1].
-        t: in (t_sample, 1]; the larger, the more the model decides.
+        t: in (t_sample, 1]; the larger, the more the model decides. Times above the process's top mean the top.
         settings: sampler, steps below t, and batch size.
         seed: of the noise.
         numbers: of the items, as in ``inpaint``.
@@ -229,7 +231,8 @@ def sdedit(
     settings = settings or SamplingSettings()
 
     def restore(part: Tensor, ids: Sequence[int]) -> Tensor:
-        return solve(model, part, t, settings, Noise(seed, ids, model.shape, model.device, "sdedit"))
+        noise = Noise(seed, ids, model.shape, model.device, "sdedit")
+        return solve(model, part, min(t, model.process.top), settings, noise)
 
     return _in_batches(model, perturb(model, x, t, seed, numbers), numbers, settings.batch_size, restore)
 
@@ -244,9 +247,9 @@ def _inpaint(
     numbers: Sequence[int],
 ) -> Tensor:
     process, sampler, eps = model.process, settings.build(), sigma_space(model)
-    ratios = ratio_grid(process, settings.steps, settings.schedule or sampler.schedule)
+    ratios = ratio_grid(process, settings.steps, settings.spacing)
     noise = Noise(seed, numbers, model.shape, model.device, "inpaint")
-    y = torch.where(known, x + ratios[0] * noise(), process.prior_std / _signal(model, 1.0) * noise())
+    y = torch.where(known, x + ratios[0] * noise(), process.prior_std / _signal(model, process.top) * noise())
     for step, (now, then) in enumerate(itertools.pairwise(ratios)):
         for visit in range(resamples):
             # A stream of its own for every visit: samplers that seed a Brownian path must not walk the same one again.
@@ -260,7 +263,7 @@ def _inpaint(
 
 
 def _times(model: ScoreModel) -> tuple[float, float]:
-    return model.process.t_min, 1.0
+    return model.process.t_min, model.process.top
 
 
 def _flow(model: ScoreModel, x: Tensor, times: tuple[float, float], steps: int) -> Tensor:

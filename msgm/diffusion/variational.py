@@ -72,6 +72,11 @@ def variational_bound(
             f"variational bound: process {process.name!r} is continuous in time, and the bound is that of a discrete "
             "chain; only ddpm has one, use the PF-ODE likelihood."
         )
+    if model.prediction == "epsilon" and float(process.signal(torch.ones(1))) == 0:
+        raise UserError(
+            "variational bound: the process leaves no signal at its last label, where a network that predicts epsilon "
+            "says nothing of the item; use the PF-ODE likelihood."
+        )
     terms = process.steps - 1 if terms is None else terms
     if not 1 <= terms <= process.steps - 1:
         raise UserError(f"variational bound: terms must lie in 1 .. {process.steps - 1}, got {terms}.")

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgm.config import Config
 from msgm.data import Dataset
+from msgm.diffusion import PROCESSES
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import check_judge
@@ -71,7 +72,9 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
 def protocol(bench: Bench) -> dict[str, str]:
     """Return how the numbers were made, in words."""
     config = bench.config
-    lines = {"samples": f"{config.evaluation.samples} samples, {config.sampling.describe()}"}
+    lines = {
+        "samples": f"{config.evaluation.samples} samples, {config.sampling.describe(PROCESSES.build(config.process))}"
+    }
     for metric in metrics_of(bench.config):
         lines |= metric.protocol(bench)
     return lines

@@ -378,7 +378,7 @@ def test_the_protocol_is_saved_with_the_number():
     assert found["unit"] == "bits/dim"
     assert found["protocol"] == (
         "uniform dequantisation of 256 levels, PF-ODE, rk4, 16 evaluations, 1 Rademacher probe(s), mean of 2 repeats, "
-        "from t = 1e-05, seed 0"
+        f"from t = 1e-05; {VP().describe_top()}; seed 0"
     )
     adaptive = repeated(1, solver="dopri5", tolerance=1e-3)
     assert f"tolerance 0.001, 1 Rademacher probe(s), {adaptive.evaluations.mean():.0f} evaluations" in adaptive.protocol

@@ -276,10 +276,15 @@ def test_models_that_cannot_be_unlearnt_are_refused(changes, says, tmp_path):
         ScoreModel.load(tmp_path / "foreign")
 
 
-def test_a_scheduler_without_signal_at_its_end_is_refused(tmp_path):
-    foreign(tmp_path / "foreign", DDPMScheduler(rescale_betas_zero_snr=True))
-    with pytest.raises(UserError, match="betas"):
-        ScoreModel.load(tmp_path / "foreign")
+def test_a_scheduler_without_signal_at_its_end_is_read_and_sampled_from_the_top(tmp_path):
+    foreign(tmp_path / "foreign", DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction"))
+    model = ScoreModel.load(tmp_path / "foreign")
+    assert (model.process.betas[-1], model.process.at_top()[1] < 200) == (1, True)
+    assert sample(model, 2, SamplingSettings(steps=3)).isfinite().all()
+    model.save(tmp_path / "again")
+    again = ScoreModel.load(tmp_path / "again")
+    assert again.process == model.process
+    assert again.scheduler["rescale_betas_zero_snr"] is True
 
 
 def test_a_pipeline_of_another_kind_of_scheduler_is_refused(tmp_path):

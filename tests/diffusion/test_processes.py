@@ -216,7 +216,7 @@ def test_coefficients_keep_the_dtype_and_shape_of_the_times(process, dtype):
         (DDPM, {"beta_min": 0.0}),
         (DDPM, {"beta_min": 0.5, "beta_max": 1.5}),
         (DDPM, {"betas": ()}),
-        (DDPM, {"betas": (0.1, 1.0)}),
+        (DDPM, {"betas": (0.1, 1.1)}),
     ],
 )
 def test_bad_settings_are_user_errors(process, settings):

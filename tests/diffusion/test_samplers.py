@@ -120,13 +120,13 @@ def test_network_evaluations_are_as_announced(process, name, steps):
 def test_every_sampler_names_its_source_and_cost(name):
     card = SAMPLERS.entries[name].describe()
     parts = dict(line.split(": ", 1) for line in card.split("\n"))
-    assert list(parts) == ["step", "notes", "source", "network evaluations", "schedule", "options"]
+    assert list(parts) == ["step", "notes", "source", "network evaluations", "schedule", "measured", "options"]
     assert all(parts.values())
 
 
 def test_the_protocol_states_the_evaluations():
     settings = SamplingSettings("heun", 18, options={"churn": 40})
-    assert settings.describe() == "heun, churn 40, 35 network evaluations"
+    assert settings.describe() == "heun, churn 40, 35 network evaluations, grid even in ln rho"
     assert SamplingSettings("pf-ode-adaptive").describe() == "pf-ode-adaptive, adaptive"
 
 
@@ -148,7 +148,7 @@ def test_sampling_leaves_the_training_mode_and_the_global_generator_alone(name):
 @CASES
 def test_grids_run_from_the_prior_to_the_sampling_limit(process, schedule):
     grid = ratio_grid(process, 9, schedule)
-    ends = process.ratio(torch.tensor([1.0, process.t_sample], dtype=torch.float64)).tolist()
+    ends = process.ratio(torch.tensor([process.top, process.t_sample], dtype=torch.float64)).tolist()
     assert [grid[0], grid[-1]] == pytest.approx(ends, rel=1e-9)
     assert len(grid) == 9
     assert all(later < earlier for earlier, later in itertools.pairwise(grid))

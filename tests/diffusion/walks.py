@@ -41,8 +41,8 @@ def grid_of(process, steps, schedule):
 
 
 def scale(process):
-    """Std of y at t = 1."""
-    return process.prior_std / float(process.signal(torch.ones((), dtype=torch.float64)))
+    """Std of y at the top."""
+    return process.prior_std / process.at_top()[0]
 
 
 def start_noise(process, count):
@@ -56,6 +56,6 @@ def run(name, eps, start, process, ratios, noise=None, watch=lambda state: None,
 
 
 def solve(name, process, steps, start, **options):
-    """From t = 1 to data of ``two_bumps``, on the sampler's own grid."""
+    """From the top to data of ``two_bumps``, on the sampler's own grid."""
     ratios = grid_of(process, steps, SAMPLERS.entries[name].schedule).ratios
     return run(name, exact_eps(two_bumps(process)), start, process, ratios, **options)

@@ -13,9 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from msgm.diffusion.samplers.space import Eps, Grid, Schedule
+from msgm.diffusion.samplers.space import EVEN_IN, Eps, Grid, Schedule
 from msgm.registry import Registry
 from msgm.seeding import derive_seed
+
+VARIANCES = (0.01, 0.05, 0.25, 1.0)
+MEASURED_STEPS = 50
 
 
 class Noise:
@@ -72,11 +75,14 @@ class Sampler(ABC):
     Attributes:
         source: paper and equation.
         schedule: the spacing of the grid that suits it.
+        errors: its samples' variance over the true one, minus 1, on N(0, v) for the v of ``VARIANCES``, by the exact
+            score of a linear DDPM on ``MEASURED_STEPS`` levels; None where noise and state are no linear functions.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     schedule: ClassVar[Schedule]
+    errors: ClassVar[tuple[float, ...] | None] = None
 
     @abstractmethod
     def evaluations(self, steps: int) -> int | None:
@@ -97,10 +103,19 @@ class Sampler(ABC):
             "notes": " ".join(notes) or "none",
             "source": cls.source,
             "network evaluations": "as many as it needs" if count is None else f"{count} at {steps} steps",
-            "schedule": cls.schedule,
+            "schedule": f"even in {EVEN_IN[cls.schedule]}",
+            "measured": _measured(cls.errors),
             "options": ", ".join(f"{f.name}={f.default}" for f in fields(cls)) or "none",  # type: ignore[arg-type]
         }
         return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
+def _measured(errors: Sequence[float] | None) -> str:
+    """Return a sampler's measured errors as a sentence."""
+    if errors is None:
+        return "no closed form"
+    found = ", ".join(f"{error:+.2g} at v = {v:g}" for error, v in zip(errors, VARIANCES, strict=True))
+    return f"variance of samples / true - 1 on N(0, v), exact score, linear DDPM, {MEASURED_STEPS} steps: {found}"
 
 
 class OneStep(Sampler):

@@ -20,7 +20,7 @@ class Heun(Sampler):
     """Heun's second-order step in rho; the step to 0 is Euler's. With churn, noise is added before each step (EDM).
 
     Churn raises the level to rho (1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), by fresh noise. Deviation: never
-    above the level of t = 1, which the network never saw.
+    above the top, where walks start.
 
     Attributes:
         churn: EDM's S_churn, at least 0; 0 is deterministic (algorithm 1).
@@ -35,7 +35,8 @@ class Heun(Sampler):
     s_noise: float = 1.0
 
     source = "Karras et al., arXiv 2206.00364, algorithms 1 and 2"
-    schedule = "karras"
+    schedule = "log"
+    errors = (0.0003, 0.0083, 0.0099, 0.0102)
 
     def __post_init__(self) -> None:
         at_least(0, self, "sampling.options", "churn", "s_min", "s_max")
@@ -45,7 +46,7 @@ class Heun(Sampler):
         return 2 * steps - 1
 
     def run(self, eps: Eps, y: Tensor, grid: Grid, noise: Noise, watch: Watch) -> Tensor:
-        top = float(grid.process.ratio(torch.ones((), dtype=torch.float64)))
+        _, top = grid.process.at_top()
         gamma = min(self.churn / (len(grid.ratios) - 1), math.sqrt(2) - 1)
         for step, (level, then) in enumerate(itertools.pairwise(grid.ratios)):
             now = level
@@ -67,6 +68,7 @@ class ProbabilityFlow(Sampler):
 
     source = "Song et al., arXiv 2011.13456, section 4.3"
     schedule = "log"
+    errors = (-0.0099, -0.0020, -0.0004, -0.0001)
 
     def evaluations(self, steps: int) -> int:
         return 4 * (steps - 1) + 1

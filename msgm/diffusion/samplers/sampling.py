@@ -9,8 +9,9 @@ from torch import Tensor
 
 from msgm.checks import at_least
 from msgm.diffusion.model import ScoreModel
+from msgm.diffusion.processes import Process
 from msgm.diffusion.samplers.base import SAMPLERS, Noise, Sampler, State
-from msgm.diffusion.samplers.space import Grid, Schedule, ratio_grid, sigma_space
+from msgm.diffusion.samplers.space import EVEN_IN, Grid, Schedule, ratio_grid, sigma_space
 from msgm.errors import UserError, nearest
 
 Callback = Callable[[range, State], None]
@@ -27,7 +28,8 @@ class SamplingSettings:
     Attributes:
         sampler: a name in ``SAMPLERS``.
         steps: grid steps; the sampler tells the network evaluations.
-        schedule: spacing of the grid; None takes the one that suits the sampler.
+        schedule: spacing of the grid: even in t (``time``), in ln rho (``log``) or in rho^(1/7) (``karras``); None
+            takes the one that suits the sampler.
         batch_size: samples made at a time; it does not change them.
         options: the sampler's own settings.
     """
@@ -62,15 +64,21 @@ class SamplingSettings:
         return SAMPLERS.build({"name": self.sampler, **self.options})
 
     @property
+    def spacing(self) -> Schedule:
+        """Spacing of the grid."""
+        return self.schedule or self.build().schedule
+
+    @property
     def evaluations(self) -> int | None:
         """Network evaluations a sample; None when the sampler adapts them."""
         return self.build().evaluations(self.steps)
 
-    def describe(self) -> str:
-        """Return the protocol in a few words."""
+    def describe(self, process: Process | None = None) -> str:
+        """Return the protocol in a few words, with ``process`` also where walks start."""
         options = "".join(f", {key} {value}" for key, value in self.options.items())
         count = "adaptive" if self.evaluations is None else f"{self.evaluations} network evaluations"
-        return f"{self.sampler}{options}, {count}"
+        even = "" if self.evaluations is None else f", grid even in {EVEN_IN[self.spacing]}"
+        return f"{self.sampler}{options}, {count}{even}" + (f"; {process.describe_top()}" if process else "")
 
 
 @torch.no_grad()
@@ -102,7 +110,7 @@ def sample(
         noise = Noise(seed, numbers, model.shape, model.device)
         x = model.process.prior_std * noise()
         watch = (lambda state, numbers=numbers: callback(numbers, state)) if callback else None
-        batches.append(solve(model, x, 1.0, settings, noise, watch).cpu())
+        batches.append(solve(model, x, model.process.top, settings, noise, watch).cpu())
     return torch.cat(batches)
 
 
@@ -120,7 +128,7 @@ def solve(
     Args:
         model: the model; its network is used in evaluation mode.
         x: (B, *shape) at time t, on the model's device.
-        t: in (t_sample, 1].
+        t: in (t_sample, top].
         settings: sampler and steps; its batch size is not read.
         noise: fresh noise shaped like x.
         watch: called with the ``State`` once a step.
@@ -129,7 +137,7 @@ def solve(
         (B, *shape) float32 on the model's device.
     """
     sampler = settings.build()
-    ratios = ratio_grid(model.process, settings.steps, settings.schedule or sampler.schedule, t_start=t)
+    ratios = ratio_grid(model.process, settings.steps, settings.spacing, t_start=t)
     signal = float(model.process.signal(torch.tensor([t], dtype=torch.float64)))
     was_training = model.network.training
     model.network.eval()

@@ -30,6 +30,7 @@ class EulerMaruyama(OneStep):
 
     source = "Song et al., arXiv 2011.13456, section 4.1"
     schedule = "time"
+    errors = (0.367, 0.065, 0.033, 0.029)
 
     def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
         t = torch.tensor(grid.times[i], dtype=torch.float64)
@@ -53,6 +54,7 @@ class ReverseDiffusion(OneStep):
 
     source = "Song et al., arXiv 2011.13456, appendix E"
     schedule = "time"
+    errors = (0.676, 0.272, 0.127, 0.059)
 
     def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
         now, then = grid.ratios[i : i + 2]
@@ -71,6 +73,7 @@ class Ancestral(OneStep):
 
     source = "Ho et al., arXiv 2006.11239, eq. 7; Song et al., arXiv 2011.13456, appendix F"
     schedule = "time"
+    errors = (-0.536, -0.348, -0.214, -0.145)
 
     def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
         now, then = grid.ratios[i : i + 2]
@@ -91,6 +94,7 @@ class DDIM(OneStep):
 
     source = "Song et al., arXiv 2010.02502, eq. 12 and 16"
     schedule = "time"
+    errors = (-0.392, -0.208, -0.109, -0.072)
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:

@@ -21,6 +21,7 @@ from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import Process
 
 Schedule = Literal["time", "log", "karras"]
+EVEN_IN: dict[Schedule, str] = {"time": "t", "log": "ln rho", "karras": "rho^(1/7)"}
 
 
 class Eps(Protocol):
@@ -56,7 +57,7 @@ class Grid:
 
 
 def ratio_grid(
-    process: Process, steps: int, schedule: Schedule, t_end: float | None = None, t_start: float = 1.0
+    process: Process, steps: int, schedule: Schedule, t_end: float | None = None, t_start: float | None = None
 ) -> list[float]:
     """Return ``steps`` values of rho from ``t_start`` down to ``t_end``, as Python floats.
 
@@ -65,13 +66,14 @@ def ratio_grid(
         steps: number of values, at least 2.
         schedule: even in t (``time``), in ln rho (``log``), or in rho^(1/7) (``karras``, arXiv 2206.00364, eq. 5).
         t_end: smallest time; by default the process's sampling limit.
-        t_start: largest time.
+        t_start: largest time; by default the process's top.
     """
+    start = process.top if t_start is None else t_start
     end = process.t_sample if t_end is None else t_end
     if schedule == "time":
-        times = torch.linspace(t_start, end, steps, dtype=torch.float64)
+        times = torch.linspace(start, end, steps, dtype=torch.float64)
         return [float(r) for r in process.ratio(times)]
-    high, low = (float(process.ratio(torch.tensor(t, dtype=torch.float64))) for t in (t_start, end))
+    high, low = (float(process.ratio(torch.tensor(t, dtype=torch.float64))) for t in (start, end))
     u = [i / (steps - 1) for i in range(steps)]
     if schedule == "log":
         return [high ** (1 - v) * low**v for v in u]

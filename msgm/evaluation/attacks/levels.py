@@ -21,7 +21,7 @@ def time_at(process: Process, level: float) -> float:
 def check_levels(levels: Sequence[float], config: Config, section: str) -> None:
     """Raise a UserError when the process has no such noise levels, or none is given."""
     process = PROCESSES.build(config.process)
-    ends = torch.tensor([process.t_sample, 1.0], dtype=torch.float64)
+    ends = torch.tensor([process.t_sample, process.top], dtype=torch.float64)
     low, high = process.ratio(ends).tolist()
     if not levels or not all(low < level < high for level in levels):
         raise UserError(
