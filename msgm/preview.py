@@ -94,10 +94,10 @@ def _generator(path: Path, overrides: Sequence[str], every: bool) -> Iterator[st
         yield "no request: nothing would be forgotten"
         yield from _counts(dataset, Asked("", np.zeros(len(dataset), dtype=bool), _all(dataset)), every)
         return
-    split = DATASETS.build(config.data).split(dataset, config.request)
-    parts = {name: getattr(split, name).all for name in ("train", "validation", "test")}
-    asked = Asked(config.request.describe(), dataset.forget_mask(config.request), parts)
+    settings, mask = DATASETS.build(config.data), dataset.forget_mask(config.request)
+    asked = Asked(config.request.describe(), mask, settings.parts(dataset))
     yield from _selected(dataset, "request", asked, every)
+    settings.split_by(dataset, mask)  # refuses what cannot be answered, now that it is seen why
     yield from _duplicates(dataset, asked, every)
 
 

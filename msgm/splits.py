@@ -43,6 +43,28 @@ class Split:
     test: Part
 
 
+def draw_parts(
+    count: int, validation: float, test: float, seed: int, published_test: NDArray[np.bool_] | None = None
+) -> dict[str, NDArray[np.int64]]:
+    """Return the sorted positions of the train, validation and test part; arguments and errors as in ``make_split``."""
+    shares = {"data.validation": validation} | ({} if published_test is not None else {"data.test": test})
+    for key, share in shares.items():
+        if not 0 < share < 1:
+            raise UserError(f"{key} must lie between 0 and 1, got {share}.")
+    if sum(shares.values()) >= 1:
+        raise UserError(f"{' + '.join(shares)} must be below 1, got {sum(shares.values()):g}.")
+    is_test = np.zeros(count, dtype=bool) if published_test is None else published_test
+    rest = np.random.default_rng(seed).permutation(np.flatnonzero(~is_test))
+    held = round(validation * len(rest))
+    drawn_test = round(test * len(rest)) if published_test is None else 0
+    parts = {
+        "train": rest[held + drawn_test :],
+        "validation": rest[:held],
+        "test": np.concatenate([np.flatnonzero(is_test), rest[held : held + drawn_test]]),
+    }
+    return {name: np.sort(positions) for name, positions in parts.items()}
+
+
 def make_split(
     forget: NDArray[np.bool_],
     validation: float,
@@ -65,24 +87,10 @@ def make_split(
     Raises:
         UserError: shares outside (0, 1), or no training item left to retain or to forget.
     """
-    shares = {"data.validation": validation} | ({} if published_test is not None else {"data.test": test})
-    for key, share in shares.items():
-        if not 0 < share < 1:
-            raise UserError(f"{key} must lie between 0 and 1, got {share}.")
-    if sum(shares.values()) >= 1:
-        raise UserError(f"{' + '.join(shares)} must be below 1, got {sum(shares.values()):g}.")
-    is_test = np.zeros(len(forget), dtype=bool) if published_test is None else published_test
-    rest = np.random.default_rng(seed).permutation(np.flatnonzero(~is_test))
-    held = round(validation * len(rest))
-    drawn_test = round(test * len(rest)) if published_test is None else 0
-    numbers = {
-        "validation": rest[:held],
-        "test": np.concatenate([np.flatnonzero(is_test), rest[held : held + drawn_test]]),
-        "train": rest[held + drawn_test :],
-    }
+    numbers = draw_parts(len(forget), validation, test, seed, published_test)
     gone = np.zeros(len(forget), dtype=bool) if gone is None else gone
     kinds = (~forget & ~gone, forget & ~gone, gone)
-    parts = {name: Part(*(np.sort(n[kind[n]]) for kind in kinds)) for name, n in numbers.items()}
+    parts = {name: Part(*(n[kind[n]] for kind in kinds)) for name, n in numbers.items()}
     if not len(parts["train"].forget):
         before = forget[parts["train"].gone].any()
         reason = "all that it names was forgotten before" if before else "everything it names is held out"

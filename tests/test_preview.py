@@ -130,6 +130,14 @@ def test_several_requests_of_a_classifier(cli, pets, tmp_path):
     assert "--requests: unknown request 'sone'; known: one, some." in unknown.err
 
 
+def test_a_generators_request_for_held_out_items_alone_is_shown_too(cli, pets, tmp_path):
+    lines = [*folder(pets, "  split_seed: 2"), "request:", "  files: [dog/05.png]"]
+    shown = cli("data", written(tmp_path / "a.yaml", *lines))
+    assert shown.code == 2
+    assert "never trained on, 1 items:\n  25: dog/05.png, class dog" in shown.out
+    assert "the request selects no training item" in shown.err
+
+
 def test_a_request_for_held_out_items_alone_is_shown_before_it_is_refused(cli, pets, tmp_path):
     lines = [*folder(pets), "requests:", "  one:", "    files: [dog/01.png]"]
     shown = cli("data", written(tmp_path / "a.yaml", *lines))

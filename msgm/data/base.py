@@ -19,7 +19,7 @@ from msgm.data.listing import BROKEN, said
 from msgm.data.reading import Lazy, read
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
-from msgm.splits import Split, make_split
+from msgm.splits import Split, draw_parts, make_split
 
 
 @dataclass
@@ -171,6 +171,10 @@ class DataSettings:
     def split(self, dataset: Dataset, request: ForgetRequest) -> Split:
         """Split ``dataset`` by ``request``, the first one; errors as in ``make_split``."""
         return self.split_by(dataset, dataset.forget_mask(request))
+
+    def parts(self, dataset: Dataset) -> dict[str, NDArray[np.int64]]:
+        """Return the sorted positions of the train, validation and test part, whatever is asked."""
+        return draw_parts(len(dataset), self.validation, self.test, self.split_seed, dataset.test)
 
     def split_by(self, dataset: Dataset, forget: NDArray[np.bool_], gone: NDArray[np.bool_] | None = None) -> Split:
         """Split ``dataset`` by masks of what to forget and of what is ``gone``; errors as in ``make_split``."""

@@ -76,7 +76,8 @@ class Listing:
     def leave_broken_out(self, errors: dict[int, str]) -> None:
         """Leave out the pictures at the positions of ``errors``, which say why they cannot be read."""
         for i, error in errors.items():
-            reason = error.removeprefix(f"cannot read the image {self.root / self.kept[i]}: ").rstrip(".")
+            path = self.root / self.kept[i]
+            reason = error.removeprefix(f"cannot read the image {path}: ").removeprefix(f"{path} ").rstrip(".")
             self.leave_out(BROKEN, f"{self.kept[i]} ({reason})")
         self.kept = [name for i, name in enumerate(self.kept) if i not in errors]
 
