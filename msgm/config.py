@@ -7,18 +7,16 @@ against its dataclass; the other sections are dataclasses here.
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-
 from msgm.checks import at_least, below_one, positive
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
 from msgm.errors import UserError
+from msgm.fields import Settings, lossless, own, structured
 from msgm.folders import check_name, check_names
 from msgm.objectives import OBJECTIVES
 from msgm.plugins import load_files
-from msgm.registry import structured
 from msgm.requests import ForgetRequest
-from msgm.settings import Source, guarded, read_layers
+from msgm.settings import Source, dump_yaml, read_settings
 
 
 @dataclass
@@ -88,7 +86,7 @@ class JudgeSettings:
     """
 
     kind: str = "own"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
     epochs: int = 30
     width: int = 32
     lr: float = 3e-3
@@ -115,7 +113,7 @@ class EvaluationSettings:
     samples: int = 2000
     nll_items: int = 1000
     metrics: list[str] = field(default_factory=lambda: ["ur", "nll"])
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Settings] = field(default_factory=dict)
     likelihood: LikelihoodSettings = field(default_factory=LikelihoodSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
@@ -136,8 +134,8 @@ class Row:
     """
 
     start: Literal["none", "scratch", "finetune", "random"] = "finetune"
-    objective: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
+    objective: Settings = field(default_factory=dict)
+    training: Settings = field(default_factory=dict)
     optional: bool = False
 
 
@@ -186,13 +184,13 @@ class Config:
     name: str = "run"
     seed: int = 0
     plugins: list[str] = field(default_factory=list)
-    data: dict[str, Any] = field(default_factory=lambda: {"name": "digits"})
+    data: Settings = field(default_factory=lambda: {"name": "digits"})
     request: ForgetRequest = field(default_factory=ForgetRequest)
-    process: dict[str, Any] = field(default_factory=lambda: {"name": "vp"})
-    network: dict[str, Any] = field(default_factory=lambda: {"name": "unet"})
-    objective: dict[str, Any] = field(default_factory=lambda: {"name": "standard"})
+    process: Settings = field(default_factory=lambda: {"name": "vp"})
+    network: Settings = field(default_factory=lambda: {"name": "unet"})
+    objective: Settings = field(default_factory=lambda: {"name": "standard"})
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    finetune: dict[str, Any] = field(default_factory=dict)
+    finetune: Settings = field(default_factory=dict)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     rows: dict[str, Row] = field(default_factory=lambda: {name: replace(row) for name, row in ROWS.items()})
@@ -205,11 +203,11 @@ class Config:
         self.process = PROCESSES.resolve(self.process)
         self.network = NETWORKS.resolve(self.network)
         self.objective = OBJECTIVES.resolve(self.objective)
-        self.finetuning()
+        self.finetune = own(self.finetuning(), self.finetune)
         for name, row in self.rows.items():
             try:
                 row.objective = OBJECTIVES.resolve(row.objective)
-                self.row_training(row)
+                row.training = own(self.row_training(row), row.training)
             except UserError as error:
                 raise UserError(f"rows.{name}: {error}") from error
 
@@ -228,11 +226,11 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as a plain tree."""
-        return asdict(self)
+        return dict(lossless(asdict(self)))
 
     def to_yaml(self) -> str:
         """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
+        return dump_yaml(self.to_dict())
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> Config:
@@ -241,13 +239,4 @@ def load_config(source: Source = None, overrides: list[str] | None = None) -> Co
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = read_layers(source, overrides or [])
-    return guarded(lambda: _compose(layers))
-
-
-def _compose(layers: list[DictConfig]) -> Config:
-    schema = OmegaConf.structured(Config)
-    given = OmegaConf.merge({}, *layers)
-    schema.rows = {} if given.get("rows") == {} else {name: replace(row) for name, row in ROWS.items()}
-    config: Config = OmegaConf.to_object(OmegaConf.merge(schema, given))
-    return config
+    return structured(Config, read_settings(source, overrides or []), "")

@@ -7,7 +7,8 @@ JSON and YAML are bounded in size and depth, hold no NaN, no infinity and no key
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +109,16 @@ def parse_yaml(text: str, source: str, shape: Shape = Any) -> Any:
     Raises:
         UserError: as ``read_json``.
     """
-    try:
+    with yaml_errors(source):
         tree = yaml.load(text, _Loader)
+    return check(tree, shape, source)
+
+
+@contextmanager
+def yaml_errors(source: str) -> Iterator[None]:
+    """Turn PyYAML's errors into a UserError that begins with ``source`` and never shows the text."""
+    try:
+        yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -117,9 +126,10 @@ def parse_yaml(text: str, source: str, shape: Shape = Any) -> Any:
     except RecursionError as error:
         raise UserError(f"{source} is damaged: it is nested more than {MAX_DEPTH} levels deep.") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
         what = "a character that YAML does not allow" if isinstance(error, yaml.YAMLError) else "a number out of range"
         raise UserError(f"{source} is no valid YAML: it holds {what}.") from error
-    return check(tree, shape, source)
 
 
 def read_npz(path: Path, needed: Mapping[str, str] | None = None) -> Arrays:
@@ -247,22 +257,29 @@ def _no_constant(text: str) -> None:
     raise UserError(f"{text} is no number that JSON has")
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only: an anchor that is used again could stand for more than memory holds."""
+class BoundedLoader(yaml.SafeLoader):
+    """Refuses what is nested too deeply."""
 
     depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            what = f"it is nested more than {MAX_DEPTH} levels deep"
+            raise yaml.composer.ComposerError(None, None, what, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _Loader(BoundedLoader):
+    """Plain values only: an anchor that is used again could stand for more than memory holds."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "anchors are not read here", event.start_mark)
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            what = f"it is nested more than {MAX_DEPTH} levels deep"
-            raise yaml.composer.ComposerError(None, None, what, event.start_mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()

@@ -1,14 +1,11 @@
 """A name for every exchangeable part, and settings checked against the part's own dataclass."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from msgm.errors import UserError, nearest
+from msgm.fields import by_name, structured, typed
 
 T = TypeVar("T")
 
@@ -36,10 +33,12 @@ class Registry(Generic[T]):
         Raises:
             UserError: unknown name, unknown key, wrong type or a value that the part itself refuses.
         """
-        values = dict(settings)
-        name = str(values.pop("name", None))
+        values = by_name(settings, self.section)
+        known = sorted(self.entries)
+        if "name" not in values:
+            raise UserError(f"{self.section}.name: the setting is missing; known: {', '.join(known)}.")
+        name = typed(values.pop("name"), str, f"{self.section}.name")
         if name not in self.entries:
-            known = sorted(self.entries)
             hint = nearest(name, known)
             raise UserError(f"{self.section}.name: unknown {self.section} {name!r}; known: {', '.join(known)}.{hint}")
         self._refuse_foreign(name, values)
@@ -64,36 +63,6 @@ class Registry(Generic[T]):
 
 def _settings(cls: type[Any]) -> list[str]:
     return [f.name for f in fields(cls) if f.init]
-
-
-def structured(cls: type[T], values: Mapping[str, Any], section: str) -> T:
-    """Make the dataclass ``cls`` from a plain tree, strictly; errors name the key below ``section``."""
-    try:
-        schema = OmegaConf.structured(cls)
-        OmegaConf.set_readonly(schema, False)
-        made: T = OmegaConf.to_object(OmegaConf.merge(schema, literal(dict(values))))
-        return made
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, section)) from error
-
-
-def literal(tree: Any) -> Any:
-    """Return a plain tree in which OmegaConf finds nothing to resolve: ``${`` stands for itself."""
-    if isinstance(tree, Mapping):
-        return {key: literal(part) for key, part in tree.items()}
-    if isinstance(tree, list):
-        return [literal(part) for part in tree]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", tree) if isinstance(tree, str) else tree
-
-
-def explain(error: OmegaConfBaseException, section: str) -> str:
-    """Put an OmegaConf error into one sentence that names the whole key."""
-    text = (error.msg or str(error)).split("\n")[0].strip().rstrip(".")
-    if "is not a ListConfig" in text:
-        text = "expected a list, such as [1, 2]"
-    key = ".".join(filter(None, [section, str(error.full_key or "")]))
-    sentence = text if text.endswith("?") else f"{text}."
-    return f"{key}: {sentence}" if key else sentence
 
 
 def plain(value: Any) -> Any:

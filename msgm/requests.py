@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError, nearest
-from msgm.ids import as_index
+from msgm.ids import as_id, as_index, class_number, listed
 from msgm.plugins import load_function
 from msgm.tabular import read_ids, read_lines
 
@@ -26,29 +26,49 @@ class ForgetRequest:
     """The items to forget, named in exactly one way, and the goal.
 
     Attributes:
-        labels: class labels, as integers or class names.
+        labels: names of classes; where no class has the name, a number finds the one class that equals it, as 1 finds
+            1.0. A data set whose classes have no names takes their numbers.
+        positions: numbers of classes, counted from 0 in the data set's order of classes.
         attribute: name of a boolean attribute; the items that have it are forgotten (CelebA's ``Bangs``).
         group: one column of the data set and its value or a list of them, such as ``{subject: [7, 12]}``.
-        indices: positions in the data set.
+        indices: positions in the data set, counted from 0, in decimal digits: 010 is item 10.
         files: names of items in a data set of files, below its folder and as ``msgm data CONFIG --list`` prints them,
             such as ``dog/0001.png``.
         file: text file with one index a line or, for a data set of files, one name a line.
-        predicate: ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every item.
+        predicate: ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every item, with the
+            name of its class; with the class's number where the data set has no names of classes.
         goal: ``removal`` of information from the model, or ``suppression`` of its outputs.
         target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
     """
 
-    selectors: ClassVar[tuple[str, ...]] = ("labels", "attribute", "group", "indices", "files", "file", "predicate")
+    selectors: ClassVar[tuple[str, ...]] = (
+        "labels",
+        "positions",
+        "attribute",
+        "group",
+        "indices",
+        "files",
+        "file",
+        "predicate",
+    )
 
     labels: list[int | str] = field(default_factory=list)
+    positions: list[int | str] = field(default_factory=list)
     attribute: str | None = None
-    group: dict[str, Any] = field(default_factory=dict)
-    indices: list[int] = field(default_factory=list)
+    group: dict[str, int | str | list[int | str]] = field(default_factory=dict)
+    indices: list[int | str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     file: str | None = None
     predicate: str | None = None
     goal: Literal["removal", "suppression"] = "suppression"
     target: Literal["observed", "latent", "concept"] = "concept"
+
+    def __post_init__(self) -> None:
+        self.labels = [as_id(label, "request.labels", "a class") for label in self.labels]
+        self.positions = [as_index(number, "request.positions") for number in self.positions]
+        self.indices = [as_index(number, "request.indices") for number in self.indices]
+        named = {as_id(column, "request.group", "a column"): values for column, values in self.group.items()}
+        self.group = {column: _values(values, f"request.group.{column}") for column, values in named.items()}
 
     def mask(
         self,
@@ -76,14 +96,14 @@ class ForgetRequest:
                 range, an item given twice, a missing file, nothing selected, or everything selected.
         """
         selector = self.selector()
-        if selector == "labels":
-            mask = self._by_labels(labels, classes)
+        if selector in ("labels", "positions"):
+            mask = self._by_classes(selector, labels, classes)
         elif selector == "group":
             mask = self._by_group(groups or {})
         elif selector == "attribute":
             mask = self._by_attribute(attributes or {})
         elif selector == "predicate":
-            mask = self._by_predicate(size, labels, items)
+            mask = self._by_predicate(size, labels, classes, items)
         elif selector == "files" or (selector == "file" and names and lists_names(Path(str(self.file)))):
             mask = self._by_names(selector, names)
         else:
@@ -100,8 +120,13 @@ class ForgetRequest:
         value = getattr(self, selector)
         if isinstance(value, dict):
             value = [f"{column} {', '.join(map(str, _listed(values)))}" for column, values in value.items()]
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        return f"{self.goal} of the {self.target} given by {selector} {shown}"
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return f"{self.goal} of the {self.target} given by {selector} {text}"
+
+    @property
+    def by_class(self) -> bool:
+        """Whether it names whole classes."""
+        return bool(self.labels or self.positions)
 
     def selector(self) -> str:
         """Return the name of the one selector that is given; none or several are refused with a UserError."""
@@ -111,25 +136,21 @@ class ForgetRequest:
             raise UserError(f"a request needs exactly one of {', '.join(self.selectors)}; found {found}.")
         return given[0]
 
-    def _by_labels(self, labels: NDArray[np.int64] | None, classes: Sequence[str]) -> NDArray[np.bool_]:
-        if labels is None or not classes:
-            raise UserError("request.labels needs a data set with class labels, and this one has none.")
-        wanted = [self._class_number(label, classes) for label in self.labels]
+    def _by_classes(self, selector: str, labels: NDArray[np.int64] | None, classes: Sequence[str]) -> NDArray[np.bool_]:
+        if labels is None:
+            raise UserError(f"request.{selector} needs a data set with class labels, and this one has none.")
+        count = len(classes) or int(labels.max(initial=-1)) + 1
+        if selector == "positions":
+            wanted = [as_index(number, "request.positions") for number in self.positions]
+        else:
+            wanted = [class_number(label, classes, "request.labels") for label in self.labels]
+        for number in wanted:
+            if not 0 <= number < count:
+                raise UserError(f"request.{selector}: there is no class number {number}; they are 0 to {count - 1}.")
         if len(set(wanted)) != len(wanted):
-            raise UserError(f"request.labels names a class twice: {self.labels}.")
+            given = ", ".join(map(str, getattr(self, selector)))
+            raise UserError(f"request.{selector} names a class twice: {given}.")
         return np.isin(labels, wanted)
-
-    @staticmethod
-    def _class_number(label: int | str, classes: Sequence[str]) -> int:
-        name = str(label)
-        if name in classes:
-            return list(classes).index(name)
-        if name.isdecimal() and int(name) < len(classes):
-            return int(name)
-        allowed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-        raise UserError(
-            f"request.labels: unknown label {label!r}; classes are {allowed}.{nearest(name, list(classes))}"
-        )
 
     def _by_attribute(self, attributes: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         name = str(self.attribute)
@@ -147,18 +168,17 @@ class ForgetRequest:
         if column not in groups:
             columns = ", ".join(known) or "none"
             raise UserError(f"request.group: unknown column {column!r}; known: {columns}.{nearest(column, known)}")
-        wanted = [str(value) for value in _listed(given)]
+        wanted = _listed(given)
         values = np.unique(groups[column]).tolist()
         for value in wanted:
             if value not in values:
-                shown = ", ".join(values[:20]) + (", ..." if len(values) > 20 else "")
-                raise UserError(
-                    f"request.group.{column}: no item has {value!r}; values are {shown}.{nearest(value, values)}"
-                )
+                hint = nearest(value, values)
+                raise UserError(f"request.group.{column}: no item has {value!r}; values are {listed(values)}.{hint}")
         return np.isin(groups[column], wanted)
 
     def _by_indices(self, size: int, selector: str) -> NDArray[np.bool_]:
-        numbers = self.indices if selector == "indices" else read_indices(Path(str(self.file)))
+        given = self.indices if selector == "indices" else read_indices(Path(str(self.file)))
+        numbers = [as_index(number, f"request.{selector}") for number in given]
         if not numbers:
             raise UserError(f"request.{selector}: the forget set is empty.")
         outside = [number for number in numbers if not 0 <= number < size]
@@ -188,19 +208,33 @@ class ForgetRequest:
         return mask
 
     def _by_predicate(
-        self, size: int, labels: NDArray[np.int64] | None, items: Callable[[int], Any] | None
+        self,
+        size: int,
+        labels: NDArray[np.int64] | None,
+        classes: Sequence[str],
+        items: Callable[[int], Any] | None,
     ) -> NDArray[np.bool_]:
         predicate = load_function(str(self.predicate))
         if items is None:
             raise UserError("request.predicate needs a data set whose items can be read one by one.")
+        known: list[Any] = [None] * size if labels is None else labels.tolist()
+        if labels is not None and classes:
+            known = [classes[number] for number in known]
         mask = np.zeros(size, dtype=bool)
         for i in range(size):
             try:
-                mask[i] = bool(predicate(items(i), None if labels is None else int(labels[i])))
+                mask[i] = bool(predicate(items(i), known[i]))
             except Exception as error:
                 detail = f"{type(error).__name__}: {error}"
                 raise UserError(f"request.predicate: {self.predicate} failed on item {i}: {detail}.") from error
         return mask
+
+
+def _values(values: Any, key: str) -> Any:
+    """Return the values of a group's column, or its single one, as text."""
+    if isinstance(values, list | tuple):
+        return [as_id(value, key, "a value") for value in values]
+    return as_id(values, key, "a value")
 
 
 def _listed(values: Any) -> list[Any]:

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from accelerate.state import PartialState
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,13 +29,13 @@ from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
+from msgm.fields import structured
 from msgm.folders import locked, whole_folder, write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.plugins import load_files, load_received
 from msgm.reading import read_json, read_npz
-from msgm.registry import structured
 from msgm.runs import Run, chosen_device, find_model
-from msgm.settings import differences, guarded, read_layers
+from msgm.settings import differences, read_settings
 
 GRID = 100
 FORMATS = {"grid": "samples.png", "npz": "samples.npz", "png": "png"}
@@ -67,9 +66,8 @@ def sampling_settings(
         key, equals, _ = override.partition("=")
         if not equals or not key.startswith("sampling."):
             raise UserError(f"--set {override}: expected sampling.KEY=VALUE; other sections do not matter here.")
-    layers = read_layers({"sampling": own}, overrides)
-    merged: Any = guarded(lambda: OmegaConf.to_object(OmegaConf.merge(*layers)))
-    return structured(SamplingSettings, merged["sampling"], "sampling")
+    changed = read_settings({"sampling": own}, overrides)
+    return structured(SamplingSettings, changed["sampling"], "sampling")
 
 
 def sample_run(

@@ -1,58 +1,167 @@
-"""Reading settings: YAML files that extend one another, ``key.sub=value`` overrides, and errors in one sentence."""
+"""Reading settings: YAML files that extend one another, ``key.sub=value`` overrides, and errors in one sentence.
 
-from collections.abc import Callable, Mapping, Sequence
+Nothing in a config is computed: ``${...}`` and ``???`` are text. Scalars and keys keep the text that was written until
+the field that they are for is known (``msgm.fields``).
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
 
 from msgm.errors import UserError
-from msgm.reading import read_yaml
-from msgm.registry import explain, literal
+from msgm.fields import FINITE, Plain, Tree, described, merged
+from msgm.ids import shown
+from msgm.reading import BoundedLoader, read_text, read_yaml, yaml_errors
+from msgm.shapes import MAX_DEPTH
 
-T = TypeVar("T")
+Source: TypeAlias = str | Path | Mapping[str, Any] | None
+"""Where settings come from: a file that the user names, or a plain tree."""
+
+MAX_NODES = 100_000
+"""Scalars, lists and keys of a config at most, those that its anchors repeat among them."""
+MAP, TEXT, SEQUENCE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "str", "seq", "merge"))
+FLOW = ("[", "{", "'", '"')
+"""What the value of an override begins with where it is YAML; any other is text as it stands."""
 ADDED = {"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"}
 """Settings that came after the first version, and are not empty where they change nothing."""
 
 
-Source: TypeAlias = str | Path | Mapping[str, Any] | None
-"""Where settings come from: a file that the user names, or a plain tree, in which ``${`` is text."""
-
-
-def read_layers(source: Source, overrides: Sequence[str]) -> list[DictConfig]:
-    """Return trees to merge in this order: what the file extends, the file, one for each ``key.sub=value``.
+def read_settings(source: Source, overrides: Sequence[str] = ()) -> Tree:
+    """Return a tree of settings: what the file extends, the file over it, and each ``key.sub=value`` over that.
 
     Raises:
         UserError: a missing or malformed file, a file that extends itself, or a malformed override.
     """
-    if isinstance(source, Mapping):
-        layers = [guarded(lambda: OmegaConf.create(literal(dict(source))))]
-    else:
-        layers = [] if source is None else _read(Path(source))
+    tree = dict(source) if isinstance(source, Mapping) else {} if source is None else _read(Path(source))
     for override in overrides:
-        if "=" not in override:
-            raise UserError(f"--set {override}: expected key.sub=value.")
-        layers.append(guarded(lambda text=override: OmegaConf.from_dotlist([text]), f"--set {override}"))  # type: ignore[misc]
-    return layers
+        tree = merged(tree, _override(override))
+    return tree
 
 
-def _read(path: Path, children: tuple[Path, ...] = ()) -> list[DictConfig]:
+def parse_settings(text: str, source: str) -> Any:
+    """Return the tree of one YAML document, None of an empty one; scalars without quotes are ``Plain``.
+
+    Raises:
+        UserError: no valid YAML, a key given twice, a tag, or more or deeper than a config can be; begins with
+            ``source``.
+    """
+    with yaml_errors(source):
+        node = _Loader(text).get_single_node()
+        return None if node is None else _Builder(source).build(node, 0)
+
+
+def dump_yaml(tree: Tree) -> str:
+    """Return a plain tree as YAML, with quotes around texts that would be read as something else."""
+    return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+def _read(path: Path, children: tuple[Path, ...] = ()) -> Tree:
     if path.resolve() in children:
         raise UserError(f"{path}: it extends itself, directly or through other files.")
-    try:
-        tree = OmegaConf.load(path)
-    except OSError as error:
-        raise UserError(f"cannot read config {path}: {error.strerror or error}.") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(tree, DictConfig):
-        raise UserError(f"{path}: expected settings by name at the top, found a list.")
+    tree = parse_settings(read_text(path), str(path))
+    if tree is None or (isinstance(tree, Plain) and tree.is_null):
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected settings by name at the top, found {described(tree)}.")
     parent = tree.pop("extends", None)
-    if parent is None:
-        return [tree]
-    return [*_read(path.parent / str(parent), (*children, path.resolve())), tree]
+    if parent is None or (isinstance(parent, Plain) and parent.is_null):
+        return tree
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: extends: expected the path of one file, got {described(parent)}.")
+    return merged(_read(path.parent / parent, (*children, path.resolve())), tree)
+
+
+def _override(text: str) -> Tree:
+    """Return the tree of one ``key.sub=value``."""
+    key, equals, value = text.partition("=")
+    names = [name.strip() for name in key.split(".")]
+    source = f"--set {shown(text)[1:-1]}"
+    if not equals or not all(names):
+        raise UserError(f"{source}: expected key.sub=value.")
+    value = value.strip()
+    if value.startswith(FLOW):
+        tree: Any = parse_settings(value, source)
+    else:
+        tree = Plain(_printable(value, source))
+    for name in reversed(names):
+        tree = {_printable(name, source): tree}
+    return dict(tree)
+
+
+def _printable(text: str, source: str) -> str:
+    """Return a text that can be written to a file in UTF-8 and named to the system."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{source}: {text[:60]!a} holds a character that no text can hold.")
+    return text
+
+
+class _Loader(BoundedLoader):
+    """Resolves nothing but ``<<``; a scalar with a tag of its own counts as quoted."""
+
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012
+
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        tagged = self.peek_event().tag is not None
+        node = super().compose_scalar_node(anchor)
+        node.style = "'" if tagged and node.style is None else node.style
+        return node
+
+
+class _Builder:
+    """Makes the tree of a YAML document, and counts what it holds: anchors could repeat it without end."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.count = 0
+
+    def build(self, node: Any, depth: int) -> Any:
+        self.count += 1
+        if self.count > MAX_NODES or depth > MAX_DEPTH:
+            raise self._refused(node, f"it is larger or deeper than a config can be, {MAX_NODES} values")
+        if node.tag not in (MAP, TEXT, SEQUENCE, MERGE):
+            raise self._refused(node, f"tags such as {node.tag} are not read here")
+        if isinstance(node, yaml.MappingNode):
+            return self._settings(node, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, depth + 1) for item in node.value]
+        return (Plain if node.style is None else str)(_printable(node.value, self.source))
+
+    def _settings(self, node: Any, depth: int) -> Tree:
+        found: Tree = {}
+        inherited: Tree = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._refused(key, "a key is no plain name")
+            if key.tag == MERGE:
+                inherited = self._inherited(value, depth) | inherited
+                continue
+            if key.value in found:
+                raise self._refused(key, f"the key {shown(key.value)} stands in it twice")
+            found[str(self.build(key, depth + 1))] = self.build(value, depth + 1)
+        return inherited | found
+
+    def _inherited(self, node: Any, depth: int) -> Tree:
+        """Return what ``<<`` takes from one set of settings, or from several of which the first ones win."""
+        found: Tree = {}
+        for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(part, yaml.MappingNode):
+                raise self._refused(part, "<< takes settings by name")
+            found = self.build(part, depth + 1) | found
+        return found
+
+    def _refused(self, node: Any, what: str) -> UserError:
+        mark = node.start_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})"
+        return UserError(f"{self.source} is no valid YAML: {what}{place}.")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes also texts such as 1e3, which are numbers to every reader of YAML 1.2."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FINITE, list("-+.0123456789"))
 
 
 def module_of(path: Path) -> str | None:
@@ -69,16 +178,6 @@ def module_of(path: Path) -> str | None:
     return "classifier" if keys & {"requests", "methods", "shares"} else None
 
 
-def guarded(make: Callable[[], T], section: str = "") -> T:
-    """Return ``make()``; its OmegaConf and YAML errors become a UserError that names the key below ``section``."""
-    try:
-        return make()
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, section)) from error
-    except YAMLError as error:
-        raise UserError(f"{section}: no valid YAML: {' '.join(str(error).split())}.") from error
-
-
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Return ``key: old -> new`` for every setting in which two trees differ."""
     found: list[str] = []
@@ -88,7 +187,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
+        elif _spelt(before) != _spelt(after):
             found.append(f"{prefix}{key}: {before} -> {after}")
     return found
 
@@ -96,6 +195,15 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def _as_before(key: str, value: Any) -> bool:
     """Return whether a setting that an earlier version's file lacks has the value that does what that version did."""
     return value in ([], {}, None) or (key in ADDED and ADDED[key] == value)
+
+
+def _spelt(value: Any) -> Any:
+    """Return a value as a config spells it: ids and classes, texts now, were numbers in the first version's files."""
+    if isinstance(value, list):
+        return [_spelt(item) for item in value]
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    return {key: _spelt(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def refuse_other(path: Path, stored: dict[str, Any] | None, wanted: dict[str, Any], fixed: Sequence[str]) -> None:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from msgm.config import BASE_ROW, Config, Row, TrainingSettings
 from msgm.errors import UserError, nearest
+from msgm.fields import structured
 from msgm.objectives import OBJECTIVES
-from msgm.registry import structured
 
 TRAINED = ("scratch", "finetune")
 SECTIONS = ["objective", "training"]

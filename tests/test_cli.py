@@ -92,7 +92,7 @@ def refused(cli, out: Path, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("training.stepz=3", ["training.stepz", "Did you mean: 'steps'?"]),
+        ("training.stepz=3", ["training.stepz", "Did you mean 'steps'?"]),
         ("training.steps=many", ["training.steps", "many"]),
         ("training.precision=fp16", ["training.precision", "fp16"]),
         ("data.name=digts", ["data.name", "Did you mean 'digits'?"]),

@@ -24,10 +24,12 @@ def mask_of(request: ForgetRequest, **known) -> list[int]:
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        (ForgetRequest(labels=[2]), [2, 5]),
+        (ForgetRequest(positions=[2]), [2, 5]),
         (ForgetRequest(labels=["frog"]), [2, 5]),
-        (ForgetRequest(labels=["cat", 1]), [0, 1, 3, 4]),
-        (ForgetRequest(labels=["2"]), [2, 5]),
+        (ForgetRequest(labels=["cat", "dog"]), [0, 1, 3, 4]),
+        (ForgetRequest(positions=["00", "1"]), [0, 1, 3, 4]),
+        (ForgetRequest(labels=("frog",)), [2, 5]),
+        (ForgetRequest(indices=["005", "0"]), [0, 5]),
         (ForgetRequest(attribute="Bangs"), [0, 3]),
         (ForgetRequest(group={"subject": [7, "12"]}), [0, 1, 3, 5]),
         (ForgetRequest(group={"site": "b"}), [2, 3]),
@@ -48,7 +50,7 @@ def test_a_file_lists_one_index_a_line_and_may_hold_blank_lines(tmp_path):
 
 
 def test_a_predicate_sees_item_and_label(tmp_path):
-    (tmp_path / "rule.py").write_text("def big(item, label):\n    return item >= 40 and label == 1\n")
+    (tmp_path / "rule.py").write_text("def big(item, label):\n    return item >= 40 and label == 'dog'\n")
     assert mask_of(ForgetRequest(predicate=f"{tmp_path / 'rule.py'}:big"), items=lambda i: 10 * i) == [4]
 
 
@@ -64,12 +66,15 @@ def test_a_predicate_of_data_without_labels_sees_none(tmp_path):
         (ForgetRequest(), ["exactly one of", "none"]),
         (ForgetRequest(labels=[1], indices=[2]), ["request.labels and request.indices"]),
         (ForgetRequest(labels=["forg"]), ["unknown label 'forg'", "cat, dog, frog", "Did you mean 'frog'?"]),
-        (ForgetRequest(labels=[3]), ["unknown label 3", "cat, dog, frog"]),
-        (ForgetRequest(labels=[-1]), ["unknown label -1"]),
+        (ForgetRequest(labels=[3]), ["unknown label '3'", "cat, dog, frog"]),
+        (ForgetRequest(labels=[-1]), ["unknown label '-1'"]),
         (ForgetRequest(group={"sybject": [7]}), ["unknown column 'sybject'", "Did you mean 'subject'?"]),
         (ForgetRequest(group={"subject": [7, 13]}), ["request.group.subject", "no item has '13'", "12, 7, 8"]),
         (ForgetRequest(group={"subject": [7], "site": ["a"]}), ["exactly one column", "subject, site"]),
-        (ForgetRequest(labels=["cat", 0]), ["twice"]),
+        (ForgetRequest(labels=["cat", "cat"]), ["twice"]),
+        (ForgetRequest(positions=[0, "00"]), ["request.positions names a class twice: 0, 0"]),
+        (ForgetRequest(positions=[3]), ["request.positions: there is no class number 3; they are 0 to 2"]),
+        (ForgetRequest(positions=[-1]), ["request.positions: there is no class number -1"]),
         (ForgetRequest(attribute="Bang"), ["unknown attribute 'Bang'", "Did you mean 'Bangs'?"]),
         (ForgetRequest(indices=[6]), ["index 6 is out of range", "0 to 5"]),
         (ForgetRequest(indices=[10**30]), [f"index {10**30} is out of range", "0 to 5"]),
@@ -77,7 +82,7 @@ def test_a_predicate_of_data_without_labels_sees_none(tmp_path):
         (ForgetRequest(indices=[-1]), ["index -1 is out of range"]),
         (ForgetRequest(indices=[2, 1, 2]), ["index 2 is given twice"]),
         (ForgetRequest(indices=[0, 1, 2, 3, 4, 5]), ["all 6 items", "nothing is left to retain"]),
-        (ForgetRequest(labels=[0, 1, 2]), ["all 6 items"]),
+        (ForgetRequest(labels=CLASSES), ["all 6 items"]),
         (ForgetRequest(file="nowhere.txt"), ["request.file", "nowhere.txt"]),
         (ForgetRequest(predicate="nowhere.py:f"), ["nowhere.py", "request.predicate: the file", "does not exist"]),
         (ForgetRequest(predicate="f"), ["path/to/file.py:function", "'f'"]),

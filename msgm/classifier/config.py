@@ -6,7 +6,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from msgm.checks import at_least
 from msgm.classifier.data import Shares
@@ -16,11 +15,12 @@ from msgm.classifier.networks import CLASSIFIERS
 from msgm.classifier.training import TrainingSettings
 from msgm.data import DATASETS, Dataset
 from msgm.errors import UserError, nearest
+from msgm.fields import OptionalSettings, Settings, lossless, structured
 from msgm.folders import check_name, check_names
 from msgm.plugins import load_files
 from msgm.requests import ForgetRequest
 from msgm.seeding import derive_seed
-from msgm.settings import Source, guarded, read_layers
+from msgm.settings import Source, dump_yaml, read_settings
 
 T = TypeVar("T")
 ORIGINAL = "original"
@@ -94,14 +94,14 @@ class ClassifierConfig:
     seeds: int = 3
     retrains: int = 5
     plugins: list[str] = field(default_factory=list)
-    data: dict[str, Any] = field(default_factory=lambda: {"name": "digits"})
+    data: Settings = field(default_factory=lambda: {"name": "digits"})
     shares: Shares = field(default_factory=Shares)
-    network: dict[str, Any] = field(default_factory=lambda: {"name": "mlp"})
+    network: Settings = field(default_factory=lambda: {"name": "mlp"})
     training: TrainingSettings = field(default_factory=TrainingSettings)
     requests: dict[str, RequestSettings] = field(default_factory=dict)
-    methods: dict[str, Any] = field(default_factory=dict)
+    methods: dict[str, OptionalSettings] = field(default_factory=dict)
     metrics: list[str] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Settings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(1, self, "", "seeds", "retrains")
@@ -149,11 +149,11 @@ class ClassifierConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as a plain tree."""
-        return asdict(self)
+        return dict(lossless(asdict(self)))
 
     def to_yaml(self) -> str:
         """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
-        return str(OmegaConf.to_yaml(OmegaConf.create(self.to_dict())))
+        return dump_yaml(self.to_dict())
 
 
 def _data(given: dict[str, Any]) -> dict[str, Any]:
@@ -192,10 +192,4 @@ def load_config(source: Source = None, overrides: list[str] | None = None) -> Cl
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = read_layers(source, overrides or [])
-
-    def compose() -> ClassifierConfig:
-        config: ClassifierConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ClassifierConfig), *layers))
-        return config
-
-    return guarded(compose)
+    return structured(ClassifierConfig, read_settings(source, overrides or []), "")

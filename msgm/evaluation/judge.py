@@ -124,9 +124,10 @@ class Task:
         """Return the task that ``request`` sets on ``dataset``."""
         mask = np.zeros(len(dataset), dtype=bool)
         mask[np.concatenate([part.forget for part in (split.train, split.validation, split.test)])] = True
-        if request.labels and dataset.labels is not None:
+        if request.by_class and dataset.labels is not None:
             forgotten = sorted({int(k) for k in dataset.labels[mask]})
-            return cls(dataset, split, dataset.labels, dataset.classes, forgotten)
+            names = dataset.classes or [str(k) for k in range(int(dataset.labels.max()) + 1)]
+            return cls(dataset, split, dataset.labels, names, forgotten)
         return cls(dataset, split, mask.astype(np.int64), ["retain", "forget"], [1])
 
     def key(self) -> dict[str, str]:

@@ -84,7 +84,7 @@ class Ours:
     def __init__(self, config: Config, report: Report) -> None:
         self.config = config
         request = config.request
-        self.forgotten = sorted(report["judge"]["forgotten"]) if request.labels else [request.describe()]
+        self.forgotten = sorted(report["judge"]["forgotten"]) if request.by_class else [request.describe()]
         source = report["base"]["source"]
         base = _training_of(Path(source)) if source else config.for_row(config.rows[BASE_ROW]).to_dict()
         self.base = {f"{BASE}{key}": value for key, value in _flat(base).items()}

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgm.checks import at_least
 from msgm.errors import UserError
+from msgm.fields import OptionalSettings
 from msgm.folders import check_names
 from msgm.recommender.attribute_ways import CARDS, build_way, resolve_way
 from msgm.recommender.config import Experiment, known, resolved
@@ -34,7 +35,7 @@ class AttributeConfig(Experiment):
     surfaces: list[str] = field(default_factory=lambda: ["embeddings", "scores"])
     folds: int = 5
     k: int = 10
-    erasures: dict[str, Any] = field(default_factory=dict)
+    erasures: dict[str, OptionalSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError, nearest
+from msgm.fields import structured
 from msgm.recommender.attributes import ERASURES, Card, Erasure, PluginErasure
 from msgm.recommender.attributes.apply import Erased, erase_attributes, plug
 from msgm.recommender.attributes.obfuscation import Obfuscation
@@ -22,7 +23,6 @@ from msgm.recommender.models import MODELS
 from msgm.recommender.models.adversarial_mult_vae import AdversarialMultVAE
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.mult_vae import MultVAE
-from msgm.registry import structured
 from msgm.seeding import derive_seed
 
 Attributes = Mapping[str, NDArray[np.str_]]

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
-
 from msgm.checks import at_least
 from msgm.errors import UserError, nearest
+from msgm.fields import OptionalSettings, Settings, lossless, structured
 from msgm.folders import check_name, check_names
 from msgm.plugins import load_files
 from msgm.recommender.data.base import SOURCES
@@ -19,7 +18,7 @@ from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import RecommenderRequest
-from msgm.settings import Source, guarded, read_layers
+from msgm.settings import Source, dump_yaml, read_settings
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Experiment")
@@ -58,6 +57,7 @@ class RequestSettings(RecommenderRequest):
     methods: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, self, "request", "random_users", "most_active", "least_active", "spam", "stream")
         if self.random_interactions is not None and not 0 < self.random_interactions < 1:
             raise UserError(f"request.random_interactions must lie in (0, 1), got {self.random_interactions}.")
@@ -110,9 +110,9 @@ class Experiment:
     seed: int = 0
     seeds: int = 2
     plugins: list[str] = field(default_factory=list)
-    data: dict[str, Any] = field(default_factory=lambda: {"name": "synthetic"})
-    split: dict[str, Any] = field(default_factory=lambda: {"name": "per-user"})
-    models: dict[str, Any] = field(default_factory=dict)
+    data: Settings = field(default_factory=lambda: {"name": "synthetic"})
+    split: Settings = field(default_factory=lambda: {"name": "per-user"})
+    models: dict[str, OptionalSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(0, self, "", "seed")
@@ -124,7 +124,7 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as a plain tree."""
-        return asdict(self)
+        return dict(lossless(asdict(self)))
 
     def stored(self, folder: Path) -> dict[str, Any]:
         """Return all settings as the run folder holds them."""
@@ -132,7 +132,7 @@ class Experiment:
 
     def to_yaml(self, folder: Path) -> str:
         """Return all settings, defaults included, as YAML for the run folder."""
-        return str(OmegaConf.to_yaml(OmegaConf.create(self.stored(folder))))
+        return dump_yaml(self.stored(folder))
 
 
 @dataclass
@@ -149,10 +149,10 @@ class RecommenderConfig(Experiment):
     """
 
     retrains: int = 2
-    methods: dict[str, Any] = field(default_factory=dict)
+    methods: dict[str, OptionalSettings] = field(default_factory=dict)
     requests: dict[str, RequestSettings] = field(default_factory=dict)
     metrics: list[str] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Settings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -237,10 +237,4 @@ def load_experiment(cls: type[E], source: Source = None, overrides: list[str] | 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
     """
-    layers = read_layers(source, overrides or [])
-
-    def compose() -> E:
-        config: E = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), *layers))
-        return config
-
-    return guarded(compose)
+    return structured(cls, read_settings(source, overrides or []), "")

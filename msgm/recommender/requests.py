@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.ids import as_id, shown
 from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions
 from msgm.requests import ForgetRequest
 from msgm.tabular import read_ids
 
-FOREIGN = ("labels", "attribute", "group", "indices", "files", "predicate")
+FOREIGN = ("labels", "positions", "attribute", "group", "indices", "files", "predicate")
 """Selectors of every ForgetRequest that mean nothing to a recommender."""
 
 
@@ -32,11 +33,17 @@ class RecommenderRequest(ForgetRequest):
         target: as for every request; ``observed`` by default.
     """
 
-    users: list[Any] = field(default_factory=list)
-    items: list[Any] = field(default_factory=list)
-    interactions: list[Any] = field(default_factory=list)
+    users: list[int | str] = field(default_factory=list)
+    items: list[int | str] = field(default_factory=list)
+    interactions: list[list[int | str]] = field(default_factory=list)
     goal: Literal["removal", "suppression"] = "removal"
     target: Literal["observed", "latent", "concept"] = "observed"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.users = [as_id(user, "request.users") for user in self.users]
+        self.items = [as_id(item, "request.items") for item in self.items]
+        self.interactions = [_pair(pair) for pair in self.interactions]
 
     def deletion(self, data: Interactions, train: csr_array) -> "Deletion":
         """Return the request in numbers.
@@ -64,15 +71,12 @@ class RecommenderRequest(ForgetRequest):
         if key == "items":
             return Deletion(items=_once(data.items.numbers(self.items), self.items, "item"))
         if key == "interactions":
-            for pair in self.interactions:
-                if not isinstance(pair, list | tuple) or len(pair) != 2:
-                    raise UserError(f"request.interactions: expected pairs [user, item], got {pair!r}.")
             rows = data.users.numbers(pair[0] for pair in self.interactions)
             columns = data.items.numbers(pair[1] for pair in self.interactions)
             cells = np.stack([rows, columns], axis=1)
             _once(rows * len(data.items) + columns, self.interactions, "interaction")
             return Deletion(cells=cells)
-        names = self.users
+        names: Sequence[int | str] = self.users
         if key == "file":
             names, places = read_ids(Path(str(self.file)))
             check_ids(data, "users", names, places)
@@ -87,7 +91,13 @@ class RecommenderRequest(ForgetRequest):
         return f"{self.goal} of {count} {what if count > 1 else what.removesuffix('s')}"
 
 
-def _once(numbers: NDArray[np.int64], names: list[Any], kind: str) -> NDArray[np.int64]:
+def _pair(pair: Any) -> list[int | str]:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise UserError(f"request.interactions: expected pairs [user, item], got {shown(pair)}.")
+    return [as_id(one, "request.interactions") for one in pair]
+
+
+def _once(numbers: NDArray[np.int64], names: Sequence[Any], kind: str) -> NDArray[np.int64]:
     values, first, counts = np.unique(numbers, return_index=True, return_counts=True)
     if (counts > 1).any():
         raise UserError(f"{kind} {names[int(first[counts > 1][0])]} is given twice.")

@@ -58,7 +58,7 @@ def test_costly_metrics_are_measured_when_asked_for_by_name_alone():
         ("split.name=half", ["unknown split 'half'"]),
         ("models.eas.name=eas", ["models.eas", "unknown model 'eas'", "Did you mean 'ease'?"]),
         ("models.ease.regularisation=-1", ["models.ease.regularisation must be a positive number, got -1"]),
-        ("models.ease.regularization=1", ["models.ease.regularization: Key 'regularization' not in 'Ease'"]),
+        ("models.ease.regularization=1", ["models.ease.regularization: unknown setting; known: regularisation"]),
         ("methods.retrain=null", ["methods.retrain", "a comparison needs this row"]),
         ("methods.sisaa.shards=2", ["methods.sisaa", "unknown methods 'sisaa'", "Did you mean 'sisa'?"]),
         ("metrics=[rankin]", ["metrics: unknown metric 'rankin'", "Did you mean 'ranking'?"]),

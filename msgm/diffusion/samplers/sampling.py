@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from msgm.diffusion.processes import Process
 from msgm.diffusion.samplers.base import SAMPLERS, Noise, Sampler, State
 from msgm.diffusion.samplers.space import EVEN_IN, Grid, Schedule, ratio_grid, sigma_space
 from msgm.errors import UserError, nearest
+from msgm.fields import Settings, own
 
 Callback = Callable[[range, State], None]
 
@@ -38,7 +38,7 @@ class SamplingSettings:
     steps: int = 50
     schedule: Schedule | None = None
     batch_size: int = 500
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS.entries:
@@ -48,7 +48,7 @@ class SamplingSettings:
         at_least(2, self, "sampling", "steps")
         at_least(1, self, "sampling", "batch_size")
         self._refuse_unknown_options()
-        self.build()
+        self.options = own(self.build(), self.options)
 
     def _refuse_unknown_options(self) -> None:
         known = [f.name for f in fields(SAMPLERS.entries[self.sampler])]  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class ZeroShot(JudgeKind):
 
     model: str = "ViT-B/32"
     weights: str | None = None
-    prompts: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, str | list[str]] = field(default_factory=dict)
     template: str = "a photo of a {class}"
 
     def check(self, task: Task) -> None:

@@ -22,6 +22,7 @@ from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import Extracted, Features
 from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.metrics.quality import ComparedMetric, cell
+from msgm.fields import Settings
 from msgm.splits import Split
 
 
@@ -51,7 +52,7 @@ class ClipDistance(ComparedMetric):
     columns = [Column("CLIP distance", "lower", cell("clip_distance", _shown))]  # noqa: RUF012
     least = 1
 
-    extractor: dict[str, Any] = field(default_factory=lambda: {"name": "clip"})
+    extractor: Settings = field(default_factory=lambda: {"name": "clip"})
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
         if self.extractor.get("name") != "clip":

@@ -28,6 +28,7 @@ from msgm.evaluation.extractors import (
 )
 from msgm.evaluation.metrics.base import Metric, Report, Row
 from msgm.evaluation.reference import Part, Reference
+from msgm.fields import Settings
 from msgm.splits import Split
 
 TABLE = "Quality"
@@ -49,7 +50,7 @@ class SampleMetric(Metric):
     definition: ClassVar[str]
     least: ClassVar[int] = 2
 
-    extractor: dict[str, Any] = field(default_factory=lambda: {"name": "judge"})
+    extractor: Settings = field(default_factory=lambda: {"name": "judge"})
     filtered: bool = False
 
     @abstractmethod

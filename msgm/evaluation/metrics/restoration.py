@@ -24,6 +24,7 @@ from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.reality import to_items
 from msgm.evaluation.reference import Moments
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
+from msgm.fields import Settings
 from msgm.masks import parse_mask
 from msgm.splits import Split
 
@@ -46,8 +47,8 @@ class Restoration(Metric):
 
     n: int = 100
     steps: int = 100
-    extractor: dict[str, Any] = field(default_factory=lambda: {"name": "judge"})
-    clip: dict[str, Any] | None = None
+    extractor: Settings = field(default_factory=lambda: {"name": "judge"})
+    clip: Settings | None = None
 
     @abstractmethod
     def restored(self, subject: Subject) -> dict[str, Restored]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError
+from msgm.fields import Settings
 from msgm.recommender.attributes.base import ERASURES, Card, Context, Erasure
 from msgm.recommender.attributes.labels import Labels
 
@@ -35,7 +36,7 @@ class Combined(Erasure):
         convex: whether the weights sum to 1.
     """
 
-    erasure: dict[str, Any] = field(default_factory=lambda: {"name": "distribution"})
+    erasure: Settings = field(default_factory=lambda: {"name": "distribution"})
     convex: bool = False
 
     card = Card(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msgm.fields import Settings
 from msgm.recommender.attributes.plugin import IDENTITY, Plugin
 from msgm.recommender.attributes.tables import exchange_users, factors
 from msgm.recommender.models.base import EXACTNESS, MODELS, Recommender
@@ -30,7 +31,7 @@ class Plugged(Recommender):
         base: the model's name and settings; it must have user embeddings.
     """
 
-    base: dict[str, Any] = field(default_factory=lambda: {"name": "als"})
+    base: Settings = field(default_factory=lambda: {"name": "als"})
 
     def __post_init__(self) -> None:
         self.inner = MODELS.build(self.base)

@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.errors import UserError
+from msgm.fields import Settings
 from msgm.recommender.cells import kept
 from msgm.recommender.models.alternating import Alternating
 from msgm.recommender.models.base import MODELS, Recommender
@@ -48,7 +49,7 @@ class SequentialRecommender(Recommender):
         rounds: of a stage.
     """
 
-    base: dict[str, Any] = field(default_factory=lambda: {"name": "als"})
+    base: Settings = field(default_factory=lambda: {"name": "als"})
     stages: int = 10
     rounds: int = 2
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError, nearest
+from msgm.fields import Settings
 from msgm.recommender.cells import kept
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.requests import Deletion
@@ -51,7 +52,7 @@ class ShardedRecommender(Recommender):
     After a fit ``partition_seconds``, ``shard_seconds`` and ``combiner_seconds`` say where its time went.
     """
 
-    base: dict[str, Any] = field(default_factory=lambda: {"name": "ease"})
+    base: Settings = field(default_factory=lambda: {"name": "ease"})
     partition: str = "random"
     balance: Literal["users", "interactions"] = "users"
     shards: int = 10
