@@ -164,7 +164,8 @@ def own(part: Any, settings: Mapping[str, Any]) -> Tree:
 
 def joined(section: str, key: str) -> str:
     """Return the whole key of a setting in a section, which is empty at the top."""
-    return f"{section}.{key}" if section else key
+    name = key if key.isprintable() else shown(key)[1:-1]
+    return f"{section}.{name}" if section else name
 
 
 def described(value: Any) -> str:

@@ -158,9 +158,14 @@ class _Builder:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes also texts such as 1e3, which are numbers to every reader of YAML 1.2."""
+    """Quotes also texts such as 1e3, which are numbers to every reader of YAML 1.2, and escapes unusual line ends."""
+
+    def represent_str(self, data: str) -> Any:
+        unusual = any(character in "\r\x85\u2028\u2029\ufeff" for character in data)
+        return self.represent_scalar(TEXT, data, '"' if unusual else None)
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FINITE, list("-+.0123456789"))
 
 
