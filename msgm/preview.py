@@ -18,7 +18,7 @@ from msgm.data.duplicates import Pair, Positions, near_duplicates
 from msgm.data.listing import printable
 from msgm.errors import UserError, nearest
 from msgm.requests import ForgetRequest
-from msgm.settings import module_of, read_layers
+from msgm.settings import module_of, read_settings
 from msgm.tables import aligned
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def preview(
         yield from _classifier(path, overrides, requests, every)
     elif module is None:
         yield from _generator(path, overrides, every)
-    elif any({"attribute", "surfaces", "erasures"} & set(layer) for layer in read_layers(path, overrides)):
+    elif {"attribute", "surfaces", "erasures"} & set(read_settings(path, overrides)):
         yield from _attributes(path, overrides)
     else:
         yield from _recommender(path, overrides, requests, every)

@@ -175,7 +175,7 @@ def module_of(path: Path) -> str | None:
         if path.is_dir():  # received: nothing that it names is opened
             keys = set(read_yaml(path / "config.yaml", dict[str, Any]))
         else:
-            keys = {str(key) for layer in (_read(path) if path.suffix in (".yaml", ".yml") else []) for key in layer}
+            keys = set(_read(path) if path.suffix in (".yaml", ".yml") else {})
     except UserError:
         return None  # whoever reads it says what is wrong with it
     if "models" in keys:
