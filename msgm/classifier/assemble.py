@@ -18,6 +18,7 @@ from msgm.classifier.metrics.base import METRICS
 from msgm.folders import place
 from msgm.records import read_record
 from msgm.runs import Run, environment
+from msgm.solves import of_runs
 
 Report = dict[str, Any]
 COSTS = ("seconds", "preparation_seconds", "storage_bytes", "examples")
@@ -155,6 +156,7 @@ def _row(
         "metrics": _described(summarise(list(values.values()), own_bands)),
         "retrain_band": [entry for seed in records for entry in bands[seed]],
         "artefacts": next(iter(records.values()))["artefacts"],
+        **of_runs(record["artefacts"] for record in records.values()),
         "per_seed": [
             {"seed": seed, "metrics": values[seed]} | {key: record[key] for key in (*COSTS, "artefacts")}
             for seed, record in records.items()

@@ -23,6 +23,7 @@ from msgm.cards.parts import (
     write_plain_card,
 )
 from msgm.cards.reading import Report, Row, asked, observed, oracles
+from msgm.cards.solves import solver_lines, solver_text
 from msgm.cards.views import Card
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal
 from msgm.classifier.band import interval
@@ -166,7 +167,7 @@ def _method(row: Row) -> dict[str, Any]:
         "examples": row["examples"],
         "artefacts": row["artefacts"],
         "tuning_oracle_access": None,
-    }
+    } | ({"solver": solver_text(row)} if row.get("solve") else {})
 
 
 def _numbers(report: Report, row: Row, section: str) -> list[dict[str, Any]]:
@@ -269,4 +270,4 @@ def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
         )
     if like_the_original(row, original_of(report, row), ("forget_accuracy", "mia_loss_auc")):
         lines.append("That the method did anything: do-nothing has the same forget accuracy and attack by loss.")
-    return lines
+    return lines + solver_lines(row)

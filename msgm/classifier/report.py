@@ -5,6 +5,7 @@ from typing import Any
 
 from msgm import markdown as md
 from msgm.cards.pages import methods_markdown, methods_of, template
+from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
 from msgm.classifier.assemble import Report, constants, inside_share
 from msgm.classifier.band import interval
 from msgm.classifier.card_views import card_links, write_cards
@@ -63,6 +64,9 @@ def _table(report: Report, request: str) -> Table:
     head = ["method", *(heading for heading, _ in shown.values()), "inside", "seconds", "time"]
     same = constants(rows)
     lines = [_band_line(rows[0], shown)] + [_line(row, shown, same) for row in rows]
+    if not all(map(converged, rows)):
+        head.append("solver")
+        lines = [[*line, "" if converged(row) else NOT_CONVERGED] for line, row in zip(lines, [{}, *rows], strict=True)]
     title = f"{request}: {asked['text']}, {asked['n']} items ({asked['scope']})"
     return Table(title, head, lines, _notes(report, request))
 
@@ -119,6 +123,7 @@ def _notes(report: Report, request: str) -> list[str]:
             f"A {TARGETS[asked['target']]} was asked for: a model retrained without its items is no full reference for "
             "it, and neither is an attack on membership."
         )
+    notes += solver_notes(rows_of(report, request))
     for row in rows_of(report, request):
         if row["family"] == "exact" and row["method"] not in CONTROLS:
             notes.append(

@@ -17,6 +17,7 @@ from msgm.recommender.models.base import EXACTNESS
 from msgm.recommender.scenario import Scenario
 from msgm.records import find_record
 from msgm.runs import Run, environment
+from msgm.solves import of_runs
 
 Report = dict[str, Any]
 
@@ -142,6 +143,7 @@ def _row(
         "settings": {key: value for key, value in settings.items() if key != "name"},
         "card": METHODS.entries[settings["name"]].describe(),
         "facts": runs[0]["facts"] | _latency(runs),
+        **of_runs(run["facts"] for run in runs),
         "latencies": runs[0]["latencies"],
     }
 

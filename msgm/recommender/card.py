@@ -21,6 +21,7 @@ from msgm.cards.parts import (
     write_plain_card,
 )
 from msgm.cards.reading import Report, Row, asked, observed, oracles
+from msgm.cards.solves import solver_lines, solver_text
 from msgm.cards.views import Card
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal
 from msgm.recommender.claims import (
@@ -136,7 +137,7 @@ def _method(report: Report, row: Row) -> dict[str, Any]:
         "rows_touched": row["touched"],
         "facts": row["facts"],
         "tuning_oracle_access": None,
-    }
+    } | ({"solver": solver_text(row)} if row.get("solve") else {})
 
 
 def _over_retraining(report: Report, row: Row) -> float | None:
@@ -206,4 +207,4 @@ def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
         lines.append("Anything about closeness to a retrained model: none is here.")
     if like_the_original(row, row_of(report, row, ORIGINAL), ("completeness_auc", "ndcg")):
         lines.append("That the method did anything: do-nothing has the same completeness AUC and NDCG.")
-    return lines
+    return lines + solver_lines(row)

@@ -32,6 +32,7 @@ from msgm.records import FAILED, SKIPPED, read_record, write_record
 from msgm.runs import Run, environment
 from msgm.seeding import derive_seed
 from msgm.settings import refuse_other
+from msgm.solves import of_runs
 
 FIXED = ("data", "split", "seed", "plugins")
 """Settings that all of a run folder shares; models, methods, requests, metrics and seeds may be added."""
@@ -268,15 +269,16 @@ def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) ->
 
 
 def _cost(parts: Sequence[Record], scenario: Scenario, at_once: bool) -> Record:
-    """Return the cost of a stream: sums, the weakest exactness and the first answer's facts."""
+    """Return the cost of a stream: sums, the weakest exactness and solve, and the first answer's other facts."""
     stream = {"answered": "at once" if at_once else "one by one"} if len(scenario.stream) > 1 else {}
+    solve = of_runs(part["facts"] for part in parts)["solve"]
     return {
         "seconds": sum(part["seconds"] for part in parts),
         "preparation_seconds": sum(part["preparation"] for part in parts),
         "touched": sum(part["touched"] for part in parts),
         "storage_bytes": max(part["storage"] for part in parts),
         "exactness": max((part["exactness"] for part in parts), key=EXACTNESS.index),
-        "facts": parts[0]["facts"] | stream,
+        "facts": parts[0]["facts"] | stream | ({"solve": solve} if solve else {}),
         "latencies": [] if at_once or not stream else [part["seconds"] for part in parts],
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgm import markdown as md
 from msgm.cards.pages import listed, methods_markdown, methods_of, template
+from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
 from msgm.folders import place, write_text
 from msgm.recommender.assemble import Report
 from msgm.recommender.card import write_card
@@ -97,7 +98,8 @@ def _half(number: dict[str, Any]) -> str:
 def _exactness(row: dict[str, Any]) -> str:
     """Return how exact an answer is; one of shards equals those fitted anew, and not a model of all the data."""
     of_shards = row["exactness"] == "bit-exact" and "shards_refitted" in row["facts"]
-    return f"{row['exactness']} (of its shards)" if of_shards else str(row["exactness"])
+    shown = f"{row['exactness']} (of its shards)" if of_shards else str(row["exactness"])
+    return shown if converged(row) else f"{shown}, {NOT_CONVERGED}"
 
 
 def _share(row: dict[str, Any], requests: int) -> str:
@@ -114,13 +116,14 @@ def share_of_refit(row: dict[str, Any], requests: int) -> float | None:
 
 
 def _notes(report: Report, request: str) -> list[str]:
-    """Return why rows are left out: failures one by one, methods that are not for a model together."""
+    """Return why rows are left out (methods that are not for a model together), and whose solver did not converge."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for line in report["left_out"]:
         if line["request"] == request:
             text = line["reason"].rstrip(".")
             reasons.setdefault((line["method"], f"{line['status']}: {text}"), []).append(line["model"])
-    return [f"{method} on {', '.join(models)} {text}." for (method, text), models in reasons.items()]
+    left_out = [f"{method} on {', '.join(models)} {text}." for (method, text), models in reasons.items()]
+    return left_out + solver_notes(rows_of(report, request))
 
 
 def summary(report: Report) -> list[str]:

@@ -15,6 +15,7 @@ from msgm.classifier.claims import SIDES, counted, leaking_side, leaks
 from msgm.classifier.metrics import METRICS
 from msgm.reading import read_json
 from msgm.runs import Run
+from msgm.solves import Solve
 
 ATTACKS = ("membership", "rmia", "relearning", "probe")
 OF_CLASSES = {"test_accuracy_retained", "test_accuracy_forgotten", "probe_class_auc"}
@@ -409,6 +410,14 @@ def test_what_users_wrote_stands_at_every_level(report, method):
     report["title"] = report["requests"]["random"]["text"] = words
     for text in texts(report, method):
         assert text.count(words) >= 2
+
+
+def test_a_solver_that_did_not_converge_is_said_on_the_card(report):
+    assert "solver" not in made(report)["method"]
+    named(report, "salun")["solve"] = Solve(2.7, 1e-3, 20).facts()
+    tree = made(report)
+    assert tree["method"]["solver"].startswith("not converged: relative residual 2.7")
+    assert any("the solver is not converged" in line for line in tree["cannot_say"])
 
 
 # Files

@@ -6,6 +6,7 @@ from msgm.classifier.assemble import constants, inside_share
 from msgm.classifier.figures import _points, distance, report_figures
 from msgm.classifier.report import rows_of, tables, to_markdown
 from msgm.records import plain, read_record, write_record
+from msgm.solves import Solve
 from tests.helpers import NASTY, as_name, blocks
 
 
@@ -141,3 +142,13 @@ def test_cells_outside_the_band_are_told_from_names_with_a_star():
     cells = dict(zip(table.head, table.rows[1], strict=True))
     assert cells["FA %"] == "90.0*"
     assert [name for name, cell in cells.items() if getattr(cell, "outside", False)] == ["FA %"]
+
+
+def test_a_solver_that_did_not_converge_is_said_in_the_table():
+    report = named_report("x")
+    assert "solver" not in tables(report)[0].head
+    report["rows"][1]["solve"] = Solve(2.7, 1e-3, 20).facts()
+    table = tables(report)[0]
+    assert [line[table.head.index("solver")] for line in table.rows] == ["", "", "not converged"]
+    assert any(note.startswith("m x is not converged: relative residual 2.7") for note in table.notes)
+    assert "not converged" in to_markdown(report)

@@ -14,6 +14,7 @@ from msgm.recommender.card import card, write_card
 from msgm.recommender.claims import SIDES, claims, counted, leaking_side, leaks
 from msgm.recommender.measuring import measure, measure_retrains, row_numbers
 from msgm.recommender.metrics import METRICS
+from msgm.solves import Solve
 from tests.recommender.metrics.worlds import trained_case
 
 NAMES = ("ranking", "rating", "completeness", "membership", "distance", "lists", "fairness", "backdoor")
@@ -345,3 +346,14 @@ def test_on_a_trained_model_the_original_is_flagged_and_a_held_out_retrained_mod
     assert [c["verdict"] for c in made(report, "other")["controls"]] == [PASS, PASS]
     assert [c.verdict for c in claims(report, rows[0])][:2] == [FAIL, FAIL]
     assert [c.verdict for c in claims(report, rows[1])][:2] == [PASS, PASS]
+
+
+def test_a_solver_that_did_not_converge_is_said_on_the_card(report):
+    assert "solver" not in made(report)["method"]
+    named(report, "scif")["solve"] = Solve(2.7, 1e-4, 100).facts()
+    tree = made(report)
+    assert tree["method"]["solver"].startswith("not converged: relative residual 2.7")
+    assert any("the solver is not converged" in line for line in tree["cannot_say"])
+    assert "solver: not converged" in card_markdown(tree, {})
+    named(report, "scif")["solve"] = Solve(1e-5, 1e-4, 100).facts()
+    assert not any("solver" in line for line in made(report)["cannot_say"])

@@ -9,6 +9,7 @@ import pytest
 from msgm.reading import read_json
 from msgm.recommender.models import MODELS
 from msgm.recommender.report import _cell, to_html, to_markdown
+from msgm.solves import Solve
 from tests.conftest import settings
 from tests.helpers import NASTY, as_name, blocks
 
@@ -128,6 +129,16 @@ def test_texts_of_users_change_nothing_around_them(made):
     page = to_html(renamed(report, r"$\frac$ *"))
     assert 'class="outside">0.' in page
     assert r'class="outside">$' not in page
+
+
+def test_a_solver_that_did_not_converge_is_said_in_the_table(made):
+    report = read_json(made / "report.json")
+    assert {row["converged"] for row in report["rows"]} == {None}
+    assert "not converged" not in to_markdown(report)
+    report["rows"][0]["solve"] = Solve(2.7, 1e-3, 20).facts()
+    text = to_markdown(report)
+    assert ", not converged |" in text
+    assert "not converged: relative residual 2.7" in text
 
 
 def test_a_half_interval_has_no_leading_zero_and_there_is_none_of_one_seed():

@@ -107,20 +107,26 @@ def conjugate_gradients(
     Args:
         product: v -> A v.
         right: (d,).
-        iterations: at most so many products.
-        tolerance: stop once |right - A u| <= tolerance |right|.
+        iterations: at most so many steps of a product each; one product more gives the residual.
+        tolerance: stop once |right - A u| <= tolerance |right|, by the recurrence.
 
     Returns:
-        u, the number of products, and |right - A u| / |right| (0 for a right side of zeros).
+        u, the number of steps, and the true |right - A u| / |right| (0 for a right side of zeros). The solver stops
+        where rounding makes A seem not positive definite.
     """
     solution, residual = torch.zeros_like(right), right.clone()
     direction, square = residual.clone(), residual.dot(residual).item()
     start, used = square, 0
     while used < iterations and square > tolerance**2 * start:
         image = product(direction)
-        length = square / direction.dot(image).item()
+        used += 1
+        curvature = direction.dot(image).item()
+        if not curvature > 0:
+            break
+        length = square / curvature
         solution += length * direction
         residual -= length * image
-        previous, square, used = square, residual.dot(residual).item(), used + 1
+        previous, square = square, residual.dot(residual).item()
         direction = residual + square / previous * direction
-    return solution, used, (square / start) ** 0.5 if start else 0.0
+    left = (right - product(solution)).norm() / right.norm() if start else torch.zeros(())
+    return solution, used, left.item()

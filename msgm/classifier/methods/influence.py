@@ -26,6 +26,7 @@ from msgm.classifier.methods.curvature import (
     mean_gradient,
     weights_of,
 )
+from msgm.solves import Solve, worst
 
 
 @METHODS.register("influence")
@@ -37,7 +38,7 @@ class Influence(Method):
         steps: Newton steps.
         damping: added to the curvature's diagonal; shortens the step where the loss is flat.
         iterations: of conjugate gradients, at most, a step.
-        tolerance: relative residual at which these stop.
+        tolerance: relative residual at which these stop; above it the row says that they did not converge.
         items: retain items that curvature is read from, drawn anew each step; None for all.
     """
 
@@ -67,6 +68,7 @@ class Influence(Method):
         decay = settings.training.weight_decay
         goal = _gradient(model, split.train, decay, settings.device)
         ledger.saw(len(split.train))
+        solves = []
         for step in range(self.steps):
             right = goal - _gradient(model, split.retain, decay, settings.device)
             curved = self._curved(split.retain, settings.seed, step)
@@ -78,8 +80,11 @@ class Influence(Method):
                 self.tolerance,
             )
             add_to(model, change)
-            ledger.saw(len(split.retain) + used * len(curved))
-        ledger.artefacts |= {"iterations": used, "residual": residual, "step_norm": change.norm().item()}
+            solves.append(Solve(residual, self.tolerance, used))
+            ledger.saw(len(split.retain) + (used + 1) * len(curved))
+        reached = worst(solves)
+        ledger.artefacts |= {"iterations": reached.steps, "residual": reached.residual, "solve": reached.facts()}
+        ledger.artefacts["step_norm"] = change.norm().item()
         return model
 
     def _curved(self, retain: Examples, seed: int, step: int) -> Examples:

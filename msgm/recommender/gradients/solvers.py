@@ -8,12 +8,14 @@ stands, or the damping is raised.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from msgm.errors import RunError
 from msgm.seeding import generator
+from msgm.solves import Solve
 
 Loss = Callable[[Tensor], Tensor]
 Product = Callable[[Tensor], Tensor]
@@ -21,6 +23,8 @@ Product = Callable[[Tensor], Tensor]
 POWER_STEPS = 10
 LEAST_SHARE = 0.01
 HALVINGS = 12
+DIRECT = 1e-6
+"""Relative residual that a direct solve in double precision stays below unless its matrix is nearly singular."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +34,10 @@ class Solution:
     Attributes:
         x: (p,).
         steps: products used.
-        residual: length of b - (H + mu I) x, relative to that of b.
+        residual: true length of b - (H + mu I) x, relative to that of b.
         convex: whether no direction of negative curvature was met.
         share: mu as a share of H's largest |eigenvalue|, where it was chosen so.
+        tolerance: of the residual, that was asked for.
     """
 
     x: Tensor
@@ -40,10 +45,16 @@ class Solution:
     residual: float
     convex: bool
     share: float = 0.0
+    tolerance: float = 0.0
 
-    def facts(self) -> dict[str, int | float]:
+    @property
+    def solve(self) -> Solve:
+        """What was reached of what was asked for."""
+        return Solve(self.residual, self.tolerance, self.steps)
+
+    def facts(self) -> dict[str, Any]:
         """Return what is known of the solve, for an answer."""
-        return {"cg_steps": self.steps, "cg_residual": self.residual, "cg_damping": self.share}
+        return {"solve": self.solve.facts(), "cg_damping": self.share, "convex": self.convex}
 
 
 def gradient(loss: Loss, at: Tensor) -> Tensor:
@@ -79,7 +90,7 @@ def conjugate_gradients(product: Product, b: Tensor, damping: float, tolerance: 
         b: (p,).
         damping: mu, at least 0.
         tolerance: of the residual, relative to b.
-        max_steps: products at most.
+        max_steps: products at most; one more gives the residual.
     """
     x, residual = torch.zeros_like(b), b.clone()
     direction, norm = residual.clone(), residual @ residual
@@ -96,7 +107,8 @@ def conjugate_gradients(product: Product, b: Tensor, damping: float, tolerance: 
         residual = residual - length * image
         norm, last = residual @ residual, norm
         direction = residual + norm / last * direction
-    return Solution(x, steps, (float(norm) / start) ** 0.5 if start else 0.0, convex)
+    left = float((b - product(x) - damping * x).norm() / b.norm()) if start else 0.0
+    return Solution(x, steps, left, convex, tolerance=tolerance)
 
 
 def solve_damped(product: Product, b: Tensor, share: float, tolerance: float, max_steps: int, seed: int) -> Solution:
@@ -125,17 +137,32 @@ def solve_blocks(blocks: Tensor, b: Tensor, damping: float) -> Tensor:
         RunError: a block has no Cholesky factor.
     """
     n, width = blocks.shape[:2]
-    # A row that nothing holds in place has a block of zeros: damped by 1, it stays where it is.
-    scale = blocks.diagonal(dim1=1, dim2=2).mean(1)
-    damped = blocks + torch.diag_embed(torch.where(scale > 0, damping * scale, 1.0)[:, None].expand(n, width))
+    damped = _damped(blocks, damping)
     factors, failed = torch.linalg.cholesky_ex(damped)
     if failed.any():
         raise RunError(f"{int((failed > 0).sum())} of {n} rows have a Hessian that is not positive definite.")
     return torch.cholesky_solve(b.reshape(n, width, 1), factors).flatten()
 
 
+def blocks_solve(blocks: Tensor, b: Tensor, damping: float, x: Tensor) -> Solve:
+    """Return how well ``x`` solves the worst of the blocks; arguments as of ``solve_blocks``, whose x it is."""
+    right = b.reshape(*blocks.shape[:2], 1)
+    left = right - _damped(blocks, damping) @ x.reshape(right.shape)
+    sizes = right.norm(dim=1).clamp_min(torch.finfo(b.dtype).tiny)
+    return Solve(float((left.norm(dim=1) / sizes).max()) if len(blocks) else 0.0, DIRECT, len(blocks))
+
+
+def _damped(blocks: Tensor, damping: float) -> Tensor:
+    # A row that nothing holds in place has a block of zeros: damped by 1, it stays where it is.
+    scale = blocks.diagonal(dim1=1, dim2=2).mean(1)
+    return blocks + torch.diag_embed(torch.where(scale > 0, damping * scale, 1.0)[:, None].expand(blocks.shape[:2]))
+
+
 def newton_step(loss: Loss, at: Tensor, damping: float, tolerance: float, max_steps: int) -> tuple[Tensor, Solution]:
-    """Return the (p,) point after a step along -(H + mu I)^{-1} g, halved until the loss is no higher than before."""
+    """Return the (p,) point after a step along -(H + mu I)^{-1} g, halved until the loss is no higher than before.
+
+    Where no half of it is, the point stays where it was, and nothing is solved: the residual is 1.
+    """
     solved = conjugate_gradients(hessian_product(loss, at), -gradient(loss, at), damping, tolerance, max_steps)
     with torch.no_grad():
         before, step = loss(at), solved.x
@@ -143,4 +170,4 @@ def newton_step(loss: Loss, at: Tensor, damping: float, tolerance: float, max_st
             if loss(at + step) <= before:
                 return at + step, solved
             step = step / 2
-    return at, solved
+    return at, replace(solved, residual=1.0)

@@ -13,6 +13,7 @@ from msgm.checks import at_least
 from msgm.errors import UserError
 from msgm.recommender.methods.base import METHODS, Card, Ledger
 from msgm.recommender.methods.gradient_method import GRADIENT_MODELS, GradientMethod, Problem
+from msgm.solves import worst
 
 if TYPE_CHECKING:
     from msgm.recommender.gradients.objectives import Tables
@@ -59,10 +60,11 @@ class AltEraser(GradientMethod):
         none = torch.empty(0, dtype=torch.int64)
         users, items = (torch.arange(size) for size in problem.before.shape)
         blocks = [Block(problem.before, users, none), Block(problem.before, none, items)]
-        tables, taken = problem.tables, 0
+        tables, solves = problem.tables, []
         for block in self.rounds * blocks:
             loss = block.loss(problem.after, tables)
             found, solved = newton_step(loss, block.vector(tables), self.damping, self.tolerance, self.max_steps)
-            tables, taken = block.put(found, tables), taken + solved.steps
-        ledger.facts["cg_steps"] = taken
+            tables = block.put(found, tables)
+            solves.append(solved.solve)
+        ledger.facts["solve"] = worst(solves).facts()
         return tables

@@ -68,7 +68,13 @@ class SCIF(GradientMethod):
         import torch
 
         from msgm.recommender.gradients.blocks import Block
-        from msgm.recommender.gradients.solvers import gradient, hessian_product, solve_blocks, solve_damped
+        from msgm.recommender.gradients.solvers import (
+            blocks_solve,
+            gradient,
+            hessian_product,
+            solve_blocks,
+            solve_damped,
+        )
 
         users = torch.unique(problem.before.users[problem.forgotten])
         block = Block(problem.before, users, torch.empty(0, dtype=torch.int64))
@@ -80,7 +86,9 @@ class SCIF(GradientMethod):
             slope = slope - gradient(block.loss(problem.before, problem.tables), point)
         ledger.facts["users"] = len(users)
         if after.local:
-            solved = solve_blocks(after.user_hessians(problem.tables, users), slope, self.damping)
+            blocks = after.user_hessians(problem.tables, users)
+            solved = solve_blocks(blocks, slope, self.damping)
+            ledger.facts["solve"] = blocks_solve(blocks, slope, self.damping, solved).facts()
             return block.put(point - solved, problem.tables)
         product = hessian_product(loss, point)
         found = solve_damped(product, slope, self.damping, self.tolerance, self.max_steps, problem.seed)

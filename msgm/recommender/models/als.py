@@ -83,6 +83,19 @@ class ALS(Alternating):
             mine, other = other, mine
         mine[rows] = solve_rows(made, other, mine[rows], self.regularisation, self.alpha, self.cg_steps)
 
+    def left(self, side: Side, made: list[Batch], values: NDArray[np.float32]) -> tuple[float, float]:
+        mine, other = self.user_factors, self.item_factors
+        if side == "item":
+            mine, other = other, mine
+        exact, padded, left, right = other.astype(np.float64), pad(other), 0.0, 0.0
+        gram = exact.T @ exact + self.regularisation * np.eye(other.shape[1])
+        for batch in made:
+            features, rows = batch.features(padded), mine[batch.rows]
+            wanted = (1 + self.alpha) * features.sum(axis=1, dtype=np.float64)
+            met = rows @ gram + self.alpha * (features.transpose(0, 2, 1) @ (features @ rows[:, :, None]))[:, :, 0]
+            left, right = left + float(((wanted - met) ** 2).sum()), right + float((wanted**2).sum())
+        return left, right
+
     def fold_in(self, cells: csr_array) -> NDArray[np.float32]:
         """Return (n, d) factors of users with the (n, I) ``cells``, in the space of the model's items."""
         zeros = np.zeros((cells.shape[0], self.factors), dtype=np.float32)

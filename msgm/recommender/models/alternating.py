@@ -2,9 +2,12 @@
 
 A sweep solves every user's row with the items held, then every item's with the users held. After a request, the cells
 forgotten are out of every later solve, so that sweeps from where the model stands go down on the objective of the rest
-alone: exact once they have converged, up to which of the equivalent minima is found.
+alone: exact once they have converged, up to which of the equivalent minima is found. They have where every row solves
+its equations with the other side as it stands: the residual of these, relative to their right side, is computed after
+the last sweep, for each side over all its rows, and the larger one is told.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,19 +25,23 @@ from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.row_batches import Batch, batches
 from msgm.recommender.requests import Deletion
 from msgm.seeding import derive_seed
+from msgm.solves import Solve
 
 Side = Literal["user", "item"]
 Rows = NDArray[np.int64] | slice
 EVERY = slice(None)
+OTHER: dict[Side, Side] = {"user": "item", "item": "user"}
+CONVERGED = 1e-4
+"""Relative residual at which sweeps have converged: ten times what single precision leaves."""
 
 
 @dataclass
 class Alternating(Recommender):
     """Alternating least squares.
 
-    Forgetting by ``sweeps`` is exact at convergence. ``local`` re-solves only the rows that lost a cell, each against
-    the whole of the other side as it then is, and is approximate: all other rows stay as they were. In both, a user or
-    an item that has no cell left gets zeros, as in a fit.
+    Forgetting by ``sweeps`` is exact at convergence, and approximate before. ``local`` re-solves only the rows that
+    lost a cell, each against the whole of the other side as it then is, and is approximate: all other rows stay as they
+    were. In both, a user or an item that has no cell left gets zeros, as in a fit.
 
     Attributes:
         factors: d, length of the rows.
@@ -75,13 +82,28 @@ class Alternating(Recommender):
                 for half in prepared:
                     self.solve(*half)
 
+    @abstractmethod
+    def left(self, side: Side, made: list[Batch], values: NDArray[np.float32]) -> tuple[float, float]:
+        """Return the squared lengths of what a side's rows leave of their equations, and of the right sides."""
+
+    def residual(self, cells: csr_array) -> float:
+        """Return the relative residual of the rows' equations for the (U, I) ``cells``, of the worse side."""
+        found = []
+        halves: list[tuple[Side, csr_array]] = [("user", cells), ("item", csr_array(cells.T.tocsr()))]
+        for side, matrix in halves:
+            left, right = self.left(side, batches(matrix), matrix.data)
+            found.append(math.sqrt(left / right) if right else 0.0)
+        return max(found)
+
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         mask = deletion.mask(self.seen)
         rest = kept(self.seen, ~mask)
-        facts = {"forgetting": self.forgetting, "sweeps": self.forget_sweeps}
+        facts: dict[str, Any] = {"forgetting": self.forgetting, "sweeps": self.forget_sweeps}
         if self.forgetting == "sweeps":
             self.sweep(rest, self.forget_sweeps)
-            return sum(rest.shape), "exact at convergence", facts
+            reached = Solve(self.residual(rest), CONVERGED, self.forget_sweeps)
+            facts["solve"] = reached.facts()
+            return sum(rest.shape), "exact at convergence" if reached.converged else "approximate", facts
         gone = kept(self.seen, mask)
         users, items = np.flatnonzero(np.diff(gone.indptr)), np.unique(gone.indices).astype(np.int64)
         self.sweep(rest, self.forget_sweeps, users, items)

@@ -17,6 +17,7 @@ gives bias and factors of a user at once, and the same with users and items exch
 et al. have no biases and start from item means, which the biases carry here.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import positive
 from msgm.errors import UserError
-from msgm.recommender.models.alternating import EVERY, Alternating, Rows, Side
+from msgm.recommender.models.alternating import EVERY, OTHER, Alternating, Rows, Side
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.models.row_batches import Batch, pad
 
@@ -73,14 +74,30 @@ class MF(Alternating):
 
     def solve(self, side: Side, rows: Rows, made: list[Batch], values: NDArray[np.float32]) -> None:
         bias, factors = self.tables(side)
-        other_bias, other_factors = self.tables("item" if side == "user" else "user")
-        features = pad(np.column_stack([np.ones(len(other_bias)), other_factors]))
-        offsets = pad(self.mean + other_bias[:, None])[:, 0]
-        found = np.zeros((len(bias[rows]), features.shape[1]), dtype=np.float32)
-        for batch in made:
-            targets = values[batch.cells] - offsets[batch.columns]
-            found[batch.rows] = ridge(batch.features(features), targets, self.regularisation)
+        other_bias, other_factors = self.tables(OTHER[side])
+        found = np.zeros((len(bias[rows]), other_factors.shape[1] + 1), dtype=np.float32)
+        for batch, features, targets in self._equations(made, values, other_bias, other_factors):
+            found[batch.rows] = ridge(features, targets, self.regularisation)
         bias[rows], factors[rows] = found[:, 0], found[:, 1:]
+
+    def _equations(
+        self, made: list[Batch], values: NDArray[np.float32], bias: NDArray[Any], factors: NDArray[Any]
+    ) -> Iterator[tuple[Batch, NDArray[Any], NDArray[Any]]]:
+        """Yield the batches with the features and the targets of their rows, by the other side's tables."""
+        features, offsets = pad(np.column_stack([np.ones(len(bias)), factors])), pad(self.mean + bias[:, None])[:, 0]
+        for batch in made:
+            yield batch, batch.features(features), values[batch.cells] - offsets[batch.columns]
+
+    def left(self, side: Side, made: list[Batch], values: NDArray[np.float32]) -> tuple[float, float]:
+        bias, factors = self.tables(side)
+        mine, left, right = np.column_stack([bias, factors]).astype(np.float32), 0.0, 0.0
+        for batch, features, targets in self._equations(made, values, *self.tables(OTHER[side])):
+            rows, turned = mine[batch.rows], features.transpose(0, 2, 1)
+            cells = np.count_nonzero(features[:, :, 0], axis=1)
+            wanted = (turned @ targets[:, :, None])[:, :, 0]
+            met = (turned @ (features @ rows[:, :, None]))[:, :, 0] + self.regularisation * cells[:, None] * rows
+            left, right = left + float(((wanted - met) ** 2).sum()), right + float((wanted**2).sum())
+        return left, right
 
     def predict(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (n,) ratings of pairs, within the range of the ratings known."""
