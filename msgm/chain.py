@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from msgm import __version__
 from msgm.errors import UserError
 from msgm.reading import read_json
+from msgm.shapes import Count, Positive
 
 FILE = "chain.json"
 FORMAT = 1
@@ -99,6 +100,11 @@ class Entry:
     def same_items(self, mask: NDArray[np.bool_]) -> bool:
         """Return whether the request named exactly the items of ``mask``."""
         return np.array_equal(self.positions, np.flatnonzero(mask))
+
+    def summary(self) -> dict[str, Any]:
+        """Return what reports and cards say of the request: no positions."""
+        shown = ("text", "goal", "target", "by", "date")
+        return {key: getattr(self, key) for key in shown} | {"items": len(self.positions)}
 
     def same_request(self, other: "Entry") -> bool:
         """Return whether both ask for the same items, in the same words, with the same goal."""
@@ -213,7 +219,7 @@ class Chain:
         return None if remaining == then.remaining else "the items of the data are not those of then, or not in order."
 
     def to_json(self) -> dict[str, Any]:
-        """Return the chain as a JSON tree; ``from_json`` reads it back."""
+        """Return the chain as the JSON tree that ``read_chain`` reads back."""
         return {
             "format": FORMAT,
             "requests": [asdict(entry) | {"positions": ranges(entry.positions)} for entry in self.requests],
@@ -222,25 +228,13 @@ class Chain:
             "anew": list(self.anew),
         }
 
-    @classmethod
-    def from_json(cls, tree: Any, where: object) -> "Chain":
-        """Read a chain; ``where`` is its file.
-
-        Raises:
-            UserError: it is damaged, or a newer msgm wrote it.
-        """
-        reader = _Reader(tree, str(where))
-        if reader.take("format", int) > FORMAT:
-            raise UserError(f"{where} was written by a newer msgm; this one reads format {FORMAT}.")
-        tree = reader.optional("data", dict)
-        data = None if tree is None else _data(_Reader(tree, f"{where}, data"))
-        size = 0 if data is None else data.items
-        return cls(
-            tuple(_entry(_Reader(entry, f"{where}, requests"), size) for entry in reader.take("requests", list)),
-            data,
-            reader.optional("unknown", str),
-            tuple(_text(part, f"{where}, anew") for part in reader.take("anew", list)),
-        )
+    def summary(self) -> dict[str, Any]:
+        """Return what reports and cards say of the chain: no positions and no digests."""
+        return {
+            "requests": [entry.summary() for entry in self.requests],
+            "unknown": self.unknown,
+            "anew": list(self.anew),
+        }
 
 
 def union(entries: Iterable[Entry], size: int) -> NDArray[np.bool_]:
@@ -285,10 +279,20 @@ def read_chain(folder: Path) -> Chain | None:
     """Return the chain of a model folder, or None where the folder has none.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or a newer msgm wrote it.
     """
     path = folder / FILE
-    return Chain.from_json(read_json(path), path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    tree = read_json(path, ChainTree)
+    if tree["format"] > FORMAT:
+        raise UserError(f"{path} was written by a newer msgm (format {tree['format']}; this one reads {FORMAT}).")
+    data = None if tree["data"] is None else _data(tree["data"], path)
+    if tree["requests"] and (data is None or data.digests is None):
+        raise UserError(f"{path}: data.digests: expected those of the items that requests name, got nothing.")
+    size = 0 if data is None else data.items
+    entries = tuple(_entry(entry, size, f"{path}: requests[{k}]") for k, entry in enumerate(tree["requests"]))
+    return Chain(entries, data, tree["unknown"], tuple(tree["anew"]))
 
 
 def ranges(positions: Positions) -> str:
@@ -349,50 +353,52 @@ def _data_tree(data: Data) -> dict[str, Any]:
     return {"items": data.items, "remaining": data.remaining, "split": dict(data.split), "digests": digests}
 
 
-def _data(reader: "_Reader") -> Data:
-    items, text = reader.take("items", int), reader.optional("digests", str)
-    split = reader.take("split", dict)
-    if items < 0 or not all(isinstance(value, int | float) for value in split.values()):
-        raise UserError(f"{reader.where} is damaged: items and split must be numbers.")
+def _data(tree: "DataTree", path: Path) -> Data:
     try:
-        digests = None if text is None else np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4")
+        digests = None if tree["digests"] is None else base64.b64decode(tree["digests"], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UserError(f"{reader.where} is damaged: digests: {error}.") from error
-    if digests is not None and len(digests) != items:
-        raise UserError(f"{reader.where} is damaged: {len(digests)} digests for {items} items.")
-    return Data(items, reader.take("remaining", str), split, digests)
+        raise UserError(f"{path}: data.digests: expected base64: {error}.") from error
+    if digests is not None and len(digests) != DIGEST_BYTES * tree["items"]:
+        raise UserError(f"{path}: data.digests: expected {DIGEST_BYTES} bytes for each of {tree['items']} items.")
+    numbers = None if digests is None else np.frombuffer(digests, dtype="<u4")
+    return Data(tree["items"], tree["remaining"], tree["split"], numbers)
 
 
-def _entry(reader: "_Reader", size: int) -> Entry:
-    texts = {key: reader.take(key, str) for key in ("text", "goal", "target", "selector", "by", "msgm")}
+def _entry(tree: "EntryTree", size: int, where: str) -> Entry:
     try:
-        positions = positions_of(reader.take("positions", str), size)
+        positions = positions_of(tree["positions"], size)
     except ValueError as error:
-        raise UserError(f"{reader.where} is damaged: positions must read like 3,5-9: {error}.") from error
-    return Entry(**texts, date=reader.optional("date", str), positions=positions)
+        raise UserError(f"{where}.positions: expected numbers like 3,5-9: {error}.") from error
+    return Entry(**{key: tree[key] for key in EntryTree.__annotations__} | {"positions": positions})  # type: ignore[literal-required]
 
 
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where} is damaged: expected a text, found {value!r}.")
-    return value
+class EntryTree(TypedDict):
+    """An entry in the file."""
+
+    text: str
+    goal: str
+    target: str
+    selector: str
+    by: str
+    date: str | None
+    positions: str
+    msgm: str
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A JSON object whose keys are taken with their types checked."""
+class DataTree(TypedDict):
+    """The data in the file; digests in base64."""
 
-    tree: Any
-    where: str
+    items: Count
+    remaining: str
+    split: dict[str, float]
+    digests: str | None
 
-    def take(self, key: str, kind: type) -> Any:
-        """Return the value of ``key``, which must be there and of ``kind``."""
-        value = self.tree.get(key) if isinstance(self.tree, dict) else None
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{self.where} is damaged: {key} must be of type {kind.__name__}, found {value!r:.60}.")
-        return value
 
-    def optional(self, key: str, kind: type) -> Any:
-        """Return the value of ``key``, or None where it is null or absent."""
-        absent = isinstance(self.tree, dict) and self.tree.get(key) is None
-        return None if absent else self.take(key, kind)
+class ChainTree(TypedDict):
+    """The file."""
+
+    format: Positive
+    requests: list[EntryTree]
+    data: DataTree | None
+    unknown: str | None
+    anew: list[str]

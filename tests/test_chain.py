@@ -57,9 +57,10 @@ def test_entries_say_what_was_asked():
     assert found.date.endswith("+00:00")
 
 
-def test_a_chain_comes_back_from_json():
+def test_a_chain_comes_back_from_its_file(tmp_path):
     found = chain((1,), (4, 5, 6))
-    again = Chain.from_json(json.loads(json.dumps(found.to_json())), "chain.json")
+    (tmp_path / "chain.json").write_text(json.dumps(found.to_json()))
+    again = read_chain(tmp_path)
     assert again.to_json() == found.to_json()
     assert np.array_equal(again.data.digests, found.data.digests)
     again.check(Texts(), SPLIT, KEY, "A")
@@ -172,17 +173,21 @@ def test_a_request_is_apart_from_earlier_and_later_ones(asked, entries, gone, le
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"requests": None}, "requests must be of type list"),
-        ({"requests": [3]}, "text must be of type str"),
-        ({"requests": [{"text": "x"}]}, "goal must be of type str"),
+        ({"requests": None}, "requests: expected a list"),
+        ({"requests": [3]}, r"requests\[0\]: expected an object"),
+        ({"requests": [{"text": "x"}]}, r"requests\[0\].goal: expected text"),
         ({"format": 99}, "written by a newer msgm"),
-        ({"format": True}, "format must be of type int"),
-        ({"anew": [1]}, "expected a text"),
-        ({"data": None}, "positions must read like"),
-        ({"data": {"items": 8, "remaining": "x", "split": {}, "digests": "?"}}, "digests"),
-        ({"data": {"items": 8, "remaining": "x", "split": {}, "digests": "AAAA"}}, "digests"),
-        ({"data": {"items": 2, "remaining": "x", "split": {}, "digests": None}}, "positions must read like"),
-        ({"data": {"items": 8, "remaining": "x", "split": {"a": "b"}, "digests": None}}, "must be numbers"),
+        ({"format": True}, "format: expected a whole number"),
+        ({"anew": [1]}, r"anew\[0\]: expected text"),
+        ({"data": None}, "data.digests: expected those of the items"),
+        ({"data": {"items": 8, "remaining": "x", "split": {}, "digests": "?"}}, "digests: expected base64"),
+        ({"data": {"items": 8, "remaining": "x", "split": {}, "digests": "AAAA"}}, "digests: expected 4 bytes"),
+        ({"data": {"items": 8, "remaining": "x", "split": {}, "digests": None}}, "data.digests: expected those"),
+        (
+            {"data": {"items": 2, "remaining": "x", "split": {}, "digests": "AAAAAAAAAAA="}},
+            "positions: expected numbers",
+        ),
+        ({"data": {"items": 8, "remaining": "x", "split": {"a": "b"}, "digests": None}}, "split.a: expected a number"),
     ],
 )
 def test_a_damaged_chain_is_named(tmp_path, change, told):

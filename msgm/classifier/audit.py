@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from msgm.cards.band import Numbers
+from msgm.cards.history import history
 from msgm.cards.views import Card
 from msgm.classifier.band import measure, measure_retrains, summarise
 from msgm.classifier.card import write_card
@@ -75,7 +76,8 @@ def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, ask
     metrics = [metric() for metric in METRICS.entries.values() if not metric.live and not metric.costly]
     band = measure_retrains([replace(case, target=model) for model in models], metrics)
     rows = [
-        _row(target.stem if target.stem != ORIGINAL else "target", measure(case, metrics), band, metrics),
+        _row(target.stem if target.stem != ORIGINAL else "target", measure(case, metrics), band, metrics)
+        | {"history": case.target.history or history(None)},
         _row(ORIGINAL, measure(replace(case, target=case.original), metrics), band, metrics),
     ]
     report = _report(case, asked or Asked(), rows, [target, original, *retrains])
@@ -106,7 +108,8 @@ def _read(target: Path, original: Path, retrains: Sequence[Path]) -> dict[Path, 
 
 def _needed(outputs: Outputs) -> Outputs:
     """Return the parts that every file has."""
-    return Outputs({part: outputs.logits[part] for part in NEEDED}, {part: outputs.labels[part] for part in NEEDED})
+    logits = {part: outputs.logits[part] for part in NEEDED}
+    return Outputs(logits, {part: outputs.labels[part] for part in NEEDED}, outputs.history)
 
 
 def _no_probabilities(path: Path, outputs: Outputs) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, experiment, metrics, names, print_cards, received
+from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, names, print_cards, received
 from msgm.classifier import audit_command
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ def _add_models(commands: Commands) -> None:
         dest="source",
         metavar="RUN",
         required=True,
-        help="folder of msgm classifier train, or a file of weights",
+        help="folder of msgm classifier train or unlearn, or a file of weights",
     )
     unlearn.add_argument("--method", required=True, metavar="NAME", help="see msgm classifier methods")
     unlearn.add_argument("--request", metavar="NAME", help="of the config; needed where it has several")
     received(unlearn)
+    fresh_chain(unlearn)
     for parser in (train, unlearn):
         parser.set_defaults(go_on="Run the same command again.")
 
@@ -88,10 +89,10 @@ def _unlearn(options: argparse.Namespace) -> None:
 
     config = load_config(options.config, options.set)
     chosen = (options.method, options.request, options.seed)
-    run = unlearn(config, options.source, *chosen, options.out, options.device)
+    run = unlearn(config, options.source, *chosen, options.out, options.device, options.fresh_chain)
     kept = (
         ""
-        if (run.model / "model.safetensors").is_file()
+        if (run.model / "network.json").is_file()
         else "; the model, which is not one of the config's network, is not stored"
     )
     print(f"wrote {run.path}{kept}")

@@ -172,7 +172,7 @@ def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, 
     folder = run.path / "models" / f"seed-{seed}"
     original = experiment.original(folder / "original")
     places = [place(folder, request, f"retrain-{number}") for number in range(1, experiment.config.retrains + 1)]
-    retrains = [experiment.retrain(where, split, number) for number, where in enumerate(places, 1)]
+    retrains = [experiment.retrain(where, request, number) for number, where in enumerate(places, 1)]
     print(f"seed {seed}, {request}: original and {len(retrains)} retrained models are there", flush=True)
     outputs, device = outputs_of(original, split, experiment.device), experiment.device
     band = [outputs_of(model, split, device) for model in retrains]

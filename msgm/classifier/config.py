@@ -46,8 +46,11 @@ class RequestSettings(ForgetRequest):
 
     random: int | None = None
 
-    def chosen(self, dataset: Dataset, train: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    def chosen(self, dataset: Dataset, train: NDArray[np.int64], seed: int, name: str = "random") -> NDArray[np.bool_]:
         """Return the request's items as an (N,) mask; ``random`` draws from the positions ``train`` by ``seed``.
+
+        Requests of different names draw from streams of their own. One that is named ``random`` has the stream that
+        all had in the first version, so that its runs and tables stay what they were.
 
         Raises:
             UserError: as ``ForgetRequest.mask``, or more items at random than there are.
@@ -58,7 +61,8 @@ class RequestSettings(ForgetRequest):
         if count >= len(train):
             raise UserError(f"request.random: {count} of {len(train)} training items leave none to retain.")
         mask = np.zeros(len(dataset), dtype=bool)
-        mask[np.random.default_rng(derive_seed(seed, "request")).choice(train, count, replace=False)] = True
+        stream = ("request",) if name == "random" else ("request", name)
+        mask[np.random.default_rng(derive_seed(seed, *stream)).choice(train, count, replace=False)] = True
         return mask
 
     def describe(self) -> str:

@@ -67,6 +67,10 @@ class Examples:
             self.dataset, np.concatenate([self.indices, other.indices]), torch.cat([self.labels, other.labels])
         )
 
+    def in_order(self) -> "Examples":
+        """Return the same examples in the order of the data set."""
+        return self.subset(np.argsort(self.indices))
+
     def batches(
         self, size: int, *stream: int | str, device: torch.device | str = "cpu"
     ) -> Iterator[tuple[Tensor, Tensor]]:

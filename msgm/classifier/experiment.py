@@ -6,7 +6,7 @@ settings that it depends on.
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from msgm import __version__
+from msgm.chain import Chain, Entry, gone_before
 from msgm.classifier import networks
 from msgm.classifier.config import ClassifierConfig, below
 from msgm.classifier.data import Examples, Split, held_out, split_by
@@ -24,7 +25,7 @@ from msgm.classifier.methods import METHODS, Settings
 from msgm.classifier.store import load_classifier, save_classifier
 from msgm.classifier.training import check_outputs, fit
 from msgm.data import Dataset
-from msgm.digests import positions_digest, unkeyed_digest
+from msgm.digests import folder_key, positions_digest, unkeyed_digest
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.seeding import derive_seed
@@ -51,6 +52,7 @@ class Experiment:
         seed: of the split, the original and all draws.
         device: where to compute.
         folder: the run folder, whose key digests of items are made with; None for an experiment that writes none.
+        chain: what the model that is given was asked to forget before.
     """
 
     config: ClassifierConfig
@@ -58,6 +60,7 @@ class Experiment:
     seed: int
     device: torch.device
     folder: Path | None = None
+    chain: Chain = field(default_factory=Chain)
 
     @cached_property
     def parts(self) -> dict[str, NDArray[np.int64]]:
@@ -70,13 +73,27 @@ class Experiment:
         Raises:
             UserError: the request selects nothing, everything, or leaves fewer than two classes.
         """
-        return below(
-            f"requests.{request}", "request", lambda: split_by(self.dataset, self.parts, self.selected(request))
-        )
+        return below(f"requests.{request}", "request", lambda: self._split(self.selected(request)))
+
+    def _split(self, mask: NDArray[np.bool_]) -> Split:
+        return split_by(self.dataset, self.parts, mask, gone_before(mask, self.chain.requests))
 
     def selected(self, request: str) -> NDArray[np.bool_]:
         """Return an (N,) mask of all items that a request selects, held-out ones as well."""
-        return self.config.requests[request].chosen(self.dataset, self.parts["train"], self.seed)
+        gone = self.chain.gone(len(self.dataset))
+        train = self.parts["train"][~gone[self.parts["train"]]]
+        return self.config.requests[request].chosen(self.dataset, train, self.seed, request)
+
+    @property
+    def split_facts(self) -> dict[str, float | int]:
+        """What decides which items are held out."""
+        keys = ["tuning", "nonmembers", "train", *(["test"] if self.dataset.test is None else [])]
+        return {"seed": self.seed} | {f"shares.{key}": getattr(self.config.shares, key) for key in keys}
+
+    def answered(self, request: str, by: str, folder: Path) -> Chain:
+        """Return the chain of a model that answered one more request; the key of the run ``folder`` is made."""
+        entry = Entry.of(self.config.requests[request], self.selected(request), by)
+        return self.chain.extended(entry, self.dataset, self.split_facts, folder_key(folder))
 
     def build(self, seed: int) -> nn.Module:
         """Return the network with fresh weights of a seed."""
@@ -111,18 +128,22 @@ class Experiment:
             start = time.perf_counter()
             examples = Examples.of(self.dataset, self.parts["train"])
             model = fit(self.build(self.seed), examples, self.config.training, self.seed, self.device)
-            self.keep(model, folder, self.facts, time.perf_counter() - start)
+            chain = Chain().over(self.dataset, self.split_facts, None)
+            self.keep(model, folder, self.facts, time.perf_counter() - start, chain)
         return model
 
-    def retrain(self, folder: Path, split: Split, number: int) -> nn.Module:
-        """Return retrained model ``number`` of the band, from ``folder`` if it is there."""
+    def retrain(self, folder: Path, request: str, number: int) -> nn.Module:
+        """Return retrained model ``number`` of a request's band, from ``folder`` if it is there."""
+        split = self.split(request)
         facts = self.retrain_facts(split, number)
         model = self._kept(folder, facts)
         if model is None:
             retraining = METHODS.build({"name": "retrain"})
             made = retraining.unlearn(self.build(self.seed), split, self.settings("band", number))
             model = made.model
-            self.keep(model, folder, facts, made.cost.seconds)
+            self.keep(
+                model, folder, facts, made.cost.seconds, self.answered(request, "retrain", self.folder or folder.parent)
+            )
         return model
 
     def digest(self, split: Split) -> str:
@@ -138,10 +159,10 @@ class Experiment:
         for request in self.config.requests:
             self.split(request)
 
-    def keep(self, model: nn.Module, folder: Path, facts: Facts, seconds: float) -> None:
+    def keep(self, model: nn.Module, folder: Path, facts: Facts, seconds: float, chain: Chain) -> None:
         """Write a model with the settings that it depends on; these come last, so that they vouch for the rest."""
         (folder / MADE).unlink(missing_ok=True)
-        save_classifier(model, folder, self.config.network, self.dataset.shape, len(self.dataset.classes))
+        save_classifier(model, folder, self.config.network, self.dataset.shape, len(self.dataset.classes), chain)
         write_json(folder / MADE, {"made": facts, "seconds": seconds})
 
     def _kept(self, folder: Path, facts: Facts) -> nn.Module | None:

@@ -1,10 +1,11 @@
 """Logits of a model on the parts of a split, in memory and as .npz: all that most metrics and the audit read.
 
 A file holds ``logits_PART`` (n, C) and ``labels_PART`` (n,) for the parts retain, forget, nonmembers and test, tuning
-if at hand. Any framework can write it.
+if at hand. Any framework can write it. ``history``, JSON as text, may say what else the model was asked to forget.
 """
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msgm.cards.history import History, HistoryTree
 from msgm.errors import UserError
 from msgm.folders import write_bytes
-from msgm.reading import read_npz
+from msgm.reading import parse_json, read_npz
 
 NEEDED = ("retain", "forget", "nonmembers", "test")
 
@@ -27,10 +29,13 @@ class Outputs:
     Attributes:
         logits: part to (n, C) float64.
         labels: part to (n,) int64 true classes.
+        history: what the model was asked so far and whether earlier requests still hold (``msgm.cards.history``); None
+            where nobody says.
     """
 
     logits: Mapping[str, NDArray[np.float64]]
     labels: Mapping[str, NDArray[np.int64]]
+    history: History | None = None
 
     @property
     def classes(self) -> int:
@@ -51,6 +56,7 @@ class Outputs:
         """Write the file, whole or not at all."""
         arrays: dict[str, Any] = {f"logits_{part}": z.astype(np.float32) for part, z in self.logits.items()}
         arrays |= {f"labels_{part}": y for part, y in self.labels.items()}
+        arrays |= {} if self.history is None else {"history": np.array(json.dumps(self.history))}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_bytes(path, buffer.getvalue())
@@ -75,6 +81,7 @@ def load_outputs(path: Path | str) -> Outputs:
     found = Outputs(
         {part: arrays[f"logits_{part}"].astype(np.float64) for part in parts},
         {part: arrays[f"labels_{part}"].astype(np.int64) for part in parts if f"labels_{part}" in arrays},
+        parse_json(str(arrays["history"]), f"{path}: history", HistoryTree) if "history" in arrays else None,
     )
     _check(found, path)
     return found

@@ -4,27 +4,36 @@ The folder holds ``model/`` and, for every request concerned, ``outputs/REQUEST/
 ``msgm classifier audit`` reads.
 """
 
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from msgm.cards.history import history, history_lines
+from msgm.chain import Chain
 from msgm.classifier.compare import FIXED, claim
 from msgm.classifier.config import ClassifierConfig, known, load_config
+from msgm.classifier.data import Examples
+from msgm.classifier.earlier import earlier_chain, tested
 from msgm.classifier.experiment import Experiment, is_kept, seconds_of
 from msgm.classifier.measuring import outputs_of
+from msgm.classifier.methods.sisa import Sisa
 from msgm.classifier.methods.steps import GradientMethod
 from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.outputs import Outputs
-from msgm.classifier.store import drop_classifier, filled, load_classifier, save_classifier
+from msgm.classifier.sisa import Ensemble
+from msgm.classifier.store import SHARDS, filled, load_classifier, save_classifier
+from msgm.classifier.training import check_outputs
 from msgm.data import load_dataset
-from msgm.digests import positions_digest
+from msgm.digests import positions_digest, read_key
 from msgm.errors import UserError
-from msgm.folders import locked, place, write_json, write_text
+from msgm.folders import locked, place, whole_folder, write_json, write_text
 from msgm.plugins import load_received
+from msgm.reading import read_json
 from msgm.records import plain
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
@@ -71,53 +80,65 @@ def unlearn(
     seed: int | None = None,
     out: Path | str | None = None,
     device: str = "auto",
+    fresh_chain: bool = False,
 ) -> Run:
     """Make a trained model forget, into a run folder of its own.
 
+    What ``source`` was asked to forget before stays forgotten: no method sees such an item.
+
     Args:
         config: the experiment: requests and methods; the rest must be that of ``source``.
-        source: folder of ``train``, whose seed is that of the split; or a file of weights of the config's network
-            (.safetensors, or ``torch.save(model.state_dict())``), trained elsewhere on the config's training part.
-        method: row of the config.
+        source: folder of ``train`` or ``unlearn``, whose seed is that of the split; or a file of weights of the
+            config's network (.safetensors, or ``torch.save(model.state_dict())``), trained elsewhere on the config's
+            training part.
+        method: row of the config. SISA goes on with the ensemble of a ``source`` that it made.
         request: name in the config; None takes its only one.
         seed: of the method's draws; None takes the source's.
         out: run folder; by default ``runs/NAME-METHOD-REQUEST``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        fresh_chain: start a new history: items of earlier requests are items to retain again, and cards say so.
 
     Raises:
-        UserError: no such model, method or request, an experiment of other data, network or training, or an ``out``
-            that holds an original.
+        UserError: no such model, method or request, an experiment of other data, network or training, data that is not
+            that of earlier requests, or an ``out`` that holds an original or is the source.
         RunError: the method's weights became non-finite.
     """
     request = _only_request(config, request)
     known(method, list(config.rows()), "--method", "method")
     run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
+    _check_out(run, source)
     with locked(run.path):
-        return _unlearn(config, source, method, request, seed, run, device)
+        given = _given(config, source, request, chosen_device(device), fresh_chain)
+        return _unlearn(config, source, given, method, request, seed, run)
 
 
 def _unlearn(
-    config: ClassifierConfig, source: Path | str, method: str, request: str, seed: int | None, run: Run, device: str
+    config: ClassifierConfig, source: Path | str, given: "Given", method: str, request: str, seed: int | None, run: Run
 ) -> Run:
-    trained, model = _given(config, source)
-    if is_kept(run.model):
-        raise UserError(f"--out: {run.path} holds a trained original, which is not overwritten; give another folder.")
-    experiment = _experiment(trained, chosen_device(device))
-    experiment.config.requests[request] = config.requests[request]
-    experiment.check()
+    experiment, chosen = given.experiment, config.rows()[method]
+    if isinstance(given.model, Ensemble) and not isinstance(chosen, Sisa):
+        raise UserError(f"--method {method}: {source} is an ensemble of shards, which only sisa goes on with.")
+    check_outputs(experiment.build(experiment.seed), Examples.of(experiment.dataset, experiment.parts["train"]))
     split = experiment.split(request)
-    own = trained.seed if seed is None else seed
-    chosen, settings = config.rows()[method], experiment.settings("method", own)
-    made = chosen.unlearn(model, split, settings)
+    own = given.seed if seed is None else seed
     run.create()
-    before = outputs_of(model, split, experiment.device)
+    with whole_folder(run.model) as folder:
+        if isinstance(given.model, Ensemble):
+            shutil.copytree(Run(source).model / SHARDS, folder / SHARDS)
+        settings = replace(experiment.settings("method", own), folder=folder / SHARDS)
+        made = chosen.unlearn(given.model, split, settings)
+        chain = experiment.answered(request, method, run.path)
+        stored = _keep(experiment, made.model, folder, chain)
+    before = outputs_of(given.model, split, experiment.device)
     after = outputs_of(made.model, split, experiment.device)
-    before.save(_outputs(run, request, "original"))
-    after.save(_outputs(run, request, method))
+    earlier = tested(made.model, experiment, split, request)
+    before.save(_outputs(run, request, "source" if experiment.chain.requests else "original"))
+    replace(after, history=history(chain, earlier)).save(_outputs(run, request, method))
     print(f"accuracy before and after, in {made.cost.seconds:.2f} s: {_accuracies(before, after)}")
-    stored = _keep(experiment, made.model, run)
+    for line in history_lines(earlier):
+        print(line)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
-    write_text(run.config, config.to_yaml())
+    write_text(run.config, replace(config, seed=experiment.seed).to_yaml())
     rate = {"lr": chosen.rate(settings)} if isinstance(chosen, GradientMethod) else {}
     facts = {
         "method": config.methods[method] | rate,
@@ -129,25 +150,45 @@ def _unlearn(
         "cost": asdict(made.cost),
         "artefacts": artefacts,
     }
-    facts |= {"model_stored": stored, "device": str(experiment.device)}
+    facts |= {"model_stored": stored, "device": str(experiment.device), "history": history(chain, earlier)}
     write_json(run.manifest, environment() | {"kind": "classifier", "seed": own} | facts)
     return run
 
 
-def _given(config: ClassifierConfig, source: Path | str) -> tuple[ClassifierConfig, nn.Module]:
-    """Return the experiment that a model was trained in, and the model."""
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a request starts from.
+
+    Attributes:
+        experiment: of the model that is given, with its chain and the one request.
+        model: the model.
+        seed: of its draws.
+    """
+
+    experiment: Experiment
+    model: nn.Module
+    seed: int
+
+
+def _given(
+    config: ClassifierConfig, source: Path | str, request: str, device: torch.device, fresh_chain: bool
+) -> Given:
+    """Return the model that ``source`` holds, with the experiment that it was trained in."""
+    dataset = load_dataset(config.data)
+    asked = replace(config, requests={request: config.requests[request]})
     if Path(source).is_file():
+        reason = f"{source} is a file of weights: what its model was asked to forget before is not known"
         print(
-            f"{source} is a file of weights: what is held out here (test, nonmembers, tuning) is unseen only if the "
-            f"model was trained on the config's training part with seed {config.seed}.",
+            f"{reason}; what is held out here (test, nonmembers, tuning) is unseen only if the model was trained on "
+            f"the config's training part with seed {config.seed}.",
             flush=True,
         )
         from msgm.evaluation.vision.weights import read_state
 
-        dataset = load_dataset(config.data)
         network = CLASSIFIERS.build(config.network)
         model = build(network, dataset.shape, len(dataset.classes), config.seed)
-        return config, filled(model, read_state(Path(source), "--from"), Path(source).name)
+        model = filled(model, read_state(Path(source), "--from"), Path(source).name)
+        return Given(Experiment(asked, dataset, config.seed, device, chain=Chain(unknown=reason)), model, config.seed)
     given = Run(source)
     if not given.config.is_file() or not given.model.is_dir():
         raise UserError(
@@ -156,7 +197,21 @@ def _given(config: ClassifierConfig, source: Path | str) -> tuple[ClassifierConf
         )
     trained = load_config(load_received(given.path, FIXED, config.to_dict()))
     _same_experiment(trained, config, source)
-    return trained, load_classifier(given.model, config.network)
+    model = load_classifier(given.model, config.network)
+    chain = earlier_chain(given.model, config, dataset, fresh_chain)
+    seed = trained.seed if chain.data is None else int(chain.data.split["seed"])
+    experiment = Experiment(asked, dataset, seed, device, chain=chain)
+    chain.check(dataset, experiment.split_facts, read_key(given.path), given.path)
+    manifest = read_json(given.manifest) if given.manifest.is_file() else {}
+    return Given(experiment, model, int(manifest["seed"]) if isinstance(model, Ensemble) else seed)
+
+
+def _check_out(run: Run, source: Path | str) -> None:
+    """Refuse a folder whose model would be lost."""
+    if is_kept(run.model):
+        raise UserError(f"--out: {run.path} holds a trained original, which is not overwritten; give another folder.")
+    if run.path.resolve() == Path(source).resolve():
+        raise UserError(f"--out: {run.path} holds the model of --from, which would be lost; give another folder.")
 
 
 def _accuracies(before: Outputs, after: Outputs) -> str:
@@ -197,12 +252,12 @@ def _only_request(config: ClassifierConfig, name: str | None) -> str:
     return known(name, names, "--request", "request")
 
 
-def _keep(experiment: Experiment, model: nn.Module, run: Run) -> bool:
-    """Save a model if it is of the experiment's own network; of an ensemble, say, the outputs alone are kept."""
-    drop_classifier(run.model)
-    own = experiment.build(0).state_dict()
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-        return False
+def _keep(experiment: Experiment, model: nn.Module, folder: Path, chain: Chain) -> bool:
+    """Save a model of the experiment's own network, or an ensemble of such; of others the outputs alone are kept."""
+    shapes = {name: value.shape for name, value in experiment.build(0).state_dict().items()}
+    for one in model.models if isinstance(model, Ensemble) else [model]:
+        if {name: value.shape for name, value in one.state_dict().items()} != shapes:
+            return False
     dataset = experiment.dataset
-    save_classifier(model, run.model, experiment.config.network, dataset.shape, len(dataset.classes))
+    save_classifier(model, folder, experiment.config.network, dataset.shape, len(dataset.classes), chain)
     return True

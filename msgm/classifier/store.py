@@ -1,4 +1,8 @@
-"""Classifiers on disk: ``model.safetensors`` with the weights, ``network.json`` with what network they are of."""
+"""Classifiers on disk: ``model.safetensors`` with the weights, ``network.json`` with what network they are of.
+
+``chain.json`` says what the model was asked to forget so far. An ensemble of shards has the folder ``shards`` in place
+of the weights, which ``msgm.classifier.sisa`` reads and goes on with.
+"""
 
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -6,7 +10,10 @@ from typing import Any, NotRequired, TypedDict
 import safetensors.torch
 from torch import Tensor, nn
 
+from msgm.chain import FILE as CHAIN
+from msgm.chain import Chain
 from msgm.classifier.networks import CLASSIFIERS, build
+from msgm.classifier.sisa import Ensemble, load_ensemble
 from msgm.errors import UserError
 from msgm.folders import write_bytes, write_json
 from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of, refuse_foreign
@@ -15,6 +22,7 @@ from msgm.shapes import Positive
 
 WEIGHTS = "model.safetensors"
 NETWORK = "network.json"
+SHARDS = "shards"
 
 
 class Stored(TypedDict):
@@ -27,9 +35,14 @@ class Stored(TypedDict):
 
 
 def save_classifier(
-    model: nn.Module, folder: Path, network: dict[str, Any], shape: tuple[int, ...], classes: int
+    model: nn.Module,
+    folder: Path,
+    network: dict[str, Any],
+    shape: tuple[int, ...],
+    classes: int,
+    chain: Chain | None = None,
 ) -> None:
-    """Write a model.
+    """Write a model, its weights last, so that no weights lie there without their chain.
 
     Args:
         model: of the network that the settings describe.
@@ -37,18 +50,18 @@ def save_classifier(
         network: the network's settings.
         shape: of one input.
         classes: the number of logits.
+        chain: what the model was asked to forget so far; None: nobody knows.
     """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    if chain is not None:
+        write_json(folder / CHAIN, chain.to_json())
     plugins = plugins_of(CLASSIFIERS.entries[network["name"]])
     facts = {"network": network, "shape": list(shape), "classes": classes, "plugins": plugins}
     write_json(folder / NETWORK, facts)
-
-
-def drop_classifier(folder: Path) -> None:
-    """Delete a model's files, if there are any."""
-    for name in (WEIGHTS, NETWORK):
-        (folder / name).unlink(missing_ok=True)
+    if isinstance(model, Ensemble):
+        return  # its shards are in their folder already
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
 
 
 def load_classifier(folder: Path, own: dict[str, Any] | None = None) -> nn.Module:
@@ -68,8 +81,14 @@ def load_classifier(folder: Path, own: dict[str, Any] | None = None) -> nn.Modul
     if facts["network"].get("name") not in CLASSIFIERS.entries:
         load_recorded(plugins, folder / NETWORK)
     network = CLASSIFIERS.build(facts["network"])
-    model = build(network, tuple(facts["shape"]), facts["classes"], seed=0)
     note_changed(plugins, plugins_of(type(network)), folder)
+
+    def made() -> nn.Module:
+        return build(network, tuple(facts["shape"]), facts["classes"], seed=0)
+
+    if (folder / SHARDS).is_dir():
+        return load_ensemble(folder / SHARDS, made)
+    model = made()
     model.load_state_dict(read_tensors(folder / WEIGHTS, model.state_dict()))
     return model.eval()
 

@@ -320,9 +320,10 @@ def test_train_and_unlearn_keep_models_and_outputs(config, cli, tmp_path):
     assert (tmp_path / "o" / "model" / "model.safetensors").read_bytes() == weights
     ensemble = cli(*unlearn[:-1], "sisa", "--request", "few", "--out", tmp_path / "u", "--set", "methods.sisa.shards=2")
     assert ensemble.code == 0, ensemble.err
-    assert "is not stored" in ensemble.out.splitlines()[-1]
-    assert json.loads((tmp_path / "u" / "manifest.json").read_text())["model_stored"] is False
+    assert ensemble.out.splitlines()[-1] == f"wrote {tmp_path / 'u'}"
+    assert json.loads((tmp_path / "u" / "manifest.json").read_text())["model_stored"] is True
     assert not (tmp_path / "u" / "model" / "model.safetensors").exists()
+    assert len(list((tmp_path / "u" / "model" / "shards").glob("*.safetensors"))) == 2
     wrong = cli(*unlearn, "--request", "few", "--out", tmp_path / "v", "--set", "training.epochs=4")
     assert wrong.code == 2
     assert "was trained with other settings (training.epochs: 3 -> 4)" in wrong.err

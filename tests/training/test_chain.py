@@ -21,6 +21,7 @@ from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.training import train, unlearn
 from msgm.training.earlier import chain_of
+from msgm.training.run import load_data
 from tests.conftest import TINY
 
 REDIRECT = ["objective.name=redirect", "training.steps=2"]
@@ -180,13 +181,14 @@ def test_retraining_without_the_items_is_a_request_answered_too(runs, tmp_path):
     assert read_chain(tmp_path / "A" / "model").requests[0].by == "unseen from random weights"
 
 
-def first_version(folder, source=None) -> None:
-    """Make a run of this version one of the first, which wrote no chain and no key."""
+def first_version(folder, source=None, labels: str = "[3]") -> None:
+    """Make a run of this version one of the first, which wrote no chain, no key and plain digests."""
     (folder / "model" / "chain.json").unlink()
     (folder / KEY).unlink(missing_ok=True)
     manifest = read_json(folder / "manifest.json")
     del manifest["items"]["gone"]
-    digits = load_dataset("digits")
+    digits, split = load_data(experiment(labels))
+    manifest["forget_digest"] = hashlib.sha256(split.train.forget.tobytes()).hexdigest()[:16]
     content = digits.items.numpy().tobytes() + digits.labels.tobytes()
     manifest["data_digest"] = hashlib.sha256(content).hexdigest()[:16]
     if source is not None:
@@ -205,7 +207,7 @@ def test_runs_of_the_first_version_are_read_with_their_sources(runs, tmp_path, c
     assert said.count("first version") == 1
     assert "labels 3" in said
     # B of the first version had forgotten 3 in its source A, and 5 itself, with 3 as items to retain.
-    first_version(tmp_path / "runs" / "B", "runs/A/model")
+    first_version(tmp_path / "runs" / "B", "runs/A/model", "[5]")
     manifest = read_json(tmp_path / "runs" / "B" / "manifest.json")
     chain = chain_of(tmp_path / "runs" / "B" / "model", load_dataset("digits"))
     assert [entry.text[-1] for entry in chain.requests] == ["3", "5"]
@@ -229,7 +231,7 @@ def test_a_source_that_is_not_here_is_said(runs, tmp_path, capsys):
     chain = chain_of(tmp_path / "A" / "model", load_dataset("digits"))
     assert chain.unknown
     assert "runs/lost/model" in chain.unknown
-    assert "is not here" in capsys.readouterr().out
+    assert "which is no run that is here" in capsys.readouterr().out
 
 
 def test_a_model_made_elsewhere_has_no_known_chain(runs, tmp_path, capsys):

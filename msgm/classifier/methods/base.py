@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +32,8 @@ class Settings:
         device: where to compute.
         build: returns the network with fresh weights of a given seed.
         original_seed: the seed that the original model was trained with, for methods that replay its training.
+        folder: where a method may keep what it answers the next request from, and finds what it kept; None keeps
+            nothing.
     """
 
     training: TrainingSettings
@@ -38,6 +41,7 @@ class Settings:
     device: torch.device
     build: Callable[[int], nn.Module]
     original_seed: int
+    folder: Path | None = None
 
     def fresh(self, trained: nn.Module, seed: int) -> nn.Module:
         """Return a network of fresh weights that shares none with ``trained``; errors as in ``reinitialised``."""

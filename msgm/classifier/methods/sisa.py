@@ -9,7 +9,7 @@ from msgm.checks import at_least
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
 from msgm.classifier.outputs import credit
-from msgm.classifier.sisa import SISA, expected_cost
+from msgm.classifier.sisa import SISA, Ensemble, expected_cost
 from msgm.classifier.training import logits
 from msgm.seeding import derive_seed
 
@@ -18,6 +18,9 @@ from msgm.seeding import derive_seed
 @dataclass(frozen=True)
 class Sisa(Method):
     """Train an ensemble on all training items as preparation, then forget the request as one batch.
+
+    Where the ensemble is kept, the next request goes on with it. Shards and slices are drawn over all training items,
+    and what earlier requests named is left out of them as if it had been forgotten here.
 
     Attributes:
         shards: S, models of the ensemble.
@@ -47,18 +50,19 @@ class Sisa(Method):
 
     def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         seed = derive_seed(settings.seed, self.name)
-        train = split.train
+        train = split.train if split.gone is None else split.train.join(split.gone).in_order()
         with ledger.preparing():
             system = SISA(
-                lambda number: settings.fresh(model, number),
+                lambda number: _network(model, settings, number),
                 settings.training,
                 seed,
                 self.shards,
                 self.slices,
                 self.aggregation,
                 settings.device,
+                settings.folder,
             )
-            trained = system.fit(train)
+            trained = system.fit(train, () if split.gone is None else split.gone.indices)
             size = system.checkpoints.size()
             outputs = logits(system.ensemble(), split.tuning, settings.device)
             right = credit(outputs.numpy(), split.tuning.labels.numpy())
@@ -73,6 +77,13 @@ class Sisa(Method):
             "points_of_training": trained.points,
             "checkpoints_dropped": work.deleted,
             "tuning_accuracy_before": float(right.mean()),
-            "expected": asdict(expected_cost(len(train), self.shards, self.slices, epochs, count, weights)),
+            "expected": asdict(expected_cost(len(split.train), self.shards, self.slices, epochs, count, weights)),
         }
         return system.ensemble()
+
+
+def _network(model: nn.Module, settings: Settings, seed: int) -> nn.Module:
+    """Return a fresh network of a shard; an ensemble that is gone on with has no weights of one to share."""
+    if isinstance(model, Ensemble):
+        return settings.build(seed).to(settings.device)
+    return settings.fresh(model, seed)

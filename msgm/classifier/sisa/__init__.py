@@ -25,6 +25,6 @@ NeurIPS 2021), and the file ``ensemble.json`` keeps the numbers of forgotten ite
 from msgm.classifier.sisa.cost import ExpectedCost, expected_cost
 from msgm.classifier.sisa.ensemble import Ensemble
 from msgm.classifier.sisa.layout import Layout
-from msgm.classifier.sisa.system import SISA, Work
+from msgm.classifier.sisa.system import SISA, Work, load_ensemble
 
-__all__ = ["SISA", "Ensemble", "ExpectedCost", "Layout", "Work", "expected_cost"]
+__all__ = ["SISA", "Ensemble", "ExpectedCost", "Layout", "Work", "expected_cost", "load_ensemble"]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -16,24 +16,45 @@ from torch import Tensor, nn
 
 from msgm.classifier.data import Examples
 from msgm.classifier.networks import reinitialised
-from msgm.classifier.sisa.checkpoints import Checkpoints, InFolder, InMemory, packed
+from msgm.classifier.sisa.checkpoints import SUFFIX, Checkpoints, InFolder, InMemory, packed
 from msgm.classifier.sisa.ensemble import Aggregation, Ensemble
 from msgm.classifier.sisa.layout import Layout, stage_epochs
 from msgm.classifier.training import Step, TrainingSettings, fit, logits
 from msgm.errors import UserError
-from msgm.folders import write_json
-from msgm.reading import read_json
+from msgm.folders import place, write_json
+from msgm.reading import read_json, read_tensors
 from msgm.seeding import derive_seed
 from msgm.shapes import Count
 
+FILE = "ensemble.json"
 FORMAT = 1  # of what a checkpoint's name vouches for: raise it when the same inputs train to other weights
 
 
 class Stored(TypedDict):
-    """What ``ensemble.json`` says."""
+    """What the file beside the checkpoints says; ``models`` are the last checkpoints with the items left below them."""
 
     identity: str
     forgotten: list[Count]
+    aggregation: NotRequired[Literal["mean", "proportional", "vote"]]
+    models: NotRequired[dict[str, Count]]
+
+
+def load_ensemble(folder: Path, build: Callable[[], nn.Module]) -> Ensemble:
+    """Return the ensemble whose checkpoints lie in a folder, in eval mode on the CPU; ``build`` makes its networks.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    stored = read_json(folder / FILE, Stored)
+    if "aggregation" not in stored or not any(stored.get("models", {}).values()):
+        raise UserError(f"{folder / FILE} names no checkpoints with items: expected models and aggregation.")
+    models = []
+    for name in stored["models"]:
+        model = build()
+        path = place(folder, f"{name}{SUFFIX}", key=f"{folder / FILE}: models")
+        model.load_state_dict(read_tensors(path, model.state_dict()))
+        models.append(model)
+    return Ensemble(models, list(stored["models"].values()), stored["aggregation"]).eval()
 
 
 @dataclass(frozen=True)
@@ -107,7 +128,8 @@ class SISA:
 
         Args:
             examples: what to train on, with the data's own labels.
-            without: data-set indices among them to leave out, as if they had been forgotten: the layout stays.
+            without: data-set indices among them to leave out, as if they had been forgotten: the layout stays. Those
+                that the folder's ensemble has forgotten already are left out without being named.
 
         Raises:
             UserError: fitted before, an item given twice, labels of another source, fewer items than shards times
@@ -120,9 +142,11 @@ class SISA:
         self.examples = examples
         self.layout = Layout(len(examples), self.shards, self.slices, self.seed)
         self.identity = self._identify()
-        self.kept = ~np.isin(examples.indices, self._forgotten_before())
-        self.kept[self._positions(without)] = False
-        return self._bring_up(len(without), start)
+        forgotten = self._forgotten_before()
+        self.kept = ~np.isin(examples.indices, forgotten)
+        left_out = np.setdiff1d(np.asarray(without, dtype=np.int64), forgotten)
+        self.kept[self._positions(left_out)] = False
+        return self._bring_up(len(left_out), start)
 
     def forget(self, indices: int | Sequence[int] | NDArray[np.int64]) -> Work:
         """Forget one item or a batch: delete what depends on them, train these stages again.
@@ -165,12 +189,14 @@ class SISA:
         """Record what is forgotten, delete what depends on it, and only then train what is missing."""
         self._serving = None
         names = {shard: self._names(shard) for shard in range(self.shards)}
+        sizes = [int(self.kept[self.layout.stage_positions(s, self.slices - 1)].sum()) for s in names]
         if self.folder is not None:
             removed = np.sort(self.examples.indices[~self.kept]).tolist()
-            write_json(self.folder / "ensemble.json", {"identity": self.identity, "forgotten": removed})
+            last = {stages[-1]: size for stages, size in zip(names.values(), sizes, strict=True)}
+            facts = {"identity": self.identity, "forgotten": removed, "aggregation": self.aggregation, "models": last}
+            write_json(self.folder / FILE, facts)
         deleted = self.checkpoints.keep([name for stages in names.values() for name in stages])
         runs = {shard: self._train(shard, stages) for shard, stages in names.items()}
-        sizes = [int(self.kept[self.layout.stage_positions(s, self.slices - 1)].sum()) for s in names]
         models = [self._loaded(shard, stages[-1]) for shard, stages in names.items()]
         self._serving = Ensemble(models, sizes, self.aggregation).to(self.device).eval()
         trained = [shard for shard, (stages, _) in runs.items() if stages]
@@ -233,7 +259,7 @@ class SISA:
 
     def _forgotten_before(self) -> list[int]:
         """Return the items that the folder's ensemble has forgotten."""
-        file = None if self.folder is None else self.folder / "ensemble.json"
+        file = None if self.folder is None else self.folder / FILE
         if file is None or not file.is_file():
             return []
         stored: Stored = read_json(file, Stored)
