@@ -19,6 +19,8 @@ from msgm.plugins import load_function
 from msgm.tabular import read_ids, read_lines
 
 Predicate = Callable[[Any, Any], bool]
+SHOWN = 10
+"""How many indices or files stand in the words of a request."""
 
 
 @dataclass
@@ -120,7 +122,9 @@ class ForgetRequest:
         value = getattr(self, selector)
         if isinstance(value, dict):
             value = [f"{column} {', '.join(map(str, _listed(values)))}" for column, values in value.items()]
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        parts = list(map(str, value)) if isinstance(value, list) else [str(value)]
+        more = len(parts) - SHOWN if selector in ("indices", "files") else 0
+        text = ", ".join(parts[:SHOWN] if more > 0 else parts) + (f" and {more} more" if more > 0 else "")
         return f"{self.goal} of the {self.target} given by {selector} {text}"
 
     @property

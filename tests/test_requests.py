@@ -258,3 +258,10 @@ def test_a_name_in_a_file_that_is_no_item_is_refused(tmp_path):
 def test_files_of_a_set_without_names_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"request\.files needs a data set of files"):
         mask_of(ForgetRequest(files=["a.png"]))
+
+
+def test_many_items_are_counted_in_the_words_of_a_request():
+    text = ForgetRequest(files=[f"{k}.png" for k in range(12)]).describe()
+    assert text.endswith("given by files " + ", ".join(f"{k}.png" for k in range(10)) + " and 2 more")
+    assert ForgetRequest(indices=list(range(10))).describe().endswith("7, 8, 9")
+    assert ForgetRequest(labels=[str(k) for k in range(12)]).describe().endswith("10, 11")

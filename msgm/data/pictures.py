@@ -114,8 +114,12 @@ def _seen(file: "Image.Image", background: str | None, frame: int) -> "Image.Ima
         raise ValueError(f"it has {file.width}x{file.height} pixels")
     _seek(file, frame)
     _refuse_unclear(file)
+    drawn = file.tile[0][1] if file.format == "GIF" and frame == 0 else None  # type: ignore[attr-defined]
     file.load()
-    image = _upright(_managed(_plain(file), file), file)
+    image = _plain(file)
+    if drawn is not None and drawn != (0, 0, *file.size):
+        image = _clear_around(image, drawn)
+    image = _upright(_managed(image, file), file)
     return _over(image, background) if image.mode in ("LA", "RGBA") else image
 
 
@@ -152,6 +156,16 @@ def _plain(file: "Image.Image") -> "Image.Image":
         return file.copy()
     wanted = MODES[file.mode]
     return file.convert("RGBA" if file.has_transparency_data and wanted in ("L", "RGB") else wanted)
+
+
+def _clear_around(image: "Image.Image", drawn: tuple[int, int, int, int]) -> "Image.Image":
+    """Return an image that is transparent outside the box that a GIF's first frame draws; Pillow fills it."""
+    from PIL import Image
+
+    whole = image.convert("RGBA")
+    clear = Image.new("RGBA", image.size)
+    clear.paste(whole.crop(drawn), drawn)
+    return clear
 
 
 def _from_sixteen(file: "Image.Image") -> "Image.Image":

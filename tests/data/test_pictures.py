@@ -314,6 +314,21 @@ def test_an_animated_png_shows_its_animation_and_not_the_picture_for_old_viewers
     assert first(tmp_path / "a.png", frame=1) == [0, 0, 250]
 
 
+def test_what_the_first_frame_of_a_gif_leaves_open_shows_the_background(tmp_path):
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([0, 0, 0, *GREEN])
+    image.save(tmp_path / "a.gif")
+    content = bytearray((tmp_path / "a.gif").read_bytes())
+    content[6:10] = struct.pack("<HH", 4, 4)
+    place = content.index(b"\x2c\0\0\0\0") + 1
+    content[place : place + 4] = struct.pack("<HH", 1, 1)
+    (tmp_path / "a.gif").write_bytes(bytes(content))
+    pixels = np.array(seen(tmp_path / "a.gif"))
+    assert (pixels[1:3, 1:3] == GREEN).all()
+    assert (pixels[[0, 3]] == 255).all()
+    assert (pixels[:, [0, 3]] == 255).all()
+
+
 def test_a_still_picture_has_one_frame(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"it has no frame 1: data\.frame is counted from 0"):

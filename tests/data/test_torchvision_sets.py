@@ -10,6 +10,7 @@ from torchvision import datasets
 
 from msgm.data import load_dataset
 from msgm.errors import RunError, UserError
+from msgm.requests import ForgetRequest
 
 needs_data = pytest.mark.skipif(
     "MSGM_DATA" not in os.environ, reason="the variable MSGM_DATA names no folder of data sets"
@@ -165,3 +166,16 @@ def test_celeba_streams_when_it_is_too_large(faces):
     data = load_dataset({"name": "celeba", "root": str(faces), "resident_mb": 0, "size": 16})
     assert not isinstance(data.items, torch.Tensor)
     assert data.take(np.array([2, 0])).shape == (2, 3, 16, 16)
+
+
+def test_faces_are_asked_for_by_the_names_of_their_files(faces):
+    data = load_dataset({"name": "celeba", "root": str(faces)})
+    request = ForgetRequest(files=["000002.jpg", "000005.jpg"])
+    assert data.forget_mask(request).tolist() == [False, True, False, False, True]
+    assert data.content(1) == (faces / "celeba" / "img_align_celeba" / "000002.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("resident_mb", [0, 2048])
+def test_a_crop_larger_than_a_face_is_refused(faces, resident_mb):
+    with pytest.raises(UserError, match=r"000001\.jpg has 178x218 pixels, fewer than data\.crop 200"):
+        load_dataset({"name": "celeba", "root": str(faces), "crop": 200, "resident_mb": resident_mb})
