@@ -88,16 +88,16 @@ def notes(row: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def held_check(row: Mapping[str, Any]) -> Check | None:
-    """Return whether the earlier requests that a row's model was asked still hold; None where it was asked none."""
+def held_checks(row: Mapping[str, Any]) -> list[Check]:
+    """Return the condition that the earlier requests that a row's model was asked still hold, if there were any."""
     asked = [one for one in of_row(row)["earlier"] if one["asked"]]
     if not asked:
-        return None
+        return []
     failed = [one for one in asked if one["verdict"] == FAIL]
     open_ones = [one for one in asked if one["verdict"] != PASS]
     told = failed or open_ones or asked
     evidence = "; ".join(f"{one['text']}: {one['evidence']}" for one in told)
-    return Check(HELD, False if failed else None if open_ones else True, evidence)
+    return [Check(HELD, False if failed else None if open_ones else True, evidence)]
 
 
 def verdict_at_most(low: float, high: float, limit: float) -> str:

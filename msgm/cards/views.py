@@ -19,6 +19,8 @@ from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
 
 Card = dict[str, Any]
 NOT_CLAIMED = "not claimed"
+HISTORY = "What the model was asked so far"
+HISTORY_HEADINGS = ["", "request", "answered by", "date", "items", "now", "evidence", "numbers"]
 PARTS = {"What was asked": "request", "Method": "method", "Reference": "reference", "Record": "header"}
 TESTED = {"near_duplicates_searched", "oracle_passes_own_audit", "original_flagged"}
 """Facts that are found by testing: null says that nobody tested."""
@@ -76,6 +78,19 @@ def _note(line: dict[str, Any]) -> str:
     return "; ".join(filter(None, [better, line["note"]]))
 
 
+def history_table(card: Card) -> list[list[str]]:
+    """Return the requests that the model answered as text, a line each; cards of the first version have none."""
+    lines = (card.get("history") or {}).get("lines", [])
+    keys = ("number", "text", "by", "date", "items", "verdict", "evidence")
+    return [[*(shown(line[key]) for key in keys), "; ".join(map(": ".join, line["numbers"].items()))] for line in lines]
+
+
+def card_notes(card: Card) -> list[str]:
+    """Return what is to know of a card's history."""
+    notes: list[str] = (card.get("history") or {}).get("notes", [])
+    return notes if notes or history_table(card) else ["Nothing is recorded of earlier requests."]
+
+
 def artifact_lines(card: Card) -> list[str]:
     """Return the files that still hold the data, a line each."""
     found = card["artifacts"]["found"]
@@ -95,6 +110,7 @@ def card_markdown(card: Card, links: Mapping[str, str]) -> str:
     lead, statement = headline(card)
     lines = [*md.heading(f"{card['title']}: {card['name']}", 1), f"**{md.cell(lead)}.** {md.cell(statement)}"]
     lines += _facts(card, "What was asked")
+    lines += [*md.heading(HISTORY), *_table(HISTORY_HEADINGS, history_table(card)), "", *md.bullets(card_notes(card))]
     lines += _claims(card)
     controls = [[c["name"], c["expected"], c["verdict"], c["evidence"]] for c in card["controls"]]
     lines += [*md.heading("Controls"), *_table(["control", "expected", "verdict", "evidence"], controls)]
@@ -145,6 +161,8 @@ def card_html(card: Card, pictures: Mapping[str, bytes]) -> str:
         verdict=verdict,
         facts=facts(card),
         headings=number_headings(card),
+        history={"title": HISTORY, "headings": HISTORY_HEADINGS, "lines": history_table(card)},
+        history_notes=card_notes(card),
         tables={section: number_table(card, section) for section in card["numbers"]},
         pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         not_tested=not_tested(card, pictures),

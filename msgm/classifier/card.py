@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, Control, claim_tree, level
+from msgm.cards.history import card_history, notes
 from msgm.cards.parts import (
     SECTIONS,
     columns,
@@ -66,6 +67,7 @@ def card(report: Report, row: Row) -> Card:
         "statement": _statement(report, row, reached),
         "header": _header(report),
         "request": _request(report, row),
+        "history": card_history(row),
         "method": _method(row),
         "artifacts": {"purged": False, "found": report.get("artifacts"), "note": kept(row, WHERE)},
         "claims": [claim_tree(claim, RULES) for claim in found],
@@ -233,7 +235,6 @@ def _not_tested(report: Report, row: Row, checked: list[Control]) -> list[str]:
     return [
         *lines,
         "an output filter as a baseline",
-        "requests one after another",
         "whether settings were tuned against the retrained models",
     ]
 
@@ -251,7 +252,7 @@ def _about(name: str) -> str:
 
 def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
     request = asked(report, row)
-    lines = cannot_say("as by training the model on it again") + unsaid_of_goal(request["goal"], reached)
+    lines = cannot_say("as by training the model on it again") + unsaid_of_goal(request["goal"], reached) + notes(row)
     if not observed(report, row):
         lines.append(
             f"How near this comes to having forgotten a {TARGETS[request['target']]}: models retrained without the "

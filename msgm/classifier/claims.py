@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.history import held_checks
 from msgm.cards.parts import metric_of
 from msgm.cards.reading import (
     Reader,
@@ -136,7 +137,7 @@ def _too_few(row: Row) -> str:
 def claims(report: Report, row: Row) -> list[Claim]:
     """Return the claims C1 to C5 of one row."""
     checked, right = controls(report, row), observed(report, row)
-    behaviour = decide("C1", [enough(row), *_behaviour(report, row)], checked)
+    behaviour = decide("C1", [enough(row), *_behaviour(report, row), *held_checks(row)], checked)
     attacks = [_attack(report, row, name) for name in attacks_of(report, row)]
     bounded = decide("C2", [holds_before(behaviour), *by_reference(attacks, right)], checked)
     band = [enough(row), READER.all_inside(row, counted(report, row), _too_few(row)), own_audit(checked[1])]

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, claim_tree, level
+from msgm.cards.history import card_history, notes
 from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal
 from msgm.evaluation.claims import (
@@ -73,6 +74,7 @@ def card(report: Report, row: Row) -> dict[str, Any]:
         "statement": _statement(report, row, reached),
         "header": _header(report, row),
         "request": _request(report),
+        "history": card_history(row),
         "method": _method(report, row),
         "artifacts": {
             "purged": False,
@@ -86,7 +88,6 @@ def card(report: Report, row: Row) -> dict[str, Any]:
         "numbers": {section: _numbers(report, row, section) for section in SECTIONS},
         "figures": {name: {"caption": text, "look": LOOKS.get(name, "plot")} for name, text in FIGURES.items()},
         "protocol": report["protocol"],
-        "sequential": None,
         "not_tested": _not_tested(report, row),
         "cannot_say": _cannot_say(report, row, reached),
     }
@@ -236,7 +237,6 @@ def _not_tested(report: Report, row: Row) -> list[str]:
         "passes its own audit",
         "near-duplicates of the items to forget among those to retain",
         "an output filter as a baseline",
-        "requests one after another",
         "whether settings were tuned against the retrained model",
     ]
 
@@ -253,7 +253,7 @@ def _untested(row: Row) -> list[str]:
 
 def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
     found, goal = references(report), report["request"]["goal"]
-    lines = cannot_say("as in inpainting or partly noised items") + unsaid_of_goal(goal, reached)
+    lines = cannot_say("as in inpainting or partly noised items") + unsaid_of_goal(goal, reached) + notes(row)
     if not observed(report):
         lines.append(
             f"How near this comes to having forgotten a {report['request']['target']}: a model retrained without the "

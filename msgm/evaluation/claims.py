@@ -13,11 +13,12 @@ The ladder is that of ``msgm.cards.claims``; for generative models it means:
 - C5, a proven bound with its assumptions: never computed here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.history import held_checks
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
@@ -95,7 +96,7 @@ def observed(report: Report) -> bool:
     return bool(report["request"]["target"] == "observed")
 
 
-def interval(rate: dict[str, Any]) -> str:
+def interval(rate: Mapping[str, Any]) -> str:
     """Return a rate as per cent with its interval and n."""
     return f"{percent(rate['value'])}% [{percent(rate['low'])}, {percent(rate['high'])}], n = {rate['n']}"
 
@@ -235,7 +236,7 @@ def _judge(report: Report) -> list[Control]:
 def claims(report: Report, row: Row, attacks: list[Check]) -> list[Claim]:
     """Return the claims C1 to C5 of one model; ``attacks`` are the conditions that ``evidence.attack_checks`` gives."""
     checked = controls(report)
-    behaviour = decide("C1", [ratio_check(report, row), junk_check(report, row)], checked)
+    behaviour = decide("C1", [ratio_check(report, row), junk_check(report, row), *held_checks(row)], checked)
     count = len(references(report).retrains)
     band = Check(
         f"at least {ORACLES} retrained models", None, f"{NOT_TESTED}: {count} in this report, and no band test"

@@ -180,7 +180,14 @@ def train_judge(
     Raises:
         UserError: an unknown kind or option, or weights that are missing or do not fit.
     """
-    return _kind(settings).make(Task.of(dataset, split, request), settings, seed, folder, device)
+    return judge_of_task(Task.of(dataset, split, request), settings, seed, folder, device)
+
+
+def judge_of_task(
+    task: Task, settings: JudgeSettings, seed: int, folder: Path | None, device: torch.device | str
+) -> Judge:
+    """Return the judge that ``settings`` ask for, of a task; arguments and errors as in ``train_judge``."""
+    return _kind(settings).make(task, settings, seed, folder, device)
 
 
 def check_judge(dataset: Dataset, split: Split, request: ForgetRequest, settings: JudgeSettings) -> None:

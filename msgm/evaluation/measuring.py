@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from msgm.cards.history import history
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import PROCESSES
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.earlier import tested
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.metrics.base import Metric, Row, build_metrics
 from msgm.runs import Run
@@ -60,10 +62,15 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
     ``keep`` is called with what is there after every metric, so that a run that is stopped has lost one at most.
     """
     found = dict(row or {})
-    for metric in missing_metrics(found, subject.bench):
+    missing = missing_metrics(found, subject.bench)
+    for metric in missing:
         print(f"{subject.name}: measuring {metric.name}", flush=True)
         found |= metric.measure(subject)
         found["measured"] = found.get("measured", {}) | {metric.name: metric.settings()}
+        if keep is not None:
+            keep(found)
+    if missing or "history" not in found:
+        found["history"] = history(subject.model.chain, tested(subject, metrics_of(subject.bench.config)))
         if keep is not None:
             keep(found)
     return found

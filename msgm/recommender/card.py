@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, Control, claim_tree, level
+from msgm.cards.history import card_history, notes
 from msgm.cards.parts import (
     SECTIONS,
     columns,
@@ -58,6 +59,7 @@ def card(report: Report, row: Row) -> Card:
         "statement": _statement(row, reached),
         "header": _header(report),
         "request": _request(report, row),
+        "history": card_history(row),
         "method": _method(report, row),
         "artifacts": {"purged": False, "found": report.get("artifacts"), "note": kept(row, WHERE)},
         "claims": [claim_tree(claim, RULES) for claim in found],
@@ -196,7 +198,7 @@ def _not_tested(row: Row, checked: list[Control]) -> list[str]:
 
 def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
     request = asked(report, row)
-    lines = cannot_say("as by using the service again") + unsaid_of_goal(request["goal"], reached)
+    lines = cannot_say("as by using the service again") + unsaid_of_goal(request["goal"], reached) + notes(row)
     lines.append("Anything about lists, caches and logs outside the model: whoever serves it has to clear these.")
     if not observed(report, row):
         lines.append(

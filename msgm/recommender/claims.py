@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.history import held_checks
 from msgm.cards.reading import (
     Reader,
     Report,
@@ -134,7 +135,7 @@ def _nothing_to_read(row: Row, least: int = 2) -> str:
 def claims(report: Report, row: Row) -> list[Claim]:
     """Return the claims C1 to C5 of one row."""
     checked, right = controls(report, row), observed(report, row)
-    behaviour = decide("C1", [*_served(row), *_behaviour(row)], checked)
+    behaviour = decide("C1", [*_served(row), *_behaviour(row), *held_checks(row)], checked)
     attacks = _attacks(row)
     bounded = decide("C2", [holds_before(behaviour), *by_reference(attacks, right)], checked)
     band = [enough(row), READER.all_inside(row, counted(report, row), _nothing_to_read(row)), own_audit(checked[1])]

@@ -1,0 +1,143 @@
+"""Earlier requests, tested on a model that answered a later one: whether samples show them, and what their items score.
+
+Each is tested by those of the metrics ur, nll and membership that are asked for. The verdict is the unlearning ratio's:
+the share of samples judged to show the request's content, against the share of real items to retain that are.
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msgm.cards.claims import INCONCLUSIVE, NOT_TESTED
+from msgm.cards.history import Earlier, verdict_at_most
+from msgm.chain import Entry, others
+from msgm.data import Dataset
+from msgm.diffusion.likelihood import measure_likelihood
+from msgm.evaluation.attacks.membership import Membership, auc, item_losses
+from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.claims import TRUSTED_RECALL, interval
+from msgm.evaluation.judge import Judge, Task, assess, judge_of_task
+from msgm.evaluation.metrics.base import Metric
+from msgm.evaluation.metrics.likelihood import nll_unit
+from msgm.evaluation.metrics.unlearning_ratio import percent
+from msgm.evaluation.rates import Share, rate, total
+from msgm.splits import Part, Split
+
+
+def tested(subject: Subject, metrics: list[Metric]) -> list[Earlier]:
+    """Test the requests of the comparison's chain other than the present one on a model."""
+    bench, by_name = subject.bench, {metric.name: metric for metric in metrics}
+    asked = () if subject.model.chain is None else subject.model.chain.requests
+    mine = bench.dataset.forget_mask(bench.config.request)
+    return [
+        _tested(subject, entry, any(entry.same_request(other) for other in asked), by_name)
+        for entry in others(mine, bench.chain.requests)
+    ]
+
+
+def _tested(subject: Subject, entry: Entry, asked: bool, metrics: dict[str, Metric]) -> Earlier:
+    bench, numbers = subject.bench, {}
+    mask = entry.mask(len(bench.dataset))
+    split = bench.split
+    train, test, validation = (part.whole[mask[part.whole]] for part in (split.train, split.test, split.validation))
+    held_out = np.concatenate([validation, test])
+    if "nll" in metrics:
+        numbers["NLL"] = _likelihood(subject, test if len(test) else train)
+    membership = metrics.get("membership")
+    if isinstance(membership, Membership) and len(train) and len(held_out):
+        numbers["AUC of membership by loss"] = _membership(subject, membership, train, held_out)
+    if "ur" not in metrics:
+        return Earlier(entry, asked, numbers, NOT_TESTED, "ur was not measured")
+    judge = _judge(bench, entry, mask)
+    if judge is None:
+        reason = f"the judge {bench.config.evaluation.judge.kind} has no class for it"
+        return Earlier(entry, asked, numbers, INCONCLUSIVE, reason)
+    shown, floor = _shown(subject, judge), _floor(bench, judge)
+    numbers["UR"] = interval(shown)
+    text = f"UR {interval(shown)}, where at most {percent(floor['high'])}% is judged so in real items to retain"
+    recall = judge.recall
+    if recall is None or recall["value"] < TRUSTED_RECALL:
+        found = "none is held out" if recall is None else f"{percent(recall['value'])}% of {recall['n']} are found"
+        return Earlier(
+            entry, asked, numbers, INCONCLUSIVE, f"{text}; the judge was not shown to find its items: {found}"
+        )
+    return Earlier(entry, asked, numbers, verdict_at_most(shown["low"], shown["high"], floor["high"]), text)
+
+
+def _likelihood(subject: Subject, items: NDArray[np.int64]) -> str:
+    config, data = subject.bench.config, subject.bench.dataset
+    chosen = items[: config.evaluation.nll_items]
+    if not len(chosen):
+        return "no item"
+    found = measure_likelihood(
+        subject.model, data.take(chosen), data.levels, config.evaluation.likelihood, config.seed
+    ).per_item
+    mean = found.mean().item()
+    return f"{mean:.2f} {nll_unit(data)}, n = {len(chosen)}" if math.isfinite(mean) else "diverged"
+
+
+def _membership(subject: Subject, metric: Membership, train: NDArray[np.int64], held_out: NDArray[np.int64]) -> str:
+    losses = [
+        item_losses(subject.model, subject.bench, items[: metric.items], metric.levels).numpy()
+        for items in (train, held_out)
+    ]
+    if not all(np.isfinite(part).all() for part in losses):
+        return "diverged"
+    found = auc(-losses[0], -losses[1])
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _shown(subject: Subject, judge: Judge) -> Share:
+    """Return the share of samples that are no junk and are judged to show the request's content."""
+    reality = subject.bench.reality
+    junk = reality.junk(reality.distances(subject.items)) | ~subject.finite
+    return rate(total(judge.forgotten_share(judge.votes(subject.items))[~junk]), len(subject.items))
+
+
+def _floor(bench: Bench, judge: Judge) -> Share:
+    """Return the share of real held-out items to retain that are judged to show the request's content."""
+    items = bench.dataset.take(bench.split.test.retain)
+    return rate(total(judge.forgotten_share(judge.votes(items))), len(items))
+
+
+def _judge(bench: Bench, entry: Entry, mask: NDArray[np.bool_]) -> Judge | None:
+    """Return a judge of an earlier request: the comparison's own where it knows the classes, else one of its own."""
+    known: dict[bytes, Judge | None] = bench.memory.setdefault("judges of earlier requests", {})
+    key = entry.positions.tobytes()
+    if key not in known:
+        known[key] = _made_judge(bench, mask)
+    return known[key]
+
+
+def _made_judge(bench: Bench, mask: NDArray[np.bool_]) -> Judge | None:
+    dataset, config = bench.dataset, bench.config
+    task = Task.of(dataset, _split_for(bench.split, mask), config.request)
+    named = _whole_classes(dataset, mask)
+    if task.by_classes and named is not None:
+        judge = copy.copy(bench.judge)
+        judge.forgotten, judge.recall = named, None
+        assess(judge, Task(dataset, task.split, task.targets, task.classes, named))
+        return judge
+    if config.evaluation.judge.kind != "own":
+        return None
+    asked = Task(dataset, task.split, mask.astype(np.int64), ["retain", "forget"], [1])
+    with torch.random.fork_rng(devices=[]):
+        return judge_of_task(asked, config.evaluation.judge, config.seed, None, bench.reality.bank.device)
+
+
+def _split_for(split: Split, mask: NDArray[np.bool_]) -> Split:
+    """Return the split with an earlier request's items in the place of the present one's."""
+    return Split(
+        *(Part(part.retain, part.whole[mask[part.whole]]) for part in (split.train, split.validation, split.test))
+    )
+
+
+def _whole_classes(dataset: Dataset, mask: NDArray[np.bool_]) -> list[int] | None:
+    """Return the classes that a mask consists of, or None where it cuts one in two or there are none."""
+    if dataset.labels is None:
+        return None
+    named = np.unique(dataset.labels[mask])
+    return named.tolist() if np.array_equal(np.isin(dataset.labels, named), mask) else None

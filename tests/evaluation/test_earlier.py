@@ -1,0 +1,149 @@
+"""Earlier requests are tested by evaluate and compare, and stand on the cards."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from msgm.config import load_config
+from msgm.generator.compare import compare, evaluate
+from msgm.reading import read_json
+from msgm.training import train, unlearn
+from tests.conftest import TINY
+
+MEASURED = [
+    "objective.name=redirect",
+    "training.steps=2",
+    "evaluation.samples=20",
+    "evaluation.nll_items=2",
+    "evaluation.likelihood.steps=2",
+    "evaluation.judge.epochs=6",
+    "evaluation.metrics=[ur,nll,membership]",
+    "evaluation.options.membership={items: 20}",
+    "sampling.steps=2",
+]
+
+
+def experiment(labels: str, *overrides: str):
+    return load_config(None, [*TINY, f"request.labels={labels}", *MEASURED, *overrides])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A chain of three requests, and the reports of the last model and of a comparison that starts from it."""
+    folder = tmp_path_factory.mktemp("chain")
+    train(experiment("[3]", "objective.name=standard"), folder / "O", device="cpu")
+    for source, out, labels in (("O", "A", "[3]"), ("A", "B", "[5]"), ("B", "C", "[7]")):
+        unlearn(experiment(labels), folder / source, folder / out, device="cpu")
+    evaluate(experiment("[7]"), [folder / "C"], device="cpu")
+    return folder
+
+
+def texts(requests) -> list[str]:
+    return [request["text"][-1] for request in requests]
+
+
+def test_evaluate_tests_every_earlier_request(runs):
+    (row,) = read_json(runs / "C" / "report.json")["rows"]
+    assert texts(row["history"]["requests"]) == ["3", "5", "7"]
+    assert texts(row["history"]["earlier"]) == ["3", "5"]
+    for earlier in row["history"]["earlier"]:
+        assert earlier["asked"]
+        assert set(earlier["numbers"]) == {"NLL", "AUC of membership by loss", "UR"}
+        assert earlier["numbers"]["UR"].endswith("n = 20")
+
+
+def test_what_was_forgotten_earlier_is_no_quality_of_retained_items(runs):
+    report = read_json(runs / "C" / "report.json")
+    digits = {"train": 1257, "validation": 270, "test": 270}
+    for part, items in report["data"]["items"].items():
+        assert items["retain"] + items["forget"] < digits[part]
+    assert 0.5 < report["judge"]["heldout_accuracy"] <= 1
+
+
+def test_the_card_shows_the_whole_chain(runs):
+    card = read_json(next((runs / "C").rglob("card.json")))
+    lines = card["history"]["lines"]
+    assert [line["number"] for line in lines] == [1, 2, 3]
+    assert lines[2]["verdict"] == "this card's request"
+    assert {line["verdict"] for line in lines[:2]} <= {"PASS", "FAIL", "INCONCLUSIVE"}
+    markdown = next((runs / "C").rglob("card.md")).read_text()
+    html = next((runs / "C").rglob("card.html")).read_text()
+    for view in (markdown, html):
+        assert "What the model was asked so far" in view
+        assert view.count("given by labels 3") >= 1
+    names = [check["name"] for claim in card["claims"] for check in claim["checks"]]
+    assert names.count("earlier requests still hold") == 1
+
+
+class Shows:
+    """A stand-in for the samples: real items of a class."""
+
+    def __init__(self, label: int) -> None:
+        self.label = label
+
+    def __call__(self, model, count, *_, **__):
+        from msgm.data import dequantise, load_dataset
+
+        digits = load_dataset("digits")
+        items = (digits.labels == self.label).nonzero()[0]
+        chosen = torch.from_numpy(items[np.arange(count) % len(items)])
+        return dequantise(digits.items[chosen], digits.levels)
+
+
+@pytest.mark.parametrize(("label", "verdicts"), [(3, ["FAIL", "PASS"]), (0, ["PASS", "PASS"])])
+def test_a_request_that_came_back_fails(runs, tmp_path, monkeypatch, label, verdicts):
+    monkeypatch.setattr("msgm.evaluation.bench.sample", Shows(label))
+    shutil.copytree(runs / "C", tmp_path / "C")
+    config = experiment("[7]", "evaluation.metrics=[ur]", "evaluation.samples=400", "evaluation.judge.epochs=20")
+    evaluate(config, [tmp_path / "C"], device="cpu")
+    (row,) = read_json(tmp_path / "C" / "report.json")["rows"]
+    assert [earlier["verdict"] for earlier in row["history"]["earlier"]] == verdicts
+    card = read_json(next((tmp_path / "C").rglob("card.json")))
+    (behaviour,) = [claim for claim in card["claims"] if claim["level"] == "C1"]
+    (held,) = [check for check in behaviour["checks"] if check["name"] == "earlier requests still hold"]
+    assert held["holds"] is (label != 3)
+
+
+def test_items_that_are_no_class_have_a_judge_of_their_own(runs, tmp_path):
+    run = unlearn(experiment("[]", "request.indices=[1,2,4,8,16,32]"), runs / "A", tmp_path / "B", device="cpu")
+    run = unlearn(experiment("[5]"), run.path, tmp_path / "C", device="cpu")
+    evaluate(experiment("[5]", "evaluation.metrics=[ur]"), [run.path], device="cpu")
+    (row,) = read_json(run.report)["rows"]
+    assert [earlier["verdict"] for earlier in row["history"]["earlier"]][1] == "INCONCLUSIVE"
+    assert "UR" in row["history"]["earlier"][1]["numbers"]
+
+
+def test_every_row_of_a_comparison_carries_the_chain_of_its_base(runs, tmp_path):
+    rows = [
+        "rows.do-nothing={start: none}",
+        "rows.unseen={start: scratch, objective: {name: unseen}}",
+        "rows.redirect={start: finetune, objective: {name: redirect}}",
+    ]
+    config = experiment("[5]", "evaluation.metrics=[ur]", *rows)
+    run = compare(config, tmp_path / "compare", source=runs / "A", device="cpu")
+    found = {row["name"]: row["history"] for row in read_json(run.report)["rows"]}
+    assert texts(found["do-nothing"]["requests"]) == ["3"]
+    assert texts(found["unseen"]["requests"]) == texts(found["redirect"]["requests"]) == ["3", "5"]
+    assert all(texts(history["earlier"]) == ["3"] for history in found.values())
+    items = read_json(tmp_path / "compare" / "rows" / "unseen" / "manifest.json")["items"]
+    assert items["gone"] > 0
+
+
+def test_evaluating_an_original_beside_tells_which_model_was_asked(runs, tmp_path):
+    run = evaluate(
+        experiment("[5]", "evaluation.metrics=[ur]"), [runs / "O", runs / "B"], tmp_path / "both", device="cpu"
+    )
+    original, later = read_json(run.report)["rows"]
+    assert texts(original["history"]["requests"]) == []
+    assert [earlier["asked"] for earlier in original["history"]["earlier"]] == [False]
+    assert [earlier["asked"] for earlier in later["history"]["earlier"]] == [True]
+
+
+def test_a_history_started_anew_stands_on_the_card(runs, tmp_path):
+    run = unlearn(experiment("[5]"), runs / "A", tmp_path / "B", device="cpu", fresh_chain=True)
+    evaluate(experiment("[5]", "evaluation.metrics=[ur]"), [run.path], device="cpu")
+    card = next(run.path.rglob("card.md")).read_text()
+    assert "started anew on purpose" in card
+    assert "labels 3" in card
