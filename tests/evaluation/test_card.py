@@ -159,6 +159,13 @@ def control(report, name) -> dict:
     return next(c for c in made(report)["controls"] if name in c["name"])
 
 
+@pytest.mark.parametrize(("junk", "verdict"), [(20, PASS), (900, FAIL)])
+def test_a_retrained_model_that_makes_junk_fails_its_control(report, junk, verdict):
+    """Its unlearning ratio alone would pass: junk shows no forgotten content."""
+    set_rate(named(report, "unseen-scratch"), 0, junk)
+    assert control(report, "a retrained model")["verdict"] == verdict
+
+
 def make_folder(path, report) -> Run:
     """A compare folder with the report, its sample grids, likelihoods and neighbours."""
     found, picture = Run(path), to_png(torch.zeros(4, 1, 8, 8), 17)

@@ -7,12 +7,13 @@ import pytest
 
 from msgm.folders import write_json
 from msgm.reading import read_json
-from msgm.recommender.attribute_assemble import _judged, noise_of
+from msgm.recommender.attribute_assemble import _control, _judged, noise_of
 from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.attribute_report import _interval, plot, summary, to_markdown
 from msgm.recommender.attribute_ways import CARDS
 from msgm.recommender.config import load_experiment
 from msgm.recommender.data import SOURCES
+from msgm.recommender.metrics.attribute_attackers import ATTACKERS
 from msgm.recommender.models import MODELS
 from tests.conftest import ROOT, settings
 from tests.helpers import NASTY, blocks
@@ -266,3 +267,15 @@ def test_texts_of_users_change_nothing_around_them(made):
 
     assert blocks(to_markdown(renamed(NASTY))) == blocks(to_markdown(renamed("x")))
     assert plot(renamed(r"$\frac$ _x"))
+
+
+@pytest.mark.parametrize(("guess", "negative"), [(0.5, ["scores"]), (0.62, []), (0.38, []), (0.59, ["scores"])])
+def test_permuted_values_are_guessed_near_chance_on_either_side(guess, negative):
+    def row(method, leak, guesses):
+        metrics = {"chance": {"value": 0.5}, "scores_leak": _number(leak, None)}
+        metrics |= {f"scores_bacc_{name}": {"value": value} for name, value in zip(ATTACKERS, guesses, strict=True)}
+        return {"model": "als", "attribute": "a", "method": method, "metrics": metrics}
+
+    rows = [row("before", 0.9, [0.9] * 3), row("shuffled-labels", 0.5, [0.5, guess, 0.5])]
+    found = _control(rows, "als", "a", 0.1, ["scores"])
+    assert (found["positive"], found["negative"], found["sound"]) == (["scores"], negative, negative)

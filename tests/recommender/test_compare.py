@@ -8,7 +8,7 @@ import pytest
 
 from msgm.reading import read_json
 from msgm.recommender.models import MODELS
-from msgm.recommender.report import _cell, to_html, to_markdown
+from msgm.recommender.report import _cell, share_of_refit, to_html, to_markdown
 from msgm.solves import Solve
 from tests.conftest import settings
 from tests.helpers import NASTY, as_name, blocks
@@ -139,6 +139,13 @@ def test_a_solver_that_did_not_converge_is_said_in_the_table(made):
     text = to_markdown(report)
     assert ", not converged |" in text
     assert "not converged: relative residual 2.7" in text
+
+
+@pytest.mark.parametrize(("answered", "share"), [("one by one", 0.05), ("at once", 5.0), (None, 5.0)])
+def test_the_seconds_of_a_stream_are_shared_among_its_requests(answered, share):
+    row = {"seconds": 10.0, "refit_seconds": 2.0, "facts": {"answered": answered}}
+    assert share_of_refit(row, 100) == pytest.approx(share)
+    assert share_of_refit(row | {"refit_seconds": None}, 100) is None
 
 
 def test_a_half_interval_has_no_leading_zero_and_there_is_none_of_one_seed():
