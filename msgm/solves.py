@@ -5,9 +5,16 @@ recurrence, from which rounding departs: in single precision it may say 7e-7 whe
 """
 
 import math
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from msgm.errors import RunError
+
+Fitted = TypeVar("Fitted")
+ITERATIONS = 10_000
+"""Of a logistic regression, at most: many times what it takes on standardised features."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,22 @@ class Solve:
             "steps": self.steps,
             "converged": self.converged,
         }
+
+
+def fitted(fit: Callable[[], Fitted], what: str) -> Fitted:
+    """Return what a fit of scikit-learn's gives.
+
+    Raises:
+        RunError: it stopped at its number of iterations: what it says of others is then no finding.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            return fit()
+        except ConvergenceWarning as error:
+            raise RunError(f"{what} did not converge: {str(error).splitlines()[0]}") from error
 
 
 def worst(solves: Iterable[Solve]) -> Solve:

@@ -8,8 +8,9 @@ import torch
 
 from msgm.cards.solves import NOT_CONVERGED, converged, solver_lines, solver_notes, solver_text
 from msgm.classifier.methods import curvature
+from msgm.errors import RunError
 from msgm.recommender.gradients import solvers
-from msgm.solves import Solve, of_runs, worst
+from msgm.solves import Solve, fitted, of_runs, worst
 
 
 def system(dtype, size=200):
@@ -113,3 +114,13 @@ def test_newton_of_a_nearly_singular_head_says_so():
     steps = problem.newton(np.zeros((2, 4)))
     assert problem.solve(np.zeros((2, 4)), steps).converged
     assert problem.solve(np.zeros((2, 4)), 0 * steps).residual == pytest.approx(1)
+
+
+def test_a_regression_that_stops_early_gives_no_finding():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 20)), rng.integers(0, 2, 200)
+    assert hasattr(fitted(lambda: LogisticRegression().fit(x, y), "it"), "coef_")
+    with pytest.raises(RunError, match="the probe did not converge"):
+        fitted(lambda: LogisticRegression(max_iter=1).fit(x, y), "the probe")

@@ -51,6 +51,8 @@ def test_the_ends_of_a_band_are_inside_and_what_lies_beyond_is_not():
 def test_fewer_values_than_wanted_give_no_band():
     assert band_of([1.0, 2.0, 3.0, 4.0, None], least=5) is None
     assert band_of([1.0, 2.0, 3.0, 4.0, None, 5.0], least=5).count == 5
+    assert band_of([1.0, 2.0]).count == 2
+    assert band_of([1.0]) is None
 
 
 def test_equal_values_give_a_point():

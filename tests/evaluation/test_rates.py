@@ -5,7 +5,7 @@ from msgm.evaluation import wilson
 from msgm.evaluation.rates import rate
 
 
-@pytest.mark.parametrize(("hits", "n"), [(0, 10), (10, 10), (1, 3), (37, 200), (2000, 2000), (3, 2000)])
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 10), (10, 10), (1, 3), (37, 200), (2000, 2000), (3, 2000)])
 def test_the_interval_is_scipys(hits, n):
     expected = binomtest(hits, n).proportion_ci(0.95, method="wilson")
     assert wilson(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)

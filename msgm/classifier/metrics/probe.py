@@ -18,6 +18,7 @@ from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Numb
 from msgm.classifier.metrics.scores import Floats, auc, controls, forgotten_classes
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
+from msgm.solves import ITERATIONS, fitted
 
 if TYPE_CHECKING:
     from msgm.classifier.data import Examples
@@ -90,6 +91,6 @@ def probe_auc(x: Floats, labels: NDArray[np.int64], folds: int, seed: int) -> fl
     from sklearn.preprocessing import StandardScaler
 
     order = StratifiedKFold(folds, shuffle=True, random_state=derive_seed(seed, "probe") % 2**32)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight="balanced"))
-    scores = cross_val_predict(probe, x, labels, cv=order, method="decision_function")
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS, class_weight="balanced"))
+    scores = fitted(lambda: cross_val_predict(probe, x, labels, cv=order, method="decision_function"), "the probe")
     return auc(scores[labels == 1], scores[labels == 0])

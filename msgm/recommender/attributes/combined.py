@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msgm.errors import UserError
+from msgm.errors import RunError, UserError
 from msgm.fields import Settings
 from msgm.recommender.attributes.base import ERASURES, Card, Context, Erasure
 from msgm.recommender.attributes.labels import Labels
@@ -86,6 +86,8 @@ def mixing_weights(
     constraint = [{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(count)}] if convex else []
     first = np.full(count, 1 / count)
     found = minimize(leak, first, jac=True, bounds=[(0, 1)] * count, constraints=constraint, method="SLSQP")
+    if not found.success:
+        raise RunError(f"combined: the weights of the changes did not converge: {found.message}.")
     return np.clip(np.asarray(found.x), 0, 1)
 
 

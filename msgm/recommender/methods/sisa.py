@@ -24,6 +24,8 @@ def answer_in_shards(
     ledger.storage_bytes = system.storage_bytes()
     ledger.facts["partition_seconds"] = system.partition_seconds
     ledger.facts["combiner_seconds"] = system.combiner_seconds
+    if system.partition_solve is not None:
+        ledger.facts["solve"] = system.partition_solve.facts()
     answer = system.forget(deletion)
     ledger.facts.update(answer.facts)
     return system, answer.touched, answer.exactness

@@ -21,6 +21,7 @@ attacker learns from lists, whoever sees the lists can learn.
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ from msgm.recommender.attributes.labels import Labels, chosen, encode
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.models.base import Recommender
 from msgm.seeding import derive_seed
+from msgm.solves import ITERATIONS, fitted
 
 Surface = Literal["embeddings", "scores", "lists"]
 ATTACKERS = ("logistic", "mlp", "gbdt")
@@ -166,9 +168,13 @@ def attack(shown: NDArray[np.floating[Any]], labels: Labels, attacker: str, fold
         once = inputs[np.unique(train)]
         scale = once.std(0)
         ready = (inputs - once.mean(0)) / np.where(scale > 0, scale, 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an attacker stopped by its number of steps has learned enough
-            guessed[held] = model.fit(ready[train], codes[train]).predict(ready[held])
+        if attacker == "logistic":
+            learned = fitted(partial(model.fit, ready[train], codes[train]), "the logistic attacker")
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # The network is stopped early on purpose.
+                learned = model.fit(ready[train], codes[train])
+        guessed[held] = learned.predict(ready[held])
     return Attack.of(guessed, codes)
 
 
@@ -231,7 +237,7 @@ def _fresh(attacker: str, state: int) -> Any:
     from sklearn.neural_network import MLPClassifier
 
     if attacker == "logistic":
-        return LogisticRegression(C=0.1, max_iter=500)
+        return LogisticRegression(C=0.1, max_iter=ITERATIONS)
     if attacker == "mlp":
         return MLPClassifier((64,), alpha=0.01, max_iter=60, random_state=state)
     return HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=state)

@@ -38,6 +38,7 @@ from msgm.recommender.metrics.probes import (
 )
 from msgm.recommender.models.base import Recommender
 from msgm.seeding import derive_seed
+from msgm.solves import ITERATIONS, fitted
 
 Features = NDArray[np.float64]
 LEAST = 20
@@ -119,8 +120,9 @@ def _attack(kind: str, taught: Features, lesson: Probe, asked: Features, probe: 
     known = ~np.isnan(asked).any(axis=1)
     auc = share = None
     if probe.forgotten[known].any() and np.isfinite(taught).all():
-        attacker = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        attacker.fit(taught, lesson.forgotten, logisticregression__sample_weight=lesson.weights)
+        attacker = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+        weights = {"logisticregression__sample_weight": lesson.weights}
+        fitted(lambda: attacker.fit(taught, lesson.forgotten, **weights), "the attacker on membership")
         opinion = attacker.predict_proba(asked[known])[:, 1]
         auc = weighted_auc(opinion, probe.forgotten[known], probe.weights[known])
         share = float((opinion[probe.forgotten[known]] > 0.5).mean())

@@ -28,6 +28,7 @@ from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.sharding.partitions import OF_USERS
 from msgm.seeding import derive_seed
+from msgm.solves import ITERATIONS, fitted
 
 BY_ROW = ("ease", "item-knn", "mult-vae")
 """Models whose scores of a user come of the row of ``seen`` alone, so that any row can be put there."""
@@ -150,7 +151,8 @@ class Logistic(Combiner):
         features = np.stack([s[places] for s in self._scores(shards, users, shards.rows[users])], axis=1)
         self.scale = np.maximum(features.std(axis=0), 1e-12)
         labels = np.repeat([1, 0], len(rows))
-        self.weights = LogisticRegression().fit(features / self.scale, labels).coef_[0]
+        regression = LogisticRegression(max_iter=ITERATIONS)
+        self.weights = fitted(lambda: regression.fit(features / self.scale, labels), "combiner logistic").coef_[0]
 
     def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
         weights = self.weights / self.scale

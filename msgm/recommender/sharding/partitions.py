@@ -10,7 +10,7 @@ forgotten, and a system on it is only approximately one that never saw it, unles
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from msgm.recommender.models.base import MODELS
 from msgm.recommender.sharding.balanced import Space, assign_ascending, balanced_clusters, capacity_of
 from msgm.recommender.sharding.transport import transport_clusters
 from msgm.seeding import derive_seed
+from msgm.solves import Solve
 
 Balance = Literal["users", "interactions"]
 PRETRAINING = {"name": "als", "factors": 32, "sweeps": 3}
@@ -41,11 +42,13 @@ class Partition:
         cells: (nnz,) shard of every stored cell, in the order of ``matrix.data``.
         owners: (U,) the one shard of every user; None where a user's cells lie in several.
         learnt: whether it was made from the cells, those to be forgotten later included.
+        solve: how well the solver behind it converged; None without one.
     """
 
     cells: NDArray[np.int64]
     owners: NDArray[np.int64] | None
     learnt: bool
+    solve: Solve | None = None
 
 
 def make_partition(name: str, matrix: csr_array, shards: int, balance: Balance, seed: int) -> Partition:
@@ -120,7 +123,8 @@ def _inbp(matrix: csr_array, shards: int, balance: Balance, seed: int) -> Partit
 
 def _ot(matrix: csr_array, shards: int, balance: Balance, seed: int) -> Partition:
     users, _ = pretrained(matrix, seed)
-    return _by_user(matrix, transport_clusters(users, _weights(matrix, balance), shards, _rng(seed)), learnt=True)
+    owners, solve = transport_clusters(users, _weights(matrix, balance), shards, _rng(seed))
+    return replace(_by_user(matrix, owners, learnt=True), solve=solve)
 
 
 PARTITIONS: dict[str, Callable[[csr_array, int, Balance, int], Partition]] = {

@@ -49,7 +49,8 @@ class ShardedRecommender(Recommender):
         shards: K.
         combiner: ``own``, ``mean``, ``fold-in``, ``logistic`` or ``attention``; see ``combiners``.
 
-    After a fit ``partition_seconds``, ``shard_seconds`` and ``combiner_seconds`` say where its time went.
+    After a fit ``partition_seconds``, ``shard_seconds`` and ``combiner_seconds`` say where its time went, and
+    ``partition_solve`` how well a partition that takes a solver converged.
     """
 
     base: Settings = field(default_factory=lambda: {"name": "ease"})
@@ -72,6 +73,7 @@ class ShardedRecommender(Recommender):
         start = perf_counter()
         made = make_partition(self.partition, self.seen, self.shards, self.balance, self.seed)
         self.labels, self.owners, self.learnt = made.cells, made.owners, made.learnt
+        self.partition_solve = made.solve
         self.aggregator = COMBINERS[self.combiner]()
         if self.aggregator.held:
             held = cell_draws(self.seen, self.seed, "combiner", "held") < self.aggregator.held

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from msgm.recommender.sharding.balanced import Space, squared_distances
+from msgm.solves import Solve, worst
 
 ROUNDS = 10
 SHARPNESS = 0.02
@@ -42,20 +43,35 @@ def sinkhorn(
     Returns:
         (n, K) plan, its rows exact; (K,) potentials.
     """
+    plan, potentials, _ = _balanced(costs, sources, epsilon, potentials, tolerance)
+    return plan, potentials
+
+
+def _balanced(
+    costs: NDArray[np.float64],
+    sources: NDArray[np.float64],
+    epsilon: float,
+    potentials: NDArray[np.float64],
+    tolerance: float = TOLERANCE,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Solve]:
+    """Return what ``sinkhorn`` does, and the largest relative error of a column that is left."""
     target = 1 / costs.shape[1]
-    for _ in range(STEPS):
+    for step in range(1, STEPS + 1):
         plan = sources[:, None] * softmax((potentials - costs) / epsilon, axis=1)
         columns = plan.sum(axis=0)
-        if np.abs(columns / target - 1).max() <= tolerance:
+        reached = Solve(float(np.abs(columns / target - 1).max()), tolerance, step)
+        if reached.converged:
             break
         potentials = potentials - epsilon * np.log(np.maximum(columns / target, 1e-300))
-    return plan, potentials
+    return plan, potentials, reached
 
 
 def transport_clusters(
     points: NDArray[np.float64], weights: NDArray[np.float64], shards: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return (n,) clusters, 0 to ``shards`` - 1, of nearly equal sums of ``weights``: T is rounded to its argmax.
+) -> tuple[NDArray[np.int64], Solve]:
+    """Return (n,) clusters, 0 to ``shards`` - 1, of nearly equal sums of ``weights``, and how well the plan is solved.
+
+    T is rounded to its argmax; of the rounds' plans the worst is told.
 
     Deviation: the released code solves the exact problem by linear programming, where this is the Sinkhorn iteration
     that the paper names; masses may be in proportion to the interactions, so that the shards' work is balanced.
@@ -69,11 +85,13 @@ def transport_clusters(
     everyone = Space(points, np.arange(len(points)))
     centroids = points[rng.choice(len(points), shards, replace=False)]
     sources, potentials, labels = weights / weights.sum(), np.zeros(shards), np.full(len(points), -1)
+    solves = []
     for _ in range(ROUNDS):
         costs = squared_distances(points, centroids)
-        _, potentials = sinkhorn(costs, sources, SHARPNESS * max(costs.mean(), 1e-300), potentials)
+        _, potentials, reached = _balanced(costs, sources, SHARPNESS * max(costs.mean(), 1e-300), potentials)
+        solves.append(reached)
         before, labels = labels, (potentials - costs).argmax(axis=1)
         if (labels == before).all():
             break
         centroids = everyone.means(labels, centroids)
-    return labels
+    return labels, worst(solves)

@@ -13,9 +13,11 @@ from msgm.classifier.metrics.scores import (
     controls,
     entropies,
     forgotten_classes,
+    gap,
     log_complements,
     losses,
     margins,
+    mean_of,
     modified_entropies,
     tpr_at,
     unseen,
@@ -112,3 +114,10 @@ def test_forget_items_of_a_class_request_are_compared_with_non_members_of_that_c
     assert unseen(outputs).tolist() == [True] * 10 + [False] * 12
     few = Outputs({"forget": np.zeros((2, 3))}, labels | {"nonmembers": np.repeat([0, 2], [9, 3])})
     assert controls(few, "class").all()
+
+
+def test_gaps_and_means_need_what_they_compare():
+    assert gap(0.2, 0.5) == pytest.approx(0.3)
+    assert gap(None, 0.5) is gap(0.5, None) is gap(None, None) is None
+    assert mean_of([None, 1.0, 2.0]) == 1.5
+    assert mean_of([None]) is None

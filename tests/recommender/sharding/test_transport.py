@@ -38,7 +38,9 @@ def test_clusters_are_balanced_by_the_masses(weighted):
     rng = np.random.default_rng(3)
     points = rng.normal(0, 1, (1000, 5)) + 4 * np.eye(5)[rng.choice(5, 1000, p=[0.6, 0.1, 0.1, 0.1, 0.1])]
     weights = rng.pareto(3, 1000) + 1 if weighted else np.ones(1000)
-    loads = np.bincount(transport_clusters(points, weights, 5, rng), weights, 5) / weights.sum()
+    labels, solve = transport_clusters(points, weights, 5, rng)
+    assert solve.converged
+    loads = np.bincount(labels, weights, 5) / weights.sum()
     assert loads.min() > 0.16
     assert loads.max() < 0.24
 
@@ -47,5 +49,13 @@ def test_users_without_mass_have_a_cluster_too():
     weights = np.ones(60)
     weights[:5] = 0
     points = np.random.default_rng(4).normal(size=(60, 3))
-    labels = transport_clusters(points, weights, 4, np.random.default_rng(5))
+    labels, _ = transport_clusters(points, weights, 4, np.random.default_rng(5))
     assert set(labels) == {0, 1, 2, 3}
+
+
+def test_a_plan_that_is_not_balanced_in_time_is_told(monkeypatch):
+    monkeypatch.setattr("msgm.recommender.sharding.transport.STEPS", 1)
+    points = np.random.default_rng(0).normal(size=(100, 3)) + 5 * (np.arange(100) < 90)[:, None]
+    _, solve = transport_clusters(points, np.ones(100), 4, np.random.default_rng(1))
+    assert not solve.converged
+    assert solve.residual > 0.01
