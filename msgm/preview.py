@@ -223,7 +223,7 @@ def _recommender(path: Path, overrides: Sequence[str], requests: Sequence[str] |
     split = SPLITS.build(config.split).split(data)
     yield _interactions(config.data["name"], data)
     for name in _chosen(config.requests, requests):
-        scenario = make_scenario(config.requests[name], data, split, config.seed)
+        scenario = make_scenario(config.requests[name], data, split, config.seed, name)
         yield ""
         yield f"request {name}: {config.requests[name].describe()}"
         yield from _scenario(scenario, every)

@@ -145,7 +145,7 @@ def compare(
 def _compare(config: RecommenderConfig, run: Run, chosen: Chosen) -> Run:
     data = load_interactions(config.data)
     split = load_split(config.split, data)
-    scenarios = {name: make_scenario(entry, data, split, config.seed) for name, entry in config.requests.items()}
+    scenarios = {name: make_scenario(entry, data, split, config.seed, name) for name, entry in config.requests.items()}
     claim(run, config, "recommender")
     key_records(run.path)
     with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse

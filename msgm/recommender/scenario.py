@@ -46,14 +46,26 @@ class Scenario:
         return Deletion(*parts)
 
 
-def make_scenario(request: RequestSettings, data: Interactions, split: Split, seed: int) -> Scenario:
-    """Return the request in numbers; what is drawn is drawn by ``seed``.
+FIRST_VERSION = {
+    "random": "random_users",
+    "interactions": "random_interactions",
+    "stream": "stream",
+    "spam": "spam",
+}
+"""A name of each kind that draws as in the first version, where all requests of a kind drew alike."""
+
+
+def make_scenario(
+    request: RequestSettings, data: Interactions, split: Split, seed: int, name: str | None = None
+) -> Scenario:
+    """Return the request in numbers; what is drawn is drawn by ``seed``, for requests of different names apart.
 
     Raises:
         UserError: unknown ids or an unknown tag, more users than there are, or nothing would be left.
     """
     way = request.way()
-    draws = np.random.default_rng(derive_seed(seed, "request", way))
+    stream = (way,) if name is None or FIRST_VERSION.get(name) == way else (way, name)
+    draws = np.random.default_rng(derive_seed(seed, "request", *stream))
     if way == "spam":
         return _planted(request.spam or 0, data, split, draws)
     if way in BY_IDS:

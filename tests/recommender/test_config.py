@@ -107,6 +107,16 @@ def test_random_requests_are_drawn_by_the_seed_from_training_cells(world):
     assert world[1].train.toarray()[first[:, 0], first[:, 1]].all()
 
 
+def test_two_random_requests_draw_different_users(world):
+    request = RequestSettings(random_users=5)
+    one, other, first, plain = (
+        make_scenario(request, *world, 0, name).together.users for name in ("one", "other", "random", None)
+    )
+    assert set(one) != set(other)
+    assert first.tolist() == plain.tolist()
+    assert set(make_scenario(request, *world, 0, "interactions").together.users) != set(first)
+
+
 def test_a_stream_is_one_request_a_user(world):
     scenario = make_scenario(RequestSettings(stream=9), *world, 0)
     assert [len(one.users) for one in scenario.stream] == [1] * 9
