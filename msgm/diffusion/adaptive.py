@@ -13,7 +13,11 @@ step's k_1 ("first same as last"), a step costs six evaluations. The first width
 
 Solvers of a flattened batch (scipy's ``solve_ivp``, torchdiffeq) take one norm over all of it, so that an item's answer
 depends on its batch mates and all pay for the hardest. Here norm, acceptance, width and end are each item's own: items
-stand at different times in one network pass, and those that have finished leave the batch.
+stand at different times in one network pass, and those that have finished make room for the next.
+
+Kernels of float32 round differently at different batch sizes, by 1e-6, which is enough to tip an acceptance and so to
+move an answer by the method's whole error. So all arithmetic is done on exactly ``PASS`` items, the last of them
+repeated where there are fewer: an item's answer is the same to the bit, whichever items stand beside it.
 """
 
 import functools
@@ -38,6 +42,8 @@ STAGES = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
+PASS = 32
+"""Items of every evaluation of the derivative. A single item costs as much as this many."""
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
@@ -54,9 +60,9 @@ def dormand_prince(
     """Integrate d state / ds = derivative from ``start`` to ``end``, which may lie below ``start``.
 
     Args:
-        derivative: maps (state, times, items) to the state's derivative. ``state`` holds the n items that are still
-            under way, ``times`` (n,) float64 is where each of them stands, and ``items`` (n,) their places in the batch
-            that was passed in, to index what belongs to an item.
+        derivative: maps (state, times, items) to the state's derivative. ``state`` holds ``PASS`` items that are still
+            under way, ``times`` (PASS,) float64 is where each of them stands, and ``items`` (PASS,) their places in the
+            batch that was passed in, to index what belongs to an item; an item may stand there several times.
         state: tensors (B, ...) with one item a row; float64 keeps small steps from drowning in rounding, whatever
             precision the derivative is computed in.
         start: where all items begin.
@@ -66,42 +72,53 @@ def dormand_prince(
         limit: evaluations that an item may take.
 
     Returns:
-        The state at ``end`` and the evaluations of each item, (B,) int64. An item's answer is independent of its batch
-        mates up to the rounding of ``derivative``, which may tip an acceptance and so move it within the tolerance.
+        The state at ``end`` and the evaluations of each item, (B,) int64. An item's answer does not depend on its
+        batch mates, to the bit where ``derivative`` treats the rows of a pass alike.
 
     Raises:
         RunError: an item took more than ``limit`` evaluations, or its step fell to the spacing of floats, as it does
             where the derivative is not finite.
     """
     norm = functools.partial(_norm, rtol=rtol, atol=atol)
-    solution, device = tuple(part.clone() for part in state), state[0].device
-    items = torch.arange(len(state[0]), device=device)
-    times = torch.full((len(items),), float(start), dtype=torch.float64, device=device)
-    slope = derivative(state, times, items)
-    widths = _first_widths(derivative, norm, state, times, items, slope, end)
-    ceiling = torch.full_like(times, GROW)
-    evaluations = torch.full_like(items, 2)
-    while True:
-        active = times != end
-        for whole, part in zip(solution, state, strict=True):
-            whole[items[~active]] = part[~active]
-        if not active.any():
-            return solution, evaluations
-        items, times, widths, ceiling = _rows((items, times, widths, ceiling), active)
-        state, slope = _rows(state, active), _rows(slope, active)
-        _refuse_endless(items, times, widths, evaluations[items], limit)
-
-        left = end - times
-        widths = torch.where(widths.abs() < left.abs(), widths, left)
-        proposal, last, error = _step(derivative, state, times, items, slope, widths)
+    state, device = tuple(part.clone() for part in state), state[0].device
+    times = torch.full((len(state[0]),), float(start), dtype=torch.float64, device=device)
+    widths, ceiling = torch.zeros_like(times), torch.full_like(times, GROW)
+    slope = tuple(torch.zeros_like(part) for part in state)
+    evaluations = torch.full_like(times, 2, dtype=torch.long)
+    for chunk in torch.arange(len(times), device=device).split(PASS):
+        items = _filled(chunk)
+        here, then = _rows(state, items), times[items]
+        found = derivative(here, then, items)
+        _put(slope, items, found)
+        widths[items] = _first_widths(derivative, norm, here, then, items, found, end)
+    while (waiting := (times != end).nonzero()[:PASS, 0]).numel():
+        items = _filled(waiting)
+        now, width, before, rate = times[items], widths[items], _rows(state, items), _rows(slope, items)
+        _refuse_endless(items, now, width, evaluations[items], limit)
+        left = end - now
+        width = torch.where(width.abs() < left.abs(), width, left)
+        proposal, last, error = _step(derivative, before, now, items, rate, width)
         evaluations[items] += 6
-        size = norm(error, state, proposal)
+        size = norm(error, before, proposal)
         accepted = size <= 1
-        arrived = torch.where(widths == left, end, times + widths)
-        times = torch.where(accepted, arrived, times)
-        state, slope = _where(accepted, proposal, state), _where(accepted, last, slope)
-        widths = widths * (SAFETY * size**-0.2).clamp(min=SHRINK).minimum(ceiling)
-        ceiling = torch.where(accepted, GROW, 1.0)
+        arrived = torch.where(width == left, end, now + width)
+        times[items] = torch.where(accepted, arrived, now)
+        _put(state, items, _where(accepted, proposal, before))
+        _put(slope, items, _where(accepted, last, rate))
+        widths[items] = width * (SAFETY * size**-0.2).clamp(min=SHRINK).minimum(ceiling[items])
+        ceiling[items] = torch.where(accepted, GROW, 1.0).to(ceiling)
+    return state, evaluations
+
+
+def _filled(items: Tensor) -> Tensor:
+    """Return ``PASS`` places: those of ``items``, the last of them repeated."""
+    return torch.cat([items, items[-1:].expand(PASS - len(items))])
+
+
+def _put(whole: State, items: Tensor, rows: State) -> None:
+    """Write the rows of items into every tensor."""
+    for part, row in zip(whole, rows, strict=True):
+        part[items] = row.to(part)
 
 
 def _refuse_endless(items: Tensor, times: Tensor, widths: Tensor, evaluations: Tensor, limit: int) -> None:

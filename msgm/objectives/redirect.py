@@ -19,6 +19,9 @@ from torch import Tensor
 from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Setup, mean_square
 
+LEAST_DISTINCT = 8
+"""Different items that a bank must hold."""
+
 
 @OBJECTIVES.register("redirect")
 @dataclass
@@ -42,22 +45,46 @@ class Redirect(Mixed):
         deviations=(
             "the bank sits at bin centres while training dequantises uniformly (bins are 2 / levels wide); a bank "
             "smaller than the retain set biases the target: at small t towards the drawn items, whose nearest one lies "
-            "farther away than the set's nearest"
+            f"farther away than the set's nearest; a drawn bank of fewer than {LEAST_DISTINCT} different items, images "
+            "of one colour left out, is refused"
         ),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bank < 1:
-            raise UserError(f"objective.bank must be at least 1, got {self.bank}.")
+        if self.bank < LEAST_DISTINCT:
+            raise UserError(f"objective.bank must be at least {LEAST_DISTINCT}, got {self.bank}.")
 
     def prepare(self, setup: Setup) -> None:
-        """Draw the bank."""
+        """Draw the bank.
+
+        Raises:
+            UserError: it holds fewer than ``LEAST_DISTINCT`` different items.
+        """
         self.items = setup.retain(self.bank)
+        distinct = _distinct(self.items)
+        if distinct < LEAST_DISTINCT:
+            raise UserError(
+                f"objective.bank: redirect drew {len(self.items)} retain items, of which {distinct} differ and are not "
+                f"of one colour, and it needs {LEAST_DISTINCT}: with fewer it sends forget items to single retain "
+                "items; raise objective.bank, or retain more items."
+            )
 
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
         target = retain_eps(forget, self.items)
         return mean_square(predicted - target) / (1 + mean_square(target))
+
+
+def _distinct(items: Tensor) -> int:
+    """Return how many different items there are, up to ``LEAST_DISTINCT``; images of one colour count for none."""
+    seen: set[bytes] = set()
+    for item in items:
+        uniform = item.dim() > 1 and bool((item.flatten(1) == item.flatten(1)[:, :1]).all())
+        if not uniform:
+            seen.add(item.cpu().numpy().tobytes())
+        if len(seen) == LEAST_DISTINCT:
+            break
+    return len(seen)
 
 
 @torch.no_grad()

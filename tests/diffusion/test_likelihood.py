@@ -1,11 +1,23 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from msgm.data.pixels import dequantise
-from msgm.diffusion import VE, VP, LikelihoodSettings, ScoreModel, likelihood, log_likelihood, negative_log_likelihood
+from msgm.diffusion import (
+    NETWORKS,
+    VE,
+    VP,
+    LikelihoodSettings,
+    SamplingSettings,
+    ScoreModel,
+    likelihood,
+    log_likelihood,
+    negative_log_likelihood,
+    sample,
+)
 from msgm.diffusion.likelihood import Likelihoods, measure_likelihood
 from msgm.errors import RunError, UserError
 from tests.helpers import PROCESS_CASES, Correlated, Counted, Mixture
@@ -127,7 +139,7 @@ def test_levels_are_dequantised_within_their_bin(monkeypatch):
     seen, nothing = [], torch.zeros(40)
     monkeypatch.setattr(likelihood, "_log_density", lambda model, x, *_: seen.append(x) or (nothing, nothing))
     items = torch.arange(17).repeat(40, 1)
-    negative_log_likelihood(ScoreModel(Counted(), VP(), (17,)), items, 17, LikelihoodSettings(repeats=2))
+    negative_log_likelihood(ScoreModel(Counted(), VP(), (17,)), items, 17, LikelihoodSettings(repeats=2, error_items=0))
     low, high = dequantise(items, 17, 0.0), dequantise(items, 17, 1.0)
     place, again = ((x - low) / (high - low) for x in seen)
     assert (place - again).abs().min() > 1e-7
@@ -340,7 +352,7 @@ def test_repeats_of_a_vector_are_new_probes():
 
 def test_what_draws_nothing_is_not_repeated():
     network = Counted()
-    settings = LikelihoodSettings(steps=3, repeats=5)
+    settings = LikelihoodSettings(steps=3, repeats=5, error_items=0)
     found = measure_likelihood(ScoreModel(network, VP(), (3,)), torch.zeros(2, 3), None, settings)
     assert found.values.shape == (2, 1)
     assert network.calls == settings.evaluations
@@ -348,7 +360,7 @@ def test_what_draws_nothing_is_not_repeated():
 
 def test_standard_errors():
     values = torch.tensor([[1.0, 2.0], [4.0, 4.0], [3.0, 9.0]], dtype=torch.float64)
-    found = Likelihoods(values, torch.ones(3), "nats", "by hand")
+    found = Likelihoods(values, torch.ones(3), torch.tensor([0.1, 0.3]), "nats", "by hand")
     means = torch.tensor([1.5, 4.0, 6.0])
     assert found.standard_error == pytest.approx(means.std().item() / math.sqrt(3))
     assert found.draw_error == pytest.approx(math.sqrt((0.5 + 0 + 18) / 2) / 3)
@@ -356,6 +368,7 @@ def test_standard_errors():
         "mean": pytest.approx(23 / 6),
         "standard_error": found.standard_error,
         "draw_error": found.draw_error,
+        "solver_error": pytest.approx(0.3),
         "n": 3,
         "unit": "nats",
         "protocol": "by hand",
@@ -363,7 +376,7 @@ def test_standard_errors():
 
 
 def test_one_item_and_one_repeat_have_no_standard_error():
-    found = Likelihoods(torch.ones(1, 1), torch.ones(1), "nats", "by hand").summary()
+    found = Likelihoods(torch.ones(1, 1), torch.ones(1), torch.zeros(0), "nats", "by hand").summary()
     assert (found["standard_error"], found["draw_error"]) == (None, None)
 
 
@@ -378,7 +391,60 @@ def test_the_protocol_is_saved_with_the_number():
     assert found["unit"] == "bits/dim"
     assert found["protocol"] == (
         "uniform dequantisation of 256 levels, PF-ODE, rk4, 16 evaluations, 1 Rademacher probe(s), mean of 2 repeats, "
-        f"from t = 1e-05; {VP().describe_top()}; seed 0"
+        f"error |r_4 - r_2| on the first 16, from t = 1e-05; {VP().describe_top()}; seed 0"
     )
     adaptive = repeated(1, solver="dopri5", tolerance=1e-3)
     assert f"tolerance 0.001, 1 Rademacher probe(s), {adaptive.evaluations.mean():.0f} evaluations" in adaptive.protocol
+
+
+def unet(shape=(1, 8, 8)):
+    """A random U-Net whose output is not zero."""
+    torch.manual_seed(1)
+    network = NETWORKS.build({"name": "unet", "channels": [8, 16]}).build(shape)
+    return ScoreModel(network, VP(), shape)
+
+
+def test_dopri5_of_an_item_is_the_same_to_the_bit_whatever_its_batch():
+    model, settings = unet(), LikelihoodSettings("dopri5", tolerance=0.1)
+    x = torch.rand(35, *model.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    whole = log_likelihood(model, x, settings)
+    assert whole.unique().numel() == 35
+    for first, count, size in ((34, 1, 500), (7, 2, 500), (20, 6, 4)):
+        part = log_likelihood(model, x[first : first + count], replace(settings, batch_size=size), first=first)
+        assert torch.equal(part, whole[first : first + count]), (first, count, size)
+
+
+@pytest.mark.parametrize("solver", ["rk4", "heun"])
+def test_the_error_of_fixed_steps_is_what_half_the_steps_change_undivided(solver):
+    model, items = correlated(VP()), torch.randint(256, (6, 12), generator=torch.Generator().manual_seed(1))
+    settings = LikelihoodSettings(solver, steps=9, exact_dims=0, repeats=2, error_items=4)
+    found = measure_likelihood(model, items, 256, settings)
+    half = measure_likelihood(model, items, 256, replace(settings, steps=4))
+    assert torch.equal(found.solver_error, (found.values - half.values)[:4, 0].abs())
+    assert found.solver_error.min() > 1e-6
+    assert found.summary()["solver_error"] == found.solver_error.max()
+    assert "error |r_9 - r_4| on the first 4" in found.protocol
+
+
+@pytest.mark.parametrize("settings", [{"solver": "dopri5"}, {"steps": 1}, {"error_items": 0}])
+def test_where_no_error_is_estimated_none_is_claimed(settings):
+    found = measure_likelihood(correlated(VP()), torch.zeros(2, 12), None, LikelihoodSettings(**settings))
+    assert len(found.solver_error) == 0
+    assert found.summary()["solver_error"] is None
+    assert "error |r" not in found.protocol
+
+
+def test_the_error_costs_half_the_passes_of_its_items():
+    network = Counted()
+    settings = LikelihoodSettings(steps=8, error_items=2, batch_size=1)
+    measure_likelihood(ScoreModel(network, VP(), (3,)), torch.zeros(5, 3), None, settings)
+    assert network.calls == 5 * 32 + 2 * 16
+
+
+def test_adaptive_samples_are_the_same_to_the_bit_whatever_their_batch():
+    model = unet()
+    settings = SamplingSettings("pf-ode-adaptive", options={"rtol": 1e-2, "atol": 1e-2})
+    whole = sample(model, 34, settings, seed=3)
+    for first, count, size in ((0, 1, 500), (33, 1, 500), (5, 20, 7)):
+        part = sample(model, count, replace(settings, batch_size=size), seed=3, first=first)
+        assert torch.equal(part, whole[first : first + count]), (first, count, size)

@@ -51,6 +51,7 @@ def test_the_row_holds_the_whole_protocol():
         "repeats": 1,
         "exact_dims": 16,
         "batch_size": 500,
+        "error_items": 16,
     }
     assert (found["weights"], found["t_min"]) == ("as given", 1e-5)
     assert "rk4" in found["protocol"]

@@ -303,3 +303,15 @@ def test_bad_options_are_refused_in_one_sentence(metric, options, says):
         build_metrics([metric], {metric: options})[0].check(bench.config, bench.dataset, bench.split)
     assert all(part in str(error.value) for part in says), str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_distance_of_a_set_from_itself_lies_below_zero(seed):
+    """Rounding alone leaves some of them below 0; printed, that reads as a better score than the best."""
+    x = torch.randn(40, 12, generator=torch.Generator().manual_seed(seed))
+    moments = Moments.of(x.double())
+    assert 0 <= frechet_distance(moments, moments) < 1e-9
+    assert 0 <= set_distance(x, x) < 1e-6
+    pairs = pair_distances(x, x)
+    assert pairs.min() >= 0
+    assert pairs.max() < 1e-6

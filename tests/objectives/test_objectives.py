@@ -291,13 +291,46 @@ def test_the_target_of_redirect_carries_no_gradient():
     assert not retain_eps(forget, items).requires_grad
 
 
-@pytest.mark.parametrize("bank", [1, 20, 16384])
+@pytest.mark.parametrize("bank", [8, 20, 16384])
 def test_redirect_asks_for_a_bank_and_keeps_it(bank):
     asked = []
     objective = Redirect(bank=bank)
     objective.prepare(Setup(None, lambda n: asked.append(n) or BANK[:n], None))
     assert asked == [bank]
     assert torch.equal(objective.items, BANK[:bank])
+
+
+FLAT = torch.linspace(-1, 1, 20).view(20, 1, 1, 1).expand(20, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("items", "distinct"),
+    [
+        (BANK[:1], 1),
+        (BANK[:7], 7),
+        (BANK[:1].expand(50, 3), 1),
+        (BANK[:7].repeat(9, 1), 7),
+        (torch.zeros(50, 1, 4, 4), 0),
+        (FLAT, 0),
+        (torch.cat([FLAT, torch.randn(7, 3, 4, 4)]), 7),
+    ],
+)
+def test_redirect_refuses_a_bank_of_too_few_different_items(items, distinct):
+    with pytest.raises(UserError, match=rf"drew {len(items)} retain items, of which {distinct} differ.*needs 8"):
+        Redirect().prepare(Setup(None, lambda n: items, None))
+
+
+@pytest.mark.parametrize("items", [BANK[:8], BANK[:8].repeat(9, 1), torch.cat([FLAT, torch.randn(8, 3, 4, 4)])])
+def test_redirect_takes_a_bank_of_eight_different_items(items):
+    objective = Redirect()
+    objective.prepare(Setup(None, lambda n: items, None))
+    assert torch.equal(objective.items, items)
+
+
+@pytest.mark.parametrize("bank", [-1, 0, 1, 7])
+def test_redirect_refuses_the_setting_of_a_small_bank(bank):
+    with pytest.raises(UserError, match=f"objective.bank must be at least 8, got {bank}"):
+        Redirect(bank=bank)
 
 
 @pytest.mark.parametrize(

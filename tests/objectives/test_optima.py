@@ -332,8 +332,10 @@ def test_redirect_does_not_change_when_dimensions_are_repeated():
     # One item: with more of them, repeated dimensions are evidence and rightly sharpen the posterior.
     forget, predicted = some_batch()
     item = torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64)
-    once = redirect(item).forget_loss(predicted, forget)
-    twice = redirect(item.repeat(1, 2)).forget_loss(predicted.repeat(1, 2), doubled(forget))
+    once, twice = Redirect(), Redirect()
+    once.items, twice.items = item, item.repeat(1, 2)
+    once = once.forget_loss(predicted, forget)
+    twice = twice.forget_loss(predicted.repeat(1, 2), doubled(forget))
     torch.testing.assert_close(once, twice)
 
 
@@ -354,7 +356,7 @@ def test_inner_costs_what_elementwise_costs_when_the_noise_is_independent(dims):
 def test_losses_are_one_number_an_item_for_any_shape(shape):
     x0 = torch.randn(5, *shape)
     forget = noised(VP(), x0, torch.rand(5), torch.randn(5, *shape))
-    items = redirect(torch.randn(7, *shape))
+    items = redirect(torch.randn(9, *shape))
     for objective in (Orthogonal(), Orthogonal(variant="inner"), Obtuse(), EraseDiff(), items):
         losses = objective.forget_loss(torch.randn(5, *shape), forget)
         assert losses.shape == (5,)

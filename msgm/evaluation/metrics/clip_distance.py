@@ -5,8 +5,9 @@ With u(x) the embedding of image x, scaled to length 1:
 - a pair (restored, original): 1 - u(x) . u(y), ``pair_distances``
 - sets (samples, real items):  1 - cos(mean u(x), mean u(y)), ``set_distance``
 
-Both lie in 0 .. 2, 0 being best. The distance of sets sees the mean alone, neither spread nor missing classes: read it
-beside FID. The MSGM paper (arXiv 2412.07229) does not print its formula; the cosine is what CLIP was trained by.
+Both lie in 0 .. 2, 0 being best; rounding is not let below 0. The distance of sets sees the mean alone, neither spread
+nor missing classes: read it beside FID. The MSGM paper (arXiv 2412.07229) does not print its formula; the cosine is
+what CLIP was trained by.
 """
 
 from dataclasses import dataclass, field
@@ -28,13 +29,13 @@ from msgm.splits import Split
 
 def pair_distances(x: Tensor, y: Tensor) -> Tensor:
     """Return 1 - cosine of (B, F) embeddings with their partners, (B,)."""
-    return 1 - F.cosine_similarity(x, y, dim=1)
+    return (1 - F.cosine_similarity(x, y, dim=1)).clamp_min(0)
 
 
 def set_distance(x: Tensor, y: Tensor) -> float:
     """Return 1 - cosine between the mean normalised embeddings of (N, F) and (M, F)."""
     one, other = (F.normalize(z, dim=1).mean(0) for z in (x, y))
-    return float(1 - F.cosine_similarity(one, other, dim=0))
+    return float((1 - F.cosine_similarity(one, other, dim=0)).clamp_min(0))
 
 
 def _shown(found: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ Between Gaussians with the moments of two sets of features,
 
 with unbiased covariances. tr (C_1 C_2)^(1/2) is the sum of the singular values of C_1^(1/2) C_2^(1/2), which needs two
 symmetric eigendecompositions and no root of an unsymmetric matrix. Eigenvalues below rounding, such as n not above the
-number of features leaves, count as zero, since their roots would not be small.
+number of features leaves, count as zero, since their roots would not be small. The FID of moments with themselves
+is 0 up to rounding, either way; below 0, where no FID lies, it is 0.
 
 FID is biased upwards by about 1/n: compare it at the same n only. Own code, not torchmetrics': that one keeps neither
 the reference's moments between runs nor the root's accuracy at small n; the tests compare the two.
@@ -26,11 +27,11 @@ from msgm.evaluation.reference import Moments
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-    """Return the FID between two sets of at least two items each, from their moments on one device."""
+    """Return the FID, at least 0, between two sets of at least two items each, from their moments on one device."""
     apart = (one.mean - other.mean).square().sum()
     spread = one.covariance.trace() + other.covariance.trace()
     shared = torch.linalg.svdvals(_root(one.covariance).T @ _root(other.covariance)).sum()
-    return float(apart + spread - 2 * shared)
+    return max(0.0, float(apart + spread - 2 * shared))
 
 
 def _root(covariance: Tensor) -> Tensor:

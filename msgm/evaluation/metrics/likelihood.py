@@ -22,7 +22,9 @@ def _cell(part: str, row: Row, _: Report) -> str:
     found = row["nll"][part]
     if found["mean"] is None:
         return f"diverged on {found['non_finite']}"
-    return f"{found['mean']:.2f} ({found['median']:.2f})"
+    error = found.get("solver_error")
+    solver = "" if error is None else f"; solver {error:.1g}"
+    return f"{found['mean']:.2f} ({found['median']:.2f}){solver}"
 
 
 @METRICS.register("nll")
@@ -62,8 +64,16 @@ class NegativeLogLikelihood(Metric):
         items = (
             "test items" if forget_part(bench) == "test" else "test items to retain and of the training items to forget"
         )
-        solver = bench.config.evaluation.likelihood.describe(dims, levels)
-        return {"NLL": f"{nll_unit(bench.dataset)} of the first {items}, mean (median){scale}; {solver}"}
+        settings = bench.config.evaluation.likelihood
+        halved = settings.halved
+        error = (
+            f"; solver: the largest |r_{settings.steps} - r_{halved.steps}| of values by {settings.steps} and "
+            f"{halved.steps} steps, over the first {settings.error_items} of them"
+            if halved
+            else ""
+        )
+        solver = settings.describe(dims, levels)
+        return {"NLL": f"{nll_unit(bench.dataset)} of the first {items}, mean (median){scale}; {solver}{error}"}
 
 
 def nll_unit(dataset: Dataset) -> str:
@@ -84,10 +94,11 @@ def nll_indices(bench: Bench) -> dict[str, NDArray[np.int64]]:
 
 
 def errors(measured: Likelihoods) -> dict[str, float | None]:
-    """Return the part of the standard error that noise and probes cause, and the mean evaluations an item."""
-    draws = measured.draw_error
+    """Return the part of the standard error that noise and probes cause, the solver's, and evaluations an item."""
+    draws, solver = measured.draw_error, measured.largest_solver_error
     return {
         "draw_error": draws if math.isfinite(draws) else None,
+        "solver_error": solver if math.isfinite(solver) else None,
         "evaluations": float(measured.evaluations.mean()),
     }
 
