@@ -381,14 +381,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from msgm.cards.stored import read_report, showing
     from msgm.folders import locked
-    from msgm.reading import read_json
     from msgm.runs import Run
 
     run = Run(options.run)
-    report = read_json(run.report)
-    if not isinstance(report, dict) or not report.get("rows") or report.get("outputs_only"):
-        raise UserError(f"{run.report} is no comparison's: it has no rows; give the folder of compare or evaluate.")
+    report = read_report(run.report)
     if report.get("kind") == "classifier":
         from msgm.classifier.report import print_report as print_table
         from msgm.classifier.report import write_views
@@ -400,9 +398,9 @@ def _report(options: argparse.Namespace) -> None:
         from msgm.recommender.report import write_views
     else:
         from msgm.evaluation.report import print_table, write_views
-    with locked(run.path):
+    with locked(run.path), showing(run.report):
         write_views(run, report)
-    print_table(report)
+        print_table(report)
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msgm.errors import UserError
 from msgm.markdown import label
 
 
@@ -67,6 +68,10 @@ def strips(grids: dict[str, Path], columns: int = 4) -> bytes:
     for axes in figure.subplots(lines, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, (name, path) in zip(figure.axes, grids.items(), strict=False):
-        axes.imshow(image.imread(path), interpolation="nearest")
+        try:
+            picture = image.imread(path)
+        except Exception as error:  # Pillow raises a dozen kinds for damaged bytes
+            raise UserError(f"{path} is damaged or no PNG picture.") from error
+        axes.imshow(picture, interpolation="nearest")
         axes.set_title(label(name), fontsize=9)
     return figure_png(figure)

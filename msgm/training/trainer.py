@@ -5,13 +5,13 @@ import copy
 import dataclasses
 import importlib.util
 import itertools
-import json
 import math
 import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -28,8 +28,10 @@ from msgm.errors import Interrupted, RunError, UserError
 from msgm.folders import write_bytes, write_text
 from msgm.objectives import Noised, Objective, Setup, Term, Unseen
 from msgm.pictures import to_png
+from msgm.reading import parse_json, read_text
 from msgm.runs import Run, chosen_device
 from msgm.seeding import derive_seed, generator
+from msgm.shapes import Count
 from msgm.splits import Part
 from msgm.training.batches import noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
@@ -377,15 +379,15 @@ def _add(totals: dict[str, Tensor], means: dict[str, Tensor]) -> None:
         totals[name] = totals[name] + value.detach() if name in totals else value.detach()
 
 
+class Logged(TypedDict):
+    """What every line of ``metrics.jsonl`` says."""
+
+    step: Count
+
+
 def _drop_lines_after(metrics: Path, step: int, main: bool) -> None:
-    """Forget what was logged after the checkpoint that a run resumes from."""
+    """Forget what was logged after the checkpoint that a run resumes from, and a last line that a crash cut off."""
     if main and metrics.is_file():
-        lines = [line for line in metrics.read_text().splitlines() if _logged_step(line) <= step]
-        write_text(metrics, "".join(f"{line}\n" for line in lines))
-
-
-def _logged_step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf  # cut off by a crash
+        lines = read_text(metrics).split("\n")[:-1]
+        steps = [parse_json(line, f"{metrics}, line {number}", Logged)["step"] for number, line in enumerate(lines, 1)]
+        write_text(metrics, "".join(f"{line}\n" for line, logged in zip(lines, steps, strict=True) if logged <= step))

@@ -1,0 +1,49 @@
+"""Reports that are read back, to be shown again: whoever made them, what cannot be shown is named in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from msgm.errors import UserError
+from msgm.reading import read_json
+from msgm.shapes import Rule
+
+ROWS = Rule("a list of at least one row, as compare and evaluate write", lambda rows: len(rows) > 0)
+
+
+class StoredReport(TypedDict):
+    """What every report says. What a row says further is up to its metrics, a plugin's among them."""
+
+    kind: NotRequired[Literal["classifier", "recommender", "recommender-attributes"]]
+    outputs_only: NotRequired[bool]
+    rows: Annotated[list[dict[str, Any]], ROWS]
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read the report of a comparison.
+
+    Raises:
+        UserError: the file is missing or damaged, or the report is no comparison's.
+    """
+    report: dict[str, Any] = read_json(path, StoredReport)
+    if report.get("outputs_only"):
+        raise UserError(f"{path} is no comparison's: it has outputs only; give the folder of compare or evaluate.")
+    return report
+
+
+@contextmanager
+def showing(path: Path) -> Iterator[None]:
+    """Make views of the report ``path``; what it lacks or has in another shape is named.
+
+    Raises:
+        UserError: a view cannot be made of what stands in the report.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # columns, figures and templates fail each in their own way on what is not there
+        detail = next(iter(str(error).splitlines()), "").rstrip(".")
+        what = f"it has no {detail}" if isinstance(error, KeyError) else f"{type(error).__name__}: {detail}"
+        raise UserError(f"{path} is damaged: it cannot be shown ({what}).") from error
