@@ -1,10 +1,12 @@
 """msgm: make a trained model forget, and show honestly what it forgot.
 
-The public names below are imported on first use, so that ``import msgm`` and ``msgm --help`` stay fast.
+The public names below are imported on first use, so that ``import msgm`` and ``msgm --help`` stay fast
+(and nothing of weight is imported before Ctrl-C is handled, in ``msgm.__main__``).
 """
 
-from importlib import import_module
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -26,9 +28,11 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _PUBLIC:
         raise AttributeError(f"module 'msgm' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_PUBLIC[name]), name)
 
 

@@ -2,11 +2,19 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from msgm.errors import UserError, nearest
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2 and the sentence; its usage is a ``--help`` away."""
+        self.exit(2, f"msgm: {message}; see {self.prog} --help.\n")
 
 
 def command(

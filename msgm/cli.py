@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgm import __version__, threads
 from msgm.arguments import (
     Commands,
+    Parser,
     command,
     common,
     experiment,
@@ -111,9 +112,7 @@ def _complain(error: object, code: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(
-        prog="msgm", description="Make a trained model forget, and show honestly what it forgot."
-    )
+    top = Parser(prog="msgm", description="Make a trained model forget, and show honestly what it forgot.")
     top.add_argument("--version", action="version", version=f"msgm {__version__}")
     commands = top.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
 
