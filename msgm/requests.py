@@ -116,8 +116,15 @@ class ForgetRequest:
             raise UserError(f"request.{selector} selects all {size} items: nothing is left to retain.")
         return mask
 
+    @property
+    def named(self) -> bool:
+        """Whether it names anything, rightly or not; a model that trains on all data needs no request."""
+        return any(getattr(self, name) not in ([], {}, None) for name in self.selectors)
+
     def describe(self) -> str:
         """Return the request as half a sentence, for reports."""
+        if not self.named:
+            return "no request"
         selector = self.selector()
         value = getattr(self, selector)
         if isinstance(value, dict):

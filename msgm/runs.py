@@ -116,10 +116,11 @@ def find_model(path: Path | str) -> Path:
         UserError: there is nothing of the kind.
     """
     path = Path(path)
+    marks = ("process.json", "model_index.json", "unet/config.json", "unet_ema/config.json")
     for run in (path, path / "rows" / "do-nothing"):
         recover(run / "model")
     for candidate in (path / "model", path / "rows" / "do-nothing" / "model", path):
-        if any((candidate / name).is_file() for name in ("process.json", "model_index.json", "unet/config.json")):
+        if any((candidate / name).is_file() for name in marks):
             return candidate
     what = "holds no finished run and no diffusers model" if path.exists() else "does not exist"
     raise UserError(f"{path} {what}; expected a run folder, or a diffusers folder with model_index.json.")

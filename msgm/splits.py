@@ -76,7 +76,7 @@ def make_split(
     """Split ``len(forget)`` items; the parts depend on the seed alone, never on what is forgotten.
 
     Args:
-        forget: boolean mask of the forget set.
+        forget: boolean mask of the forget set; nothing is forgotten where nothing was asked.
         validation: share of the items held out for thresholds and tuning (of the training items when a test set is
             published).
         test: share held out for the reported numbers; not used when a test set is published.
@@ -91,7 +91,7 @@ def make_split(
     gone = np.zeros(len(forget), dtype=bool) if gone is None else gone
     kinds = (~forget & ~gone, forget & ~gone, gone)
     parts = {name: Part(*(n[kind[n]] for kind in kinds)) for name, n in numbers.items()}
-    if not len(parts["train"].forget):
+    if forget.any() and not len(parts["train"].forget):
         before = forget[parts["train"].gone].any()
         reason = "all that it names was forgotten before" if before else "everything it names is held out"
         raise UserError(f"the request selects no training item: {reason}.")

@@ -61,7 +61,8 @@ class ScoreModel:
         process: the Gaussian path.
         shape: shape of one item.
         prediction: what the network puts out, in diffusers' words; networks made here put out epsilon.
-        scheduler: configuration of the diffusers scheduler that a foreign model came with, written back on save.
+        scheduler: configuration of the diffusers scheduler that a foreign model came with, its class as
+            ``_class_name``; written back on save.
         chain: what the model was asked to forget so far; None where its folder does not say.
     """
 
@@ -150,19 +151,21 @@ class ScoreModel:
         scheduler = self._scheduler()
         if scheduler is not None and isinstance(network, UNet):
             scheduler.save_pretrained(folder / "scheduler")
+            kind = type(scheduler).__name__
             index = {
-                "_class_name": "DDPMPipeline",
-                "scheduler": ["diffusers", type(scheduler).__name__],
+                "_class_name": kind.replace("Scheduler", "Pipeline"),
+                "scheduler": ["diffusers", kind],
                 "unet": ["diffusers", "UNet2DModel"],
             }
             (folder / "model_index.json").write_text(json.dumps(index, indent=2))
 
     def _scheduler(self) -> Any:
         """Return the diffusers scheduler that samples this model, or None where diffusers keeps none (VE, sub-VP)."""
+        import diffusers
         from diffusers import DDPMScheduler
 
         if self.scheduler is not None:
-            return DDPMScheduler.from_config(self.scheduler)
+            return getattr(diffusers, self.scheduler["_class_name"]).from_config(self.scheduler)
         if isinstance(self.process, DDPM):
             process = self.process
             betas = None if process.betas is None else list(process.betas)
@@ -183,7 +186,7 @@ class ScoreModel:
         folder = Path(folder)
         if (folder / "process.json").is_file():
             return replace(_guarded(cls._load_own, folder), chain=read_chain(folder))
-        if (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file():
+        if any((folder / name).is_file() for name in ("model_index.json", "unet/config.json", "unet_ema/config.json")):
             return replace(_guarded(cls._load_diffusers, folder), chain=read_chain(folder))
         raise UserError(f"{folder} holds no model: neither process.json nor model_index.json is there.")
 
@@ -199,18 +202,14 @@ class ScoreModel:
         if network.item_dims != description["shape"][0]:
             raise UserError(f"{folder}: process.json says shape {description['shape']}, which its network cannot read.")
         scheduler = folder / "scheduler" / "scheduler_config.json"
-        kept = read_json(scheduler, dict[str, Any]) if scheduler.is_file() else None
+        kept = _settings(_read_scheduler(scheduler.parent)) if scheduler.is_file() else None
         return cls(network, process, tuple(description["shape"]), description["prediction"], kept)
 
     @classmethod
     def _load_diffusers(cls, folder: Path) -> "ScoreModel":
-        from diffusers import DDPMScheduler
-
+        _refuse_checkpoint(folder)
         unet = read_unet(_part(folder, "unet"))
-        scheduler = DDPMScheduler.from_pretrained(_part(folder, "scheduler"), local_files_only=True)
-        kind = read_json(_part(folder, "scheduler") / "scheduler_config.json", dict[str, Any]).get("_class_name")
-        if kind not in DISCRETE:
-            raise UserError(f"{folder}: its scheduler is a {kind}; msgm reads {', '.join(DISCRETE)} (and writes DDPM).")
+        scheduler = _read_scheduler(_part(folder, "scheduler"))
         config = unet.config
         if config.num_class_embeds or config.class_embed_type:
             raise UserError(f"{folder}: the U-Net is class-conditional; msgm unlearns unconditional models.")
@@ -228,7 +227,7 @@ class ScoreModel:
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         process = DDPM(betas=tuple(scheduler.betas.double().tolist()))
-        return cls(UNet(unet), process, (config.in_channels, height, width), prediction, dict(scheduler.config))
+        return cls(UNet(unet), process, (config.in_channels, height, width), prediction, _settings(scheduler))
 
 
 def _read_network(description: Description, folder: Path) -> Network:
@@ -244,6 +243,37 @@ def _read_network(description: Description, folder: Path) -> Network:
         raise UserError(f"cannot read the model in {folder}: {error}") from error
     note_changed(plugins, plugins_of(type(network)), folder)
     return network
+
+
+def _read_scheduler(folder: Path) -> Any:
+    """Read a scheduler as what it is: its settings are not those of another kind."""
+    import diffusers
+
+    kind = read_json(folder / "scheduler_config.json", dict[str, Any]).get("_class_name")
+    if kind not in DISCRETE:
+        raise UserError(f"{folder} holds a {kind}; msgm reads {', '.join(DISCRETE)}.")
+    return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
+
+
+def _settings(scheduler: Any) -> dict[str, Any]:
+    """Return a scheduler's settings, its class among them."""
+    return {**scheduler.config, "_class_name": type(scheduler).__name__}
+
+
+def _refuse_checkpoint(folder: Path) -> None:
+    """Say what to do with a checkpoint of diffusers' training scripts: raw and averaged weights, and no scheduler."""
+    kinds = [name for name in ("unet", "unet_ema") if (folder / name).is_dir()]
+    if "unet_ema" in kinds:
+        raise UserError(
+            f"{folder} is a training checkpoint with {' and '.join(kinds)}: make a folder with the weights to read, "
+            "the averaged ones of unet_ema as a rule, named unet, and beside it scheduler/scheduler_config.json of the "
+            "pipeline that the training writes at its end."
+        )
+    if not (_part(folder, "scheduler") / "scheduler_config.json").is_file():
+        raise UserError(
+            f"{folder} holds no scheduler/scheduler_config.json, which says what noise the network was trained on: "
+            "copy scheduler/ from the pipeline that the training writes at its end."
+        )
 
 
 def _part(folder: Path, name: str) -> Path:

@@ -58,6 +58,8 @@ class NetworkSettings:
 
 
 NETWORKS: Registry[NetworkSettings] = Registry("network")
+WEIGHTS = "diffusion_pytorch_model"
+"""Beginning of the names of diffusers' files of weights."""
 
 
 def _class_named(name: str) -> type[Network]:
@@ -142,12 +144,42 @@ def read_unet(folder: Path) -> Any:
     kind = read_json(folder / "config.json", dict[str, Any]).get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
         raise UserError(f"{folder} holds a {kind}; msgm reads UNet2DModel only.")
+    variant = _variant(folder)
+    if variant:
+        print(
+            f"note: {folder} holds weights of {variant} only; they are used and saved in float32.",
+            flush=True,
+        )
     unet, info = UNet2DModel.from_pretrained(
-        folder, low_cpu_mem_usage=False, output_loading_info=True, use_safetensors=True, local_files_only=True
+        folder,
+        variant=variant,
+        torch_dtype=torch.float32,
+        low_cpu_mem_usage=False,
+        output_loading_info=True,
+        use_safetensors=True,
+        local_files_only=True,
     )
     if info["missing_keys"]:
         raise UserError(f"{folder}: weights are missing, {min(info['missing_keys'])} for one.")
     return unet
+
+
+def _variant(folder: Path) -> str | None:
+    """Return which weights diffusers is to read: None for the plain ones, else the one variant that is there.
+
+    Variants stand in names as ``diffusion_pytorch_model.fp16.safetensors``, or ``...safetensors.index.fp16.json`` where
+    the weights are in several files.
+
+    Raises:
+        UserError: several variants, and no plain weights.
+    """
+    if (folder / f"{WEIGHTS}.safetensors").is_file() or (folder / f"{WEIGHTS}.safetensors.index.json").is_file():
+        return None
+    whole = {file.name.split(".")[1] for file in folder.glob(f"{WEIGHTS}.*.safetensors") if "-of-" not in file.name}
+    found = sorted(whole | {file.name.split(".")[-2] for file in folder.glob(f"{WEIGHTS}.safetensors.index.*.json")})
+    if len(found) > 1:
+        raise UserError(f"{folder} holds weights of {', '.join(found)}; keep the files of one of them.")
+    return found[0] if found else None
 
 
 @NETWORKS.register("unet")

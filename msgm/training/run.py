@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from msgm import threads
@@ -81,8 +82,10 @@ def unlearn(
 
 
 def load_data(config: Config) -> tuple[Dataset, Split]:
-    """Load the config's data set and split it by its request, the first one."""
+    """Load the config's data set and split it by its request, the first one; an objective of all data needs none."""
     dataset = load_dataset(config.data)
+    if OBJECTIVES.entries[config.objective["name"]].data == "all" and not config.request.named:
+        return dataset, DATASETS.build(config.data).split_by(dataset, np.zeros(len(dataset), dtype=bool))
     return dataset, split_data(config, dataset)
 
 

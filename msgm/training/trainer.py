@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypedDict
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -344,6 +346,7 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
     trackers = settings.trackers
     if trackers is None:
         trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    _refuse_absent(trackers)
     # Else accelerate keeps the precision and the device of this process's first run.
     AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
     try:
@@ -359,6 +362,17 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
     atexit.unregister(_leave_group)
     atexit.register(_leave_group)
     return accelerator
+
+
+def _refuse_absent(trackers: Sequence[str]) -> None:
+    """Refuse trackers that accelerate knows and that are not installed, which it would leave out in silence."""
+    known, installed = ({str(name) for name in names} for names in (LoggerType, get_available_trackers()))
+    for name in trackers:
+        if name in known - installed - {"all"}:
+            others = ", ".join(sorted(installed)) or "none"
+            raise UserError(
+                f"training.trackers: {name} is not installed; install it, or name one of those that are: {others}."
+            )
 
 
 def _leave_group() -> None:

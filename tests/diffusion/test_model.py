@@ -4,13 +4,24 @@ import shutil
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiffusionPipeline,
+    PNDMPipeline,
+    PNDMScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from msgm.diffusion import DDPM, NETWORKS, VE, VP, SamplingSettings, ScoreModel, SubVP, sample
 from msgm.diffusion import model as model_module
 from msgm.errors import UserError
+from msgm.runs import find_model
 from tests.helpers import PROCESS_CASES, Counted, Mixture
 
 CASES = pytest.mark.parametrize("process", PROCESS_CASES.values(), ids=PROCESS_CASES)
@@ -477,3 +488,80 @@ def test_a_view_shares_everything_but_the_network():
     assert (view.process, view.shape) == (model.process, model.shape)
     assert view.parameter_count() == 1
     assert model.parameter_count() == sum(p.numel() for p in model.network.parameters()) > 1
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDIMScheduler(
+            num_train_timesteps=300,
+            steps_offset=1,
+            set_alpha_to_one=False,
+            clip_sample=False,
+            timestep_spacing="trailing",
+        ),
+        DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing"),
+        PNDMScheduler(num_train_timesteps=400, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
+    ],
+    ids=["ddim", "ddim-zero-snr", "pndm"],
+)
+def test_a_pipeline_goes_out_as_what_it_came(scheduler, tmp_path):
+    kind = {"DDIMScheduler": DDIMPipeline, "PNDMScheduler": PNDMPipeline}[type(scheduler).__name__]
+    torch.manual_seed(0)
+    kind(UNet2DModel(**UNET), scheduler).save_pretrained(tmp_path / "foreign")
+    model = ScoreModel.load(tmp_path / "foreign")
+    assert (model.process.steps, model.prediction) == (len(scheduler.betas), scheduler.config.prediction_type)
+    model.save(tmp_path / "ours")
+    ScoreModel.load(tmp_path / "ours").save(tmp_path / "again")
+    for folder in ("ours", "again"):
+        found = DiffusionPipeline.from_pretrained(tmp_path / folder)
+        assert (type(found), type(found.scheduler)) == (kind, type(scheduler))
+        assert settings(found.scheduler) == settings(scheduler)
+        assert torch.equal(found.scheduler.betas, scheduler.betas)
+
+
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "2KB"}], ids=["whole", "sharded"])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_variants_and_shards_are_read_in_float32(variant, shards, tmp_path, capsys):
+    torch.manual_seed(0)
+    network = UNet2DModel(**UNET)
+    network = network.half() if variant else network
+    DDPMPipeline(network, DDPMScheduler()).save_pretrained(tmp_path / "foreign", variant=variant, **shards)
+    names = [path.name for path in (tmp_path / "foreign/unet").glob("*.safetensors")]
+    assert (len(names) > 1, all("fp16" in name for name in names)) == (bool(shards), bool(variant))
+    model = ScoreModel.load(tmp_path / "foreign")
+    weights = model.network.unet.state_dict()
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert all(torch.equal(weights[name], weight.float()) for name, weight in network.state_dict().items())
+    assert ("weights of fp16 only" in capsys.readouterr().out) == bool(variant)
+    assert sample(model, 1, SamplingSettings(steps=2)).isfinite().all()
+
+
+def test_plain_weights_stand_before_variants_and_several_variants_are_refused(tmp_path):
+    foreign(tmp_path / "foreign")
+    plain = tmp_path / "foreign" / WEIGHTS["unet"]
+    for variant in ("fp16", "bf16"):
+        shutil.copy(plain, plain.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    assert ScoreModel.load(tmp_path / "foreign").shape == (1, 8, 8)
+    plain.unlink()
+    with pytest.raises(UserError, match="weights of bf16, fp16; keep the files of one"):
+        ScoreModel.load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(("kept", "says"), [(["unet", "unet_ema"], "unet and unet_ema"), (["unet_ema"], "unet_ema:")])
+def test_a_training_checkpoint_is_refused_with_what_to_do(kept, says, tmp_path):
+    for name in kept:
+        UNet2DModel(**UNET).save_pretrained(tmp_path / "checkpoint" / name)
+    assert find_model(tmp_path / "checkpoint") == tmp_path / "checkpoint"
+    with pytest.raises(UserError, match=f"training checkpoint with {says}.*named unet.*scheduler_config.json"):
+        ScoreModel.load(tmp_path / "checkpoint")
+
+
+def test_weights_without_a_scheduler_are_refused_with_what_to_do_and_then_read(tmp_path):
+    foreign(tmp_path / "foreign")
+    shutil.move(tmp_path / "foreign/scheduler", tmp_path / "scheduler")
+    (tmp_path / "foreign/model_index.json").unlink()
+    with pytest.raises(UserError, match=r"no scheduler/scheduler_config\.json.*copy scheduler/"):
+        ScoreModel.load(tmp_path / "foreign")
+    shutil.move(tmp_path / "scheduler", tmp_path / "foreign/scheduler")
+    assert ScoreModel.load(tmp_path / "foreign").shape == (1, 8, 8)

@@ -11,12 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from msgm.chain import read_chain
 from msgm.config import Config
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.objectives import OBJECTIVES
 from msgm.reading import read_json
+from msgm.requests import ForgetRequest
 from msgm.runs import Run
 from msgm.training import EMA, Trainer, train, unlearn
+from msgm.training import trainer as trainer_module
 from msgm.training.checkpoints import checkpoints
 from msgm.training.run import load_data, new_model
 from tests.conftest import DIGITS, TINY, settings
@@ -412,3 +415,34 @@ def test_a_full_disk_at_the_model_leaves_no_half_of_it(tiny, tmp_path, monkeypat
         train(tiny(), tmp_path, device="cpu")
     assert not list(tmp_path.rglob("half*"))
     assert not (tmp_path / "model").exists()
+
+
+def test_training_on_all_data_needs_no_request(tiny, tmp_path):
+    config = tiny("training.steps=2")
+    config.request = ForgetRequest()
+    run = train(config, tmp_path / "run", device="cpu")
+    manifest = read_json(run.manifest)
+    assert manifest["request"] == "no request"
+    assert (manifest["items"]["forget"], manifest["items"]["gone"]) == (0, 0)
+    asked = train(tiny("training.steps=2"), tmp_path / "asked", device="cpu")
+    assert manifest["items"]["retain"] == sum(read_json(asked.manifest)["items"].values())
+    assert [line["all"] for line in metrics(run)] == [line["all"] for line in metrics(asked)]
+    assert read_chain(run.model).requests == ()
+
+
+@pytest.mark.parametrize("verb", [train, unlearn])
+def test_training_on_a_part_of_the_data_needs_a_request(verb, tiny, tmp_path):
+    source = train(tiny("training.steps=1"), tmp_path / "source", device="cpu").path
+    config = tiny("objective={name: unseen}")
+    config.request = ForgetRequest()
+    with pytest.raises(UserError, match="a request needs exactly one of"):
+        verb(config, *([source] if verb is unlearn else []), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "aim"])
+def test_a_tracker_that_is_not_installed_is_said_before_training(name, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "get_available_trackers", lambda: ["tensorboard"])
+    with pytest.raises(UserError, match=rf"training\.trackers: {name} is not installed.*those that are: tensorboard"):
+        train(tiny(f"training.trackers=[{name}]"), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run" / "config.yaml").exists()
