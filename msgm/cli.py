@@ -21,6 +21,7 @@ from msgm.arguments import (
     overrides,
     print_cards,
     received,
+    seed,
 )
 from msgm.classifier import commands as classifier
 from msgm.errors import Interrupted, RunError, UserError
@@ -243,7 +244,7 @@ def _add_data(commands: Commands) -> None:
     )
     data.add_argument("config", metavar="CONFIG", help="YAML file of the experiment, or a run folder")
     overrides(data)
-    data.add_argument("--seed", type=int, help="seed of the run")
+    seed(data)
     data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
     data.add_argument("--list", action="store_true", help="list all items, not the first ones")
     data.set_defaults(go_on="Run the same command again.")
@@ -261,9 +262,9 @@ def _restoration(command: argparse.ArgumentParser) -> None:
 def _config(options: argparse.Namespace) -> "Config":
     from msgm.config import load_config
 
-    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    seeds = [] if options.seed is None else [f"seed={options.seed}"]
     metrics = [f"evaluation.metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(options.config, options.set + seed + metrics)
+    return load_config(options.config, options.set + seeds + metrics)
 
 
 def _single_process(options: argparse.Namespace) -> None:
@@ -405,9 +406,9 @@ def _report(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> None:
     from msgm.preview import preview
 
-    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    seeds = [] if options.seed is None else [f"seed={options.seed}"]
     requests = names(options.requests) if options.requests else None
-    for line in preview(Path(options.config), options.set + seed, requests, options.list):
+    for line in preview(Path(options.config), options.set + seeds, requests, options.list):
         print(line, flush=True)
 
 

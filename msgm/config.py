@@ -196,6 +196,7 @@ class Config:
     rows: dict[str, Row] = field(default_factory=lambda: {name: replace(row) for name, row in ROWS.items()})
 
     def __post_init__(self) -> None:
+        at_least(0, self, "", "seed")
         check_name(self.name)
         check_names(self.rows, "rows")
         self.plugins = load_files(self.plugins)

@@ -54,7 +54,8 @@ def structured(cls: type[T], values: Any, section: str) -> T:
         section: place of the settings in the config, which errors name; empty at the top.
 
     Raises:
-        UserError: an unknown or missing setting, a wrong type, or a value that the dataclass itself refuses.
+        UserError: an unknown or missing setting, a wrong type, a negative seed, or a value that the dataclass itself
+            refuses.
     """
     known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
     given = by_name(values, section)
@@ -67,6 +68,9 @@ def structured(cls: type[T], values: Any, section: str) -> T:
             raise UserError(f"{joined(section, key)}: the setting is missing.")
     kinds = _kinds(cls)  # type: ignore[arg-type]
     made = {key: typed(_over(known[key], value), kinds[key], joined(section, key)) for key, value in given.items()}
+    for key, value in made.items():
+        if key.endswith("seed") and isinstance(value, int) and value < 0:
+            raise UserError(f"{joined(section, key)} must be at least 0, got {value}.")
     return cls(**made)
 
 

@@ -148,6 +148,18 @@ class Outer:
     names: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Drawn:
+    seed: int = 0
+    draw_seed: int = 0
+
+
+@pytest.mark.parametrize("key", ["seed", "draw_seed"])
+def test_no_seed_is_negative(key):
+    with pytest.raises(UserError, match=rf"^data\.{key} must be at least 0, got -1\.$"):
+        structured(Drawn, {key: "-1"}, "data")
+
+
 def test_settings_are_merged_over_defaults():
     made = structured(
         Outer,
@@ -216,3 +228,14 @@ def test_whatever_the_tree_it_is_typed_or_refused_in_one_sentence(tree, kind):
         sentence = str(error)
     assert "\n" not in sentence
     assert sentence.endswith((".", "?"))
+
+
+@given(st.text(alphabet="\\\\${}a:.'\" "))
+def test_text_that_looks_like_an_interpolation_is_text(text):
+    assert structured(Inner, {"name": text}, "part").name == text
+
+
+def test_nothing_of_the_environment_is_read(monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    for text in ("${oc.env:SECRET}", "\\\\${oc.env:SECRET}", "???"):
+        assert structured(Inner, {"name": Plain(text)}, "part").name == text

@@ -108,6 +108,7 @@ class ClassifierConfig:
     options: dict[str, Settings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        at_least(0, self, "", "seed")
         at_least(1, self, "", "seeds", "retrains")
         self.plugins = load_files(self.plugins)
         self.data = _data(self.data)

@@ -9,7 +9,7 @@ import numpy as np
 
 from msgm import __version__
 from msgm.folders import place
-from msgm.recommender.config import RecommenderConfig
+from msgm.recommender.config import DRAWN, RecommenderConfig
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.measuring import row_numbers
 from msgm.recommender.methods import METHODS
@@ -73,7 +73,8 @@ def record_at(run: Run, model: str, request: str, method: str) -> Path:
 
 def shared_facts(config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str) -> dict[str, Any]:
     """Return what all records of a model and a request depend on."""
-    return {
+    drawn = {"drawn by": "seed, kind and name"} if config.requests[request].way() in DRAWN else {}
+    return drawn | {
         "msgm": __version__,
         "data": data.digest(),
         "split": config.split,

@@ -2,7 +2,7 @@
 
 import argparse
 
-from msgm.arguments import Commands, command, names, overrides, print_cards
+from msgm.arguments import Commands, command, names, overrides, print_cards, seed
 
 
 def add(commands: Commands) -> None:
@@ -11,7 +11,7 @@ def add(commands: Commands) -> None:
     attributes = command(commands, "attributes", _attributes, text)
     attributes.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
     overrides(attributes)
-    attributes.add_argument("--seed", type=int, help="first seed of the run")
+    seed(attributes)
     attributes.add_argument("--out", metavar="DIR", help="where to write; by default runs/NAME")
     attributes.add_argument(
         "--only", metavar="ERASURE,ERASURE", help="run only these besides the controls; the report shows all there are"
@@ -27,8 +27,8 @@ def _attributes(options: argparse.Namespace) -> None:
     from msgm.recommender.attribute_config import AttributeConfig
     from msgm.recommender.config import load_experiment
 
-    seed = [] if options.seed is None else [f"seed={options.seed}"]
-    config = load_experiment(AttributeConfig, options.config, options.set + seed)
+    seeds = [] if options.seed is None else [f"seed={options.seed}"]
+    config = load_experiment(AttributeConfig, options.config, options.set + seeds)
     from msgm.recommender.attribute_compare import compare_erasures
 
     chosen = (names(text) if text else None for text in (options.only, options.models))

@@ -267,7 +267,7 @@ def test_a_stopped_method_stops_the_run(config, monkeypatch, tmp_path, error):
         (settings(["requests.two.labels=[0,1,2]"]), ["selects all 150 items"]),
         (settings(["requests.few.random=91"]), ["leave none to retain"]),
         (settings(["requests.few.random=5000"]), ["5000 of 91 training items"]),
-        (settings(["requests.two.labels=[7]"]), ["requests.two.labels: unknown label 7"]),
+        (settings(["requests.two.labels=[7]"]), ["requests.two.labels: unknown label '7'"]),
         (settings(["requests.few={group: {patient: 17}}"]), ["requests.few"]),
     ],
 )

@@ -69,17 +69,18 @@ def test_bad_settings_are_refused_in_one_sentence(override, parts):
     assert str(error.value)[0].isalpha()
 
 
-def test_random_items_are_training_items_drawn_by_the_seed():
+def test_random_items_are_training_items_drawn_by_the_seed_and_the_request():
     digits, train = load_dataset("digits"), np.arange(0, 1000, 3)
     request = RequestSettings(random=20)
-    masks = [request.chosen(digits, train, seed) for seed in (1, 1, 2)]
-    assert [int(mask.sum()) for mask in masks] == [20, 20, 20]
+    masks = [request.chosen(digits, train, seed, name) for seed, name in [(1, "a"), (1, "a"), (2, "a"), (1, "b")]]
+    assert [int(mask.sum()) for mask in masks] == [20, 20, 20, 20]
     assert np.isin(np.flatnonzero(masks[0]), train).all()
     assert np.array_equal(masks[0], masks[1])
     assert not np.array_equal(masks[0], masks[2])
+    assert not np.array_equal(masks[0], masks[3])
     with pytest.raises(UserError, match="334 of 334 training items leave none"):
-        RequestSettings(random=334).chosen(digits, train, 0)
-    assert np.array_equal(RequestSettings(labels=[3]).chosen(digits, train, 0), np.asarray(digits.labels == 3))
+        RequestSettings(random=334).chosen(digits, train, 0, "a")
+    assert np.array_equal(RequestSettings(labels=[3]).chosen(digits, train, 0, "a"), np.asarray(digits.labels == 3))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "classifier").glob("*.yaml")), ids=lambda path: path.stem)

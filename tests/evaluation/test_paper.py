@@ -47,7 +47,7 @@ def measured(name, config):
 
 def report_of(config, names=None, source=None):
     names = names or [name for name, row in config.rows.items() if not row.optional]
-    forgotten = [CLASSES.get(label, str(label)) for label in config.request.labels]
+    forgotten = [CLASSES.get(int(label), label) for label in config.request.labels]
     return {
         "rows": [measured(name, config) for name in names],
         "judge": {"forgotten": forgotten},

@@ -92,15 +92,15 @@ def test_shipped_configs_load_and_have_every_kind_of_request(path):
 
 def test_active_users_are_those_with_most_and_fewest_training_cells(world):
     sizes = np.diff(world[1].train.indptr)
-    (most,) = make_scenario(RequestSettings(most_active=7), *world, 0).stream
-    (least,) = make_scenario(RequestSettings(least_active=7), *world, 0).stream
+    (most,) = make_scenario(RequestSettings(most_active=7), *world, 0, "a").stream
+    (least,) = make_scenario(RequestSettings(least_active=7), *world, 0, "a").stream
     assert sizes[most.users].sum() == np.sort(sizes)[-7:].sum()
     assert sizes[least.users].sum() == np.sort(sizes)[:7].sum()
 
 
 def test_random_requests_are_drawn_by_the_seed_from_training_cells(world):
     request = RequestSettings(random_interactions=0.1)
-    first, same, other = (make_scenario(request, *world, seed).together.cells for seed in (0, 0, 1))
+    first, same, other = (make_scenario(request, *world, seed, "a").together.cells for seed in (0, 0, 1))
     assert np.array_equal(first, same)
     assert not np.array_equal(first, other)
     assert len(first) == round(0.1 * world[1].train.nnz)
@@ -117,15 +117,29 @@ def test_two_random_requests_draw_different_users(world):
     assert set(make_scenario(request, *world, 0, "interactions").together.users) != set(first)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"random_users": 5}, {"stream": 5}, {"random_interactions": 0.1}, {"spam": 5}],
+    ids=lambda s: next(iter(s)),
+)
+def test_two_requests_of_one_kind_draw_different_things(world, settings):
+    one, other = (make_scenario(RequestSettings(**settings), *world, 0, name) for name in ("a", "b"))
+    if "spam" in settings:
+        assert (one.split.train != other.split.train).nnz
+    else:
+        assert not np.array_equal(one.together.users, other.together.users) or len(one.together.cells)
+        assert not np.array_equal(one.together.cells, other.together.cells) or len(one.together.users)
+
+
 def test_a_stream_is_one_request_a_user(world):
-    scenario = make_scenario(RequestSettings(stream=9), *world, 0)
+    scenario = make_scenario(RequestSettings(stream=9), *world, 0, "a")
     assert [len(one.users) for one in scenario.stream] == [1] * 9
     assert len(np.unique(scenario.together.users)) == 9
 
 
 def test_planted_profiles_are_further_users_who_promote_one_unpopular_item(world):
     data, split = world
-    scenario = make_scenario(RequestSettings(spam=8), data, split, 0)
+    scenario = make_scenario(RequestSettings(spam=8), data, split, 0, "a")
     (item,) = np.flatnonzero(scenario.data.tags["promoted"])
     planted = scenario.split.train[60:].toarray()
     assert planted[:, item].all()
@@ -153,7 +167,7 @@ def test_planted_profiles_are_further_users_who_promote_one_unpopular_item(world
 )
 def test_requests_that_do_not_fit_the_data_are_refused(world, settings, sentence):
     with pytest.raises(UserError, match=sentence):
-        make_scenario(RequestSettings(**settings), *world, 0)
+        make_scenario(RequestSettings(**settings), *world, 0, "a")
 
 
 @pytest.mark.parametrize("way", ["most_active", "least_active"])
@@ -161,7 +175,7 @@ def test_of_equally_active_users_any_may_be_meant(world, way):
     data, split = world
     level = replace(split, train=csr_array(np.ones((60, 2), dtype=np.float32)))
     request = RequestSettings(**{way: 1})
-    found = [int(make_scenario(request, data, level, seed).stream[0].users[0]) for seed in range(300)]
+    found = [int(make_scenario(request, data, level, seed, "a").stream[0].users[0]) for seed in range(300)]
     assert np.bincount(found, minlength=60).max() < 20
-    again = [int(make_scenario(request, data, level, seed).stream[0].users[0]) for seed in range(3)]
+    again = [int(make_scenario(request, data, level, seed, "a").stream[0].users[0]) for seed in range(3)]
     assert again == found[:3]
