@@ -241,9 +241,15 @@ def test_files_of_another_format(folder, tmp_path):
     np.save(tmp_path / "one.npy", np.zeros((3, 2)))
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "empty.npz").touch()
-    for name in ("one.npy", "text.npz", "empty.npz"):
+    damaged = "is no file of plain NumPy arrays, or it is damaged"
+    for name, words in (
+        ("one.npy", "the array logits_retain is missing"),
+        ("text.npz", damaged),
+        ("empty.npz", damaged),
+    ):
         message = refused(folder, tmp_path, target=tmp_path / name)
-        assert f"{name} is no .npz file of plain arrays" in message
+        assert name in message
+        assert words in message
         assert "pickle" not in message
 
 
