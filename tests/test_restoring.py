@@ -326,7 +326,7 @@ def test_vectors_are_restored_into_a_scatter_plot(cli, tmp_path):
         (["inpaint", "nowhere", "--mask", "upper"], "cannot read nowhere/config.yaml"),
         (["reconstruct", "RUN", "--t", "0"], "t must lie in (0, 1], got 0"),
         (["reconstruct", "RUN", "--method", "sdedit", "--t", "2"], "t must lie in (0.001, 1], got 2"),
-        (["reconstruct", "RUN", "--set", "data.name=gaussians"], "request.labels: unknown label 3"),
+        (["reconstruct", "RUN", "--set", "data.name=gaussians"], "request.labels: unknown label '3'"),
         (["reconstruct", "RUN", "--set", "evaluation.judge.kind=owm"], "unknown judge 'owm'"),
     ],
 )
