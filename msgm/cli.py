@@ -87,7 +87,7 @@ def _drop_output(code: int) -> int:
 
 def _refuse_other_modules(options: argparse.Namespace) -> None:
     """Refuse what a classifier's or a recommender's command made or reads, where a generator's was expected."""
-    if options.command in ("classifier", "recommender", "report", "data"):
+    if options.command in ("classifier", "recommender", "report", "data", "forget-traces", "verify"):
         return
     given = [getattr(options, key, None) for key in ("config", "source", "run")] + getattr(options, "runs", [])
     for path in filter(None, given):
@@ -229,6 +229,16 @@ def _add_restoration(commands: Commands) -> None:
 def _add_views(commands: Commands) -> None:
     report = command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
     report.add_argument("run", metavar="RUN", help="a compare folder")
+
+    listed = command(commands, "forget-traces", _forget_traces, "list what still holds items to forget, or delete it")
+    listed.add_argument("run", metavar="RUN", help="a run or compare folder, of a generator, classifier or recommender")
+    listed.add_argument("--delete", metavar="PATH", nargs="+", help="delete these, as the list names them")
+    verified = command(
+        commands, "verify", _verify, "hash weights, chains, reports and cards again: are they as written"
+    )
+    verified.add_argument("run", metavar="RUN", help="as of forget-traces")
+    for parser in (listed, verified):
+        parser.set_defaults(go_on="Run the same command again.")
 
     cards = command(commands, "objectives", _objectives, "print the cards of the objectives")
     cards.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
@@ -384,6 +394,7 @@ def _report(options: argparse.Namespace) -> None:
     from msgm.cards.stored import read_report, showing
     from msgm.folders import locked
     from msgm.runs import Run
+    from msgm.traces import seal_views
 
     run = Run(options.run)
     report = read_report(run.report)
@@ -400,6 +411,7 @@ def _report(options: argparse.Namespace) -> None:
         from msgm.evaluation.report import print_table, write_views
     with locked(run.path), showing(run.report):
         write_views(run, report)
+        seal_views(run.path)
         print_table(report)
 
 
@@ -410,6 +422,27 @@ def _data(options: argparse.Namespace) -> None:
     requests = names(options.requests) if options.requests else None
     for line in preview(Path(options.config), options.set + seeds, requests, options.list):
         print(line, flush=True)
+
+
+def _forget_traces(options: argparse.Namespace) -> None:
+    from msgm.traces import delete, report_lines
+
+    run = Path(options.run)
+    for path in delete(run, options.delete) if options.delete else ():
+        print(f"deleted {path}")
+    print("\n".join(report_lines(run)))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from msgm.traces import verify
+
+    run = Path(options.run)
+    checked, faults = verify(run)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise UserError(f"{run} is not as it was written: {faults[0]}")
+    print(f"all {checked} files are as they were written: weights, chains, reports and cards")
 
 
 def _objectives(options: argparse.Namespace) -> None:

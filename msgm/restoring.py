@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msgm import traces
 from msgm.config import Config
 from msgm.data import Dataset, load_dataset, quantise
 from msgm.diffusion import SamplingSettings, ScoreModel
@@ -192,6 +193,8 @@ def _write(
 ) -> list[Path]:
     """Write picture, arrays and numbers, print the table, and return the files; ``given`` names what was restored."""
     paths = [folder / name for name in ("triptychs.png", "restored.npz", "numbers.json")]
+    for path in paths[:2]:
+        traces.register(folder, path, "test items, those to forget too, and what a model made of them")
     write_bytes(paths[0], _picture(done, given, removed) if bench.dataset.is_image else _scatter(done))
     write_bytes(paths[1], _arrays(done, bench.dataset.is_image, removed))
     numbers = {kind: restored.numbers for kind, restored in done.items()}

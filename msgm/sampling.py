@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from msgm import threads
+from msgm import threads, traces
 from msgm.config import SECTIONS
 from msgm.data import quantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
@@ -115,6 +115,9 @@ def sample_run(
     with _processes(device) as (rank, world, where), locked(folder):
         if rank == 0:
             task.begin(resume, overwrite)
+            traces.follow(folder, find_model(source))
+            for path in (*paths, folder / "shards"):
+                traces.register(folder, path, "samples of a model")
         _wait(world)
         if task.finished() and all(path.exists() for path in paths):
             if rank == 0:

@@ -298,6 +298,38 @@ def report_of(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text())
 
 
+def test_what_still_holds_forgotten_items_is_listed_and_deleted_by_name(cli, copied):
+    listed = cli("forget-traces", copied)
+    assert listed.code == 0, listed.err
+    for path in ("rows/do-nothing/model", "rows/redirect/model", "rows/redirect/checkpoints", "judge", "report.html"):
+        assert re.search(rf"^{path} \(.* MB\): .*; saw all items$", listed.out, re.MULTILINE), path
+    assert "--delete: 'rows' is not on the list" in cli("forget-traces", copied, "--delete", "rows").err
+    deleted = cli("forget-traces", copied, "--delete", "rows/redirect/checkpoints", "judge")
+    assert deleted.code == 0, deleted.err
+    assert not (copied / "judge").exists()
+    assert "rows/redirect/checkpoints" not in cli("forget-traces", copied).out
+    found = {line["path"] for line in report_of(copied)["artifacts"]}
+    assert {"rows/do-nothing/model", "rows/redirect/model", "samples.png", "judge"} <= found
+
+
+def test_verify_says_which_file_is_not_as_it_was_written(cli, copied):
+    whole = cli("verify", copied)
+    assert (whole.code, "files are as they were written" in whole.out) == (0, True), whole.err
+    weights = next((copied / "rows" / "do-nothing" / "model").rglob("*.safetensors"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    changed = cli("verify", copied)
+    assert changed.code == 2
+    assert f"{weights} is not as it was written" in changed.err
+    weights.write_bytes(content)
+    for name in ("report.json", "rows/do-nothing/card.json", "rows/redirect/model/chain.json"):
+        kept = (copied / name).read_text()
+        (copied / name).write_text(kept + " ")
+        assert f"{name} is not as it was written" in cli("verify", copied).err
+        (copied / name).write_text(kept)
+    assert cli("verify", copied).code == 0
+
+
 def test_a_comparison_writes_its_report_its_rows_and_its_judge(comparison):
     for name in ["config.yaml", "report.json", "report.md", "report.html", "samples.png", "judge/judge.safetensors"]:
         assert (comparison / name).is_file(), name

@@ -78,6 +78,7 @@ def test_letter_case_twins_are_refused(key: str, make: Callable[[], object]) -> 
     ("key", "make"),
     [
         ("methods", lambda: ClassifierConfig(methods={"original": {"name": "finetune"}})),
+        ("methods", lambda: ClassifierConfig(methods={"source": {"name": "finetune"}})),
         ("requests", lambda: ClassifierConfig(requests={"Original": ClassifierRequest(random=3)})),
         ("erasures", lambda: AttributeConfig(erasures={"before": {"name": "refit"}})),
     ],

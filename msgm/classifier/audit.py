@@ -26,6 +26,7 @@ from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
 from msgm.errors import UserError
 from msgm.folders import locked, write_json
 from msgm.runs import Run, environment
+from msgm.traces import seal_views
 
 SEED = 0
 """A file is one model: the report has one seed, which means nothing."""
@@ -84,7 +85,9 @@ def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, ask
     run = Run(out)
     with locked(run.path):
         write_json(run.report, report)
-        return Audit(run, report, write_card(run.path, report, rows[0]))
+        card = write_card(run.path, report, rows[0])
+        seal_views(run.path)
+    return Audit(run, report, card)
 
 
 def _read(target: Path, original: Path, retrains: Sequence[Path]) -> dict[Path, Outputs]:

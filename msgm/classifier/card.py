@@ -42,6 +42,7 @@ from msgm.classifier.claims import (
     overshooting,
 )
 from msgm.classifier.metrics import METRICS
+from msgm.traces import of_request
 
 EPSILON_MODELS = 64
 OVERSHOOTING_SHOWN = 3
@@ -69,7 +70,11 @@ def card(report: Report, row: Row) -> Card:
         "request": _request(report, row),
         "history": card_history(row),
         "method": _method(row),
-        "artifacts": {"purged": False, "found": report.get("artifacts"), "note": kept(row, WHERE)},
+        "artifacts": {
+            "purged": False,
+            "found": of_request(report.get("artifacts"), row["request"]),
+            "note": kept(row, WHERE),
+        },
         "claims": [claim_tree(claim, RULES) for claim in found],
         "controls": [asdict(control) for control in checked],
         "reference": reference(row, checked, READER.strict_passes(row, counted(report, row)), observed(report, row)),

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from msgm import threads
+from msgm import threads, traces
 from msgm.cards.claims import ORACLES
 from msgm.classifier.assemble import make_report
 from msgm.classifier.band import measure
-from msgm.classifier.card_views import holders
 from msgm.classifier.config import ClassifierConfig, known
 from msgm.classifier.data import Split
 from msgm.classifier.experiment import Experiment, rekey, seconds_of
@@ -67,6 +66,13 @@ class Reference:
     def outputs_at(self, *names: str) -> Path:
         """Return where the outputs of a model lie."""
         return self._at("outputs", *names, ending=".npz")
+
+    def keep(self, outputs: Outputs, *names: str) -> None:
+        """Write and register the outputs of a model."""
+        part: traces.Part = "retain" if names[0] == "retrains" else "all"
+        path = self.outputs_at(*names)
+        traces.register(self.run.path, path, f"logits of {' '.join(names)} on all parts", part, self.request)
+        outputs.save(path)
 
     def record_at(self, *names: str) -> Path:
         """Return where the record of a model lies."""
@@ -139,9 +145,10 @@ def _compare(
     for experiment in experiments:
         for request in chosen:
             _request(experiment, run, request, methods)
-    report = make_report(config, run, experiments) | {"artifacts": holders(run)}
+    report = make_report(config, run, experiments) | {"artifacts": traces.holders(run.path)}
     write_json(run.report, report)
     write_views(run, report)
+    traces.seal_views(run.path)
     print_report(report)
     return run
 
@@ -170,15 +177,18 @@ def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, 
     """Run and measure the methods on one request at one seed."""
     seed, split = experiment.seed, experiment.split(request)
     folder = run.path / "models" / f"seed-{seed}"
+    traces.register(run.path, folder / "original", *traces.KNOWN["models/*/original"])
     original = experiment.original(folder / "original")
     places = [place(folder, request, f"retrain-{number}") for number in range(1, experiment.config.retrains + 1)]
+    for where in places:
+        traces.register(run.path, where, "a retrained model", "retain", request)
     retrains = [experiment.retrain(where, request, number) for number, where in enumerate(places, 1)]
     print(f"seed {seed}, {request}: original and {len(retrains)} retrained models are there", flush=True)
     outputs, device = outputs_of(original, split, experiment.device), experiment.device
     band = [outputs_of(model, split, device) for model in retrains]
     metrics = [_placed(metric, run) for metric in experiment.config.measures()]
     reference = Reference(experiment, run, request, split, original, outputs, band, metrics)
-    outputs.save(reference.outputs_at("original"))
+    reference.keep(outputs, "original")
     _announce(metrics, len(methods), seconds_of(places[0]))
     for number, (model, own, where) in enumerate(zip(retrains, band, places, strict=True), 1):
         _retrain(reference, number, model, own, seconds_of(where))
@@ -195,7 +205,7 @@ def _retrain(reference: Reference, number: int, model: nn.Module, own: Outputs, 
     missing = reference.missing(record)
     if missing:
         found = reference.numbers(reference.case(own, model, METHODS.build({"name": "retrain"})), missing)
-        own.save(reference.outputs_at(*names))
+        reference.keep(own, *names)
         known_numbers = record["metrics"] if record else {}
         write_record(reference.record_at(*names), facts, {"seconds": seconds, "metrics": known_numbers | found})
 
@@ -247,7 +257,7 @@ def _run(reference: Reference, name: str, method: Method) -> Record:
         return {"status": SKIPPED, "reason": str(error)}
     except RunError as error:
         return {"status": FAILED, "reason": str(error)}
-    target.save(reference.outputs_at("methods", name))
+    reference.keep(target, "methods", name)
     found = reference.numbers(reference.case(target, made.model, method), reference.metrics)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
     return vars(made.cost) | {"artefacts": artefacts, "metrics": found}
@@ -263,6 +273,7 @@ def _placed(metric: Metric, run: Run) -> Metric:
     """Return a metric that trains models of its own with a place below the run folder to keep their logits."""
     if getattr(metric, "folder", None) != "":
         return metric
+    traces.register(run.path, run.path / "shadows", *traces.KNOWN["shadows"])
     placed: Metric = replace(metric, folder=str(run.path / "shadows"))  # type: ignore[type-var]
     return placed
 

@@ -23,8 +23,8 @@ from msgm.seeding import derive_seed
 from msgm.settings import Source, dump_yaml, read_settings
 
 T = TypeVar("T")
-ORIGINAL = "original"
-"""The file of the model before unlearning, which lies beside those of the requests and the methods."""
+BEFORE = ("original", "source")
+"""Files of the model before unlearning, which lie beside those of the requests and the methods."""
 ELSEWHERE = {
     "validation": "shares.tuning",
     "test": "shares.test",
@@ -123,8 +123,8 @@ class ClassifierConfig:
     def _check_names(self) -> None:
         """Refuse names that cannot be those of files: of the experiment, its requests and its methods."""
         check_name(self.name)
-        check_names(self.requests, "requests", [ORIGINAL])
-        check_names([*self.methods, *_others(self.methods)], "methods", [ORIGINAL])
+        check_names(self.requests, "requests", BEFORE)
+        check_names([*self.methods, *_others(self.methods)], "methods", BEFORE)
 
     def _method(self, name: str) -> Any:
         given = self.methods.get(name, {})

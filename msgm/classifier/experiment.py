@@ -30,6 +30,7 @@ from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.seeding import derive_seed
 from msgm.shapes import Seconds
+from msgm.traces import seal
 
 Facts = dict[str, Any]
 MADE = "made.json"
@@ -164,6 +165,8 @@ class Experiment:
         (folder / MADE).unlink(missing_ok=True)
         save_classifier(model, folder, self.config.network, self.dataset.shape, len(self.dataset.classes), chain)
         write_json(folder / MADE, {"made": facts, "seconds": seconds})
+        if self.folder is not None:
+            seal(self.folder, folder)
 
     def _kept(self, folder: Path, facts: Facts) -> nn.Module | None:
         if not is_kept(folder) or _made(folder)["made"] != facts:

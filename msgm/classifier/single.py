@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from msgm import traces
 from msgm.cards.history import history, history_lines
 from msgm.chain import Chain
 from msgm.classifier.compare import FIXED, claim
@@ -56,12 +57,13 @@ def train(config: ClassifierConfig, out: Path | str | None = None, device: str =
 
 
 def _train(config: ClassifierConfig, run: Run, device: str) -> Run:
-    experiment = _experiment(config, chosen_device(device))
+    experiment = _experiment(config, chosen_device(device), run)
     experiment.check()
     claim(run, config)
+    traces.register(run.path, run.model, *traces.KNOWN["models/*/original"])
     model = experiment.original(run.model)
     for request in config.requests:
-        outputs_of(model, experiment.split(request), experiment.device).save(_outputs(run, request, "original"))
+        _save(outputs_of(model, experiment.split(request), experiment.device), run, request, "original")
     facts = {
         "data_digest": experiment.dataset.digest(),
         "data_omissions": experiment.dataset.omissions(),
@@ -121,7 +123,8 @@ def _unlearn(
     check_outputs(experiment.build(experiment.seed), Examples.of(experiment.dataset, experiment.parts["train"]))
     split = experiment.split(request)
     own = given.seed if seed is None else seed
-    run.create()
+    traces.register(run.path, run.model, "the model after unlearning, made from the original")
+    traces.follow(run.path, Run(source).model if Path(source).is_dir() else Path(source))
     with whole_folder(run.model) as folder:
         if isinstance(given.model, Ensemble):
             shutil.copytree(Run(source).model / SHARDS, folder / SHARDS)
@@ -129,11 +132,12 @@ def _unlearn(
         made = chosen.unlearn(given.model, split, settings)
         chain = experiment.answered(request, method, run.path)
         stored = _keep(experiment, made.model, folder, chain)
+    traces.seal(run.path, run.model)
     before = outputs_of(given.model, split, experiment.device)
     after = outputs_of(made.model, split, experiment.device)
     earlier = tested(made.model, experiment, split, request)
-    before.save(_outputs(run, request, "source" if experiment.chain.requests else "original"))
-    replace(after, history=history(chain, earlier)).save(_outputs(run, request, method))
+    _save(before, run, request, "source" if experiment.chain.requests else "original")
+    _save(replace(after, history=history(chain, earlier)), run, request, method)
     print(f"accuracy before and after, in {made.cost.seconds:.2f} s: {_accuracies(before, after)}")
     for line in history_lines(earlier):
         print(line)
@@ -227,12 +231,19 @@ def _accuracies(before: Outputs, after: Outputs) -> str:
     )
 
 
-def _experiment(config: ClassifierConfig, device: torch.device) -> Experiment:
-    return Experiment(config, load_dataset(config.data), config.seed, device)
+def _experiment(config: ClassifierConfig, device: torch.device, run: Run) -> Experiment:
+    return Experiment(config, load_dataset(config.data), config.seed, device, run.path)
 
 
 def _outputs(run: Run, request: str, name: str) -> Path:
     return place(run.path, "outputs", request, name, ending=".npz")
+
+
+def _save(outputs: Outputs, run: Run, request: str, name: str) -> None:
+    """Write and register the outputs of a model."""
+    path = _outputs(run, request, name)
+    traces.register(run.path, path, f"logits of {name} on all parts", "all", request)
+    outputs.save(path)
 
 
 def _same_experiment(trained: ClassifierConfig, config: ClassifierConfig, source: Path | str) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from urllib.parse import quote
 
+from msgm import traces
 from msgm.cards.views import card_html, card_markdown
 from msgm.evaluation.card import card
 from msgm.evaluation.figures import card_figures
@@ -24,6 +25,8 @@ def write_cards(run: Run, report: Report) -> None:
         for name, picture in pictures.items():
             write_bytes(folder / f"{name}.png", picture)
         links = {name: quote(f"{folder.name}/{name}.png") for name in pictures}
+        for path in (folder, _with_ending(base, ".html")) if pictures else ():
+            traces.register(run.path, path, "the card's figures: samples, and training items that are nearest to them")
         write_text(_with_ending(base, ".md"), card_markdown(made, links))
         write_text(_with_ending(base, ".html"), card_html(made, pictures))
 

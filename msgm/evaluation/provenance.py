@@ -4,7 +4,6 @@ Read once from the folders, when a report is written; cards are then made from r
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -54,60 +53,3 @@ def model_digest(folder: Path) -> str | None:
             while chunk := file.read(CHUNK):
                 found.update(chunk)
     return found.hexdigest()
-
-
-def artifacts(run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the files on disk that were made from the data to forget, as ``path``, ``what`` and ``megabytes``.
-
-    Only the report's folder and the runs of its models are looked into: copies elsewhere are not found.
-    """
-    models = {run.path / row["model"]: row for row in rows if "model" in row}
-    for model in sorted((run.path / "rows").glob("*/model")):
-        models.setdefault(model, _of_log(Run(model.parent)))
-    found: dict[Path, str] = {}
-    for model, row in models.items():
-        found |= _of_model(model) if _saw_forget_items(row) else {}
-    for row in rows:
-        picture = row.get("neighbours", {}).get("picture")
-        if picture is not None and "folder" in row:
-            found[run.path / row["folder"] / picture] = "a picture with training items to forget; its card shows it too"
-    found |= {
-        run.path / "judge" / "judge.safetensors": "the judge, trained on the items to forget too",
-        run.path / "reference": "statistics of the data",
-    }
-    return [
-        {"path": _relative(path, run.path), "what": what, "megabytes": round(_size(path) / 2**20, 2)}
-        for path, what in found.items()
-        if path.exists()
-    ]
-
-
-def _of_log(run: Run) -> dict[str, Any]:
-    """Return how a model was made that the report has no row of: unfinished, or of an earlier comparison."""
-    log = run.stored_manifest()
-    return {"start": log.get("start"), "objective": log.get("objective")}
-
-
-def _saw_forget_items(row: dict[str, Any]) -> bool:
-    return row["start"] != "random" and (row["start"], row["objective"]) != ("scratch", "unseen")
-
-
-def _of_model(model: Path) -> dict[Path, str]:
-    """Return what lies in a model's run."""
-    found = {model: "model that was trained on the items to forget, or unlearned from one that was"}
-    made = Run(model.parent)
-    if model != made.model:
-        return found
-    return found | {
-        made.checkpoints: "its checkpoints: raw and averaged weights, the optimiser's state",
-        made.course: "its weights in the course of training",
-    }
-
-
-def _relative(path: Path, start: Path) -> str:
-    return Path(os.path.relpath(path, start)).as_posix()
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())

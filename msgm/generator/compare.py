@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from msgm import threads
+from msgm import threads, traces
 from msgm.chain import Chain, merged
 from msgm.config import BASE_ROW, Config, Row
 from msgm.data import Dataset, load_dataset
@@ -20,7 +20,7 @@ from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
 from msgm.evaluation.measuring import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.paper import paper_tables
-from msgm.evaluation.provenance import artifacts, provenance
+from msgm.evaluation.provenance import provenance
 from msgm.evaluation.report import print_table, write_views
 from msgm.evaluation.sweeps import sweep_tables
 from msgm.folders import check_names, locked, place, write_bytes, write_json, write_text
@@ -126,10 +126,13 @@ def _evaluate(config: Config, models: dict[str, Path], run: Run, device: str) ->
         _load_fitting(folder, dataset)
         if len(models) == 1:
             refuse_obstacles(config, split, _maker(folder))
-    run.create()
     bench = make_bench(config, run, dataset, split, where, chain)
     rows = []
     for name, folder in models.items():
+        if folder.resolve() != run.model.resolve():
+            traces.follow(run.path, folder)
+        for path in (place(run.samples, name), place(run.samples, name, ending=".png")):
+            traces.register(run.path, path, *traces.KNOWN["samples"])
         model = _load_fitting(folder, dataset).to(where)
         subject = Subject(name, model, bench, place(run.samples, name), _maker(folder))
         grid = Path("samples") / f"{name}.png"
@@ -148,6 +151,8 @@ def make_bench(
 ) -> Bench:
     """Train (or load) the judge, and calibrate the distances; ``chain`` is what the models were asked to forget."""
     folder, settings = run.path / "judge", config.evaluation.judge
+    for name in ("judge", "reference"):
+        traces.register(run.path, run.path / name, *traces.KNOWN[name])
     judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
     reality = Reality.of(dataset, split, device)
     return Bench(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
@@ -170,9 +175,13 @@ def base_model(bench: Bench, run: Run, source: Path | str | None, device: str) -
 def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dict[str, Any], bench: Bench) -> None:
     """Write the run folder of a model that nothing was done to here."""
     row.create()
+    if facts["source"] is not None:
+        traces.register(row.path, row.model, "the base model, as it was given")
+        traces.follow(row.path, Path(facts["source"]))
     model.chain = extended(bench.chain, experiment, bench.dataset, row.path, from_scratch=False, asked=False)
     model.save(row.model)
     write_text(row.config, replace(experiment, process=describe(model.process)).to_yaml())
+    traces.seal(row.path, row.model)
     write_json(row.manifest, environment() | {"status": "finished", "seconds": 0.0} | facts)
 
 
@@ -182,6 +191,8 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
     The protocol of a comparison keeps its lines of metrics that were measured in an earlier call.
     """
     request = bench.config.request
+    for name in ("samples.png", "report.html"):
+        traces.register(run.path, run.path / name, *traces.KNOWN[name])
     earlier = read_json(run.report).get("protocol", {}) if base and run.report.is_file() else {}
     report: dict[str, Any] = {
         "title": bench.config.name,
@@ -210,11 +221,12 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "protocol": earlier | protocol(bench),
         "environment": environment(),
         "rows": [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in rows],
-        "artifacts": artifacts(run, rows),
+        "artifacts": traces.of_request(traces.holders(run.path), request.describe()),
     }
     report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
     write_json(run.report, report)
     write_views(run, report)
+    traces.seal_views(run.path)
     print_table(report)
     return run
 

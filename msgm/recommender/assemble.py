@@ -18,6 +18,7 @@ from msgm.recommender.scenario import Scenario
 from msgm.records import find_record
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
+from msgm.traces import holders
 
 Report = dict[str, Any]
 
@@ -41,7 +42,7 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
         "rows": rows,
         "left_out": left_out(records, ("model", "request", "method")),
         "other_settings": others,
-        "artifacts": [],
+        "artifacts": holders(run.path),
         "environment": environment(),
     }
 

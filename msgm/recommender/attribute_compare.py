@@ -33,6 +33,7 @@ from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
 from msgm.runs import Run
 from msgm.seeding import derive_seed
+from msgm.traces import seal_views
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +152,7 @@ def _compare(config: AttributeConfig, run: Run, rows: dict[str, Record], wanted:
     report = make_report(config, run, data, labels)
     write_json(run.report, report)
     write_views(run, report)
+    seal_views(run.path)
     print_report(report)
     return run
 

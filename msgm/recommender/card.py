@@ -36,6 +36,7 @@ from msgm.recommender.claims import (
     row_of,
 )
 from msgm.recommender.metrics import METRICS
+from msgm.traces import of_request
 
 WHERE = "Nothing was purged: the original model and the data themselves are where they were."
 
@@ -61,7 +62,11 @@ def card(report: Report, row: Row) -> Card:
         "request": _request(report, row),
         "history": card_history(row),
         "method": _method(report, row),
-        "artifacts": {"purged": False, "found": report.get("artifacts"), "note": kept(row, WHERE)},
+        "artifacts": {
+            "purged": False,
+            "found": of_request(report.get("artifacts"), row["request"]),
+            "note": kept(row, WHERE),
+        },
         "claims": [claim_tree(claim, RULES) for claim in found],
         "controls": [asdict(control) for control in checked],
         "reference": reference(row, checked, READER.strict_passes(row, counted(report, row)), observed(report, row)),

@@ -33,6 +33,7 @@ from msgm.runs import Run, environment
 from msgm.seeding import derive_seed
 from msgm.settings import refuse_other
 from msgm.solves import of_runs
+from msgm.traces import seal_views
 
 FIXED = ("data", "split", "seed", "plugins")
 """Settings that all of a run folder shares; models, methods, requests, metrics and seeds may be added."""
@@ -157,6 +158,7 @@ def _compare(config: RecommenderConfig, run: Run, chosen: Chosen) -> Run:
     report = make_report(config, run, data, scenarios)
     write_json(run.report, report)
     write_views(run, report)
+    seal_views(run.path)
     print_report(report)
     return run
 

@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from msgm import traces
 from msgm.digests import KEY, folder_key
 from msgm.errors import UserError
 from msgm.folders import locked, write_bytes, write_json
@@ -92,7 +93,15 @@ def _fit(config: RecommenderConfig, row: str, out: Path) -> None:
     facts = {"kind": "recommender", "model": row, "settings": made.settings(), "data": config.data["name"]}
     write_json(out / "manifest.json", environment() | facts | {"digest": data.digest(), "fit_seconds": seconds})
     write_ids(out, {"users": [*data.users.ids], "items": [*data.items.ids]}, made)
+    traces.register(out, out / FILE, *traces.KNOWN[FILE])
+    traces.register(out, out / IDS, *traces.KNOWN[IDS])
     made.save(out)
+    _seal(out)
+
+
+def _seal(folder: Path) -> None:
+    """Keep the hashes of the model, the ids and the journal, for ``msgm verify``."""
+    traces.seal(folder, *(folder / name for name in (FILE, IDS, JOURNAL)))
 
 
 def _earlier_requests(out: Path, data: Interactions) -> tuple[Journal, Deletion]:
@@ -261,6 +270,8 @@ class Service:
                 model.save(self.folder)
             else:
                 answers.append(self._answer(journal, model, request, answer))
+        if pending:
+            _seal(self.folder)
         (self.folder / PENDING).unlink(missing_ok=True)
         refuse_leftovers(self.folder, self.key, set(journal.done()))
         return Outcome([request["request"] for request in pending], list(before), answers, refused)

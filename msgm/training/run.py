@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from msgm import threads
+from msgm import threads, traces
 from msgm.chain import Chain, Entry, gone_before
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
@@ -18,7 +18,7 @@ from msgm.diffusion.networks import check_loadable
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
-from msgm.objectives import OBJECTIVES
+from msgm.objectives import OBJECTIVES, Objective
 from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
@@ -142,15 +142,26 @@ def _fit(
         items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {dataset.name}"
         items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
         print(f"{label}: {config.objective['name']}, {config.training.steps} steps on {where}; {items}", flush=True)
+        _register(run, objective, source, str(manifest["request"]))
         write_json(run.manifest, manifest)
         model.chain = extended(chain or Chain(), config, dataset, run.path, source is None)
     trainer.train()
     trainer.save()
     if main:
         done = {"seconds": round(trainer.state.seconds, 2), "peak_memory_mb": _peak_memory(trainer.accelerator.device)}
+        traces.seal(run.path, run.model)
         write_json(run.manifest, manifest | done | {"status": "finished"})
     wait()
     return run
+
+
+def _register(run: Run, objective: Objective, source: Path | None, request: str) -> None:
+    """Say in the folder what training will write there, and what that sees of the data."""
+    part: traces.Part = "retain" if source is None and objective.data == "retain" else "all"
+    for path in (run.model, run.checkpoints, run.course, run.samples):
+        traces.register(run.path, path, traces.KNOWN[path.name][0], part, request)
+    if source is not None:
+        traces.follow(run.path, source)
 
 
 def new_model(config: Config, dataset: Dataset) -> ScoreModel:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from msgm import traces
 from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed, dequantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
@@ -151,6 +152,8 @@ class Trainer:
         """Fine-tune a copy of the model on the forget set; kept in ``teacher/``, so that a resumed run finds it."""
         teacher = Run(self.run.path / "teacher")
         if not teacher.model.exists():
+            if self.accelerator.is_main_process:
+                traces.register(self.run.path, teacher.path, *traces.KNOWN["teacher"])
             settings = dataclasses.replace(self.settings, steps=steps)
             part = Part(retain=self.part.forget, forget=self.part.forget)
             tuner = Trainer(

@@ -112,6 +112,18 @@ def test_outputs_are_those_that_the_audit_reads(made, cli, tmp_path):
     assert (tmp_path / "card.html").is_file()
 
 
+def test_a_card_names_models_that_saw_its_items_those_retrained_for_another_request_too(made, cli):
+    assert cli("verify", made).code == 0
+    listed = cli("forget-traces", made).out
+    assert "models/seed-0/two/retrain-1 (" in listed
+    assert "saw the retain items of two" in listed
+    card = read_json(made / "cards" / "few" / "retrain" / "card.json")
+    found = {line["path"] for line in card["artifacts"]["found"]}
+    originals = {"models/seed-0/original", "outputs/seed-1/few/original.npz"}
+    assert originals | {"models/seed-0/two/retrain-1", "outputs/seed-1/two/retrains/5.npz"} <= found
+    assert not {path for path in found if "few/retrain" in path}
+
+
 def test_a_second_call_makes_nothing_anew_and_gives_the_same_numbers(made, config, cli):
     before, weights = read_json(made / "report.json"), made / "models" / "seed-0" / "original" / "model.safetensors"
     written = weights.stat().st_mtime_ns

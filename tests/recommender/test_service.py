@@ -18,6 +18,7 @@ from msgm.recommender.config import load_config
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.models.base import Recommender, load_recommender
 from msgm.recommender.service import Service, fit
+from msgm.traces import verify
 
 CONFIG = [
     "data={name: synthetic, users: 60, items: 40, interactions: 900, least: 5}",
@@ -172,6 +173,14 @@ def test_other_requests_wait_until_unfinished_ones_are_finished(folder):
     assert {**digests(folder), "lock": ""} == {**before, "lock": ""}
     Service(folder).resume()
     assert Service(folder).forget("users", ["user11"]).numbers == [4]
+
+
+def test_a_served_folder_can_be_verified_after_every_command(folder):
+    assert verify(folder) == (3, [])
+    Service(folder).forget("users", ["user3"])
+    assert verify(folder) == (3, [])
+    (folder / "ids.json").write_text("{}")
+    assert verify(folder)[1] == [f"{folder / 'ids.json'} is not as it was written."]
 
 
 def test_a_torn_last_line_of_the_journal_is_cut_off(folder):

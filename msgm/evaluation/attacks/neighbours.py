@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msgm import traces
 from msgm.checks import at_least
 from msgm.data import dequantise
 from msgm.evaluation.attacks.base import Attack, sample_count
@@ -84,7 +85,9 @@ class Neighbours(Attack):
             return None
         lines = [chosen, *(_nearest_items(chosen, subject.bench, part) for part in (train.forget, train.retain))]
         strip = dequantise(torch.cat(lines), dataset.levels)
-        write_bytes(Path(subject.folder) / PICTURE, to_png(strip, dataset.levels, columns=len(chosen)))
+        folder = Path(subject.folder)
+        traces.register(folder, folder / PICTURE, *traces.KNOWN[PICTURE])
+        write_bytes(folder / PICTURE, to_png(strip, dataset.levels, columns=len(chosen)))
         return PICTURE
 
 
