@@ -332,18 +332,15 @@ class DDPM(_VariancePreserving):
     def _below(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return how far t lies in its interval between labels, in (0, 1], and B at both ends of it.
 
-        A label belongs to the interval that it ends, whose beta is its own. Times within rounding of a label are at it.
+        A label belongs to the interval that it ends, whose beta is its own.
         """
         place, table = t * self.steps, self._table(t)
-        label = place.round()
-        rounding = 2 * self.steps * torch.finfo(t.dtype).eps
-        place = torch.where((place - label).abs() < rounding, label, place)
         knot = (place.ceil() - 1).clamp(0, self.steps - 1)
         return place - knot, table[knot.long()], table[knot.long() + 1]
 
     def integral(self, t: Tensor) -> Tensor:
         part, low, high = self._below(t)
-        return torch.where(part == 1, high, low + part * (high - low))
+        return low + part * (high - low)
 
     def beta(self, t: Tensor) -> Tensor:
         _, low, high = self._below(t)
