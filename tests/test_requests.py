@@ -265,3 +265,15 @@ def test_many_items_are_counted_in_the_words_of_a_request():
     assert text.endswith("given by files " + ", ".join(f"{k}.png" for k in range(10)) + " and 2 more")
     assert ForgetRequest(indices=list(range(10))).describe().endswith("7, 8, 9")
     assert ForgetRequest(labels=[str(k) for k in range(12)]).describe().endswith("10, 11")
+
+
+def test_indices_of_a_file_are_decimal_however_it_was_written(tmp_path):
+    (tmp_path / "ids.txt").write_bytes(b'\xef\xbb\xbf010\r\n\r\n "7" \r\n03')
+    assert read_indices(tmp_path / "ids.txt") == [10, 7, 3]
+
+
+@pytest.mark.parametrize("line", ["1_0", "٣", "0x1F", "1e1", '"1","2"', "3,4"])
+def test_other_ways_to_write_numbers_are_no_indices(tmp_path, line):
+    (tmp_path / "ids.txt").write_text(f"0\n\n{line}\n")
+    with pytest.raises(UserError, match="line 3: expected"):
+        read_indices(tmp_path / "ids.txt")

@@ -93,3 +93,61 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "t.npz").write_bytes(b"no zip")
     with pytest.raises(UserError, match=r"t\.npz is no file of plain NumPy arrays"):
         load_dataset({"name": "table", "path": str(tmp_path / "t.npz")})
+
+
+def many(tmp_path, labels, **settings):
+    return table(tmp_path, "a,label\n" + "".join(f"{k},{label}\n" for k, label in enumerate(labels)), **settings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "count"),
+    [
+        (range(300), 300),
+        ([k % 101 for k in range(1000)], 101),
+        ([k % 11 + 0.5 for k in range(1000)], 11),
+        ([f"name {k}" for k in range(12)], 12),
+    ],
+)
+def test_labels_that_look_like_no_classes_are_refused_until_their_number_is_said(tmp_path, labels, count):
+    with pytest.raises(UserError, match=f"data.label: column 'label' .* has {count} distinct values: is this a class"):
+        many(tmp_path, labels)
+    assert len(many(tmp_path, labels, max_classes=count).classes) == count
+    with pytest.raises(UserError, match="is this a class"):
+        many(tmp_path, labels, max_classes=count - 1)
+
+
+def test_classes_are_as_many_as_data_sets_have(tmp_path):
+    assert len(many(tmp_path, [k % 100 for k in range(200)]).classes) == 100
+    assert len(many(tmp_path, [k % 10 / 2 for k in range(20)]).classes) == 10
+
+
+@pytest.mark.parametrize("ending", ["tsv", "TSV", "parquet", "npz"])
+def test_every_kind_of_table_gives_the_same_data(tmp_path, ending):
+    path = tmp_path / f"t.{ending}"
+    if ending == "parquet":
+        pa = pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow, which is not installed")
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"a": [1.5, 2.0], "subject": [1.0, 7.0], "label": ["no", "yes"]}), path)
+    elif ending == "npz":
+        np.savez(path, a=np.array([1.5, 2.0]), subject=np.array([1.0, 7.0]), label=np.array(["no", "yes"]))
+    else:
+        path.write_text('"a"\tsubject\tlabel\n1.5\t1\t"no"\n2\t7\tyes\n')
+    data = load_dataset({"name": "table", "path": str(path), "groups": ["subject"]})
+    assert (data.items.tolist(), data.classes, data.labels.tolist()) == ([[1.5], [2]], ["no", "yes"], [0, 1])
+    assert data.forget_mask(ForgetRequest(group={"subject": [7]})).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("value", ["", "nan", "NA", "Null", "None"])
+@pytest.mark.parametrize("column", ["subject", "label"])
+def test_a_missing_value_of_a_group_or_a_class_is_refused_by_line(tmp_path, column, value):
+    row = {"subject": "s2", "label": "no"} | {column: value}
+    content = f"subject,a,label\ns1,1,yes\n\n{row['subject']},2,{row['label']}\n"
+    with pytest.raises(UserError, match=f"table.csv, line 4, column '{column}': expected a (class|group's value), got"):
+        table(tmp_path, content, groups=["subject"])
+
+
+def test_a_column_without_a_name_is_no_input(tmp_path):
+    with pytest.raises(UserError, match="a column has no name, like the row numbers of pandas"):
+        table(tmp_path, ",a,label\n0,1,x\n1,2,y\n")
+    assert table(tmp_path, ",a,label\n0,1,x\n1,2,y\n", drop=[""]).items.tolist() == [[1], [2]]

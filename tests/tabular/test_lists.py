@@ -38,3 +38,23 @@ def test_bad_files_are_one_sentence(tmp_path):
     )
     with pytest.raises(UserError, match=r"^--option: cannot read .*gone: No such file or directory\.$"):
         read_ids(tmp_path / "gone", "--option")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_quotes_hold_line_ends_and_lines_are_counted_through_them(tmp_path, end):
+    file = tmp_path / "ids"
+    file.write_bytes(end.join(['"a', "", 'b"', "", "c", 'd, "e', 'f" g']).encode())
+    ids, places = read_ids(file)
+    assert ids == [f"a{end}{end}b", "c", 'd, "e', 'f" g']
+    assert [place.split()[-1] for place in places] == ["1:", "5:", "6:", "7:"]
+
+
+def test_a_delimiter_in_quotes_parts_no_pair(tmp_path):
+    file = tmp_path / "pairs"
+    file.write_bytes(b'"a\tb",x\na,"b\tc"\n"a,b"\tx\n5" pipe\t7" pipe\n a , "x" \n')
+    assert read_pairs(file)[0] == [["a\tb", "x"], ["a", "b\tc"], ["a,b", "x"], ['5" pipe', '7" pipe'], ["a", "x"]]
+
+
+def test_a_quote_that_is_never_closed_is_found_at_once(tmp_path):
+    file = tmp_path / "ids"
+    assert "line 1: the quote that opens here is never closed" in refused(read_ids, file, b'"a\n' + b"u\n" * 200_000)

@@ -163,8 +163,9 @@ def as_ids(ids: Sequence[Any], where: Callable[[int], str]) -> list[str]:
     Raises:
         UserError: one is missing, or is no text and no whole number.
     """
-    unfit = {kind for kind in set(map(type, ids)) if kind is bool or not issubclass(kind, str | int | np.integer)}
-    texts = [str(name).strip() for name in ids]
+    kinds = set(map(type, ids))
+    unfit = {kind for kind in kinds if kind is bool or not issubclass(kind, str | int | np.integer)}
+    texts = list(map(str.strip, ids if kinds == {str} else map(str, ids)))
     if unfit or "" in texts:
         row = next(row for row, name in enumerate(ids) if type(name) in unfit or not texts[row])
         as_id(ids[row], where(row))

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,38 @@ def test_an_unknown_source_is_named_with_the_nearest():
 def test_a_setting_of_another_source_is_refused():
     with pytest.raises(UserError, match="data.clusters: clusters belongs to data 'synthetic'"):
         load_interactions({"name": "ml-100k", "clusters": 3})
+
+
+@pytest.mark.parametrize(
+    "users", [[10, 7], np.array([10, 7]), ["10", "7"], [np.int64(10), " 7 "], np.array(["10", "7"])]
+)
+def test_whole_numbers_and_texts_are_the_same_ids(users):
+    data = Interactions.of(users, ["x", "x"], np.ones(2))
+    assert (data.users.ids, data.users.number(10), data.users.number(" 7")) == (["10", "7"], 0, 1)
+
+
+@pytest.mark.parametrize("name", [None, math.nan, 1.0, np.float64(1), True, np.bool_(True), "", "  ", b"a", ("a",)])
+def test_what_is_no_id_is_refused_by_row_and_column(name):
+    with pytest.raises(UserError, match="^row 2, user: expected an id"):
+        Interactions.of(["a", name], ["x", "x"], np.ones(2))
+    with pytest.raises(UserError, match="^row 1, item: expected an id"):
+        Interactions.of(["a", "b"], [name, "x"], np.ones(2))
+    with pytest.raises(UserError, match="the user: expected an id"):
+        IdMap(["1", "True", "None", "nan", "a"], "user").number(name)
+
+
+@pytest.mark.parametrize("value", [16777217, 16777217.0, 1e39, 1e-50, 2**60 + 1])
+def test_values_that_float32_does_not_hold_are_refused(value):
+    with pytest.raises(UserError, match="^row 2, value: expected a number that float32 holds"):
+        Interactions.of(["a", "b"], ["x", "x"], np.array([1, value]), explicit=True)
+
+
+@pytest.mark.parametrize("times", [[1, 1e30], [1, -1], [1, math.nan], [1, 10**12], [20240531, 20240601]])
+def test_times_that_are_none_are_refused(times):
+    with pytest.raises(UserError, match="^row [12], time: expected seconds since 1970"):
+        Interactions.of(["a", "b"], ["x", "x"], np.ones(2), np.array(times))
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(UserError, match=r"differ in length: \[1, 2\]"):
+        Interactions.of(["a", "b"], ["x"], np.ones(2))

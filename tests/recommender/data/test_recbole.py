@@ -62,3 +62,9 @@ def test_a_folder_must_hold_one_file(tmp_path):
         load_interactions({"name": "recbole", "path": str(tmp_path)})
     with pytest.raises(UserError, match="data.path: say which .inter file"):
         load_interactions("recbole")
+
+
+def test_quotes_are_as_in_csv(tmp_path):
+    (tmp_path / "toy.inter").write_text('"user_id:token"\titem_id:token\n"u1"\t"a\tb"\n')
+    data = load_interactions({"name": "recbole", "path": str(tmp_path)})
+    assert (data.users.ids, data.items.ids) == (["u1"], ["a\tb"])

@@ -4,6 +4,7 @@ import pytest
 
 from msgm.errors import UserError
 from msgm.recommender.data import load_interactions
+from msgm.tabular import read_ids
 
 ROWS = {"user": ["b", "a", "b"], "item": ["x", "x", "y"], "rating": [1.5, 2.0, 5.0], "time": [30, 10, 20]}
 NAMED = {"rating": "rating", "time": "time"}
@@ -116,3 +117,28 @@ def test_without_pyarrow_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match="reading Parquet needs pyarrow; get it with pip install pyarrow"):
         load_interactions({"name": "table", "path": "data.parquet"})
+
+
+def test_attributes_follow_ids_however_they_are_stored(tmp_path):
+    log = csv(tmp_path, {"user": [1, 2], "item": ["x", "y"]})
+    users = parquet(tmp_path, {"user": [1.0, 2.0], "height": [1.8, float("nan")], "group": ["red", None]})["path"]
+    data = load_interactions(log | {"attributes": users})
+    assert {name: values.tolist() for name, values in data.attributes.items()} == {
+        "height": ["1.8", ""],
+        "group": ["red", ""],
+    }
+
+
+def test_the_text_nan_is_a_users_id_and_no_value_of_an_attribute(tmp_path):
+    log = csv(tmp_path, {"user": ["nan", "NULL"], "item": ["x", "y"]})
+    assert load_interactions(log).users.ids == ["NULL", "nan"]
+    users = csv(tmp_path, {"user": ["nan", "NULL"], "group": ["red", "nan"]}, "users.csv")["path"]
+    with pytest.raises(UserError, match=r"users\.csv, line 3, column 'group': expected an attribute, or an empty cell"):
+        load_interactions(log | {"attributes": users})
+
+
+def test_a_request_finds_what_the_log_holds(tmp_path):
+    (tmp_path / "log.tsv").write_bytes(b'\xef\xbb\xbfuser\t item\r\n"u1"\tx\r\n u2 \t"y"\r\n\r\n"a\tb"\tx\r\n')
+    data = load_interactions({"name": "table", "path": str(tmp_path / "log.tsv")})
+    (tmp_path / "ids").write_bytes(b'\xef\xbb\xbf u1\r\n\r\n"u2"\r\n"a\tb"\r\n')
+    assert sorted(read_ids(tmp_path / "ids")[0]) == sorted(data.users.ids) == ["a\tb", "u1", "u2"]
