@@ -221,9 +221,12 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "protocol": earlier | protocol(bench),
         "environment": environment(),
         "rows": [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in rows],
-        "artifacts": traces.of_request(traces.holders(run.path), request.describe()),
+        "artifacts": [],
     }
     report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
+    write_json(run.report, report)
+    write_views(run, report)
+    report["artifacts"] = traces.of_request(traces.holders(run.path), request.describe())  # with the views themselves
     write_json(run.report, report)
     write_views(run, report)
     traces.seal_views(run.path)

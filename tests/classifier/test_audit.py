@@ -137,7 +137,8 @@ def test_the_command_writes_the_card_and_prints_the_numbers(folder, tmp_path, cl
     target = place / f"retrain-{RETRAINS}.npz"
     done = cli("classifier", "audit", target, "--original", place / "original.npz", *options, "--out", tmp_path / "out")
     assert done.code == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "card.json", "card.md", "card.html"}
+    views = {"report.json", "card.json", "card.md", "card.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == views | {"traces.json"}
     assert "C1, behavioural." in done.out
     assert "C3 oracle-indistinguishable within a band: INCONCLUSIVE" in done.out
     assert "forget_accuracy" in done.out

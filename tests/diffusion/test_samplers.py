@@ -66,7 +66,11 @@ def test_the_last_step_is_the_denoiser(process, name):
 def test_a_walk_may_start_and_end_anywhere(process, name):
     """In pieces of one step each, as inpainting walks; a sampler of several steps starts anew at each."""
     flat, model = exact_eps(two_bumps(process)), two_bumps(process)
-    eps = lambda y, ratio: flat(y[0], ratio)[None]  # noqa: E731
+
+    def eps(y, ratio):
+        ratios = torch.as_tensor(ratio, dtype=torch.float64).expand(len(y))
+        return torch.stack([flat(item, one) for item, one in zip(y, ratios.tolist(), strict=True)])
+
     ratios = [2 * 0.9**i for i in range(10)]
     g = torch.Generator().manual_seed(0)
     y = model.draw(4000)[None] + ratios[0] * torch.randn(1, 4000, 2, generator=g, dtype=torch.float64)
@@ -126,7 +130,7 @@ def test_every_sampler_names_its_source_and_cost(name):
 
 def test_the_protocol_states_the_evaluations():
     settings = SamplingSettings("heun", 18, options={"churn": 40})
-    assert settings.describe() == "heun, churn 40, 35 network evaluations, grid even in ln rho"
+    assert settings.describe() == "heun, churn 40.0, 35 network evaluations, grid even in ln rho"
     assert SamplingSettings("pf-ode-adaptive").describe() == "pf-ode-adaptive, adaptive"
 
 

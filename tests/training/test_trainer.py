@@ -397,7 +397,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_no_half_written_file(cl
     assert "No space left on device" in outcome.err
     assert outcome.err.count("\n") == 1
     left = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert left == {"config.yaml", "key", "manifest.json", "metrics.jsonl"}
+    assert left == {"config.yaml", "key", "manifest.json", "metrics.jsonl", "traces.json"}
 
 
 def test_a_full_disk_at_the_model_leaves_no_half_of_it(tiny, tmp_path, monkeypatch):
