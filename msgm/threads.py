@@ -14,7 +14,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from msgm.shapes import Positive
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SECONDS = 0.25
@@ -94,11 +96,17 @@ def in_use() -> int | None:
     return torch.get_num_threads() if torch is not None else None
 
 
+class Recorded(TypedDict, total=False):
+    """What is read of a manifest."""
+
+    threads: Positive | None
+
+
 def keep(manifest: Path) -> None:
     """Take the number of threads that a run's manifest records, if there is one and the user asks for no other."""
     from msgm.reading import read_json
 
-    recorded = read_json(manifest).get("threads") if manifest.is_file() else None
+    recorded = read_json(manifest, Recorded).get("threads") if manifest.is_file() else None
     if recorded is None or recorded == in_use():
         return
     if _asked:

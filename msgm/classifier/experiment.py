@@ -28,6 +28,7 @@ from msgm.data import Dataset
 from msgm.digests import folder_key, positions_digest, unkeyed_digest
 from msgm.folders import write_json
 from msgm.reading import read_json
+from msgm.records import Record
 from msgm.seeding import derive_seed
 from msgm.shapes import Seconds
 from msgm.traces import seal
@@ -194,7 +195,7 @@ def rekey(folder: Path, experiments: Sequence[Experiment]) -> None:
     splits = [(experiment, experiment.split(name)) for experiment in experiments for name in experiment.config.requests]
     keyed = {unkeyed_digest(split.forget.indices): experiment.digest(split) for experiment, split in splits}
     for path in (*folder.glob("records/**/*.json"), *folder.glob(f"models/**/{MADE}")):
-        tree = read_json(path)
+        tree = read_json(path, Record)
         found = keyed.get(tree["made"].get("forget"))
         if found is not None:
             write_json(path, tree | {"made": tree["made"] | {"forget": found}})

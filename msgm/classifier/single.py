@@ -7,6 +7,7 @@ The folder holds ``model/`` and, for every request concerned, ``outputs/REQUEST/
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from msgm.reading import read_json
 from msgm.records import plain
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
+from msgm.shapes import Count
 
 
 def train(config: ClassifierConfig, out: Path | str | None = None, device: str = "auto") -> Run:
@@ -206,8 +208,13 @@ def _given(
     seed = trained.seed if chain.data is None else int(chain.data.split["seed"])
     experiment = Experiment(asked, dataset, seed, device, chain=chain)
     chain.check(dataset, experiment.split_facts, read_key(given.path), given.path)
-    manifest = read_json(given.manifest) if given.manifest.is_file() else {}
-    return Given(experiment, model, int(manifest["seed"]) if isinstance(model, Ensemble) else seed)
+    return Given(experiment, model, read_json(given.manifest, Seeded)["seed"] if isinstance(model, Ensemble) else seed)
+
+
+class Seeded(TypedDict):
+    """What is read of the manifest of an ensemble's run."""
+
+    seed: Count
 
 
 def _check_out(run: Run, source: Path | str) -> None:

@@ -4,11 +4,12 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from msgm import threads, traces
+from msgm.cards.stored import showing
 from msgm.chain import Chain, merged
 from msgm.config import BASE_ROW, Config, Row
 from msgm.data import Dataset, load_dataset
@@ -17,11 +18,12 @@ from msgm.diffusion.model import describe
 from msgm.digests import positions_digest
 from msgm.errors import UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
+from msgm.evaluation.card import card
 from msgm.evaluation.measuring import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import provenance
-from msgm.evaluation.report import print_table, write_views
+from msgm.evaluation.report import print_table, tables, write_views
 from msgm.evaluation.sweeps import sweep_tables
 from msgm.folders import check_names, locked, place, write_bytes, write_json, write_text
 from msgm.objectives import OBJECTIVES
@@ -29,6 +31,7 @@ from msgm.pictures import to_png
 from msgm.reading import read_json
 from msgm.runs import FinishedManifest, Run, chosen_device, environment, find_model
 from msgm.settings import differences
+from msgm.shapes import Count, Seconds
 from msgm.splits import Split
 from msgm.sweep import with_stored_sweeps
 from msgm.training.earlier import earlier_chain, extended
@@ -85,7 +88,7 @@ def _compare(
     for name in names:
         _row(name, bench, run, base, device, where)
     reports = [path for path in (run.path / "rows").glob("*/report.json") if path.parent.name in config.rows]
-    rows = sorted((read_json(path) for path in reports), key=lambda row: list(config.rows).index(row["name"]))
+    rows = sorted(map(_stored_row, reports), key=lambda row: list(config.rows).index(row["name"]))
     manifest = Run(run.path / "rows" / BASE_ROW).finished_manifest()
     cost = {"seconds": manifest["seconds"], "source": manifest["source"]}
     return finish(run, bench, comparable(rows, bench), cost)
@@ -115,7 +118,7 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
 
 
 def _evaluate(config: Config, models: dict[str, Path], run: Run, device: str) -> Run:
-    if run.report.is_file() and read_json(run.report).get("base", "a row") is not None:
+    if run.report.is_file() and read_json(run.report, dict[str, Any]).get("base", "a row") is not None:
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
     where = chosen_device(device)
     dataset = load_dataset(config.data)
@@ -193,7 +196,7 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
     request = bench.config.request
     for name in ("samples.png", "report.html"):
         traces.register(run.path, run.path / name, *traces.KNOWN[name])
-    earlier = read_json(run.report).get("protocol", {}) if base and run.report.is_file() else {}
+    earlier = read_json(run.report, Earlier).get("protocol", {}) if base and run.report.is_file() else {}
     report: dict[str, Any] = {
         "title": bench.config.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -223,6 +226,10 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "rows": [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in rows],
         "artifacts": [],
     }
+    for row in report["rows"] if base else []:  # some were measured by an earlier command, and are read
+        with showing(place(run.path, "rows", row["name"], "report.json")):
+            tables(report | {"rows": [row]})
+            card(report, row)
     report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
     write_json(run.report, report)
     write_views(run, report)
@@ -279,11 +286,45 @@ def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: boo
     write_json(run.manifest, environment() | began)
 
 
+class StoredRow(TypedDict):
+    """What a row's ``report.json`` says, beside what was measured."""
+
+    name: str
+    start: str
+    steps: Count
+    seconds: Seconds
+    lr: float | None
+    objective: str | None
+    settings: dict[str, Any]
+    card: str | None
+    weights: str
+    measured: dict[str, Any]
+    grid: str
+
+
+class Earlier(TypedDict, total=False):
+    """What is read of the report of an earlier call."""
+
+    protocol: dict[str, str]
+
+
+def _stored_row(path: Path) -> dict[str, Any]:
+    """Read a row that was measured before.
+
+    Raises:
+        UserError: the file is damaged, or of another row.
+    """
+    row: dict[str, Any] = read_json(path, StoredRow)
+    if row["name"] != path.parent.name:
+        raise UserError(f"{path}: name: expected {path.parent.name!r}, got {row['name']!r}.")
+    return row
+
+
 def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torch.device) -> None:
     """Run and measure one row, unless its report is there."""
     config, row = bench.config, bench.config.rows[name]
     target = Run(place(run.path, "rows", name))
-    known = read_json(target.report) if target.report.is_file() else {}
+    known = _stored_row(target.report) if target.report.is_file() else {}
     if known and not missing_metrics(known, bench):
         print(f"{name}: already measured", flush=True)
         return

@@ -5,7 +5,7 @@ not learn whose request was compared, so each id is replaced by its digest under
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from msgm.digests import folder_key
 from msgm.folders import write_json
@@ -22,11 +22,23 @@ def keyed_requests(requests: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {name: _keyed(request, key) for name, request in requests.items()}
 
 
+class Made(TypedDict):
+    """What a record was made with."""
+
+    request: NotRequired[dict[str, Any]]
+
+
+class Stored(TypedDict):
+    """What is read of a record."""
+
+    made: NotRequired[Made]
+
+
 def key_records(folder: Path) -> None:
     """Replace the ids in records that msgm 0.1 wrote into a folder."""
     key = folder_key(folder)
     for path in (folder / "records").rglob("*.json"):
-        record = read_json(path)
+        record = read_json(path, Stored)
         made = record.get("made", {})
         keyed = made | {"request": _keyed(made["request"], key)} if "request" in made else made
         if keyed != made:

@@ -528,8 +528,8 @@ BROKEN: dict[str, Fault] = {
     "cut": cut,
     "empty": lambda content, draws: b"",
     "not UTF-8": lambda content, draws: content[: len(content) // 2] + b"\xff\xfe\xff" + content[len(content) // 2 :],
-    "nested deep": lambda content, draws: b"[" * 20_000 + b"]" * 20_000,
-    "5,000 digits": lambda content, draws: b'{"step": ' + b"9" * 5000 + b"}",
+    "nested deep": lambda content, draws: b"[" * 20_000 + b"]" * 20_000 + b"\n",
+    "5,000 digits": lambda content, draws: b'{"step": ' + b"9" * 5000 + b"}\n",
 }
 """After these no file of JSON, JSONL or YAML can be read."""
 BROKEN_BINARY: dict[str, Fault] = {
