@@ -29,6 +29,10 @@ def _add_compare(commands: Commands) -> None:
     compare.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
     compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
     metrics(compare, "what to measure; by default all that are not costly")
+    compare.add_argument(
+        "--from", dest="source", metavar="FILE", help="take weights that were trained elsewhere as the original"
+    )
+    _trained_on(compare)
 
 
 def _add_models(commands: Commands) -> None:
@@ -46,10 +50,17 @@ def _add_models(commands: Commands) -> None:
     )
     unlearn.add_argument("--method", required=True, metavar="NAME", help="see msgm classifier methods")
     unlearn.add_argument("--request", metavar="NAME", help="of the config; needed where it has several")
+    _trained_on(unlearn)
     received(unlearn)
     fresh_chain(unlearn)
     for parser in (train, unlearn):
         parser.set_defaults(go_on="Run the same command again.")
+
+
+def _trained_on(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trained-on``."""
+    text = "of a file of weights: the items it was trained on, one position or file name a line; others are held out"
+    parser.add_argument("--trained-on", metavar="FILE", help=text)
 
 
 def _add_cards(commands: Commands) -> None:
@@ -72,7 +83,7 @@ def _compare(options: argparse.Namespace) -> None:
     from msgm.classifier.compare import compare
 
     only, requests = (names(text) if text else None for text in (options.only, options.requests))
-    run = compare(config, options.out, only, requests, options.device)
+    run = compare(config, options.out, only, requests, options.device, options.source, options.trained_on)
     print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, outputs/, cards/")
 
 
@@ -89,7 +100,7 @@ def _unlearn(options: argparse.Namespace) -> None:
 
     config = load_config(options.config, options.set)
     chosen = (options.method, options.request, options.seed)
-    run = unlearn(config, options.source, *chosen, options.out, options.device, options.fresh_chain)
+    run = unlearn(config, options.source, *chosen, options.out, options.device, options.fresh_chain, options.trained_on)
     kept = (
         ""
         if (run.model / "network.json").is_file()

@@ -6,7 +6,7 @@ asked for that trains models of its own. What is there and was made with the sam
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import nn
 
 from msgm import threads, traces
 from msgm.cards.claims import ORACLES
+from msgm.chain import Chain
 from msgm.classifier.assemble import make_report
 from msgm.classifier.band import measure
-from msgm.classifier.config import ClassifierConfig, known
+from msgm.classifier.config import ClassifierConfig, OriginalSettings, known
 from msgm.classifier.data import Split
 from msgm.classifier.experiment import Experiment, rekey, seconds_of
 from msgm.classifier.measuring import outputs_of
@@ -34,7 +35,7 @@ from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import refuse_other
 
-FIXED = ("data", "shares", "network", "training", "seed")
+FIXED = ("data", "shares", "network", "training", "original", "seed")
 """Settings that all of a run folder shares; requests, methods, metrics, seeds and retrained models may be added."""
 Record = dict[str, Any]
 
@@ -110,6 +111,8 @@ def compare(
     only: Sequence[str] | None = None,
     requests: Sequence[str] | None = None,
     device: str = "auto",
+    source: Path | str | None = None,
+    trained_on: Path | str | None = None,
 ) -> Run:
     """Run and measure the methods of ``config`` and write the report; what is there already is kept.
 
@@ -119,6 +122,8 @@ def compare(
         only: methods to run; by default all. The report shows all that are there.
         requests: requests to run; by default all.
         device: ``auto``, ``cpu`` or ``cuda``.
+        source: file of weights of a model that was trained elsewhere, to take in place of the original.
+        trained_on: the file that names the items it was trained on.
 
     Raises:
         UserError: an unknown name, fewer than five retrained models, a request or a network that does not fit the
@@ -128,6 +133,7 @@ def compare(
     chosen = _chosen(config.requests, requests, "--requests", "request")
     if config.retrains < ORACLES:
         raise UserError(f"retrains must be at least {ORACLES}, got {config.retrains}: fewer make no band.")
+    config = from_file(config, source, trained_on)
     run = Run(out or Path("runs") / config.name)
     with locked(run.path):
         return _compare(config, run, methods, list(chosen), chosen_device(device))
@@ -137,7 +143,8 @@ def _compare(
     config: ClassifierConfig, run: Run, methods: dict[str, Method], chosen: Sequence[str], where: torch.device
 ) -> Run:
     dataset = load_dataset(config.data)
-    experiments = [Experiment(config, dataset, config.seed + k, where, run.path) for k in range(config.seeds)]
+    chain = Chain() if config.original.weights is None else Chain(unknown=note_of_file(config))
+    experiments = [Experiment(config, dataset, config.seed + k, where, run.path, chain) for k in range(config.seeds)]
     for experiment in experiments:
         experiment.check()
     claim(run, config)
@@ -153,6 +160,31 @@ def _compare(
     return run
 
 
+def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: Path | str | None) -> ClassifierConfig:
+    """Return the experiment with the file of weights ``source``, if it is one, as its original.
+
+    Raises:
+        UserError: ``trained_on`` without such a file, or a source that does not exist.
+    """
+    if source is not None and Path(source).is_file():
+        named = config.original.trained_on if trained_on is None else str(trained_on)
+        return replace(config, original=OriginalSettings(str(source), named))
+    if trained_on is not None:
+        raise UserError(f"--trained-on belongs to a file of weights, which --from {source} is not.")
+    return config
+
+
+def note_of_file(config: ClassifierConfig) -> str:
+    """Say of a model from a file of weights what is not known of it, and return the first half of it."""
+    reason = f"{config.original.weights} is a file of weights: what its model was asked to forget before is not known"
+    held = f"the config's training part with seed {config.seed}"
+    if config.original.trained_on is not None:
+        held = f"what {config.original.trained_on} names and on nothing else"
+    parts = "what is held out here (test, nonmembers, tuning)"
+    print(f"{reason}; {parts} is unseen only if the model was trained on {held}.", flush=True)
+    return reason
+
+
 def _chosen(entries: dict[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
     if not entries:
         raise UserError(f"{what}s: the config names no {what}, so there is nothing to compare.")
@@ -166,7 +198,10 @@ def claim(run: Run, config: ClassifierConfig) -> None:
     Raises:
         UserError: it holds one of other data, shares, network, training or seed.
     """
-    refuse_other(run.path, run.stored_config(), config.to_dict(), FIXED)
+    stored = run.stored_config()
+    if stored is not None:
+        stored.setdefault("original", asdict(OriginalSettings()))  # msgm 0.1 had none
+    refuse_other(run.path, stored, config.to_dict(), FIXED)
     threads.keep(run.manifest)
     run.create()
     write_text(run.config, config.to_yaml())

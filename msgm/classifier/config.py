@@ -73,6 +73,25 @@ class RequestSettings(ForgetRequest):
 
 
 @dataclass
+class OriginalSettings:
+    """A model that was trained elsewhere, to make forget in place of one that is trained here.
+
+    Attributes:
+        weights: file of weights of the config's network (.safetensors, or what ``torch.save`` wrote of a state dict);
+            None trains the original.
+        trained_on: file with the items that it was trained on, one position or file name a line; all others are held
+            out. None: the config's own training part.
+    """
+
+    weights: str | None = None
+    trained_on: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.trained_on is not None and self.weights is None:
+            raise UserError("original.trained_on says what a model was trained on; name it in original.weights.")
+
+
+@dataclass
 class ClassifierConfig:
     """One experiment.
 
@@ -86,6 +105,7 @@ class ClassifierConfig:
         shares: what is held out.
         network: the network (``msgm.classifier.networks``).
         training: how the original and the retrained models are trained.
+        original: a model that was trained elsewhere, in place of the original.
         requests: what to forget, by name.
         methods: settings of the methods, by the row's name; the key ``name`` picks the method, by default the row's
             name. All registered methods are rows; one that is set to null is left out.
@@ -102,6 +122,7 @@ class ClassifierConfig:
     shares: Shares = field(default_factory=Shares)
     network: Settings = field(default_factory=lambda: {"name": "mlp"})
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    original: OriginalSettings = field(default_factory=OriginalSettings)
     requests: dict[str, RequestSettings] = field(default_factory=dict)
     methods: dict[str, OptionalSettings] = field(default_factory=dict)
     metrics: list[str] | None = None

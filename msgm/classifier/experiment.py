@@ -21,11 +21,13 @@ from msgm.chain import Chain, Entry, gone_before
 from msgm.classifier import networks
 from msgm.classifier.config import ClassifierConfig, below
 from msgm.classifier.data import Examples, Split, held_out, split_by
+from msgm.classifier.foreign import parts_around, trained_on
 from msgm.classifier.methods import METHODS, Settings
-from msgm.classifier.store import load_classifier, save_classifier
+from msgm.classifier.store import filled, load_classifier, save_classifier
 from msgm.classifier.training import check_outputs, fit
 from msgm.data import Dataset
-from msgm.digests import folder_key, positions_digest, unkeyed_digest
+from msgm.digests import file_digest, folder_key, positions_digest, unkeyed_digest
+from msgm.evaluation.vision.weights import read_state
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.records import Record
@@ -67,7 +69,10 @@ class Experiment:
     @cached_property
     def parts(self) -> dict[str, NDArray[np.int64]]:
         """Positions of train, tuning, nonmembers and test."""
-        return held_out(self.dataset, self.config.shares, self.seed)
+        given = self.config.original.trained_on
+        if given is None:
+            return held_out(self.dataset, self.config.shares, self.seed)
+        return parts_around(trained_on(Path(given), self.dataset), self.config.shares, self.seed)
 
     def split(self, request: str) -> Split:
         """Return the split that a request of the config makes.
@@ -110,6 +115,8 @@ class Experiment:
     @cached_property
     def facts(self) -> Facts:
         """What the original model depends on."""
+        files = asdict(self.config.original)
+        given = {f"original.{key}": file_digest(Path(path)) for key, path in files.items() if path is not None}
         return {
             "msgm": __version__,
             "data": self.dataset.digest(),
@@ -117,7 +124,7 @@ class Experiment:
             "network": self.config.network,
             "training": asdict(self.config.training),
             "seed": self.seed,
-        }
+        } | given
 
     def retrain_facts(self, split: Split, number: int) -> Facts:
         """Return what retrained model ``number`` depends on."""
@@ -128,11 +135,24 @@ class Experiment:
         model = self._kept(folder, self.facts)
         if model is None:
             start = time.perf_counter()
-            examples = Examples.of(self.dataset, self.parts["train"])
-            model = fit(self.build(self.seed), examples, self.config.training, self.seed, self.device)
-            chain = Chain().over(self.dataset, self.split_facts, None)
-            self.keep(model, folder, self.facts, time.perf_counter() - start, chain)
+            model = self._trained() if self.config.original.weights is None else self.given()
+            seconds = time.perf_counter() - start if self.config.original.weights is None else 0.0
+            self.keep(model, folder, self.facts, seconds, self.chain.over(self.dataset, self.split_facts, None))
         return model
+
+    def _trained(self) -> nn.Module:
+        examples = Examples.of(self.dataset, self.parts["train"])
+        return fit(self.build(self.seed), examples, self.config.training, self.seed, self.device)
+
+    def given(self) -> nn.Module:
+        """Return the model that was trained elsewhere.
+
+        Raises:
+            UserError: its file cannot be read, or holds weights of another network.
+        """
+        path = Path(str(self.config.original.weights))
+        model = filled(self.build(self.seed), read_state(path, "original.weights"), path.name)
+        return model.to(self.device)
 
     def retrain(self, folder: Path, request: str, number: int) -> nn.Module:
         """Return retrained model ``number`` of a request's band, from ``folder`` if it is there."""

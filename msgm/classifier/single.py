@@ -16,7 +16,7 @@ from torch import nn
 from msgm import traces
 from msgm.cards.history import history, history_lines
 from msgm.chain import Chain
-from msgm.classifier.compare import FIXED, claim
+from msgm.classifier.compare import FIXED, claim, from_file, note_of_file
 from msgm.classifier.config import ClassifierConfig, known, load_config
 from msgm.classifier.data import Examples
 from msgm.classifier.earlier import earlier_chain, tested
@@ -25,10 +25,9 @@ from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods.sisa import Sisa
 from msgm.classifier.methods.steps import GradientMethod
 from msgm.classifier.metrics.scores import forgotten_classes
-from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.outputs import Outputs
 from msgm.classifier.sisa import Ensemble
-from msgm.classifier.store import SHARDS, filled, load_classifier, save_classifier
+from msgm.classifier.store import SHARDS, load_classifier, save_classifier
 from msgm.classifier.training import check_outputs
 from msgm.data import load_dataset
 from msgm.digests import positions_digest, read_key
@@ -85,6 +84,7 @@ def unlearn(
     out: Path | str | None = None,
     device: str = "auto",
     fresh_chain: bool = False,
+    trained_on: Path | str | None = None,
 ) -> Run:
     """Make a trained model forget, into a run folder of its own.
 
@@ -101,6 +101,7 @@ def unlearn(
         out: run folder; by default ``runs/NAME-METHOD-REQUEST``.
         device: ``auto``, ``cpu`` or ``cuda``.
         fresh_chain: start a new history: items of earlier requests are items to retain again, and cards say so.
+        trained_on: of a file of weights, the file that names the items it was trained on.
 
     Raises:
         UserError: no such model, method or request, an experiment of other data, network or training, data that is not
@@ -112,6 +113,7 @@ def unlearn(
     run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
     _check_out(run, source)
     with locked(run.path):
+        config = from_file(config, source, trained_on)
         given = _given(config, source, request, chosen_device(device), fresh_chain)
         return _unlearn(config, source, given, method, request, seed, run)
 
@@ -183,18 +185,8 @@ def _given(
     dataset = load_dataset(config.data)
     asked = replace(config, requests={request: config.requests[request]})
     if Path(source).is_file():
-        reason = f"{source} is a file of weights: what its model was asked to forget before is not known"
-        print(
-            f"{reason}; what is held out here (test, nonmembers, tuning) is unseen only if the model was trained on "
-            f"the config's training part with seed {config.seed}.",
-            flush=True,
-        )
-        from msgm.evaluation.vision.weights import read_state
-
-        network = CLASSIFIERS.build(config.network)
-        model = build(network, dataset.shape, len(dataset.classes), config.seed)
-        model = filled(model, read_state(Path(source), "--from"), Path(source).name)
-        return Given(Experiment(asked, dataset, config.seed, device, chain=Chain(unknown=reason)), model, config.seed)
+        experiment = Experiment(asked, dataset, config.seed, device, chain=Chain(unknown=note_of_file(config)))
+        return Given(experiment, experiment.given(), config.seed)
     given = Run(source)
     if not given.config.is_file() or not given.model.is_dir():
         raise UserError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain
+from msgm.classifier.foreign import unwrapped
 from msgm.classifier.networks import CLASSIFIERS, build
 from msgm.classifier.sisa import Ensemble, load_ensemble
 from msgm.errors import UserError
@@ -94,13 +95,13 @@ def load_classifier(folder: Path, own: dict[str, Any] | None = None) -> nn.Modul
 
 
 def filled(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
-    """Return ``model`` in eval mode with the weights ``state``, all of them.
+    """Return ``model`` in eval mode with the weights ``state``, all of them, under its own names or a wrapper's.
 
     Raises:
         UserError: they are of another network.
     """
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(unwrapped(state, model.state_dict()))
     except RuntimeError as error:
         raise UserError(f"{source} holds weights of another network: {_detail(error)}.") from error
     return model.eval()

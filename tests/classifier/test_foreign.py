@@ -7,6 +7,8 @@ import torch
 from msgm.classifier.data import Shares
 from msgm.classifier.foreign import parts_around, trained_on, unwrapped
 from msgm.classifier.networks import CLASSIFIERS, build
+from msgm.classifier.outputs import load_outputs
+from msgm.classifier.store import load_classifier
 from msgm.data import load_dataset
 from msgm.errors import UserError
 
@@ -102,3 +104,63 @@ def test_settings_that_mean_nothing_are_refused(settings, sentence):
 def test_vectors_are_not_normalised():
     with pytest.raises(UserError, match="normalised is for images"):
         build(normalised(), (3,), 4, 0)
+
+
+# Through the command line
+
+CONFIG = """
+name: own
+seeds: 1
+network: {name: mlp, hidden: [16]}
+training: {epochs: 3}
+requests: {few: {indices: [3, 4, 5, 8]}}
+methods: {sisa: null}
+metrics: [accuracy]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A config, weights saved by a training script, and the items that it trained on."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "c.yaml").write_text(CONFIG)
+    network = build(CLASSIFIERS.build({"name": "mlp", "hidden": [16]}), (1, 8, 8), 10, 7)
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, folder / "mine.pt")
+    (folder / "train.txt").write_text("".join(f"{n}\n" for n in range(1000)))
+    return folder
+
+
+def test_a_comparison_takes_an_own_model_and_what_it_was_trained_on(place, cli):
+    given = ["--from", place / "mine.pt", "--trained-on", place / "train.txt", "--only", "do-nothing,retrain"]
+    done = cli("classifier", "compare", place / "c.yaml", *given, "--out", place / "run")
+    assert done.code == 0, done.err
+    assert "unseen only if the model was trained on what" in done.out
+    outputs = load_outputs(place / "run" / "outputs" / "seed-0" / "few" / "original.npz")
+    assert len(outputs.labels["retain"]) == 996
+    assert sum(len(outputs.labels[part]) for part in ("tuning", "nonmembers", "test")) == 797
+    kept = load_classifier(place / "run" / "models" / "seed-0" / "original")
+    saved = torch.load(place / "mine.pt", weights_only=True)["state_dict"]
+    for name, value in kept.state_dict().items():
+        assert torch.equal(value, saved[f"module.{name}"])
+    other = cli("classifier", "compare", place / "c.yaml", "--only", "do-nothing", "--out", place / "run")
+    assert "original.weights" in other.err
+
+
+def test_one_request_takes_an_own_model_too(place, cli):
+    given = ["--from", place / "mine.pt", "--trained-on", place / "train.txt", "--method", "finetune"]
+    done = cli("classifier", "unlearn", place / "c.yaml", *given, "--out", place / "one")
+    assert done.code == 0, done.err
+    assert len(load_outputs(place / "one" / "outputs" / "few" / "original.npz").labels["forget"]) == 4
+
+
+def test_items_it_was_not_trained_on_cannot_be_forgotten(place, cli):
+    given = ["--from", place / "mine.pt", "--trained-on", place / "train.txt", "--only", "do-nothing"]
+    change = ["--set", "requests.few.indices=[1500]", "--out", place / "none"]
+    done = cli("classifier", "compare", place / "c.yaml", *given, *change)
+    assert (done.code, "selects no training item" in done.err) == (2, True)
+
+
+def test_a_file_of_items_without_weights_is_refused(place, cli):
+    done = cli("classifier", "compare", place / "c.yaml", "--trained-on", place / "train.txt")
+    assert (done.code, "--trained-on belongs to a file of weights" in done.err) == (2, True)

@@ -13,6 +13,9 @@ from msgm.downloads import announce
 from msgm.errors import UserError
 from msgm.reading import check_finite, read_tensors
 
+CONTAINERS = ("state_dict", "model_state_dict", "model")
+"""Where checkpoints of training scripts keep a state dict."""
+
 
 @dataclass(frozen=True)
 class Download:
@@ -80,6 +83,8 @@ def name_file(path: Path) -> str:
 def read_state(path: Path, key: str) -> dict[str, Tensor]:
     """Read a state dict from safetensors, or from ``torch.save`` with nothing but tensors in it.
 
+    It may stand in a checkpoint under one of the names ``CONTAINERS``, beside steps, losses and the like.
+
     Raises:
         UserError: the file cannot be read, holds more than tensors by name, or numbers that are not finite.
     """
@@ -92,6 +97,8 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
         raise UserError(
             f"{key}: cannot read {path.name} as a state dict; expected .safetensors, or torch.save(model.state_dict())."
         ) from error
+    if isinstance(state, dict):
+        state = next((state[name] for name in CONTAINERS if isinstance(state.get(name), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{key}: {path.name} holds more than a state dict; save model.state_dict() alone.")
     check_finite(state, f"{key}: {path.name}")
