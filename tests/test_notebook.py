@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "toy_gaussians.ipynb"
 SECONDS = 180
+pytestmark = pytest.mark.slow
 
 
 def printed(notebook):

@@ -73,10 +73,10 @@ def test_a_walk_may_start_and_end_anywhere(process, name):
 
     ratios = [2 * 0.9**i for i in range(10)]
     g = torch.Generator().manual_seed(0)
-    y = model.draw(4000)[None] + ratios[0] * torch.randn(1, 4000, 2, generator=g, dtype=torch.float64)
+    y = model.draw(1000)[None] + ratios[0] * torch.randn(1, 1000, 2, generator=g, dtype=torch.float64)
     for now, then in itertools.pairwise(ratios):
         y = run(name, eps, y, process, [now, then], seed=round(1000 * now))
-    assert y.shape == (1, 4000, 2)
+    assert y.shape == (1, 1000, 2)
     expected = math.sqrt(ratios[-1] ** 2 + model.draw(40_000)[:, 1].var().item())
     assert y[0, :, 1].std().item() == pytest.approx(expected, rel=0.1)
 
