@@ -434,6 +434,7 @@ def _forget_traces(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from msgm.answered import lines
     from msgm.traces import verify
 
     run = Path(options.run)
@@ -442,6 +443,8 @@ def _verify(options: argparse.Namespace) -> None:
         print(fault)
     if faults:
         raise UserError(f"{run} is not as it was written: {faults[0]}")
+    for line in lines(run):
+        print(line)
     print(f"all {checked} files are as they were written: weights, chains, reports and cards")
 
 

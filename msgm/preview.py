@@ -151,12 +151,12 @@ def _selected(dataset: Dataset, title: str, asked: Asked, every: bool) -> Iterat
     yield ""
     yield f"{title}: {asked.text}"
     yield from _counts(dataset, asked, every)
-    yield f"to forget, {len(asked.forget)} training items:"
+    yield f"training items to forget: {len(asked.forget)}"
     yield from _first([_named(dataset, i) for i in asked.forget], every)
     held_out = asked.mask.copy()
     held_out[asked.parts["train"]] = False
     if held_out.any():
-        yield f"named by the request but never trained on, {held_out.sum()} items:"
+        yield f"named by the request but never trained on: {held_out.sum()}"
         yield from _first([_named(dataset, i) for i in np.flatnonzero(held_out).tolist()], every)
 
 
@@ -202,7 +202,7 @@ def _duplicates(dataset: Dataset, asked: Asked, every: bool) -> Iterator[str]:
     """Yield the training items that would stay and are nearly the same as some to forget."""
     held_out = np.concatenate([part for name, part in asked.parts.items() if name != "train"])
     found = near_duplicates(dataset, {"retain": asked.retain, "forget": asked.forget}, held_out, most=COMPARED)
-    yield f"near-duplicates of these that would stay among the items to retain, {found.found} items:"
+    yield f"near-duplicates of these that would stay among the items to retain: {found.found}"
     yield from _first([_pair(dataset, pair) for pair in found.pairs], every)
     yield f"  searched by the {found.method}"
 

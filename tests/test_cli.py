@@ -27,6 +27,7 @@ COMPARISON = [
     "training.warmup=0",
     "training.trackers=[]",
     "finetune.steps=2",
+    "rows.obtuse.training.steps=2",
     "evaluation.samples=20",
     "evaluation.judge.epochs=1",
     "evaluation.judge.width=8",
@@ -315,6 +316,10 @@ def test_what_still_holds_forgotten_items_is_listed_and_deleted_by_name(cli, cop
 def test_verify_says_which_file_is_not_as_it_was_written(cli, copied):
     whole = cli("verify", copied)
     assert (whole.code, "files are as they were written" in whole.out) == (0, True), whole.err
+    assert re.search(
+        r"^rows/redirect/model, request 1: .*labels 3, 7: 362 items, by redirect, ", whole.out, re.MULTILINE
+    )
+    assert "rows/do-nothing" not in whole.out
     weights = next((copied / "rows" / "do-nothing" / "model").rglob("*.safetensors"))
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -68,14 +68,14 @@ def test_a_generators_request_by_files_is_listed(cli, pets, tmp_path):
 def test_a_copy_that_would_stay_is_named(cli, pets, tmp_path):
     lines = [*folder(pets), "request:", "  files: [dog/05.png]"]
     out = cli("data", written(tmp_path / "a.yaml", *lines)).out
-    assert "near-duplicates of these that would stay among the items to retain, " in out
+    assert "near-duplicates of these that would stay among the items to retain: " in out
     assert "  40: dog/copy.png, class dog, an exact copy of 25: dog/05.png, class dog\n" in out
 
 
 def test_held_out_items_of_a_request_are_told_apart(cli, pets, tmp_path):
     config = written(tmp_path / "a.yaml", *folder(pets), "request:", "  labels: [dog]")
     out = cli("data", config).out
-    trained, held = out.split("to forget, ")[1].split("named by the request but never trained on, ")
+    trained, held = out.split("items to forget: ")[1].split("named by the request but never trained on: ")
     assert int(trained.split()[0]) + int(held.split()[0]) == 21
 
 
@@ -120,7 +120,7 @@ def test_several_requests_of_a_classifier(cli, pets, tmp_path):
     assert "split and random requests are those of seed 0, the first of 2" in shown.out
     one, some = shown.out.split("request some: suppression of 5 training items drawn at random")
     assert "request one: suppression of the concept given by files dog/02.png, cat/03.png" in one
-    assert "to forget, 5 training items:" in some
+    assert "training items to forget: 5" in some
     assert "train retain  train forget  test retain" in some
     only = cli("data", tmp_path / "a.yaml", "--requests", "some").out
     assert "request one" not in only
@@ -134,7 +134,7 @@ def test_a_generators_request_for_held_out_items_alone_is_shown_too(cli, pets, t
     lines = [*folder(pets, "  split_seed: 2"), "request:", "  files: [dog/05.png]"]
     shown = cli("data", written(tmp_path / "a.yaml", *lines))
     assert shown.code == 2
-    assert "never trained on, 1 items:\n  25: dog/05.png, class dog" in shown.out
+    assert "never trained on: 1\n  25: dog/05.png, class dog" in shown.out
     assert "the request selects no training item" in shown.err
 
 
@@ -142,7 +142,7 @@ def test_a_request_for_held_out_items_alone_is_shown_before_it_is_refused(cli, p
     lines = [*folder(pets), "requests:", "  one:", "    files: [dog/01.png]"]
     shown = cli("data", written(tmp_path / "a.yaml", *lines))
     assert shown.code == 2
-    assert "never trained on, 1 items:\n  21: dog/01.png, class dog" in shown.out
+    assert "never trained on: 1\n  21: dog/01.png, class dog" in shown.out
     assert "requests.one: the request selects no training item" in shown.err
 
 

@@ -155,6 +155,12 @@ def print_table(report: Report) -> None:
 
 def write_views(run: Run, report: Report) -> None:
     """Write report.md, samples.png, sweep.png if there are sweeps, the self-contained report.html and the cards."""
+    write_pages(run, report)
+    write_cards(run, report)
+
+
+def write_pages(run: Run, report: Report) -> None:
+    """Write all views but the cards, which list the others among what holds items of the request."""
     grids = {row["name"]: inside(run.path, row["grid"], "rows[].grid of the report") for row in report["rows"]}
     write_text(run.path / "report.md", to_markdown(report))
     write_bytes(run.path / "samples.png", strips(grids))
@@ -162,7 +168,6 @@ def write_views(run: Run, report: Report) -> None:
     if sweep:
         write_bytes(run.path / "sweep.png", sweep)
     write_text(run.path / "report.html", to_html(report, grids, sweep))
-    write_cards(run, report)
 
 
 def to_html(report: Report, grids: dict[str, Path], sweep: bytes | None = None) -> str:

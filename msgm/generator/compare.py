@@ -19,11 +19,12 @@ from msgm.digests import positions_digest
 from msgm.errors import UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
 from msgm.evaluation.card import card
+from msgm.evaluation.card_views import write_cards
 from msgm.evaluation.measuring import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import provenance
-from msgm.evaluation.report import print_table, tables, write_views
+from msgm.evaluation.report import print_table, tables, write_pages
 from msgm.evaluation.sweeps import sweep_tables
 from msgm.folders import check_names, locked, place, write_bytes, write_json, write_text
 from msgm.objectives import OBJECTIVES
@@ -232,10 +233,10 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
             card(report, row)
     report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
     write_json(run.report, report)
-    write_views(run, report)
-    report["artifacts"] = traces.of_request(traces.holders(run.path), request.describe())  # with the views themselves
+    write_pages(run, report)
+    report["artifacts"] = traces.of_request(traces.holders(run.path), request.describe())  # the pages among them
     write_json(run.report, report)
-    write_views(run, report)
+    write_cards(run, report)
     traces.seal_views(run.path)
     print_table(report)
     return run

@@ -81,7 +81,8 @@ class Journal:
     def _checked(self, text: bytes, number: int) -> dict[str, Any]:
         """Return a line, and go on with the chain."""
         source = f"{self.path}, line {number}"
-        trusted = f"lines 1 to {number - 1} can be trusted" if number > 1 else "no line can be trusted"
+        lines = "line 1" if number == 2 else f"lines 1 to {number - 1}"
+        trusted = f"{lines} can be trusted" if number > 1 else "no line can be trusted"
         try:
             line: dict[str, Any] = parse_json(text.decode(), source, Line)
         except UnicodeDecodeError as error:

@@ -240,6 +240,19 @@ class Service:
             journal, _, model, pending = self._open()
             return self._finish(journal, model, pending)
 
+    def answered(self) -> list[str]:
+        """Return a line for each request that the journal knows, once the folder was searched for forgotten ids.
+
+        Raises:
+            UserError: another writer, or a journal or pending requests that were edited or cut.
+            RunError: a file of the folder still holds an id that was forgotten.
+        """
+        with locked(self.folder):
+            journal, _, _, _ = self._open()
+            refuse_leftovers(self.folder, self.key, set(journal.done()))
+        last = {line["request"]: line for line in journal.lines}
+        return [_told(line) for _, line in sorted(last.items())]
+
     def _open(self) -> tuple[Journal, Interactions, Recommender, list[Pending]]:
         """Return what the folder holds, its parts checked against one another."""
         journal = Journal(self.folder)
@@ -299,6 +312,16 @@ class Service:
                 f"{self.folder / IDS} names {len(users)} users and {len(items)} items; the model has others."
             )
         return Interactions(model.seen, users, items), model
+
+
+def _told(line: dict[str, Any]) -> str:
+    """Return what became of a request, from the last line about it."""
+    said = f"request {line['request']} ({line['kind']}, {line['size']})"
+    if line["state"] == DONE:
+        return f"{said}: answered {line['time']}, {line['exactness']}; no file here names what it asked for"
+    if line["state"] == REFUSED:
+        return f"{said}: refused {line['time']}: {line['reason']}"
+    return f"{said}: begun {line['time']} and not finished; go on with --resume"
 
 
 def _planned(

@@ -238,7 +238,7 @@ class Unpickled:
 
 def bad_files(folder):
     torch.save(Unpickled(), folder / "code.pt")
-    torch.save({"state_dict": tiny_classifier_state()}, folder / "nested.pt")
+    torch.save({"epoch": 3, "net": tiny_classifier_state()}, folder / "nested.pt")
     torch.save(tiny_classifier_state(7), folder / "seven.pt")
     (folder / "noise.pt").write_bytes(b"no weights")
     (folder / "noise.safetensors").write_bytes(b"no weights")
