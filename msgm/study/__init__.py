@@ -1,0 +1,1 @@
+"""The frame of every comparison: seeds, requests, rows and metrics against a band of retrained models."""

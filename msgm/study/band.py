@@ -1,0 +1,116 @@
+"""The band: what retrained models give for a metric, and whether another model's values lie inside it.
+
+The reference of unlearning is not one retrained model but their distribution. Let k models be retrained without the
+request, each from a seed of its own, with mean b and standard deviation d of a metric, and let a row have the mean v of
+s seeds. If all values are independent and normal with one mean and one variance, then
+
+    (v - b) / (d sqrt(1/s + 1/k))
+
+has Student's t distribution with k - 1 degrees of freedom. A row lies *inside* where its absolute value is at most the
+quantile of level 1 - .05 / (2 m). Here m is the number of metrics that are judged together, so that a further retrained
+model has all m inside in at least 95 of 100 cases (Bonferroni; exactly (1 - .05/m)^m where metrics are independent).
+
+>>> band = band_of([0.91, 0.93, 0.92, 0.90, 0.94])
+>>> band.mean, band.count
+(0.92, 5)
+>>> band.holds([0.925]), band.holds([0.80])
+(True, False)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean, stdev
+
+from scipy import optimize, stats
+
+FALSE_ALARMS = 0.05
+"""How often a further retrained model may have some metric outside."""
+POWER = 0.8
+"""How often a shift is noticed that counts as the smallest noticeable one."""
+LEAST = 5
+"""The fewest retrained models whose spread is a band."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """What retrained models give for one metric.
+
+    Attributes:
+        mean: over the models.
+        sd: their standard deviation, with k - 1 in the denominator.
+        count: how many there are, k, at least 2.
+    """
+
+    mean: float
+    sd: float
+    count: int
+
+    def half_width(self, seeds: int = 1, judged: int = 1) -> float:
+        """Return how far the mean of ``seeds`` models may lie from the band's mean, when ``judged`` metrics are judged.
+
+        >>> round(Band(0.0, 1.0, 5).half_width(), 3)
+        3.041
+        """
+        return _quantile(self.count - 1, judged) * self.sd * _scale(seeds, self.count)
+
+    def limits(self, seeds: int = 1, judged: int = 1) -> tuple[float, float]:
+        """Return the lower and the upper end of the band for the mean of ``seeds`` models."""
+        half = self.half_width(seeds, judged)
+        return self.mean - half, self.mean + half
+
+    def holds(self, values: Sequence[float], judged: int = 1, slack: float = 1e-12) -> bool:
+        """Return whether the mean of a row's values, one a seed, lies inside.
+
+        Args:
+            values: one a seed, at least one.
+            judged: how many metrics are judged together.
+            slack: how far outside still counts as inside: rounding, or the resolution of the metric.
+        """
+        return abs(fmean(values) - self.mean) <= self.half_width(len(values), judged) + slack
+
+    def smallest_shift(self, seeds: int = 1, judged: int = 1) -> float:
+        """Return the smallest shift of a model's mean that lies outside in 80 of 100 cases, in the metric's unit.
+
+        The test statistic of a model that is shifted by D has a non-central t distribution, whose parameter is
+        D / (d sqrt(1/s + 1/k)) with d taken for the true standard deviation.
+        """
+        return _noticed(self.count - 1, judged) * self.sd * _scale(seeds, self.count)
+
+
+def band_of(values: Sequence[float | None], least: int = LEAST) -> Band | None:
+    """Return the band of the values that exist; None where they are fewer than ``least``, which is at least 2."""
+    known = [value for value in values if value is not None]
+    return Band(fmean(known), stdev(known), len(known)) if len(known) >= max(least, 2) else None
+
+
+def joint_false_alarms(judged: int) -> float:
+    """Return how often a further retrained model has a metric outside, where the metrics are independent.
+
+    >>> round(joint_false_alarms(10), 4)
+    0.0489
+    """
+    return 1 - (1 - FALSE_ALARMS / judged) ** judged
+
+
+def _scale(seeds: int, count: int) -> float:
+    return math.sqrt(1 / seeds + 1 / count)
+
+
+@lru_cache
+def _quantile(degrees: int, judged: int) -> float:
+    """Return the two-sided quantile of Student's t; cached, for reports take it thousands of times."""
+    return float(stats.t.ppf(1 - FALSE_ALARMS / (2 * judged), degrees))
+
+
+@lru_cache
+def _noticed(degrees: int, judged: int) -> float:
+    """Return the non-centrality at which the statistic lies beyond the quantile, on either side, with ``POWER``."""
+    limit = _quantile(degrees, judged)
+
+    def missed(shift: float) -> float:
+        inside = stats.nct.cdf(limit, degrees, shift) - stats.nct.cdf(-limit, degrees, shift)
+        return float(inside) - (1 - POWER)
+
+    return float(optimize.brentq(missed, 0.0, 4 * limit + 4))
