@@ -49,7 +49,7 @@ class Line:
     Attributes:
         sampler: its name with its options.
         steps: grid steps.
-        evaluations: network evaluations of a sample; of an adaptive sampler, passes of a whole batch.
+        evaluations: network evaluations of a sample; of an adaptive sampler, passes of at most 32 samples.
         seconds: a thousand samples.
         junk: per cent.
         frechet: distance to real items.
