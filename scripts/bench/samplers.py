@@ -49,7 +49,7 @@ class Line:
     Attributes:
         sampler: its name with its options.
         steps: grid steps.
-        evaluations: network evaluations of a sample; of an adaptive sampler, passes of at most 32 samples.
+        evaluations: network evaluations of a sample, on average; padding of a pass to its full size counts.
         seconds: a thousand samples.
         junk: per cent.
         frechet: distance to real items.
@@ -164,16 +164,19 @@ def affordable(settings: SamplingSettings, budget: int) -> int:
 
 def measure(model: ScoreModel, ruler: Ruler, settings: SamplingSettings, count: int, seed: int) -> Line:
     """Draw samples and measure them."""
-    calls = [0]
-    handle = model.network.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    evaluated = [0]
+
+    def count_items(network: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        evaluated[0] += len(output)
+
+    handle = model.network.register_forward_hook(count_items)
     clock = time.perf_counter if model.device.type == "cuda" else time.process_time
     began = clock()
     samples = sample(model, count, settings, seed)
     seconds = clock() - began
     handle.remove()
     junk, distance = ruler(samples)
-    batches = -(-count // settings.batch_size)
-    return Line(settings.sampler, settings.steps, calls[0] // batches, 1000 * seconds / count, junk, distance)
+    return Line(settings.sampler, settings.steps, round(evaluated[0] / count), 1000 * seconds / count, junk, distance)
 
 
 def noise(key: str, references: list[Line], count: int) -> tuple[float, float]:
