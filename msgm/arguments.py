@@ -110,11 +110,18 @@ def print_cards(wanted: Iterable[str], entries: Mapping[str, Any], what: str) ->
 
     Args:
         wanted: names of parts.
-        entries: name to a class with ``describe()``.
+        entries: name to a part.
         what: the kind of part, for the error.
     """
     for name in list(wanted) or entries:
         if name not in entries:
             known = list(entries)
             raise UserError(f"unknown {what} {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
-        print(f"{name}\n" + "\n".join(f"  {line}" for line in entries[name].describe().split("\n")) + "\n")
+        print_card(name, entries[name])
+
+
+def print_card(title: str, part: Any) -> None:
+    """Print the card of one part, indented below its title."""
+    from msgm.registry import card
+
+    print(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in card(part).split("\n")) + "\n")

@@ -20,11 +20,11 @@ from msgm.arguments import (
     metrics,
     names,
     overrides,
-    print_cards,
     received,
     seed,
 )
 from msgm.classifier import commands as classifier
+from msgm.commands import lists, starting
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
 
@@ -121,8 +121,8 @@ def parser() -> argparse.ArgumentParser:
     views = (_add_restoration, _add_data, _add_views)
     for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, *views):
         add(commands)
-    classifier.add(commands)
-    recommender.add(commands)
+    for module in (classifier, recommender, starting, lists):
+        module.add(commands)
     return top
 
 
@@ -185,9 +185,6 @@ def _add_sampling(commands: Commands) -> None:
     common(sample)
     received(sample)
 
-    samplers = command(commands, "samplers", _samplers, "print the cards of the samplers")
-    samplers.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
-
 
 def _add_evaluation(commands: Commands) -> None:
     evaluate = command(commands, "evaluate", _evaluate, "measure trained models as compare does")
@@ -240,9 +237,6 @@ def _add_views(commands: Commands) -> None:
     verified.add_argument("run", metavar="RUN", help="as of forget-traces")
     for parser in (listed, verified):
         parser.set_defaults(go_on="Run the same command again.")
-
-    cards = command(commands, "objectives", _objectives, "print the cards of the objectives")
-    cards.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
 
 
 def _add_data(commands: Commands) -> None:
@@ -331,12 +325,6 @@ def _sample(options: argparse.Namespace) -> None:
     again = {"resume": options.resume, "overwrite": options.overwrite}
     for path in sample_run(options.run, options.count, settings, options.seed or 0, formats=formats, **where, **again):
         print(f"wrote {path}")
-
-
-def _samplers(options: argparse.Namespace) -> None:
-    from msgm.diffusion import SAMPLERS
-
-    print_cards(options.names, SAMPLERS.entries, "sampler")
 
 
 def _inpaint(options: argparse.Namespace) -> None:
@@ -446,12 +434,6 @@ def _verify(options: argparse.Namespace) -> None:
     for line in lines(run):
         print(line)
     print(f"all {checked} files are as they were written: weights, chains, reports and cards")
-
-
-def _objectives(options: argparse.Namespace) -> None:
-    from msgm.objectives import OBJECTIVES
-
-    print_cards(options.names, OBJECTIVES.entries, "objective")
 
 
 if __name__ == "__main__":

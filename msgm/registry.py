@@ -1,7 +1,8 @@
 """A name for every exchangeable part, and settings checked against the part's own dataclass."""
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Generic, TypeVar
 
 from msgm.errors import UserError, nearest
@@ -59,6 +60,16 @@ class Registry(Generic[T]):
         """Return ``settings`` with every default of the picked part filled in."""
         part: Any = self.build(settings)
         return {"name": part.name} | {f.name: plain(getattr(part, f.name)) for f in fields(part) if f.init}
+
+
+def card(part: type[Any]) -> str:
+    """Return what a part says of itself: its own card, or its docstring and the defaults of its settings."""
+    describe: Callable[[], str] | None = getattr(part, "describe", None)
+    if describe is not None:
+        return describe()
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(part)}
+    told = [f"{name} {'(needed)' if value is MISSING else value}" for name, value in defaults.items()]
+    return f"{inspect.getdoc(part) or ''}\ndefaults: {', '.join(told) or 'no settings'}"
 
 
 def _settings(cls: type[Any]) -> list[str]:

@@ -4,9 +4,9 @@ Nothing in a config is computed: ``${...}`` and ``???`` are text. Scalars and ke
 the field that they are for is known (``msgm.fields``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import yaml
 
@@ -177,6 +177,16 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FINITE, list("-+.0123456789"))
 
 
+Kind: TypeAlias = Literal["generator", "classifier", "recommender", "attributes"]
+
+
+def kind_of(keys: Collection[str]) -> Kind:
+    """Return what a config with these settings at its top is for; ``attributes`` are those of a recommender's users."""
+    if "models" in keys:
+        return "attributes" if {"attribute", "surfaces", "erasures"} & set(keys) else "recommender"
+    return "classifier" if {"requests", "methods", "shares"} & set(keys) else "generator"
+
+
 def module_of(path: Path) -> str | None:
     """Return ``classifier`` or ``recommender`` for a config, or a run folder with one, of these; None of any other."""
     try:
@@ -187,9 +197,8 @@ def module_of(path: Path) -> str | None:
             keys = set(_read(path) if path.suffix in (".yaml", ".yml") else {})
     except UserError:
         return None  # whoever reads it says what is wrong with it
-    if "models" in keys:
-        return "recommender"
-    return "classifier" if keys & {"requests", "methods", "shares"} else None
+    kind = kind_of(keys)
+    return None if kind == "generator" else "recommender" if kind == "attributes" else kind
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -21,7 +21,7 @@ def empty(tmp_path, monkeypatch):
 
 
 def test_every_yaml_file_of_the_repository_has_a_name():
-    files = {path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/*/*.yaml")}
+    files = {path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/**/*.yaml")}
     assert set(configs.names()) == files
     assert "recommender/ml100k" in files
 
@@ -45,7 +45,7 @@ def test_a_path_that_exists_goes_before_a_name(empty):
     [("digits/vq", "digits/vp"), ("configs/mnist/ve.yaml", "mnist/ve"), ("classifer/digits", "classifier/digits")],
 )
 def test_what_is_neither_file_nor_name_is_one_sentence_with_the_nearest_name(empty, given, meant):
-    sentence = f"{given} does not exist, and msgm has no config of the name {given!r}. Did you mean {meant!r}?"
+    sentence = f"{given} does not exist, and msgm configs lists no {given!r}. Did you mean {meant!r}?"
     with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
         configs.find(given)
 

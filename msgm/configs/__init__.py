@@ -3,6 +3,7 @@
 They stand in ``configs/`` at the top of the repository; a wheel carries them beside this file.
 """
 
+from itertools import takewhile
 from pathlib import Path
 
 from msgm.errors import UserError, nearest
@@ -47,11 +48,21 @@ def find(config: str | Path, near: Path | None = None) -> Path:
         return path
     found = shipped(config)
     if found is None:
-        known = names()
-        text = str(config)
-        hint = nearest(text, known) or nearest(_plain(text).removeprefix("configs/"), known)
-        raise UserError(f"{path} does not exist, and msgm has no config of the name {text!r}.{hint}")
+        raise UserError(f"{path} does not exist, and {unknown(config)}")
     return found
+
+
+def unknown(name: str | Path) -> str:
+    """Return a sentence that says that no shipped config has a name, with the nearest one."""
+    known = names()
+    hint = nearest(str(name), known) or nearest(_plain(name).removeprefix("configs/"), known)
+    return f"msgm configs lists no {str(name)!r}.{hint}"
+
+
+def comments(name: str) -> list[str]:
+    """Return the lines of comment that a shipped config begins with, which say what it is."""
+    text = (FOLDER / f"{name}.yaml").read_text("utf-8")
+    return [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), text.split("\n"))]
 
 
 def _plain(name: str | Path) -> str:

@@ -1,12 +1,11 @@
 """``msgm recommender ...`` on the command line. numpy, scipy and torch are imported when work starts."""
 
 import argparse
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgm.arguments import Commands, command, config, metrics, names, print_cards, received, seed, threads
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError
 from msgm.recommender import attribute_command
 
 if TYPE_CHECKING:
@@ -149,13 +148,4 @@ def _methods(options: argparse.Namespace) -> None:
 def _models(options: argparse.Namespace) -> None:
     from msgm.recommender.models import MODELS
 
-    for name in options.names or MODELS.entries:
-        if name not in MODELS.entries:
-            known = list(MODELS.entries)
-            raise UserError(f"unknown model {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
-        print(f"{name}\n" + "\n".join(f"  {line}" for line in _card(MODELS.entries[name])) + "\n")
-
-
-def _card(model: type) -> list[str]:
-    defaults = ", ".join(f"{key} {value}" for key, value in vars(model()).items()) or "no settings"
-    return [*(inspect.getdoc(model) or "").split("\n"), f"defaults: {defaults}"]
+    print_cards(options.names, MODELS.entries, "model")
