@@ -211,7 +211,9 @@ class Chain:
         gone = self.gone(max(size, then.items))[:size]
         remaining, digests = _digests(items, gone, key if known is not None else None)
         if known is not None and digests is not None:
-            return _first_difference(known, digests, getattr(items, "names", []))
+            found = _first_difference(known, digests, getattr(items, "names", []))
+            edited = f"{FILE} was edited: its positions are not those of the items that the requests named."
+            return found or (None if remaining == then.remaining else edited)
         if self.requests:
             print(f"note: the key of {FILE} is not here: forgotten items are known by position alone.", flush=True)
         if size != then.items:

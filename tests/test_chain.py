@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -132,6 +132,15 @@ def test_other_keys_give_other_digests_and_no_digest_is_a_plain_hash():
 def test_what_chain_json_says_of_forgotten_items_does_not_depend_on_them_without_the_key():
     one, other = chain((1,)), Chain().extended(entry(1), Texts(list("aXcdefgh")), SPLIT, KEY)
     assert one.data.remaining == other.data.remaining
+
+
+@pytest.mark.parametrize("positions", [[4], []])
+@pytest.mark.parametrize("key", [KEY, None])
+def test_positions_that_were_edited_are_noticed(positions, key):
+    answered = chain((1, 2))
+    edited = replace(answered.requests[0], positions=np.array(positions, dtype=np.int64))
+    with pytest.raises(UserError, match="edited|not those of then"):
+        replace(answered, requests=(edited,)).check(Texts(), SPLIT, key, "model")
 
 
 def test_another_split_is_refused():
