@@ -26,10 +26,16 @@ def command(
     return added
 
 
+def config(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """Add CONFIG and ``--set``."""
+    text = f"YAML file of the experiment, or the name of a config that msgm brings along, such as digits/vp{also}"
+    parser.add_argument("config", metavar="CONFIG", help=text)
+    overrides(parser)
+
+
 def experiment(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, ``--set`` and what ``common`` adds."""
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
-    overrides(parser)
+    config(parser)
     common(parser)
 
 

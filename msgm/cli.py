@@ -14,6 +14,7 @@ from msgm.arguments import (
     Parser,
     command,
     common,
+    config,
     experiment,
     fresh_chain,
     metrics,
@@ -252,8 +253,7 @@ def _add_data(commands: Commands) -> None:
         "list what a config's requests would forget and retain, of generators, classifiers and recommenders; trains "
         "nothing",
     )
-    data.add_argument("config", metavar="CONFIG", help="YAML file of the experiment, or a run folder")
-    overrides(data)
+    config(data, "; or a run folder")
     seed(data)
     data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
     data.add_argument("--list", action="store_true", help="list all items, not the first ones")

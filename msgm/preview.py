@@ -62,7 +62,7 @@ def preview(
     """Yield lines that say what a config's requests would forget and retain.
 
     Args:
-        path: a YAML file, or a run folder with one.
+        path: a YAML file, the name of a shipped config, or a run folder.
         overrides: ``key.sub=value``.
         requests: names of requests of the config; all when None. A generator's config has one, without a name.
         every: show whole lists, not the first of them.

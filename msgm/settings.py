@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from msgm.configs import find, shipped
 from msgm.errors import UserError
 from msgm.fields import FINITE, Plain, Tree, described, merged
 from msgm.ids import shown
@@ -17,7 +18,7 @@ from msgm.reading import BoundedLoader, read_text, read_yaml, yaml_errors
 from msgm.shapes import MAX_DEPTH
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | None
-"""Where settings come from: a file that the user names, or a plain tree."""
+"""Where settings come from: a file that the user names, the name of a shipped config, or a plain tree."""
 
 MAX_NODES = 100_000
 """Scalars, lists and keys of a config at most, those that its anchors repeat among them."""
@@ -32,9 +33,10 @@ def read_settings(source: Source, overrides: Sequence[str] = ()) -> Tree:
     """Return a tree of settings: what the file extends, the file over it, and each ``key.sub=value`` over that.
 
     Raises:
-        UserError: a missing or malformed file, a file that extends itself, or a malformed override.
+        UserError: neither a file nor a shipped config, a malformed file, a file that extends itself, or a malformed
+            override.
     """
-    tree = dict(source) if isinstance(source, Mapping) else {} if source is None else _read(Path(source))
+    tree = dict(source) if isinstance(source, Mapping) else {} if source is None else _read(find(source))
     for override in overrides:
         tree = merged(tree, _override(override))
     return tree
@@ -69,8 +71,14 @@ def _read(path: Path, children: tuple[Path, ...] = ()) -> Tree:
     if parent is None or (isinstance(parent, Plain) and parent.is_null):
         return tree
     if not isinstance(parent, str):
-        raise UserError(f"{path}: extends: expected the path of one file, got {described(parent)}.")
-    return merged(_read(path.parent / parent, (*children, path.resolve())), tree)
+        raise UserError(
+            f"{path}: extends: expected the path of one file or the name of a config, got {described(parent)}."
+        )
+    try:
+        extended = find(parent, path.parent)
+    except UserError as error:
+        raise UserError(f"{path}: extends: {error}") from None
+    return merged(_read(extended, (*children, path.resolve())), tree)
 
 
 def _override(text: str) -> Tree:
@@ -175,6 +183,7 @@ def module_of(path: Path) -> str | None:
         if path.is_dir():  # received: nothing that it names is opened
             keys = set(read_yaml(path / "config.yaml", dict[str, Any]))
         else:
+            path = path if path.exists() else shipped(path) or path
             keys = set(_read(path) if path.suffix in (".yaml", ".yml") else {})
     except UserError:
         return None  # whoever reads it says what is wrong with it

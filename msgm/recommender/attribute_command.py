@@ -2,15 +2,14 @@
 
 import argparse
 
-from msgm.arguments import Commands, command, names, overrides, print_cards, seed
+from msgm.arguments import Commands, command, config, names, print_cards, seed
 
 
 def add(commands: Commands) -> None:
     """Add both commands."""
     text = "take users' attributes out of models in every way, and attack what is left"
     attributes = command(commands, "attributes", _attributes, text)
-    attributes.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
-    overrides(attributes)
+    config(attributes)
     seed(attributes)
     attributes.add_argument("--out", metavar="DIR", help="where to write; by default runs/NAME")
     attributes.add_argument(

@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, metrics, names, overrides, print_cards, received, seed, threads
+from msgm.arguments import Commands, command, config, metrics, names, print_cards, received, seed, threads
 from msgm.errors import UserError, nearest
 from msgm.recommender import attribute_command
 
@@ -26,8 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def _experiment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
-    overrides(parser)
+    config(parser)
     seed(parser)
     threads(parser)
 
