@@ -149,6 +149,22 @@ class Chain:
         """Return a mask of the items that the chain's requests named."""
         return union(self.requests, size)
 
+    def split_seed(self, where: object) -> int | None:
+        """Return the seed of the split that the positions are of; None where the chain has no data.
+
+        Args:
+            where: the model's folder, for the error.
+
+        Raises:
+            UserError: it is missing, or no whole number from 0 to 2^32 - 1.
+        """
+        if self.data is None:
+            return None
+        seed = self.data.split.get("seed", -1)
+        if not 0 <= seed < 2**32 or seed != int(seed):
+            raise UserError(f"{where}: {FILE}: data.split.seed: expected a whole number from 0 to 2^32 - 1.")
+        return int(seed)
+
     def started_anew(self) -> "Chain":
         """Return an empty chain that says which requests it leaves behind."""
         left = tuple(entry.text for entry in self.requests) + ((self.unknown,) if self.unknown else ())

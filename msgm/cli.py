@@ -257,6 +257,7 @@ def _add_data(commands: Commands) -> None:
     seed(data)
     data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
     data.add_argument("--list", action="store_true", help="list all items, not the first ones")
+    received(data)
     data.set_defaults(go_on="Run the same command again.")
 
 
@@ -411,7 +412,7 @@ def _report(options: argparse.Namespace) -> None:
         from msgm.evaluation.report import print_table, write_views
     with locked(run.path), showing(run.report):
         write_views(run, report)
-        seal_views(run.path)
+        seal_views(run.path, rebuilt=True)
         print_table(report)
 
 

@@ -17,7 +17,7 @@ from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.data.duplicates import Pair, Positions, near_duplicates
 from msgm.data.listing import printable
 from msgm.errors import UserError, nearest
-from msgm.requests import ForgetRequest
+from msgm.plugins import load_received
 from msgm.settings import module_of, read_settings
 from msgm.tables import aligned
 
@@ -71,7 +71,9 @@ def preview(
         UserError: as the commands that train raise it for the same config.
     """
     module = module_of(path)
-    path = path / "config.yaml" if path.is_dir() else path
+    if path.is_dir():
+        load_received(path)  # refuses what only a trusted folder may name
+        path = path / "config.yaml"
     if module is None and requests is not None:
         raise UserError("--requests: a generator's config has one request, without a name.")
     if module == "classifier":
@@ -90,7 +92,7 @@ def _generator(path: Path, overrides: Sequence[str], every: bool) -> Iterator[st
     config = load_config(path, list(overrides))
     dataset = load_dataset(config.data)
     yield from _data(dataset, every)
-    if not _given(config.request):
+    if not config.request.named:
         yield "no request: nothing would be forgotten"
         yield from _counts(dataset, Asked("", np.zeros(len(dataset), dtype=bool), _all(dataset)), every)
         return
@@ -99,10 +101,6 @@ def _generator(path: Path, overrides: Sequence[str], every: bool) -> Iterator[st
     yield from _selected(dataset, "request", asked, every)
     settings.split_by(dataset, mask)  # refuses what cannot be answered, now that it is seen why
     yield from _duplicates(dataset, asked, every)
-
-
-def _given(request: ForgetRequest) -> bool:
-    return any(getattr(request, name) not in ([], {}, None) for name in request.selectors)
 
 
 def _all(dataset: Dataset) -> dict[str, Positions]:

@@ -335,6 +335,14 @@ def test_verify_says_which_file_is_not_as_it_was_written(cli, copied):
     assert cli("verify", copied).code == 0
 
 
+def test_views_made_again_from_an_edited_report_do_not_hide_that(cli, copied):
+    report = report_of(copied)
+    report["rows"][1]["unlearning_ratio"]["value"] = 0.5
+    (copied / "report.json").write_text(json.dumps(report))
+    assert cli("report", copied).code == 0
+    assert "report.json is not as it was written" in cli("verify", copied).err
+
+
 def test_a_comparison_writes_its_report_its_rows_and_its_judge(comparison):
     for name in ["config.yaml", "report.json", "report.md", "report.html", "samples.png", "judge/judge.safetensors"]:
         assert (comparison / name).is_file(), name

@@ -198,7 +198,8 @@ def _given(
     _same_experiment(trained, config, source)
     model = load_classifier(given.model, config.network)
     chain = earlier_chain(given.model, config, dataset, fresh_chain)
-    seed = trained.seed if chain.data is None else int(chain.data.split["seed"])
+    known_seed = chain.split_seed(given.path)
+    seed = trained.seed if known_seed is None else known_seed
     experiment = Experiment(asked, dataset, seed, device, chain=chain)
     chain.check(dataset, experiment.split_facts, read_key(given.path), given.path)
     return Given(experiment, model, read_json(given.manifest, Seeded)["seed"] if isinstance(model, Ensemble) else seed)

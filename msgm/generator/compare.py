@@ -29,7 +29,7 @@ from msgm.evaluation.sweeps import sweep_tables
 from msgm.folders import check_names, locked, place, write_bytes, write_json, write_text
 from msgm.objectives import OBJECTIVES
 from msgm.pictures import to_png
-from msgm.reading import read_json
+from msgm.reading import read_json, read_yaml
 from msgm.runs import FinishedManifest, Run, chosen_device, environment, find_model
 from msgm.settings import differences
 from msgm.shapes import Count, Seconds
@@ -287,6 +287,26 @@ def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: boo
     write_json(run.manifest, environment() | began)
 
 
+class Named(TypedDict):
+    """An objective in a run's config; its settings stand beside its name."""
+
+    name: str
+
+
+class Steps(TypedDict):
+    """What is read of the training in a run's config."""
+
+    steps: Count
+    lr: float
+
+
+class Trained(TypedDict):
+    """What is read of the config of a run that a comparison is given."""
+
+    objective: Named
+    training: Steps
+
+
 class StoredRow(TypedDict):
     """What a row's ``report.json`` says, beside what was measured."""
 
@@ -367,11 +387,12 @@ def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:
 def _given(name: str, folder: Path) -> dict[str, Any]:
     """Return what is known of a model made elsewhere, from its run folder if it has one."""
     run = Run(folder.parent)
-    config = run.stored_config() if folder == run.model and run.manifest.is_file() else None
-    if config is None:
+    if folder != run.model or not run.manifest.is_file() or not run.config.is_file():
         return _facts_of_given(name, "as given")
+    config: Trained = read_yaml(run.config, Trained)
     manifest, training = run.finished_manifest(), config["training"]
-    return _facts_of_run(name, config["objective"], manifest["start"], training["steps"], training["lr"], manifest)
+    objective: dict[str, Any] = {**config["objective"]}
+    return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
 
 
 def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:

@@ -192,6 +192,27 @@ def test_the_split_is_the_originals_whatever_the_config_says(runs, tmp_path):
     assert load_config(run.config).seed == 0
 
 
+@pytest.mark.parametrize("seed", [None, -1, 1e300, 0.5])
+def test_a_chain_without_a_seed_of_its_split_is_refused(runs, tmp_path, seed):
+    shutil.copytree(runs / "A", tmp_path / "A")
+    file = tmp_path / "A" / "model" / "chain.json"
+    tree = read_json(file)
+    tree["data"]["split"] |= {"seed": seed}
+    if seed is None:
+        del tree["data"]["split"]["seed"]
+    file.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=r"chain\.json: data\.split\.seed: expected a whole number"):
+        unlearn(config(), tmp_path / "A", "finetune", "five", out=tmp_path / "B", device="cpu")
+
+
+def test_a_network_that_no_memory_holds_is_refused(runs, tmp_path):
+    shutil.copytree(runs / "A" / "model", tmp_path / "model")
+    file = tmp_path / "model" / "network.json"
+    file.write_text(json.dumps(read_json(file) | {"classes": 10**12}))
+    with pytest.raises(UserError, match=r"network\.json: no such network can be made"):
+        load_classifier(tmp_path / "model")
+
+
 def test_a_file_of_weights_has_no_known_chain(runs, tmp_path, capsys):
     shutil.copy(runs / "A" / "model" / "model.safetensors", tmp_path / "w.safetensors")
     run = unlearn(config(), tmp_path / "w.safetensors", "finetune", "five", out=tmp_path / "B", device="cpu")
