@@ -431,7 +431,9 @@ def test_a_second_call_runs_nothing_again(copied, capsys):
 
 def without_times(row):
     requests = [{**request, "date": ""} for request in row["history"]["requests"]]
-    return {**row, "seconds": 0, "grid": "", "history": {**row["history"], "requests": requests}}
+    seeds = [{**seed, "seconds": 0} for seed in row["per_seed"]]
+    history = {**row["history"], "requests": requests}
+    return {**row, "seconds": 0, "grid": "", "per_seed": seeds, "history": history}
 
 
 def test_a_row_taken_away_is_run_again_to_the_same_numbers(copied):

@@ -1,7 +1,7 @@
 """What every model of a comparison is measured against, and one model with its samples."""
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,11 @@ class Bench:
     reality: Reality
     folder: Path | None = None
     chain: Chain = field(default_factory=Chain)
-    memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def at(self, seed: int) -> "Bench":
+        """Return the same bench for one model of ``seed``, which draws its samples, noise and items from it."""
+        return replace(self, config=replace(self.config, seed=seed, seeds=1, retrains=1))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,18 @@ def _paper_table(table: dict[str, Any]) -> Table:
 def _table(title: str, metrics: list[type[Metric]], report: Report) -> Table:
     facts = _fact_columns() if title == OVERVIEW else _fact_columns()[:1]
     columns = facts + [column for metric in metrics for column in metric.columns]
-    return Table(title, columns, [_cells(row, facts, metrics, report) for row in report["rows"]])
+    found = Table(title, columns, [_cells(row, facts, metrics, report) for row in report["rows"]])
+    return _with_failed(found, report) if title == OVERVIEW else found
+
+
+def _with_failed(table: Table, report: Report) -> Table:
+    """Return the table with a line, and the reason below, for each model that could not be made or measured."""
+    failed = report.get("failed", {})
+    empty = [NOT_MEASURED] * (len(table.columns) - 2)
+    rows = [[label, "failed", *empty] for label in failed]
+    return Table(
+        table.title, table.columns, table.rows + rows, [f"{name} failed: {why}" for name, why in failed.items()]
+    )
 
 
 def _cells(row: dict[str, Any], facts: list[Column], metrics: list[type[Metric]], report: Report) -> list[str]:

@@ -58,6 +58,10 @@ class NegativeLogLikelihood(Metric):
             write_arrays(subject.folder / VALUES, kept)
         return {"nll": found}
 
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        return {f"NLL {part}": row["nll"][part]["mean"] for part in ("retain", "forget")}
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         levels, dims = bench.dataset.levels, int(np.prod(bench.dataset.shape))
         scale = f", uniform dequantisation of {levels} levels" if levels else ""
