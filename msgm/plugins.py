@@ -186,7 +186,7 @@ def _foreign(value: Any, key: str) -> Iterator[str]:
         for part in value:
             yield from _foreign(part, key)
     elif name == "download" and value not in (False, None, "false"):
-        yield f"{key}: {value}, by which files would be fetched from the network"
+        yield f"{key}: {str(value).lower()}, by which files would be fetched from the network"
     elif isinstance(value, str) and (name in ("plugins", "predicate") or re.search(r"\.py(:\w*)?$", value)):
         yield f"{key}: {value}, which would be run"
     elif isinstance(value, str) and (PATHS.fullmatch(key) or PATH.match(value)):

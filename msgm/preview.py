@@ -72,7 +72,7 @@ def preview(
     """
     module = module_of(path)
     if path.is_dir():
-        load_received(path)  # refuses what only a trusted folder may name
+        load_received(path, ("data",))  # refuses what only a trusted folder may name
         path = path / "config.yaml"
     if module is None and requests is not None:
         raise UserError("--requests: a generator's config has one request, without a name.")

@@ -165,7 +165,7 @@ def test_the_attributes_of_a_recommender(cli):
 
 def test_a_run_folder_is_read_by_its_own_config(cli, pets, tmp_path):
     written(tmp_path / "config.yaml", *folder(pets), "request:", "  labels: [dog]")
-    assert cli("data", tmp_path).out == cli("data", tmp_path / "config.yaml").out
+    assert cli("data", tmp_path, "--trust").out == cli("data", tmp_path / "config.yaml").out
 
 
 def test_names_of_requests_are_not_for_generators(cli, pets, tmp_path):
