@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypedDict
 
+from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.reading import read_yaml
 
@@ -91,7 +92,7 @@ def load_file(path: str, key: str = "plugins") -> Any:
         raise UserError(f"{key}: cannot import {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their annotations up there
-    _digests[name] = _sha256(whole)
+    _digests[name] = file_digest(whole)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -191,7 +192,3 @@ def _foreign(value: Any, key: str) -> Iterator[str]:
         yield f"{key}: {value}, which would be run"
     elif isinstance(value, str) and (PATHS.fullmatch(key) or PATH.match(value)):
         yield f"{key}: {value}, which would be opened"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
