@@ -445,6 +445,17 @@ def test_a_row_taken_away_is_run_again_to_the_same_numbers(copied):
         assert without_times(one) == without_times(other)
 
 
+def test_a_row_whose_samples_were_drawn_otherwise_is_measured_again(copied, capsys):
+    path = copied / "rows" / "unseen" / "report.json"
+    stored = json.loads(path.read_text())
+    old = {key: value for key, value in stored.items() if key != "sampled"} | {"unlearning_ratio": None}
+    path.write_text(json.dumps(old))
+    capsys.readouterr()
+    assert compare(copied) == 0
+    assert "unseen: measuring ur" in capsys.readouterr().out
+    assert without_times(json.loads(path.read_text())) == without_times(stored)
+
+
 def test_a_metric_may_be_added_to_a_finished_comparison(copied):
     before = {row["name"]: row for row in report_of(copied)["rows"]}
     options = settings(["evaluation.options.quantisation.samples=5"])
