@@ -24,7 +24,7 @@ from msgm.evaluation.card import card
 from msgm.evaluation.card_views import write_cards
 from msgm.evaluation.measuring import check_metrics, comparable, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
-from msgm.evaluation.numbers import over_seeds
+from msgm.evaluation.numbers import numbers, over_seeds
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import provenance
 from msgm.evaluation.report import print_table, tables, write_pages
@@ -242,9 +242,12 @@ def finish(
         "artifacts": [],
     }
     made = [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in (*rows, *retrains)]
+    for row in made if base else []:  # some were measured by an earlier command, and are read
+        with showing(run.path / row["folder"] / "report.json"):
+            numbers(row, report)
     report["rows"] = over_seeds(made[: len(rows)], report)
     report["retrains"] = over_seeds(made[len(rows) :], report)
-    for row in report["rows"] if base else []:  # some were measured by an earlier command, and are read
+    for row in report["rows"] if base else []:
         with showing(place(run.path, "rows", row["name"], "report.json")):
             tables(report | {"rows": [row]})
             card(report, row)
