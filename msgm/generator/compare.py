@@ -24,7 +24,7 @@ from msgm.evaluation.card import card
 from msgm.evaluation.card_views import write_cards
 from msgm.evaluation.measuring import check_metrics, comparable, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
-from msgm.evaluation.numbers import numbers, over_seeds
+from msgm.evaluation.numbers import band_facts, numbers, over_seeds, standings
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import provenance
 from msgm.evaluation.report import print_table, tables, write_pages
@@ -247,6 +247,9 @@ def finish(
             numbers(row, report)
     report["rows"] = over_seeds(made[: len(rows)], report)
     report["retrains"] = over_seeds(made[len(rows) :], report)
+    for row in report["rows"]:
+        row["numbers"] = {heading: found.tree() for heading, found in standings(report, row).items()}
+    report["band"] = band_facts(report)
     for row in report["rows"] if base else []:
         with showing(place(run.path, "rows", row["name"], "report.json")):
             tables(report | {"rows": [row]})

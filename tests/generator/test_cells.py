@@ -1,6 +1,7 @@
 """A comparison of several seeds with retrained models, at two rows and a handful of steps."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -158,3 +159,43 @@ def test_none_of_them_is_refused(cli, tmp_path, key):
 def test_rows_name_their_seed_only_where_there_are_several():
     assert [cell.label for cell in row_cells(load_config(DIGITS), "redirect")] == ["redirect"]
     assert [cell.label for cell in row_cells(load_config(DIGITS, ["seeds=2"]), "redirect")][1] == "redirect, seed 1"
+
+
+# The band
+
+
+def test_fewer_than_five_retrained_models_give_numbers_without_verdicts(made):
+    report = report_of(made)
+    assert report["band"] is None
+    numbers = report["rows"][1]["numbers"]["UR %"]
+    assert (numbers["seeds"], numbers["band"], numbers["side"]) == (2, None, None)
+    assert numbers["low"] <= numbers["value"] <= numbers["high"]
+    text = (made / "report.md").read_text()
+    assert "Over 2 seeds, beside 2 retrained models" in text
+    assert "2 models retrained for a band; 5 are needed for verdicts." in text
+
+
+def test_a_band_of_five_is_in_the_report_its_views_and_its_cards(cli, copied):
+    outcome = cli(*arguments(copied, "retrains=5"))
+    assert outcome.code == 0, outcome.err
+    report = report_of(copied)
+    assert report["band"]["retrained"] == 5
+    assert {"UR %", "junk %", "copy %"} <= {*report["band"]["judged"]}
+    side = report["rows"][1]["numbers"]["junk %"]["side"]
+    assert side in ("inside", "above", "below")
+    for view in (outcome.out, (copied / "report.md").read_text(), (copied / "report.html").read_text()):
+        assert "Over 2 seeds, beside 5 retrained models" in view
+        assert re.search(r"[0-5] of 5 lie outside", view)
+    card = json.loads((copied / "rows" / "redirect" / "card.json").read_text())
+    checks = next(claim["checks"] for claim in card["claims"] if claim["level"] == "C3")
+    assert {f"{heading} inside the band" for heading in report["band"]["judged"]} <= {check["name"] for check in checks}
+
+
+def test_the_config_with_the_band_runs_all_default_rows_and_every_attack():
+    from msgm.evaluation.evidence import ATTACKS
+
+    config = load_config(DIGITS.with_name("vp_band.yaml"))
+    assert (config.seeds, config.retrains, config.request.target) == (3, 5, "observed")
+    assert {*ATTACKS} <= {*config.evaluation.metrics}
+    chosen = [name for name, row in config.rows.items() if not row.optional]
+    assert len(list(cells(config, chosen))) == 3 * 8 + 5

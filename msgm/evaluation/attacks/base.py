@@ -37,6 +37,15 @@ class Attack(Metric):
         return {} if "not_tested" in row[cls.key] else cls.followed(row[cls.key])
 
     @classmethod
+    def granularity(cls, row: Row) -> dict[str, float]:
+        return {} if "not_tested" in row[cls.key] else cls.counted(row[cls.key])
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        """Return ``granularity`` of an attack that was made."""
+        return {}
+
+    @classmethod
     def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
         """Return by heading what is judged against retrained models, of an attack that was made."""
         return {}

@@ -81,6 +81,12 @@ class PartialNoise(Attack):
             for heading, (part, share) in shares.items()
         }
 
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        return dict.fromkeys(
+            cls.followed(found), 100 / sum(level["forget"]["forgotten"]["n"] for level in found["levels"])
+        )
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         part, _ = _forget(bench.split)
         levels = ", ".join(f"{level:g}" for level in self.levels)

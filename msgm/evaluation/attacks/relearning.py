@@ -103,6 +103,10 @@ class Relearning(Attack):
             "UR % while relearning": 100 * fmean(point["unlearning_ratio"]["value"] for point in found["curve"][1:])
         }
 
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        return dict.fromkeys(cls.followed(found), 100 / sum(p["unlearning_ratio"]["n"] for p in found["curve"][1:]))
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         settings = tuning_settings(bench.config, self.lr, self.batch_size)
         return {

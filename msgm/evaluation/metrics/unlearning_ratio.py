@@ -41,13 +41,19 @@ class UnlearningRatio(Metric):
 
     @classmethod
     def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        real = report["real"].get("class_histogram")  # A report of an earlier version may have none.
+        distance = {"class distance %": histogram_distance(row["class_histogram"], real)} if real else {}
         return {
             "UR %": 100 * row["unlearning_ratio"]["value"],
             "closed-set UR %": 100 * row["unlearning_ratio_closed_set"]["value"],
             "junk %": 100 * row["junk_rate"],
             "copy %": 100 * row["copy_rate"],
-            "class distance %": histogram_distance(row["class_histogram"], report["real"]["class_histogram"]),
-        }
+        } | distance
+
+    @classmethod
+    def granularity(cls, row: Row) -> dict[str, float]:
+        headings = ("UR %", "closed-set UR %", "junk %", "copy %", "class distance %")
+        return dict.fromkeys(headings, 100 / row["unlearning_ratio"]["n"])
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
