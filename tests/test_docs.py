@@ -30,6 +30,8 @@ TINY = {
     "evaluation": {"samples": 20, "nll_items": 2, "likelihood": {"steps": 2}, "judge": {"epochs": 1}},
     "rows": {"obtuse": {"training": {"steps": 2}}},
 }
+LONG = ("commands", "read-a-card")
+"""Pages that take half a minute."""
 NOT_RUN = {
     "git clone": "needs the network",
     "python diffusers/": "a script of another project",
@@ -133,8 +135,8 @@ def perform(command: str) -> None:
         subprocess.run(words if words[0] == sys.executable else command, shell=words[0] != sys.executable, check=True)
         return
     arguments = [FILLED.get(word, word) for word in shlex.split(re.sub(r" \[[^]]*\]", "", command))[1:]]
-    if "CONFIG" in command and arguments[0] != "data":
-        arguments += ["--out", f"runs/{arguments[0]}"]
+    if "configs/digits/vp.yaml" in arguments and "--out" not in arguments and arguments[0] != "data":
+        arguments += ["--out", f"runs/{len(list(Path('runs').iterdir()))}"]
     if "runs/digits-vp" in arguments and arguments[0] == "train":
         shutil.rmtree("runs/digits-vp")
     if arguments[0] == "report":
@@ -142,7 +144,9 @@ def perform(command: str) -> None:
     assert cli.main(arguments) == 0, command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG), id=page.stem) for page in PAGES]
+)
 def test_a_page_can_be_followed(page, place):
     for language, text in blocks(page):
         follow(language, text)
