@@ -84,7 +84,7 @@ def _judged(known: dict[str, Band], report: Report) -> dict[str, Band]:
 
 
 def _bands(models: list[dict[str, float | None]], least: int) -> dict[str, Band]:
-    if len(models) < least:
+    if not models:
         return {}
     shared = [heading for heading in models[0] if all(model.get(heading) is not None for model in models)]
     found = {heading: band_of([model[heading] for model in models], least) for heading in shared}

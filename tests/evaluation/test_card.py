@@ -422,6 +422,23 @@ def test_retrained_models_of_the_band_are_references_where_no_row_was_retrained(
     assert made(alone)["numbers"]["forgetting"][0]["retrain"] is not None
 
 
+def test_c3_needs_c2_and_what_is_left_of_items_to_retain_is_a_matter_of_c3(banded):
+    row = named(inside_band(banded), "redirect")
+    row["membership"]["retain"] = auc(0.9)
+    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [PASS, FAIL]
+    row["membership"]["retain"] = auc(0.5)
+    row["quantisation"] = attacked(changed=20)["quantisation"]
+    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [FAIL, FAIL]
+
+
+def test_a_retrained_model_unlike_the_others_fails_its_own_audit(banded):
+    part = {"mean": 2.9, "median": 2.25, "standard_error": 0.1, "n": 10}
+    banded["retrains"][2]["nll"] = {"unit": "bits/dim", "retain": part, "forget": part}
+    found = made(banded)["reference"]
+    assert found["oracle_passes_own_audit"] is False
+    assert "1 of 5 lie outside: retrained-3 (NLL retain, NLL forget)" in found["band"]
+
+
 def test_c3_needs_every_number_of_the_band(banded):
     named(inside_band(banded), "redirect")["measured"].pop("nll")
     assert claim(banded, "C3")["verdict"] == INCONCLUSIVE
