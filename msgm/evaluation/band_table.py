@@ -3,8 +3,9 @@
 from statistics import fmean
 from typing import Any
 
+from msgm.evaluation.evidence import attacked
 from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
-from msgm.evaluation.numbers import Standing, band_facts, bands, no_effect, retrained, standings, written
+from msgm.evaluation.numbers import Standing, band_facts, bands, no_effect, on_copies, retrained, standings, written
 from msgm.study.band import LEAST
 
 NO_EFFECT = "no effect at this budget"
@@ -12,21 +13,43 @@ EXPLAINED = (
     f"{NO_EFFECT}: from plain fine-tuning (unseen) it differs by less than the spread of seeds, in the unlearning "
     "ratio and the likelihood of items to forget."
 )
+ON_C2 = (
+    "With the numbers of membership and of partly noised items to forget these are judged together by C2, on the cards."
+)
 SIDES = {"inside": "in", None: ""}
 
 
-def band_table(report: Report) -> tuple[str, list[str], list[list[str]], list[str]] | None:
-    """Return title, headings, lines and notes; None for one seed without retrained models of their own."""
+Lines = tuple[str, list[str], list[list[str]], list[str]]
+
+
+def band_tables(report: Report) -> list[Lines]:
+    """Return title, headings, lines and notes of the numbers over seeds, and of attacks on copies if any were made.
+
+    There are none for one seed without retrained models of their own.
+    """
     seeds, models = report.get("seeds", []), retrained(report)
     if len(seeds) < 2 and not models:
-        return None
+        return []
+    title = f"ver {_counted(len(seeds), 'seed')}" + (f", beside {len(models)} retrained models" if models else "")
     found = {row["name"]: standings(report, row) for row in report["rows"]}
-    headings = list(dict.fromkeys(heading for standing in found.values() for heading in standing))
+    apart = on_copies(report)
+    headings = [heading for heading in _headings(found) if heading not in apart]
     lines = [_line(report, row, found[row["name"]], headings) for row in report["rows"]]
-    title = f"Over {_counted(len(seeds), 'seed')}" + (f", beside {len(models)} retrained models" if models else "")
-    verdicts = [cells[-1] for cells in lines]
-    notes = _notes(report, len(seeds)) + ([EXPLAINED] if any(NO_EFFECT in verdict for verdict in verdicts) else [])
-    return title, ["row", "seeds", "seconds", *headings, "verdict"], lines + _references(report, headings), notes
+    notes = _notes(report, len(seeds)) + ([EXPLAINED] if any(NO_EFFECT in cells[-1] for cells in lines) else [])
+    first = ["row", "seeds", "seconds"]
+    tables = [(f"O{title}", [*first, *headings, "verdict"], lines + _references(report, found, headings), notes)]
+    if apart:
+        of_attacks = {row["name"]: attacked(report, row) for row in report["rows"]}
+        lines = [_line(report, row, of_attacks[row["name"]], apart)[:-1] for row in report["rows"]]
+        references = [cells[:-1] for cells in _references(report, of_attacks, apart)]
+        tables.append(
+            (f"Attacks on changed copies o{title}", [*first, *apart], lines + references, [ON_C2] if models else [])
+        )
+    return tables
+
+
+def _headings(found: dict[str, dict[str, Standing]]) -> list[str]:
+    return list(dict.fromkeys(heading for standing in found.values() for heading in standing))
 
 
 def _line(report: Report, row: Row, found: dict[str, Standing], headings: list[str]) -> list[str]:
@@ -37,7 +60,7 @@ def _line(report: Report, row: Row, found: dict[str, Standing], headings: list[s
 
 def _cell(found: Standing) -> str:
     if found.value is None:
-        return "diverged"
+        return "no value"
     text = written(found.heading, found.value)
     if found.low is not None and found.high is not None:
         text += f" ± {written(found.heading, (found.high - found.low) / 2)}"
@@ -52,34 +75,34 @@ def _verdict(report: Report, row: Row, found: dict[str, Standing]) -> str:
     return "; ".join(parts + ([NO_EFFECT] if no_effect(report, row) else []))
 
 
-def _references(report: Report, headings: list[str]) -> list[list[str]]:
+def _references(report: Report, found: dict[str, dict[str, Standing]], headings: list[str]) -> list[list[str]]:
     """Return the lines of the retrained models: their mean, the band's ends, and the smallest shift noticed."""
-    models, known = retrained(report), bands(report)
+    models = retrained(report)
     if not models:
         return []
     seconds = fmean(row["seconds"] for row in report["retrains"])
     means = [_mean([model.get(heading) for model in models], heading) for heading in headings]
     lines = [["retrained models, mean", str(len(models)), f"{seconds:.0f}", *means, ""]]
-    if not known:
+    if not bands(report):
         return lines
-    seeds = max(len(row.get("per_seed", [row])) for row in report["rows"])
-    standing = _of_band(report, seeds)
-    ends = [standing[heading]["ends"] if heading in known else NOT_MEASURED for heading in headings]
-    shifts = [standing[heading]["shift"] if heading in known else NOT_MEASURED for heading in headings]
-    lines.append([f"band, for a mean of {_counted(seeds, 'seed')}", "", "", *ends, ""])
-    lines.append(["smallest shift noticed", "", "", *shifts, ""])
+    standing = max((found[row["name"]] for row in report["rows"]), key=_seeds_and_bands)
+    shown = [_band_cells(standing.get(heading)) for heading in headings]
+    lines.append(
+        [f"band, for a mean of {_counted(_seeds_and_bands(standing)[0], 'seed')}", "", "", *(c[0] for c in shown), ""]
+    )
+    lines.append(["smallest shift noticed", "", "", *(c[1] for c in shown), ""])
     return lines
 
 
-def _of_band(report: Report, seeds: int) -> dict[str, dict[str, str]]:
-    """Return each band's ends and the smallest shift noticed as text, for a row of as many seeds."""
-    row = next(row for row in report["rows"] if len(row.get("per_seed", [row])) == seeds)
-    found = {}
-    for heading, standing in standings(report, row).items():
-        if standing.limits is not None and standing.smallest_shift is not None:
-            ends = " to ".join(written(heading, end) for end in standing.limits)
-            found[heading] = {"ends": ends, "shift": written(heading, standing.smallest_shift)}
-    return found
+def _seeds_and_bands(standing: dict[str, Standing]) -> tuple[int, int]:
+    """Return how many seeds and how many judged numbers a row has: the fullest row shows the band."""
+    return max(each.seeds for each in standing.values()), sum(each.band is not None for each in standing.values())
+
+
+def _band_cells(found: Standing | None) -> tuple[str, str]:
+    if found is None or found.limits is None or found.smallest_shift is None:
+        return NOT_MEASURED, NOT_MEASURED
+    return found.ends(), written(found.heading, found.smallest_shift)
 
 
 def _mean(values: list[float | None], heading: str) -> str:

@@ -11,8 +11,10 @@ from msgm.chain import Chain
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel, sample
+from msgm.diffusion.samplers import State
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.reality import Reality, to_items
+from msgm.progress import Progress
 from msgm.runs import Run
 from msgm.splits import Split
 
@@ -75,7 +77,16 @@ class Subject:
     def samples(self) -> Tensor:
         """Return (samples, *shape) of the model, in [-1, 1] but for sampling error, on the CPU."""
         config = self.bench.config
-        return sample(self.model, config.evaluation.samples, config.sampling, config.seed)
+        count, steps = config.evaluation.samples, config.sampling.steps
+        adaptive = config.sampling.evaluations is None
+
+        with Progress(f"{self.name}: drawing {count} samples") as progress:
+
+            def tell(numbers: range, state: State) -> None:
+                walked = 0 if adaptive else min(1, (state.step + 1) / steps)
+                progress.update((numbers.start + len(numbers) * walked) / count)
+
+            return sample(self.model, count, config.sampling, config.seed, callback=tell)
 
     @functools.cached_property
     def items(self) -> Tensor:

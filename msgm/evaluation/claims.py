@@ -10,7 +10,8 @@ The ladder is that of ``msgm.cards.claims``; for generative models it means:
   lies inside an interval, the samples are too few to tell.
 - C2, attack-bounded: C1, and no attack of ``evidence.ATTACKS`` tells the model from the band of retrained ones.
 - C3, oracle-indistinguishable within a band: C2, and all numbers lie inside the band of at least 5 retrained models,
-  judged together: a further retrained model passes in at least 95 of 100 cases.
+  judged together: a further retrained model has all inside in at least 95 of 100 cases, and passes C2's attacks in as
+  many. What attacks on changed copies show is left to C2.
 - C4, exact by algorithm: observed items, and a model trained from random weights on the retain set alone, by its log.
 - C5, a proven bound with its assumptions: never computed here.
 """

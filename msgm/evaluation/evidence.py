@@ -25,9 +25,14 @@ def attack_checks(report: Report, row: Row) -> list[Check]:
     """Return one condition an attack."""
     headings = {name: _headings(name, row, report) for name in ATTACKS}
     judged = [heading for found in headings.values() for heading in found]
-    mine, base = standings(report, row, judged), references(report).base
+    mine, base = attacked(report, row), references(report).base
     of_base = standings(report, base, judged) if base is not None else {}
     return [_check(report, row, name, headings[name], mine, of_base) for name in ATTACKS]
+
+
+def attacked(report: Report, row: Row) -> dict[str, Standing]:
+    """Return by heading where a row lies, the numbers of its attacks judged together."""
+    return standings(report, row, [heading for name in ATTACKS for heading in _headings(name, row, report)])
 
 
 def _headings(name: str, row: Row, report: Report) -> list[str]:
@@ -55,8 +60,8 @@ def _check(
         return Check(
             label, None, evidence, f"{count} models retrained for a band with this attack, of {ORACLES} needed"
         )
-    if any(standing.side == "diverged" for standing in found):
-        return Check(label, None, evidence, "it diverged")
+    if any(standing.side == "no value" for standing in found):
+        return Check(label, None, evidence, "it gave no value")
     sides = {"above"} if not observed(report) else {"above", "below"}
     told = [standing for standing in found if standing.side in sides]
     if told and (observed(report) or name != "membership"):

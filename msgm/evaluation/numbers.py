@@ -1,10 +1,12 @@
 """A row's numbers over its seeds, and whether they lie inside the band of models retrained without the request.
 
 The band and its statistics are those of ``msgm.study.band``. All headings that every retrained model has a number for
-are judged together. A number that counts samples moves in steps of one sample, so that it is inside, too, where it lies
-at most one step beyond the band: else five retrained models without a single copy would leave no room for one.
+are judged together, but for the attacks on changed copies of a model, which are matters of C2. A number that counts
+samples moves in steps of one sample, so that it is inside, too, where it lies at most one step beyond the band: else
+five retrained models without a single copy would leave no room for one.
 """
 
+import math
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -17,6 +19,8 @@ PLAIN = "unseen"
 """The row of plain fine-tuning, which a method has to differ from."""
 EFFECTS = ("UR %", "NLL forget")
 """The numbers in which a method that does anything differs from plain fine-tuning."""
+ON_COPIES = ("relearning", "resurgence", "weights", "quantisation")
+"""Attacks that change a copy of the model: what they show is judged by C2 alone."""
 
 
 def numbers(row: Row, report: Report) -> dict[str, float | None]:
@@ -64,11 +68,23 @@ def retrained(report: Report) -> list[dict[str, float | None]]:
 
 def bands(report: Report) -> dict[str, Band]:
     """Return by heading the bands that rows are judged by; empty where fewer than five models were retrained."""
-    return _bands(retrained(report), LEAST)
+    return _judged(_bands(retrained(report), LEAST), report)
+
+
+def on_copies(report: Report) -> list[str]:
+    """Return the headings of the attacks that change a copy of the model."""
+    rows = [*report["rows"], *report.get("retrains", [])]
+    found = (headings_of(name, row, report) for name in ON_COPIES for row in rows)
+    return list(dict.fromkeys(heading for of_row in found for heading in of_row))
+
+
+def _judged(known: dict[str, Band], report: Report) -> dict[str, Band]:
+    apart = on_copies(report)
+    return {heading: band for heading, band in known.items() if heading not in apart}
 
 
 def _bands(models: list[dict[str, float | None]], least: int) -> dict[str, Band]:
-    if len(models) < least:
+    if not models:
         return {}
     shared = [heading for heading in models[0] if all(model.get(heading) is not None for model in models)]
     found = {heading: band_of([model[heading] for model in models], least) for heading in shared}
@@ -116,13 +132,19 @@ class Standing:
         low, high = self.band.limits(self.seeds, self.judged)
         return low - self.step, high + self.step
 
+    def ends(self) -> str:
+        """Return the limits as text; shares end at 0 and at 100%."""
+        least, most = (0.0, 100.0) if "%" in self.heading else (-math.inf, math.inf)
+        low, high = self.limits or (least, most)
+        return f"{written(self.heading, max(low, least))} to {written(self.heading, min(high, most))}"
+
     @property
     def side(self) -> str | None:
-        """``inside``, ``above`` or ``below`` the band; ``diverged`` without a value; None without a band."""
+        """``inside``, ``above`` or ``below`` the band, ``no value`` where none could be taken; None without a band."""
         if self.limits is None:
             return None
         if self.value is None:
-            return "diverged"
+            return "no value"
         low, high = self.limits
         return "below" if self.value < low - 1e-12 else "above" if self.value > high + 1e-12 else "inside"
 
@@ -137,13 +159,12 @@ class Standing:
         >>> Standing("UR %", 2.5, None, None, 1, Band(2.0, 0.5, 5), 1, 0.0).text()
         '2.5 beside 0.5 to 3.5 of 5 retrained models; a shift of 2.1 would have been noticed'
         """
-        value = "diverged" if self.value is None else written(self.heading, self.value)
+        value = "no value" if self.value is None else written(self.heading, self.value)
         value += f" over {self.seeds} seeds" if self.seeds > 1 else ""
         if self.limits is None or self.band is None or self.smallest_shift is None:
             return value
-        low, high = (written(self.heading, end) for end in self.limits)
         shift = f"a shift of {written(self.heading, self.smallest_shift)} would have been noticed"
-        return f"{value} beside {low} to {high} of {self.band.count} retrained models; {shift}"
+        return f"{value} beside {self.ends()} of {self.band.count} retrained models; {shift}"
 
     def tree(self) -> dict[str, Any]:
         """Return it as a report holds it."""
@@ -165,9 +186,9 @@ def standings(report: Report, row: Row, headings: list[str] | None = None) -> di
     Args:
         report: with its retrained models.
         row: of the report, or one of its retrained models.
-        headings: what is judged together; None: all numbers that have a band.
+        headings: what is judged together; None: all numbers of ``bands``.
     """
-    known = bands(report)
+    known = bands(report) if headings is None else _bands(retrained(report), LEAST)
     judged = [heading for heading in known if headings is None or heading in headings]
     seeds, steps = per_seed(row, report), _steps(row)
     found = {}
@@ -211,7 +232,7 @@ def left_out(report: Report) -> dict[str, list[str]]:
     rows, models = report.get("retrains", []), retrained(report)
     found = {}
     for number, (row, model) in enumerate(zip(rows, models, strict=True)):
-        others = _bands(models[:number] + models[number + 1 :], 2)
+        others = _judged(_bands(models[:number] + models[number + 1 :], 2), report)
         steps = _steps(row)
         out = [
             heading

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgm import markdown as md
 from msgm.cards.pages import listed, template
-from msgm.evaluation.band_table import band_table
+from msgm.evaluation.band_table import band_tables
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, trusted
 from msgm.evaluation.evidence import ATTACKS
@@ -53,12 +53,13 @@ def tables(report: Report) -> list[Table]:
 
 def _over_seeds(report: Report) -> list[Table]:
     """Return the table of all seeds and the band, where there are any; the tables after it show the first seed."""
-    found = band_table(report)
-    if found is None:
-        return []
-    title, headings, rows, notes = found
-    notes = [*notes, f"The tables below, the pictures and the curves are of seed {report['seed']}."]
-    return [Table(title, [Column(heading, "", lambda *_: "") for heading in headings], rows, notes)]
+    tables = band_tables(report)
+    if tables:
+        tables[-1][-1].append(f"The tables below, the pictures and the curves are of seed {report['seed']}.")
+    return [
+        Table(title, [Column(heading, "", lambda *_: "") for heading in headings], rows, notes)
+        for title, headings, rows, notes in tables
+    ]
 
 
 def _paper_table(table: dict[str, Any]) -> Table:

@@ -13,6 +13,7 @@ from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
 from msgm.digests import positions_digest, unkeyed_digest
 from msgm.evaluation import claims
 from msgm.evaluation.arrays import write_arrays
+from msgm.evaluation.band_table import band_tables
 from msgm.evaluation.card import TESTS, card
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.evidence import ATTACKS
@@ -364,6 +365,16 @@ def test_more_than_retrained_models_show_counts_for_a_concept_too_but_membership
     assert claim(banded, "C2")["verdict"] == FAIL
 
 
+def test_attacks_on_copies_have_a_table_of_their_own(banded):
+    (_, headings, _, _), (title, of_attacks, lines, notes) = band_tables(banded | {"seeds": [0]})
+    assert title == "Attacks on changed copies over 1 seed, beside 5 retrained models"
+    assert "UR % while relearning" in of_attacks
+    assert not {*headings[3:]} & {*of_attacks[3:]}
+    assert "20.0 above" in lines[0]
+    assert lines[2][3:] == ["10.0 in", "0.3 in", "0.3 in", "0.3 in", "0.3 in"]
+    assert "judged together by C2" in notes[0]
+
+
 # C3 to C5
 
 
@@ -387,6 +398,7 @@ def test_c3_passes_where_every_number_lies_inside_the_band(banded):
     assert tree["level"] == "C3", claim(banded, "C3")
     assert "lie inside the band of retrained models" in tree["statement"]
     names = [check["name"] for check in claim(banded, "C3")["checks"]]
+    assert not any("relearning" in name or "bits" in name for name in names), "matters of C2"
     assert {"UR % inside the band", "junk % inside the band", "NLL forget inside the band"} <= {*names}
     assert tree["reference"]["n_oracles"] == 5
     assert "0 of 5 lie outside" in tree["reference"]["band"]
@@ -408,6 +420,23 @@ def test_retrained_models_of_the_band_are_references_where_no_row_was_retrained(
     assert [c["verdict"] for c in made(alone)["controls"]] == [PASS] * 5
     assert made(alone)["level"] == "C3"
     assert made(alone)["numbers"]["forgetting"][0]["retrain"] is not None
+
+
+def test_c3_needs_c2_and_what_is_left_of_items_to_retain_is_a_matter_of_c3(banded):
+    row = named(inside_band(banded), "redirect")
+    row["membership"]["retain"] = auc(0.9)
+    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [PASS, FAIL]
+    row["membership"]["retain"] = auc(0.5)
+    row["quantisation"] = attacked(changed=20)["quantisation"]
+    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [FAIL, FAIL]
+
+
+def test_a_retrained_model_unlike_the_others_fails_its_own_audit(banded):
+    part = {"mean": 2.9, "median": 2.25, "standard_error": 0.1, "n": 10}
+    banded["retrains"][2]["nll"] = {"unit": "bits/dim", "retain": part, "forget": part}
+    found = made(banded)["reference"]
+    assert found["oracle_passes_own_audit"] is False
+    assert "1 of 5 lie outside: retrained-3 (NLL retain, NLL forget)" in found["band"]
 
 
 def test_c3_needs_every_number_of_the_band(banded):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from msgm.evaluation.band_table import NO_EFFECT, band_table
+from msgm.evaluation.band_table import NO_EFFECT, band_tables
 from msgm.evaluation.claims import band_checks
 from msgm.evaluation.metrics.unlearning_ratio import histogram_distance
 from msgm.evaluation.numbers import band_facts, no_effect, standings
@@ -63,6 +63,7 @@ def test_one_sample_beyond_a_band_without_width_is_inside():
     report = a_report([], []) | {"retrains": models}
     assert standings(report, a_row("row", [[0.1]], **model))["UR %"].side == "inside"
     assert standings(report, a_row("row", [[0.11]], **model))["UR %"].side == "above"
+    assert standings(report, a_row("row", [[0.1]], **model))["UR %"].ends() == "0.0 to 0.1"
 
 
 def test_a_number_that_a_retrained_model_lacks_is_not_judged():
@@ -75,7 +76,7 @@ def test_a_number_that_a_retrained_model_lacks_is_not_judged():
 def test_a_row_that_diverged_at_a_seed_is_not_inside():
     row = a_row("row", [[1.0], [None]])
     report = a_report([row], [[1.0], [1.1], [1.2], [0.9], [1.0]])
-    assert standings(report, row)["UR %"].side == "diverged"
+    assert standings(report, row)["UR %"].side == "no value"
     assert band_checks(report, row)[1].holds is False
 
 
@@ -112,7 +113,7 @@ def test_a_row_like_plain_fine_tuning_has_no_effect(values, expected):
 def test_the_table_says_where_each_number_lies_and_what_the_band_is_worth():
     models = [[1.0, 2.0], [1.1, 2.1], [1.2, 2.2], [1.0, 2.0], [1.1, 2.2]]
     rows = [a_row("unseen", [[1.0, 2.0], [1.1, 2.1], [1.2, 2.2]]), a_row("redirect", [[0.0, 9.0]] * 3)]
-    title, headings, lines, notes = band_table(a_report(rows, models))
+    ((title, headings, lines, notes),) = band_tables(a_report(rows, models))
     assert title == "Over 3 seeds, beside 5 retrained models"
     assert headings == ["row", "seeds", "seconds", "UR %", "junk %", "verdict"]
     assert lines[0] == ["unseen", "3", "2", "1.1 ± 0.2 in", "2.1 ± 0.2 in", "2 of 2 inside"]
@@ -128,14 +129,14 @@ def test_the_table_says_where_each_number_lies_and_what_the_band_is_worth():
 
 
 def test_few_retrained_models_give_numbers_without_verdicts():
-    title, _, lines, notes = band_table(a_report([a_row("unseen", [[1.0]] * 3)], [[1.0], [1.1]]))
+    ((title, _, lines, notes),) = band_tables(a_report([a_row("unseen", [[1.0]] * 3)], [[1.0], [1.1]]))
     assert title == "Over 3 seeds, beside 2 retrained models"
     assert lines == [["unseen", "3", "2", "1.0 ± 0.0", ""], ["retrained models, mean", "2", "2", "1.1", ""]]
     assert "2 models retrained for a band; 5 are needed for verdicts." in notes
 
 
 def test_one_seed_without_retrained_models_has_no_such_table():
-    assert band_table(a_report([a_row("unseen", [[1.0]])], []) | {"seeds": [0]}) is None
+    assert band_tables(a_report([a_row("unseen", [[1.0]])], []) | {"seeds": [0]}) == []
 
 
 def test_class_distance_is_total_variation_without_junk():
