@@ -52,6 +52,9 @@ class Register(TypedDict):
 VIEWS = ("report.*", "samples.png", "sweep.png", "card.*", "*-card.*", "rows/*/card.*", "cards/**/card.*")
 """Reports and cards of a folder, which a person may sign for."""
 
+SERVED = ("ids.json", "recommender.safetensors")
+"""What a served recommender cannot do without one another."""
+
 KNOWN: dict[str, tuple[str, Part]] = {
     "model": ("a model, trained on the items or made from one that was", "all"),
     "checkpoints": ("checkpoints: raw and averaged weights, the optimiser's state", "all"),
@@ -318,6 +321,10 @@ def delete(folder: Path, paths: Iterable[str]) -> list[Path]:
             if path not in known:
                 raise UserError(f"--delete: {name!r} is not on the list; see msgm forget-traces {folder}.")
             chosen.append(known[path].path)
+        served = {(folder / name).resolve() for name in SERVED if (folder / name).is_file()}
+        named = {path.resolve() for path in chosen}
+        if served & named and not served <= named:
+            raise UserError(f"--delete: {' and '.join(SERVED)} are one served model; name both, or neither.")
         for path in chosen:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for run in _runs(folder):

@@ -112,12 +112,15 @@ def test_other_data_is_refused_without_the_key_too(texts, capsys):
     assert "known by position alone" in capsys.readouterr().out
 
 
-def test_a_forgotten_item_itself_is_checked_with_the_key_alone(capsys):
-    changed = Texts(list("aXcdefgh"))
-    with pytest.raises(UserError, match="item 1"):
-        chain((1,)).check(changed, SPLIT, KEY, "A")
-    chain((1,)).check(changed, SPLIT, None, "A")
+def test_a_forgotten_item_may_be_erased_as_long_as_something_stands_in_its_place(capsys):
+    erased = Texts(list("a-cdefgh"))
+    chain((1,)).check(erased, SPLIT, KEY, "A")
+    assert "note: 1 items that earlier requests named have another content now" in capsys.readouterr().out
+    chain((1,)).check(erased, SPLIT, None, "A")
     assert "known by position alone" in capsys.readouterr().out
+    for other in ("a-cdXfgh", "acdefgh", "abcdefgh-"):
+        with pytest.raises(UserError, match="item"):
+            chain((1,)).check(Texts(list(other)), SPLIT, KEY, "A")
 
 
 def test_other_keys_give_other_digests_and_no_digest_is_a_plain_hash():

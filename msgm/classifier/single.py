@@ -17,7 +17,7 @@ from msgm import traces
 from msgm.cards.history import history, history_lines
 from msgm.chain import Chain, read_chain
 from msgm.classifier.compare import FIXED, claim, from_file, note_of_file
-from msgm.classifier.config import ClassifierConfig, known, load_config
+from msgm.classifier.config import ClassifierConfig, OriginalSettings, known, load_config
 from msgm.classifier.data import Examples
 from msgm.classifier.earlier import earlier_chain, tested
 from msgm.classifier.experiment import Experiment, is_kept, seconds_of
@@ -195,6 +195,8 @@ def _given(
             "weights."
         )
     trained = load_config(load_received(given.path, FIXED, config.to_dict()))
+    if config.original == OriginalSettings():  # what the first request was told of a model trained elsewhere
+        config = asked = replace(asked, original=trained.original)
     _same_experiment(trained, config, source)
     model = load_classifier(given.model, config.network)
     chain = earlier_chain(given.model, config, dataset, fresh_chain)

@@ -25,6 +25,7 @@ from msgm.recommender.pending import PENDING
 from msgm.tabular import read_table
 from msgm.traces import FILE as TRACES
 
+IDS = "ids.json"
 UNREAD = (KEY, LOCK, "manifest.json")
 SEPARATORS = re.compile(r"[,;\t\r\n\"'|]+|::|: ")
 TABLES = (".parquet", ".pq", ".npz", ".npy")
@@ -46,17 +47,21 @@ def refuse_leftovers(folder: Path, key: bytes, done: set[str]) -> list[Path]:
         RunError: a file holds one, or its name does.
     """
     found, closed = [], []
+    # A user and an item may have one id: what is still served is no leftover where it can be told apart.
+    held = {one for ids in _served(folder).values() for one in ids}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if name in UNREAD:
             continue
         try:
-            texts = set(OWN[name](path) if name in OWN else _of_others(path, name))
+            texts = set(_of_others(path, name)) if name not in OWN else set(OWN[name](path)) - held
         except _NoTexts:
             texts = set(_names(name))
             closed.append(path)
         if any(_is_forgotten(text, key, done) for text in texts):
             found.append(path)
+    if any(id_digest(key, kind, one) in done for kind, ids in _served(folder).items() for one in ids):
+        found.append(folder / IDS)
     if found:
         names = ", ".join(str(path) for path in found)
         raise RunError(
@@ -73,8 +78,9 @@ def _is_forgotten(text: str, key: bytes, done: set[str]) -> bool:
 # msgm's own files
 
 
-def _ids(path: Path) -> Iterator[str]:
-    yield from (name for names in read_json(path).values() for name in names if name)
+def _served(folder: Path) -> dict[str, list[str]]:
+    """Return the ids that are not forgotten, by their kind."""
+    return {kind: [one for one in ids if one is not None] for kind, ids in read_json(folder / IDS).items()}
 
 
 def _reasons(path: Path) -> Iterator[str]:
@@ -96,7 +102,7 @@ def _registered(path: Path) -> Iterator[str]:
 
 OWN: dict[str, Callable[[Path], Iterator[str]]] = {
     FILE: _head,
-    "ids.json": _ids,
+    IDS: lambda path: iter(()),  # looked into by kind
     JOURNAL: _reasons,
     PENDING: lambda path: iter(()),  # numbers and digests alone, which are checked when it is read
     TRACES: _registered,

@@ -32,7 +32,7 @@ from msgm.recommender.config import RecommenderConfig, known
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.journal import NAME as JOURNAL
-from msgm.recommender.leftovers import refuse_leftovers
+from msgm.recommender.leftovers import IDS, refuse_leftovers
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
 from msgm.recommender.pending import FORGOTTEN, PARTS, PENDING, Pending, checked_pending, deletion_of, read_pending
@@ -40,7 +40,6 @@ from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
 from msgm.runs import environment
 from msgm.seeding import derive_seed
 
-IDS = "ids.json"
 KINDS = ("users", "items", "interactions")
 
 

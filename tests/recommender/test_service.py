@@ -19,7 +19,7 @@ from msgm.recommender.config import load_config
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.models.base import Recommender, load_recommender
 from msgm.recommender.service import Service, fit
-from msgm.traces import verify
+from msgm.traces import delete, verify
 
 CONFIG = [
     "data={name: synthetic, users: 60, items: 40, interactions: 900, least: 5}",
@@ -514,6 +514,27 @@ def test_ids_that_are_spelled_like_words_of_msgms_own_files_are_forgotten(tmp_pa
     assert len(Service(folder).answered()) == 3
     with pytest.raises(UserError, match="unknown user"):
         Service(folder).recommend(users[0], 1)
+
+
+def test_a_user_and_an_item_of_one_id_are_told_apart(tmp_path):
+    rows = [f"{user},{(3 * user + k) % 9}" for user in range(12) for k in range(4)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *rows]) + "\n")
+    config = [f"data={{name: table, path: {tmp_path / 'log.csv'}, user: user, item: item}}", "models={ease: {}}"]
+    folder = fit(load_config(None, config), "ease", tmp_path / "served")
+    assert Service(folder).forget("users", ["7"]).numbers == [1]
+    assert Service(folder).forget("items", ["3"]).numbers == [2]
+    assert "7" in Service(folder).recommend("3", 9) or "7" in read_json(folder / "ids.json")["items"]
+    ids = read_json(folder / "ids.json")
+    write_json(folder / "ids.json", ids | {"users": ["7" if one is None else one for one in ids["users"]]})
+    with pytest.raises(RunError, match=r"ids\.json still names"):
+        Service(folder).resume()
+
+
+def test_half_of_a_served_model_is_not_deleted(answered):
+    with pytest.raises(UserError, match=r"ids.json and recommender.safetensors are one served model"):
+        delete(answered, ["ids.json"])
+    delete(answered, ["ids.json", "recommender.safetensors"])
+    assert not (answered / "ids.json").exists()
 
 
 def write_parquet(path, cells):
