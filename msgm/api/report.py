@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgm.cards.stored import read_report
@@ -67,7 +69,8 @@ class Report:
         """Return one flat dictionary a row.
 
         A number with an interval gives three entries, ``name``, ``name.low`` and ``name.high``; what a row holds beside
-        numbers and settings is left out. ``level`` is the level that the row's card reaches on the ladder.
+        numbers and settings is left out. Of a generator's several seeds these are the first one's. ``level`` is the
+        level that the row's card reaches on the ladder.
         """
         return [{**self._level(row), **dict(_flat(row, ""))} for row in self.rows]
 
@@ -104,6 +107,7 @@ class Report:
 
         - ``suppression`` (generators): of the rows whose junk rate is not shown to exceed the base's by more than 5
           points, the one whose unlearning ratio has the lowest upper end of its 95% interval; of equal ones the faster.
+          Of several seeds the means of both rates count, for their spread is no interval of one seed's samples.
         - ``removal``: the row whose card reaches the highest level on the ladder, C1 at least; of equal ones the
           faster.
 
@@ -133,10 +137,23 @@ class Report:
         return min(equal, key=_seconds) if reached != "C0" else None
 
     def _best_suppression(self, rows: list[Row]) -> Row | None:
-        from msgm.evaluation.claims import junk_check, known
+        from msgm.evaluation.claims import JUNK_MARGIN, junk_check, known, references
 
-        usable = [row for row in rows if known(row, "ur") and junk_check(self.tree, row).holds is not False]
-        return min(usable, key=lambda row: (row["unlearning_ratio"]["high"], _seconds(row)), default=None)
+        rated = [row for row in rows if known(row, "ur")]
+        if len(self.tree.get("seeds", [])) < 2:
+            usable = [row for row in rated if junk_check(self.tree, row).holds is not False]
+            return min(usable, key=lambda row: (row["unlearning_ratio"]["high"], _seconds(row)), default=None)
+        base = references(self.tree).base
+        limit = inf if base is None else self._mean(base, "junk %") + 100 * JUNK_MARGIN
+        usable = [row for row in rated if self._mean(row, "junk %") <= limit]
+        return min(usable, key=lambda row: (self._mean(row, "UR %"), _seconds(row)), default=None)
+
+    def _mean(self, row: Row, number: str) -> float:
+        """Return the mean over seeds of a generator's number; infinity where a seed has none."""
+        from msgm.evaluation.numbers import per_seed
+
+        values = [seed.get(number) for seed in per_seed(row, self.tree)]
+        return fmean(inf if value is None else value for value in values)
 
     def _chosen(self, wanted: Mapping[str, str | None]) -> list[Row]:
         """Return the rows of the request and the model that are wanted, without the references."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import msgm
+from msgm.api.experiments import Named
 from msgm.errors import UserError
 from tests.conftest import DIGITS, TINY
 
@@ -43,6 +44,15 @@ def test_overrides_by_name_are_those_of_the_command_line(tmp_path):
     one = msgm.train(DIGITS, tmp_path / "one", overrides=texts, device="cpu")
     two = msgm.train(DIGITS, tmp_path / "two", overrides=tree, device="cpu")
     assert one.config.read_text() == two.config.read_text()
+
+
+def test_a_config_is_the_name_of_a_shipped_one():
+    named = Named.read("digits/vp", seed=4)
+    assert (named.domain, named.tree["seed"]) == ("generator", 4)
+    assert Named.read("digits/vp").tree == Named.read(DIGITS).tree
+    assert Named.read("classifier/digits").domain == "classifier"
+    assert Named.read("recommender/synthetic").domain == "recommender"
+    assert Named.read("recommender/attributes").domain == "attributes"
 
 
 @pytest.mark.parametrize(
@@ -160,6 +170,18 @@ def with_rates(report, **rates):
 def test_the_best_suppression_is_the_lowest_ratio_without_junk(report, unseen, obtuse, best):
     found = with_rates(report, do_nothing=(0.01, 0, 0.02, 1), unseen=unseen, obtuse=obtuse).best("suppression")
     assert (found and found["name"]) == best
+
+
+@pytest.mark.parametrize(("junk", "best"), [(5.0, "obtuse"), (20.0, "unseen")])
+def test_of_several_seeds_the_means_count(report, junk, best):
+    tree = with_rates(report, do_nothing=(0.2, 0, 0.02, 1), unseen=(0.1, 0, 0.02, 9), obtuse=(0.5, 0, 0.02, 9)).tree
+    rates = {"do-nothing": (20, 20, 2.0), "unseen": (4, 6, 2.0), "obtuse": (9, 0, junk)}  # obtuse: worse at first
+    for row in tree["rows"]:
+        first, second, junk_rate = rates[row["name"]]
+        row["per_seed"] = [
+            {"seed": seed, "numbers": {"UR %": ratio, "junk %": junk_rate}} for seed, ratio in ((0, first), (1, second))
+        ]
+    assert msgm.Report(Path("x"), tree | {"seeds": [0, 1]}).best("suppression")["name"] == best
 
 
 def test_the_best_removal_reaches_the_highest_level(report, monkeypatch):
