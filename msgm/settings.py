@@ -4,7 +4,7 @@ Nothing in a config is computed: ``${...}`` and ``???`` are text. Scalars and ke
 the field that they are for is known (``msgm.fields``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -188,9 +188,18 @@ def module_of(path: Path) -> str | None:
             keys = set(_read(path) if path.suffix in (".yaml", ".yml") else {})
     except UserError:
         return None  # whoever reads it says what is wrong with it
+    found = domain_of(keys)
+    return {"generator": None, "attributes": "recommender"}.get(found, found)
+
+
+def domain_of(keys: Collection[str]) -> str:
+    """Return what a config with these settings is of: ``generator``, ``classifier``, ``recommender``, ``attributes``.
+
+    ``attributes`` are the comparisons that take attributes of users out of recommenders.
+    """
     if "models" in keys:
-        return "recommender"
-    return "classifier" if keys & {"requests", "methods", "shares"} else None
+        return "attributes" if {"attribute", "erasures", "surfaces"} & set(keys) else "recommender"
+    return "classifier" if {"requests", "methods", "shares"} & set(keys) else "generator"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
