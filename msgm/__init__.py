@@ -1,39 +1,70 @@
 """msgm: make a trained model forget, and show honestly what it forgot.
 
 The public names below are imported on first use, so that ``import msgm`` and ``msgm --help`` stay fast
-(and nothing of weight is imported before Ctrl-C is handled, in ``msgm.__main__``).
+(and nothing of weight is imported before Ctrl-C is handled, in ``msgm.__main__``). Type checkers read the imports
+under ``TYPE_CHECKING``.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from msgm.api.report import Report as Report
+    from msgm.api.verbs import compare as compare
+    from msgm.api.verbs import evaluate as evaluate
+    from msgm.api.verbs import train as train
+    from msgm.api.verbs import unlearn as unlearn
+    from msgm.config import Config as Config
+    from msgm.config import load_config as load_config
+    from msgm.data import load_dataset as load_dataset
+    from msgm.diffusion import DDPM as DDPM
+    from msgm.diffusion import VE as VE
+    from msgm.diffusion import VP as VP
+    from msgm.diffusion import Process as Process
+    from msgm.diffusion import ScoreModel as ScoreModel
+    from msgm.diffusion import SubVP as SubVP
+    from msgm.diffusion import log_likelihood as log_likelihood
+    from msgm.diffusion import sample as sample
+    from msgm.errors import RunError as RunError
+    from msgm.errors import UserError as UserError
+    from msgm.objectives import EraseDiff as EraseDiff
+    from msgm.objectives import Objective as Objective
+    from msgm.objectives import Obtuse as Obtuse
+    from msgm.objectives import Orthogonal as Orthogonal
+    from msgm.objectives import Redirect as Redirect
+    from msgm.objectives import Standard as Standard
+    from msgm.objectives import Unseen as Unseen
+    from msgm.requests import ForgetRequest as ForgetRequest
+    from msgm.runs import Run as Run
+
 __version__ = "0.2.0"
 
 _PUBLIC = {
-    "Config": "msgm.config",
-    "ForgetRequest": "msgm.requests",
-    "Objective": "msgm.objectives",
-    "Process": "msgm.diffusion",
-    "ScoreModel": "msgm.diffusion",
-    "compare": "msgm.generator.compare",
-    "load_config": "msgm.config",
-    "load_dataset": "msgm.data",
-    "log_likelihood": "msgm.diffusion",
-    "sample": "msgm.diffusion",
-    "train": "msgm.training",
-    "unlearn": "msgm.training",
+    "msgm.api.report": ("Report",),
+    "msgm.api.verbs": ("compare", "evaluate", "train", "unlearn"),
+    "msgm.config": ("Config", "load_config"),
+    "msgm.data": ("load_dataset",),
+    "msgm.diffusion": ("DDPM", "VE", "VP", "Process", "ScoreModel", "SubVP", "log_likelihood", "sample"),
+    "msgm.errors": ("RunError", "UserError"),
+    "msgm.objectives": ("EraseDiff", "Objective", "Obtuse", "Orthogonal", "Redirect", "Standard", "Unseen"),
+    "msgm.requests": ("ForgetRequest",),
+    "msgm.runs": ("Run",),
 }
+_MODULES = ("classifier", "recommender")
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> "Any":
-    if name not in _PUBLIC:
+    if name not in _HOME and name not in _MODULES:
         raise AttributeError(f"module 'msgm' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return import_module(f"msgm.{name}")
+    found = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -53,7 +53,7 @@ def overrides(parser: argparse.ArgumentParser) -> None:
 
 def common(parser: argparse.ArgumentParser) -> None:
     """Add ``--out``, ``--seed``, ``--device`` and ``--threads``."""
-    parser.add_argument("--out", metavar="DIR", help="where to write; by default below runs/, see the README")
+    parser.add_argument("--out", metavar="DIR", help="where to write; by default below runs/, named as the config")
     seed(parser)
     parser.add_argument(
         "--download", action="store_true", help="let data sets and weights that are missing be fetched from the network"

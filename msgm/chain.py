@@ -149,6 +149,22 @@ class Chain:
         """Return a mask of the items that the chain's requests named."""
         return union(self.requests, size)
 
+    def split_seed(self, where: object) -> int | None:
+        """Return the seed of the split that the positions are of; None where the chain has no data.
+
+        Args:
+            where: the model's folder, for the error.
+
+        Raises:
+            UserError: it is missing, or no whole number from 0 to 2^32 - 1.
+        """
+        if self.data is None:
+            return None
+        seed = self.data.split.get("seed", -1)
+        if not 0 <= seed < 2**32 or seed != int(seed):
+            raise UserError(f"{where}: {FILE}: data.split.seed: expected a whole number from 0 to 2^32 - 1.")
+        return int(seed)
+
     def started_anew(self) -> "Chain":
         """Return an empty chain that says which requests it leaves behind."""
         left = tuple(entry.text for entry in self.requests) + ((self.unknown,) if self.unknown else ())
@@ -211,7 +227,9 @@ class Chain:
         gone = self.gone(max(size, then.items))[:size]
         remaining, digests = _digests(items, gone, key if known is not None else None)
         if known is not None and digests is not None:
-            return _first_difference(known, digests, getattr(items, "names", []))
+            found = _first_difference(known, _without_gone(known, digests, gone), getattr(items, "names", []))
+            edited = f"{FILE} was edited: its positions are not those of the items that the requests named."
+            return found or (None if remaining == then.remaining else edited)
         if self.requests:
             print(f"note: the key of {FILE} is not here: forgotten items are known by position alone.", flush=True)
         if size != then.items:
@@ -330,6 +348,18 @@ def _digests(items: Items, gone: NDArray[np.bool_], key: bytes | None) -> tuple[
         if key is not None:
             found[number] = int.from_bytes(hmac.digest(key, content, "sha256")[:DIGEST_BYTES], "little")
     return remaining.hexdigest(), found if key is not None else None
+
+
+def _without_gone(then: NDArray[np.uint32], now: NDArray[np.uint32], gone: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """Return the digests of now, with those of then for forgotten items: what was erased may have another content."""
+    if len(then) != len(now):
+        return now
+    erased = int((gone & (then != now)).sum())
+    if erased:
+        print(
+            f"note: {erased} items that earlier requests named have another content now; they take no part.", flush=True
+        )
+    return np.where(gone, then, now)
 
 
 def _first_difference(then: NDArray[np.uint32], now: NDArray[np.uint32], names: Sequence[str]) -> str | None:

@@ -24,7 +24,7 @@ from msgm.arguments import (
     seed,
 )
 from msgm.classifier import commands as classifier
-from msgm.commands import lists, starting
+from msgm.commands import doctor, lists, starting
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
 
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     views = (_add_restoration, _add_data, _add_views)
     for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, *views):
         add(commands)
-    for module in (classifier, recommender, starting, lists):
+    for module in (classifier, recommender, starting, lists, doctor):
         module.add(commands)
     return top
 
@@ -251,6 +251,7 @@ def _add_data(commands: Commands) -> None:
     seed(data)
     data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
     data.add_argument("--list", action="store_true", help="list all items, not the first ones")
+    received(data)
     data.set_defaults(go_on="Run the same command again.")
 
 
@@ -399,7 +400,7 @@ def _report(options: argparse.Namespace) -> None:
         from msgm.evaluation.report import print_table, write_views
     with locked(run.path), showing(run.report):
         write_views(run, report)
-        seal_views(run.path)
+        seal_views(run.path, rebuilt=True)
         print_table(report)
 
 

@@ -167,6 +167,9 @@ class Config:
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
         seed: of everything but the data split.
+        seeds: how many seeds ``msgm compare`` runs the base model and every row at: ``seed`` and the ones after it.
+        retrains: how many models it retrains without the request, from seeds of their own, for a band; 1 makes none,
+            and the row ``unseen-scratch`` alone says what retraining gives. Five are the fewest that give verdicts.
         plugins: Python files to import first; they register objectives, data sets and the like. Kept as whole paths,
             so that the settings hold in any working folder.
         data: the data set (``msgm.data``).
@@ -183,6 +186,8 @@ class Config:
 
     name: str = "run"
     seed: int = 0
+    seeds: int = 1
+    retrains: int = 1
     plugins: list[str] = field(default_factory=list)
     data: Settings = field(default_factory=lambda: {"name": "digits"})
     request: ForgetRequest = field(default_factory=ForgetRequest)
@@ -197,6 +202,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(0, self, "", "seed")
+        at_least(1, self, "", "seeds", "retrains")
         check_name(self.name)
         check_names(self.rows, "rows")
         self.plugins = load_files(self.plugins)
@@ -222,8 +228,10 @@ class Config:
         return structured(TrainingSettings, asdict(settings) | row.training, "training")
 
     def for_row(self, row: Row) -> "Config":
-        """Return the experiment that a row is: its own objective and training, and no rows."""
-        return replace(self, objective=row.objective, training=self.row_training(row), finetune={}, rows={})
+        """Return the experiment that a row is: its own objective and training, one seed, and no rows."""
+        return replace(
+            self, objective=row.objective, training=self.row_training(row), finetune={}, rows={}, seeds=1, retrains=1
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as a plain tree."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from msgm.settings import Source, kind_of, read_settings
+from msgm.settings import Source, domain_of, read_settings
 
 
 class Experiment(Protocol):
@@ -26,17 +26,17 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Experiment:
         >>> type(load("classifier/digits")).__name__
         'ClassifierConfig'
     """
-    kind = kind_of(read_settings(source, overrides))
+    domain = domain_of(read_settings(source, overrides))
     given = list(overrides)
-    if kind == "classifier":
+    if domain == "classifier":
         from msgm.classifier.config import load_config as load_classifier
 
         return load_classifier(source, given)
-    if kind == "recommender":
+    if domain == "recommender":
         from msgm.recommender.config import load_config as load_recommender
 
         return load_recommender(source, given)
-    if kind == "attributes":
+    if domain == "attributes":
         from msgm.recommender.attribute_config import AttributeConfig
         from msgm.recommender.config import load_experiment
 

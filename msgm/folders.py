@@ -42,7 +42,9 @@ _HIDDEN = re.compile(
 )
 _FIRST_VERSION = re.compile(
     r"\.(?P<name>model|png|step-\d+)\.(?P<kind>new|old)"
-    r"|\.(.+\.(jsonl?|yaml|md|html|png|np[yz]|safetensors)|key|lock)\.[a-z0-9_]{8}"
+    r"|\.(.+\.(jsonl?|yaml|md|html|png|np[yz]|safetensors)|key|lock)"
+    # Eight drawn characters. Those that might be a word or a date of the user's are left alone.
+    r"\.(?=[a-z_]*[0-9])(?=[0-9_]*[a-z])(?![a-z]+_?[0-9]+$)[a-z0-9_]{8}"
 )
 _held = threading.local()
 
@@ -361,13 +363,15 @@ def locked(folder: Path) -> Iterator[None]:
     """
     held: set[str] = _held.__dict__.setdefault("folders", set())
     name = str(folder.resolve())
-    if name in held or int(os.environ.get("RANK", "0")) > 0:
+    later = int(os.environ.get("RANK", "0")) > 0 and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if name in held or later:
         yield
         return
     made = _make(folder)
     file = _lock(folder)
     held.add(name)
     try:
+        _refuse_other_writers(folder, held)
         sweep(folder)
         yield
     finally:
@@ -403,6 +407,30 @@ def _lock(folder: Path) -> int:
             os.pwrite(file, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
             return file
         os.close(file)  # Its holder removed it just now.
+
+
+def _refuse_other_writers(folder: Path, held: set[str]) -> None:
+    """Refuse where another process writes a folder around this one, or one in it, such as a row of a comparison."""
+    around = [parent / LOCK for parent in folder.resolve().parents]
+    for path in [*around, *folder.resolve().rglob(f"*/{LOCK}")]:
+        if str(path.parent) in held or not path.is_file():
+            continue
+        holder = _holder(path)
+        if holder:
+            raise UserError(f"{path.parent} is being changed by process {holder}; try again when it is done.")
+
+
+def _holder(path: Path) -> str | None:
+    """Return who holds a lock file of msgm's, or None where nobody does or it is another program's."""
+    try:
+        with path.open("rb") as file:
+            found = re.fullmatch(r"[0-9]+ on .+", file.read(300).decode(errors="replace"))
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return found[0] if found else None
+    except OSError:  # gone meanwhile, or not ours to read
+        return None
+    return None
 
 
 def _is_file_of(file: int, path: Path) -> bool:

@@ -60,6 +60,22 @@ def as_index(value: Any, key: str) -> int:
     raise UserError(f"{key}: expected an index, a whole number in decimal digits, got {shown(value)}.")
 
 
+def as_list(values: Any, key: str, what: str = "ids") -> list[Any]:
+    """Return several things that a request names; one text is refused, whose letters would be taken for them.
+
+    Args:
+        values: a list, a tuple, a range or a one-dimensional array.
+        key: what an error names.
+        what: what was expected, for the error.
+
+    Raises:
+        UserError: anything else, a text, a number, a mapping or a set among them.
+    """
+    if isinstance(values, list | tuple | range) or (isinstance(values, np.ndarray) and values.ndim == 1):
+        return list(values)
+    raise UserError(f"{key}: expected a list of {what}, got {shown(values)}.")
+
+
 def class_number(value: Any, classes: Sequence[str], key: str) -> int:
     """Return the number of the class that ``value`` names.
 

@@ -15,12 +15,13 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypedDict
 
+from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.reading import read_yaml
 
 PREFIX = "msgm_plugin_"
-PATHS = ("file", "path", "root", "folder")
-"""Settings that name files."""
+PATHS = re.compile(r"(.*\.)?(file|path|root|folder|trained_on)|(evaluation|original)\.(.*\.)?weights|data\.attributes")
+"""Settings that name files, whatever stands in them."""
 PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.\.[/\\]|.*\.(safetensors|pth?|bin|ckpt)$")
 """What looks like the name of a file in any other setting."""
 
@@ -91,7 +92,7 @@ def load_file(path: str, key: str = "plugins") -> Any:
         raise UserError(f"{key}: cannot import {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their annotations up there
-    _digests[name] = _sha256(whole)
+    _digests[name] = file_digest(whole)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -185,13 +186,9 @@ def _foreign(value: Any, key: str) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _foreign(part, key)
-    elif name == "download" and value is True:
-        yield f"{key}: true, by which files would be fetched from the network"
+    elif name == "download" and value not in (False, None, "false"):
+        yield f"{key}: {str(value).lower()}, by which files would be fetched from the network"
     elif isinstance(value, str) and (name in ("plugins", "predicate") or re.search(r"\.py(:\w*)?$", value)):
         yield f"{key}: {value}, which would be run"
-    elif isinstance(value, str) and (name in PATHS or PATH.match(value)):
+    elif isinstance(value, str) and (PATHS.fullmatch(key) or PATH.match(value)):
         yield f"{key}: {value}, which would be opened"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

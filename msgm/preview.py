@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from msgm.chain import Entry, gone_before, read_chain
 from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.data.duplicates import Pair, Positions, near_duplicates
 from msgm.data.listing import printable
 from msgm.errors import UserError, nearest
-from msgm.requests import ForgetRequest
+from msgm.plugins import load_received
 from msgm.settings import module_of, read_settings
 from msgm.tables import aligned
 
@@ -71,45 +72,59 @@ def preview(
         UserError: as the commands that train raise it for the same config.
     """
     module = module_of(path)
-    path = path / "config.yaml" if path.is_dir() else path
+    chain = None
+    if path.is_dir():
+        load_received(path, ("data",))  # refuses what only a trusted folder may name
+        chain = read_chain(path / "model")
+        path = path / "config.yaml"
+    entries = chain.requests if chain else ()
     if module is None and requests is not None:
         raise UserError("--requests: a generator's config has one request, without a name.")
     if module == "classifier":
-        yield from _classifier(path, overrides, requests, every)
+        yield from _classifier(path, overrides, requests, every, entries)
     elif module is None:
-        yield from _generator(path, overrides, every)
+        yield from _generator(path, overrides, every, entries)
     elif {"attribute", "surfaces", "erasures"} & set(read_settings(path, overrides)):
         yield from _attributes(path, overrides)
     else:
         yield from _recommender(path, overrides, requests, every)
 
 
-def _generator(path: Path, overrides: Sequence[str], every: bool) -> Iterator[str]:
+def _generator(path: Path, overrides: Sequence[str], every: bool, entries: Sequence[Entry]) -> Iterator[str]:
     from msgm.config import load_config
 
     config = load_config(path, list(overrides))
     dataset = load_dataset(config.data)
     yield from _data(dataset, every)
-    if not _given(config.request):
+    if not config.request.named:
         yield "no request: nothing would be forgotten"
         yield from _counts(dataset, Asked("", np.zeros(len(dataset), dtype=bool), _all(dataset)), every)
         return
     settings, mask = DATASETS.build(config.data), dataset.forget_mask(config.request)
-    asked = Asked(config.request.describe(), mask, settings.parts(dataset))
+    mask, parts, told = _without_gone(mask, settings.parts(dataset), entries)
+    asked = Asked(config.request.describe(), mask, parts)
+    yield from told
     yield from _selected(dataset, "request", asked, every)
     settings.split_by(dataset, mask)  # refuses what cannot be answered, now that it is seen why
     yield from _duplicates(dataset, asked, every)
 
 
-def _given(request: ForgetRequest) -> bool:
-    return any(getattr(request, name) not in ([], {}, None) for name in request.selectors)
+def _without_gone(
+    mask: NDArray[np.bool_], parts: Mapping[str, Positions], entries: Sequence[Entry]
+) -> tuple[NDArray[np.bool_], dict[str, Positions], list[str]]:
+    """Return a request's items and the parts without what a run's earlier requests named, and a line that says so."""
+    gone = gone_before(mask, entries)
+    told = [f"left out, since earlier requests of this model named them: {gone.sum()} items"] if gone.any() else []
+    return mask & ~gone, {name: part[~gone[part]] for name, part in parts.items()}, told
 
 
 def _all(dataset: Dataset) -> dict[str, Positions]:
     return {"train": np.arange(len(dataset))}
 
 
-def _classifier(path: Path, overrides: Sequence[str], requests: Sequence[str] | None, every: bool) -> Iterator[str]:
+def _classifier(
+    path: Path, overrides: Sequence[str], requests: Sequence[str] | None, every: bool, entries: Sequence[Entry]
+) -> Iterator[str]:
     import torch
 
     from msgm.classifier.config import load_config
@@ -124,7 +139,9 @@ def _classifier(path: Path, overrides: Sequence[str], requests: Sequence[str] | 
     unused = np.setdiff1d(np.arange(len(dataset)), np.concatenate(list(parts.values())))
     parts |= {"unused": unused} if len(unused) else {}
     for name in _chosen(config.requests, requests):
-        asked = Asked(config.requests[name].describe(), experiment.selected(name), parts)
+        mask, left, told = _without_gone(experiment.selected(name), parts, entries)
+        asked = Asked(config.requests[name].describe(), mask, left)
+        yield from told
         yield from _selected(dataset, f"request {name}", asked, every)
         experiment.split(name)  # refuses what cannot be answered, now that it is seen why
         yield from _duplicates(dataset, asked, every)

@@ -209,6 +209,15 @@ def read_headed_arrays(path: Path, key: str, shape: Shape) -> tuple[Arrays, Any]
     return arrays, parse_json(header[key], f"{path}, its header", shape)
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """Return the texts by name at the head of a safetensors file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return _safetensors(path, "numpy")[1]
+
+
 def _safetensors(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import safe_open
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError, nearest
-from msgm.ids import as_id, as_index, class_number, listed
+from msgm.ids import as_id, as_index, as_list, class_number, listed, shown
 from msgm.plugins import load_function
 from msgm.tabular import read_ids, read_lines
 
@@ -66,9 +66,14 @@ class ForgetRequest:
     target: Literal["observed", "latent", "concept"] = "concept"
 
     def __post_init__(self) -> None:
-        self.labels = [as_id(label, "request.labels", "a class") for label in self.labels]
-        self.positions = [as_index(number, "request.positions") for number in self.positions]
-        self.indices = [as_index(number, "request.indices") for number in self.indices]
+        self.labels = [as_id(label, "request.labels", "a class") for label in _several(self, "labels")]
+        self.positions = [as_index(number, "request.positions") for number in _several(self, "positions")]
+        self.indices = [as_index(number, "request.indices") for number in _several(self, "indices")]
+        self.files = [as_id(name, "request.files", "a file's name") for name in _several(self, "files")]
+        if self.attribute is not None:
+            self.attribute = as_id(self.attribute, "request.attribute", "an attribute")
+        if not isinstance(self.group, Mapping):
+            raise UserError(f"request.group: expected a column with its values, got {shown(self.group)}.")
         named = {as_id(column, "request.group", "a column"): values for column, values in self.group.items()}
         self.group = {column: _values(values, f"request.group.{column}") for column, values in named.items()}
 
@@ -241,11 +246,15 @@ class ForgetRequest:
         return mask
 
 
+def _several(request: ForgetRequest, name: str) -> list[Any]:
+    return as_list(getattr(request, name), f"request.{name}", name)
+
+
 def _values(values: Any, key: str) -> Any:
     """Return the values of a group's column, or its single one, as text."""
-    if isinstance(values, list | tuple):
-        return [as_id(value, key, "a value") for value in values]
-    return as_id(values, key, "a value")
+    if isinstance(values, str | int):
+        return as_id(values, key, "a value")
+    return [as_id(value, key, "a value") for value in as_list(values, key, "values")]
 
 
 def _listed(values: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
-from msgm import threads
+from msgm import __version__, threads
 from msgm.errors import UserError
 from msgm.folders import recover
 from msgm.reading import read_json, read_yaml
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = [
-    "msgm",
     "torch",
     "diffusers",
     "accelerate",
@@ -143,7 +142,7 @@ def environment() -> dict[str, Any]:
     """Return versions, git commit of the working folder (if any), threads and peak memory, for manifests."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version(), "msgm": __version__} | {p: _version(p) for p in PACKAGES},
         "git_commit": _git_commit(),
         "platform": platform.platform(),
         "threads": threads.in_use(),

@@ -6,7 +6,7 @@ the field that they are for is known (``msgm.fields``).
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -26,6 +26,7 @@ MAP, TEXT, SEQUENCE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "s
 FLOW = ("[", "{", "'", '"')
 """What the value of an override begins with where it is YAML; any other is text as it stands."""
 ADDED = {"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"}
+ADDED |= {"seeds": 1, "retrains": 1}
 """Settings that came after the first version, and are not empty where they change nothing."""
 
 
@@ -177,16 +178,6 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FINITE, list("-+.0123456789"))
 
 
-Kind: TypeAlias = Literal["generator", "classifier", "recommender", "attributes"]
-
-
-def kind_of(keys: Collection[str]) -> Kind:
-    """Return what a config with these settings at its top is for; ``attributes`` are those of a recommender's users."""
-    if "models" in keys:
-        return "attributes" if {"attribute", "surfaces", "erasures"} & set(keys) else "recommender"
-    return "classifier" if {"requests", "methods", "shares"} & set(keys) else "generator"
-
-
 def module_of(path: Path) -> str | None:
     """Return ``classifier`` or ``recommender`` for a config, or a run folder with one, of these; None of any other."""
     try:
@@ -197,8 +188,18 @@ def module_of(path: Path) -> str | None:
             keys = set(_read(path) if path.suffix in (".yaml", ".yml") else {})
     except UserError:
         return None  # whoever reads it says what is wrong with it
-    kind = kind_of(keys)
-    return None if kind == "generator" else "recommender" if kind == "attributes" else kind
+    found = domain_of(keys)
+    return {"generator": None, "attributes": "recommender"}.get(found, found)
+
+
+def domain_of(keys: Collection[str]) -> str:
+    """Return what a config with these settings is of: ``generator``, ``classifier``, ``recommender``, ``attributes``.
+
+    ``attributes`` are the comparisons that take attributes of users out of recommenders.
+    """
+    if "models" in keys:
+        return "attributes" if {"attribute", "erasures", "surfaces"} & set(keys) else "recommender"
+    return "classifier" if {"requests", "methods", "shares"} & set(keys) else "generator"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

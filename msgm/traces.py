@@ -19,19 +19,41 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.folders import inside, is_hidden, locked, recover, write_json
 from msgm.reading import read_json
+from msgm.shapes import Positive
 
 FILE = "traces.json"
 FORMAT = 1
 Part = Literal["all", "retain", "forget"]
-SECTIONS = {"written": dict, "sources": list, "hashes": dict}
+
+
+class Written(TypedDict):
+    """What the register says of one file or folder."""
+
+    what: str
+    part: Part
+    request: str | None
+
+
+class Register(TypedDict):
+    """``traces.json``."""
+
+    format: Positive
+    written: dict[str, Written]
+    sources: list[str]
+    hashes: dict[str, str]
+
+
 VIEWS = ("report.*", "samples.png", "sweep.png", "card.*", "*-card.*", "rows/*/card.*", "cards/**/card.*")
 """Reports and cards of a folder, which a person may sign for."""
+
+SERVED = ("ids.json", "recommender.safetensors")
+"""What a served recommender cannot do without one another."""
 
 KNOWN: dict[str, tuple[str, Part]] = {
     "model": ("a model, trained on the items or made from one that was", "all"),
@@ -108,7 +130,7 @@ def register(folder: Path, path: Path, what: str, part: Part = "all", request: s
         request: whose.
     """
     tree, name = _read(folder), path.relative_to(folder).as_posix()
-    entry = {"what": what, "part": part, "request": request}
+    entry: Written = {"what": what, "part": part, "request": request}
     if tree["written"].get(name) != entry:
         tree["written"][name] = entry
         write_json(folder / FILE, tree)
@@ -132,21 +154,26 @@ def seal(folder: Path, *paths: Path) -> None:
         write_json(folder / FILE, tree | {"hashes": dict(sorted((kept | new).items()))})
 
 
-def seal_views(folder: Path) -> None:
-    """Keep the hashes of the report and the cards in ``folder``."""
-    seal(folder, *(path for pattern in VIEWS for path in folder.glob(pattern)))
+def seal_views(folder: Path, rebuilt: bool = False) -> None:
+    """Keep the hashes of the report and the cards in ``folder``.
+
+    Args:
+        folder: the run folder.
+        rebuilt: whether they were made again from the report.json that was there, whose hash is left as it is then:
+            whoever edited that has to be found.
+    """
+    views = [path for pattern in VIEWS for path in folder.glob(pattern)]
+    seal(folder, *(path for path in views if not (rebuilt and path.name == "report.json")))
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> Register:
     path = folder / FILE
     if not path.is_file():
-        return {"format": FORMAT} | {name: kind() for name, kind in SECTIONS.items()}
-    tree = read_json(path)
-    if not isinstance(tree, dict) or any(not isinstance(tree.get(name), kind) for name, kind in SECTIONS.items()):
-        raise UserError(f"{path} is damaged: expected {', '.join(SECTIONS)}.")
-    if tree.get("format") != FORMAT:
-        raise UserError(f"{path} is of a newer version of msgm: its format is {tree.get('format')!r}.")
-    return dict(tree)
+        return {"format": FORMAT, "written": {}, "sources": [], "hashes": {}}
+    tree: Register = read_json(path, Register)
+    if tree["format"] != FORMAT:
+        raise UserError(f"{path} is of a newer version of msgm: its format is {tree['format']!r}.")
+    return tree
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -233,7 +260,12 @@ def _sources(run: Path) -> list[Path]:
         starts = [Path(), *run.resolve().parents] if isinstance(source, str) else []
         found = [start / str(source) for start in starts if (start / str(source)).exists()][:1]
     owners = [path.parent if path.name == "model" else path for path in found]
-    return [Path(os.path.relpath(path)) for path in owners if path.exists()]
+    return [Path(os.path.relpath(path)) for path in owners if _is_source(path)]
+
+
+def _is_source(path: Path) -> bool:
+    """Return whether a path may be what a model came from: a file of weights, a run, or a model's folder."""
+    return path.is_file() or any((path / name).is_file() for name in (FILE, "manifest.json", "model_index.json"))
 
 
 def _manifest(run: Path) -> dict[str, Any]:
@@ -289,6 +321,10 @@ def delete(folder: Path, paths: Iterable[str]) -> list[Path]:
             if path not in known:
                 raise UserError(f"--delete: {name!r} is not on the list; see msgm forget-traces {folder}.")
             chosen.append(known[path].path)
+        served = {(folder / name).resolve() for name in SERVED if (folder / name).is_file()}
+        named = {path.resolve() for path in chosen}
+        if served & named and not served <= named:
+            raise UserError(f"--delete: {' and '.join(SERVED)} are one served model; name both, or neither.")
         for path in chosen:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for run in _runs(folder):

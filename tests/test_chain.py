@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -112,12 +112,15 @@ def test_other_data_is_refused_without_the_key_too(texts, capsys):
     assert "known by position alone" in capsys.readouterr().out
 
 
-def test_a_forgotten_item_itself_is_checked_with_the_key_alone(capsys):
-    changed = Texts(list("aXcdefgh"))
-    with pytest.raises(UserError, match="item 1"):
-        chain((1,)).check(changed, SPLIT, KEY, "A")
-    chain((1,)).check(changed, SPLIT, None, "A")
+def test_a_forgotten_item_may_be_erased_as_long_as_something_stands_in_its_place(capsys):
+    erased = Texts(list("a-cdefgh"))
+    chain((1,)).check(erased, SPLIT, KEY, "A")
+    assert "note: 1 items that earlier requests named have another content now" in capsys.readouterr().out
+    chain((1,)).check(erased, SPLIT, None, "A")
     assert "known by position alone" in capsys.readouterr().out
+    for other in ("a-cdXfgh", "acdefgh", "abcdefgh-"):
+        with pytest.raises(UserError, match="item"):
+            chain((1,)).check(Texts(list(other)), SPLIT, KEY, "A")
 
 
 def test_other_keys_give_other_digests_and_no_digest_is_a_plain_hash():
@@ -132,6 +135,15 @@ def test_other_keys_give_other_digests_and_no_digest_is_a_plain_hash():
 def test_what_chain_json_says_of_forgotten_items_does_not_depend_on_them_without_the_key():
     one, other = chain((1,)), Chain().extended(entry(1), Texts(list("aXcdefgh")), SPLIT, KEY)
     assert one.data.remaining == other.data.remaining
+
+
+@pytest.mark.parametrize("positions", [[4], []])
+@pytest.mark.parametrize("key", [KEY, None])
+def test_positions_that_were_edited_are_noticed(positions, key):
+    answered = chain((1, 2))
+    edited = replace(answered.requests[0], positions=np.array(positions, dtype=np.int64))
+    with pytest.raises(UserError, match="edited|not those of then"):
+        replace(answered, requests=(edited,)).check(Texts(), SPLIT, key, "model")
 
 
 def test_another_split_is_refused():

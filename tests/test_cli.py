@@ -335,6 +335,14 @@ def test_verify_says_which_file_is_not_as_it_was_written(cli, copied):
     assert cli("verify", copied).code == 0
 
 
+def test_views_made_again_from_an_edited_report_do_not_hide_that(cli, copied):
+    report = report_of(copied)
+    report["rows"][1]["unlearning_ratio"]["value"] = 0.5
+    (copied / "report.json").write_text(json.dumps(report))
+    assert cli("report", copied).code == 0
+    assert "report.json is not as it was written" in cli("verify", copied).err
+
+
 def test_a_comparison_writes_its_report_its_rows_and_its_judge(comparison):
     for name in ["config.yaml", "report.json", "report.md", "report.html", "samples.png", "judge/judge.safetensors"]:
         assert (comparison / name).is_file(), name
@@ -423,7 +431,9 @@ def test_a_second_call_runs_nothing_again(copied, capsys):
 
 def without_times(row):
     requests = [{**request, "date": ""} for request in row["history"]["requests"]]
-    return {**row, "seconds": 0, "grid": "", "history": {**row["history"], "requests": requests}}
+    seeds = [{**seed, "seconds": 0} for seed in row["per_seed"]]
+    history = {**row["history"], "requests": requests}
+    return {**row, "seconds": 0, "grid": "", "per_seed": seeds, "history": history}
 
 
 def test_a_row_taken_away_is_run_again_to_the_same_numbers(copied):
@@ -433,6 +443,17 @@ def test_a_row_taken_away_is_run_again_to_the_same_numbers(copied):
     again = report_of(copied)["rows"]
     for one, other in zip(before, again, strict=True):
         assert without_times(one) == without_times(other)
+
+
+def test_a_row_whose_samples_were_drawn_otherwise_is_measured_again(copied, capsys):
+    path = copied / "rows" / "unseen" / "report.json"
+    stored = json.loads(path.read_text())
+    old = {key: value for key, value in stored.items() if key != "sampled"} | {"unlearning_ratio": None}
+    path.write_text(json.dumps(old))
+    capsys.readouterr()
+    assert compare(copied) == 0
+    assert "unseen: measuring ur" in capsys.readouterr().out
+    assert json.loads(path.read_text())["unlearning_ratio"] == stored["unlearning_ratio"]
 
 
 def test_a_metric_may_be_added_to_a_finished_comparison(copied):

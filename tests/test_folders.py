@@ -1,6 +1,7 @@
 """Names as files, writing whole or not at all, strays of dead writers, and locks."""
 
 import errno
+import fcntl
 import json
 import os
 import random
@@ -284,13 +285,14 @@ def test_strays_of_the_first_version_are_swept_and_its_folders_come_back(tmp_pat
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "x").write_text(name)
     for name in (
-        ".ids.json.abcd_123",
-        ".key.01234567",
-        "rows/a/.final.png.zzzzzzzz",
+        ".ids.json.ab3d_12c",
+        ".key.0a234567",
+        "rows/a/.final.png.zz9zz_zz",
         ".recommender.safetensors.a1b2c3d4",
     ):
         (tmp_path / name).write_text("x")
-    own = [".gitignore", ".notes.md", ".cache.abcdefgh", ".ids.json", ".model.news"]
+    own = [".gitignore", ".notes.md", ".cache.abcdefgh", ".ids.json", ".model.news", ".notes.json.original"]
+    own += [".photo.png.unedited", ".config.yaml.20240531", ".log.jsonl.backup01", ".log.jsonl.backup_1"]
     for name in own:
         (tmp_path / name).write_text("x")
     sweep(tmp_path)
@@ -324,12 +326,34 @@ def test_one_writer_at_a_time_across_processes(tmp_path: Path) -> None:
 def test_the_first_process_of_torchrun_holds_the_lock_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     holder = started(python(HOLD, tmp_path))
     monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="being changed"), locked(tmp_path):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with locked(tmp_path):
         pass
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError, match="being changed"), locked(tmp_path):
         pass
     end(holder)
+
+
+def test_a_folder_around_or_within_one_that_is_written_is_refused(tmp_path: Path) -> None:
+    row = tmp_path / "compare" / "rows" / "a"
+    for held, asked in [(tmp_path / "compare", row), (row, tmp_path / "compare")]:
+        held.mkdir(parents=True, exist_ok=True)
+        holder = started(python(HOLD, held))
+        with pytest.raises(UserError, match=rf"{held} is being changed by process {holder.pid} on "), locked(asked):
+            pass
+        end(holder)
+    with locked(tmp_path / "compare"), locked(row):
+        pass
+
+
+def test_a_lock_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(tmp_path / "run"):
+            pass
 
 
 def test_a_refused_command_leaves_no_folder(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 """``msgm data CONFIG``: what is printed of each kind of config."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from msgm.chain import Chain, Entry
+from msgm.config import load_config
+from msgm.data import load_dataset
+from msgm.requests import ForgetRequest
 from tests.conftest import ROOT
 
 
@@ -163,9 +169,23 @@ def test_the_attributes_of_a_recommender(cli):
     assert int(rows(out)["F"][0]) + int(rows(out)["M"][0]) == 300
 
 
+def test_what_a_run_was_asked_before_is_left_out(cli, pets, tmp_path):
+    config = written(tmp_path / "config.yaml", *folder(pets), "request:", "  labels: [dog]")
+    dataset = load_dataset(load_config(config).data)
+    before = ForgetRequest(files=["dog/01.png", "cat/02.png"])
+    entry = Entry.of(before, dataset.forget_mask(before), "redirect")
+    chain = Chain().extended(entry, dataset, {}, b"k" * 32)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "chain.json").write_text(json.dumps(chain.to_json()))
+    whole, rest = cli("data", config, "--list").out, cli("data", tmp_path, "--trust", "--list").out
+    assert "left out, since earlier requests of this model named them: 2 items" in rest
+    assert "dog/01.png, class dog" in whole
+    assert "dog/01.png, class dog" not in rest
+
+
 def test_a_run_folder_is_read_by_its_own_config(cli, pets, tmp_path):
     written(tmp_path / "config.yaml", *folder(pets), "request:", "  labels: [dog]")
-    assert cli("data", tmp_path).out == cli("data", tmp_path / "config.yaml").out
+    assert cli("data", tmp_path, "--trust").out == cli("data", tmp_path / "config.yaml").out
 
 
 def test_names_of_requests_are_not_for_generators(cli, pets, tmp_path):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,31 @@ def mask_of(request: ForgetRequest, **known) -> list[int]:
 )
 def test_a_selector_picks_its_items(request_, expected):
     assert mask_of(request_) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"labels": "37"}, "request.labels: expected a list of labels, got '37'"),
+        ({"labels": 3}, "request.labels: expected a list of labels, got 3"),
+        ({"labels": {"3": 1}}, "request.labels: expected a list"),
+        ({"indices": "10"}, "request.indices: expected a list of indices, got '10'"),
+        ({"positions": None}, "request.positions: expected a list"),
+        ({"files": "dog/1.png"}, "request.files: expected a list of files"),
+        ({"files": [True]}, "request.files: expected a file's name"),
+        ({"attribute": True}, "request.attribute: expected an attribute"),
+        ({"group": "subject"}, "request.group: expected a column with its values"),
+        ({"group": {"subject": {"7"}}}, "request.group.subject: expected a list of values"),
+    ],
+)
+def test_one_text_is_not_taken_for_a_list(given, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        ForgetRequest(**given)
+
+
+def test_an_array_or_a_range_is_a_list():
+    assert mask_of(ForgetRequest(indices=range(1, 3))) == [1, 2]
+    assert mask_of(ForgetRequest(indices=np.array([0, 5]))) == [0, 5]
 
 
 def test_a_number_that_is_a_class_name_means_that_class():

@@ -101,10 +101,29 @@ def test_a_received_register_names_nothing_outside(name: str, run: Path) -> None
         verify(run)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 1, "written": [], "sources": [], "hashes": {}}'])
+def test_a_source_that_is_no_run_is_not_walked_through(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "neighbour"
+    register(other, other / "model", "a model of somebody else")
+    (other / "model").mkdir()
+    tree = json.loads((run / "traces.json").read_text())
+    write_text(run / "traces.json", json.dumps(tree | {"sources": [*tree["sources"], "..", "/"]}))
+    assert not [line for line in report_lines(run) if "somebody else" in line]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"format": 1, "written": [], "sources": [], "hashes": {}}',
+        '{"format": 1, "written": {}, "sources": [1], "hashes": {}}',
+        '{"format": 1, "written": {"model": 5}, "sources": [], "hashes": {}}',
+        '{"format": 1, "written": {"model": {"what": "x"}}, "sources": [], "hashes": {}}',
+    ],
+)
 def test_a_damaged_register_is_refused(text: str, run: Path) -> None:
     write_text(run / "traces.json", text)
-    with pytest.raises(UserError, match=r"traces.json is damaged"):
+    with pytest.raises(UserError, match=r"traces\.json"):
         holders(run)
 
 

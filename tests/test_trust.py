@@ -90,6 +90,7 @@ def received(trained, tmp_path):
 
 
 COMMANDS = {
+    "data": ["data", "RUN"],
     "sample": ["sample", "RUN", "-n", "2", "--steps", "2", "--out", "OUT"],
     "evaluate": ["evaluate", "RUN", "--out", "OUT", *settings(["evaluation.samples=4", "evaluation.metrics=[ur]"])],
     "inpaint": ["inpaint", "RUN", "--mask", "left", "-n", "2", "--steps", "2", "--out", "OUT"],
@@ -99,7 +100,7 @@ FAST = settings(["evaluation.judge.epochs=1", "sampling.steps=2"])
 
 
 def arguments(command, run, out):
-    whole = COMMANDS[command] + (FAST if command != "sample" else [])
+    whole = COMMANDS[command] + (FAST if command not in ("sample", "data") else [])
     return [{"RUN": run, "OUT": out}.get(one, one) for one in whole]
 
 
@@ -116,7 +117,7 @@ def test_plugins_of_a_received_run_are_run_only_when_trusted(command, received, 
     assert mark.exists()
 
 
-@pytest.mark.parametrize("command", ["evaluate", "inpaint", "reconstruct"])
+@pytest.mark.parametrize("command", ["evaluate", "inpaint", "reconstruct", "data"])
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -125,6 +126,8 @@ def test_plugins_of_a_received_run_are_run_only_when_trusted(command, received, 
         (r"^plugins: \[\]", "plugins: []\nextends: /etc/passwd", "extends no other file"),
         (r"^  name: digits", "  name: table\n  path: /etc/passwd", "data.path: /etc/passwd, which would be opened"),
         (r"^  name: digits", "  name: mnist\n  download: true", "data.download: true, by which files would be fetched"),
+        (r"^  name: digits", "  name: mnist\n  download: 'yes'", "data.download: yes, by which files would be fetched"),
+        (r"^  name: digits", "  name: mnist\n  download: 1", "data.download: 1, by which files would be fetched"),
     ],
 )
 def test_what_a_received_run_names_is_not_run_opened_or_fetched(command, old, new, said, received, cli, tmp_path):

@@ -23,6 +23,7 @@ from msgm.classifier.claims import ORIGINAL, TARGETS
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
+from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json
 from msgm.runs import Run, environment
@@ -193,7 +194,7 @@ def _report(case: Case, asked: Asked, rows: list[dict[str, Any]], paths: list[Pa
 
 
 def _protocol(paths: list[Path]) -> dict[str, str]:
-    digests = [f"{path.name} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})" for path in paths]
+    digests = [f"{path.name} (sha256 {file_digest(path)[:16]})" for path in paths]
     return {
         "model": digests[0],
         "original": digests[1],

@@ -27,6 +27,7 @@ from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.base import Live
 from msgm.classifier.outputs import Outputs, load_outputs
 from msgm.classifier.report import print_report, write_views
+from msgm.classifier.store import NETWORK
 from msgm.data import load_dataset
 from msgm.data.duplicates import near_duplicates
 from msgm.errors import RunError, UserError
@@ -164,9 +165,16 @@ def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: P
     """Return the experiment with the file of weights ``source``, if it is one, as its original.
 
     Raises:
-        UserError: ``trained_on`` without such a file, or a source that does not exist.
+        UserError: ``trained_on`` without such a file, a source that does not exist, or a file of a model folder that
+            msgm wrote, beside which stands what the model was asked to forget.
     """
     if source is not None and Path(source).is_file():
+        owner = next((folder for folder in Path(source).parents[:2] if (folder / NETWORK).is_file()), None)
+        if owner is not None:
+            raise UserError(
+                f"--from: {source} is part of a model that msgm wrote, and says nothing of what that was asked to "
+                f"forget; give its run, {owner.parent}."
+            )
         named = config.original.trained_on if trained_on is None else str(trained_on)
         return replace(config, original=OriginalSettings(str(source), named))
     if trained_on is not None:

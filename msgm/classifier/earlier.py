@@ -123,7 +123,8 @@ def _answered(
     """Return the chain of a run of the first version; its config names all requests, its manifest one by digest."""
     import torch
 
-    seed = config.seed if before.data is None else int(before.data.split["seed"])
+    known = before.split_seed(run.path)
+    seed = config.seed if known is None else known
     plain = Experiment(config, dataset, seed, torch.device("cpu"))
     if "forget_digest" not in manifest:
         return before.over(dataset, plain.split_facts, None)

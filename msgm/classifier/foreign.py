@@ -10,7 +10,7 @@ from torch import Tensor
 from msgm.classifier.data import Shares
 from msgm.data import Dataset
 from msgm.errors import UserError
-from msgm.requests import ForgetRequest
+from msgm.requests import ForgetRequest, lists_names
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What DataParallel, torch.compile and Lightning put before the names of weights."""
@@ -42,9 +42,13 @@ def trained_on(path: Path, dataset: Dataset) -> NDArray[np.bool_]:
         UserError: as for ``request.file``.
     """
     try:
-        return dataset.forget_mask(ForgetRequest(file=str(path)))
+        mask = dataset.forget_mask(ForgetRequest(file=str(path)))
     except UserError as error:
         raise UserError(str(error).replace("request.file", "original.trained_on")) from error
+    found = np.flatnonzero(mask)
+    by = "by file name" if dataset.names and lists_names(path) else f"by position, {found[0]} to {found[-1]}"
+    print(f"original.trained_on: {path} names {len(found)} of {len(dataset)} items, {by}", flush=True)
+    return mask
 
 
 def parts_around(trained: NDArray[np.bool_], shares: Shares, seed: int) -> dict[str, NDArray[np.int64]]:

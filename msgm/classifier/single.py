@@ -15,9 +15,9 @@ from torch import nn
 
 from msgm import traces
 from msgm.cards.history import history, history_lines
-from msgm.chain import Chain
+from msgm.chain import Chain, read_chain
 from msgm.classifier.compare import FIXED, claim, from_file, note_of_file
-from msgm.classifier.config import ClassifierConfig, known, load_config
+from msgm.classifier.config import ClassifierConfig, OriginalSettings, known, load_config
 from msgm.classifier.data import Examples
 from msgm.classifier.earlier import earlier_chain, tested
 from msgm.classifier.experiment import Experiment, is_kept, seconds_of
@@ -60,6 +60,7 @@ def train(config: ClassifierConfig, out: Path | str | None = None, device: str =
 def _train(config: ClassifierConfig, run: Run, device: str) -> Run:
     experiment = _experiment(config, chosen_device(device), run)
     experiment.check()
+    _refuse_answered(run, {})
     claim(run, config)
     traces.register(run.path, run.model, *traces.KNOWN["models/*/original"])
     model = experiment.original(run.model)
@@ -111,7 +112,7 @@ def unlearn(
     request = _only_request(config, request)
     known(method, list(config.rows()), "--method", "method")
     run = Run(out or Path("runs") / f"{config.name}-{method}-{request}")
-    _check_out(run, source)
+    _check_out(run, source, config.requests[request].describe())
     with locked(run.path):
         config = from_file(config, source, trained_on)
         given = _given(config, source, request, chosen_device(device), fresh_chain)
@@ -194,10 +195,13 @@ def _given(
             "weights."
         )
     trained = load_config(load_received(given.path, FIXED, config.to_dict()))
+    if config.original == OriginalSettings():  # what the first request was told of a model trained elsewhere
+        config = asked = replace(asked, original=trained.original)
     _same_experiment(trained, config, source)
     model = load_classifier(given.model, config.network)
     chain = earlier_chain(given.model, config, dataset, fresh_chain)
-    seed = trained.seed if chain.data is None else int(chain.data.split["seed"])
+    known_seed = chain.split_seed(given.path)
+    seed = trained.seed if known_seed is None else known_seed
     experiment = Experiment(asked, dataset, seed, device, chain=chain)
     chain.check(dataset, experiment.split_facts, read_key(given.path), given.path)
     return Given(experiment, model, read_json(given.manifest, Seeded)["seed"] if isinstance(model, Ensemble) else seed)
@@ -209,12 +213,30 @@ class Seeded(TypedDict):
     seed: Count
 
 
-def _check_out(run: Run, source: Path | str) -> None:
+def _check_out(run: Run, source: Path | str, asked: str) -> None:
     """Refuse a folder whose model would be lost."""
     if is_kept(run.model):
         raise UserError(f"--out: {run.path} holds a trained original, which is not overwritten; give another folder.")
-    if run.path.resolve() == Path(source).resolve():
+    if Path(source).resolve().is_relative_to(run.path.resolve()):
         raise UserError(f"--out: {run.path} holds the model of --from, which would be lost; give another folder.")
+    request = {"source": str(source), "request": asked}
+    _refuse_answered(run, request)
+
+
+def _refuse_answered(run: Run, again: dict[str, str]) -> None:
+    """Refuse a folder whose model has answered a request, but for the same one of the same source, which is run again.
+
+    Args:
+        run: the folder.
+        again: what the manifest says where the same command wrote it.
+    """
+    chain, stored = read_chain(run.model), run.stored_manifest()
+    same = again and all(stored.get(key) == value for key, value in again.items())
+    if chain is not None and chain.requests and stored and not same:
+        raise UserError(
+            f"--out: {run.path} holds a model that was asked to forget, {chain.requests[-1].text}, and would be lost; "
+            "give another folder."
+        )
 
 
 def _accuracies(before: Outputs, after: Outputs) -> str:

@@ -85,7 +85,10 @@ def load_classifier(folder: Path, own: dict[str, Any] | None = None) -> nn.Modul
     note_changed(plugins, plugins_of(type(network)), folder)
 
     def made() -> nn.Module:
-        return build(network, tuple(facts["shape"]), facts["classes"], seed=0)
+        try:
+            return build(network, tuple(facts["shape"]), facts["classes"], seed=0)
+        except RuntimeError as error:
+            raise UserError(f"{folder / NETWORK}: no such network can be made: {_first_line(error)}.") from error
 
     if (folder / SHARDS).is_dir():
         return load_ensemble(folder / SHARDS, made)
@@ -105,6 +108,10 @@ def filled(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module
     except RuntimeError as error:
         raise UserError(f"{source} holds weights of another network: {_detail(error)}.") from error
     return model.eval()
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).splitlines()[0].rstrip(".")[:200]
 
 
 def _detail(error: RuntimeError) -> str:

@@ -15,7 +15,7 @@ from msgm.arguments import Commands, command, print_card
 from msgm.errors import UserError, nearest
 from msgm.markdown import line
 from msgm.prose import first_sentence
-from msgm.settings import kind_of, read_settings
+from msgm.settings import domain_of, read_settings
 
 REGISTRIES: dict[str, dict[str, str]] = {
     "datasets": {"images": "msgm.data:DATASETS", "recommender": "msgm.recommender.data:SOURCES"},
@@ -84,7 +84,7 @@ def _configs(options: argparse.Namespace) -> None:
     rows = []
     for name in configs.names():
         comments = "\n".join(configs.comments(name))
-        rows.append([name, kind_of(read_settings(name)), first_sentence(comments)])
+        rows.append([name, domain_of(read_settings(name)), first_sentence(comments)])
     print("\n".join(aligned_left([["config", "domain", "what it is"], *rows])))
 
 

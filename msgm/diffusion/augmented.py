@@ -46,9 +46,14 @@ def rademacher_probes(x: Tensor, count: int, streams: Sequence[torch.Generator])
 
 
 def integrate_fixed(
-    eps: Eps, z: Tensor, ratios: Sequence[float], probes: Sequence[Tensor], step: Step
+    eps: Eps,
+    z: Tensor,
+    ratios: Sequence[float],
+    probes: Sequence[Tensor],
+    step: Step,
+    watch: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
-    """Integrate along rising ``ratios``, one step from each to the next.
+    """Integrate along rising ``ratios``, one step from each to the next; ``watch`` is called after each.
 
     Returns:
         z at the last ratio, (B, *shape), and the gain, (B,) float64.
@@ -62,6 +67,7 @@ def integrate_fixed(
     for now, then in itertools.pairwise(ratios):
         moved, gained = step(slope, z, now, then)
         z, gain = z + moved, gain + gained
+        watch()
     return z, gain
 
 

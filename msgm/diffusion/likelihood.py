@@ -21,8 +21,9 @@ Images: with x = 2 (k + u) / L - 1 the bits/dim of the levels k are at most
 """
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -45,6 +46,7 @@ from msgm.errors import UserError, nearest
 from msgm.seeding import generator
 
 Solver = Literal["heun", "rk4", "dopri5"]
+Watch = Callable[[float], None]
 STEPS = {"heun": (heun, 2), "rk4": (runge_kutta_4, 4)}
 """The solvers of fixed steps, each with its evaluations a step."""
 
@@ -89,6 +91,11 @@ class LikelihoodSettings:
     def evaluations(self) -> int | None:
         """Network evaluations an item and a repeat; None where the solver decides them."""
         return None if self.solver == "dopri5" else self.steps * STEPS[self.solver][1]
+
+    @property
+    def passes(self) -> int:
+        """Times that a batch is watched in a repeat: once a step, once in all where the solver chooses its steps."""
+        return 1 if self.solver == "dopri5" else self.steps
 
     @property
     def halved(self) -> "LikelihoodSettings | None":
@@ -166,7 +173,12 @@ class Likelihoods:
 
 
 def measure_likelihood(
-    model: ScoreModel, items: Tensor, levels: int | None, settings: LikelihoodSettings | None = None, seed: int = 0
+    model: ScoreModel,
+    items: Tensor,
+    levels: int | None,
+    settings: LikelihoodSettings | None = None,
+    seed: int = 0,
+    watch: Watch | None = None,
 ) -> Likelihoods:
     """Return the negative log-likelihoods of raw items, every repeat of them, with the protocol.
 
@@ -177,19 +189,21 @@ def measure_likelihood(
             which are answered in nats an item.
         settings: solver, probes and repeats; one repeat where nothing is drawn.
         seed: of the probes and of the dequantisation noise; item n has its own in every repeat.
+        watch: told the share of the work that is done, in (0, 1], after each step of a batch (``dopri5``: each batch).
 
     Raises:
         RunError: ``dopri5`` could not keep its tolerance.
     """
     settings = settings or LikelihoodSettings()
     dims = items[0].numel()
+    repeats = settings.repeats if settings.is_drawn(dims, levels) else 1
+    tell = _shares(watch, settings, len(items), repeats)
 
     def measured(part: Tensor, how: LikelihoodSettings, repeat: int) -> tuple[Tensor, Tensor]:
         x = part if levels is None else dequantise(part.cpu(), levels, _uniform(part, seed, repeat))
-        density, count = _log_density(model, x, how, seed, 0, repeat)
+        density, count = _log_density(model, x, how, seed, 0, repeat, tell)
         return -density if levels is None else -density / (dims * math.log(2)) + bits_offset(levels), count
 
-    repeats = settings.repeats if settings.is_drawn(dims, levels) else 1
     values, evaluations = zip(*(measured(items, settings, repeat) for repeat in range(repeats)), strict=True)
     error = torch.zeros(0, dtype=torch.float64)
     if settings.halved:
@@ -240,14 +254,40 @@ def bits_offset(levels: int) -> float:
     return math.log2(levels) - math.log2(DATA_RANGE)
 
 
+def _shares(watch: Watch | None, settings: LikelihoodSettings, items: int, repeats: int) -> Callable[[int], None]:
+    """Return what is to be told the items of every step, and tells ``watch`` the share of the work that is done."""
+    halved = settings.halved
+    total = items * repeats * settings.passes
+    if halved is not None:
+        total += min(items, settings.error_items) * halved.passes
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if watch is not None:
+            watch(done / total)
+
+    return tell
+
+
 def _log_density(
-    model: ScoreModel, x: Tensor, settings: LikelihoodSettings, seed: int, first: int, repeat: int
+    model: ScoreModel,
+    x: Tensor,
+    settings: LikelihoodSettings,
+    seed: int,
+    first: int,
+    repeat: int,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor]:
-    """Return log p(x) in nats, (B,) float64, and the evaluations, (B,), of one repeat, both on the CPU."""
+    """Return log p(x) in nats, (B,) float64, and the evaluations, (B,), of one repeat, both on the CPU.
+
+    ``tell`` is called with the number of items of a batch after every step of it.
+    """
     with _frozen(model):
         starts = range(first, first + len(x), settings.batch_size)
         parts = [
-            _integrate(model, part.to(model.device), settings, seed, n, repeat)
+            _integrate(model, part.to(model.device), settings, seed, n, repeat, functools.partial(tell, len(part)))
             for part, n in zip(x.split(settings.batch_size), starts, strict=True)
         ]
     densities, evaluations = zip(*parts, strict=True)
@@ -255,7 +295,13 @@ def _log_density(
 
 
 def _integrate(
-    model: ScoreModel, x: Tensor, settings: LikelihoodSettings, seed: int, first: int, repeat: int
+    model: ScoreModel,
+    x: Tensor,
+    settings: LikelihoodSettings,
+    seed: int,
+    first: int,
+    repeat: int,
+    watch: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
     process, dims, eps = model.process, x[0].numel(), sigma_space(model)
     ratios = ratio_grid(process, settings.steps + 1, "log", process.t_min)[::-1]
@@ -265,9 +311,10 @@ def _integrate(
     z = x / (start * math.hypot(1, low))
     if settings.solver == "dopri5":
         z, gain, evaluations = integrate_adaptive(eps, z, low, high, probes, settings.tolerance)
+        watch()
     else:
         step, cost = STEPS[settings.solver]
-        z, gain = integrate_fixed(eps, z, ratios, probes, step)
+        z, gain = integrate_fixed(eps, z, ratios, probes, step, watch)
         evaluations = torch.full((len(x),), settings.steps * cost)
     final = (end * math.hypot(1, high) * z).double().flatten(1)
     # Row by row: a sum over a batch may round differently at another batch size.

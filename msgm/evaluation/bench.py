@@ -1,7 +1,7 @@
 """What every model of a comparison is measured against, and one model with its samples."""
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from msgm.chain import Chain
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel, sample
+from msgm.diffusion.samplers import State
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.reality import Reality, to_items
+from msgm.progress import Progress
 from msgm.runs import Run
 from msgm.splits import Split
 
@@ -39,7 +41,11 @@ class Bench:
     reality: Reality
     folder: Path | None = None
     chain: Chain = field(default_factory=Chain)
-    memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def at(self, seed: int) -> "Bench":
+        """Return the same bench for one model of ``seed``, which draws its samples, noise and items from it."""
+        return replace(self, config=replace(self.config, seed=seed, seeds=1, retrains=1))
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,16 @@ class Subject:
     def samples(self) -> Tensor:
         """Return (samples, *shape) of the model, in [-1, 1] but for sampling error, on the CPU."""
         config = self.bench.config
-        return sample(self.model, config.evaluation.samples, config.sampling, config.seed)
+        count, steps = config.evaluation.samples, config.sampling.steps
+        adaptive = config.sampling.evaluations is None
+
+        with Progress(f"{self.name}: drawing {count} samples") as progress:
+
+            def tell(numbers: range, state: State) -> None:
+                walked = 0 if adaptive else min(1, (state.step + 1) / steps)
+                progress.update((numbers.start + len(numbers) * walked) / count)
+
+            return sample(self.model, count, config.sampling, config.seed, callback=tell)
 
     @functools.cached_property
     def items(self) -> Tensor:

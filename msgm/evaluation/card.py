@@ -13,13 +13,14 @@ from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, claim_tree, level
 from msgm.cards.history import card_history, notes
 from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal
+from msgm.evaluation.band_table import band_text
 from msgm.evaluation.claims import (
     RULES,
     claims,
     controls,
-    interval,
     known,
     observed,
+    ratio_check,
     reason_untested,
     references,
     threshold,
@@ -28,6 +29,7 @@ from msgm.evaluation.evidence import attack_checks
 from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
+from msgm.evaluation.numbers import band_facts, bands
 
 TESTS = {
     "ur": ("forgetting", "how often samples show the content"),
@@ -102,13 +104,15 @@ def _statement(report: Report, row: Row, reached: str) -> str:
             "Exact by algorithm: the listed items were removed from the training data and the model was trained from "
             "random weights without them, by its log. Near-duplicates of them in the retain set are another matter."
         )
-    limit = threshold(report, row)
+    limit, check = threshold(report, row), ratio_check(report, row)
     text = (
         f"By the judge's unlearning ratio, samples are no longer distinguishable from {limit.like}: "
-        f"{interval(row['unlearning_ratio'])}, where at most {percent(limit.value)}% is allowed ({limit.source})."
+        f"{check.evidence}, where at most {percent(limit.value)}% is allowed ({limit.source})."
     )
-    if reached == "C2":
-        text += " No attack listed below tells the model from a retrained one for the worse."
+    if reached >= "C2":
+        text += " No attack listed below tells the model from retrained ones."
+    if reached == "C3":
+        text += f" All {len(bands(report))} numbers that were followed lie inside the band of retrained models."
     return text + " This is a statement about these tests at this number of samples, not about the weights."
 
 
@@ -185,11 +189,13 @@ def _family(report: Report, row: Row) -> str:
 
 
 def _reference(report: Report) -> dict[str, Any]:
-    found, checked = references(report), controls(report)
+    found, checked, facts = references(report), controls(report), band_facts(report)
+    count = len(report.get("retrains", [])) or len(found.retrains)
     return {
-        "oracle_kind": "retrain" if found.retrains else "none",
-        "n_oracles": len(found.retrains),
-        "oracle_passes_own_audit": None,
+        "oracle_kind": "retrain" if count else "none",
+        "n_oracles": count,
+        "oracle_passes_own_audit": facts and not facts["left_out"],
+        "band": facts and band_text(facts),
         "original_flagged": {PASS: True, NOT_TESTED: None}.get(checked[0].verdict, False),
         "note": None if observed(report) else WRONG_REFERENCE,
     }
@@ -231,10 +237,14 @@ def _cell(column: Column, metric: str, row: Row | None, report: Report) -> str |
 def _not_tested(report: Report, row: Row) -> list[str]:
     lines = _untested(row)
     lines += [f"{control.name}: {control.evidence}" for control in controls(report) if control.verdict == NOT_TESTED]
+    if not bands(report):
+        count = len(report.get("retrains", []))
+        lines.append(
+            f"band of retrained models: {count} of at least {ORACLES} retrained for it; whether an oracle passes its "
+            "own audit"
+        )
     return [
         *lines,
-        f"band of retrained models: {len(references(report).retrains)} of at least {ORACLES}; whether an oracle "
-        "passes its own audit",
         "near-duplicates of the items to forget among those to retain",
         "an output filter as a baseline",
         "whether settings were tuned against the retrained model",
@@ -261,7 +271,7 @@ def _cannot_say(report: Report, row: Row, reached: str) -> list[str]:
         )
     if not found.retrains:
         lines.append("Anything about closeness to a retrained model: none is here.")
-    elif len(found.retrains) < ORACLES:
+    elif not bands(report):
         lines.append("What spread retrained models have: too few are here. No epsilon is stated from so few.")
     if known(row, "nll"):
         lines.append("That items to forget are not generated because their NLL is higher: likelihood is no sampling.")

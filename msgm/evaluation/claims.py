@@ -3,12 +3,15 @@
 The ladder is that of ``msgm.cards.claims``; for generative models it means:
 
 - C0: no claim holds.
-- C1, behavioural: the upper end of the 95% interval of the unlearning ratio (UR) is at most a threshold, and the upper
-  end of the junk rate's is at most the base's rate + 5 points. The threshold is the highest upper end among the *other*
-  retrained models' UR where observed items are the target, and the upper end of the judge's floor otherwise. Where a
-  limit lies inside the interval, the samples are too few to tell.
-- C2, attack-bounded: C1, and no attack of ``evidence.ATTACKS`` tells the model from a retrained one for the worse.
-- C3, oracle-indistinguishable within a band: needs at least 5 retrained models, whose spread is the band. Not computed.
+- C1, behavioural: the unlearning ratio (UR) stays below a threshold, and the junk rate below the base's + 5 points.
+  Where observed items are the target and five models were retrained for a band, the mean UR over seeds may not lie
+  above that band. Else the upper end of the UR's 95% interval is at most the highest upper end among the *other*
+  retrained rows' where observed items are the target, and the upper end of the judge's floor otherwise. Where a limit
+  lies inside an interval, the samples are too few to tell.
+- C2, attack-bounded: C1, and no attack of ``evidence.ATTACKS`` tells the model from the band of retrained ones.
+- C3, oracle-indistinguishable within a band: C2, and all numbers lie inside the band of at least 5 retrained models,
+  judged together: a further retrained model has all inside in at least 95 of 100 cases, and passes C2's attacks in as
+  many. What attacks on changed copies show is left to C2.
 - C4, exact by algorithm: observed items, and a model trained from random weights on the retain set alone, by its log.
 - C5, a proven bound with its assumptions: never computed here.
 """
@@ -19,9 +22,11 @@ from typing import Any, NamedTuple
 
 from msgm.cards.claims import NOT_TESTED, ORACLES, Check, Claim, Control, decide, holds_before, verdict_of
 from msgm.cards.history import held_checks
+from msgm.cards.words import WRONG_REFERENCE
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
+from msgm.evaluation.numbers import Standing, bands, standings
 
 TRUSTED_ACCURACY = 0.95
 TRUSTED_RECALL = 0.9
@@ -31,17 +36,20 @@ RULES = {
     "C0": ("nothing shown", "No claim below holds."),
     "C1": (
         "behavioural",
-        "The upper end of the unlearning ratio's 95% interval is at most the threshold (the highest of the other "
-        "retrained models' upper ends for observed items, else the upper end of the judge's floor on real items to "
-        "retain), and the upper end of the junk rate's is at most the base's rate + 5 points. A limit inside an "
-        "interval leaves it open.",
+        "For observed items and five models retrained for a band, the unlearning ratio is not above it; else the upper "
+        "end of its 95% interval is at most the threshold (the highest of the other retrained models' upper ends for "
+        "observed items, else the upper end of the judge's floor on real items to retain). The upper end of the junk "
+        "rate's is at most the base's rate + 5 points. A limit inside an interval leaves it open.",
     ),
     "C2": (
         "attack-bounded",
-        "C1, and no attack tells the model from a retrained one for the worse: relearning not faster, partial-noise "
-        "returns, resurgence and changed weights not above, membership intervals overlapping.",
+        "C1, and no number of an attack lies outside the band of at least 5 retrained models, on either side, all of "
+        "them judged together; an attack has to tell the base model to count.",
     ),
-    "C3": ("oracle-indistinguishable within a band", "At least 5 retrained models give a band that the model lies in."),
+    "C3": (
+        "oracle-indistinguishable within a band",
+        "C2, and all numbers lie inside the band of at least 5 retrained models, judged together.",
+    ),
     "C4": (
         "exact by algorithm",
         "Observed items, and by its log the model was trained from random weights on the retain set alone.",
@@ -68,7 +76,8 @@ def references(report: Report) -> References:
     rows = report["rows"]
     base = next((row for row in rows if row["name"] == BASE_ROW), None)
     base = base or next((row for row in rows if _made(row) == ("scratch", "standard")), None)
-    retrains = [row for row in rows if _made(row) == ("scratch", "unseen") and _same_request(row, report)]
+    candidates = [*rows, *report.get("retrains", [])]
+    retrains = [row for row in candidates if _made(row) == ("scratch", "unseen") and _same_request(row, report)]
     return References(base, retrains, next((row for row in rows if row["start"] == "random"), None))
 
 
@@ -125,6 +134,13 @@ class Limit(NamedTuple):
 
 def threshold(report: Report, row: Row) -> Limit:
     """Return the UR that ``row`` may reach at most."""
+    limits = _of_band(report, row)
+    if limits is not None:
+        return Limit(
+            limits[1] / 100,
+            f"upper end of the band of {len(report['retrains'])} retrained models",
+            "those of retrained models",
+        )
     others = [r for r in references(report).retrains if r["name"] != row["name"] and known(r, "ur")]
     if observed(report) and others:
         highest = max(others, key=lambda r: r["unlearning_ratio"]["high"])
@@ -133,6 +149,11 @@ def threshold(report: Report, row: Row) -> Limit:
     floor = report["real"]["unlearning_ratio"]
     source = f"upper end of the judge's floor on {floor['n']} real items to retain"
     return Limit(floor["high"], source, "real items to retain")
+
+
+def _of_band(report: Report, row: Row) -> tuple[float, float] | None:
+    """Return the ends of the band of retrained models' UR in per cent, where it is what a row is held to."""
+    return standings(report, row, ["UR %"])["UR %"].limits if observed(report) and known(row, "ur") else None
 
 
 def _junk(row: Row) -> dict[str, Any]:
@@ -146,8 +167,10 @@ def ratio_check(report: Report, row: Row) -> Check:
     name = f"UR at most {percent(limit)}% ({where})"
     if not known(row, "ur"):
         return Check(name, None, f"{NOT_TESTED}: ur")
-    ratio = row["unlearning_ratio"]
-    return _at_most(limit, ratio, name)
+    if _of_band(report, row) is not None:
+        ratio = standings(report, row, ["UR %"])["UR %"]
+        return Check(name, ratio.side != "above", f"UR % {ratio.text()}")
+    return _at_most(limit, row["unlearning_ratio"], name)
 
 
 def junk_check(report: Report, row: Row) -> Check:
@@ -183,10 +206,9 @@ def _positive(report: Report) -> Control:
         return Control(
             name, expected, NOT_TESTED, "no do-nothing row with its UR: give the base model as a further RUN"
         )
-    limit, where, _ = threshold(report, base)
-    ratio = base["unlearning_ratio"]
-    evidence = f"UR {interval(ratio)}; its lower end has to exceed {percent(limit)}% ({where})"
-    return Control(name, expected, verdict_of(ratio["low"] > limit), evidence)
+    check = ratio_check(report, base)
+    evidence = f"{check.evidence}, which has to exceed its limit: {check.name}"
+    return Control(name, expected, verdict_of(check.holds is False), evidence)
 
 
 def _negative(report: Report) -> Control:
@@ -237,18 +259,34 @@ def claims(report: Report, row: Row, attacks: list[Check]) -> list[Claim]:
     """Return the claims C1 to C5 of one model; ``attacks`` are the conditions that ``evidence.attack_checks`` gives."""
     checked = controls(report)
     behaviour = decide("C1", [ratio_check(report, row), junk_check(report, row), *held_checks(row)], checked)
-    count = len(references(report).retrains)
-    band = Check(
-        f"at least {ORACLES} retrained models", None, f"{NOT_TESTED}: {count} in this report, and no band test"
-    )
+    bounded = decide("C2", [holds_before(behaviour), *attacks], checked)
     bound = Check("a proven bound", False, "no bound is computed for any method here")
     return [
         behaviour,
-        decide("C2", [holds_before(behaviour), *attacks], checked),
-        decide("C3", [band], checked),
+        bounded,
+        decide("C3", [holds_before(bounded), *band_checks(report, row)], checked),
         decide("C4", _exactness(report, row), [], claimed=_made(row) == ("scratch", "unseen")),
         decide("C5", [bound], [], claimed=False),
     ]
+
+
+def band_checks(report: Report, row: Row) -> list[Check]:
+    """Return whether each of a row's numbers lies inside the band of retrained models."""
+    band, count = bands(report), len(report.get("retrains", []))
+    name = f"at least {ORACLES} retrained models"
+    if not band:
+        return [Check(name, None, f"{NOT_TESTED}: {count} retrained for a band")]
+    found = standings(report, row)
+    return [Check(name, True, str(count)), *(_inside(report, heading, found.get(heading)) for heading in band)]
+
+
+def _inside(report: Report, heading: str, found: Standing | None) -> Check:
+    name = f"{heading} inside the band"
+    if found is None:
+        return Check(name, None, f"{NOT_TESTED}: {heading}")
+    if not observed(report):
+        return Check(name, None, f"{found.side}: {found.text()} ({WRONG_REFERENCE})", WRONG_REFERENCE)
+    return Check(name, found.side == "inside", f"{found.side}: {found.text()}")
 
 
 def _exactness(report: Report, row: Row) -> list[Check]:

@@ -37,14 +37,33 @@ def refuse_obstacles(config: Config, split: Split, run: Run | None) -> None:
 
 
 def missing_metrics(row: dict[str, Any], bench: Bench) -> list[Metric]:
-    """Return the metrics that ``row`` does not hold yet, or holds with other options."""
-    known = row.get("measured", {})
+    """Return the metrics that ``row`` does not hold yet, or holds with other options or of other samples."""
+    known = _known(row, bench)
     return [metric for metric in metrics_of(bench.config) if known.get(metric.name) != metric.settings()]
+
+
+def _known(row: Row, bench: Bench) -> dict[str, Any]:
+    """Return the options of the metrics that ``row`` holds; none where its samples were drawn in another way.
+
+    Version 0.1 did not write how, and drew them on another grid.
+    """
+    known: dict[str, Any] = row.get("measured", {})
+    return known if row.get("sampled") == _samples(bench) else {}
+
+
+def _samples(bench: Bench) -> str:
+    """Return how samples are drawn, in words."""
+    config = bench.config
+    return f"{config.evaluation.samples} samples, {config.sampling.describe(PROCESSES.build(config.process))}"
 
 
 def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]:
     """Return measured rows without what has other options than are asked for now, or than earlier rows have."""
     wanted = {metric.name: metric.settings() for metric in metrics_of(bench.config)}
+    for row in rows:
+        if _known(row, bench) != row["measured"]:
+            print(f"{row['name']}: what was measured on other samples is left out: run it again", flush=True)
+    rows = [row | {"measured": _known(row, bench)} for row in rows]
     for row in rows:
         wanted = row["measured"] | wanted
     for row in rows:
@@ -63,10 +82,12 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
     """
     found = dict(row or {})
     missing = missing_metrics(found, subject.bench)
+    if missing:
+        found |= {"measured": _known(found, subject.bench), "sampled": _samples(subject.bench)}
     for metric in missing:
         print(f"{subject.name}: measuring {metric.name}", flush=True)
         found |= metric.measure(subject)
-        found["measured"] = found.get("measured", {}) | {metric.name: metric.settings()}
+        found["measured"] = found["measured"] | {metric.name: metric.settings()}
         if keep is not None:
             keep(found)
     if missing or "history" not in found:
@@ -78,10 +99,7 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
 
 def protocol(bench: Bench) -> dict[str, str]:
     """Return how the numbers were made, in words."""
-    config = bench.config
-    lines = {
-        "samples": f"{config.evaluation.samples} samples, {config.sampling.describe(PROCESSES.build(config.process))}"
-    }
+    lines = {"samples": _samples(bench)}
     for metric in metrics_of(bench.config):
         lines |= metric.protocol(bench)
     return lines

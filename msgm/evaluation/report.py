@@ -7,6 +7,7 @@ from typing import Any
 
 from msgm import markdown as md
 from msgm.cards.pages import listed, template
+from msgm.evaluation.band_table import band_tables
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, trusted
 from msgm.evaluation.evidence import ATTACKS
@@ -42,12 +43,23 @@ class Table:
 
 
 def tables(report: Report) -> list[Table]:
-    """Return the tables of a report: the overview with each row's facts, one for each other title, then the paper's."""
+    """Return the tables of a report: over seeds, the overview with rows' facts, one a further title, the paper's."""
     names = dict.fromkeys(name for row in report["rows"] for name in row["measured"])
     metrics = [METRICS.entries[name] for name in names if name in METRICS.entries]
     titles = dict.fromkeys([OVERVIEW, *(metric.table for metric in metrics)])
     measured_tables = [_table(title, [m for m in metrics if m.table == title], report) for title in titles]
-    return measured_tables + [_paper_table(table) for table in report.get("paper", [])]
+    return _over_seeds(report) + measured_tables + [_paper_table(table) for table in report.get("paper", [])]
+
+
+def _over_seeds(report: Report) -> list[Table]:
+    """Return the table of all seeds and the band, where there are any; the tables after it show the first seed."""
+    tables = band_tables(report)
+    if tables:
+        tables[-1][-1].append(f"The tables below, the pictures and the curves are of seed {report['seed']}.")
+    return [
+        Table(title, [Column(heading, "", lambda *_: "") for heading in headings], rows, notes)
+        for title, headings, rows, notes in tables
+    ]
 
 
 def _paper_table(table: dict[str, Any]) -> Table:
@@ -58,7 +70,18 @@ def _paper_table(table: dict[str, Any]) -> Table:
 def _table(title: str, metrics: list[type[Metric]], report: Report) -> Table:
     facts = _fact_columns() if title == OVERVIEW else _fact_columns()[:1]
     columns = facts + [column for metric in metrics for column in metric.columns]
-    return Table(title, columns, [_cells(row, facts, metrics, report) for row in report["rows"]])
+    found = Table(title, columns, [_cells(row, facts, metrics, report) for row in report["rows"]])
+    return _with_failed(found, report) if title == OVERVIEW else found
+
+
+def _with_failed(table: Table, report: Report) -> Table:
+    """Return the table with a line, and the reason below, for each model that could not be made or measured."""
+    failed = report.get("failed", {})
+    empty = [NOT_MEASURED] * (len(table.columns) - 2)
+    rows = [[label, "failed", *empty] for label in failed]
+    return Table(
+        table.title, table.columns, table.rows + rows, [f"{name} failed: {why}" for name, why in failed.items()]
+    )
 
 
 def _cells(row: dict[str, Any], facts: list[Column], metrics: list[type[Metric]], report: Report) -> list[str]:
@@ -143,8 +166,9 @@ def to_markdown(report: Report) -> str:
 def print_table(report: Report) -> None:
     """Print the headline and the tables, aligned."""
     print(f"\n{headline(report)}")
-    for table in tables(report):
-        print(f"\n{md.line(table.title)}" if table.title != OVERVIEW else "")
+    found = tables(report)
+    for table in found:
+        print(f"\n{md.line(table.title)}" if table is not found[0] or table.title != OVERVIEW else "")
         print("\n".join(aligned([c.heading for c in table.columns], table.rows)))
         for note in table.notes:
             print(md.line(note))

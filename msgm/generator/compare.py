@@ -1,9 +1,12 @@
-"""``msgm compare``: one base model, every row's objective run on it, all measured alike, one report."""
+"""``msgm compare``: a base model a seed, every row's objective run on it, all measured alike, one report.
 
-import os
-from dataclasses import replace
+The report holds each row's numbers over the seeds, and those of the models that were retrained without the request.
+"""
+
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import torch
@@ -11,35 +14,31 @@ import torch
 from msgm import threads, traces
 from msgm.cards.stored import showing
 from msgm.chain import Chain, merged
-from msgm.config import BASE_ROW, Config, Row
+from msgm.config import BASE_ROW, Config
 from msgm.data import Dataset, load_dataset
 from msgm.diffusion import ScoreModel
-from msgm.diffusion.model import describe
 from msgm.digests import positions_digest
-from msgm.errors import UserError, nearest
+from msgm.errors import RunError, UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import write_cards
-from msgm.evaluation.measuring import check_metrics, comparable, missing_metrics, protocol, refuse_obstacles
+from msgm.evaluation.measuring import check_metrics, comparable, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
+from msgm.evaluation.numbers import band_facts, numbers, over_seeds, standings
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import provenance
 from msgm.evaluation.report import print_table, tables, write_pages
 from msgm.evaluation.sweeps import sweep_tables
-from msgm.folders import check_names, locked, place, write_bytes, write_json, write_text
-from msgm.objectives import OBJECTIVES
-from msgm.pictures import to_png
+from msgm.folders import check_names, locked, place, write_json, write_text
+from msgm.generator.cells import Cells, given_facts, placed, retrained_cells, row_cells, seeds_of, stored_row
 from msgm.reading import read_json
-from msgm.runs import FinishedManifest, Run, chosen_device, environment, find_model
+from msgm.runs import Run, chosen_device, environment, find_model
 from msgm.settings import differences
-from msgm.shapes import Count, Seconds
 from msgm.splits import Split
 from msgm.sweep import with_stored_sweeps
-from msgm.training.earlier import earlier_chain, extended
-from msgm.training.run import finished, fit, load_source, new_model, split_data
+from msgm.training.earlier import earlier_chain
+from msgm.training.run import finished, load_source, new_model, split_data
 
-GRID = 100
-UNTRAINED = ("none", "random")
 TAKEN = ("final", "samples", "png", "shards")
 """What lies in the folder ``samples`` of a run, beside the samples of an evaluation."""
 
@@ -85,14 +84,39 @@ def _compare(
     _check_base(config, run, dataset, source)
     _claim(run, config, source, fresh_chain)
     bench = make_bench(config, run, dataset, split, where, chain)
-    base = base_model(bench, run, source, device)
-    for name in names:
-        _row(name, bench, run, base, device, where)
-    reports = [path for path in (run.path / "rows").glob("*/report.json") if path.parent.name in config.rows]
-    rows = sorted(map(_stored_row, reports), key=lambda row: list(config.rows).index(row["name"]))
-    manifest = Run(run.path / "rows" / BASE_ROW).finished_manifest()
+    failed = Cells(run, bench, source, device, where).run_all(names)
+    _finish_comparison(run, bench, failed)
+    if failed:
+        count = "one model" if len(failed) == 1 else f"{len(failed)} models"
+        raise RunError(f"{count} failed, and the same command tries again: {_told(failed)}.")
+    return run
+
+
+def _told(failed: dict[str, str]) -> str:
+    return "; ".join(f"{label}: {text.rstrip('.')}" for label, text in failed.items())
+
+
+def _finish_comparison(run: Run, bench: Bench, failed: dict[str, str]) -> None:
+    """Write the report of all cells that were measured, now or earlier, and of those that ``failed``.
+
+    Raises:
+        RunError: none was measured.
+    """
+    config = bench.config
+    of_rows = [cell for name in config.rows for cell in row_cells(config, name)]
+    of_band = retrained_cells(config)
+    found = {cell: row for cell in [*of_rows, *of_band] if (row := stored_row(run, cell)) is not None}
+    found = dict(zip(found, comparable(list(found.values()), bench), strict=True))
+    bases = [Run(run.path / cell.folder) for cell in row_cells(config, BASE_ROW)]
+    made = next((base for base in bases if finished(base)), None)
+    rows = [found[cell] for cell in of_rows if cell in found]
+    if made is None or not rows:
+        raise RunError(f"nothing could be measured: {_told(failed)}.")
+    manifest = made.finished_manifest()
     cost = {"seconds": manifest["seconds"], "source": manifest["source"]}
-    return finish(run, bench, comparable(rows, bench), cost)
+    waiting = {cell.label for cell in [*of_rows, *of_band] if cell not in found}
+    failed = {label: text for label, text in (_earlier(run).get("failed", {}) | failed).items() if label in waiting}
+    finish(run, bench, rows, cost, [found[cell] for cell in of_band if cell in found], failed)
 
 
 def evaluate(config: Config, sources: list[str], out: Path | str | None = None, device: str = "auto") -> Run:
@@ -140,7 +164,7 @@ def _evaluate(config: Config, models: dict[str, Path], run: Run, device: str) ->
         model = _load_fitting(folder, dataset).to(where)
         subject = Subject(name, model, bench, place(run.samples, name), _maker(folder))
         grid = Path("samples") / f"{name}.png"
-        rows.append(measure(subject, _placed(subject, _given(name, folder), run, grid, folder)))
+        rows.append(measure(subject, placed(subject, given_facts(name, folder), run, grid, folder)))
     return finish(run, bench, rows, None)
 
 
@@ -162,46 +186,35 @@ def make_bench(
     return Bench(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
 
 
-def base_model(bench: Bench, run: Run, source: Path | str | None, device: str) -> Path:
-    """Return the model folder of the base row: trained on all data, or copied from ``source`` with its chain."""
-    row = Run(run.path / "rows" / BASE_ROW)
-    experiment = bench.config.for_row(bench.config.rows[BASE_ROW])
-    if source is None:
-        fit(experiment, row, bench.dataset, bench.split, None, resume=True, device=device)
-    elif not finished(row):
-        found = find_model(source)
-        model = load_source(found, experiment, bench.dataset)
-        facts = {"source": str(found), "start": "none", "weights": "as given"}
-        _write_untrained(row, model, experiment, facts, bench)
-    return row.model
-
-
-def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dict[str, Any], bench: Bench) -> None:
-    """Write the run folder of a model that nothing was done to here."""
-    row.create()
-    if facts["source"] is not None:
-        traces.register(row.path, row.model, "the base model, as it was given")
-        traces.follow(row.path, Path(facts["source"]))
-    model.chain = extended(bench.chain, experiment, bench.dataset, row.path, from_scratch=False, asked=False)
-    model.save(row.model)
-    write_text(row.config, replace(experiment, process=describe(model.process)).to_yaml())
-    traces.seal(row.path, row.model)
-    write_json(row.manifest, environment() | {"status": "finished", "seconds": 0.0} | facts)
-
-
-def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, Any] | None) -> Run:
-    """Write the report of measured ``rows`` and its views; ``base`` says what the base model cost, in a comparison.
+def finish(
+    run: Run,
+    bench: Bench,
+    rows: list[dict[str, Any]],
+    base: dict[str, Any] | None,
+    retrains: Sequence[dict[str, Any]] = (),
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> Run:
+    """Write the report and its views.
 
     The protocol of a comparison keeps its lines of metrics that were measured in an earlier call.
+
+    Args:
+        run: where to.
+        bench: what the models were measured against.
+        rows: measured models, one a row and seed.
+        base: what the base model cost, in a comparison.
+        retrains: measured models that were retrained without the request, from seeds of their own.
+        failed: why others were not measured, by their labels.
     """
     request = bench.config.request
     for name in ("samples.png", "report.html"):
         traces.register(run.path, run.path / name, *traces.KNOWN[name])
-    earlier = read_json(run.report, Earlier).get("protocol", {}) if base and run.report.is_file() else {}
+    earlier = _earlier(run).get("protocol", {}) if base else {}
     report: dict[str, Any] = {
         "title": bench.config.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": bench.config.seed,
+        "seeds": seeds_of(bench.config),
         "request": {
             "text": request.describe(),
             "goal": request.goal,
@@ -224,10 +237,20 @@ def finish(run: Run, bench: Bench, rows: list[dict[str, Any]], base: dict[str, A
         "base": base,
         "protocol": earlier | protocol(bench),
         "environment": environment(),
-        "rows": [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in rows],
+        "retrains": [],
+        "failed": dict(failed),
         "artifacts": [],
     }
-    for row in report["rows"] if base else []:  # some were measured by an earlier command, and are read
+    made = [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in (*rows, *retrains)]
+    for row in made if base else []:  # some were measured by an earlier command, and are read
+        with showing(run.path / row["folder"] / "report.json"):
+            numbers(row, report)
+    report["rows"] = over_seeds(made[: len(rows)], report)
+    report["retrains"] = over_seeds(made[len(rows) :], report)
+    for row in report["rows"]:
+        row["numbers"] = {heading: found.tree() for heading, found in standings(report, row).items()}
+    report["band"] = band_facts(report)
+    for row in report["rows"] if base else []:
         with showing(place(run.path, "rows", row["name"], "report.json")):
             tables(report | {"rows": [row]})
             card(report, row)
@@ -268,7 +291,7 @@ def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str |
 
 
 def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: bool) -> None:
-    """Make the compare folder, or check that it holds this comparison; rows and metrics may be added to it."""
+    """Make the compare folder, or check that it holds this comparison; rows, metrics and seeds may be added to it."""
     began = {"source": str(source) if source else None, "fresh_chain": fresh_chain}
     stored, wanted = run.stored_config(), config.to_dict() | began
     if stored is not None:
@@ -276,6 +299,7 @@ def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: boo
         stored |= {"source": manifest.get("source"), "fresh_chain": manifest.get("fresh_chain", False)}
         new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
         for tree in (stored, wanted):
+            tree |= {"seeds": None, "retrains": None}  # more may be asked for later
             tree["evaluation"] = {k: v for k, v in tree["evaluation"].items() if k not in ("metrics", "options")}
         changed = differences(stored, wanted | {"rows": new_rows})
         if changed:
@@ -287,122 +311,13 @@ def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: boo
     write_json(run.manifest, environment() | began)
 
 
-class StoredRow(TypedDict):
-    """What a row's ``report.json`` says, beside what was measured."""
-
-    name: str
-    start: str
-    steps: Count
-    seconds: Seconds
-    lr: float | None
-    objective: str | None
-    settings: dict[str, Any]
-    card: str | None
-    weights: str
-    measured: dict[str, Any]
-    grid: str
-
-
 class Earlier(TypedDict, total=False):
     """What is read of the report of an earlier call."""
 
     protocol: dict[str, str]
+    failed: dict[str, str]
 
 
-def _stored_row(path: Path) -> dict[str, Any]:
-    """Read a row that was measured before.
-
-    Raises:
-        UserError: the file is damaged, or of another row.
-    """
-    row: dict[str, Any] = read_json(path, StoredRow)
-    if row["name"] != path.parent.name:
-        raise UserError(f"{path}: name: expected {path.parent.name!r}, got {row['name']!r}.")
-    return row
-
-
-def _row(name: str, bench: Bench, run: Run, base: Path, device: str, where: torch.device) -> None:
-    """Run and measure one row, unless its report is there."""
-    config, row = bench.config, bench.config.rows[name]
-    target = Run(place(run.path, "rows", name))
-    known = _stored_row(target.report) if target.report.is_file() else {}
-    if known and not missing_metrics(known, bench):
-        print(f"{name}: already measured", flush=True)
-        return
-    if not finished(target):
-        _make(config, row, target, bench, base, device)
-    subject = Subject(name, ScoreModel.load(target.model).to(where), bench, target.path, target)
-    grid = Path("rows") / name / "samples" / "final.png"
-    placed = _placed(subject, known or _facts(name, row, config, target), run, grid, target.model)
-    measure(subject, placed, keep=lambda found: write_json(target.report, found))
-
-
-def _make(config: Config, row: Row, target: Run, bench: Bench, base: Path, device: str) -> None:
-    """Train the row's model, or draw its random weights; the base row has its model already."""
-    if row.start == "random":
-        facts = {"source": None, "start": "random", "weights": "random"}
-        _write_untrained(target, new_model(config, bench.dataset), config.for_row(row), facts, bench)
-    elif row.start in ("scratch", "finetune"):
-        source = base if row.start == "finetune" else None
-        fit(config.for_row(row), target, bench.dataset, bench.split, source, True, device, bench.chain)
-
-
-def _placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
-    """Write the model's sample grid to ``grid``; return ``row`` with where its files lie, from the run on."""
-    if "grid" not in row:
-        write_bytes(run.path / grid, to_png(subject.samples[:GRID], subject.bench.dataset.levels))
-    places = {"folder": subject.folder or run.path, "model": model}
-    return row | {"grid": str(grid)} | {key: os.path.relpath(path, run.path) for key, path in places.items()}
-
-
-def _facts(name: str, row: Row, config: Config, target: Run) -> dict[str, Any]:
-    """Return what a row is: its objective, start, steps and seconds."""
-    manifest = target.finished_manifest()
-    if row.start in UNTRAINED:
-        return _facts_of_given(name, manifest["weights"], row.start)
-    settings = config.row_training(row)
-    return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
-
-
-def _given(name: str, folder: Path) -> dict[str, Any]:
-    """Return what is known of a model made elsewhere, from its run folder if it has one."""
-    run = Run(folder.parent)
-    config = run.stored_config() if folder == run.model and run.manifest.is_file() else None
-    if config is None:
-        return _facts_of_given(name, "as given")
-    manifest, training = run.finished_manifest(), config["training"]
-    return _facts_of_run(name, config["objective"], manifest["start"], training["steps"], training["lr"], manifest)
-
-
-def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
-    """Return the facts of a model that nothing was done to."""
-    nothing: dict[str, Any] = {
-        "objective": None,
-        "settings": {},
-        "card": None,
-        "start": start,
-        "steps": 0,
-        "lr": None,
-        "seconds": 0.0,
-    }
-    return {"name": name, **nothing, "weights": weights}
-
-
-def _facts_of_run(
-    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: FinishedManifest
-) -> dict[str, Any]:
-    """Return the facts of a model that ``objective`` was run on."""
-    if start in UNTRAINED:
-        return _facts_of_given(name, manifest["weights"], start)
-    known = objective["name"] in OBJECTIVES.entries
-    return {
-        "name": name,
-        "objective": objective["name"],
-        "settings": OBJECTIVES.build(objective).effective() if known else objective,
-        "card": OBJECTIVES.entries[objective["name"]].describe() if known else None,
-        "start": start,
-        "steps": steps,
-        "lr": lr,
-        "seconds": manifest["seconds"],
-        "weights": manifest["weights"],
-    }
+def _earlier(run: Run) -> Earlier:
+    earlier: Earlier = read_json(run.report, Earlier) if run.report.is_file() else {}
+    return earlier

@@ -52,34 +52,40 @@ class EraseDiff(Mixed):
             raise UserError(
                 f"objective: eta and multiplier must not be negative, got {self.eta} and {self.multiplier}."
             )
-        self.combines = self.variant == "bilevel"
+        # A fixed multiplier is a weight of the forget term: one backward pass gives the same step as merged gradients.
+        self.combines = self.bilevel and self.multiplier is None
+
+    @property
+    def bilevel(self) -> bool:
+        """Whether this is EraseDiff's own update, which reads a forget batch on every step."""
+        return self.variant == "bilevel"
 
     def uses_forget(self, step: int) -> bool:
-        return self.combines or super().uses_forget(step)
+        return self.bilevel or super().uses_forget(step)
 
     def forget_batches(self, step: int) -> int:
-        return step if self.combines else super().forget_batches(step)
+        return step if self.bilevel else super().forget_batches(step)
 
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
-        if not self.combines or forget is None:
+        if not self.bilevel or forget is None:
             return super().terms(predict, retain, forget)
         on_retain, on_forget = predict_both(predict, retain, forget)
         return {
             "retain": Term(1.0, mean_square(on_retain - retain.eps)),
-            "forget": Term(1.0, self.forget_loss(on_forget, forget)),
+            "forget": Term(1.0 if self.multiplier is None else self.multiplier, self.forget_loss(on_forget, forget)),
         }
 
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
         return mean_square(predicted - forget.uniform())
 
     def effective(self) -> dict[str, Any]:
-        unused = {"alpha", "every"} if self.combines else {"multiplier", "eta"}
-        if self.combines and self.multiplier is not None:
+        unused = {"alpha", "every"} if self.bilevel else {"multiplier", "eta"}
+        if self.bilevel and self.multiplier is not None:
             unused.add("eta")
         return {key: value for key, value in super().effective().items() if key not in unused}
 
     def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
-        multiplier = self._adaptive(retain, forget) if self.multiplier is None else self.multiplier
+        multiplier = self._adaptive(retain, forget)
         return [r + multiplier * f for r, f in zip(retain, forget, strict=True)]
 
     def _adaptive(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Tensor:

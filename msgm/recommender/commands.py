@@ -107,7 +107,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _forget(options: argparse.Namespace) -> None:
     from msgm.recommender.journal import NAME as JOURNAL
-    from msgm.recommender.service import KINDS, Service
+    from msgm.recommender.service import KINDS, Service, not_searched
     from msgm.tabular import read_ids, read_pairs
 
     service = Service(Path(options.folder))
@@ -120,6 +120,8 @@ def _forget(options: argparse.Namespace) -> None:
         outcome = service.forget(kind, ids, options.together, places)
     for number in outcome.before:
         print(f"request {number}: was answered before")
+    for path in outcome.unsearched:
+        print(not_searched(path))
     seconds = sum(answer.seconds for answer in outcome.answers)
     if outcome.answers:
         exactness = ", ".join(dict.fromkeys(answer.exactness for answer in outcome.answers))

@@ -152,15 +152,19 @@ class Journal:
             "trusted, but do not say all that was asked for."
         )
 
+    def cut(self) -> None:
+        """Cut off a last line without an end, which a crash may leave."""
+        if self.path.stat().st_size > self._end:
+            os.truncate(self.path, self._end)
+
     def add(self, request: Mapping[str, Any], state: str, **facts: Any) -> None:
         """Append a line about ``request``: its number, kind, size and digests, and ``facts``."""
         shown = {key: request[key] for key in ("request", "kind", "size", "digests")}
         line = {"state": state, "time": datetime.now(UTC).isoformat(timespec="seconds")} | shown | facts
         line["chain"] = self._link(line)
         content = json.dumps(line).encode() + b"\n"
-        with self.path.open("r+b") as file:
-            file.seek(self._end)
-            file.truncate()
+        self.cut()
+        with self.path.open("ab") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

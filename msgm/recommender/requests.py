@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.ids import as_id, shown
+from msgm.ids import as_id, as_list, shown
 from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions
 from msgm.requests import ForgetRequest
@@ -41,9 +41,9 @@ class RecommenderRequest(ForgetRequest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.users = [as_id(user, "request.users") for user in self.users]
-        self.items = [as_id(item, "request.items") for item in self.items]
-        self.interactions = [_pair(pair) for pair in self.interactions]
+        self.users = [as_id(user, "request.users") for user in as_list(self.users, "request.users")]
+        self.items = [as_id(item, "request.items") for item in as_list(self.items, "request.items")]
+        self.interactions = [_pair(pair) for pair in as_list(self.interactions, "request.interactions", "pairs")]
 
     def deletion(self, data: Interactions, train: csr_array) -> "Deletion":
         """Return the request in numbers.

@@ -32,7 +32,7 @@ from msgm.recommender.config import RecommenderConfig, known
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.journal import NAME as JOURNAL
-from msgm.recommender.leftovers import refuse_leftovers
+from msgm.recommender.leftovers import IDS, refuse_leftovers
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
 from msgm.recommender.pending import FORGOTTEN, PARTS, PENDING, Pending, checked_pending, deletion_of, read_pending
@@ -40,7 +40,6 @@ from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
 from msgm.runs import environment
 from msgm.seeding import derive_seed
 
-IDS = "ids.json"
 KINDS = ("users", "items", "interactions")
 
 
@@ -144,12 +143,14 @@ class Outcome:
         before: numbers of the requests that had answered some of the ids before.
         answers: those given now.
         refused: why the model failed to answer, by number of the request.
+        unsearched: files of the folder whose content cannot be searched for ids.
     """
 
     numbers: list[int]
     before: list[int]
     answers: list[Answer]
     refused: dict[int, str]
+    unsearched: list[Path]
 
 
 class Service:
@@ -206,6 +207,7 @@ class Service:
             journal, data, model, pending = self._open()
             unfinished = {request["request"] for request in pending}  # Some may be done, and the crash came then.
             done = {digest: number for digest, number in journal.done().items() if number not in unfinished}
+            ids = _as_held(kind, ids)
             digests = [self._digest(kind, one) for one in ids]
             before = [self._answered(done, kind, one, digest) for one, digest in zip(ids, digests, strict=True)]
             new = [k for k, number in enumerate(before) if number is None]
@@ -249,9 +251,10 @@ class Service:
         """
         with locked(self.folder):
             journal, _, _, _ = self._open()
-            refuse_leftovers(self.folder, self.key, set(journal.done()))
+            journal.cut()
+            closed = refuse_leftovers(self.folder, self.key, set(journal.done()))
         last = {line["request"]: line for line in journal.lines}
-        return [_told(line) for _, line in sorted(last.items())]
+        return [*(_told(line) for _, line in sorted(last.items())), *map(not_searched, closed)]
 
     def _open(self) -> tuple[Journal, Interactions, Recommender, list[Pending]]:
         """Return what the folder holds, its parts checked against one another."""
@@ -286,8 +289,9 @@ class Service:
         if pending:
             _seal(self.folder)
         (self.folder / PENDING).unlink(missing_ok=True)
-        refuse_leftovers(self.folder, self.key, set(journal.done()))
-        return Outcome([request["request"] for request in pending], list(before), answers, refused)
+        journal.cut()
+        closed = refuse_leftovers(self.folder, self.key, set(journal.done()))
+        return Outcome([request["request"] for request in pending], list(before), answers, refused, closed)
 
     def _answer(self, journal: Journal, model: Recommender, request: Pending, answer: Answer | None) -> Answer:
         """Write what a request came to: the model file first, then the ids, then the journal."""
@@ -312,6 +316,11 @@ class Service:
                 f"{self.folder / IDS} names {len(users)} users and {len(items)} items; the model has others."
             )
         return Interactions(model.seen, users, items), model
+
+
+def not_searched(path: Path) -> str:
+    """Return a sentence on a file that cannot be searched for ids."""
+    return f"{path} was not searched for ids, since it is no text and no table"
 
 
 def _told(line: dict[str, Any]) -> str:
@@ -356,10 +365,16 @@ def _left(ids: Sequence[str | None], gone: NDArray[np.bool_]) -> list[str | None
     return [None if lost else name for name, lost in zip(ids, gone, strict=True)]
 
 
+def _as_held(kind: str, ids: Sequence[Any]) -> list[Any]:
+    """Return ids, or pairs of them, as the data hold them: as text, without the spaces around."""
+    held: list[Any] = getattr(_asked(kind, ids), kind)
+    if kind == "interactions":
+        return [[str(one).strip() for one in pair] for pair in held]
+    return [str(one).strip() for one in held]
+
+
 def _asked(kind: str, ids: Sequence[Any]) -> RecommenderRequest:
-    request = RecommenderRequest()
-    setattr(request, kind, list(ids))
-    return request
+    return RecommenderRequest(**{kind: ids})  # type: ignore[arg-type]
 
 
 def _named(ids: list[str | None]) -> list[str]:

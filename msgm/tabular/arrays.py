@@ -90,7 +90,10 @@ def _from_arrow(path: Path, name: str, column: Any) -> Cells:
     if types.is_dictionary(kind):
         return _from_arrow(path, name, column.cast(kind.value_type))
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind):
-        return ["" if cell is None else cell.strip() for cell in column.to_pylist()]
+        try:
+            return ["" if cell is None else cell.strip() for cell in column.to_pylist()]
+        except UnicodeDecodeError:
+            return _decoded(path, name, column.cast(arrow.large_binary()).to_pylist())
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return _decoded(path, name, column.to_pylist())
     if types.is_date(kind):

@@ -217,18 +217,26 @@ def moments(values: NDArray[Any], unfit: Refusal) -> NDArray[np.int64]:
         unfit: makes the error of a row from what was expected.
 
     Raises:
-        UserError: one lies outside 1970 to 2200, which is often another unit, or all of them read as days: 20240531.
+        UserError: one lies outside 1970 to 2200, which is often another unit, or all of them read as days,
+            20240531, or as days and hours, 2024053110.
     """
     outside = np.flatnonzero(~((values >= FIRST) & (values < END)))
     if len(outside):
         raise unfit(int(outside[0]), f"seconds since 1970 and before 2200{_guess(float(values[outside[0]]))}")
     seconds = values.astype(np.int64)
-    year, month, day = seconds // 10_000, seconds // 100 % 100, seconds % 100
-    days = (year >= 1900) & (year < 2200) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
-    if len(seconds) and days.all() and (seconds == values).all():
-        hint = f"{year[0]}-{month[0]:02}-{day[0]:02}"
-        raise unfit(0, f"seconds since 1970, or dates as in ISO 8601 (every number reads as a day; write {hint})")
+    if len(seconds) and (seconds == values).all():
+        _refuse_dates(seconds, "day", "", unfit)
+        if (seconds % 100 < 24).all():
+            _refuse_dates(seconds // 100, "day and an hour", f"T{seconds[0] % 100:02}:00", unfit)
     return seconds
+
+
+def _refuse_dates(days: NDArray[np.int64], what: str, ending: str, unfit: Refusal) -> None:
+    """Refuse numbers that all read as days, such as 20240531."""
+    year, month, day = days // 10_000, days // 100 % 100, days % 100
+    if ((year >= 1900) & (year < 2200) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all():
+        hint = f"{year[0]}-{month[0]:02}-{day[0]:02}{ending}"
+        raise unfit(0, f"seconds since 1970, or dates as in ISO 8601 (every number reads as a {what}; write {hint})")
 
 
 def _guess(value: float) -> str:
@@ -251,7 +259,7 @@ def _no_ids(cells: Cells) -> tuple[NDArray[np.int64], str]:
     kind = cells.dtype.kind
     unfit = _absent(cells) | (kind == "b")
     if kind == "O":
-        unfit |= np.array([isinstance(cell, bool) or (cell is not None and cell % 1 != 0) for cell in cells])
+        unfit |= np.array([isinstance(cell, bool) or (cell is not None and cell != int(cell)) for cell in cells])
     if kind == "f" and not unfit.any():
         unfit = ~np.isfinite(cells) | (cells != np.rint(cells))
         if not unfit.any():

@@ -39,7 +39,7 @@ from msgm.splits import Part
 from msgm.training.batches import noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA
-from msgm.training.progress import Progress
+from msgm.training.progress import TrainingLog
 from msgm.training.signals import StopRequest
 
 GRID = 64
@@ -185,7 +185,7 @@ class Trainer:
         retain = self.retain.batches(first)
         forget = self.forget.batches(self.objective.forget_batches(first))
         main = self.accelerator.is_main_process
-        progress = Progress(self.label, first, settings.steps, self.run.metrics, main)
+        log = TrainingLog(self.label, first, settings.steps, self.run.metrics, main)
         self.model.network.train()
         logged = first
         for step in range(first, settings.steps):
@@ -195,7 +195,7 @@ class Trainer:
             save = bool(settings.checkpoint_every) and state.step % settings.checkpoint_every == 0
             stopping = self._agreed(stop, due)
             if due or save or stopping:
-                values = progress.log(state.step, self._read_terms(), settings.batch_size * (state.step - logged))
+                values = log.log(state.step, self._read_terms(), settings.batch_size * (state.step - logged))
                 self.accelerator.log(values, step=state.step)
                 logged = state.step
             if save or stopping or state.step == settings.steps:
@@ -205,10 +205,10 @@ class Trainer:
             if settings.keep_every and state.step % settings.keep_every == 0:
                 self._keep()
             if stopping:
-                progress.close()
+                log.close()
                 assert stop.number is not None
                 raise Interrupted(f"stopped after step {state.step}; saved in {self.run.path}.", 128 + stop.number)
-        progress.close()
+        log.close()
 
     def _agreed(self, stop: StopRequest, due: bool) -> bool:
         """Return whether to stop now; several processes decide together, at log steps only."""

@@ -152,6 +152,27 @@ def test_out_of_the_source_itself_is_refused(runs, tmp_path, out):
     assert texts(tmp_path / "A") == texts(runs / "A")
 
 
+@pytest.mark.parametrize("file", ["A/model/model.safetensors", "S1/model/shards"])
+def test_a_file_of_a_model_that_msgm_wrote_is_refused(runs, tmp_path, file):
+    path = runs / file if file.endswith("safetensors") else next((runs / file).glob("*.safetensors"))
+    with pytest.raises(UserError, match=r"is part of a model that msgm wrote.*give its run, .*(A|S1)\."):
+        unlearn(config(), path, "finetune", "five", out=tmp_path / "B", device="cpu")
+
+
+def test_a_model_that_was_asked_to_forget_is_not_overwritten(runs, tmp_path):
+    shutil.copytree(runs / "A", tmp_path / "A")
+    with pytest.raises(UserError, match="holds a model that was asked to forget.*would be lost"):
+        train(config(), tmp_path / "A", device="cpu")
+    with pytest.raises(UserError, match="holds a model that was asked to forget.*would be lost"):
+        unlearn(config(), runs / "O", "retrain", "five", out=tmp_path / "A", device="cpu")
+    assert texts(tmp_path / "A") == texts(runs / "A")
+
+
+def test_the_same_command_again_writes_the_same_model(runs, tmp_path):
+    again = [unlearn(config(), runs / "O", "finetune", "three", out=tmp_path / "A", device="cpu") for _ in range(2)]
+    assert len(read_chain(again[1].model).requests) == 1
+
+
 def test_other_data_is_refused(runs, tmp_path, monkeypatch):
     def other(settings):
         dataset = load_dataset(settings)
@@ -169,6 +190,27 @@ def test_the_split_is_the_originals_whatever_the_config_says(runs, tmp_path):
     run = unlearn(config("seed=9"), runs / "A", "finetune", "five", out=tmp_path / "B", device="cpu")
     assert read_chain(run.model).data.split["seed"] == 0
     assert load_config(run.config).seed == 0
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1e300, 0.5])
+def test_a_chain_without_a_seed_of_its_split_is_refused(runs, tmp_path, seed):
+    shutil.copytree(runs / "A", tmp_path / "A")
+    file = tmp_path / "A" / "model" / "chain.json"
+    tree = read_json(file)
+    tree["data"]["split"] |= {"seed": seed}
+    if seed is None:
+        del tree["data"]["split"]["seed"]
+    file.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=r"chain\.json: data\.split\.seed: expected a whole number"):
+        unlearn(config(), tmp_path / "A", "finetune", "five", out=tmp_path / "B", device="cpu")
+
+
+def test_a_network_that_no_memory_holds_is_refused(runs, tmp_path):
+    shutil.copytree(runs / "A" / "model", tmp_path / "model")
+    file = tmp_path / "model" / "network.json"
+    file.write_text(json.dumps(read_json(file) | {"classes": 10**12}))
+    with pytest.raises(UserError, match=r"network\.json: no such network can be made"):
+        load_classifier(tmp_path / "model")
 
 
 def test_a_file_of_weights_has_no_known_chain(runs, tmp_path, capsys):

@@ -13,6 +13,7 @@ from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
 from msgm.digests import positions_digest, unkeyed_digest
 from msgm.evaluation import claims
 from msgm.evaluation.arrays import write_arrays
+from msgm.evaluation.band_table import band_tables
 from msgm.evaluation.card import TESTS, card
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.evidence import ATTACKS
@@ -117,7 +118,7 @@ def make_report() -> dict:
             "heldout": rate(99, 100),
             "forget_recall": rate(30, 31),
         },
-        "real": {"unlearning_ratio": rate(1, 400), "junk_rate": 0.01},
+        "real": {"unlearning_ratio": rate(1, 400), "junk_rate": 0.01, "class_histogram": {"0": 9, "3": 1}},
         "base": {"seconds": 3.0, "source": None},
         "protocol": {"samples": "2000 samples"},
         "environment": {"versions": {"msgm": "0.1.0"}},
@@ -127,9 +128,25 @@ def make_report() -> dict:
     }
 
 
+def make_retrains() -> list[dict]:
+    """Five retrained models that differ a little."""
+    found = []
+    for k in range(5):
+        row = make_row("unseen-scratch", returned=8 + k, changed=k % 3, member=0.48 + 0.01 * k)
+        set_rate(row, 2 + k)
+        found.append(row | {"name": f"retrained-{k + 1}"})
+    return found
+
+
 @pytest.fixture
 def report() -> dict:
     return make_report()
+
+
+@pytest.fixture
+def banded(report) -> dict:
+    """The same with a band of retrained models."""
+    return report | {"retrains": make_retrains()}
 
 
 def named(report, name) -> dict:
@@ -200,7 +217,21 @@ def written(tmp_path_factory) -> Run:
 def test_c1_holds_up_to_the_retrained_models_upper_end(report, hits, passed):
     set_rate(named(report, "redirect"), hits)
     assert claim(report, "C1")["verdict"] == passed
-    assert made(report)["level"] == ("C2" if passed == PASS else "C0")
+    assert made(report)["level"] == ("C1" if passed == PASS else "C0")
+
+
+@pytest.mark.parametrize(("hits", "passed"), [(4, PASS), (9, PASS), (12, FAIL), (300, FAIL)])
+def test_c1_holds_up_to_the_upper_end_of_a_band(banded, hits, passed):
+    """Five models with 2 to 6 of 2000: mean 0.2%, sd .079%, so that 3.041 sd and one sample are 0.49%."""
+    set_rate(named(banded, "redirect"), hits)
+    assert claim(banded, "C1")["verdict"] == passed
+    assert claims.threshold(banded, named(banded, "redirect")).value == pytest.approx(0.0049, abs=1e-4)
+
+
+def test_a_band_is_no_threshold_for_a_concept(banded):
+    banded["request"]["target"] = "concept"
+    floor = banded["real"]["unlearning_ratio"]["high"]
+    assert claims.threshold(banded, named(banded, "redirect")).value == floor
 
 
 def test_the_threshold_is_the_floor_where_no_retrained_model_defines_it(report):
@@ -235,89 +266,182 @@ def test_do_nothing_and_a_random_network_show_nothing(report):
 
 
 @pytest.mark.parametrize(
-    ("attack", "changed"),
+    ("attack", "changed", "side"),
     [
-        ("relearning", {"relearnt": 10}),
-        ("partial-noise", {"returned": 40}),
-        ("membership", {"member": 0.65}),
-        ("membership", {"member": 0.35}),
-        ("weights", {"changed": 20}),
-        ("quantisation", {"changed": 20}),
-        ("resurgence", {"changed": 20}),
+        ("relearning", {"relearnt": 10}, "above the band"),
+        ("relearning", {"relearnt": 1000}, "below: it looks less like"),
+        ("partial-noise", {"returned": 40}, "above the band"),
+        ("membership", {"member": 0.65}, "above the band"),
+        ("membership", {"member": 0.35}, "below: it looks less like"),
+        ("weights", {"changed": 20}, "above the band"),
+        ("quantisation", {"changed": 20}, "above the band"),
+        ("resurgence", {"changed": 20}, "above the band"),
     ],
 )
-def test_c2_fails_by_an_attack_that_tells_the_model_from_a_retrained_one(report, attack, changed):
-    assert claim(report, "C2")["verdict"] == PASS
+def test_c2_fails_by_an_attack_that_tells_the_model_from_retrained_ones(banded, attack, changed, side):
+    assert claim(banded, "C2")["verdict"] == PASS
     key = {"partial-noise": "partial_noise", "weights": "weights_attack"}.get(attack, attack)
-    named(report, "redirect")[key] = attacked(**changed)[key]
-    found = claim(report, "C2")
+    named(banded, "redirect")[key] = attacked(**changed)[key]
+    found = claim(banded, "C2")
     assert found["verdict"] == FAIL
-    assert [check["holds"] for check in found["checks"]].count(False) == 1
-    assert made(report)["level"] == "C1"
+    assert [check["evidence"].count(side) > 0 for check in found["checks"] if check["holds"] is False] == [True]
+    assert made(banded)["level"] == "C1"
 
 
-def test_slower_relearning_and_lower_returns_than_the_retrained_models_are_no_fault(report):
-    named(report, "redirect").update(attacked(relearnt=1000, returned=0, changed=0))
-    assert claim(report, "C2")["verdict"] == PASS
+def test_every_retrained_model_held_out_passes_c2(banded):
+    """So does one more of the same kind, as a row; only its junk differs from the base's."""
+    for number in range(5):
+        others = [row for k, row in enumerate(make_retrains()) if k != number]
+        further = make_retrains()[number] | {"name": "redirect", "start": "finetune", "objective": "redirect"}
+        rows = [further if row["name"] == "redirect" else row for row in banded["rows"]]
+        report = banded | {"rows": rows, "retrains": [*others, others[0] | {"name": "retrained-6"}]}
+        assert claim(report, "C2")["verdict"] == PASS
+
+
+def test_too_few_retrained_models_give_no_verdict_on_an_attack(banded, report):
+    """An unlearning ratio of 50% beside 0%, each of 10 samples, once passed."""
+    row = named(banded, "redirect")
+    row["resurgence"] = {"items": 9, "samples": 10, "curve": [point(0, n=10, step=0), point(5, n=10, step=100)]}
+    assert claim(banded, "C2")["verdict"] == FAIL
+    for count in (0, 4):
+        few = banded | {"retrains": make_retrains()[:count]}
+        assert claim(few, "C2")["verdict"] == INCONCLUSIVE
+        assert any(f"{count} models retrained for a band" in reason for reason in claim(few, "C2")["reasons"])
+
+
+def test_an_attack_that_does_not_tell_the_base_model_bounds_nothing(banded):
+    """Relearning that brings nothing back, in any model, once passed."""
+    for row in (*banded["rows"], *banded["retrains"]):
+        row["relearning"] = attacked(relearnt=1000)["relearning"]
+    found = claim(banded, "C2")
+    assert found["verdict"] == INCONCLUSIVE
+    assert any("does not tell the base model" in reason and "relearning" in reason for reason in found["reasons"])
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("name", ["redirect", "unseen-scratch"])
-def test_c2_is_inconclusive_without_an_attack_on_either_model(report, attack, name):
-    del named(report, name)["measured"][attack]
-    found = claim(report, "C2")
+@pytest.mark.parametrize("name", ["redirect", "retrained-1", "do-nothing"])
+def test_c2_is_inconclusive_without_an_attack_on_one_of_the_models(banded, attack, name):
+    del next(row for row in (*banded["rows"], *banded["retrains"]) if row["name"] == name)["measured"][attack]
+    found = claim(banded, "C2")
     assert found["verdict"] == INCONCLUSIVE
-    assert any(NOT_TESTED in reason and attack in reason for reason in found["reasons"])
+    assert any(attack in reason for reason in found["reasons"])
 
 
-def test_an_attack_that_could_not_be_made_is_not_tested_with_its_reason(report):
-    named(report, "redirect")["membership"] = {"not_tested": "no held-out item"}
-    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
-    tree = made(report)
+def test_an_attack_that_could_not_be_made_is_not_tested_with_its_reason(banded):
+    named(banded, "redirect")["membership"] = {"not_tested": "no held-out item"}
+    assert claim(banded, "C2")["verdict"] == INCONCLUSIVE
+    tree = made(banded)
     assert any(line.startswith("membership") and "no held-out item" in line for line in tree["not_tested"])
     lines = [line for line in tree["numbers"]["privacy"] if line["test"] == "membership"]
     assert lines
     assert all(line["this"] is None and line["base"] for line in lines)
 
 
-def test_relearning_needs_a_base_that_shows_something(report):
-    named(report, "do-nothing")["relearning"] = attacked(relearnt=1000)["relearning"]
-    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+def test_a_diverged_membership_says_nothing(banded):
+    named(banded, "redirect")["membership"]["forget"] = {"auc": None, "true_positives": None, "non_finite": 3}
+    assert claim(banded, "C2")["verdict"] == INCONCLUSIVE
 
 
-def test_a_diverged_membership_says_nothing(report):
-    named(report, "redirect")["membership"]["forget"] = {"auc": None, "true_positives": None, "non_finite": 3}
-    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
-
-
-def test_a_retrained_model_is_the_wrong_reference_for_a_concept(report):
-    report["request"]["target"] = "concept"
-    found = claim(report, "C2")
+def test_a_retrained_model_is_the_wrong_reference_for_a_concept(banded):
+    banded["request"]["target"] = "concept"
+    found = claim(banded, "C2")
     assert found["verdict"] == INCONCLUSIVE
     assert sum(WRONG_REFERENCE in check["evidence"] for check in found["checks"]) == len(ATTACKS)
     assert [reason.split(":")[0] for reason in found["reasons"]] == [WRONG_REFERENCE]
-    tree = made(report)
+    tree = made(banded)
     assert tree["level"] == "C1"
     assert tree["reference"]["note"] == WRONG_REFERENCE
     assert {line["note"] for line in tree["numbers"]["privacy"] if line["test"] == "membership"} == {WRONG_REFERENCE}
     assert any(WRONG_REFERENCE in line for line in tree["cannot_say"])
     assert f"retrained ({WRONG_REFERENCE})" in card_markdown(tree, {})
+    assert claim(banded, "C3")["verdict"] == INCONCLUSIVE
 
 
-def test_worse_than_a_retrained_model_counts_for_a_concept_too_but_membership_does_not(report):
-    report["request"]["target"] = "concept"
-    named(report, "redirect")["membership"] = attacked(member=0.9)["membership"]
-    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
-    named(report, "redirect")["relearning"] = attacked(relearnt=5)["relearning"]
-    assert claim(report, "C2")["verdict"] == FAIL
+def test_more_than_retrained_models_show_counts_for_a_concept_too_but_membership_and_less_do_not(banded):
+    banded["request"]["target"] = "concept"
+    named(banded, "redirect").update(attacked(relearnt=1000, member=0.9))
+    assert claim(banded, "C2")["verdict"] == INCONCLUSIVE
+    named(banded, "redirect")["relearning"] = attacked(relearnt=5)["relearning"]
+    assert claim(banded, "C2")["verdict"] == FAIL
+
+
+def test_attacks_on_copies_have_a_table_of_their_own(banded):
+    (_, headings, _, _), (title, of_attacks, lines, notes) = band_tables(banded | {"seeds": [0]})
+    assert title == "Attacks on changed copies over 1 seed, beside 5 retrained models"
+    assert "UR % while relearning" in of_attacks
+    assert not {*headings[3:]} & {*of_attacks[3:]}
+    assert "20.0 above" in lines[0]
+    assert lines[2][3:] == ["10.0 in", "0.3 in", "0.3 in", "0.3 in", "0.3 in"]
+    assert "judged together by C2" in notes[0]
 
 
 # C3 to C5
 
 
-def test_one_retrained_model_is_no_band(report):
+@pytest.mark.parametrize("count", [0, 4])
+def test_four_retrained_models_are_no_band(report, count):
+    report["retrains"] = make_retrains()[:count]
     assert claim(report, "C3")["verdict"] == INCONCLUSIVE
-    assert any("1 of at least 5" in line for line in made(report)["not_tested"])
+    assert any(f"{count} of at least 5" in line for line in made(report)["not_tested"])
+    assert made(report)["reference"]["band"] is None
+
+
+def inside_band(banded) -> dict:
+    """Give redirect the rates of the retrained models, in which alone it differs."""
+    set_rate(named(banded, "redirect"), 4, JUNK["unseen-scratch"])
+    named(banded, "redirect")["unlearning_ratio_closed_set"] = rate(UR["unseen-scratch"], 2000)
+    return banded
+
+
+def test_c3_passes_where_every_number_lies_inside_the_band(banded):
+    tree = made(inside_band(banded))
+    assert tree["level"] == "C3", claim(banded, "C3")
+    assert "lie inside the band of retrained models" in tree["statement"]
+    names = [check["name"] for check in claim(banded, "C3")["checks"]]
+    assert not any("relearning" in name or "bits" in name for name in names), "matters of C2"
+    assert {"UR % inside the band", "junk % inside the band", "NLL forget inside the band"} <= {*names}
+    assert tree["reference"]["n_oracles"] == 5
+    assert "0 of 5 lie outside" in tree["reference"]["band"]
+    assert tree["reference"]["oracle_passes_own_audit"] is True
+    assert not any("band of retrained models" in line for line in tree["not_tested"])
+
+
+def test_c3_fails_by_one_number_and_names_it(banded):
+    part = {"mean": 2.9, "median": 2.25, "standard_error": 0.1, "n": 10}
+    named(inside_band(banded), "redirect")["nll"]["forget"] = part
+    found = claim(banded, "C3")
+    assert found["verdict"] == FAIL
+    assert [check["name"] for check in found["checks"] if check["holds"] is False] == ["NLL forget inside the band"]
+    assert made(banded)["level"] == "C2"
+
+
+def test_retrained_models_of_the_band_are_references_where_no_row_was_retrained(banded):
+    alone = without(inside_band(banded), "unseen-scratch")
+    assert [c["verdict"] for c in made(alone)["controls"]] == [PASS] * 5
+    assert made(alone)["level"] == "C3"
+    assert made(alone)["numbers"]["forgetting"][0]["retrain"] is not None
+
+
+def test_c3_needs_c2_and_what_is_left_of_items_to_retain_is_a_matter_of_c3(banded):
+    row = named(inside_band(banded), "redirect")
+    row["membership"]["retain"] = auc(0.9)
+    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [PASS, FAIL]
+    row["membership"]["retain"] = auc(0.5)
+    row["quantisation"] = attacked(changed=20)["quantisation"]
+    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [FAIL, FAIL]
+
+
+def test_a_retrained_model_unlike_the_others_fails_its_own_audit(banded):
+    part = {"mean": 2.9, "median": 2.25, "standard_error": 0.1, "n": 10}
+    banded["retrains"][2]["nll"] = {"unit": "bits/dim", "retain": part, "forget": part}
+    found = made(banded)["reference"]
+    assert found["oracle_passes_own_audit"] is False
+    assert "1 of 5 lie outside: retrained-3 (NLL retain, NLL forget)" in found["band"]
+
+
+def test_c3_needs_every_number_of_the_band(banded):
+    named(inside_band(banded), "redirect")["measured"].pop("nll")
+    assert claim(banded, "C3")["verdict"] == INCONCLUSIVE
 
 
 def test_c4_is_a_model_retrained_without_observed_items_by_its_log(report):
@@ -378,8 +502,8 @@ def test_a_missing_control_leaves_the_tests_inconclusive_and_says_what_to_do(rep
     assert any("was not tested" in reason and "as a further RUN" in reason for reason in found["reasons"])
 
 
-def test_a_network_of_random_weights_is_needed_for_attacks_only(report):
-    alone = without(report, "random-network")
+def test_a_network_of_random_weights_is_needed_for_attacks_only(banded):
+    alone = without(banded, "random-network")
     assert claim(alone, "C1")["verdict"] == PASS
     assert claim(alone, "C2")["verdict"] == INCONCLUSIVE
 
@@ -417,7 +541,7 @@ def break_floor(report):
 def test_a_control_that_fails_leaves_the_tests_inconclusive(report, fault, name):
     fault(report)
     assert control(report, name)["verdict"] == FAIL
-    for level in ("C1", "C2"):
+    for level in ("C1", "C2", "C3"):
         found = claim(report, level)
         assert found["verdict"] == INCONCLUSIVE
         assert any("failed" in reason and name in reason for reason in found["reasons"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from msgm.digests import file_digest
 from msgm.downloads import downloading
 from msgm.errors import UserError
 from msgm.evaluation.arrays import read_arrays, write_arrays
@@ -18,7 +19,6 @@ from msgm.evaluation.vision import inception
 from msgm.evaluation.vision.classifiers import ClassifierSettings, load_classifier
 from msgm.evaluation.vision.clip import import_clip, load_clip
 from msgm.evaluation.vision.images import fit, to_rgb
-from msgm.evaluation.vision.weights import file_sha256
 from tests.evaluation.benches import digits_bench, tiny_classifier_state, tiny_clip_state
 
 NAMES = [f"class {k}" for k in range(10)]
@@ -106,7 +106,7 @@ def test_clip_imports_without_setuptools_and_leaves_no_stand_in(monkeypatch):
 
 def test_clip_features_name_their_file_by_checksum(bench, clip_file):
     features = load_features(bench, {"name": "clip", "weights": str(clip_file)})
-    assert features.text == f"CLIP of a file, tiny.pt (sha256 {file_sha256(clip_file)[:16]})"
+    assert features.text == f"CLIP of a file, tiny.pt (sha256 {file_digest(clip_file)[:16]})"
     assert features(bench.dataset.items[:2]).features.shape == (2, 32)
 
 

@@ -1,5 +1,6 @@
 """A served model: crashes between two requests, two writers, bad requests; nothing lost, repeated or left behind."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from msgm.recommender.config import load_config
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.models.base import Recommender, load_recommender
 from msgm.recommender.service import Service, fit
-from msgm.traces import verify
+from msgm.traces import delete, verify
 
 CONFIG = [
     "data={name: synthetic, users: 60, items: 40, interactions: 900, least: 5}",
@@ -499,6 +500,91 @@ def test_a_forgotten_id_in_any_file_of_the_folder_is_named(answered, cli):
         (answered / name).unlink()
     assert "innocent" not in ended.err
     assert cli("recommender", "forget", answered, "--resume").code == 0
+
+
+@pytest.mark.parametrize("users", [["1", "2", "20"], ["done", "all", "planned"], ["ease", "users", "request"]])
+def test_ids_that_are_spelled_like_words_of_msgms_own_files_are_forgotten(tmp_path, users):
+    names = [*users, *(f"u{number}" for number in range(12))]
+    rows = [f"{name},i{(3 * number + k) % 9}" for number, name in enumerate(names) for k in range(4)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *rows]) + "\n")
+    config = [f"data={{name: table, path: {tmp_path / 'log.csv'}, user: user, item: item}}", "models={ease: {}}"]
+    folder = fit(load_config(None, config), "ease", tmp_path / "served")
+    assert Service(folder).forget("users", users).numbers == [1, 2, 3]
+    assert Service(folder).resume().numbers == []
+    assert len(Service(folder).answered()) == 3
+    with pytest.raises(UserError, match="unknown user"):
+        Service(folder).recommend(users[0], 1)
+
+
+def test_a_user_and_an_item_of_one_id_are_told_apart(tmp_path):
+    rows = [f"{user},{(3 * user + k) % 9}" for user in range(12) for k in range(4)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *rows]) + "\n")
+    config = [f"data={{name: table, path: {tmp_path / 'log.csv'}, user: user, item: item}}", "models={ease: {}}"]
+    folder = fit(load_config(None, config), "ease", tmp_path / "served")
+    assert Service(folder).forget("users", ["7"]).numbers == [1]
+    assert Service(folder).forget("items", ["3"]).numbers == [2]
+    assert "7" in Service(folder).recommend("3", 9) or "7" in read_json(folder / "ids.json")["items"]
+    ids = read_json(folder / "ids.json")
+    write_json(folder / "ids.json", ids | {"users": ["7" if one is None else one for one in ids["users"]]})
+    with pytest.raises(RunError, match=r"ids\.json still names"):
+        Service(folder).resume()
+
+
+def test_half_of_a_served_model_is_not_deleted(answered):
+    with pytest.raises(UserError, match=r"ids.json and recommender.safetensors are one served model"):
+        delete(answered, ["ids.json"])
+    delete(answered, ["ids.json", "recommender.safetensors"])
+    assert not (answered / "ids.json").exists()
+
+
+def write_parquet(path, cells):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.table({"who": cells}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("log.parquet", lambda path: write_parquet(path, ["user9"])),
+        ("log.npz", lambda path: np.savez(path, who=np.array(["user9", "user2"]))),
+        ("log.npy", lambda path: np.save(path, np.array(["user9"]))),
+        ("log.csv.gz", lambda path: path.write_bytes(gzip.compress(b"user9,item1\n"))),
+        ("log.txt", lambda path: path.write_bytes("user9\titem1\n".encode("utf-16"))),
+        ("log.csv", lambda path: path.write_text("user,item\nuser9 ,item1\n")),
+        ("log.jsonl", lambda path: path.write_text('{"who": "\\u0075ser9"}\n')),
+        ("log.yaml", lambda path: path.write_text("[user9]\n")),
+        ("deep/key", lambda path: path.write_text("user9\n")),
+        ("user9.png", lambda path: path.write_bytes(b"\x89PNG\0")),
+        ("user9/note.txt", lambda path: path.write_text("nothing\n")),
+    ],
+)
+def test_a_forgotten_id_is_found_in_files_of_every_kind(answered, name, write):
+    path = answered / name
+    path.parent.mkdir(exist_ok=True)
+    write(path)
+    with pytest.raises(RunError, match=f"{re.escape(str(path))} still names"):
+        Service(answered).resume()
+
+
+def test_a_file_that_cannot_be_searched_is_named(answered, cli):
+    (answered / "curve.png").write_bytes(b"\x89PNG\0\0")
+    told = cli("recommender", "forget", answered, "--resume")
+    assert (told.code, f"{answered / 'curve.png'} was not searched for ids" in told.out) == (0, True)
+
+
+def test_spaces_around_an_id_do_not_bring_a_user_back(folder):
+    Service(folder).forget("users", [" user3 "])
+    assert Service(folder).forget("users", ["user3"]).before == [1]
+    refit(folder)
+    with pytest.raises(UserError, match="unknown user"):
+        Service(folder).recommend("user3", 1)
+
+
+def test_one_text_is_not_taken_for_a_list_of_ids(folder):
+    with pytest.raises(UserError, match="request.users: expected a list of ids, got 'user3'"):
+        Service(folder).forget("users", "user3")
 
 
 def test_an_id_in_the_head_of_the_model_file_is_named(answered):

@@ -264,6 +264,27 @@ def test_days_written_as_numbers_are_refused_when_all_are(tmp_path):
     assert text(tmp_path, "time,n\n20240531,1\n20240532,1\n")["time"].seconds().tolist() == [20240531, 20240532]
 
 
+def test_days_with_hours_written_as_numbers_are_refused_when_all_are(tmp_path):
+    column = text(tmp_path, "time,n\n2024053110,1\n2019123123,1\n")["time"]
+    refused(column.seconds, "line 2, column 'time'", "reads as a day and an hour; write 2024-05-31T10:00")
+    assert text(tmp_path, "time,n\n2024053110,1\n2024053124,1\n")["time"].seconds()[1] == 2024053124
+
+
+def test_parquet_with_long_decimals_or_bytes_that_are_no_text(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow, which is not installed")
+    from pyarrow import parquet
+
+    long = 10**29 + 1
+    parquet.write_table(
+        pa.table({"id": pa.array([decimal.Decimal(long)], pa.decimal128(38, 0))}), tmp_path / "a.parquet"
+    )
+    assert read_table(tmp_path / "a.parquet")["id"].ids() == [str(long)]
+    broken = pa.StringArray.from_buffers(1, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe"))
+    parquet.write_table(pa.table({"id": broken}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet, row 1, column 'id': expected text in UTF-8"):
+        read_table(tmp_path / "b.parquet")["id"]
+
+
 def test_times_of_parquet_are_seconds(tmp_path):
     pa = pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow, which is not installed")
     moment = datetime.datetime(2024, 5, 31, 10, tzinfo=datetime.UTC)

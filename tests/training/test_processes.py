@@ -100,9 +100,11 @@ def two_processes(command: str, overrides: list[str], out: Path, *more: str) -> 
 # Rounding alone tells two processes from one, as each averages half of the batch: losses differ by about 2e-7 of their
 # size. Adam divides a gradient by its size, so that a weight whose gradient is near zero may differ by more: all
 # weights together agree to 1e-5 of their norm, and each to 1e-4, where six steps move it by 1e-2.
-@pytest.mark.parametrize("case", ["redirect", pytest.param("erasediff", marks=pytest.mark.slow)])
-def test_two_processes_train_what_one_trains(tmp_path, case):
-    overrides = [*TINY, f"objective.name={case}", "network.dropout=0"]
+@pytest.mark.parametrize(
+    "objective", ["{name: redirect}", pytest.param("{name: erasediff, multiplier: null}", marks=pytest.mark.slow)]
+)
+def test_two_processes_train_what_one_trains(tmp_path, objective):
+    overrides = [*TINY, f"objective={objective}", "network.dropout=0"]
     two_processes("train", overrides, tmp_path / "two")
     one, two = train(load_config(DIGITS, overrides), tmp_path / "one", device="cpu"), Run(tmp_path / "two")
     for line, other in zip(lines(one), lines(two), strict=True):

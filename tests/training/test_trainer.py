@@ -30,7 +30,8 @@ OBJECTIVE_SETTINGS = {
     "redirect": ["objective.name=redirect", "objective.every=4"],
     "orthogonal": ["objective.name=orthogonal", "objective.every=4"],
     "teacher": ["objective.name=orthogonal", "objective.variant=marginal", "objective.teacher_steps=3"],
-    "bilevel": ["objective.name=erasediff", "objective.variant=bilevel"],
+    "bilevel": ["objective.name=erasediff", "objective.multiplier=0.1"],
+    "adaptive": ["objective.name=erasediff", "objective.multiplier=null"],
     "weighted": ["objective.name=erasediff", "objective.variant=weighted", "objective.every=4"],
     "dropout and flip": ["objective.name=redirect", "objective.every=4", "network.dropout=0.3", "data.flip=true"],
     "accumulated": ["objective.name=redirect", "objective.every=4", "training.accumulate=2"],
@@ -193,7 +194,7 @@ def test_a_users_objective_trains_and_logs_its_terms_by_name(cli, poison, tmp_pa
     assert metrics(Run(tmp_path / "run"))[0].keys() == {"step", "good", "venom", "gradient"}
 
 
-@pytest.mark.parametrize("case", ["standard", "redirect", "bilevel", "weighted"])
+@pytest.mark.parametrize("case", ["standard", "redirect", "adaptive", "weighted"])
 def test_accumulated_parts_give_the_weights_of_the_whole_batch(tiny, tmp_path, case):
     runs = [
         train(
@@ -253,7 +254,7 @@ def test_a_batch_that_does_not_divide_is_refused(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("case", ["standard", "redirect", "bilevel"])
+@pytest.mark.parametrize("case", ["standard", "redirect", "adaptive"])
 def test_bf16_trains_float32_weights_close_to_those_of_fp32(tiny, tmp_path, case):
     low, full = (
         train(tiny(f"training.precision={precision}", *OBJECTIVE_SETTINGS[case]), tmp_path / precision, device="cpu")

@@ -32,6 +32,24 @@ class Attack(Metric):
     def attack(self, subject: Subject) -> dict[str, Any]:
         """Return the numbers, a JSON tree."""
 
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        return {} if "not_tested" in row[cls.key] else cls.followed(row[cls.key])
+
+    @classmethod
+    def granularity(cls, row: Row) -> dict[str, float]:
+        return {} if "not_tested" in row[cls.key] else cls.counted(row[cls.key])
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        """Return ``granularity`` of an attack that was made."""
+        return {}
+
+    @classmethod
+    def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
+        """Return by heading what is judged against retrained models, of an attack that was made."""
+        return {}
+
     def measure(self, subject: Subject) -> dict[str, Any]:
         reason = self.obstacle(subject.bench.split, subject.run)
         if reason is None:

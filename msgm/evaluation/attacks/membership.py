@@ -96,6 +96,11 @@ class Membership(Attack):
         order = torch.randperm(len(indices), generator=generator(bench.config.seed, "membership-items"))
         return indices[order[: self.items].numpy()]
 
+    @classmethod
+    def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
+        aucs = {part: found[part]["auc"] for part in ("forget", "retain")}
+        return {f"MIA AUC {part}": None if auc is None else auc["value"] for part, auc in aucs.items()}
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
             "membership inference": "training items (members) against validation and test items by their loss of noise "

@@ -5,6 +5,7 @@ retrained row. Retain items, started alike, tell what the model's ability costs.
 """
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,20 @@ class PartialNoise(Attack):
             for level in self.levels
         ]
         return {"items": self.items, "forget_part": part, "levels": points}
+
+    @classmethod
+    def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
+        shares = {"forget items come back %": ("forget", "forgotten"), "retain items kept %": ("retain", "kept")}
+        return {
+            heading: 100 * fmean(point[part][share]["value"] for point in found["levels"])
+            for heading, (part, share) in shares.items()
+        }
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        return dict.fromkeys(
+            cls.followed(found), 100 / sum(level["forget"]["forgotten"]["n"] for level in found["levels"])
+        )
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         part, _ = _forget(bench.split)

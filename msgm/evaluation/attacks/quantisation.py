@@ -75,6 +75,14 @@ class Quantisation(Attack):
         ]
         return {"samples": count, "widths": points}
 
+    @classmethod
+    def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
+        return {f"UR % at {p['bits']} bits": 100 * p["unlearning_ratio"]["value"] for p in found["widths"]}
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        return {f"UR % at {p['bits']} bits": 100 / p["unlearning_ratio"]["n"] for p in found["widths"]}
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
             "quantisation": f"weight matrices and kernels rounded to {' and '.join(map(str, self.bits))} bits, "

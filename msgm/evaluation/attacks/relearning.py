@@ -6,6 +6,7 @@ within a few steps. The row ``random-network`` tells how long it takes from noth
 
 import math
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,16 @@ class Relearning(Attack):
         forget = bench.split.train.forget
         draws = generator(bench.config.seed, "relearning-items")
         return forget[torch.randperm(len(forget), generator=draws)[: self.items].numpy()]
+
+    @classmethod
+    def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
+        return {
+            "UR % while relearning": 100 * fmean(point["unlearning_ratio"]["value"] for point in found["curve"][1:])
+        }
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        return dict.fromkeys(cls.followed(found), 100 / sum(p["unlearning_ratio"]["n"] for p in found["curve"][1:]))
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         settings = tuning_settings(bench.config, self.lr, self.batch_size)

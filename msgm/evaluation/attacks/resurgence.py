@@ -5,6 +5,7 @@ Diffusion Models", arXiv 2410.08074).
 """
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from msgm.checks import at_least, positive
@@ -50,6 +51,17 @@ class Resurgence(Attack):
         bench = subject.bench
         settings = tuning_settings(bench.config, self.lr, self.batch_size)
         return tuning_curve(subject, bench.split.train.retain, self.steps, settings, self.samples, "resurgence")
+
+    @classmethod
+    def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
+        return {
+            "UR % while tuned on retain items": 100
+            * fmean(point["unlearning_ratio"]["value"] for point in found["curve"][1:])
+        }
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        return dict.fromkeys(cls.followed(found), 100 / sum(p["unlearning_ratio"]["n"] for p in found["curve"][1:]))
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         settings = tuning_settings(bench.config, self.lr, self.batch_size)

@@ -50,6 +50,16 @@ class Weights(Attack):
         }
         return {"checkpoint": newest.name, "samples": count, **found}
 
+    @classmethod
+    def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
+        return {
+            f"UR % of {kind} weights": 100 * found[kind]["unlearning_ratio"]["value"] for kind in ("raw", "averaged")
+        }
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        return dict.fromkeys(cls.followed(found), 100 / found["raw"]["unlearning_ratio"]["n"])
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         count = sample_count(self.samples, bench)
         return {"raw and averaged weights": f"of the run's newest checkpoint, {count} samples each"}

@@ -57,6 +57,16 @@ class Metric(ABC):
     def protocol(self, bench: Bench) -> dict[str, str]:
         """Return, by name, how the numbers were made, in words."""
 
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        """Return by heading what is followed over seeds and judged against retrained models; None: not taken."""
+        return {}
+
+    @classmethod
+    def granularity(cls, row: Row) -> dict[str, float]:
+        """Return, for those of ``numbers`` that count things, the smallest amount by which they can differ."""
+        return {}
+
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:  # noqa: B027 - most metrics need nothing
         """Raise a UserError when the metric cannot be measured on this data; called before anything is written."""
 

@@ -13,6 +13,7 @@ from msgm.diffusion.likelihood import Likelihoods, measure_likelihood
 from msgm.evaluation.arrays import write_arrays
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
+from msgm.progress import Progress
 from msgm.reading import Arrays
 
 VALUES = "nll.npz"
@@ -49,7 +50,10 @@ class NegativeLogLikelihood(Metric):
         found: dict[str, Any] = {"unit": nll_unit(data), "forget_part": forget_part(bench)}
         kept: Arrays = {}
         for name, indices in nll_indices(bench).items():
-            measured = measure_likelihood(subject.model, data.take(indices), data.levels, settings, config.seed)
+            with Progress(f"{subject.name}: nll of {len(indices)} items to {name}") as progress:
+                measured = measure_likelihood(
+                    subject.model, data.take(indices), data.levels, settings, config.seed, progress.update
+                )
             found[name] = summary(measured.per_item) | errors(measured)
             found["protocol"] = measured.protocol
             kept |= {name: measured.values.numpy(), f"{name}_indices": indices}
@@ -57,6 +61,10 @@ class NegativeLogLikelihood(Metric):
         if subject.folder is not None:
             write_arrays(subject.folder / VALUES, kept)
         return {"nll": found}
+
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        return {f"NLL {part}": row["nll"][part]["mean"] for part in ("retain", "forget")}
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         levels, dims = bench.dataset.levels, int(np.prod(bench.dataset.shape))

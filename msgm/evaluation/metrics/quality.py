@@ -87,6 +87,10 @@ class SampleMetric(Metric):
         }
         return {self.key: found | facts | self.beside(bench) | {"control": self.control(bench)}}
 
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        return {cls.heading: row[cls.key]["value"]} if "value" in row[cls.key] else {}
+
     def control(self, bench: Bench) -> dict[str, Any] | None:
         """Return what real validation items to retain score, at most as many as there are samples; None if too few."""
         name = f"control/{self.name}/{json.dumps(self.settings(), sort_keys=True)}"

@@ -39,6 +39,22 @@ class UnlearningRatio(Metric):
     def measure(self, subject: Subject) -> dict[str, Any]:
         return sample_numbers(subject.items, subject.finite, subject.bench)
 
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        real = report["real"].get("class_histogram")  # A report of an earlier version may have none.
+        distance = {"class distance %": histogram_distance(row["class_histogram"], real)} if real else {}
+        return {
+            "UR %": 100 * row["unlearning_ratio"]["value"],
+            "closed-set UR %": 100 * row["unlearning_ratio_closed_set"]["value"],
+            "junk %": 100 * row["junk_rate"],
+            "copy %": 100 * row["copy_rate"],
+        } | distance
+
+    @classmethod
+    def granularity(cls, row: Row) -> dict[str, float]:
+        headings = ("UR %", "closed-set UR %", "junk %", "copy %", "class distance %")
+        return dict.fromkeys(headings, 100 / row["unlearning_ratio"]["n"])
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
             "UR": "unlearning ratio: share of samples judged a forgotten class, junk being none; 95% Wilson interval",
@@ -47,6 +63,8 @@ class UnlearningRatio(Metric):
             "pixels; a blurred average passes",
             "copy rate": "share of samples nearer to a training item than 99% of validation items are, in pixels",
             "class histogram": "judge's classes of the samples that are no junk; junk is counted as none",
+            "class distance": "total variation between that histogram, junk left out, and the one of held-out real "
+            "items to retain",
         }
 
 
@@ -67,6 +85,19 @@ def sample_numbers(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any
         "class_histogram": dict(zip(judge.classes, counts, strict=True)) | {NOTHING: int(junk.sum())},
         "non_finite_samples": int((~finite).sum()),
     }
+
+
+def histogram_distance(found: dict[str, float], real: dict[str, float]) -> float | None:
+    """Return the total variation distance of two class histograms in per cent, junk left out.
+
+    None where one of them has nothing but junk.
+    """
+    counts = [{name: count for name, count in each.items() if name != NOTHING} for each in (found, real)]
+    totals = [sum(each.values()) for each in counts]
+    if not all(totals):
+        return None
+    shares = [{name: count / n for name, count in each.items()} for each, n in zip(counts, totals, strict=True)]
+    return 50 * sum(abs(shares[0].get(name, 0) - shares[1].get(name, 0)) for name in shares[0].keys() | shares[1])
 
 
 def real_numbers(bench: Bench) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class VariationalBound(Metric):
             found[name] = summary(variational_bound(subject.model, data.take(indices), data.levels, seed, self.terms))
         return {"vlb": found | {"terms": self.terms}}
 
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        return {f"VLB {part}": row["vlb"][part]["mean"] for part in ("retain", "forget")}
+
     def protocol(self, bench: Bench) -> dict[str, str]:
         terms = "all terms" if self.terms is None else f"{self.terms} terms drawn a stratum each"
         return {

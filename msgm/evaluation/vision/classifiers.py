@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from msgm.checks import at_least
+from msgm.digests import file_digest
 from msgm.errors import UserError, nearest
 from msgm.evaluation.vision.images import fit, normalise
-from msgm.evaluation.vision.weights import Download, file_sha256, fill, find_weights, hub_place, name_file, read_state
+from msgm.evaluation.vision.weights import Download, fill, find_weights, hub_place, name_file, read_state
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -111,7 +112,7 @@ def load_classifier(settings: ClassifierSettings, key: str, device: torch.device
     what = f"torchvision's {settings.network} with {len(classes)} classes"
     network = fill(empty, read_state(path, f"{key}.weights"), f"{key}.weights", path.name, what).to(device)
     text = f"torchvision {settings.network}, {name_file(path)}, images scaled to {settings.size}"
-    parts = [settings.network, file_sha256(path)[:16], str(settings.size), *map(str, settings.mean + settings.std)]
+    parts = [settings.network, file_digest(path)[:16], str(settings.size), *map(str, settings.mean + settings.std)]
     head = _head(network, settings.network, key)
     return Classifier(network, head, list(classes), settings.size, settings.mean, settings.std, text, "-".join(parts))
 

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msgm.digests import file_digest
 from msgm.errors import UserError, nearest
 from msgm.evaluation.vision.images import fit, normalise
-from msgm.evaluation.vision.weights import Download, file_sha256, fill, find_weights, name_file, read_state
+from msgm.evaluation.vision.weights import Download, fill, find_weights, name_file, read_state
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
@@ -104,7 +105,7 @@ def load_clip(model: str, weights: str | None, key: str, device: torch.device | 
         UserError: an unknown model, or weights that are missing, cannot be fetched or read, or are no CLIP's.
     """
     path = find_weights(weights, _published(model, key), f"{key}.weights")
-    digest = file_sha256(path)
+    digest = file_digest(path)
     name = _openai().get(digest)
     state = _archive(path, key) if name else read_state(path, f"{key}.weights")
     network = _build(state, path, key).to(device)

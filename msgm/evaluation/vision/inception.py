@@ -15,9 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.evaluation.vision.classifiers import ClassifierSettings, load_classifier
-from msgm.evaluation.vision.weights import Download, file_sha256, find_weights, hub_place, name_file, read_state
+from msgm.evaluation.vision.weights import Download, find_weights, hub_place, name_file, read_state
 
 Implementation = Literal["torch-fidelity", "torchvision"]
 PORT = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -112,4 +113,4 @@ def _port(path: Path, key: str, device: torch.device | str) -> Inception:
         features, logits = network((255 * rgb).round().to(torch.uint8))
         return features, logits
 
-    return Inception(outputs, f"torch-fidelity's Inception v3 (TF port), {name_file(path)}", file_sha256(path)[:16])
+    return Inception(outputs, f"torch-fidelity's Inception v3 (TF port), {name_file(path)}", file_digest(path)[:16])

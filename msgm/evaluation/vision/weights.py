@@ -1,6 +1,5 @@
 """Weights of networks made elsewhere: found, fetched, and read without ever unpickling code."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
+from msgm.digests import file_digest
 from msgm.downloads import announce
 from msgm.errors import UserError
 from msgm.reading import check_finite, read_tensors
@@ -69,15 +69,9 @@ def _fetch(download: Download, key: str) -> None:
         raise UserError(f"{key}: cannot fetch the weights ({error}); {instead}.") from error
 
 
-def file_sha256(path: Path) -> str:
-    """Return the whole checksum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def name_file(path: Path) -> str:
     """Return a file's name and the beginning of its checksum, for reports; never its place on this machine."""
-    return f"{path.name} (sha256 {file_sha256(path)[:16]})"
+    return f"{path.name} (sha256 {file_digest(path)[:16]})"
 
 
 def read_state(path: Path, key: str) -> dict[str, Tensor]:

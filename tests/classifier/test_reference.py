@@ -1,4 +1,4 @@
-"""README's classifier commands, in its order, on an experiment that takes seconds."""
+"""The commands of docs/reference/classifier.md, in their order, on an experiment that takes seconds."""
 
 import re
 import shlex
@@ -10,6 +10,8 @@ from msgm import cli
 from msgm.classifier.methods import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "reference" / "classifier.md").read_text()
+PLUGINS = (ROOT / "docs" / "howto" / "plugin.md").read_text()
 TINY = f"""\
 extends: {ROOT / "configs" / "classifier" / "digits.yaml"}
 network: {{hidden: [8]}}
@@ -20,7 +22,7 @@ metrics: [accuracy, forgetting-rate]
 
 
 def commands():
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.S | re.M)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.S | re.M)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("msgm classifier")]
 
@@ -28,7 +30,7 @@ def commands():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a tiny stand-in of the digits' config, and a comparison of three methods in it."""
-    folder = tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("reference")
     config = folder / "configs" / "classifier" / "digits.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(TINY)
@@ -38,7 +40,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def test_readme_compares_first():
+def test_the_page_compares_first():
     assert commands()[0] == ["classifier", "compare", "configs/classifier/digits.yaml"]
     assert {arguments[1] for arguments in commands()} == {"compare", "train", "unlearn", "methods", "metrics", "audit"}
 
@@ -57,7 +59,7 @@ def test_the_other_commands_run_in_their_order(place, monkeypatch, capsys):
 def test_the_method_of_ones_own_runs(place, monkeypatch, cli):
     monkeypatch.chdir(place)
     monkeypatch.setattr(METHODS, "entries", dict(METHODS.entries))  # the method goes with this test
-    source = re.search(r"^```python\n(# noise\.py.*?)^```", (ROOT / "README.md").read_text(), flags=re.S | re.M)
+    source = re.search(r"^```python\n(# noise\.py.*?)^```", PLUGINS, flags=re.S | re.M)
     (place / "noise.py").write_text(source[1])
     wanted = ["--only", "do-nothing,retrain,noise", "--requests", "random", "--out", "runs/noise"]
     done = cli(*commands()[0], "--set", "plugins=[noise.py]", *wanted)

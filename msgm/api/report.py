@@ -1,0 +1,199 @@
+"""The report of a comparison as a Python object: its folder, its rows, a table, and the row to take."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgm.cards.stored import read_report
+from msgm.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
+
+Row = dict[str, Any]
+APART = ("card", "provenance", "measured", "retrain_band", "per_seed", "artefacts", "facts", "latencies", "history")
+"""What a row holds beside its numbers and settings; ``to_json`` has it."""
+REFERENCES = ("do-nothing", "retrain")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``compare`` and ``evaluate`` found.
+
+    Example:
+        >>> report = msgm.Report.read(compared)
+        >>> [row["name"] for row in report.rows]
+        ['do-nothing', 'unseen', 'obtuse']
+        >>> best = report.best("suppression")
+        >>> best is None or best["name"] in ("unseen", "obtuse")
+        True
+
+    Attributes:
+        run: the folder, which holds report.html, report.md, report.json and the cards.
+        tree: the content of report.json.
+    """
+
+    run: Path
+    tree: dict[str, Any]
+
+    @classmethod
+    def read(cls, run: Path | str) -> "Report":
+        """Read the report of a folder of ``compare`` or ``evaluate``.
+
+        Raises:
+            UserError: there is none, it is damaged, or it is no comparison's.
+        """
+        folder = Path(run)
+        return cls(folder, read_report(folder / "report.json"))
+
+    @property
+    def domain(self) -> str:
+        """What was compared: ``generator``, ``classifier``, ``recommender`` or ``attributes``."""
+        kind = self.tree.get("kind", "generator")
+        return "attributes" if kind == "recommender-attributes" else str(kind)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows as report.json holds them."""
+        rows: list[Row] = self.tree["rows"]
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of report.json."""
+        return self.tree
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary a row.
+
+        A number with an interval gives three entries, ``name``, ``name.low`` and ``name.high``; what a row holds beside
+        numbers and settings is left out. Of a generator's several seeds these are the first one's. ``level`` is the
+        level that the row's card reaches on the ladder.
+        """
+        return [{**self._level(row), **dict(_flat(row, ""))} for row in self.rows]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return ``table()`` as a data frame.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("to_pandas needs pandas, which is not installed; pip install 'msgm[pandas]'.") from None
+        return pandas.DataFrame(self.table())
+
+    def level(self, row: Row) -> str | None:
+        """Return the level, C0 to C5, that the row's card reaches; None where rows have no cards (attributes)."""
+        if self.domain == "attributes":
+            return None
+        if self.domain == "classifier":
+            from msgm.classifier.card import card
+        elif self.domain == "recommender":
+            from msgm.recommender.card import card
+        else:
+            from msgm.evaluation.card import card
+        return str(card(self.tree, row)["level"])
+
+    def best(
+        self, goal: Literal["suppression", "removal"], request: str | None = None, model: str | None = None
+    ) -> Row | None:
+        """Return the row to take for a goal, or None where no row qualifies.
+
+        The base model and the retrained models are references and are never returned.
+
+        - ``suppression`` (generators): of the rows whose junk rate is not shown to exceed the base's by more than 5
+          points, the one whose unlearning ratio has the lowest upper end of its 95% interval; of equal ones the faster.
+          Of several seeds the means of both rates count, for their spread is no interval of one seed's samples.
+        - ``removal``: the row whose card reaches the highest level on the ladder, C1 at least; of equal ones the
+          faster.
+
+        Args:
+            goal: what is wanted.
+            request: of classifiers and recommenders, for which request; needed where there are several.
+            model: of recommenders, for which model; needed where there are several.
+
+        Raises:
+            UserError: another goal, one that this domain does not measure, or several requests or models.
+        """
+        apart = {"request": request, "model": model}
+        if self.domain == "generator" and any(apart.values()):
+            raise UserError("best: a generator report has one request and one base model; name neither.")
+        rows = self._chosen({} if self.domain == "generator" else apart)
+        if goal == "suppression":
+            if self.domain != "generator":
+                raise UserError(f"best: a {self.domain} report measures no suppression of outputs; ask for removal.")
+            return self._best_suppression(rows)
+        if goal != "removal":
+            raise UserError(f"best: goal: expected 'suppression' or 'removal', got {goal!r}.")
+        if self.domain == "attributes":
+            raise UserError("best: an attributes report has no ladder; read its rows.")
+        levels = [(self.level(row), row) for row in rows]
+        reached = max((str(level) for level, _ in levels), default="C0")
+        equal = [row for level, row in levels if level == reached]
+        return min(equal, key=_seconds) if reached != "C0" else None
+
+    def _best_suppression(self, rows: list[Row]) -> Row | None:
+        from msgm.evaluation.claims import JUNK_MARGIN, junk_check, known, references
+
+        rated = [row for row in rows if known(row, "ur")]
+        if len(self.tree.get("seeds", [])) < 2:
+            usable = [row for row in rated if junk_check(self.tree, row).holds is not False]
+            return min(usable, key=lambda row: (row["unlearning_ratio"]["high"], _seconds(row)), default=None)
+        base = references(self.tree).base
+        limit = inf if base is None else self._mean(base, "junk %") + 100 * JUNK_MARGIN
+        usable = [row for row in rated if self._mean(row, "junk %") <= limit]
+        return min(usable, key=lambda row: (self._mean(row, "UR %"), _seconds(row)), default=None)
+
+    def _mean(self, row: Row, number: str) -> float:
+        """Return the mean over seeds of a generator's number; infinity where a seed has none."""
+        from msgm.evaluation.numbers import per_seed
+
+        values = [seed.get(number) for seed in per_seed(row, self.tree)]
+        return fmean(inf if value is None else value for value in values)
+
+    def _chosen(self, wanted: Mapping[str, str | None]) -> list[Row]:
+        """Return the rows of the request and the model that are wanted, without the references."""
+        rows = [row for row in self.rows if not self._is_reference(row)]
+        for key, value in wanted.items():
+            there = list(dict.fromkeys(row[key] for row in self.rows if key in row))
+            if value is None and len(there) > 1:
+                raise UserError(f"best: {key}: say which; the report has {', '.join(there)}.")
+            if value is not None and value not in there:
+                raise UserError(f"best: {key}: the report has no {value!r}; it has {', '.join(there) or 'none'}.")
+            rows = [row for row in rows if value is None or row.get(key) == value]
+        return rows
+
+    def _is_reference(self, row: Row) -> bool:
+        if self.domain != "generator":
+            return row.get("method") in REFERENCES
+        return row["start"] in ("none", "random") or (row["start"], row["objective"]) == ("scratch", "unseen")
+
+    def _level(self, row: Row) -> dict[str, Any]:
+        level = self.level(row)
+        return {} if level is None else {"level": level}
+
+    def __repr__(self) -> str:
+        return f"Report({str(self.run)!r}, {self.domain}, {len(self.rows)} rows)"
+
+
+def _seconds(row: Row) -> float:
+    return float(row["seconds"])
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the numbers and texts of a row by dotted names; lists are left out."""
+    for key, value in tree.items():
+        if not prefix and key in APART:
+            continue
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and "value" in value:
+            yield name, value["value"]
+            yield from ((f"{name}.{end}", value[end]) for end in ("low", "high") if value.get(end) is not None)
+        elif isinstance(value, Mapping):
+            yield from _flat(value, "" if name == "metrics" else f"{name}.")
+        elif not isinstance(value, list):
+            yield name, value

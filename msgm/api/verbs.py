@@ -1,0 +1,386 @@
+"""``msgm.train``, ``unlearn``, ``compare`` and ``evaluate``: the command line's verbs, for generators and all others.
+
+Each takes a config as the command line does and chooses the domain by what stands in it: generators (score-based
+models), classifiers, recommenders, or the attributes of a recommender's users.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from msgm.api.experiments import ConfigLike, Named, Overrides, working
+from msgm.api.report import Report
+from msgm.config import load_config
+from msgm.errors import UserError
+from msgm.runs import Run
+
+Folder = Path | str
+
+
+def train(
+    config: ConfigLike,
+    out: Folder | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    *,
+    seed: int | None = None,
+    model: str | None = None,
+    overrides: Overrides = (),
+    download: bool = False,
+    threads: int | None = None,
+) -> Run:
+    """Train the model of a config from random weights, as ``msgm train`` does.
+
+    Example:
+        >>> tiny = {"training.steps": 2, "training.trackers": [], "network.channels": [8]}
+        >>> run = msgm.train({"data": {"name": "digits"}}, out / "base", overrides=tiny)
+        base: standard, 2 steps on ...
+        >>> run.model.name
+        'model'
+
+    Args:
+        config: name of a shipped config, path of a YAML file, settings by name, or a config that was read.
+        out: run folder; by default below ``runs/``, as on the command line.
+        resume: go on with a generator's run that was stopped.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: seed of the run; by default the config's.
+        model: of a recommender's config, the model to fit; needed where it has several.
+        overrides: settings over the config's.
+        download: let data that is missing be fetched from the network.
+        threads: threads to compute with, for the rest of the process.
+
+    Returns:
+        The run: ``path`` is its folder, ``model`` the model's. A recommender's folder is one to serve from.
+
+    Raises:
+        UserError: bad settings, data that do not fit, or a folder that holds another run.
+    """
+    named = Named.read(config, overrides, seed)
+    options = {"resume": resume, "device": device, "model": model}
+    own = {"generator": ["resume", "device"], "classifier": ["device"], "recommender": ["model"], "attributes": []}
+    named.refuse_foreign("train", own[named.domain], options)
+    with working(False, download, threads):
+        return _TRAIN[named.domain](named, out, **options)
+
+
+def unlearn(
+    config: ConfigLike,
+    source: Folder,
+    out: Folder | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    fresh_chain: bool = False,
+    *,
+    seed: int | None = None,
+    method: str | None = None,
+    request: str | None = None,
+    trained_on: Folder | None = None,
+    overrides: Overrides = (),
+    trust: bool = False,
+    download: bool = False,
+    threads: int | None = None,
+) -> Run:
+    """Make a trained model forget what the config asks, as ``msgm unlearn`` and ``msgm classifier unlearn`` do.
+
+    What ``source`` was asked to forget before stays forgotten.
+
+    Args:
+        config: name of a shipped config, path of a YAML file, settings by name, or a config that was read.
+        source: a run; for generators also a diffusers folder, for classifiers also a file of weights.
+        out: run folder; by default below ``runs/``, as on the command line.
+        resume: go on with a generator's run that was stopped.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        fresh_chain: start a new history: items of earlier requests are items to retain again, and the card says so.
+        seed: seed of the run; for generators by default the config's, for classifiers the source's.
+        method: of a classifier, the row of the config that forgets.
+        request: of a classifier, the request of the config; needed where it has several.
+        trained_on: of a classifier's file of weights, the file that names the items it was trained on.
+        overrides: settings over the config's.
+        trust: run the Python files, and open the files, that the source's folder names.
+        download: let data that is missing be fetched from the network.
+        threads: threads to compute with, for the rest of the process.
+
+    Raises:
+        UserError: bad settings, no model in ``source``, data that is not that of earlier requests, a folder that holds
+            another run, or a recommender: those forget through ``msgm.recommender``.
+    """
+    named = Named.read(config, overrides)
+    if named.domain not in _UNLEARN:
+        raise UserError("unlearn: recommenders forget while they are served: see msgm.recommender and msgm.compare.")
+    shared = ["device", "fresh_chain", "seed"]
+    own = {"generator": ["resume", *shared], "classifier": ["method", "request", "trained_on", *shared]}
+    options = {
+        "resume": resume,
+        "device": device,
+        "fresh_chain": fresh_chain,
+        "seed": seed,
+        "method": method,
+        "request": request,
+        "trained_on": trained_on,
+    }
+    named.refuse_foreign("unlearn", own[named.domain], options)
+    with working(trust, download, threads):
+        return _UNLEARN[named.domain](named, source, out, **options)
+
+
+def compare(
+    config: ConfigLike,
+    out: Folder | None = None,
+    only: Sequence[str] | None = None,
+    source: Folder | None = None,
+    device: str = "auto",
+    fresh_chain: bool = False,
+    *,
+    seed: int | None = None,
+    start: Literal["scratch", "finetune"] | None = None,
+    sweep: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
+    requests: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    trained_on: Folder | None = None,
+    overrides: Overrides = (),
+    trust: bool = False,
+    download: bool = False,
+    threads: int | None = None,
+) -> Report:
+    """Run and measure every row of a config, as ``msgm compare`` does, and return the report.
+
+    The same call goes on where an earlier one stopped, and rows that are measured already are kept.
+
+    Args:
+        config: name of a shipped config, path of a YAML file, settings by name, or a config that was read.
+        out: compare folder; by default ``runs/NAME``.
+        only: rows (objectives, methods, erasures) to run; by default all that are not optional.
+        source: where the base model comes from; by default it is trained. A run or a diffusers folder for generators, a
+            file of weights for classifiers.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        fresh_chain: of generators: what ``source`` was asked to forget before is data to retain again.
+        seed: the first seed; by default the config's.
+        start: of generators, where rows start.
+        sweep: of generators, ``objective.SETTING=V1,V2`` or ``training.SETTING=V1,V2``.
+        metrics: what to measure; by default what the config says.
+        requests: of classifiers and recommenders, the requests to run.
+        models: of recommenders, the models to run.
+        trained_on: of a classifier's file of weights, the file that names the items it was trained on.
+        overrides: settings over the config's.
+        trust: run the Python files, and open the files, that the source's folder names.
+        download: let data and weights that are missing be fetched from the network.
+        threads: threads to compute with, for the rest of the process.
+
+    Raises:
+        UserError: bad settings, an unknown row, or a folder that holds another comparison.
+    """
+    named = Named.read(config, overrides, seed)
+    options = {
+        "only": only,
+        "source": source,
+        "device": device,
+        "fresh_chain": fresh_chain,
+        "start": start,
+        "sweep": tuple(sweep),
+        "metrics": metrics,
+        "requests": requests,
+        "models": models,
+        "trained_on": trained_on,
+    }
+    own = {
+        "generator": ["only", "source", "device", "fresh_chain", "start", "sweep", "metrics"],
+        "classifier": ["only", "source", "device", "requests", "metrics", "trained_on"],
+        "recommender": ["only", "models", "requests", "metrics"],
+        "attributes": ["only", "models"],
+    }
+    named.refuse_foreign("compare", own[named.domain], options)
+    with working(trust, download, threads):
+        return Report.read(_COMPARE[named.domain](_measuring(named, metrics), out, **options).path)
+
+
+def evaluate(
+    config: ConfigLike | None,
+    sources: Folder | Sequence[Folder],
+    out: Folder | None = None,
+    device: str = "auto",
+    *,
+    seed: int | None = None,
+    metrics: Sequence[str] | None = None,
+    overrides: Overrides = (),
+    trust: bool = False,
+    download: bool = False,
+    threads: int | None = None,
+) -> Report:
+    """Measure trained generators, as ``msgm evaluate`` does, and return the report.
+
+    Args:
+        config: the experiment: data, request and protocol; None takes the first run's own.
+        sources: one or several runs or diffusers folders.
+        out: folder of the report; by default the run itself when one run is given, else ``runs/NAME-evaluation``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: seed of the samples; by default the config's.
+        metrics: what to measure; by default what the config says.
+        overrides: settings over the config's.
+        trust: run the Python files, and open the files, that the folders name.
+        download: let data and weights that are missing be fetched from the network.
+        threads: threads to compute with, for the rest of the process.
+
+    Raises:
+        UserError: bad settings, no model in a folder, or a config of classifiers or recommenders: those are measured
+            by ``compare``.
+    """
+    from msgm.config import SECTIONS
+    from msgm.generator.compare import evaluate as evaluate_runs
+    from msgm.plugins import load_received
+
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not given:
+        raise UserError("evaluate: name at least one run to measure.")
+    with working(trust, download, threads):
+        named = Named.read(load_received(Path(given[0]), SECTIONS) if config is None else config, overrides, seed)
+        if named.domain != "generator":
+            raise UserError(f"evaluate measures generators; a {named.domain} experiment is measured by compare.")
+        tree = _measuring(named, metrics).tree
+        return Report.read(evaluate_runs(load_config(tree), list(map(str, given)), out, device).path)
+
+
+def _measuring(named: Named, metrics: Sequence[str] | None) -> Named:
+    """Return the settings with ``metrics`` in place of what they say is measured."""
+    if metrics is None:
+        return named
+    return named.having("evaluation.metrics" if named.domain == "generator" else "metrics", list(metrics))
+
+
+def _train_generator(named: Named, out: Folder | None, resume: bool, device: str, **_: Any) -> Run:
+    from msgm.training import train as train_run
+
+    return train_run(load_config(named.tree), out, resume, device)
+
+
+def _train_classifier(named: Named, out: Folder | None, device: str, **_: Any) -> Run:
+    from msgm.classifier.config import load_config as load
+    from msgm.classifier.single import train as train_run
+
+    return train_run(load(named.tree), out, device)
+
+
+def _fit_recommender(named: Named, out: Folder | None, model: str | None, **_: Any) -> Run:
+    from msgm.folders import place
+    from msgm.recommender.config import load_config as load
+    from msgm.recommender.service import fit
+
+    config = load(named.tree)
+    return Run(fit(config, model, Path(out or place(Path("runs"), config.name, model or "model", key="model"))))
+
+
+def _refuse_training(named: Named, out: Folder | None, **_: Any) -> Run:
+    raise UserError("train: a config of users' attributes is for compare; give a recommender's.")
+
+
+def _unlearn_generator(
+    named: Named,
+    source: Folder,
+    out: Folder | None,
+    resume: bool,
+    device: str,
+    fresh_chain: bool,
+    seed: int | None,
+    **_: Any,
+) -> Run:
+    from msgm.training import unlearn as unlearn_run
+
+    seeded = named if seed is None else named.having("seed", seed)
+    return unlearn_run(load_config(seeded.tree), source, out, resume, device, fresh_chain)
+
+
+def _unlearn_classifier(
+    named: Named,
+    source: Folder,
+    out: Folder | None,
+    device: str,
+    fresh_chain: bool,
+    seed: int | None,
+    method: str | None,
+    request: str | None,
+    trained_on: Folder | None,
+    **_: Any,
+) -> Run:
+    from msgm.classifier.config import load_config as load
+    from msgm.classifier.single import unlearn as unlearn_run
+
+    config = load(named.tree)
+    if method is None:
+        raise UserError(f"unlearn: method: say which; the config has {', '.join(config.rows())}.")
+    return unlearn_run(config, source, method, request, seed, out, device, fresh_chain, trained_on)
+
+
+def _compare_generators(
+    named: Named,
+    out: Folder | None,
+    only: Sequence[str] | None,
+    source: Folder | None,
+    device: str,
+    fresh_chain: bool,
+    start: Literal["scratch", "finetune"] | None,
+    sweep: Sequence[str],
+    **_: Any,
+) -> Run:
+    from msgm.generator.compare import compare as compare_rows
+    from msgm.sweep import with_start, with_sweeps
+
+    config, rows = load_config(named.tree), None if only is None else list(only)
+    config = with_start(config, start) if start else config
+    if sweep:
+        config, rows = with_sweeps(config, list(sweep), rows)
+    return compare_rows(config, out, rows, source, device, fresh_chain)
+
+
+def _compare_classifiers(
+    named: Named,
+    out: Folder | None,
+    only: Sequence[str] | None,
+    source: Folder | None,
+    device: str,
+    requests: Sequence[str] | None,
+    trained_on: Folder | None,
+    **_: Any,
+) -> Run:
+    from msgm.classifier.compare import compare as compare_rows
+    from msgm.classifier.config import load_config as load
+
+    return compare_rows(load(named.tree), out, only, requests, device, source, trained_on)
+
+
+def _compare_recommenders(
+    named: Named,
+    out: Folder | None,
+    only: Sequence[str] | None,
+    models: Sequence[str] | None,
+    requests: Sequence[str] | None,
+    **_: Any,
+) -> Run:
+    from msgm.recommender.compare import compare as compare_rows
+    from msgm.recommender.config import load_config as load
+
+    return compare_rows(load(named.tree), out, only, models, requests)
+
+
+def _compare_attributes(
+    named: Named, out: Folder | None, only: Sequence[str] | None, models: Sequence[str] | None, **_: Any
+) -> Run:
+    from msgm.recommender.attribute_compare import compare_erasures
+    from msgm.recommender.attribute_config import AttributeConfig
+    from msgm.recommender.config import load_experiment
+
+    return compare_erasures(load_experiment(AttributeConfig, named.tree), out, only, models)
+
+
+_TRAIN: dict[str, Callable[..., Run]] = {
+    "generator": _train_generator,
+    "classifier": _train_classifier,
+    "recommender": _fit_recommender,
+    "attributes": _refuse_training,
+}
+_UNLEARN: dict[str, Callable[..., Run]] = {"generator": _unlearn_generator, "classifier": _unlearn_classifier}
+_COMPARE: dict[str, Callable[..., Run]] = {
+    "generator": _compare_generators,
+    "classifier": _compare_classifiers,
+    "recommender": _compare_recommenders,
+    "attributes": _compare_attributes,
+}

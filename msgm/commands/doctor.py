@@ -1,0 +1,86 @@
+"""``msgm doctor``: what msgm finds on this machine, a line each, and what to do about what is missing."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from msgm.arguments import Commands, command
+
+OPTIONAL = {
+    "pyarrow": ("Parquet tables", "pip install 'msgm[parquet]'"),
+    "wandb": ("the tracker wandb", "pip install 'msgm[track]'"),
+    "tensorboard": ("the tracker tensorboard", "pip install 'msgm[track]'"),
+    "pandas": ("Report.to_pandas", "pip install 'msgm[pandas]'"),
+}
+"""Packages that msgm works without: what they are for, and how to get them."""
+NEEDED = (
+    "torch",
+    "torchvision",
+    "torchsde",
+    "diffusers",
+    "accelerate",
+    "torchmetrics",
+    "clip-anytorch",
+    "numpy",
+    "scipy",
+)
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    command(
+        commands, "doctor", _doctor, "print versions, device, threads, data and optional packages, as msgm finds them"
+    )
+
+
+def lines() -> Iterator[str]:
+    """Yield what is found, a line each; a line that begins with ``!`` says what to do."""
+    from msgm import __version__, threads
+
+    yield f"msgm {__version__} in {Path(__file__).parents[1]}"
+    for name in NEEDED:
+        found = _version(name)
+        yield f"{name} {found}" if found else f"! {name} is missing: pip install {name}"
+    yield from _devices()
+    yield f"threads: {threads.in_use()} of {os.cpu_count()} cores"
+    yield _data()
+    for name, (what, how) in OPTIONAL.items():
+        found = _version(name) if find_spec(name) else None
+        yield f"{name} {found}: {what}" if found else f"{name} is not installed, which {what} needs: {how}"
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    for line in lines():
+        print(line)
+
+
+def _devices() -> Iterator[str]:
+    import torch
+
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            yield f"device: cuda:{number}, {torch.cuda.get_device_name(number)}"
+    elif torch.version.cuda is not None and Path("/proc/driver/nvidia").exists():
+        yield "! there is an NVIDIA driver, and torch cannot use it: the driver may be older than this torch needs"
+    else:
+        yield "device: cpu"
+
+
+def _data() -> str:
+    root = os.environ.get("MSGM_DATA")
+    if root is None:
+        return "data: MSGM_DATA is not set; data sets that lie on disk need it, or data.root"
+    if not Path(root).is_dir():
+        return f"! MSGM_DATA names {root}, which is no folder"
+    found = sorted(path.name for path in Path(root).iterdir() if not path.name.startswith("."))
+    return f"data: {root} holds {', '.join(found) or 'nothing'}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
