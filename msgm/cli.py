@@ -86,9 +86,13 @@ def _drop_output(code: int) -> int:
     return code
 
 
+OF_ALL_MODULES = ("classifier", "recommender", "report", "data", "forget-traces", "verify", "config")
+"""Commands that take what any of the modules makes or reads."""
+
+
 def _refuse_other_modules(options: argparse.Namespace) -> None:
     """Refuse what a classifier's or a recommender's command made or reads, where a generator's was expected."""
-    if options.command in ("classifier", "recommender", "report", "data", "forget-traces", "verify"):
+    if options.command in OF_ALL_MODULES:
         return
     given = [getattr(options, key, None) for key in ("config", "source", "run")] + getattr(options, "runs", [])
     for path in filter(None, given):

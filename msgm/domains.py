@@ -1,7 +1,7 @@
 """Which part of msgm a config is for, as its keys tell, and its settings as that part reads them."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgm.settings import Source, domain_of, read_settings
 
@@ -12,8 +12,8 @@ class Experiment(Protocol):
     name: str
     seed: int
 
-    def to_yaml(self) -> str:
-        """Return all settings, defaults included, as YAML."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, defaults included."""
 
 
 def load(source: Source, overrides: Sequence[str] = ()) -> Experiment:

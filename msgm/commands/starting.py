@@ -34,8 +34,9 @@ def add(commands: Commands) -> None:
 def _config(options: argparse.Namespace) -> None:
     if options.whole or options.set:
         from msgm.domains import load
+        from msgm.settings import dump_yaml
 
-        print(load(options.config, options.set).to_yaml(), end="")
+        print(dump_yaml(load(options.config, options.set).to_dict()), end="")
     else:
         from msgm.reading import read_text
 

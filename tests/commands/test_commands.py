@@ -50,6 +50,7 @@ def test_a_config_is_printed_as_it_stands_or_whole(cli, empty):
     whole = yaml.safe_load(cli("config", "digits/vp", "--whole", "--set", "training.steps=7").out)
     assert whole["training"]["steps"] == 7
     assert "clip" in whole["training"]
+    assert yaml.safe_load(cli("config", "recommender/synthetic", "--whole").out)["seeds"]
 
 
 @pytest.mark.parametrize("name", ["folder", "digits/vp", "mnist/ve", "recommender/synthetic"])
