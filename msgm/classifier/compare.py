@@ -15,7 +15,7 @@ from torch import nn
 
 from msgm import threads, traces
 from msgm.cards.claims import ORACLES
-from msgm.chain import Chain
+from msgm.chain import Chain, read_chain
 from msgm.classifier.assemble import make_report
 from msgm.classifier.band import measure
 from msgm.classifier.config import ClassifierConfig, OriginalSettings, known
@@ -165,12 +165,13 @@ def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: P
     """Return the experiment with the file of weights ``source``, if it is one, as its original.
 
     Raises:
-        UserError: ``trained_on`` without such a file, a source that does not exist, or a file of a model folder that
-            msgm wrote, beside which stands what the model was asked to forget.
+        UserError: ``trained_on`` without such a file, a source that does not exist, or a file of a model folder
+            beside which stands that the model was asked to forget.
     """
     if source is not None and Path(source).is_file():
         owner = next((folder for folder in Path(source).parents[:2] if (folder / NETWORK).is_file()), None)
-        if owner is not None:
+        chain = None if owner is None else read_chain(owner)
+        if owner is not None and chain is not None and (chain.requests or chain.unknown):
             raise UserError(
                 f"--from: {source} is part of a model that msgm wrote, and says nothing of what that was asked to "
                 f"forget; give its run, {owner.parent}."

@@ -159,7 +159,7 @@ def test_dependent_checkpoints_are_deleted_from_the_folder(train, tmp_path):
     one.fit(train)
     before = files(tmp_path)
     assert len(before) == 9
-    torn = tmp_path / ".shard-001-slice-001-abc.safetensors.abcd_123"
+    torn = tmp_path / ".shard-001-slice-001-abc.safetensors.ab3d_12c"
     torn.write_bytes(b"of a killed process")
     one.forget(int(one.layout.slice_positions(1, 1)[0]))
     after = files(tmp_path)

@@ -122,6 +122,7 @@ def agree(one: Run, two: Run) -> None:
         assert (one_vector - two_vector).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_two_processes_unlearn_with_a_teacher_as_one_does(tmp_path):
     base = train(load_config(DIGITS, TINY), tmp_path / "base", device="cpu")
     overrides = [*TINY, "objective.name=orthogonal", "objective.variant=marginal", "objective.teacher_steps=3"]
