@@ -192,7 +192,7 @@ def test_a_trained_run_is_sampled_into_itself(cli, tmp_path):
 
 
 def test_the_listing_names_every_sampler(cli):
-    outcome = cli("samplers")
+    outcome = cli("samplers", *SAMPLERS.entries)
     for name in SAMPLERS.entries:
         assert f"\n{name}\n  step: " in "\n" + outcome.out
     assert cli("samplers", "heun").out.startswith("heun\n  step: Heun's")

@@ -15,7 +15,6 @@ from msgm.arguments import Commands, command, print_card
 from msgm.errors import UserError, nearest
 from msgm.markdown import line
 from msgm.prose import first_sentence
-from msgm.settings import domain_of, read_settings
 
 REGISTRIES: dict[str, dict[str, str]] = {
     "datasets": {"images": "msgm.data:DATASETS", "recommender": "msgm.recommender.data:SOURCES"},
@@ -81,6 +80,8 @@ def aligned_left(rows: Sequence[Sequence[str]]) -> Iterable[str]:
 
 
 def _configs(options: argparse.Namespace) -> None:
+    from msgm.settings import domain_of, read_settings
+
     rows = []
     for name in configs.names():
         comments = "\n".join(configs.comments(name))
