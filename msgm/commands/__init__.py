@@ -1,1 +1,1 @@
-"""Commands of every domain that need no model: lists, configs, completion and a look at the machine."""
+"""Commands of every domain that need no model: lists, configs and a look at the machine."""

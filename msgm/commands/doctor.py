@@ -11,7 +11,7 @@ from msgm.arguments import Commands, command
 
 OPTIONAL = {
     "pyarrow": ("Parquet tables", "pip install 'msgm[parquet]'"),
-    "wandb": ("the tracker wandb", "pip install 'msgm[track]'"),
+    "wandb": ("the tracker wandb", "pip install wandb"),
     "tensorboard": ("the tracker tensorboard", "pip install 'msgm[track]'"),
     "pandas": ("Report.to_pandas", "pip install 'msgm[pandas]'"),
 }
