@@ -311,6 +311,7 @@ def test_what_still_holds_forgotten_items_is_listed_and_deleted_by_name(cli, cop
     assert "rows/redirect/checkpoints" not in cli("forget-traces", copied).out
     found = {line["path"] for line in report_of(copied)["artifacts"]}
     assert {"rows/do-nothing/model", "rows/redirect/model", "samples.png", "judge"} <= found
+    assert {"report.html", "rows/redirect/card.html", "rows/redirect/figures"} <= found
 
 
 def test_verify_says_which_file_is_not_as_it_was_written(cli, copied):

@@ -12,14 +12,22 @@ from msgm.folders import check_name, place, write_bytes, write_json, write_text
 from msgm.runs import Run
 
 KEY = "rows[].name of the report"
+Pictures = dict[str, dict[str, bytes]]
+"""By the row's name, its card's figures as PNG by theirs."""
 
 
-def write_cards(run: Run, report: Report) -> None:
-    """Write card.json, card.md with its figures, and card.html of every row."""
+def draw_cards(run: Run, report: Report) -> Pictures:
+    """Return the figures of every row's card."""
+    return {row["name"]: card_figures(run, report, row) for row in report["rows"]}
+
+
+def write_cards(run: Run, report: Report, drawn: Pictures | None = None) -> None:
+    """Write card.json, card.md with its figures, and card.html of every row; ``drawn`` are the figures, if at hand."""
+    drawn = draw_cards(run, report) if drawn is None else drawn
     for row in report["rows"]:
         base = run.path / card_place(report, row)
         made = card(report, row)
-        pictures = card_figures(run, report, row)
+        pictures = drawn[row["name"]]
         write_json(_with_ending(base, ".json"), made)
         folder = base.with_name(base.name.removesuffix("card") + "figures")
         for name, picture in pictures.items():

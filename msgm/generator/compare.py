@@ -21,7 +21,7 @@ from msgm.digests import positions_digest
 from msgm.errors import RunError, UserError, nearest
 from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
 from msgm.evaluation.card import card
-from msgm.evaluation.card_views import write_cards
+from msgm.evaluation.card_views import draw_cards, write_cards
 from msgm.evaluation.measuring import check_metrics, comparable, protocol, refuse_obstacles
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
 from msgm.evaluation.numbers import band_facts, numbers, over_seeds, standings
@@ -257,9 +257,12 @@ def finish(
     report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
     write_json(run.report, report)
     write_pages(run, report)
-    report["artifacts"] = traces.of_request(traces.holders(run.path), request.describe())  # the pages among them
+    drawn = draw_cards(run, report)
+    write_cards(run, report, drawn)
+    # Pages and cards hold samples, too: they are listed on the cards, which are therefore written again.
+    report["artifacts"] = traces.of_request(traces.holders(run.path), request.describe())
     write_json(run.report, report)
-    write_cards(run, report)
+    write_cards(run, report, drawn)
     traces.seal_views(run.path)
     print_table(report)
     return run
