@@ -149,17 +149,18 @@ class Chain:
         """Return a mask of the items that the chain's requests named."""
         return union(self.requests, size)
 
-    def split_seed(self, where: object) -> int | None:
-        """Return the seed of the split that the positions are of; None where the chain has no data.
+    def split_seed(self, default: int, where: object) -> int:
+        """Return the seed of the split that the positions are of.
 
         Args:
+            default: the seed where the chain has no data.
             where: the model's folder, for the error.
 
         Raises:
             UserError: it is missing, or no whole number from 0 to 2^32 - 1.
         """
         if self.data is None:
-            return None
+            return default
         seed = self.data.split.get("seed", -1)
         if not 0 <= seed < 2**32 or seed != int(seed):
             raise UserError(f"{where}: {FILE}: data.split.seed: expected a whole number from 0 to 2^32 - 1.")

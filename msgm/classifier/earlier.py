@@ -123,8 +123,7 @@ def _answered(
     """Return the chain of a run of the first version; its config names all requests, its manifest one by digest."""
     import torch
 
-    known = before.split_seed(run.path)
-    seed = config.seed if known is None else known
+    seed = before.split_seed(config.seed, run.path)
     plain = Experiment(config, dataset, seed, torch.device("cpu"))
     if "forget_digest" not in manifest:
         return before.over(dataset, plain.split_facts, None)

@@ -147,7 +147,7 @@ def _unlearn(
     for line in history_lines(earlier):
         print(line)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})
-    write_text(run.config, replace(config, seed=experiment.seed).to_yaml())
+    write_text(run.config, replace(config, seed=experiment.seed, original=experiment.config.original).to_yaml())
     rate = {"lr": chosen.rate(settings)} if isinstance(chosen, GradientMethod) else {}
     facts = {
         "method": config.methods[method] | rate,
@@ -196,12 +196,11 @@ def _given(
         )
     trained = load_config(load_received(given.path, FIXED, config.to_dict()))
     if config.original == OriginalSettings():  # what the first request was told of a model trained elsewhere
-        config = asked = replace(asked, original=trained.original)
+        config, asked = (replace(one, original=trained.original) for one in (config, asked))
     _same_experiment(trained, config, source)
     model = load_classifier(given.model, config.network)
     chain = earlier_chain(given.model, config, dataset, fresh_chain)
-    known_seed = chain.split_seed(given.path)
-    seed = trained.seed if known_seed is None else known_seed
+    seed = chain.split_seed(trained.seed, given.path)
     experiment = Experiment(asked, dataset, seed, device, chain=chain)
     chain.check(dataset, experiment.split_facts, read_key(given.path), given.path)
     return Given(experiment, model, read_json(given.manifest, Seeded)["seed"] if isinstance(model, Ensemble) else seed)

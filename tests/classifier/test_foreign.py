@@ -154,6 +154,19 @@ def test_one_request_takes_an_own_model_too(place, cli):
     assert len(load_outputs(place / "one" / "outputs" / "few" / "original.npz").labels["forget"]) == 4
 
 
+def test_later_requests_know_what_the_own_model_was_trained_on(place, cli):
+    given = ["--from", place / "mine.pt", "--trained-on", place / "train.txt", "--method", "finetune"]
+    assert cli("classifier", "unlearn", place / "c.yaml", *given, "--out", place / "first").code == 0
+    for source, index, out in (("first", 20, "second"), ("second", 30, "third")):
+        change = ["--set", f"requests.few.indices=[{index}]", "--method", "finetune", "--trust"]
+        done = cli("classifier", "unlearn", place / "c.yaml", "--from", place / source, *change, "--out", place / out)
+        assert done.code == 0, done.err
+    labels = load_outputs(place / "third" / "outputs" / "few" / "finetune.npz").labels
+    # Of the 1,000 items that it was trained on, 4 and 1 are gone and 1 is forgotten now; the others stay held out.
+    assert (len(labels["retain"]), len(labels["forget"])) == (994, 1)
+    assert sum(len(labels[part]) for part in ("tuning", "nonmembers", "test")) == 797
+
+
 def test_items_it_was_not_trained_on_cannot_be_forgotten(place, cli):
     given = ["--from", place / "mine.pt", "--trained-on", place / "train.txt", "--only", "do-nothing"]
     change = ["--set", "requests.few.indices=[1500]", "--out", place / "none"]
