@@ -19,7 +19,7 @@ from msgm.data.duplicates import Pair, Positions, near_duplicates
 from msgm.data.listing import printable
 from msgm.errors import UserError, nearest
 from msgm.plugins import load_received
-from msgm.settings import module_of, read_settings
+from msgm.settings import domain_of, module_of, read_settings
 from msgm.tables import aligned
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def preview(
         yield from _classifier(path, overrides, requests, every, entries)
     elif module is None:
         yield from _generator(path, overrides, every, entries)
-    elif {"attribute", "surfaces", "erasures"} & set(read_settings(path, overrides)):
+    elif domain_of(read_settings(path, overrides)) == "attributes":
         yield from _attributes(path, overrides)
     else:
         yield from _recommender(path, overrides, requests, every)

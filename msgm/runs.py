@@ -142,7 +142,7 @@ def environment() -> dict[str, Any]:
     """Return versions, git commit of the working folder (if any), threads and peak memory, for manifests."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "versions": {"python": platform.python_version(), "msgm": __version__} | {p: _version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version(), "msgm": __version__} | {p: version_of(p) for p in PACKAGES},
         "git_commit": _git_commit(),
         "platform": platform.platform(),
         "threads": threads.in_use(),
@@ -150,7 +150,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,16 +38,17 @@ def add(commands: Commands) -> None:
 def lines() -> Iterator[str]:
     """Yield what is found, a line each; a line that begins with ``!`` says what to do."""
     from msgm import __version__, threads
+    from msgm.runs import version_of
 
     yield f"msgm {__version__} in {Path(__file__).parents[1]}"
     for name in NEEDED:
-        found = _version(name)
+        found = version_of(name)
         yield f"{name} {found}" if found else f"! {name} is missing: pip install {name}"
     yield from _devices()
     yield f"threads: {threads.in_use()} of {os.cpu_count()} cores"
     yield _data()
     for name, (what, how) in OPTIONAL.items():
-        found = _version(name) if find_spec(name) else None
+        found = version_of(name) if find_spec(name) else None
         yield f"{name} {found}: {what}" if found else f"{name} is not installed, which {what} needs: {how}"
 
 
@@ -77,10 +77,3 @@ def _data() -> str:
         return f"! MSGM_DATA names {root}, which is no folder"
     found = sorted(path.name for path in Path(root).iterdir() if not path.name.startswith("."))
     return f"data: {root} holds {', '.join(found) or 'nothing'}"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -48,7 +48,8 @@ def refuse_leftovers(folder: Path, key: bytes, done: set[str]) -> list[Path]:
     """
     found, closed = [], []
     # A user and an item may have one id: what is still served is no leftover where it can be told apart.
-    held = {one for ids in _served(folder).values() for one in ids}
+    served = _served(folder)
+    held = {one for ids in served.values() for one in ids}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if name in UNREAD:
@@ -60,7 +61,7 @@ def refuse_leftovers(folder: Path, key: bytes, done: set[str]) -> list[Path]:
             closed.append(path)
         if any(_is_forgotten(text, key, done) for text in texts):
             found.append(path)
-    if any(id_digest(key, kind, one) in done for kind, ids in _served(folder).items() for one in ids):
+    if any(id_digest(key, kind, one) in done for kind, ids in served.items() for one in ids):
         found.append(folder / IDS)
     if found:
         names = ", ".join(str(path) for path in found)

@@ -251,8 +251,7 @@ class Service:
         """
         with locked(self.folder):
             journal, _, _, _ = self._open()
-            journal.cut()
-            closed = refuse_leftovers(self.folder, self.key, set(journal.done()))
+            closed = self._search(journal)
         last = {line["request"]: line for line in journal.lines}
         return [*(_told(line) for _, line in sorted(last.items())), *map(not_searched, closed)]
 
@@ -289,9 +288,13 @@ class Service:
         if pending:
             _seal(self.folder)
         (self.folder / PENDING).unlink(missing_ok=True)
-        journal.cut()
-        closed = refuse_leftovers(self.folder, self.key, set(journal.done()))
+        closed = self._search(journal)
         return Outcome([request["request"] for request in pending], list(before), answers, refused, closed)
+
+    def _search(self, journal: Journal) -> list[Path]:
+        """Search the folder for ids of answered requests; what it returns and raises is ``refuse_leftovers``'s."""
+        journal.cut()
+        return refuse_leftovers(self.folder, self.key, set(journal.done()))
 
     def _answer(self, journal: Journal, model: Recommender, request: Pending, answer: Answer | None) -> Answer:
         """Write what a request came to: the model file first, then the ids, then the journal."""
