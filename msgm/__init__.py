@@ -50,7 +50,7 @@ _PUBLIC = {
     "msgm.requests": ("ForgetRequest",),
     "msgm.runs": ("Run",),
 }
-_MODULES = ("classifier", "recommender")
+_MODULES = ("classifier", "recommender", "testing")
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = ["__version__", *_HOME, *_MODULES]

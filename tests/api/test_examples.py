@@ -8,21 +8,24 @@ import pytest
 
 import msgm
 
-NAMES = [name for name in msgm.__all__ if name in msgm._HOME]
+MODULES = ("msgm.testing",)
+"""Modules of public names beside the flat ones."""
+PLACES = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
+PLACES += [(module, name) for module in MODULES for name in import_module(module).__all__]
 FINDER = doctest.DocTestFinder(recurse=True)
 
 
-def examples(name):
-    found = getattr(msgm, name)
+def examples(module, name):
+    found = getattr(import_module(module), name)
     return [test for test in FINDER.find(found, name, module=inspect.getmodule(found)) if test.examples]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_examples_run(name, report, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("module", "name"), PLACES)
+def test_examples_run(module, name, report, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    home = vars(import_module(msgm._HOME[name]))
+    home = vars(import_module(module))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    for test in examples(name):
+    for test in examples(module, name):
         test.globs = {**home, "msgm": msgm, "out": tmp_path, "compared": report.run}
         said = []
         runner.run(test, out=said.append)

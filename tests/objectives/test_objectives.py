@@ -57,14 +57,6 @@ def test_forget_batches_come_on_every_nth_step(name, every, expected):
     assert [step for step in range(8) if objective.uses_forget(step)] == expected
 
 
-@pytest.mark.parametrize("name", [*MIXED, "standard", "unseen"])
-@pytest.mark.parametrize("every", [1, 3, 4])
-def test_the_count_of_forget_batches_follows_their_steps(name, every):
-    objective = made(name, every=every) if name in MIXED else made(name)
-    for step in range(30):
-        assert objective.forget_batches(step) == sum(objective.uses_forget(s) for s in range(step))
-
-
 def test_defaults_are_the_papers():
     for objective in (Orthogonal(), Obtuse()):
         assert (objective.alpha, objective.every) == (0.99, 4)
@@ -81,13 +73,6 @@ def test_erasediff_uses_forget_on_every_step_unless_weighted():
 def test_only_an_adaptive_multiplier_needs_the_gradients_apart():
     made = (EraseDiff(multiplier=None), EraseDiff(multiplier=0.1), EraseDiff(variant="weighted", multiplier=None))
     assert [objective.combines for objective in made] == [True, False, False]
-
-
-@pytest.mark.parametrize("name", ["standard", "unseen"])
-def test_plain_objectives_never_use_forget_data(name):
-    objective = made(name)
-    assert not any(objective.uses_forget(step) for step in range(8))
-    assert not objective.combines
 
 
 def test_every_objective_says_which_data_it_needs():
@@ -365,19 +350,11 @@ def test_a_misspelt_objective_is_answered_with_the_nearest_name():
 
 
 @OBJECTIVE_NAMES
-def test_settings_resolve_to_what_builds_the_same_objective(name):
-    resolved = OBJECTIVES.resolve({"name": name})
-    assert OBJECTIVES.build(resolved) == OBJECTIVES.build({"name": name})
-
-
-@OBJECTIVE_NAMES
-def test_every_objective_has_a_card(name):
+def test_every_card_is_shown_whole_and_names_a_paper(name):
     cls = OBJECTIVES.entries[name]
     text = cls.describe()
     for part in ("formula", "source", "deviations"):
-        written = getattr(cls.card, part)
-        assert written.strip()
-        assert f"{part}: {written}" in text
+        assert f"{part}: {getattr(cls.card, part)}" in text
     assert f"data: {cls.data}" in text
     assert "arXiv" in cls.card.source
 

@@ -1,0 +1,14 @@
+"""Batteries that check a part of one's own: an objective, a sampler, a classifier method, a recommender.
+
+msgm's tests run the same batteries over every part that it registers. A part that breaks a rule is refused with a
+``Refused``, an ``AssertionError`` whose one sentence says what is wrong, so that a test of a plugin is one line:
+
+    def test_my_objective():
+        msgm.testing.check_objective(MyObjective)
+"""
+
+from msgm.testing.objectives import check_objective
+from msgm.testing.rules import Refused
+from msgm.testing.samplers import check_sampler
+
+__all__ = ["Refused", "check_objective", "check_sampler"]

@@ -1,0 +1,227 @@
+"""``check_objective``: what the trainer relies on in every objective.
+
+The rules are tried on vectors and images, on VP and VE, with a network of two weights whose gradient is known to be
+there, and on batches of different sizes, so that no rule holds by accident of a shape.
+"""
+
+import copy
+import itertools
+import json
+import math
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+
+from msgm.diffusion import VE, VP, Process, ScoreModel
+from msgm.objectives import Noised, Objective, Setup, Term, noised
+from msgm.testing.rules import Refused, check_settings, check_texts, made, own_randomness, repeated, require
+
+STEPS = 1000
+"""Steps among which one with and one without a forget batch is looked for."""
+RETAIN, FORGET = 6, 4
+SHAPES = ((3,), (2, 4, 4))
+PROCESSES = (VP(), VE())
+DATA = ("all", "retain", "retain+forget")
+Terms = dict[str, Term]
+
+
+def check_objective(objective: Objective | type[Objective]) -> None:
+    """Check that an objective keeps every rule that the trainer relies on.
+
+    - It is a dataclass whose settings round-trip through a config, and wrong settings are UserErrors.
+    - It has a name and a card, and declares the data that it needs; it asks for forget batches if, and only if, it
+      declares them, counts them right, and its loss depends on them.
+    - Its terms are named, with finite weights and finite per-sample losses of shape (B,), which depend on no other
+      sample; at least one of them has a gradient in the network.
+    - It draws nothing from a global generator, gives the same loss again, and leaves its batches as they are.
+    - ``prepare`` is deterministic; ``combine``, where the objective asks for it, merges gradients weight by weight.
+
+    Example:
+        >>> from msgm.testing import check_objective
+        >>> check_objective(msgm.Redirect)
+        >>> check_objective(msgm.Obtuse(alpha=0.9, every=1))
+
+    Args:
+        objective: an objective with its settings, or a class, which is tried with its defaults.
+
+    Raises:
+        Refused: a rule is broken; the message says which in one sentence.
+    """
+    found = made(objective, Objective)
+    check_settings(found)
+    _check_card(found)
+    _check_steps(found)
+    for process, shape in itertools.product(PROCESSES, SHAPES):
+        world = _World(found, process, shape)
+        for forget in world.steps:
+            _check_terms(world, forget)
+            _check_gradient(world, forget)
+            _check_samples_apart(world, forget)
+        _check_prepare(world, found)
+        if found.data == "retain+forget":
+            _check_forget_data_matter(world)
+        if found.combines:
+            _check_combine(world)
+
+
+class _Network(nn.Module):
+    """Puts out w x + v, each item by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor([0.5, 0.1]))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return self.weights[0] * x + self.weights[1]
+
+
+class _World:
+    """A prepared copy of an objective, with a model and batches to try it on."""
+
+    def __init__(self, objective: Objective, process: Process, shape: tuple[int, ...]) -> None:
+        self.name, self.model = type(objective).__name__, ScoreModel(_Network(), process, shape)
+        self.objective = self.prepared(objective)
+        self.retain = _batch(process, RETAIN, shape, 0)
+        self.forget, self.other = (_batch(process, FORGET, shape, seed) for seed in (1, 2))
+        uses = {objective.uses_forget(step) for step in range(STEPS)}
+        self.steps = [self.forget if used else None for used in sorted(uses)]
+        """The forget batch of each kind of step that there is, None of those without one."""
+
+    def prepared(self, objective: Objective) -> Objective:
+        """Return a copy of ``objective`` that did its one-off work."""
+        items = torch.randn(32, *self.model.shape, generator=torch.Generator().manual_seed(9))
+        setup = Setup(lambda: copy.deepcopy(self.model), lambda count: items[:count].clone(), self._tuned)
+        prepared = copy.deepcopy(objective)
+        with own_randomness(f"{self.name}.prepare"):
+            prepared.prepare(setup)
+        return prepared
+
+    def _tuned(self, steps: int) -> ScoreModel:
+        tuned = copy.deepcopy(self.model)
+        with torch.no_grad():
+            tuned.network.get_parameter("weights").add_(0.25)
+        return tuned
+
+    def terms(self, retain: Noised, forget: Noised | None, objective: Objective | None = None) -> Terms:
+        return (objective or self.objective).terms(self.model.eps, retain, forget)
+
+    def values(self, forget: Noised | None, objective: Objective | None = None) -> dict[str, Tensor]:
+        """Return the per-sample losses by the term's name."""
+        found = self.terms(self.retain, forget, objective)
+        return {name: term.values.detach() for name, term in found.items()}
+
+
+def _batch(process: Process, count: int, shape: tuple[int, ...], seed: int) -> Noised:
+    """Return noised items at times from the start of the path to its end."""
+    draws = torch.Generator().manual_seed(seed)
+    x0, eps = torch.randn(2, count, *shape, generator=draws)
+    uniform = torch.rand(count, *shape, generator=draws)
+    return noised(process, x0, torch.linspace(process.t_min, 1.0, count), eps, uniform.clone)
+
+
+def _first(batch: Noised, count: int) -> Noised:
+    """Return the first items of a batch."""
+    parts = {f.name: getattr(batch, f.name)[:count] for f in fields(Noised) if f.name != "uniform"}
+    return Noised(**parts, uniform=lambda: batch.uniform()[:count])
+
+
+def _check_card(objective: Objective) -> None:
+    cls = type(objective)
+    check_texts(cls.__name__, cls, "name")
+    check_texts(f"{cls.__name__}.card", getattr(cls, "card", None), "formula", "source", "deviations")
+    data = getattr(cls, "data", None)
+    require(data in DATA, f"{cls.__name__}.data is {data!r}; expected one of {', '.join(DATA)}.")
+    try:
+        json.dumps(objective.effective(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{cls.__name__}.effective holds what a report cannot: {error}.") from error
+
+
+def _check_steps(objective: Objective) -> None:
+    """Check when forget batches are asked for, and that the count of them follows."""
+    name = type(objective).__name__
+    used = [objective.uses_forget(step) for step in range(STEPS)]
+    wants = objective.data == "retain+forget"
+    require(wants or not any(used), f"{name} asks for forget batches, which its data, {objective.data!r}, lack.")
+    require(any(used) or not wants, f"{name} declares forget data and asks for none in the first {STEPS} steps.")
+    for step, expected in enumerate(itertools.accumulate(used, initial=0)):
+        counted = objective.forget_batches(step)
+        require(
+            counted == expected,
+            f"{name}.forget_batches({step}) is {counted}, but {expected} of the steps before use a forget batch.",
+        )
+
+
+def _check_terms(world: _World, forget: Noised | None) -> None:
+    """Check names, weights and losses, that they are the same again, and that the batches stay as they were."""
+    name, step = world.name, "with" if forget else "without"
+    batches = [batch for batch in (world.retain, forget) if batch]
+    before = [batch.x.clone() for batch in batches]
+    repeated(f"{name}.terms", lambda: world.values(forget))
+    require(
+        all(torch.equal(batch.x, x) for batch, x in zip(batches, before, strict=True)),
+        f"{name}.terms changes the batch that it was given.",
+    )
+    terms = world.terms(world.retain, forget)
+    require(bool(terms), f"{name}.terms gives no term on a step {step} a forget batch.")
+    lengths = {len(batch.x) for batch in batches}
+    for key, (weight, values) in terms.items():
+        require(isinstance(key, str) and bool(key), f"{name}.terms: the name {key!r} of a term is no text.")
+        require(math.isfinite(weight), f"{name}: the weight of the term {key!r} is {weight}.")
+        require(
+            values.dim() == 1 and len(values) in lengths,
+            f"{name}: the term {key!r} has shape {tuple(values.shape)}; expected one loss for each sample, "
+            f"{' or '.join(f'({n},)' for n in sorted(lengths))}.",
+        )
+        require(bool(values.isfinite().all()), f"{name}: the term {key!r} is not finite at every time of the path.")
+
+
+def _check_gradient(world: _World, forget: Noised | None) -> None:
+    terms = world.terms(world.retain, forget).values()
+    loss = torch.stack([term.weight * term.values.mean() for term in terms]).sum()
+    weights = list(world.model.network.parameters())
+    found = torch.autograd.grad(loss, weights, allow_unused=True) if loss.requires_grad else ()
+    finite = all(g is None or bool(g.isfinite().all()) for g in found)
+    require(finite, f"{world.name}: the gradient of the loss is not finite.")
+    moved = any(g is not None and bool(g.any()) for g in found)
+    require(moved, f"{world.name}: no gradient of the loss reaches the network.")
+
+
+def _check_samples_apart(world: _World, forget: Noised | None) -> None:
+    """Check that a sample's loss is the same in a smaller batch, as it is when processes share a batch."""
+    whole = world.terms(world.retain, forget)
+    part = world.terms(_first(world.retain, RETAIN // 2), forget and _first(forget, FORGET // 2))
+    for key, term in part.items():
+        same = torch.allclose(term.values, whole[key].values[: len(term.values)], rtol=1e-4, atol=1e-5)
+        require(same, f"{world.name}: a sample's loss {key!r} depends on the other samples of its batch.")
+
+
+def _check_forget_data_matter(world: _World) -> None:
+    one, two = world.values(world.forget), world.values(world.other)
+    differs = any(not torch.equal(one[key], two[key]) for key in one)
+    require(differs, f"{world.name} declares forget data, but its loss does not depend on the forget batch.")
+
+
+def _check_combine(world: _World) -> None:
+    """Check that two terms are there whose gradients can be merged, and what becomes of them."""
+    keys = sorted(world.values(world.forget))
+    require(
+        keys == ["forget", "retain"],
+        f"{world.name} combines gradients, for which its terms must be retain and forget; they are {', '.join(keys)}.",
+    )
+    one, two = [torch.ones(2), torch.ones(2, 3)], [torch.full((2,), -0.5), torch.full((2, 3), 2.0)]
+    merged = world.objective.combine(one, two)
+    shapes = [tuple(g.shape) for g in merged]
+    require(
+        shapes == [(2,), (2, 3)] and all(bool(g.isfinite().all()) for g in merged),
+        f"{world.name}.combine gives gradients of shapes {shapes} for weights of shapes [(2,), (2, 3)], or not finite.",
+    )
+
+
+def _check_prepare(world: _World, objective: Objective) -> None:
+    again = world.prepared(objective)
+    for forget in world.steps:
+        one, two = world.values(forget), world.values(forget, again)
+        same = all(torch.equal(one[key], two[key]) for key in one)
+        require(same, f"{world.name}.prepare is not deterministic: a resumed run would go on with another loss.")
