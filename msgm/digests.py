@@ -49,6 +49,15 @@ def read_key(folder: Path) -> bytes | None:
     return key
 
 
+def model_key(folder: Path) -> bytes | None:
+    """Return the key of the run folder around a model folder; None for a model folder of no run.
+
+    Raises:
+        UserError: the key is cut or empty.
+    """
+    return read_key(folder.parent) if folder.name == "model" else None
+
+
 def keyed_digest(key: bytes, *parts: str | bytes) -> str:
     """Return 32 hex digits that stand for ``parts`` in this order; they depend on ``key``."""
     known = [part if isinstance(part, str) else [hashlib.sha256(part).hexdigest()] for part in parts]

@@ -88,15 +88,23 @@ class Report:
 
     def level(self, row: Row) -> str | None:
         """Return the level, C0 to C5, that the row's card reaches; None where rows have no cards (attributes)."""
+        return None if self.domain == "attributes" else str(self.card(row)["level"])
+
+    def card(self, row: Row) -> dict[str, Any]:
+        """Return a row's card, which says what was asked, what was shown and how far, and what cannot be said.
+
+        Raises:
+            UserError: a report of attributes, whose rows have no cards.
+        """
         if self.domain == "attributes":
-            return None
+            raise UserError("card: the rows of an attributes report have no cards; read their numbers.")
         if self.domain == "classifier":
             from msgm.classifier.card import card
         elif self.domain == "recommender":
             from msgm.recommender.card import card
         else:
             from msgm.evaluation.card import card
-        return str(card(self.tree, row)["level"])
+        return card(self.tree, row)
 
     def best(
         self, goal: Literal["suppression", "removal"], request: str | None = None, model: str | None = None

@@ -7,9 +7,10 @@ The network predicts the noise of ``x_t = a x_0 + sigma eps``; everything else f
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -17,18 +18,34 @@ from torch import Tensor, nn
 
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
-from msgm.diffusion.networks import NETWORKS, Network, UNet, read_unet
-from msgm.diffusion.processes import DDPM, PROCESSES, VP, Process
+from msgm.diffusion.networks import NETWORKS, Network, UNet, check_loadable
+from msgm.diffusion.pipelines import (
+    Prediction,
+    make_pipeline,
+    pipeline_name,
+    pipeline_parts,
+    read_parts,
+    read_scheduler,
+    scheduler_for,
+    settings_of,
+    write_index,
+)
+from msgm.diffusion.processes import PROCESSES, Process
+from msgm.digests import model_key
 from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder
-from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of
+from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of, trusting
 from msgm.reading import check_finite, read_json
 from msgm.registry import plain
+from msgm.runs import find_model
+from msgm.seeding import derive_seed
 from msgm.shapes import Positive, Rule
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+if TYPE_CHECKING:
+    from msgm.diffusion.samplers import Callback, Sampler
+
 FORMAT = 1
-DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
+README = "README.md"
 
 
 class Written(TypedDict):
@@ -56,6 +73,14 @@ def per_item(values: Tensor, like: Tensor) -> Tensor:
 class ScoreModel:
     """A network with its process.
 
+    Example:
+        >>> model = msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8], seed=0)
+        >>> model.sample(2, sampler="dpm++2m", steps=5).shape
+        torch.Size([2, 1, 8, 8])
+        >>> model.save_pretrained(out / "model")
+        >>> msgm.ScoreModel.from_pretrained(out / "model").process
+        VP(beta_min=0.1, beta_max=20.0)
+
     Attributes:
         network: maps (x, label) to the prediction; a ``Network``, or the same one wrapped for training.
         process: the Gaussian path.
@@ -64,6 +89,9 @@ class ScoreModel:
         scheduler: configuration of the diffusers scheduler that a foreign model came with, its class as
             ``_class_name``; written back on save.
         chain: what the model was asked to forget so far; None where its folder does not say.
+        key: the secret of the chain's digests, with which other data is told from that of earlier requests; None where
+            it is not at hand. No model folder holds it.
+        folder: where the model was read from by ``from_pretrained``.
     """
 
     network: nn.Module
@@ -72,6 +100,45 @@ class ScoreModel:
     prediction: Prediction = "epsilon"
     scheduler: dict[str, Any] | None = None
     chain: Chain | None = None
+    key: bytes | None = field(default=None, repr=False)
+    folder: Path | None = None
+
+    @classmethod
+    def new(
+        cls,
+        network: str | Mapping[str, Any] = "unet",
+        process: str | Mapping[str, Any] = "vp",
+        shape: tuple[int, ...] = (1, 8, 8),
+        seed: int = 0,
+        **settings: Any,
+    ) -> "ScoreModel":
+        """Return a model with random weights, the same for the same ``seed``.
+
+        Args:
+            network: a name in ``NETWORKS``, or ``{"name": ..., ...}`` with its settings.
+            process: a name in ``PROCESSES``, or ``{"name": ..., ...}`` with its settings.
+            shape: of one item: (channels, height, width) of images, (length,) of vectors.
+            seed: of the weights.
+            **settings: of the process where it has a setting of the name (``beta_max``), else of the network
+                (``channels``).
+
+        Raises:
+            UserError: an unknown name or setting, a value that a part refuses, or a network for other shapes.
+        """
+        path = PROCESSES.build(_named(process))
+        own = {f.name for f in fields(path) if f.init}  # type: ignore[arg-type]
+        path = PROCESSES.build(_named(process) | {key: settings[key] for key in settings if key in own})
+        parts = _named(network) | {key: settings[key] for key in settings if key not in own}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "init"))
+            made = NETWORKS.build(parts).build(tuple(shape))
+        check_loadable(made)
+        return cls(made, path, tuple(shape), chain=Chain())
+
+    @property
+    def untrained(self) -> bool:
+        """Whether ``new`` made it and nothing has trained it."""
+        return self.chain == Chain()
 
     def eps(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the predicted noise in float32 or better; x (B, *shape), t (B,) times in (0, 1]."""
@@ -118,17 +185,94 @@ class ScoreModel:
         """Return the number of weights."""
         return sum(p.numel() for p in self.network.parameters())
 
+    def sample(
+        self,
+        count: int,
+        sampler: "str | Sampler" = "dpm++2m-sde",
+        steps: int = 50,
+        seed: int = 0,
+        first: int = 0,
+        callback: "Callback | None" = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Draw samples ``first`` .. ``first + count`` of the endless sequence that ``seed`` names.
+
+        Args:
+            count: number of samples.
+            sampler: a name in ``SAMPLERS``, or a sampler with its options.
+            steps: steps of the grid of noise levels.
+            seed: names the sequence.
+            first: index of the first sample.
+            callback: called with the samples' numbers and the ``State`` once a step.
+            **settings: ``schedule`` and ``batch_size`` of ``SamplingSettings``, and options of a sampler given by name.
+
+        Returns:
+            (count, *shape) float32 on the CPU; images lie in [-1, 1] but for sampling error.
+
+        Raises:
+            UserError: an unknown sampler, option or schedule, or no sample asked for.
+        """
+        from msgm.diffusion.samplers import SamplingSettings, sample
+
+        if count < 1:
+            raise UserError(f"sample: count must be at least 1, got {count}.")
+        return sample(self, count, SamplingSettings.of(sampler, steps, **settings), seed, first, callback)
+
+    def to_pipeline(self) -> Any:
+        """Return a diffusers pipeline with a copy of this model, such as a ``DDPMPipeline``.
+
+        Raises:
+            UserError: diffusers has none for it: its process is VE or sub-VP, or its network no U-Net or one that pads.
+        """
+        scheduler = scheduler_for(self.process, self.scheduler)
+        if scheduler is None or not isinstance(self.network, UNet):
+            what = f"process {self.process.name!r}" if scheduler is None else "this network, which is no U-Net"
+            raise UserError(f"to_pipeline: diffusers has no pipeline for {what}; sample with model.sample.")
+        return make_pipeline(self.network, scheduler, self.shape)
+
+    def save_pretrained(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
+        """Write the folder that ``from_pretrained`` and, for VP and DDPM, diffusers' pipelines read.
+
+        It holds the weights, ``process.json``, and README.md, a model card in the form of the Hugging Face hub. The
+        card says how many items were forgotten and not which. ``chain.json``, which lets a later request honour the
+        earlier ones, names them by position: leave it out of what you publish where a position tells whose item it is.
+
+        Args:
+            folder: an empty or new folder, or a model's, which is replaced.
+            card: what was measured of this model: ``report.card(row)``. Without it the model card says that nothing
+                was.
+
+        Raises:
+            UserError: a folder that holds something else, or a card that lacks a part.
+            RunError: the weights could not be written, for want of space say.
+            OSError: the machine cannot write; it names the file.
+        """
+        from msgm.diffusion.hub import Facts, model_card
+
+        folder = Path(folder)
+        if folder.exists() and not (folder.is_dir() and _replaceable(folder)):
+            raise UserError(f"save_pretrained: {folder} is there and holds no model; give a new folder.")
+        scheduler = scheduler_for(self.process, self.scheduler) if isinstance(self.network, UNet) else None
+        pipeline = None if scheduler is None else pipeline_name(scheduler)
+        title = folder.resolve().name
+        facts = Facts(title, self.process.name, self.shape, self.parameter_count(), pipeline)
+        self._save(folder, model_card(facts, self.chain, card))
+
     def save(self, folder: Path | str) -> None:
-        """Write the folder whole or not at all.
+        """Write the folder whole or not at all; ``save_pretrained`` adds a model card.
 
         Raises:
             RunError: the weights could not be written, for want of space say.
             OSError: the machine cannot write; it names the file.
         """
-        folder = Path(folder)
+        self._save(Path(folder))
+
+    def _save(self, folder: Path, readme: str | None = None) -> None:
         try:
             with whole_folder(folder) as new:
                 self._write(new)
+                if readme is not None:
+                    (new / README).write_text(readme)
         except SafetensorError as error:
             raise RunError(f"could not write the model {folder}: {error}.") from error
 
@@ -148,33 +292,40 @@ class ScoreModel:
         (folder / "process.json").write_text(json.dumps(description, indent=2))
         if self.chain is not None:
             (folder / CHAIN).write_text(json.dumps(self.chain.to_json(), indent=2))
-        scheduler = self._scheduler()
+        scheduler = scheduler_for(self.process, self.scheduler)
         if scheduler is not None and isinstance(network, UNet):
-            scheduler.save_pretrained(folder / "scheduler")
-            kind = type(scheduler).__name__
-            index = {
-                "_class_name": kind.replace("Scheduler", "Pipeline"),
-                "scheduler": ["diffusers", kind],
-                "unet": ["diffusers", "UNet2DModel"],
-            }
-            (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+            write_index(folder, scheduler)
 
-    def _scheduler(self) -> Any:
-        """Return the diffusers scheduler that samples this model, or None where diffusers keeps none (VE, sub-VP)."""
-        import diffusers
-        from diffusers import DDPMScheduler
+    @classmethod
+    def from_pretrained(
+        cls, source: Any, download: bool = False, revision: str | None = None, trust: bool = False
+    ) -> "ScoreModel":
+        """Return a trained model.
 
-        if self.scheduler is not None:
-            return getattr(diffusers, self.scheduler["_class_name"]).from_config(self.scheduler)
-        if isinstance(self.process, DDPM):
-            process = self.process
-            betas = None if process.betas is None else list(process.betas)
-            return DDPMScheduler(
-                process.steps, process.beta_min, process.beta_max, process.schedule, trained_betas=betas
-            )
-        if isinstance(self.process, VP):
-            return DDPMScheduler(1000, trained_betas=_discrete_betas(self.process))
-        return None
+        Args:
+            source: a run folder, a folder of ``save_pretrained`` or of diffusers, a diffusers pipeline object with a
+                ``UNet2DModel``, or, with ``download``, the name ``owner/model`` of one on the Hugging Face hub.
+            download: let a model that is no folder here be fetched from the hub: its settings and weights alone.
+            revision: of a model of the hub: branch, tag or commit.
+            trust: run the Python files that the model's folder names.
+
+        Raises:
+            UserError: no model there, one that is damaged, newer, conditional or learns its variance, or a name of the
+                hub that may not be fetched.
+            RunError: the hub cannot be reached.
+        """
+        if not isinstance(source, str | Path):
+            return cls(*pipeline_parts(source))
+        if not Path(source).exists():
+            if not download:
+                hint = "allow a model of the Hugging Face hub to be fetched with download=True"
+                raise UserError(f"from_pretrained: {source} is no folder here; {hint}.")
+            from msgm.diffusion.hub import fetched
+
+            source = fetched(str(source), revision)
+        folder = find_model(source)
+        with trusting(trust):
+            return replace(cls.load(folder), key=model_key(folder), folder=folder)
 
     @classmethod
     def load(cls, folder: Path | str) -> "ScoreModel":
@@ -187,7 +338,7 @@ class ScoreModel:
         if (folder / "process.json").is_file():
             return replace(_guarded(cls._load_own, folder), chain=read_chain(folder))
         if any((folder / name).is_file() for name in ("model_index.json", "unet/config.json", "unet_ema/config.json")):
-            return replace(_guarded(cls._load_diffusers, folder), chain=read_chain(folder))
+            return replace(_guarded(lambda found: cls(*read_parts(found)), folder), chain=read_chain(folder))
         raise UserError(f"{folder} holds no model: neither process.json nor model_index.json is there.")
 
     @classmethod
@@ -202,32 +353,16 @@ class ScoreModel:
         if network.item_dims != description["shape"][0]:
             raise UserError(f"{folder}: process.json says shape {description['shape']}, which its network cannot read.")
         scheduler = folder / "scheduler" / "scheduler_config.json"
-        kept = _settings(_read_scheduler(scheduler.parent)) if scheduler.is_file() else None
+        kept = settings_of(read_scheduler(scheduler.parent)) if scheduler.is_file() else None
         return cls(network, process, tuple(description["shape"]), description["prediction"], kept)
 
-    @classmethod
-    def _load_diffusers(cls, folder: Path) -> "ScoreModel":
-        _refuse_checkpoint(folder)
-        unet = read_unet(_part(folder, "unet"))
-        scheduler = _read_scheduler(_part(folder, "scheduler"))
-        config = unet.config
-        if config.num_class_embeds or config.class_embed_type:
-            raise UserError(f"{folder}: the U-Net is class-conditional; msgm unlearns unconditional models.")
-        if config.in_channels != config.out_channels:
-            raise UserError(
-                f"{folder}: it learns its variance ({config.in_channels} channels in, {config.out_channels} out)."
-            )
-        if config.sample_size is None:
-            raise UserError(f"{folder}: the U-Net's config.json names no sample_size.")
-        prediction = scheduler.config.prediction_type
-        if prediction not in get_args(Prediction):
-            raise UserError(
-                f"{folder}: unknown prediction_type {prediction!r}; known: {', '.join(get_args(Prediction))}."
-            )
-        size = config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        process = DDPM(betas=tuple(scheduler.betas.double().tolist()))
-        return cls(UNet(unet), process, (config.in_channels, height, width), prediction, _settings(scheduler))
+
+def _named(part: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": part} if isinstance(part, str) else dict(part)
+
+
+def _replaceable(folder: Path) -> bool:
+    return (folder / "process.json").is_file() or not any(folder.iterdir())
 
 
 def _read_network(description: Description, folder: Path) -> Network:
@@ -245,42 +380,6 @@ def _read_network(description: Description, folder: Path) -> Network:
     return network
 
 
-def _read_scheduler(folder: Path) -> Any:
-    """Read a scheduler as what it is: its settings are not those of another kind."""
-    import diffusers
-
-    kind = read_json(folder / "scheduler_config.json", dict[str, Any]).get("_class_name")
-    if kind not in DISCRETE:
-        raise UserError(f"{folder} holds a {kind}; msgm reads {', '.join(DISCRETE)}.")
-    return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
-
-
-def _settings(scheduler: Any) -> dict[str, Any]:
-    """Return a scheduler's settings, its class among them."""
-    return {**scheduler.config, "_class_name": type(scheduler).__name__}
-
-
-def _refuse_checkpoint(folder: Path) -> None:
-    """Say what to do with a checkpoint of diffusers' training scripts: raw and averaged weights, and no scheduler."""
-    kinds = [name for name in ("unet", "unet_ema") if (folder / name).is_dir()]
-    if "unet_ema" in kinds:
-        raise UserError(
-            f"{folder} is a training checkpoint with {' and '.join(kinds)}: make a folder with the weights to read, "
-            "the averaged ones of unet_ema as a rule, named unet, and beside it scheduler/scheduler_config.json of the "
-            "pipeline that the training writes at its end."
-        )
-    if not (_part(folder, "scheduler") / "scheduler_config.json").is_file():
-        raise UserError(
-            f"{folder} holds no scheduler/scheduler_config.json, which says what noise the network was trained on: "
-            "copy scheduler/ from the pipeline that the training writes at its end."
-        )
-
-
-def _part(folder: Path, name: str) -> Path:
-    """Return a pipeline's sub-folder; old pipelines keep all files at the top."""
-    return folder / name if (folder / name).is_dir() else folder
-
-
 def _guarded(load: Any, folder: Path) -> ScoreModel:
     try:
         model: ScoreModel = load(folder)
@@ -291,18 +390,6 @@ def _guarded(load: Any, folder: Path) -> ScoreModel:
         raise UserError(f"cannot read the model in {folder}: {detail}.") from error
     check_finite(model.network.state_dict(), str(folder))
     return model
-
-
-def _discrete_betas(process: VP) -> list[float]:
-    """Return 1000 betas whose label i has exactly the noise that the network learnt for it, t = i / 999.
-
-    Label 0 would sit at t = 0, without noise; it takes the training limit t_min.
-    """
-    t = (torch.arange(1000, dtype=torch.float64) / 999).clamp_min(process.t_min)
-    integral = process.integral(t)
-    steps = torch.diff(integral, prepend=torch.zeros(1, dtype=torch.float64))
-    betas: list[float] = (-torch.expm1(-steps)).tolist()
-    return betas
 
 
 def describe(process: Process) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from msgm import first_version
 from msgm.chain import Chain, Entry, read_chain
 from msgm.config import Config, load_config
 from msgm.data import DATASETS, Dataset
-from msgm.digests import folder_key, read_key
+from msgm.digests import folder_key, model_key
 from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES
 from msgm.plugins import load_received
@@ -28,7 +28,7 @@ def earlier_chain(folder: Path, config: Config, dataset: Dataset, fresh: bool = 
     if fresh:
         return (read_chain(folder) or Chain(unknown="what a model without chain.json was asked")).started_anew()
     found = chain_of(folder, dataset, config)
-    found.check(dataset, split_facts(config, dataset), read_key(folder.parent), folder)
+    found.check(dataset, split_facts(config, dataset), model_key(folder), folder)
     return found
 
 

@@ -12,9 +12,8 @@ from msgm import threads, traces
 from msgm.chain import Chain, Entry, gone_before
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
-from msgm.diffusion import NETWORKS, PROCESSES, ScoreModel
+from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
-from msgm.diffusion.networks import check_loadable
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
@@ -166,11 +165,7 @@ def _register(run: Run, objective: Objective, source: Path | None, request: str)
 
 def new_model(config: Config, dataset: Dataset) -> ScoreModel:
     """Return a model with random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "init"))
-        network = NETWORKS.build(config.network).build(dataset.shape)
-    check_loadable(network)
-    return ScoreModel(network, PROCESSES.build(config.process), dataset.shape)
+    return ScoreModel.new(config.network, config.process, dataset.shape, config.seed)
 
 
 def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:

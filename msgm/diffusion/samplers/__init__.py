@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 
 from msgm.diffusion.samplers.base import SAMPLERS, Noise, OneStep, Sampler, State, Watch
-from msgm.diffusion.samplers.sampling import SamplingSettings, sample, solve
+from msgm.diffusion.samplers.sampling import Callback, SamplingSettings, sample, solve
 from msgm.diffusion.samplers.space import Eps, Grid, flow, ratio_grid, sigma_space
 
 for _file in pkgutil.iter_modules(__path__):
@@ -12,6 +12,7 @@ for _file in pkgutil.iter_modules(__path__):
 
 __all__ = [
     "SAMPLERS",
+    "Callback",
     "Eps",
     "Grid",
     "Noise",

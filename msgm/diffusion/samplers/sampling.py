@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,29 @@ class SamplingSettings:
                     f"sampling.options.{key}: sampler {self.sampler!r} has no such option; "
                     f"known: {', '.join(known) or 'none'}.{nearest(str(key), known)}"
                 )
+
+    @classmethod
+    def of(
+        cls,
+        sampler: str | Sampler,
+        steps: int = 50,
+        schedule: Schedule | None = None,
+        batch_size: int = 500,
+        **options: Any,
+    ) -> "SamplingSettings":
+        """Return settings with a sampler by name and its options, or with a sampler object, which has its own.
+
+        Raises:
+            UserError: both an object and options, or a value that the settings refuse.
+        """
+        if not isinstance(sampler, Sampler):
+            return cls(sampler, steps, schedule, batch_size, options)
+        if options:
+            raise UserError(
+                f"sample: {', '.join(options)}: give the sampler's options to {type(sampler).__name__} itself."
+            )
+        own = {f.name: getattr(sampler, f.name) for f in fields(sampler)}  # type: ignore[arg-type]
+        return cls(sampler.name, steps, schedule, batch_size, own)
 
     def build(self) -> Sampler:
         """Return the sampler with its options."""
