@@ -5,10 +5,10 @@ The public names below are imported on first use, so that ``import msgm`` and ``
 under ``TYPE_CHECKING``.
 """
 
+from msgm.lazy import on_first_use
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from msgm.api.report import Report as Report
     from msgm.api.verbs import compare as compare
     from msgm.api.verbs import evaluate as evaluate
@@ -50,21 +50,11 @@ _PUBLIC = {
     "msgm.requests": ("ForgetRequest",),
     "msgm.runs": ("Run",),
 }
-_MODULES = ("classifier", "recommender", "testing")
+_MODULES = {name: f"msgm.{name}" for name in ("classifier", "recommender", "testing")}
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = ["__version__", *_HOME, *_MODULES]
-
-
-def __getattr__(name: str) -> "Any":
-    if name not in _HOME and name not in _MODULES:
-        raise AttributeError(f"module 'msgm' has no attribute {name!r}")
-    from importlib import import_module
-
-    if name in _MODULES:
-        return import_module(f"msgm.{name}")
-    found = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return found
+__getattr__ = on_first_use(__name__, _HOME | _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,7 @@ README = ROOT / "README.md"
 HOWTOS = [page for page in sorted((ROOT / "docs" / "howto").glob("*.md")) if page.stem != "score-sde"]
 """All but the one that needs another project's script, and says that it was not run."""
 PAGES = [README, ROOT / "docs" / "tutorial.md", *HOWTOS]
-PAGES += [ROOT / "docs" / "reference" / f"{name}.md" for name in ("commands", "requests")]
+PAGES += [ROOT / "docs" / "reference" / f"{name}.md" for name in ("classifier", "commands", "requests")]
 TINY = {
     "network": {"channels": [8]},
     "training": {"steps": 2, "batch_size": 8, "trackers": []},
@@ -39,6 +39,7 @@ NOT_RUN = {
     "torchrun": "its arguments are checked; tests/training/test_processes.py runs two processes",
     "pip install": "the tests run in an installed package",
     "msgm classifier compare": "tests/classifier/test_compare.py runs the same",
+    "msgm classifier audit TARGET": "tests/classifier/test_audit.py runs the same",
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
     "MSGM_DATA=": "needs MovieLens",
 }

@@ -189,12 +189,7 @@ def split_by(
         raise UserError(f"the request selects no training item: {reason}.")
     if chosen.all():
         raise UserError(f"the request selects all {len(train)} training items: nothing is left to retain.")
-    labels = dataset.labels[train]
-    left, before = np.unique(labels[~chosen]), np.unique(labels)
-    if len(left) < 2:
-        raise UserError(
-            f"the request leaves items of {len(left)} class only; a classifier needs two, forget fewer classes."
-        )
+    scope = scope_of(dataset.labels[train], chosen)
     held = {name: parts[name][~gone[parts[name]]] for name in ("tuning", "nonmembers", "test")}
     for name, positions in held.items():
         if not len(positions):
@@ -205,6 +200,20 @@ def split_by(
         Examples.of(dataset, train[chosen]),
         **{name: Examples.of(dataset, positions) for name, positions in held.items()},
         classes=list(dataset.classes),
-        scope="class" if len(left) < len(before) else "instances",
+        scope=scope,
         gone=Examples.of(dataset, trained) if len(trained) else None,
     )
+
+
+def scope_of(labels: NDArray[np.int64], forget: NDArray[np.bool_]) -> str:
+    """Return ``class`` where forgetting the marked ones of (n,) ``labels`` empties a class, else ``instances``.
+
+    Raises:
+        UserError: it leaves fewer than two classes.
+    """
+    left = np.unique(labels[~forget])
+    if len(left) < 2:
+        raise UserError(
+            f"the request leaves items of {len(left)} class only; a classifier needs two, forget fewer classes."
+        )
+    return "class" if len(left) < len(np.unique(labels)) else "instances"

@@ -233,19 +233,27 @@ def finite(model: nn.Module, what: str) -> None:
 
 def check_outputs(model: nn.Module, examples: Examples) -> None:
     """Refuse a model whose number of logits is not the number of classes, or that cannot read the inputs."""
-    device, mode = next(model.parameters()).device, model.training
-    model.eval()
+    shape, classes = outputs_shape(model, examples.inputs(torch.arange(1))), len(examples.dataset.classes)
+    if len(shape) != 1 or shape[0] != classes:
+        raise UserError(f"the model puts out {shape} numbers an item; the data have {classes} classes.")
+
+
+@torch.no_grad()
+def outputs_shape(model: nn.Module, inputs: Tensor) -> tuple[int, ...]:
+    """Return the shape of a model's outputs for one item, in eval mode; ``inputs`` are one or more items.
+
+    Raises:
+        UserError: the model cannot read them.
+    """
+    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            out = model(examples.inputs(torch.arange(1), device))
+        return tuple(model.eval()(inputs.to(next(model.parameters()).device)).shape[1:])
     except RuntimeError as error:
-        shape = "x".join(map(str, examples.dataset.shape))
+        shape = "x".join(map(str, inputs.shape[1:]))
         raise UserError(f"the model cannot read inputs of shape {shape}: {str(error).splitlines()[0]}.") from error
     finally:
-        model.train(mode)
-    classes = len(examples.dataset.classes)
-    if out.dim() != 2 or out.shape[1] != classes:
-        raise UserError(f"the model puts out {tuple(out.shape[1:])} numbers an item; the data have {classes} classes.")
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @torch.no_grad()

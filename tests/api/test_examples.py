@@ -2,13 +2,19 @@
 
 import doctest
 import inspect
+from functools import cache
 from importlib import import_module
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 import msgm
+from msgm.classifier.modules import asked, fresh_weights
+from msgm.classifier.training import TrainingSettings, fit
 
-MODULES = ("msgm.testing",)
+MODULES = ("msgm.testing", "msgm.classifier")
 """Modules of public names beside the flat ones."""
 PLACES = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
 PLACES += [(module, name) for module in MODULES for name in import_module(module).__all__]
@@ -20,13 +26,32 @@ def examples(module, name):
     return [test for test in FINDER.find(found, name, module=inspect.getmodule(found)) if test.examples]
 
 
+@cache
+def clouds():
+    """A classifier of three clouds, the data that it was trained on and others, and how it was trained."""
+    labels = torch.arange(360) % 3
+    items = 4 * torch.eye(3)[labels] + torch.randn(360, 3, generator=torch.Generator().manual_seed(0))
+    data, unseen = TensorDataset(items[:300], labels[:300]), TensorDataset(items[300:], labels[300:])
+    layers = [nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3)]
+    build, training = fresh_weights(nn.Sequential(*layers)), TrainingSettings(epochs=3)
+    network = build(0)
+    fit(network, asked(network, data, {"labels": ["2"]}).train, training, 0)
+    return {"network": network, "data": data, "unseen": unseen, "build": build, "training": training}
+
+
+@pytest.mark.parametrize("name", msgm.testing.__all__ + msgm.classifier.__all__)
+def test_public_classes_show_an_example(name):
+    module = "msgm.testing" if name in msgm.testing.__all__ else "msgm.classifier"
+    assert name == "Refused" or examples(module, name)
+
+
 @pytest.mark.parametrize(("module", "name"), PLACES)
 def test_examples_run(module, name, report, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     home = vars(import_module(module))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples(module, name):
-        test.globs = {**home, "msgm": msgm, "out": tmp_path, "compared": report.run}
+        test.globs = {**home, "msgm": msgm, "out": tmp_path, "compared": report.run, **clouds()}
         said = []
         runner.run(test, out=said.append)
         assert not said, "".join(said)

@@ -5,22 +5,37 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import msgm
+import msgm.classifier
+from msgm.classifier.methods import METHODS as CLASSIFIER_METHODS
 
 
-def test_type_checkers_see_what_there_is():
-    block = next(node for node in ast.parse(Path(msgm.__file__).read_text()).body if isinstance(node, ast.If))
+@pytest.mark.parametrize("package", [msgm, msgm.classifier], ids=lambda package: package.__name__)
+def test_type_checkers_see_what_there_is(package):
+    block = next(node for node in ast.parse(Path(package.__file__).read_text()).body if isinstance(node, ast.If))
     seen = {
         alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    assert seen.pop(None) == "typing"
-    assert seen == msgm._HOME
+    assert seen == package._HOME
 
 
-def test_every_public_name_is_there_and_listed():
-    for name in msgm.__all__:
-        assert getattr(msgm, name) is not None
+@pytest.mark.parametrize("package", [msgm, msgm.classifier], ids=lambda package: package.__name__)
+def test_every_public_name_is_there(package):
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nothing'"):
+        package.nothing
+
+
+def test_every_public_name_is_listed():
     assert set(dir(msgm)) == set(msgm.__all__)
+
+
+def test_every_registered_class_has_a_flat_name():
+    own = [cls for cls in CLASSIFIER_METHODS.entries.values() if cls.__module__.startswith("msgm.")]
+    assert {cls.__name__ for cls in own} == set(msgm.classifier.__all__)
 
 
 def test_importing_is_fast_and_imports_nothing_of_weight():

@@ -229,7 +229,7 @@ from msgm.classifier.methods.base import Card, Method
 @dataclass(frozen=True)
 class Broken(Method):
     card = Card("none", "none", ("retain",), "edit")
-    def forget(self, model, split, settings, ledger):
+    def _forget(self, model, split, settings, ledger):
         raise KeyError("no such layer\\nsecond line")
 """
 

@@ -1,7 +1,5 @@
 """What every gradient-based method keeps to, and how each behaves on digits."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -20,45 +18,15 @@ def small():
     return world()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_given_model_is_left_alone_and_the_new_one_shares_nothing_with_it(small, name):
-    model, split = small
-    before, globally = state(model), torch.get_rng_state()
-    found = run(name, model, split)
-    assert same(before, state(model))
-    assert torch.equal(globally, torch.get_rng_state())
-    assert not same(before, state(found.model))
-    given = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
-    assert given.isdisjoint(tensor.untyped_storage().data_ptr() for tensor in found.model.state_dict().values())
-    assert not any(module.training for module in found.model.modules())
-    assert all(p.requires_grad and p.grad is None for p in found.model.parameters())
-    assert logits(found.model, split.test).shape == (len(split.test), 4)
-    assert found.cost.seconds > 0
-    assert found.cost.storage_bytes == 0
-    json.dumps({key: value for key, value in found.artefacts.items() if not key.startswith("_")})
+DRAWING = [*NAMES, "scrub", "bad-teacher", "amnesiac", "fisher", "retrain", "sisa"]
+"""Methods whose answer depends on a seed; that nothing else decides it is the battery's to check."""
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_seed_alone_decides(small, name):
+@pytest.mark.parametrize("name", DRAWING)
+def test_another_seed_gives_another_answer(small, name):
     model, split = small
-    found = []
-    with torch.random.fork_rng(devices=[]):
-        for number, seed in enumerate((1, 1, 2)):
-            torch.manual_seed(number)  # the global generator, which must not matter
-            found.append(run(name, model, split, settings_of(seed=seed)))
-    one, two, other = found
-    assert same(state(one.model), state(two.model))
+    one, other = (run(name, model, split, settings_of(seed=seed)) for seed in (1, 2))
     assert not same(state(one.model), state(other.model))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_one_class_batches_and_batches_of_one_item_give_finite_numbers(name):
-    model, split = world(40, 40, 40, 7)
-    only = split.forget.subset(np.arange(1))
-    lonely = type(split)(split.retain, only, split.tuning, split.nonmembers, split.test, split.classes, split.scope)
-    training = TrainingSettings(lr=0.05, epochs=1, batch_size=len(split.retain) - 1)
-    found = run(name, model, lonely, settings_of(training))
-    assert torch.isfinite(logits(found.model, split.train)).all()
 
 
 COUNTS = {
@@ -113,13 +81,6 @@ def test_neggrad_plus_pairs_every_retain_batch_with_a_forget_batch(small):
 def test_settings_out_of_range_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         METHODS.build(values)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_card_names_source_and_defaults(name):
-    text = METHODS.entries[name].describe()
-    assert "lr" in text.split("defaults:")[1]
-    assert METHODS.entries[name].card.source
 
 
 # ---- digits --------------------------------------------------------------------------------------------------------

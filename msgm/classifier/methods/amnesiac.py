@@ -29,6 +29,12 @@ from msgm.seeding import derive_seed
 class Amnesiac(Method):
     """Amnesiac unlearning.
 
+    Example:
+        >>> # It replays the original training, of which it has to know everything.
+        >>> made = msgm.classifier.Amnesiac().forget(
+        ...     network, data, {"labels": [2]}, training=training, build=build, original_seed=0
+        ... )
+
     Attributes:
         repair_epochs: passes over the retain set afterwards; 0 for none.
         repair_lr: their peak learning rate, other settings as the original training's; None for its own rate.
@@ -53,7 +59,7 @@ class Amnesiac(Method):
         at_least(0, self, "methods", "repair_epochs")
         positive(self, "methods", "repair_lr")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         with ledger.preparing():
             kept = replay(model, split, settings)
         ledger.stored(kept.touched * sum(value.numel() * value.element_size() for value in kept.total.values()))

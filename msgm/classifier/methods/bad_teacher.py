@@ -24,6 +24,9 @@ from msgm.seeding import derive_seed
 class BadTeacher(GradientMethod):
     """Bad-T, also called blindspot unlearning.
 
+    Example:
+        >>> made = msgm.classifier.BadTeacher(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the mixture.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -54,7 +57,7 @@ class BadTeacher(GradientMethod):
         if not 0 < self.retain_share <= 1:
             raise UserError(f"methods.retain_share must lie in (0, 1], got {self.retain_share}.")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         untrained = settings.untrained(model, split.retain, derive_seed(settings.seed, self.name))
         good, bad = frozen(model), frozen(untrained)
 

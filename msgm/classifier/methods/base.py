@@ -5,8 +5,9 @@ A file that registers a subclass of ``Method`` makes it known to the command lin
 
 import copy
 import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,10 +17,12 @@ import torch
 from torch import nn
 
 from msgm.classifier.data import Examples, Split
+from msgm.classifier.modules import Labelled, asked, fresh_weights
 from msgm.classifier.networks import reinitialised
 from msgm.classifier.training import TrainingSettings, check_outputs, finite, fit_inputs
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.registry import Registry
+from msgm.requests import ForgetRequest
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,55 @@ class Method(ABC):
     name: ClassVar[str]
     card: ClassVar[Card]
 
+    def __init_subclass__(cls) -> None:
+        """Take a plugin's ``forget(model, split, settings, ledger)``, as it was named up to 0.2, for ``_forget``."""
+        super().__init_subclass__()
+        if "forget" in vars(cls):
+            warnings.warn(f"{cls.__name__}.forget is named _forget since msgm 0.3.", DeprecationWarning, stacklevel=2)
+            cls._forget = cls.forget  # type: ignore[method-assign, assignment]
+            del cls.forget
+
+    def forget(
+        self,
+        module: nn.Module,
+        dataset: Labelled,
+        request: ForgetRequest | Mapping[str, Any],
+        held_out: Labelled | None = None,
+        training: TrainingSettings | None = None,
+        build: Callable[[int], nn.Module] | None = None,
+        seed: int = 0,
+        original_seed: int = 0,
+    ) -> nn.Module:
+        """Return a copy of ``module`` that was made to forget items of its training data; it is left as it is.
+
+        ``unlearn`` tells the cost too: ``method.unlearn(module, split, settings)``.
+
+        Args:
+            module: a classifier: (B, *shape) inputs to (B, C) logits. The copy stays on its device.
+            dataset: what it was trained on: pairs (input, class number), as the module reads them.
+            request: which of these items to forget: a ``ForgetRequest``, or its settings by name.
+            held_out: items like these that it was not trained on, for the methods that read such (``reads``).
+            training: how the module was trained, from which methods take batch size, optimiser and a share of the rate.
+            build: returns the network with fresh weights of a given seed; by default every layer of a copy is drawn
+                anew by its ``reset_parameters``.
+            seed: of the method's own draws.
+            original_seed: the seed that the module was trained with, for methods that replay its training.
+
+        Raises:
+            UserError: data, a request or a module that do not fit together, or data that the method needs are missing.
+            RunError: weights became non-finite, or the method itself failed in any other way.
+        """
+        if "tuning" in self.reads() and held_out is None:
+            raise UserError(f"held_out: {self.name} reads items that the module was not trained on; give some.")
+        split = asked(module, dataset, request, held_out)
+        device = next(module.parameters()).device
+        settings = Settings(training or TrainingSettings(), seed, device, build or fresh_weights(module), original_seed)
+        return self.unlearn(module, split, settings).model
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the parts of the data that it reads with these settings."""
+        return self.card.needs
+
     def unlearn(self, model: nn.Module, split: Split, settings: Settings) -> Unlearned:
         """Return a copy of ``model`` that was made to forget ``split.forget``; the given one is left as it is.
 
@@ -159,13 +211,14 @@ class Method(ABC):
         check_outputs(working, split.retain)
         start = ledger.clock()
         with _failing(self.name):
-            found = self.forget(working, split, settings, ledger).eval()
+            found = self._forget(working, split, settings, ledger).eval()
+        found.zero_grad()
         ledger.cost.seconds = ledger.clock() - start - ledger.cost.preparation_seconds
         finite(found, self.name)
         return Unlearned(found, ledger.cost, ledger.artefacts)
 
     @abstractmethod
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         """Make ``model``, which is the method's own copy, forget; return it or another one."""
 
     @classmethod

@@ -25,6 +25,9 @@ from msgm.errors import UserError
 class BoundaryExpand(GradientMethod):
     """Boundary expand.
 
+    Example:
+        >>> made = msgm.classifier.BoundaryExpand(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the forget set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -42,7 +45,7 @@ class BoundaryExpand(GradientMethod):
         scopes=("class",),
     )
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         require_class_request(self, split)
         expanded = _Expanded(model, len(split.classes)).to(settings.device)
 

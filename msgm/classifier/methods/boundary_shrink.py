@@ -36,6 +36,9 @@ CHUNK = 2000
 class BoundaryShrink(GradientMethod):
     """Boundary shrink.
 
+    Example:
+        >>> made = msgm.classifier.BoundaryShrink(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the forget set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -64,7 +67,7 @@ class BoundaryShrink(GradientMethod):
         super().__post_init__()
         positive(self, "methods", "bound")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         require_class_request(self, split)
         forget = split.forget.relabelled(nearest_classes(model, split, self.bound, settings))
         ledger.saw(len(forget))

@@ -20,6 +20,9 @@ from msgm.classifier.training import norms
 class CFk(GradientMethod):
     """CF-k.
 
+    Example:
+        >>> made = msgm.classifier.CFk(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the retain set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -43,7 +46,7 @@ class CFk(GradientMethod):
         super().__post_init__()
         at_least(1, self, "methods", "k")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         batches = passes(split.retain, self.epochs, settings, self.name)
         last = last_blocks(model, self.k)
         moving = set(last.parameters())

@@ -11,9 +11,13 @@ from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
 @METHODS.register("do-nothing")
 @dataclass(frozen=True)
 class DoNothing(Method):
-    """Leave the model alone."""
+    """Leave the model alone.
+
+    Example:
+        >>> made = msgm.classifier.DoNothing().forget(network, data, {"labels": [2]})
+    """
 
     card = Card("the original model", "control", needs=(), family="none", touches="nothing")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         return model

@@ -22,6 +22,9 @@ from msgm.seeding import derive_seed
 class EUk(CFk):
     """EU-k.
 
+    Example:
+        >>> made = msgm.classifier.EUk(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the retain set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -40,8 +43,8 @@ class EUk(CFk):
         deviations=f"fewer epochs than the original's; blocks, not single layers, are counted; {AS_TRAINED}",
     )
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         last = last_blocks(model, self.k)
         fresh = settings.fresh(model, derive_seed(settings.seed, self.name))
         last.load_state_dict(last_blocks(fresh, self.k).state_dict())
-        return super().forget(model, split, settings, ledger)
+        return super()._forget(model, split, settings, ledger)

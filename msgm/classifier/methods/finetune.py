@@ -19,6 +19,9 @@ from msgm.classifier.methods.steps import AS_TRAINED, Descent, GradientMethod, c
 class FineTune(GradientMethod):
     """Fine-tuning (FT).
 
+    Example:
+        >>> made = msgm.classifier.FineTune(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the retain set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -35,6 +38,6 @@ class FineTune(GradientMethod):
         deviations=AS_TRAINED,
     )
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         descent = Descent(model, self.rate(settings), settings, ledger)
         return descent.run(passes(split.retain, self.epochs, settings, self.name), cross_entropy(model))

@@ -25,6 +25,9 @@ SMALL = 1e-8
 class Fisher(Method):
     """Fisher forgetting.
 
+    Example:
+        >>> made = msgm.classifier.Fisher().forget(network, data, {"labels": [2]})
+
     Attributes:
         alpha: scale of the noise' variance.
         cap: largest 1 / F that counts.
@@ -48,7 +51,7 @@ class Fisher(Method):
     def __post_init__(self) -> None:
         positive(self, "methods", "alpha", "cap")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         diagonal = fisher_diagonal(model.eval(), split.retain, settings.device)
         ledger.saw(len(split.retain) * len(split.classes))
         noise = generator(settings.seed, self.name)

@@ -58,6 +58,9 @@ Weights = dict[str, Tensor]
 class Forsaken(Method):
     """Forsaken.
 
+    Example:
+        >>> made = msgm.classifier.Forsaken(steps=5).forget(network, data, {"labels": [2]}, held_out=unseen)
+
     Attributes:
         generator: ``layerwise``, ``dense`` (small networks) or ``direct``, as in ``msgm.classifier.generators``.
         target: ``population``, ``class-conditional`` or ``unknown``; ``auto`` takes population where classes are
@@ -106,7 +109,7 @@ class Forsaken(Method):
         if self.rate is not None and not 0 < self.rate <= 1:
             raise UserError(f"methods.rate must lie in (0, 1], got {self.rate}.")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         problem = _Problem(model.eval(), split, self, settings)
         phi = problem.generator()
         optimiser = torch.optim.Adam(phi.parameters(), lr=self.lr, foreach=True)

@@ -34,6 +34,9 @@ from msgm.solves import Solve, worst
 class Influence(Method):
     """Newton steps on the whole network.
 
+    Example:
+        >>> made = msgm.classifier.Influence().forget(network, data, {"labels": [2]})
+
     Attributes:
         steps: Newton steps.
         damping: added to the curvature's diagonal; shortens the step where the loss is flat.
@@ -63,7 +66,7 @@ class Influence(Method):
         at_least(1, self, "methods", "steps", "iterations", "items")
         positive(self, "methods", "damping", "tolerance")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         model.eval()
         decay = settings.training.weight_decay
         goal = _gradient(model, split.train, decay, settings.device)

@@ -22,6 +22,9 @@ from msgm.errors import UserError
 class L1Sparse(GradientMethod):
     """L1-sparse fine-tuning.
 
+    Example:
+        >>> made = msgm.classifier.L1Sparse(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the retain set, T.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -51,7 +54,7 @@ class L1Sparse(GradientMethod):
         if self.free_epochs >= self.epochs:
             raise UserError(f"methods.free_epochs must be below epochs {self.epochs}, got {self.free_epochs}.")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         before = float(l1_norm(model).detach())
         descent = Descent(model, self.rate(settings), settings, ledger)
         for epoch in range(self.epochs):

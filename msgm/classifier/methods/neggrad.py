@@ -25,6 +25,9 @@ from msgm.classifier.training import norms
 class NegGrad(GradientMethod):
     """NegGrad, or gradient ascent (GA).
 
+    Example:
+        >>> made = msgm.classifier.NegGrad(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the forget set, at most.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -51,7 +54,7 @@ class NegGrad(GradientMethod):
         super().__post_init__()
         positive(self, "methods", "ceiling")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         ceiling = self.ceiling * math.log(len(split.classes))
 
         def loss(x: Tensor, y: Tensor) -> Tensor | None:

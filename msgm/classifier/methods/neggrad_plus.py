@@ -27,6 +27,9 @@ from msgm.errors import UserError
 class NegGradPlus(GradientMethod):
     """NegGrad+.
 
+    Example:
+        >>> made = msgm.classifier.NegGradPlus(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the retain set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -53,7 +56,7 @@ class NegGradPlus(GradientMethod):
         if not 0 < self.alpha < 1:
             raise UserError(f"methods.alpha must lie between 0 and 1, got {self.alpha}.")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         ceiling = self.ceiling * math.log(len(split.classes))
 
         def loss(x: Tensor, y: Tensor, x_forget: Tensor, y_forget: Tensor) -> Tensor:

@@ -45,6 +45,9 @@ SOLVED = 1e-6
 class NewtonCertified(Method):
     """A Newton step on a linear head, with a proven bound on what its weights still hold of the items.
 
+    Example:
+        >>> made = msgm.classifier.NewtonCertified(head_only=True).forget(network, data, {"labels": [2]})
+
     Attributes:
         sigma: standard deviation of the perturbation of the loss.
         penalty: lambda, of the squared weights, an item.
@@ -81,7 +84,7 @@ class NewtonCertified(Method):
         if not 0 < self.delta < 1:
             raise UserError(f"methods.delta must lie between 0 and 1, got {self.delta}.")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         blind = features_are_blind(model, settings)
         if not blind and not self.head_only:
             raise UserError(

@@ -34,6 +34,9 @@ from msgm.seeding import generator
 class RandomLabel(GradientMethod):
     """Random labels (RL).
 
+    Example:
+        >>> made = msgm.classifier.RandomLabel(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the forget and the retain set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -59,7 +62,7 @@ class RandomLabel(GradientMethod):
         deviations=f"the true label is excluded and the order mixed by default; {HELD}; {AS_TRAINED}",
     )
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         descent = Descent(model, self.rate(settings), settings, ledger, still=norms(model))
         return descent.run(self.batches(split, settings), cross_entropy(model))
 

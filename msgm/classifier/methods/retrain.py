@@ -13,7 +13,11 @@ from msgm.seeding import derive_seed
 @METHODS.register("retrain")
 @dataclass(frozen=True)
 class Retrain(Method):
-    """The original's training, on retain items alone, from weights of another seed."""
+    """The original's training, on retain items alone, from weights of another seed.
+
+    Example:
+        >>> made = msgm.classifier.Retrain().forget(network, data, {"labels": [2]})
+    """
 
     card = Card(
         formula="train fresh weights on the retain items, settings as the original's",
@@ -22,7 +26,7 @@ class Retrain(Method):
         family="exact",
     )
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         seed = derive_seed(settings.seed, self.name)
         fresh = settings.fresh(model, seed)
         ledger.saw(settings.training.epochs * len(split.retain))

@@ -28,6 +28,9 @@ from msgm.errors import UserError
 class SalUn(RandomLabel):
     """Saliency unlearning.
 
+    Example:
+        >>> made = msgm.classifier.SalUn(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the forget and the retain set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -59,7 +62,7 @@ class SalUn(RandomLabel):
         if not 0 < self.density <= 1:
             raise UserError(f"methods.density must lie in (0, 1], got {self.density}.")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         mask = salient(model, split.forget, self.density, settings)
         ledger.saw(len(split.forget))
         ledger.artefacts["masked_share"] = 1 - sum(int(m.sum()) for m in mask) / sum(m.numel() for m in mask)

@@ -32,6 +32,9 @@ State = dict[str, Tensor]
 class Scrub(GradientMethod):
     """SCRUB, and SCRUB+R with ``rewind``.
 
+    Example:
+        >>> made = msgm.classifier.Scrub(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes over the retain set.
         lr_share: learning rate over the original training's; ``lr`` itself wins.
@@ -73,7 +76,10 @@ class Scrub(GradientMethod):
         at_least(0, self, "methods", "max_epochs", "alpha", "gamma")
         positive(self, "methods", "temperature")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def reads(self) -> tuple[str, ...]:
+        return self.card.needs if self.rewind else ("forget", "retain")
+
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         teacher, kept = frozen(model), [_state(model)]
         descent = Descent(model, self.rate(settings), settings, ledger, norms(model))
         small = replace(settings, training=replace(settings.training, batch_size=self.forget_batch_size))

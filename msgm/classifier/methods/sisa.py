@@ -22,6 +22,9 @@ class Sisa(Method):
     Where the ensemble is kept, the next request goes on with it. Shards and slices are drawn over all training items,
     and what earlier requests named is left out of them as if it had been forgotten here.
 
+    Example:
+        >>> made = msgm.classifier.Sisa(shards=2).forget(network, data, {"labels": [2]}, held_out=unseen)
+
     Attributes:
         shards: S, models of the ensemble.
         slices: R, checkpoints of each shard.
@@ -48,7 +51,7 @@ class Sisa(Method):
     def __post_init__(self) -> None:
         at_least(1, self, "methods", "shards", "slices")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         seed = derive_seed(settings.seed, self.name)
         train = split.train if split.gone is None else split.train.join(split.gone).in_order()
         with ledger.preparing():

@@ -26,6 +26,9 @@ FEW = 1e-4
 class SSD(Method):
     """Selective synaptic dampening.
 
+    Example:
+        >>> made = msgm.classifier.SSD().forget(network, data, {"labels": [2]})
+
     Attributes:
         alpha: how many times as important to the forget set a weight must be to be selected.
         dampening: lambda, the strength of shrinking; smaller shrinks more.
@@ -51,7 +54,7 @@ class SSD(Method):
         positive(self, "methods", "alpha", "dampening")
         at_least(1, self, "methods", "batch_size")
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         model.eval()
         with ledger.preparing():
             everything = self._importance(model, split.train, settings)

@@ -23,6 +23,9 @@ from msgm.classifier.training import norms
 class TaskVector(GradientMethod):
     """Task-vector negation.
 
+    Example:
+        >>> made = msgm.classifier.TaskVector(epochs=2).forget(network, data, {"labels": [2]})
+
     Attributes:
         epochs: passes of the copy over the forget set.
         lr_share: learning rate of the copy over the original training's; ``lr`` itself wins.
@@ -52,7 +55,7 @@ class TaskVector(GradientMethod):
             p.sub_(self.scale * (better - p))
         return model
 
-    def forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
+    def _forget(self, model: nn.Module, split: Split, settings: Settings, ledger: Ledger) -> nn.Module:
         tuned = copy.deepcopy(model)
         descent = Descent(tuned, self.rate(settings), settings, ledger, still=norms(tuned))
         descent.run(passes(split.forget, self.epochs, settings, self.name), cross_entropy(tuned))
