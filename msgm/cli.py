@@ -24,7 +24,7 @@ from msgm.arguments import (
     seed,
 )
 from msgm.classifier import commands as classifier
-from msgm.commands import doctor, lists, starting
+from msgm.commands import cache, doctor, lists, starting
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
 
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     views = (_add_restoration, _add_data, _add_views)
     for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, *views):
         add(commands)
-    for module in (classifier, recommender, starting, lists, doctor):
+    for module in (classifier, recommender, starting, lists, doctor, cache):
         module.add(commands)
     return top
 
@@ -149,6 +149,9 @@ def _add_compare(commands: Commands) -> None:
         help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
     )
     metrics(compare, "what to measure; rows keep what was measured before")
+    compare.add_argument(
+        "--no-cache", action="store_true", help="train retrained models here, and do not keep them for other runs"
+    )
     received(compare)
 
 
@@ -293,7 +296,8 @@ def _compare(options: argparse.Namespace) -> None:
     config = with_start(config, options.start) if options.start else config
     if options.sweep:
         config, only = with_sweeps(config, options.sweep, only)
-    run = compare(config, options.out, only, options.source, options.device, options.fresh_chain)
+    given = (options.source, options.device, options.fresh_chain, not options.no_cache)
+    run = compare(config, options.out, only, *given)
     _wrote_report(run)
 
 

@@ -97,6 +97,7 @@ class Manifest(TypedDict, total=False):
     seed: int
     forget_digest: str | None
     data_digest: str | None
+    cached: dict[str, str]
 
 
 class FinishedManifest(Manifest):

@@ -8,7 +8,8 @@
 - ``hashes``: SHA-256 by path of files that somebody may sign for: weights, chains, reports and cards.
 
 Whoever writes such a file registers it, before it is there, so that nothing is missed when the writer is killed. Cards
-and ``msgm forget-traces`` list from it what still holds items to forget; ``msgm verify`` hashes again.
+and ``msgm forget-traces`` list from it what still holds items to forget; ``msgm verify`` hashes again. Retrained models
+in the user's cache (``msgm.cache``) are listed where they saw items that a model of the folder was asked to forget.
 
 The first version of msgm wrote no register. In its folders the names of files say what they are (``KNOWN``), and the
 list says so.
@@ -16,11 +17,13 @@ list says so.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from msgm.cache import Cache
+from msgm.chain import Entry, read_chain
 from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.folders import inside, is_hidden, locked, recover, write_json
@@ -193,10 +196,13 @@ def _files(path: Path) -> list[Path]:
 
 
 def traces(folder: Path) -> list[Trace]:
-    """Return all that is registered in ``folder`` and in the runs that its models came from, as far as it is there."""
+    """Return all that is registered in ``folder`` and in the runs that its models came from, as far as it is there.
+
+    With it come the retrained models of the user's cache that saw items which a model here was asked to forget.
+    """
     found: dict[Path, Trace] = {}
     seen: set[Path] = set()
-    waiting = [folder]
+    waiting, asked = [folder], dict[str, list[Entry]]()
     while waiting:
         start = waiting.pop(0)
         if start.resolve() in seen:
@@ -206,12 +212,30 @@ def traces(folder: Path) -> list[Trace]:
             seen.add(run.resolve())
             for trace in _of_run(run):
                 found.setdefault(trace.path.resolve(), trace)
+            asked.setdefault(str(_manifest(run).get("data_digest")), []).extend(_asked(run))
             for source in _sources(run):
                 if source.is_file():
                     found.setdefault(source.resolve(), Trace(source, "weights that a model here came from", "all"))
                 else:
                     waiting.append(source)
-    return list(found.values())
+    return [*found.values(), *_cached(asked)]
+
+
+def _asked(run: Path) -> tuple[Entry, ...]:
+    """Return the requests that the model of a run was asked."""
+    chain = read_chain(run / "model")
+    return chain.requests if chain is not None else ()
+
+
+def _cached(asked: Mapping[str, Sequence[Entry]]) -> Iterator[Trace]:
+    """Yield the cached models that saw items of requests, given by the digest of the data that these are of."""
+    for cached in Cache.of_user().entries():
+        model = cached.model
+        requests = asked.get(model.data_digest, [])
+        if any(cached.saw(request.positions) for request in requests):
+            same_words = any(request.text == model.request for request in requests)
+            what = f"a retrained model in msgm's cache: {model.what}"
+            yield Trace(cached.folder, what, "all" if same_words else "retain", model.request)
 
 
 def holders(folder: Path) -> list[dict[str, Any]]:
@@ -316,6 +340,8 @@ def delete(folder: Path, paths: Iterable[str]) -> list[Path]:
         chosen = []
         for name in paths:
             path = (folder / name).resolve()
+            if path.is_relative_to(Cache.of_user().folder.resolve()):
+                raise UserError(f"--delete: {name!r} is in the cache; use msgm cache --delete {path.name}.")
             if not path.is_relative_to(folder.resolve()):
                 raise UserError(f"--delete: {name!r} lies outside {folder}; give its own run instead.")
             if path not in known:

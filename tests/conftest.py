@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: tiny experiments, and the command line in-process."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from msgm.cli import main
 from msgm.config import Config, load_config
 
 torch.set_num_threads(1)
+_CACHE = tempfile.TemporaryDirectory(prefix="msgm-cache-")
+os.environ["MSGM_CACHE"] = _CACHE.name  # of fixtures that several tests share; the user's own is never written
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits" / "vp.yaml"
@@ -31,6 +34,14 @@ TINY = [
     "training.log_every=1",
     "training.trackers=[]",
 ]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a cache of retrained models of its own, so that none depends on what another trained."""
+    folder = tmp_path_factory.mktemp("cache") / "msgm"
+    monkeypatch.setenv("MSGM_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture

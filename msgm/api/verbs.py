@@ -138,6 +138,7 @@ def compare(
     requests: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     trained_on: Folder | None = None,
+    cache: bool = True,
     overrides: Overrides = (),
     trust: bool = False,
     download: bool = False,
@@ -162,6 +163,8 @@ def compare(
         requests: of classifiers and recommenders, the requests to run.
         models: of recommenders, the models to run.
         trained_on: of a classifier's file of weights, the file that names the items it was trained on.
+        cache: take generators that are retrained without the request from the user's cache, and keep them there; see
+            ``msgm cache``.
         overrides: settings over the config's.
         trust: run the Python files, and open the files, that the source's folder names.
         download: let data and weights that are missing be fetched from the network.
@@ -191,7 +194,7 @@ def compare(
     }
     named.refuse_foreign("compare", own[named.domain], options)
     with working(trust, download, threads):
-        return Report.read(_COMPARE[named.domain](_measuring(named, metrics), out, **options).path)
+        return Report.read(_COMPARE[named.domain](_measuring(named, metrics), out, cache=cache, **options).path)
 
 
 def evaluate(
@@ -319,6 +322,7 @@ def _compare_generators(
     fresh_chain: bool,
     start: Literal["scratch", "finetune"] | None,
     sweep: Sequence[str],
+    cache: bool,
     **_: Any,
 ) -> Run:
     from msgm.generator.compare import compare as compare_rows
@@ -328,7 +332,7 @@ def _compare_generators(
     config = with_start(config, start) if start else config
     if sweep:
         config, rows = with_sweeps(config, list(sweep), rows)
-    return compare_rows(config, out, rows, source, device, fresh_chain)
+    return compare_rows(config, out, rows, source, device, fresh_chain, cache)
 
 
 def _compare_classifiers(

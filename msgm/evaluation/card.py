@@ -134,7 +134,13 @@ def _header(report: Report, row: Row) -> dict[str, Any]:
         "platform": log.get("platform"),
         "seconds": row["seconds"],
         "energy": None,
+        **_cached(log),
     }
+
+
+def _cached(log: dict[str, Any]) -> dict[str, str]:
+    """Return, of a model that was taken from the cache, when it was trained: that is when its seconds were measured."""
+    return {"from_cache": f"trained {log['cached']['trained']}"} if log.get("cached") else {}
 
 
 def _request(report: Report) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def over_seeds(rows: list[Row], report: Report) -> list[Row]:
 
 
 def _of_seed(row: Row, report: Report) -> dict[str, Any]:
-    facts = {key: row.get(key) for key in ("seed", "seconds", "folder", "model")}
+    facts = {key: row.get(key) for key in ("seed", "seconds", "cached", "folder", "model")}
     return facts | {"numbers": numbers(row, report)}
 
 

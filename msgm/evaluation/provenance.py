@@ -14,7 +14,7 @@ from msgm.digests import positions_digest, stands_for
 from msgm.folders import is_hidden
 from msgm.runs import Run
 
-LOGGED = ("status", "seed", "device", "processes", "platform", "parameters", "forget_digest", "data_digest")
+LOGGED = ("status", "seed", "device", "processes", "platform", "parameters", "forget_digest", "data_digest", "cached")
 CHUNK = 1 << 20
 
 

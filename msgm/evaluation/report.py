@@ -79,9 +79,17 @@ def _with_failed(table: Table, report: Report) -> Table:
     failed = report.get("failed", {})
     empty = [NOT_MEASURED] * (len(table.columns) - 2)
     rows = [[label, "failed", *empty] for label in failed]
-    return Table(
-        table.title, table.columns, table.rows + rows, [f"{name} failed: {why}" for name, why in failed.items()]
-    )
+    notes = [f"{name} failed: {why}" for name, why in failed.items()]
+    return Table(table.title, table.columns, table.rows + rows, notes + from_cache(report))
+
+
+def from_cache(report: Report) -> list[str]:
+    """Return a note on the models that were taken from the cache, if any were: what their seconds are."""
+    models = [*report["rows"], *report.get("retrains", [])]
+    names = [row["name"] for row in models if any(seed.get("cached") for seed in row.get("per_seed", [row]))]
+    if not names:
+        return []
+    return [f"Taken from the cache, with the seconds that training took when it was done: {', '.join(names)}."]
 
 
 def _cells(row: dict[str, Any], facts: list[Column], metrics: list[type[Metric]], report: Report) -> list[str]:

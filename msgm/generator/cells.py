@@ -18,11 +18,12 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
 from msgm import traces
+from msgm.cache import Cache
 from msgm.config import BASE_ROW, ROWS, Config, Row
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
@@ -141,6 +142,7 @@ class StoredRow(TypedDict):
     settings: dict[str, Any]
     card: str | None
     weights: str
+    cached: NotRequired[dict[str, str] | None]
     measured: dict[str, Any]
     grid: str
 
@@ -170,6 +172,7 @@ class Cells:
         source: run or diffusers folder that the base model of every seed is taken from; None trains one a seed.
         device: ``auto``, ``cpu`` or ``cuda``.
         where: the device that it means here.
+        cache: of retrained models; None trains them all.
     """
 
     run: Run
@@ -177,6 +180,7 @@ class Cells:
     source: Path | str | None
     device: str
     where: torch.device
+    cache: Cache | None
 
     def run_all(self, names: list[str]) -> dict[str, str]:
         """Make and measure all cells, those that are there already aside.
@@ -237,7 +241,7 @@ class Cells:
             _write_untrained(target, new_model(experiment, bench.dataset), experiment, facts, bench)
         elif cell.row.start in ("scratch", "finetune"):
             source = self._base(cell.seed) if cell.row.start == "finetune" else None
-            fit(experiment, target, bench.dataset, bench.split, source, True, self.device, bench.chain)
+            fit(experiment, target, bench.dataset, bench.split, source, True, self.device, bench.chain, self.cache)
 
     def _base(self, seed: int) -> Path:
         config = self.bench.config
@@ -330,5 +334,6 @@ def _facts_of_run(
         "steps": steps,
         "lr": lr,
         "seconds": manifest["seconds"],
+        "cached": manifest.get("cached"),
         "weights": manifest["weights"],
     }

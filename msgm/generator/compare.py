@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import torch
 
 from msgm import threads, traces
+from msgm.cache import Cache
 from msgm.cards.stored import showing
 from msgm.chain import Chain, merged
 from msgm.config import BASE_ROW, Config
@@ -50,6 +51,7 @@ def compare(
     source: Path | str | None = None,
     device: str = "auto",
     fresh_chain: bool = False,
+    cache: bool = True,
 ) -> Run:
     """Run and measure the rows of ``config`` and write the report; rows already finished are not run again.
 
@@ -60,6 +62,7 @@ def compare(
         source: run or diffusers folder to take the base model from; by default it is trained.
         device: ``auto``, ``cpu`` or ``cuda``.
         fresh_chain: start a new history: what ``source`` was asked to forget before is data to retain again.
+        cache: take models that are retrained without the request from the user's cache, and keep them there.
 
     Raises:
         UserError: an unknown row, a base model that does not fit, data that is not that of the base's earlier requests,
@@ -67,11 +70,17 @@ def compare(
     """
     run = Run(out or Path("runs") / config.name)
     with locked(run.path):
-        return _compare(config, run, only, source, device, fresh_chain)
+        return _compare(config, run, only, source, device, fresh_chain, Cache.of_user() if cache else None)
 
 
 def _compare(
-    config: Config, run: Run, only: list[str] | None, source: Path | str | None, device: str, fresh_chain: bool
+    config: Config,
+    run: Run,
+    only: list[str] | None,
+    source: Path | str | None,
+    device: str,
+    fresh_chain: bool,
+    cache: Cache | None,
 ) -> Run:
     names = _chosen(config, only)
     threads.keep(run.manifest)
@@ -84,7 +93,7 @@ def _compare(
     _check_base(config, run, dataset, source)
     _claim(run, config, source, fresh_chain)
     bench = make_bench(config, run, dataset, split, where, chain)
-    failed = Cells(run, bench, source, device, where).run_all(names)
+    failed = Cells(run, bench, source, device, where, cache).run_all(names)
     _finish_comparison(run, bench, failed)
     if failed:
         count = "one model" if len(failed) == 1 else f"{len(failed)} models"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from msgm import threads, traces
+from msgm.cache import Cache
 from msgm.chain import Chain, Entry, gone_before
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
@@ -23,6 +24,7 @@ from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.training.earlier import earlier_chain, extended
+from msgm.training.retrained import shared
 from msgm.training.trainer import Trainer
 
 
@@ -103,13 +105,15 @@ def fit(
     resume: bool,
     device: str = "auto",
     chain: Chain | None = None,
+    cache: Cache | None = None,
 ) -> Run:
     """Train as ``config`` says, from random weights or from the model folder ``source``, into ``run``.
 
-    ``chain`` holds the requests before this one, whose items ``split`` keeps apart as gone.
+    ``chain`` holds the requests before this one, whose items ``split`` keeps apart as gone. A model that is retrained
+    without the request is taken from ``cache`` where that has it, and put there where it has not.
     """
     with locked(run.path):
-        return _fit(config, run, dataset, split, source, resume, device, chain)
+        return _fit(config, run, dataset, split, source, resume, device, chain or Chain(), cache)
 
 
 def _fit(
@@ -120,7 +124,8 @@ def _fit(
     source: Path | None,
     resume: bool,
     device: str,
-    chain: Chain | None,
+    chain: Chain,
+    cache: Cache | None,
 ) -> Run:
     threads.keep(run.manifest)
     model = load_source(source, config, dataset) if source else new_model(config, dataset)
@@ -135,6 +140,9 @@ def _fit(
     wait()
     if finished(run):
         return run
+    kept, taken = None, dict[str, Any]()
+    if cache is not None and source is None and objective.data == "retain":
+        kept = shared(cache, config, dataset, split, chain, trainer.accelerator, run)
     if main:
         manifest = _manifest(config, trainer, source, dataset, split)
         part, where = split.train, manifest["device"]
@@ -142,14 +150,18 @@ def _fit(
         items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
         print(f"{label}: {config.objective['name']}, {config.training.steps} steps on {where}; {items}", flush=True)
         _register(run, objective, source, str(manifest["request"]))
-        write_json(run.manifest, manifest)
-        model.chain = extended(chain or Chain(), config, dataset, run.path, source is None)
+        taken = kept.take() if kept else {}
+        write_json(run.manifest, manifest | taken)
+        model.chain = extended(chain, config, dataset, run.path, source is None)
+    wait()
     trainer.train()
     trainer.save()
     if main:
         done = {"seconds": round(trainer.state.seconds, 2), "peak_memory_mb": _peak_memory(trainer.accelerator.device)}
         traces.seal(run.path, run.model)
-        write_json(run.manifest, manifest | done | {"status": "finished"})
+        write_json(run.manifest, manifest | done | taken | {"status": "finished"})
+        if kept and not taken:
+            kept.keep(manifest | done)
     wait()
     return run
 
