@@ -9,6 +9,7 @@ from msgm.lazy import on_first_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from msgm.api.fit import fit as fit
     from msgm.api.report import Report as Report
     from msgm.api.verbs import compare as compare
     from msgm.api.verbs import evaluate as evaluate
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _PUBLIC = {
+    "msgm.api.fit": ("fit",),
     "msgm.api.report": ("Report",),
     "msgm.api.verbs": ("compare", "evaluate", "train", "unlearn"),
     "msgm.config": ("Config", "load_config"),

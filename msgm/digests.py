@@ -10,12 +10,16 @@ import hmac
 import json
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError
 from msgm.folders import write_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KEY = "key"
 KEY_BYTES = 32
@@ -83,6 +87,16 @@ def stands_for(digest: str, folder: Path, positions: NDArray[np.int64]) -> bool 
     if len(digest) == len(unkeyed_digest(positions)):
         return digest == unkeyed_digest(positions)
     return digest == positions_digest(folder, positions) if (folder / KEY).is_file() else None
+
+
+def weights_digest(network: "nn.Module") -> str:
+    """Return the SHA-256 over the numbers of a network's tensors, in their order, as 64 hex digits."""
+    import torch
+
+    found = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def file_digest(path: Path) -> str:

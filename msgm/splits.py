@@ -1,5 +1,6 @@
 """Train, validation and test parts of a data set: items to retain, to forget, and forgotten before."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,7 +89,17 @@ def make_split(
         UserError: shares outside (0, 1), or no training item left to retain or to forget.
     """
     numbers = draw_parts(len(forget), validation, test, seed, published_test)
-    gone = np.zeros(len(forget), dtype=bool) if gone is None else gone
+    return Split(**sorted_out(numbers, forget, np.zeros(len(forget), dtype=bool) if gone is None else gone))
+
+
+def sorted_out(
+    numbers: Mapping[str, NDArray[np.int64]], forget: NDArray[np.bool_], gone: NDArray[np.bool_]
+) -> dict[str, Part]:
+    """Sort the items of parts, the train part among them, into those to retain, to forget and gone; see ``make_split``.
+
+    Raises:
+        UserError: no training item is left to forget, or a part has none to retain.
+    """
     kinds = (~forget & ~gone, forget & ~gone, gone)
     parts = {name: Part(*(n[kind[n]] for kind in kinds)) for name, n in numbers.items()}
     if forget.any() and not len(parts["train"].forget):
@@ -99,4 +110,4 @@ def make_split(
         if not len(part.retain):
             reason = "all others are forgotten" if gone.any() else "the data set is too small for its shares"
             raise UserError(f"the {name} part has no item to retain: {reason}.")
-    return Split(**parts)
+    return parts

@@ -189,9 +189,17 @@ class DataSettings:
 DATASETS: Registry[DataSettings] = Registry("data")
 
 
-def load_dataset(settings: Mapping[str, Any] | str) -> Dataset:
-    """Load a data set by name or by the ``data`` section of a configuration, and print what is left out of it."""
-    dataset = DATASETS.build({"name": settings} if isinstance(settings, str) else settings).load()
+def load_dataset(settings: Mapping[str, Any] | str | DataSettings) -> Dataset:
+    """Load a data set by name or by the ``data`` section of a configuration, and print what is left out of it.
+
+    Example:
+        >>> digits = msgm.load_dataset("digits")
+        >>> len(digits), digits.shape, digits.levels
+        (1797, (1, 8, 8), 17)
+    """
+    if not isinstance(settings, DataSettings):
+        settings = DATASETS.build({"name": settings} if isinstance(settings, str) else settings)
+    dataset = settings.load()
     if int(os.environ.get("RANK", "0")) == 0:
         for line in said(dataset.left_out):
             print(f"data: {line}", flush=True)

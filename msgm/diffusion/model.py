@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
-from msgm.diffusion.networks import NETWORKS, Network, UNet, check_loadable
+from msgm.diffusion.networks import NETWORKS, Network, UNet, check_loadable, read_network
 from msgm.diffusion.pipelines import (
     Prediction,
     make_pipeline,
@@ -31,10 +31,10 @@ from msgm.diffusion.pipelines import (
     write_index,
 )
 from msgm.diffusion.processes import PROCESSES, Process
-from msgm.digests import model_key
+from msgm.digests import model_key, weights_digest
 from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder
-from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of, trusting
+from msgm.plugins import Plugin, plugins_of, trusting
 from msgm.reading import check_finite, read_json
 from msgm.registry import plain
 from msgm.runs import find_model
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 README = "README.md"
+CHANGED = "the weights were changed by a training loop that recorded no request"
 
 
 class Written(TypedDict):
@@ -92,6 +93,7 @@ class ScoreModel:
         key: the secret of the chain's digests, with which other data is told from that of earlier requests; None where
             it is not at hand. No model folder holds it.
         folder: where the model was read from by ``from_pretrained``.
+        sealed: hash of the weights that ``chain`` speaks of; None where nobody took it.
     """
 
     network: nn.Module
@@ -102,6 +104,7 @@ class ScoreModel:
     chain: Chain | None = None
     key: bytes | None = field(default=None, repr=False)
     folder: Path | None = None
+    sealed: str | None = field(default=None, repr=False)
 
     @classmethod
     def new(
@@ -133,12 +136,18 @@ class ScoreModel:
             torch.manual_seed(derive_seed(seed, "init"))
             made = NETWORKS.build(parts).build(tuple(shape))
         check_loadable(made)
-        return cls(made, path, tuple(shape), chain=Chain())
+        return cls(made, path, tuple(shape), chain=Chain(), sealed=weights_digest(made))
 
     @property
     def untrained(self) -> bool:
-        """Whether ``new`` made it and nothing has trained it."""
-        return self.chain == Chain()
+        """Whether ``new`` made it and nothing has trained it since."""
+        return self.history() == Chain() and self.sealed is not None
+
+    def history(self) -> Chain | None:
+        """Return the chain; one that says so where the weights were changed since by a loop that records nothing."""
+        if self.chain is None or self.sealed in (None, weights_digest(self.network)):
+            return self.chain
+        return replace(self.chain, unknown=CHANGED)
 
     def eps(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the predicted noise in float32 or better; x (B, *shape), t (B,) times in (0, 1]."""
@@ -256,7 +265,7 @@ class ScoreModel:
         pipeline = None if scheduler is None else pipeline_name(scheduler)
         title = folder.resolve().name
         facts = Facts(title, self.process.name, self.shape, self.parameter_count(), pipeline)
-        self._save(folder, model_card(facts, self.chain, card))
+        self._save(folder, model_card(facts, self.history(), card))
 
     def save(self, folder: Path | str) -> None:
         """Write the folder whole or not at all; ``save_pretrained`` adds a model card.
@@ -290,8 +299,9 @@ class ScoreModel:
             "plugins": plugins_of(type(network)),
         }
         (folder / "process.json").write_text(json.dumps(description, indent=2))
-        if self.chain is not None:
-            (folder / CHAIN).write_text(json.dumps(self.chain.to_json(), indent=2))
+        history = self.history()
+        if history is not None:
+            (folder / CHAIN).write_text(json.dumps(history.to_json(), indent=2))
         scheduler = scheduler_for(self.process, self.scheduler)
         if scheduler is not None and isinstance(network, UNet):
             write_index(folder, scheduler)
@@ -325,7 +335,8 @@ class ScoreModel:
             source = fetched(str(source), revision)
         folder = find_model(source)
         with trusting(trust):
-            return replace(cls.load(folder), key=model_key(folder), folder=folder)
+            found = cls.load(folder)
+        return replace(found, key=model_key(folder), folder=folder, sealed=weights_digest(found.network))
 
     @classmethod
     def load(cls, folder: Path | str) -> "ScoreModel":
@@ -348,7 +359,7 @@ class ScoreModel:
         if written > FORMAT:
             raise UserError(f"{folder} was written by a newer msgm (format {written}; this one reads {FORMAT}).")
         description: Description = read_json(file, Description)
-        network = _read_network(description, folder)
+        network = read_network(description["network"], description.get("plugins", []), folder)
         process = PROCESSES.build(description["process"])
         if network.item_dims != description["shape"][0]:
             raise UserError(f"{folder}: process.json says shape {description['shape']}, which its network cannot read.")
@@ -363,21 +374,6 @@ def _named(part: str | Mapping[str, Any]) -> dict[str, Any]:
 
 def _replaceable(folder: Path) -> bool:
     return (folder / "process.json").is_file() or not any(folder.iterdir())
-
-
-def _read_network(description: Description, folder: Path) -> Network:
-    """Read the network; the plugins that define it are imported first, if the user's config has not done so."""
-    name, plugins = description["network"], description.get("plugins", [])
-    if name not in NETWORKS.entries:
-        load_recorded(plugins, folder / "process.json")
-    if name not in NETWORKS.entries:
-        raise UserError(f"{folder}: unknown network {name!r}; known: {', '.join(NETWORKS.entries)}.")
-    try:
-        network = NETWORKS.entries[name].load(folder)
-    except UserError as error:
-        raise UserError(f"cannot read the model in {folder}: {error}") from error
-    note_changed(plugins, plugins_of(type(network)), folder)
-    return network
 
 
 def _guarded(load: Any, folder: Path) -> ScoreModel:

@@ -3,6 +3,7 @@
 import json
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from msgm.checks import at_least, below_one
 from msgm.errors import UserError
+from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of
 from msgm.reading import read_json, read_tensors
 from msgm.registry import Registry
 from msgm.shapes import Positive
@@ -89,6 +91,24 @@ def check_loadable(network: Network) -> None:
         raise UserError(f"network.name: the network calls itself {network.name!r}, and no such network is registered.")
     if NETWORKS.entries[network.name].load.__func__ is NetworkSettings.load.__func__:  # type: ignore[attr-defined]
         _class_named(network.name)
+
+
+def read_network(name: str, plugins: Sequence[Plugin], folder: Path) -> Network:
+    """Read the network of a model folder; the plugins that define it are imported first, if nothing has done so.
+
+    Raises:
+        UserError: an unknown network, plugins that are not trusted, or damaged files.
+    """
+    if name not in NETWORKS.entries:
+        load_recorded(plugins, folder / "process.json")
+    if name not in NETWORKS.entries:
+        raise UserError(f"{folder}: unknown network {name!r}; known: {', '.join(NETWORKS.entries)}.")
+    try:
+        network = NETWORKS.entries[name].load(folder)
+    except UserError as error:
+        raise UserError(f"cannot read the model in {folder}: {error}") from error
+    note_changed(plugins, plugins_of(type(network)), folder)
+    return network
 
 
 class UNet(Network):

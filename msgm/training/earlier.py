@@ -69,11 +69,12 @@ def extended(
     facts, name = split_facts(config, dataset), config.objective["name"]
     if not asked or OBJECTIVES.entries[name].data == "all":
         return chain.over(dataset, facts, folder_key(folder) if chain.requests else None)
-    entry = Entry.of(config.request, dataset.forget_mask(config.request), _by(name, from_scratch))
+    entry = Entry.of(config.request, dataset.forget_mask(config.request), answered_by(name, from_scratch))
     return chain.extended(entry, dataset, facts, folder_key(folder))
 
 
-def _by(name: str, from_scratch: bool) -> str:
+def answered_by(name: str, from_scratch: bool) -> str:
+    """Return what a chain says of the objective that answered a request."""
     return f"{name} from random weights" if from_scratch else name
 
 
@@ -90,6 +91,6 @@ def _answered(run: Run, config: Config, manifest: first_version.Manifest, before
     except UserError as error:
         raise UserError(f"{run.path}: its request cannot be read now: {error} --fresh-chain starts anew.") from error
     first_version.refuse_other(run, manifest, dataset, split.train.forget)
-    entry = first_version.entry_of(config.request, mask, _by(name, start == "scratch"))
+    entry = first_version.entry_of(config.request, mask, answered_by(name, start == "scratch"))
     chain = Chain((*before.requests, entry), unknown=before.unknown, anew=before.anew)
     return chain.over(dataset, facts, None)

@@ -3,8 +3,12 @@
 import json
 import time
 from pathlib import Path
+from typing import TypedDict
 
+from msgm.folders import write_text
 from msgm.progress import Progress
+from msgm.reading import parse_json, read_text
+from msgm.shapes import Count
 
 
 class TrainingLog:
@@ -37,3 +41,17 @@ class TrainingLog:
     def close(self) -> None:
         """Release the terminal line."""
         self.progress.close()
+
+
+class Logged(TypedDict):
+    """What every line of ``metrics.jsonl`` says."""
+
+    step: Count
+
+
+def drop_lines_after(metrics: Path, step: int, main: bool) -> None:
+    """Forget what was logged after the checkpoint that a run resumes from, and a last line that a crash cut off."""
+    if main and metrics.is_file():
+        lines = read_text(metrics).split("\n")[:-1]
+        steps = [parse_json(line, f"{metrics}, line {number}", Logged)["step"] for number, line in enumerate(lines, 1)]
+        write_text(metrics, "".join(f"{line}\n" for line, logged in zip(lines, steps, strict=True) if logged <= step))

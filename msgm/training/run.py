@@ -145,10 +145,7 @@ def _fit(
         kept = shared(cache, config, dataset, split, chain, trainer.accelerator, run)
     if main:
         manifest = _manifest(config, trainer, source, dataset, split)
-        part, where = split.train, manifest["device"]
-        items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {dataset.name}"
-        items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
-        print(f"{label}: {config.objective['name']}, {config.training.steps} steps on {where}; {items}", flush=True)
+        announce(label, config.objective["name"], trainer)
         _register(run, objective, source, str(manifest["request"]))
         taken = kept.take() if kept else {}
         write_json(run.manifest, manifest | taken)
@@ -166,6 +163,14 @@ def _fit(
     return run
 
 
+def announce(label: str, objective: str, trainer: Trainer) -> None:
+    """Print what is about to be trained: objective, steps, device and items."""
+    part, where = trainer.part, device_name(trainer.accelerator.device)
+    items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {trainer.dataset.name}"
+    items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
+    print(f"{label}: {objective}, {trainer.settings.steps} steps on {where}; {items}", flush=True)
+
+
 def _register(run: Run, objective: Objective, source: Path | None, request: str) -> None:
     """Say in the folder what training will write there, and what that sees of the data."""
     part: traces.Part = "retain" if source is None and objective.data == "retain" else "all"
@@ -176,8 +181,8 @@ def _register(run: Run, objective: Objective, source: Path | None, request: str)
 
 
 def new_model(config: Config, dataset: Dataset) -> ScoreModel:
-    """Return a model with random weights."""
-    return ScoreModel.new(config.network, config.process, dataset.shape, config.seed)
+    """Return a model with random weights, whose chain the run writes."""
+    return replace(ScoreModel.new(config.network, config.process, dataset.shape, config.seed), sealed=None)
 
 
 def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
@@ -235,7 +240,7 @@ def _manifest(
         "request": config.request.describe(),
         "objective": config.objective["name"],
         "seed": config.seed,
-        "device": _device_name(accelerator.device),
+        "device": device_name(accelerator.device),
         "processes": accelerator.num_processes,
         "effective_batch": config.training.batch_size,
         "parameters": trainer.model.parameter_count(),
@@ -247,7 +252,8 @@ def _manifest(
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU's kind, or of another device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 

@@ -10,8 +10,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -28,18 +26,16 @@ from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed, dequantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.errors import Interrupted, RunError, UserError
-from msgm.folders import write_bytes, write_text
+from msgm.folders import write_bytes
 from msgm.objectives import Noised, Objective, Setup, Term, Unseen
 from msgm.pictures import to_png
-from msgm.reading import parse_json, read_text
 from msgm.runs import Run, chosen_device
 from msgm.seeding import derive_seed, generator
-from msgm.shapes import Count
 from msgm.splits import Part
 from msgm.training.batches import noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA
-from msgm.training.progress import TrainingLog
+from msgm.training.progress import TrainingLog, drop_lines_after
 from msgm.training.signals import StopRequest
 
 GRID = 64
@@ -58,6 +54,9 @@ class Trainer:
         run: folder of checkpoints, metrics and sample grids.
         device: ``auto``, ``cpu`` or ``cuda``.
         label: name shown while training.
+
+    Attributes:
+        kept: where a stopped run is kept, as errors say it.
 
     Raises:
         UserError: a batch size that processes and accumulated parts do not divide, or an unknown tracker.
@@ -88,6 +87,7 @@ class Trainer:
         )
         self.state = Training(model.network, self.optimiser, EMA(model.network, settings.ema))
         self.retain, self.forget = self._feeds()
+        self.kept = f"saved in {run.path}"
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
     def _prepare_network(self, network: nn.Module) -> nn.Module:
@@ -167,6 +167,7 @@ class Trainer:
                 self.device_name,
                 "teacher",
             )
+            tuner.kept = self.kept
             tuner.train()
             tuner.save()
         self.accelerator.wait_for_everyone()
@@ -176,7 +177,7 @@ class Trainer:
         found = checkpoints(self.run.checkpoints)
         if found:
             load_checkpoint(found[-1], self.state)
-        _drop_lines_after(self.run.metrics, self.state.step, self.accelerator.is_main_process)
+        drop_lines_after(self.run.metrics, self.state.step, self.accelerator.is_main_process)
         self.accelerator.wait_for_everyone()
 
     def _loop(self, stop: StopRequest, began: float) -> None:
@@ -207,7 +208,7 @@ class Trainer:
             if stopping:
                 log.close()
                 assert stop.number is not None
-                raise Interrupted(f"stopped after step {state.step}; saved in {self.run.path}.", 128 + stop.number)
+                raise Interrupted(f"stopped after step {state.step}; {self.kept}.", 128 + stop.number)
         log.close()
 
     def _agreed(self, stop: StopRequest, due: bool) -> bool:
@@ -304,7 +305,7 @@ class Trainer:
         values = self.accelerator.reduce(stacked, "mean").tolist()
         for (step, name), value in zip(labels, values, strict=True):
             if not math.isfinite(value):
-                raise RunError(f"{self.label}: {name} became {value} at step {step + 1}; see {self.run.checkpoints}.")
+                raise RunError(f"{self.label}: {name} became {value} at step {step + 1}; earlier steps: {self.kept}.")
         names = dict.fromkeys(name for _, name in labels)
         by_name = {name: [v for (_, n), v in zip(labels, values, strict=True) if n == name] for name in names}
         return {name: sum(found) / len(found) for name, found in by_name.items()}
@@ -335,6 +336,11 @@ class Trainer:
     def _chosen_weights(self) -> AbstractContextManager[None]:
         """Run a block with averaged or raw weights in the network, as the settings say."""
         return self.state.ema.applied() if self.settings.weights == "ema" else nullcontext()
+
+    def result(self) -> ScoreModel:
+        """Return a copy of the model with averaged or raw weights, as the settings say."""
+        with self._chosen_weights():
+            return copy.deepcopy(self.model)
 
     def save(self) -> None:
         """Write the model folder, with averaged or raw weights as the settings say."""
@@ -394,17 +400,3 @@ def _weighted(terms: dict[str, Term], means: dict[str, Tensor]) -> Tensor:
 def _add(totals: dict[str, Tensor], means: dict[str, Tensor]) -> None:
     for name, value in means.items():
         totals[name] = totals[name] + value.detach() if name in totals else value.detach()
-
-
-class Logged(TypedDict):
-    """What every line of ``metrics.jsonl`` says."""
-
-    step: Count
-
-
-def _drop_lines_after(metrics: Path, step: int, main: bool) -> None:
-    """Forget what was logged after the checkpoint that a run resumes from, and a last line that a crash cut off."""
-    if main and metrics.is_file():
-        lines = read_text(metrics).split("\n")[:-1]
-        steps = [parse_json(line, f"{metrics}, line {number}", Logged)["step"] for number, line in enumerate(lines, 1)]
-        write_text(metrics, "".join(f"{line}\n" for line, logged in zip(lines, steps, strict=True) if logged <= step))

@@ -1,0 +1,166 @@
+"""``msgm.fit``: train a score model, or make it forget, in memory.
+
+It is the trainer of the command line, seeded alike: the same settings give the same weights.
+"""
+
+import copy
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.api.checkpoints import claim, working_folder
+from msgm.api.experiments import working
+from msgm.chain import Chain, Entry, gone_before
+from msgm.config import TrainingSettings
+from msgm.data.adapters import Given, given
+from msgm.diffusion import ScoreModel
+from msgm.digests import KEY_BYTES, weights_digest
+from msgm.errors import UserError
+from msgm.fields import structured
+from msgm.objectives import OBJECTIVES, Objective
+from msgm.requests import ForgetRequest
+from msgm.runs import Run
+from msgm.seeding import derive_seed
+from msgm.training import Trainer
+from msgm.training.earlier import answered_by, chain_of
+from msgm.training.run import announce
+
+UNKNOWN = "the model was made elsewhere: what it was asked to forget before is not known"
+
+
+def fit(
+    model: ScoreModel,
+    dataset: Any,
+    objective: str | Mapping[str, Any] | Objective = "standard",
+    forget: ForgetRequest | None = None,
+    steps: int = 1500,
+    seed: int = 0,
+    device: str = "auto",
+    *,
+    checkpoints: Path | str | None = None,
+    fresh_chain: bool = False,
+    download: bool = False,
+    threads: int | None = None,
+    **training: Any,
+) -> ScoreModel:
+    """Return a copy of ``model`` that was trained, or made to forget; ``model`` itself stays as it is.
+
+    What the model was asked to forget before stays forgotten: no such item is trained on again. The result carries the
+    requests on, in its ``chain``.
+
+    Example:
+        >>> model = msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8])
+        >>> base = msgm.fit(model, "digits", steps=2, batch_size=8)
+        fit: standard, 2 steps on ...
+        >>> threes = msgm.ForgetRequest(labels=[3])
+        >>> made = msgm.fit(base, "digits", objective=msgm.Redirect(alpha=0.5), forget=threes, steps=2, batch_size=8)
+        fit: redirect, 2 steps on ...
+        >>> [entry.by for entry in made.chain.requests]
+        ['redirect']
+
+    Args:
+        model: the model to start from: a new one (``ScoreModel.new``) or a trained one.
+        dataset: the data. A data set by name (``"digits"``), by its settings (``{"name": "digits", "split_seed": 1}``)
+            or as a ``DataSettings`` is split as ``msgm train`` splits it, and its training part is used. Any other is
+            used whole, but for a published test set: hold out beforehand what you want to measure on.
+        objective: a name in ``OBJECTIVES``, ``{"name": ..., ...}`` with its settings, or an objective.
+        forget: what to forget; needed by every objective but those that train on all data.
+        steps: optimiser steps.
+        seed: of order, noise and dropout.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        checkpoints: folder for checkpoints and ``metrics.jsonl``. The same call goes on from its newest checkpoint. By
+            default nothing is kept, and a call that is stopped begins anew.
+        fresh_chain: start a new history: items of earlier requests are items to retain again, and the chain says so.
+        download: let data that is missing be fetched from the network.
+        threads: threads to compute with, for the rest of the process.
+        **training: further settings of ``TrainingSettings``, such as ``batch_size=64`` or ``lr=2e-4``.
+
+    Returns:
+        The trained model, on the device that it was trained on, with averaged weights unless ``weights="raw"``.
+
+    Raises:
+        UserError: an objective that needs a request and has none, a request with an objective that trains on all data,
+            data of another shape or that is not that of earlier requests, a bad setting, or checkpoints of another fit.
+        RunError: a term of the loss, or the gradient, became NaN or infinite.
+        Interrupted: SIGINT or SIGTERM.
+    """
+    settings = _settings(steps, training, checkpoints)
+    chosen = copy.deepcopy(objective) if isinstance(objective, Objective) else OBJECTIVES.build(_named(objective))
+    name = getattr(chosen, "name", type(chosen).__name__)
+    _refuse_unfit(name, chosen, forget)
+    with working(False, download, threads):
+        data = given(dataset)
+        if model.shape != data.dataset.shape:
+            raise UserError(
+                f"fit: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}."
+            )
+        before = _before(model, data, fresh_chain)
+        asked = np.zeros(len(data.dataset), dtype=bool) if forget is None else data.dataset.forget_mask(forget)
+        part = data.part(asked, gone_before(asked, before.requests))
+        key = secrets.token_bytes(KEY_BYTES)
+        chain = _carried_on(before, forget, asked, answered_by(name, model.untrained), data, key)
+        start = replace(model, network=copy.deepcopy(model.network), chain=chain, key=key, folder=None, sealed=None)
+        begun = derive_seed(seed, "scratch" if model.untrained else "finetune")
+        with working_folder(checkpoints) as folder:
+            if checkpoints is not None:
+                facts = {"objective": {"name": name} | chosen.effective(), "training": asdict(settings), "seed": begun}
+                claim(folder, facts | {"data": data.dataset.digest(), "model": weights_digest(model.network)}, part)
+            trainer = Trainer(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "fit")
+            if checkpoints is None:
+                trainer.kept = "nothing is kept, since fit was given no folder for checkpoints"
+            if trainer.accelerator.is_main_process:
+                announce("fit", name, trainer)
+            trainer.train()
+            made = trainer.result()
+        return replace(made, sealed=weights_digest(made.network))
+
+
+def _settings(steps: int, training: Mapping[str, Any], checkpoints: Path | str | None) -> TrainingSettings:
+    settings = structured(TrainingSettings, {"trackers": [], **training, "steps": steps}, "fit")
+    for name in ("sample_every", "keep_every", "trackers"):
+        if getattr(settings, name) and checkpoints is None:
+            raise UserError(f"fit.{name}: what it writes needs a folder; give checkpoints=FOLDER.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and checkpoints is None:
+        raise UserError("fit: several processes need a folder that all of them see; give checkpoints=FOLDER.")
+    return settings
+
+
+def _named(objective: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"name": objective} if isinstance(objective, str) else objective
+
+
+def _refuse_unfit(name: str, objective: Objective, forget: ForgetRequest | None) -> None:
+    """Refuse a request where the objective cannot answer one, and none where it needs one."""
+    if objective.data == "all" and forget is not None:
+        known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
+        raise UserError(f"fit: objective {name!r} trains on the forget set too; to unlearn, choose one of {known}.")
+    if objective.data != "all" and forget is None:
+        raise UserError(
+            f"fit: objective {name!r} needs to know what to forget; give forget=msgm.ForgetRequest(labels=[...]), say."
+        )
+
+
+def _before(model: ScoreModel, data: Given, fresh: bool) -> Chain:
+    """Return what the model was asked before, checked against the data that is here now."""
+    found = model.history()
+    if fresh:
+        return (found or Chain(unknown=UNKNOWN)).started_anew()
+    if found is None:
+        found = Chain(unknown=UNKNOWN) if model.folder is None else chain_of(model.folder, data.dataset)
+    found.check(data.dataset, data.split_facts(), model.key, model.folder or "the model")
+    return found
+
+
+def _carried_on(
+    before: Chain, forget: ForgetRequest | None, asked: NDArray[np.bool_], by: str, data: Given, key: bytes
+) -> Chain:
+    """Return the chain after this fit."""
+    if forget is None:
+        return before.over(data.dataset, data.split_facts(), key if before.requests else None)
+    return before.extended(Entry.of(forget, asked, by), data.dataset, data.split_facts(), key)
