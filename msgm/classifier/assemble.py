@@ -7,27 +7,25 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import numpy as np
-
-from msgm.cards.claims import ORACLES
-from msgm.classifier.band import summarise
 from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.experiment import Experiment
+from msgm.classifier.ladder import LADDER
 from msgm.classifier.methods import Method
 from msgm.classifier.metrics.base import METRICS
 from msgm.folders import place
 from msgm.records import read_record
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
+from msgm.study.band import LEAST
+from msgm.study.judging import BAND_RULE, judge, means
 
 Report = dict[str, Any]
 COSTS = ("seconds", "preparation_seconds", "storage_bytes", "examples")
 PROTOCOL = {
-    "band": f"At least {ORACLES} models retrained on the retain items give a mean and a 95% prediction interval for "
-    "one more; each is measured with itself left out of its references. Inside means that a value lies in that "
-    "interval; in 5 of 100 numbers a retrained model lies outside by chance.",
-    "seeds": "A seed makes the data split, the original, the retrained models and all draws; intervals are 95% "
-    "t-intervals over seeds.",
+    "band": f"At least {LEAST} models retrained on the retain items, in all; each is measured with itself left out of its "
+    f"references, and against the seeds' originals in turn; {BAND_RULE}.",
+    "seeds": "A seed makes the original and all draws; the data split, the items drawn to be forgotten and the "
+    "retrained models are the same for all seeds. Intervals are 95% t-intervals over seeds.",
     "retrain": "The row retrain is one further retrained model, not one of the band.",
     "seconds": "From request to answer, measuring excluded; work done before any request is preparation and stands "
     "apart. Time is given as a share of the median seconds of the band's retrained models too.",
@@ -46,18 +44,18 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
     first, rows, left_out, requests = experiments[0], [], [], {}
     for request in config.requests:
         digests = {e.seed: e.digest(e.split(request)) for e in experiments}
-        bands = {e.seed: _band(config, run, e, request, digests[e.seed]) for e in experiments}
+        band = _band(config, run, experiments, request)
         for name, method in config.rows().items():
-            records = {e.seed: _record(run, e, request, name, digests[e.seed]) for e in experiments if bands[e.seed]}
+            records = {e.seed: _record(run, e, request, name, digests[e.seed]) for e in experiments if band}
             found = {seed: record for seed, record in records.items() if record is not None}
             left_out += _left_out(request, name, found)
             measured = {seed: record for seed, record in found.items() if "metrics" in record}
             if measured:
-                rows.append(_row(config, request, name, method, measured, bands))
+                rows.append(_row(config, request, name, method, measured, band))
         if any(row["request"] == request for row in rows):
             requests[request] = _request(config, run, experiments, request, list(digests.values()))
     parts = {"items": len(first.dataset)} | {part: len(positions) for part, positions in first.parts.items()}
-    return {
+    report = {
         "kind": "classifier",
         "title": config.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,6 +69,7 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
         "rows": rows,
         "left_out": left_out,
     }
+    return judge(report, LADDER)
 
 
 def _request(
@@ -105,19 +104,19 @@ def _near_duplicates(record: dict[str, Any]) -> dict[str, Any]:
     return {"method": record["method"], "found": record["found"], "retained": retained, "included": False}
 
 
-def _band(
-    config: ClassifierConfig, run: Run, experiment: Experiment, request: str, forget: str
-) -> list[dict[str, Any]]:
-    """Return the records of the retrained models that are there, in the report's form."""
-    folder = _records(run, experiment, request) / "retrains"
+def _band(config: ClassifierConfig, run: Run, experiments: Sequence[Experiment], request: str) -> list[dict[str, Any]]:
+    """Return the records of the retrained models that are there, in the report's form.
+
+    Each was measured at one of the seeds, in turn: ``seed`` is that of the original it was measured against.
+    """
     found = []
     for number in range(1, config.retrains + 1):
-        facts = experiment.facts | {"forget": forget, "retrain": number}
-        record = read_record(folder / f"{number}.json", facts)
+        experiment = experiments[(number - 1) % len(experiments)]
+        path = place(_records(run, experiment, request), "retrains", str(number), ending=".json")
+        record = read_record(path, experiment.retrain_facts(experiment.split(request), number))
         if record is not None:
-            numbers = _numbers(config, record)
-            entry = {"seed": experiment.seed, "retrain": number, "seconds": record["seconds"], "metrics": numbers}
-            found.append(entry)
+            made = {"retrain": number, "of": 1, "seed": experiment.seed, "seconds": record["seconds"]}
+            found.append(made | {"metrics": _numbers(config, record)})
     return found
 
 
@@ -139,22 +138,20 @@ def _row(
     name: str,
     method: Method,
     records: dict[int, dict[str, Any]],
-    bands: dict[int, list[dict[str, Any]]],
+    band: list[dict[str, Any]],
 ) -> dict[str, Any]:
     values = {seed: _numbers(config, record) for seed, record in records.items()}
-    own_bands = [[entry["metrics"] for entry in bands[seed]] for seed in records]
     costs = {key: fmean(record[key] for record in records.values()) for key in COSTS}
-    retrain = median(entry["seconds"] for seed in records for entry in bands[seed])
     return {
         "method": name,
         "request": request,
         **costs,
-        "retrain_seconds": retrain,
+        "retrain_seconds": median(entry["seconds"] for entry in band),
         "settings": {key: value for key, value in config.methods[name].items() if key != "name"},
         "card": method.describe(),
         "family": method.card.family,
-        "metrics": _described(summarise(list(values.values()), own_bands)),
-        "retrain_band": [entry for seed in records for entry in bands[seed]],
+        "metrics": _described(means(list(values.values()))),
+        "retrain_band": band,
         "artefacts": next(iter(records.values()))["artefacts"],
         **of_runs(record["artefacts"] for record in records.values()),
         "per_seed": [
@@ -185,29 +182,3 @@ def _left_out(request: str, name: str, records: dict[int, dict[str, Any]]) -> li
 def _metric_texts(config: ClassifierConfig) -> dict[str, str]:
     """Return what each measured number is."""
     return {name: number.text for metric in config.measures() for name, number in metric.numbers.items()}
-
-
-def inside_share(row: dict[str, Any], constant: Sequence[str] = ()) -> float | None:
-    """Return the share of a row's numbers that lie inside their band, averaged over seeds; 1 is like a retrained model.
-
-    Args:
-        row: of a report.
-        constant: names to leave out, as they are the same for every model.
-    """
-    judged = [m for name, m in row["metrics"].items() if m["inside"] is not None and name not in constant]
-    return float(np.mean([m["inside"] / m["seeds"] for m in judged])) if judged else None
-
-
-def constants(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the numbers that at each seed are the same in every row and band: they tell no model from another."""
-    names = dict.fromkeys(name for row in rows for name in row["metrics"])
-    return [name for name in names if all(len(found) == 1 for found in _values(rows, name).values())]
-
-
-def _values(rows: Sequence[dict[str, Any]], name: str) -> dict[int, set[float | None]]:
-    """Return all values of a number, by seed."""
-    found: dict[int, set[float | None]] = {}
-    for row in rows:
-        for entry in (*row["per_seed"], *row["retrain_band"]):
-            found.setdefault(entry["seed"], set()).add(entry["metrics"].get(name))
-    return found

@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from msgm.cards.band import Numbers
 from msgm.cards.history import history
 from msgm.cards.views import Card
-from msgm.classifier.band import measure, measure_retrains, summarise
-from msgm.classifier.card import write_card
-from msgm.classifier.claims import ORIGINAL, TARGETS
+from msgm.classifier.card import WORDS
+from msgm.classifier.ladder import LADDER, TARGETS
+from msgm.classifier.measuring import measure, measure_retrains
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
@@ -27,6 +26,8 @@ from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json
 from msgm.runs import Run, environment
+from msgm.study.card import write_card
+from msgm.study.judging import BAND_RULE, Numbers, judge, means
 from msgm.traces import seal_views
 
 SEED = 0
@@ -78,15 +79,15 @@ def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, ask
     metrics = [metric() for metric in METRICS.entries.values() if not metric.live and not metric.costly]
     band = measure_retrains([replace(case, target=model) for model in models], metrics)
     rows = [
-        _row(target.stem if target.stem != ORIGINAL else "target", measure(case, metrics), band, metrics)
+        _row(target.stem if target.stem != LADDER.original else "target", measure(case, metrics), band, metrics)
         | {"history": case.target.history or history(None)},
-        _row(ORIGINAL, measure(replace(case, target=case.original), metrics), band, metrics),
+        _row(LADDER.original, measure(replace(case, target=case.original), metrics), band, metrics),
     ]
-    report = _report(case, asked or Asked(), rows, [target, original, *retrains])
+    report = judge(_report(case, asked or Asked(), rows, [target, original, *retrains]), LADDER)
     run = Run(out)
     with locked(run.path):
         write_json(run.report, report)
-        card = write_card(run.path, report, rows[0])
+        card = write_card(run.path, report, report["rows"][0], WORDS)
         seal_views(run.path)
     return Audit(run, report, card)
 
@@ -152,15 +153,14 @@ def _scope(outputs: Outputs, given: str | None) -> str:
 
 def _row(name: str, numbers: Numbers, band: Sequence[Numbers], metrics: Sequence[Metric]) -> dict[str, Any]:
     described = {key: number for metric in metrics for key, number in metric.numbers.items()}
-    summary = summarise([numbers], [band])
     return {
         "method": name,
         "request": "audit",
         **dict.fromkeys(("seconds", "preparation_seconds", "storage_bytes", "examples", "card", "artefacts")),
         "settings": {},
-        "family": "none" if name == ORIGINAL else "unknown: made elsewhere",
-        "metrics": {key: entry | asdict(described[key]) for key, entry in summary.items()},
-        "retrain_band": [{"seed": SEED, "retrain": k, "metrics": tree} for k, tree in enumerate(band)],
+        "family": "none" if name == LADDER.original else "unknown: made elsewhere",
+        "metrics": {key: entry | asdict(described[key]) for key, entry in means([numbers]).items()},
+        "retrain_band": [{"retrain": k, "of": 1, "metrics": tree} for k, tree in enumerate(band)],
         "per_seed": [{"seed": SEED, "metrics": numbers, "seconds": None}],
     }
 
@@ -199,6 +199,6 @@ def _protocol(paths: list[Path]) -> dict[str, str]:
         "model": digests[0],
         "original": digests[1],
         "retrained models": ", ".join(digests[2:]),
-        "band": "95% prediction interval for one more retrained model, mean +- t s sqrt(1 + 1/k)",
+        "band": BAND_RULE,
         "held out": "each retrained model against the others, of which it needs four",
     }

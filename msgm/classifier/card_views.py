@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from msgm.classifier.assemble import Report
-from msgm.classifier.card import write_card
+from msgm.classifier.card import WORDS
 from msgm.folders import place
 from msgm.runs import Run
+from msgm.study.card import write_card
 
 
 def card_links(report: Report) -> dict[tuple[str, str], str]:
@@ -21,4 +22,4 @@ def _card(row: dict[str, Any]) -> str:
 def write_cards(run: Run, report: Report) -> None:
     """Write card.json, card.md and card.html of every row."""
     for row in report["rows"]:
-        write_card((run.path / card_links(report)[row["request"], row["method"]]).parent, report, row)
+        write_card((run.path / card_links(report)[row["request"], row["method"]]).parent, report, row, WORDS)

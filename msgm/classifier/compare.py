@@ -17,11 +17,10 @@ from msgm import threads, traces
 from msgm.cards.claims import ORACLES
 from msgm.chain import Chain, read_chain
 from msgm.classifier.assemble import make_report
-from msgm.classifier.band import measure
 from msgm.classifier.config import ClassifierConfig, OriginalSettings, known
 from msgm.classifier.data import Split
 from msgm.classifier.experiment import Experiment, rekey, seconds_of
-from msgm.classifier.measuring import outputs_of
+from msgm.classifier.measuring import measure, outputs_of
 from msgm.classifier.methods import METHODS, Method
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.base import Live
@@ -36,7 +35,7 @@ from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import refuse_other
 
-FIXED = ("data", "shares", "network", "training", "original", "seed")
+FIXED = ("data", "shares", "network", "training", "original", "seed", "split_seed")
 """Settings that all of a run folder shares; requests, methods, metrics, seeds and retrained models may be added."""
 Record = dict[str, Any]
 
@@ -52,7 +51,7 @@ class Reference:
         split: what it makes of the data.
         original: the model before unlearning.
         outputs: the original's.
-        band: outputs of the retrained models.
+        band: outputs of all retrained models.
         metrics: what to measure.
     """
 
@@ -145,14 +144,15 @@ def _compare(
 ) -> Run:
     dataset = load_dataset(config.data)
     chain = Chain() if config.original.weights is None else Chain(unknown=note_of_file(config))
-    experiments = [Experiment(config, dataset, config.seed + k, where, run.path, chain) for k in range(config.seeds)]
+    seeds = [config.seed + k for k in range(config.seeds)]
+    experiments = [Experiment(config, dataset, seed, where, run.path, chain, config.seed) for seed in seeds]
     for experiment in experiments:
         experiment.check()
     claim(run, config)
     rekey(run.path, experiments)
-    for experiment in experiments:
+    for number in range(len(experiments)):
         for request in chosen:
-            _request(experiment, run, request, methods)
+            _request(experiments, number, run, request, methods)
     report = make_report(config, run, experiments) | {"artifacts": traces.holders(run.path)}
     write_json(run.report, report)
     write_views(run, report)
@@ -210,6 +210,7 @@ def claim(run: Run, config: ClassifierConfig) -> None:
     stored = run.stored_config()
     if stored is not None:
         stored.setdefault("original", asdict(OriginalSettings()))  # msgm 0.1 had none
+        stored.setdefault("split_seed", None)  # msgm 0.2 had none
     refuse_other(run.path, stored, config.to_dict(), FIXED)
     threads.keep(run.manifest)
     run.create()
@@ -217,16 +218,22 @@ def claim(run: Run, config: ClassifierConfig) -> None:
     write_json(run.manifest, environment() | {"kind": "classifier", "seed": config.seed})
 
 
-def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, Method]) -> None:
-    """Run and measure the methods on one request at one seed."""
+def _request(experiments: Sequence[Experiment], at: int, run: Run, request: str, methods: dict[str, Method]) -> None:
+    """Run and measure the methods on one request at the seed of one of the experiments.
+
+    The retrained models are the first seed's. Each is measured at one of the seeds, in turn, so that their spread holds
+    that of the originals.
+    """
+    experiment = experiments[at]
     seed, split = experiment.seed, experiment.split(request)
     folder = run.path / "models" / f"seed-{seed}"
     traces.register(run.path, folder / "original", *traces.KNOWN["models/*/original"])
     original = experiment.original(folder / "original")
-    places = [place(folder, request, f"retrain-{number}") for number in range(1, experiment.config.retrains + 1)]
+    shared = run.path / "models" / f"seed-{experiments[0].seed}"
+    places = [place(shared, request, f"retrain-{number}") for number in range(1, experiment.config.retrains + 1)]
     for where in places:
         traces.register(run.path, where, "a retrained model", "retain", request)
-    retrains = [experiment.retrain(where, request, number) for number, where in enumerate(places, 1)]
+    retrains = [experiments[0].retrain(where, request, number) for number, where in enumerate(places, 1)]
     print(f"seed {seed}, {request}: original and {len(retrains)} retrained models are there", flush=True)
     outputs, device = outputs_of(original, split, experiment.device), experiment.device
     band = [outputs_of(model, split, device) for model in retrains]
@@ -234,8 +241,8 @@ def _request(experiment: Experiment, run: Run, request: str, methods: dict[str, 
     reference = Reference(experiment, run, request, split, original, outputs, band, metrics)
     reference.keep(outputs, "original")
     _announce(metrics, len(methods), seconds_of(places[0]))
-    for number, (model, own, where) in enumerate(zip(retrains, band, places, strict=True), 1):
-        _retrain(reference, number, model, own, seconds_of(where))
+    for number in range(at, len(retrains), len(experiments)):
+        _retrain(reference, number + 1, retrains[number], band[number], seconds_of(places[number]))
     _duplicates(reference)
     for name, method in methods.items():
         _method(reference, name, method)

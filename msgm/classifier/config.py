@@ -97,9 +97,10 @@ class ClassifierConfig:
 
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
-        seed: the first seed; a seed makes the data split, the models and all draws.
+        seed: the first seed; a seed makes the models and all draws.
+        split_seed: of the data split and of items drawn to be forgotten, the same for all seeds; None: the first seed.
         seeds: how many seeds a comparison takes.
-        retrains: retrained models a request and seed, which make the band; a comparison wants at least five.
+        retrains: retrained models a request, in all, which make the band; a comparison wants at least five.
         plugins: Python files to import first; they register data sets, networks, methods and metrics.
         data: the data set (``msgm.data``).
         shares: what is held out.
@@ -115,6 +116,7 @@ class ClassifierConfig:
 
     name: str = "classifier"
     seed: int = 0
+    split_seed: int | None = None
     seeds: int = 3
     retrains: int = 5
     plugins: list[str] = field(default_factory=list)
@@ -129,7 +131,7 @@ class ClassifierConfig:
     options: dict[str, Settings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        at_least(0, self, "", "seed")
+        at_least(0, self, "", "seed", "split_seed")
         at_least(1, self, "", "seeds", "retrains")
         self.plugins = load_files(self.plugins)
         self.data = _data(self.data)

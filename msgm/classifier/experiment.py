@@ -53,10 +53,12 @@ class Experiment:
     Attributes:
         config: the experiment.
         dataset: its data.
-        seed: of the split, the original and all draws.
+        seed: of the original and all draws.
         device: where to compute.
         folder: the run folder, whose key digests of items are made with; None for an experiment that writes none.
         chain: what the model that is given was asked to forget before.
+        first: the experiment's first seed, which makes the data split where the config gives it no seed of its own; by
+            default ``seed``.
     """
 
     config: ClassifierConfig
@@ -65,14 +67,21 @@ class Experiment:
     device: torch.device
     folder: Path | None = None
     chain: Chain = field(default_factory=Chain)
+    first: int | None = None
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the data split and of drawn requests, the same for all seeds of an experiment."""
+        given = (self.config.split_seed, self.first, self.seed)
+        return next(seed for seed in given if seed is not None)
 
     @cached_property
     def parts(self) -> dict[str, NDArray[np.int64]]:
         """Positions of train, tuning, nonmembers and test."""
         given = self.config.original.trained_on
         if given is None:
-            return held_out(self.dataset, self.config.shares, self.seed)
-        return parts_around(trained_on(Path(given), self.dataset), self.config.shares, self.seed)
+            return held_out(self.dataset, self.config.shares, self.split_seed)
+        return parts_around(trained_on(Path(given), self.dataset), self.config.shares, self.split_seed)
 
     def split(self, request: str) -> Split:
         """Return the split that a request of the config makes.
@@ -89,13 +98,13 @@ class Experiment:
         """Return an (N,) mask of all items that a request selects, held-out ones as well."""
         gone = self.chain.gone(len(self.dataset))
         train = self.parts["train"][~gone[self.parts["train"]]]
-        return self.config.requests[request].chosen(self.dataset, train, self.seed, request)
+        return self.config.requests[request].chosen(self.dataset, train, self.split_seed, request)
 
     @property
     def split_facts(self) -> dict[str, float | int]:
         """What decides which items are held out."""
         keys = ["tuning", "nonmembers", "train", *(["test"] if self.dataset.test is None else [])]
-        return {"seed": self.seed} | {f"shares.{key}": getattr(self.config.shares, key) for key in keys}
+        return {"seed": self.split_seed} | {f"shares.{key}": getattr(self.config.shares, key) for key in keys}
 
     def answered(self, request: str, by: str, folder: Path) -> Chain:
         """Return the chain of a model that answered one more request; the key of the run ``folder`` is made."""
@@ -117,14 +126,19 @@ class Experiment:
         """What the original model depends on."""
         files = asdict(self.config.original)
         given = {f"original.{key}": file_digest(Path(path)) for key, path in files.items() if path is not None}
-        return {
-            "msgm": __version__,
-            "data": self.dataset.digest(),
-            "shares": asdict(self.config.shares),
-            "network": self.config.network,
-            "training": asdict(self.config.training),
-            "seed": self.seed,
-        } | given
+        split = {"split_seed": self.split_seed} if self.split_seed != self.seed else {}
+        return (
+            {
+                "msgm": __version__,
+                "data": self.dataset.digest(),
+                "shares": asdict(self.config.shares),
+                "network": self.config.network,
+                "training": asdict(self.config.training),
+                "seed": self.seed,
+            }
+            | split
+            | given
+        )
 
     def retrain_facts(self, split: Split, number: int) -> Facts:
         """Return what retrained model ``number`` depends on."""

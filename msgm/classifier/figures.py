@@ -8,9 +8,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from msgm.classifier.assemble import constants, inside_share
 from msgm.markdown import label as plain
 from msgm.pictures import figure_png
+from msgm.study.judging import inside_share
 
 Row = dict[str, Any]
 FAR = 10
@@ -23,7 +23,7 @@ def report_figures(rows: list[Row]) -> dict[str, bytes]:
     """Return a request's figures as PNG, by caption."""
     drawn = {
         "Distance from the middle of the band in half-widths of it, seed means: white is inside, dark is far outside. "
-        "Numbers that are the same for every model are left out.": _strips(rows),
+        "Numbers that are not judged are left out.": _strips(rows),
         "Accuracy on forget and test items (FA, TA), seed means; green: the band of retrained models.": _accuracies(
             rows
         ),
@@ -51,10 +51,9 @@ def distance(number: dict[str, Any]) -> float:
 
 
 def _strips(rows: list[Row]) -> bytes | None:
-    same = constants(rows)
     sections = ("utility", "forgetting", "privacy", "residue")
-    numbers = {name: m["section"] for row in rows for name, m in row["metrics"].items() if m["band"] is not None}
-    names = sorted((name for name in numbers if name not in same), key=lambda name: sections.index(numbers[name]))
+    numbers = {name: m["section"] for row in rows for name, m in row["metrics"].items() if m["place"] is not None}
+    names = sorted(numbers, key=lambda name: sections.index(numbers[name]))
     if not names:
         return None
     values = np.array([[distance(row["metrics"][n]) if n in row["metrics"] else np.nan for n in names] for row in rows])
@@ -92,15 +91,14 @@ def _accuracies(rows: list[Row]) -> bytes | None:
 
 
 def _times(rows: list[Row]) -> bytes | None:
-    same = constants(rows)
-    pairs = [(row, inside_share(row, same)) for row in rows if row["retrain_seconds"]]
+    pairs = [(row, inside_share(row)) for row in rows if row["share_of_retraining"] is not None]
     shown = [(row, share) for row, share in pairs if share is not None]
     if not shown:
         return None
     figure = Figure(figsize=(6.8, 4), layout="constrained")
     axes = figure.subplots()
     least = 1e-3
-    places = [[max(row["seconds"] / row["retrain_seconds"], least), share] for row, share in shown]
+    places = [[max(row["share_of_retraining"], least), share] for row, share in shown]
     _points(axes, [row for row, _ in shown], places)
     axes.axvline(1, color=BAND, linewidth=1)
     axes.set(xscale="log", xlabel="seconds, as a share of retraining's", ylabel="share of numbers inside the band")

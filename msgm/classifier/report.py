@@ -6,13 +6,13 @@ from typing import Any
 from msgm import markdown as md
 from msgm.cards.pages import methods_markdown, methods_of, template
 from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
-from msgm.classifier.assemble import Report, constants, inside_share
-from msgm.classifier.band import interval
+from msgm.classifier.assemble import Report
 from msgm.classifier.card_views import card_links, write_cards
-from msgm.classifier.claims import TARGETS
 from msgm.classifier.figures import report_figures, test_accuracy_of
+from msgm.classifier.ladder import LADDER, TARGETS
 from msgm.folders import write_text
 from msgm.runs import Run
+from msgm.study.judging import inside_share, judged_note, shown_limits, upgraded
 from msgm.tables import Outside, Table
 
 CONTROLS = ("do-nothing", "retrain")
@@ -34,17 +34,17 @@ LEGEND = (
     "Jensen-Shannon divergence (nats) from the retrained models' posteriors on forget items."
 )
 READING = (
-    "Means over seeds, +- half a 95% t-interval; * lies outside the band of retrained models at some seed. inside: "
-    "share of all numbers that lie in their band, those left out that are the same for every model. time: seconds as a "
-    "share of retraining's."
+    "Means over seeds, +- half a 95% t-interval; * lies outside the band of retrained models. inside: share of the "
+    "judged numbers that lie in their band; numbers that are the same for every model are not judged. time: seconds as "
+    "a share of retraining's. No effect at this budget: not told from fine-tuning on the retain set by the spread of "
+    "seeds."
 )
 
 
 def rows_of(report: Report, request: str) -> list[dict[str, Any]]:
     """Return a request's rows: the controls, then the methods, those with most numbers in their bands first."""
     rows = [row for row in report["rows"] if row["request"] == request]
-    same = constants(rows)
-    shares = {row["method"]: inside_share(row, same) or 0.0 for row in rows}
+    shares = {row["method"]: inside_share(row) or 0.0 for row in rows}
 
     def place(row: dict[str, Any]) -> tuple[int, float]:
         name = row["method"]
@@ -62,13 +62,12 @@ def _table(report: Report, request: str) -> Table:
     rows, asked = rows_of(report, request), report["requests"][request]
     shown = {name: column for name, column in _columns(rows).items() if any(name in row["metrics"] for row in rows)}
     head = ["method", *(heading for heading, _ in shown.values()), "inside", "seconds", "time"]
-    same = constants(rows)
-    lines = [_band_line(rows[0], shown)] + [_line(row, shown, same) for row in rows]
+    lines = [_band_line(rows[0], shown)] + [_line(row, shown) for row in rows]
     if not all(map(converged, rows)):
         head.append("solver")
         lines = [[*line, "" if converged(row) else NOT_CONVERGED] for line, row in zip(lines, [{}, *rows], strict=True)]
     title = f"{request}: {asked['text']}, {asked['n']} items ({asked['scope']})"
-    return Table(title, head, lines, _notes(report, request))
+    return Table(title, head, lines, [judged_note(rows[0], shown), *_notes(report, request)])
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, tuple[str, int]]:
@@ -81,19 +80,19 @@ def _band_line(row: dict[str, Any], shown: dict[str, tuple[str, int]]) -> list[s
     cells = []
     for name, (_, scale) in shown.items():
         number = row["metrics"].get(name, {})
-        ends = interval(number, number["band"]) if number.get("band") else ()
+        ends = shown_limits(number, number["band"]) if number.get("band") else ()
         cells.append("..".join(_short(end, scale) for end in ends))
     return ["band of retrained", *cells, "", f"{row['retrain_seconds']:.2f}", "100%"]
 
 
-def _line(row: dict[str, Any], shown: dict[str, tuple[str, int]], same: list[str]) -> list[str]:
-    share = inside_share(row, same)
+def _line(row: dict[str, Any], shown: dict[str, tuple[str, int]]) -> list[str]:
+    share, time = inside_share(row), row["share_of_retraining"]
     return [
         row["method"],
         *(_cell(row["metrics"].get(name), scale) for name, (_, scale) in shown.items()),
         "" if share is None else f"{share:.0%}",
         f"{row['seconds']:.2f}",
-        f"{row['seconds'] / row['retrain_seconds']:.0%}" if row["retrain_seconds"] else "",
+        "" if time is None else f"{time:.0%}",
     ]
 
 
@@ -102,7 +101,7 @@ def _cell(number: dict[str, Any] | None, scale: int) -> str:
         return "-"
     half = None if number["low"] is None else (number["high"] - number["low"]) / 2
     shown = f"{_short(number['value'], scale)}{'' if half is None else f' +-{_short(half, scale)}'}"
-    return shown if number["inside"] in (None, number["seeds"]) else Outside(f"{shown}*")
+    return Outside(f"{shown}*") if number["inside"] is False else shown
 
 
 def _short(value: float, scale: int) -> str:
@@ -124,6 +123,7 @@ def _notes(report: Report, request: str) -> list[str]:
             "it, and neither is an attack on membership."
         )
     notes += solver_notes(rows_of(report, request))
+    notes += [f"{row['method']}: {row['effect']}." for row in rows_of(report, request) if row["effect"]]
     for row in rows_of(report, request):
         if row["family"] == "exact" and row["method"] not in CONTROLS:
             notes.append(
@@ -147,10 +147,9 @@ WANTED = 0.9
 
 
 def _verdict(rows: list[dict[str, Any]]) -> str:
-    same = constants(rows)
-    shares = {row["method"]: (inside_share(row, same) or 0.0, row) for row in rows}
+    shares = {row["method"]: (inside_share(row) or 0.0, row) for row in rows}
     near = [
-        f"{name} ({share:.0%} inside, {row['seconds'] / row['retrain_seconds']:.0%} of the time)"
+        f"{name} ({share:.0%} inside, {row['share_of_retraining'] or 0:.0%} of the time)"
         for name, (share, row) in shares.items()
         if share >= WANTED and name not in CONTROLS
     ]
@@ -161,6 +160,7 @@ def _verdict(rows: list[dict[str, Any]]) -> str:
 
 def print_report(report: Report) -> None:
     """Print the tables and what to make of them."""
+    report = upgraded(report, LADDER, a_seed=True)
     for table in tables(report):
         print(f"\n{table.text()}")
     print(f"\n{LEGEND}\n{READING}\n")
@@ -200,6 +200,7 @@ def to_html(report: Report) -> str:
 
 def write_views(run: Run, report: Report) -> None:
     """Write report.md, report.html and every row's card."""
+    report = upgraded(report, LADDER, a_seed=True)
     write_text(run.path / "report.md", to_markdown(report))
     write_text(run.path / "report.html", to_html(report))
     write_cards(run, report)

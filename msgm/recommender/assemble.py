@@ -11,6 +11,7 @@ from msgm import __version__
 from msgm.folders import place
 from msgm.recommender.config import DRAWN, RecommenderConfig
 from msgm.recommender.data.base import Interactions
+from msgm.recommender.ladder import LADDER
 from msgm.recommender.measuring import row_numbers
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models.base import EXACTNESS
@@ -18,6 +19,7 @@ from msgm.recommender.scenario import Scenario
 from msgm.records import find_record
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
+from msgm.study.judging import BAND_RULE, judge
 from msgm.traces import holders
 
 Report = dict[str, Any]
@@ -31,7 +33,7 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
     rows = [
         _row(config, seeds, cell, record, refits.get(cell[:2])) for cell, record in records.items() if "runs" in record
     ]
-    return {
+    report = {
         "kind": "recommender",
         "title": config.name,
         "data": data_facts(config.data["name"], data),
@@ -45,6 +47,7 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
         "artifacts": holders(run.path),
         "environment": environment(),
     }
+    return judge(report, LADDER)
 
 
 def data_facts(name: str, data: Interactions) -> dict[str, Any]:
@@ -163,8 +166,8 @@ def _protocol(config: RecommenderConfig) -> dict[str, str]:
     return {
         "split": f"{split}; requests are drawn from training cells alone",
         "seeds": f"{config.seeds}: of the fits and the methods; data, split and requests are the same for all",
-        "band": f"95% prediction interval for one more retrained model, of {config.retrains}; the row retrain is "
-        "a further one, with another seed for each seed",
+        "band": f"of {config.retrains} models fitted to what is left, in all; {BAND_RULE}. The row retrain "
+        "is a further one, with another seed for each seed",
         "seconds": "wall time of the answer, on one thread; shards and other preparation apart in "
         "preparation_seconds; a stream's is the sum over its requests, but of do-nothing and retrain, which answer it "
         "at once",

@@ -25,7 +25,6 @@ from statistics import fmean
 from typing import Any, Literal
 
 from msgm import __version__
-from msgm.cards.band import summarise
 from msgm.folders import place
 from msgm.recommender.assemble import data_facts, left_out
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED, AttributeConfig
@@ -36,6 +35,7 @@ from msgm.recommender.metrics.attribute_attackers import ATTACKERS, AttributeAtt
 from msgm.recommender.metrics.ranking import Ranking
 from msgm.records import find_record
 from msgm.runs import Run, environment
+from msgm.study.judging import means
 
 KIND = "recommender-attributes"
 FOUND, NOT_FOUND, UNSURE, INCONCLUSIVE = "found", "not found", "cannot tell", "INCONCLUSIVE"
@@ -114,8 +114,7 @@ def _row(config: AttributeConfig, cell: tuple[str, str, str], record: Report) ->
     runs, control = record["runs"], method in CONTROLS
     settings = {} if control else record["made"]["erasure"]
     texts = _texts(config)
-    summary = summarise([run["numbers"] for run in runs], [[] for _ in runs])
-    keys = ("value", "low", "high", "seeds")
+    summary = means([run["numbers"] for run in runs])
     return {
         "model": model,
         "method": method,
@@ -125,7 +124,7 @@ def _row(config: AttributeConfig, cell: tuple[str, str, str], record: Report) ->
         "seconds": fmean(run["seconds"] for run in runs),
         "fit_seconds": fmean(run["fit_seconds"] for run in runs),
         "dropped": runs[0]["dropped"],
-        "metrics": {name: {key: entry[key] for key in keys} | texts[name] for name, entry in summary.items()},
+        "metrics": {name: entry | texts[name] for name, entry in summary.items()},
         "per_seed": [
             {"seed": config.seed + k, "seconds": run["seconds"], "metrics": run["numbers"]}
             for k, run in enumerate(runs)

@@ -140,7 +140,8 @@ class RecommenderConfig(Experiment):
     """One comparison of methods. Its first seed is also the one that requests are drawn by.
 
     Attributes:
-        retrains: models fitted anew to what each request leaves, with further seeds; two at least.
+        retrains: models fitted anew to what each request leaves, with further seeds; two at least; fewer than
+            five give numbers without verdicts.
         methods: settings of the methods, as of the models. All registered methods are rows; one that is set to null is
             left out. A method that is not for a model is left out there.
         requests: what to forget, by name.
@@ -148,7 +149,7 @@ class RecommenderConfig(Experiment):
         options: a metric's own settings, by its name.
     """
 
-    retrains: int = 2
+    retrains: int = 5
     methods: dict[str, OptionalSettings] = field(default_factory=dict)
     requests: dict[str, RequestSettings] = field(default_factory=dict)
     metrics: list[str] | None = None

@@ -15,19 +15,14 @@ LEAST_SHARE = 1e-4
 """Of a refit's time: faster answers are drawn here."""
 
 
-def request_figures(rows: list[Row], requests: int) -> dict[str, bytes]:
-    """Return a request's figures as PNG, by caption.
-
-    Args:
-        rows: of the report, of one request.
-        requests: how many the request's stream has.
-    """
+def request_figures(rows: list[Row]) -> dict[str, bytes]:
+    """Return the figures of a request's rows as PNG, by caption."""
     colours = _colours(rows)
     drawn = {
         "Utility against completeness: AUC of forgotten against held-out interactions, the dashed lines at the "
         "retrained models' mean; squares: retrain, crosses: do-nothing.": _completeness(rows, colours),
         "Seconds of an answer against those of a refit, for a stream per request; on the line both are the "
-        "same.": _seconds(rows, colours, requests),
+        "same.": _seconds(rows, colours),
         "Seconds of each request of the stream, first seed.": _stream(rows, colours),
     }
     return {caption: picture for caption, picture in drawn.items() if picture is not None}
@@ -59,16 +54,14 @@ def _completeness(rows: list[Row], colours: Colours) -> bytes | None:
     return figure_png(figure)
 
 
-def _seconds(rows: list[Row], colours: Colours, requests: int) -> bytes | None:
-    shown = [row for row in rows if row["refit_seconds"] and row["method"] not in CONTROLS]
+def _seconds(rows: list[Row], colours: Colours) -> bytes | None:
+    shown = [row for row in rows if row["share_of_retraining"] is not None and row["method"] not in CONTROLS]
     if not shown:
         return None
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
-    places = []
-    for row in shown:
-        answers = requests if row["facts"].get("answered") == "one by one" else 1
-        places.append((row["refit_seconds"], max(row["seconds"] / answers, LEAST_SHARE * row["refit_seconds"])))
+    refits = [row["refit_seconds"] for row in shown]
+    places = [(x, x * max(row["share_of_retraining"], LEAST_SHARE)) for x, row in zip(refits, shown, strict=True)]
     _points(axes, shown, colours, places)
     ends = [min(x for x, _ in places), max(x for x, _ in places)]
     axes.plot(ends, ends, color="#999999", linewidth=0.8, linestyle="--")

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from msgm.cards.band import summarise
 from msgm.recommender.metrics import METRICS, Case, Metric
+from msgm.study.judging import means
 
 Numbers = dict[str, float | None]
-SLACK = 0.005
-"""How far outside the band a number may lie: bands of models that do not depend on a seed have no width."""
 
 
 def build_metrics(settings: Mapping[str, Mapping[str, Any]] | None = None) -> list[Metric]:
@@ -47,27 +45,25 @@ def measure_retrains(case: Case, metrics: Sequence[Metric]) -> list[Numbers]:
 def row_numbers(
     seeds: Sequence[int], values: Sequence[Numbers], retrains: Sequence[Sequence[Numbers]], metrics: Sequence[Metric]
 ) -> dict[str, Any]:
-    """Return what a row of a report holds of a model's numbers.
+    """Return what a row of a report holds of a model's numbers, before it is judged.
 
     Args:
         seeds: of the experiment.
         values: ``measure`` of the model, one tree a seed.
-        retrains: ``measure_retrains``, one list a seed.
+        retrains: ``measure_retrains``, one list a seed, always of the same models: those of a model are averaged.
         metrics: that were measured.
 
     Returns:
-        ``metrics``: name to ``value``, ``low``, ``high``, ``seeds``, ``band``, ``inside``, ``text``, ``section`` and
-        ``better``; ``per_seed``: ``seed`` and ``metrics`` of the model; ``retrain_band``: the same of every retrained
-        model, with its number ``retrain``.
+        ``metrics``: name to ``value``, ``low``, ``high``, ``seeds``, ``text``, ``section`` and ``better``;
+        ``per_seed``: ``seed`` and ``metrics`` of the model; ``retrain_band``: the numbers of every retrained model.
     """
     known = {name: asdict(number) for metric in metrics for name, number in metric.numbers.items()}
-    summary = summarise(values, retrains, slack=SLACK)
+    models = [means(trees) for trees in zip(*retrains, strict=True)]
     return {
-        "metrics": {name: entry | known[name] for name, entry in summary.items()},
+        "metrics": {name: entry | known[name] for name, entry in means(values).items()},
         "per_seed": [{"seed": seed, "metrics": tree} for seed, tree in zip(seeds, values, strict=True)],
         "retrain_band": [
-            {"seed": seed, "retrain": number, "metrics": tree}
-            for seed, trees in zip(seeds, retrains, strict=True)
-            for number, tree in enumerate(trees)
+            {"retrain": number, "of": 1, "metrics": {name: entry["value"] for name, entry in model.items()}}
+            for number, model in enumerate(models)
         ],
     }

@@ -10,10 +10,13 @@ from msgm.cards.pages import listed, methods_markdown, methods_of, template
 from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
 from msgm.folders import place, write_text
 from msgm.recommender.assemble import Report
-from msgm.recommender.card import write_card
+from msgm.recommender.card import WORDS
 from msgm.recommender.config import CONTROLS
 from msgm.recommender.figures import request_figures
+from msgm.recommender.ladder import EXACT, LADDER
 from msgm.runs import Run
+from msgm.study.card import write_card
+from msgm.study.judging import judged_note, upgraded
 from msgm.tables import Outside, Table
 
 COLUMNS = {
@@ -31,7 +34,7 @@ COLUMNS = {
 """Numbers that the tables show where they exist, with their headings; report.json holds all."""
 READING = (
     "Means over seeds, ± half the 95% t-interval where there are two or more; -: does not apply, or was not measured; "
-    "* lies outside the band of retrained models at some seed, or more than .005 outside a band without width. "
+    "* lies outside the band of retrained models by more than .005. "
     "seconds: of the answer; time: as a share of a refit's, for a stream per request; prepared: seconds spent before "
     "any request, shards above all. A method that fits shards makes another model: its exactness is against the same "
     "shards fitted to the rest, not against the retrained models of the band."
@@ -70,7 +73,7 @@ def _table(report: Report, request: str) -> Table:
             *(_cell(row["metrics"].get(name)) for name in shown),
             _exactness(row),
             f"{row['seconds']:.3f}",
-            _share(row, asked["requests"]),
+            _share(row),
             f"{row['preparation_seconds']:.2f}",
         ]
         for row in rows
@@ -82,9 +85,9 @@ def _table(report: Report, request: str) -> Table:
 def _cell(number: dict[str, Any] | None) -> str:
     if number is None or number["value"] is None:
         return "-"
-    if number["inside"] in (None, number["seeds"]):
-        return f"{number['value']:.3f}{_half(number)}"
-    return Outside(f"{number['value']:.3f}*{_half(number)}")
+    if number["inside"] is False:
+        return Outside(f"{number['value']:.3f}*{_half(number)}")
+    return f"{number['value']:.3f}{_half(number)}"
 
 
 def _half(number: dict[str, Any]) -> str:
@@ -102,17 +105,9 @@ def _exactness(row: dict[str, Any]) -> str:
     return shown if converged(row) else f"{shown}, {NOT_CONVERGED}"
 
 
-def _share(row: dict[str, Any], requests: int) -> str:
-    share = share_of_refit(row, requests)
+def _share(row: dict[str, Any]) -> str:
+    share = row["share_of_retraining"]
     return "-" if share is None else f"{share:.1%}"
-
-
-def share_of_refit(row: dict[str, Any], requests: int) -> float | None:
-    """Return the seconds of an answer as a share of a refit's; of a stream answered one by one, per request."""
-    if not row["refit_seconds"]:
-        return None
-    answers = requests if row["facts"].get("answered") == "one by one" else 1
-    return float(row["seconds"] / answers / row["refit_seconds"])
 
 
 def _notes(report: Report, request: str) -> list[str]:
@@ -123,7 +118,11 @@ def _notes(report: Report, request: str) -> list[str]:
             text = line["reason"].rstrip(".")
             reasons.setdefault((line["method"], f"{line['status']}: {text}"), []).append(line["model"])
     left_out = [f"{method} on {', '.join(models)} {text}." for (method, text), models in reasons.items()]
-    return left_out + solver_notes(rows_of(report, request))
+    rows = rows_of(report, request)
+    by_model = {row["model"]: row for row in reversed(rows)}
+    columns = {name: (heading, 1) for name, heading in COLUMNS.items()}
+    judged = [f"{model}: {judged_note(row, columns)}" for model, row in reversed(by_model.items())]
+    return [*judged, *left_out, *solver_notes(rows)]
 
 
 def summary(report: Report) -> list[str]:
@@ -133,13 +132,12 @@ def summary(report: Report) -> list[str]:
 
 def _exact(report: Report, request: str) -> str:
     rows = [row for row in rows_of(report, request) if row["method"] not in CONTROLS]
-    exact = [row for row in rows if row["exactness"] in ("bit-exact", "exact up to rounding")]
+    exact = [row for row in rows if row["exactness"] in EXACT]
     if not exact:
         return f"none of {len(rows)} answers is exact"
-    requests = report["requests"][request]["requests"]
-    fastest = min(exact, key=lambda row: _order(share_of_refit(row, requests)))
+    fastest = min(exact, key=lambda row: _order(row["share_of_retraining"]))
     name = f"{fastest['method']} on {fastest['model']}, {_exactness(fastest)}"
-    return f"{len(exact)} of {len(rows)} answers exact; fastest: {name}, {_share(fastest, requests)} of a refit's time"
+    return f"{len(exact)} of {len(rows)} answers exact; fastest: {name}, {_share(fastest)} of a refit's time"
 
 
 def _order(share: float | None) -> float:
@@ -148,6 +146,7 @@ def _order(share: float | None) -> float:
 
 def print_report(report: Report) -> None:
     """Print the tables and how to read them."""
+    report = upgraded(report, LADDER)
     for table in tables(report).values():
         print(f"\n{table.text()}")
     print("\n" + "\n".join(map(md.line, _reading(report))))
@@ -197,10 +196,7 @@ def _protocol(report: Report) -> dict[str, str]:
 def to_html(report: Report) -> str:
     """Return the report as one HTML page with its figures inside."""
     figures = {
-        name: {
-            text: base64.b64encode(png).decode()
-            for text, png in request_figures(rows_of(report, name), report["requests"][name]["requests"]).items()
-        }
+        name: {text: base64.b64encode(png).decode() for text, png in request_figures(rows_of(report, name)).items()}
         for name in tables(report)
     }
     return template("msgm.recommender", "report.html").render(
@@ -225,7 +221,8 @@ def card_link(row: dict[str, Any]) -> str:
 
 def write_views(run: Run, report: Report) -> None:
     """Write report.md, report.html and every row's card."""
+    report = upgraded(report, LADDER)
     write_text(run.path / "report.md", to_markdown(report))
     write_text(run.path / "report.html", to_html(report))
     for row in report["rows"]:
-        write_card((run.path / card_link(row)).parent, report, row)
+        write_card((run.path / card_link(row)).parent, report, row, WORDS)

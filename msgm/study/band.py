@@ -86,6 +86,14 @@ def band_of(values: Sequence[float | None], least: int = LEAST) -> Band | None:
     return Band(fmean(known), stdev(known), len(known)) if len(known) >= max(least, 2) else None
 
 
+def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the 95% t-interval of a mean; Nones from fewer than two values."""
+    if len(values) < 2:
+        return None, None
+    half = _quantile(len(values) - 1, 1) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
 def joint_false_alarms(judged: int) -> float:
     """Return how often a further retrained model has a metric outside, where the metrics are independent.
 

@@ -1,0 +1,325 @@
+"""Rows of a report judged against the models that were retrained without the request: one meaning of *inside*.
+
+A row's value is the mean over its seeds, and it is compared with the band of ``band``: it is *inside* where the mean
+of so many seeds lies within the band's limits, corrected for the number m of numbers that are judged together. Report,
+card, star and claims all read this verdict; nothing judges again.
+
+Judged are the row's numbers, of all sections, for which there are enough retrained models, except those that are the
+same for the original, the retrained models and the row, and those that say over again what another number says.
+
+Where all retrained models give one value, the band has no width. A value beside it is *too few to tell* as long as it
+is no further away than 3 / n, n the request's size: of n things of which none shows an event, 3 / n may have it (the
+rule of three).
+
+A row has ``per_seed`` (of ``seed`` and ``metrics``), ``retrain_band`` (``retrain``, ``metrics`` and ``of``: how many
+models each of its numbers is the mean of, 1 but in reports of version 0.2 and before) and ``metrics``. ``judge`` adds
+
+- to each of ``metrics``: ``band`` (``mean``, ``sd``, ``count`` and the limits ``low`` and ``high``), ``place``
+  (inside, above, below, too few to tell; None where it is not judged), ``inside``, and ``noticed``: the smallest shift
+  that would have been seen in 80 of 100 cases;
+- to the row: ``judged``, ``share_of_retraining`` and ``effect``.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+from typing import Any
+
+from scipy import stats
+
+from msgm.study.band import FALSE_ALARMS, LEAST, Band, band_of, joint_false_alarms, t_interval
+
+Numbers = Mapping[str, float | None]
+Report = dict[str, Any]
+Row = dict[str, Any]
+Entry = dict[str, Any]
+
+SCHEMA = 2
+"""Of reports whose rows are judged by this module; those of version 0.2 and before have none."""
+INSIDE, ABOVE, BELOW, TOO_FEW = "inside", "above", "below", "too few to tell"
+NO_EFFECT = "no effect at this budget"
+RULE_OF_THREE = 3
+BAND_RULE = (
+    "a row's mean of s seeds is inside where it lies within t sd sqrt(1/s + 1/k) of the mean of k retrained models, t "
+    "Student's quantile with k - 1 degrees of freedom at 1 - .05/(2m) for the m numbers judged together"
+)
+COUNTED = ("forgetting", "privacy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the numbers of one domain are read.
+
+    Attributes:
+        keys: of a row, that it shares with its original and its retrained models.
+        sides: names of numbers, as patterns, and the side of the band on which a model knows what it was asked to
+            forget; the first match counts, None: neither side.
+        repeated: pattern of the numbers that say over again what another one says.
+        size: key of a request that says how many things are to be forgotten.
+        retraining: key of a row that says what retraining takes, in seconds.
+        effect: numbers by which a row is told from the baseline.
+        slack: how far outside the band a value may lie and count as inside.
+        original: the row of the model before forgetting.
+        baseline: the row of fine-tuning on what is retained; a domain may have none.
+    """
+
+    keys: tuple[str, ...]
+    sides: tuple[tuple[str, str | None], ...]
+    repeated: str
+    size: str
+    retraining: str
+    effect: tuple[str, ...]
+    slack: float = 1e-12
+    original: str = "do-nothing"
+    baseline: str | None = "finetune"
+
+    def row_of(self, report: Report, row: Row, method: str | None) -> Row | None:
+        """Return the row of another method that shares the row's keys."""
+        same = (r for r in report["rows"] if all(r[key] == row[key] for key in self.keys))
+        return next((r for r in same if r["method"] == method), None)
+
+    def original_of(self, report: Report, row: Row) -> Row | None:
+        """Return the row of the model before forgetting."""
+        return self.row_of(report, row, self.original)
+
+    def leaking_side(self, name: str, better: str) -> str | None:
+        """Return the side of the band on which a number gives away what was to be forgotten; None if neither does.
+
+        Args:
+            name: of the number.
+            better: the direction that its metric gives, for numbers that ``sides`` does not name.
+        """
+        for pattern, side in self.sides:
+            if re.search(pattern, name):
+                return side
+        return {"lower": ABOVE, "higher": BELOW}.get(better)
+
+    def judged_names(self, report: Report, row: Row) -> list[str]:
+        """Return the numbers of a row that are judged."""
+        original = self.original_of(report, row)
+        trees = retrained(row) + [
+            part["metrics"] for each in (row, original or {}) for part in each.get("per_seed", [])
+        ]
+        return [
+            name
+            for name, entry in row["metrics"].items()
+            if entry["value"] is not None and not re.search(self.repeated, name)
+            if band_of([tree.get(name) for tree in retrained(row)]) is not None
+            if len({tree.get(name) for tree in trees} - {None}) > 1
+        ]
+
+
+def retrained(row: Row) -> list[Numbers]:
+    """Return the numbers of the row's retrained models."""
+    return [model["metrics"] for model in row.get("retrain_band", [])]
+
+
+def enough_retrained(row: Row) -> bool:
+    """Return whether there are retrained models enough for a band."""
+    return len(retrained(row)) >= LEAST
+
+
+def seeds_of(row: Row, entry: Entry) -> int:
+    """Return how many values like one of a retrained model's the row's value is the mean of, at least 1."""
+    of = max((model.get("of", 1) for model in row.get("retrain_band", [])), default=1)
+    return max(int(entry["seeds"]) // int(of), 1)
+
+
+def means(values: Sequence[Numbers]) -> dict[str, Entry]:
+    """Return each number's mean over seeds, ``value``, its 95% t-interval ``low`` to ``high``, and ``seeds``."""
+    found = {}
+    for name in dict.fromkeys(name for tree in values for name in tree):
+        known = [float(value) for tree in values if (value := tree.get(name)) is not None]
+        low, high = t_interval(known)
+        found[name] = {"value": fmean(known) if known else None, "low": low, "high": high, "seeds": len(known)}
+    return found
+
+
+def place_of(value: float, band: Band, seeds: int, judged: int, slack: float, unsure: float = 0.0) -> str:
+    """Return where a value lies: inside, above, below, or too few to tell.
+
+    Args:
+        value: a mean over seeds.
+        band: of the retrained models.
+        seeds: how many.
+        judged: how many numbers are judged together.
+        slack: how far outside still counts as inside.
+        unsure: how far outside a band without width nothing can be told.
+    """
+    low, high = band.limits(seeds, judged)
+    if low - slack <= value <= high + slack:
+        return INSIDE
+    if not has_width(band) and abs(value - band.mean) <= unsure:
+        return TOO_FEW
+    return ABOVE if value > band.mean else BELOW
+
+
+def has_width(band: Band) -> bool:
+    """Return whether the retrained models differ by more than rounding."""
+    return band.sd > 1e-12
+
+
+def judge(report: Report, reading: Reading) -> Report:
+    """Return the report with every row judged; its requests, rows, per-seed numbers and retrained models are there."""
+    rows = [_judged(report, row, reading) for row in report["rows"]]
+    return report | {"schema": SCHEMA, "rows": rows}
+
+
+def upgraded(report: Report, reading: Reading, a_seed: bool = False) -> Report:
+    """Return a report of an earlier version as this one reads it; one of this version as it is.
+
+    Args:
+        report: as ``read_report`` gives it.
+        reading: of its domain.
+        a_seed: whether versions before retrained models anew for each seed, rather than once for all of them. The
+            k-th of each seed then make one mean, as a row's mean is one.
+    """
+    if report.get("schema", 1) >= SCHEMA:
+        return report
+    rows = [row | {"retrain_band": _merged(row, a_seed)} for row in report["rows"]]
+    return judge(report | {"rows": rows}, reading)
+
+
+def _merged(row: Row, a_seed: bool) -> list[Row]:
+    """Return an earlier version's retrained models, each with its numbers' means over seeds."""
+    seeds = [part["seed"] for part in row["per_seed"]]
+    found: dict[int, list[Row]] = {}
+    for model in row["retrain_band"]:
+        if model["seed"] in seeds:
+            found.setdefault(model["retrain"], []).append(model)
+    return [
+        {
+            "retrain": number,
+            "of": len(models) if a_seed else 1,
+            "metrics": {name: entry["value"] for name, entry in means([m["metrics"] for m in models]).items()},
+        }
+        for number, models in found.items()
+    ]
+
+
+def _judged(report: Report, row: Row, reading: Reading) -> Row:
+    names = reading.judged_names(report, row)
+    size = report["requests"][row["request"]].get(reading.size) or 0
+    unsure = RULE_OF_THREE / size if size else 0.0
+    entries = {
+        name: entry | _place(row, name, entry, len(names) if name in names else None, reading.slack, unsure)
+        for name, entry in row["metrics"].items()
+    }
+    held = [_held_out(row, k, names, reading.slack, unsure) for k in range(len(retrained(row)))] if names else []
+    return row | {
+        "metrics": entries,
+        "judged": {
+            "numbers": len(names),
+            "retrains": len(retrained(row)),
+            "false_alarms": joint_false_alarms(len(names)) if names else None,
+            "held_out_inside": sum(held) if held else None,
+        },
+        "share_of_retraining": share_of_retraining(report, row, reading),
+        "effect": _effect(row, reading.row_of(report, row, reading.baseline), reading),
+    }
+
+
+def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, unsure: float) -> Entry:
+    """Return what is known of a number beside its band; ``judged``: with how many others, None if it is not."""
+    band = band_of([tree.get(name) for tree in retrained(row)])
+    if band is None or entry["value"] is None:
+        return dict.fromkeys(("band", "place", "inside", "noticed"))
+    seeds, together = seeds_of(row, entry), judged or 1
+    low, high = band.limits(seeds, together)
+    place = None if judged is None else place_of(entry["value"], band, seeds, judged, slack, unsure)
+    return {
+        "band": {"mean": band.mean, "sd": band.sd, "low": low, "high": high, "count": band.count},
+        "place": place,
+        "inside": None if place in (None, TOO_FEW) else place == INSIDE,
+        "noticed": band.smallest_shift(seeds, together) if judged and has_width(band) else None,
+    }
+
+
+def _held_out(row: Row, number: int, names: Sequence[str], slack: float, unsure: float) -> bool:
+    """Return whether one retrained model has no judged number outside the band of the others."""
+    models = retrained(row)
+    others = models[:number] + models[number + 1 :]
+    places = [
+        place_of(value, band, 1, len(names), slack, unsure)
+        for name in names
+        if (value := models[number].get(name)) is not None
+        if (band := band_of([tree.get(name) for tree in others], LEAST - 1)) is not None
+    ]
+    return not {ABOVE, BELOW} & set(places)
+
+
+def share_of_retraining(report: Report, row: Row, reading: Reading) -> float | None:
+    """Return a row's seconds as a share of retraining's; of a stream that is answered one by one, per request."""
+    if not row.get(reading.retraining) or row["seconds"] is None:
+        return None
+    one_by_one = (row.get("facts") or {}).get("answered") == "one by one"
+    answers = report["requests"][row["request"]].get("requests", 1) if one_by_one else 1
+    return float(row["seconds"] / answers / row[reading.retraining])
+
+
+def inside_share(row: Row) -> float | None:
+    """Return the share of a row's judged numbers that are inside; 1 is like a retrained model."""
+    judged = [entry["inside"] for entry in row["metrics"].values() if entry["inside"] is not None]
+    return sum(judged) / len(judged) if judged else None
+
+
+def _effect(row: Row, baseline: Row | None, reading: Reading) -> str | None:
+    """Return ``NO_EFFECT`` for a row that is not told from fine-tuning by the spread of seeds; None otherwise."""
+    if baseline is None or row["method"] in (reading.original, reading.baseline, "retrain"):
+        return None
+    pairs = [pair for name in reading.effect if all(pair := (_values(row, name), _values(baseline, name)))]
+    if not pairs or any(len(values) < 2 for pair in pairs for values in pair):
+        return None
+    return NO_EFFECT if all(_alike(mine, other, len(pairs)) for mine, other in pairs) else None
+
+
+def _values(row: Row, name: str) -> list[float]:
+    return [value for part in row["per_seed"] if (value := part["metrics"].get(name)) is not None]
+
+
+def _alike(mine: Sequence[float], other: Sequence[float], compared: int) -> bool:
+    """Return whether two means differ by no more than the pooled spread of seeds lets them, at 1 - .05 / compared."""
+    a, b = len(mine), len(other)
+    pooled = ((a - 1) * variance(mine) + (b - 1) * variance(other)) / (a + b - 2)
+    quantile = stats.t.ppf(1 - FALSE_ALARMS / (2 * compared), a + b - 2)
+    return bool(abs(fmean(mine) - fmean(other)) <= quantile * math.sqrt(pooled * (1 / a + 1 / b)) + 1e-12)
+
+
+def shown_limits(number: Mapping[str, Any], of: Mapping[str, Any]) -> tuple[float, float]:
+    """Return ``low`` and ``high`` of a number or of its band, as they are shown: within the number's bounds."""
+    least, greatest = number.get("bounds") or (-math.inf, math.inf)
+    return max(of["low"], least), min(of["high"], greatest)
+
+
+def beside_band(entry: Entry) -> str:
+    """Return a value beside its band as text."""
+    low, high = shown_limits(entry, entry["band"])
+    return f"{entry['value']:z.3g}; retrained models {entry['band']['mean']:z.3g}, band [{low:z.3g}, {high:z.3g}]"
+
+
+def judged_note(row: Row, columns: Mapping[str, tuple[str, int]]) -> str:
+    """Return what is to know of a judgement: how many numbers, how often it errs, and what it would have noticed.
+
+    Args:
+        row: whose judgement it is.
+        columns: the numbers to name, with heading and scale.
+    """
+    found = row["judged"]
+    if found["retrains"] < LEAST:
+        return f"{found['retrains']} retrained models, of at least {LEAST}: numbers stand here without verdicts."
+    if not found["numbers"]:
+        return "No number differs between the original, the retrained models and the row: nothing is judged."
+    shifts = [
+        f"{heading} {entry['noticed'] * scale:.2g}"
+        for name, (heading, scale) in columns.items()
+        if (entry := row["metrics"].get(name, {})).get("noticed") is not None
+    ]
+    noticed = f" Smallest shift noticed in 80 of 100 cases: {', '.join(shifts)}." if shifts else ""
+    return (
+        f"{found['numbers']} numbers are judged together against {found['retrains']} retrained models: a further one "
+        f"has some number outside in at most {FALSE_ALARMS:.0%} of cases ({found['false_alarms']:.1%} if numbers were "
+        f"independent); of these models, each against the others, {found['held_out_inside']} of {found['retrains']} "
+        f"have all inside.{noticed}"
+    )

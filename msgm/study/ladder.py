@@ -1,0 +1,303 @@
+"""The ladder: what a card claims of a model that was made to forget, level by level, against retrained models.
+
+The levels are those of ``msgm.cards.claims``. One piece of code decides them for every domain, whose words, sides,
+margins and attacks are data (``Ladder``):
+
+- C1, behavioural: at least five retrained models, the domain's conditions of behaviour and utility, and a model that is
+  not flagged (below).
+- C2, attack-bounded: C1, and no number of an attack lies outside the band. Both sides count: a model that looks less
+  like one that knows than models that never saw the items can be told from these just as well.
+- C3, oracle-indistinguishable within a band: C2, all judged numbers of forgetting and privacy inside the band, and
+  held-out retrained models that are not flagged.
+- C4, exact by algorithm, and C5, a proven bound: the domain's records.
+
+Inside and outside are the verdicts of ``judging``: of the mean over seeds, corrected for all numbers judged together.
+
+Controls. Retrained models that know nothing lie outside their own, uncorrected 95% intervals on the side of models that
+know the items in 2.5 of 100 numbers. A model is *flagged*, as not forgotten, when more than ``TOLERATED`` of its
+numbers of forgetting and privacy lie there. The original has to be flagged; of the retrained models, each held out and
+read against the others, at most ``FLAGGED_AT_MOST`` may be.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgm.cards.claims import (
+    NOT_TESTED,
+    PASS,
+    Check,
+    Claim,
+    Control,
+    Rules,
+    decide,
+    holds_before,
+    verdict_of,
+)
+from msgm.cards.history import held_checks
+from msgm.cards.views import shown
+from msgm.cards.words import WRONG_REFERENCE
+from msgm.study.band import LEAST, band_of
+from msgm.study.judging import (
+    ABOVE,
+    BELOW,
+    COUNTED,
+    INSIDE,
+    TOO_FEW,
+    Entry,
+    Numbers,
+    Reading,
+    Report,
+    Row,
+    beside_band,
+    enough_retrained,
+    place_of,
+    retrained,
+    seeds_of,
+)
+
+TOLERATED = 0.1
+FLAGGED_AT_MOST = 0.25
+GIVES_AWAY = {
+    True: "it looks more like a member than models that never saw it",
+    False: "it looks more like a non-member than models that never saw it: that gives it away",
+}
+"""What lying outside says, by whether it is on the side of models that know the items."""
+
+Checks = Callable[[Report, Row], list[Check]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder(Reading):
+    """A domain's ladder.
+
+    Attributes:
+        rules: level to its name and its rule in words.
+        behaviour: conditions of C1 beside those of every domain.
+        attacks: each attack's name and its numbers, of a row.
+        exactness: conditions of C4.
+        exact: whether a row's method claims C4.
+        bound: conditions of C5.
+        bounded: whether a row's method claims C5.
+    """
+
+    rules: Rules
+    behaviour: Checks
+    attacks: Callable[[Report, Row], Mapping[str, Sequence[str]]]
+    exactness: Checks
+    exact: Callable[[Row], bool]
+    bound: Checks
+    bounded: Callable[[Row], bool]
+
+    def claims(self, report: Report, row: Row) -> list[Claim]:
+        """Return the claims C1 to C5 of one row."""
+        checked, right = self.controls(report, row), observed(report, row)
+        conditions = [_enough(row), *self.behaviour(report, row), self._unflagged(report, row), *held_checks(row)]
+        behaviour = decide("C1", conditions, checked)
+        attacks = [self._attack(row, name, numbers) for name, numbers in self.attacks(report, row).items()]
+        attacks = attacks or [Check("attacks", None, f"{NOT_TESTED}: no attack was run")]
+        bounded = decide("C2", [holds_before(behaviour), *by_reference(attacks, right)], checked)
+        band = [_enough(row), self._all_inside(row), _own_audit(checked[1])]
+        return [
+            behaviour,
+            bounded,
+            decide("C3", [holds_before(bounded), *by_reference(band, right)], checked),
+            decide("C4", self.exactness(report, row), [], claimed=self.exact(row)),
+            decide("C5", self.bound(report, row), [], claimed=self.bounded(row)),
+        ]
+
+    def controls(self, report: Report, row: Row) -> list[Control]:
+        """Return the two controls: the original model, and each retrained model held out."""
+        return [self._positive(report, row), self._negative(report, row)]
+
+    def _positive(self, report: Report, row: Row) -> Control:
+        name, expected = "positive control: the original model", "flagged as not forgotten"
+        original = self.original_of(report, row)
+        if original is None:
+            return Control(name, expected, NOT_TESTED, f"no {self.original} row of this {' and '.join(self.keys)}")
+        count, total = self.leaking(report, original)
+        if not total:
+            return Control(name, expected, NOT_TESTED, _nothing_to_read(row))
+        return Control(name, expected, verdict_of(_flags(count, total)), _share(count, total))
+
+    def _negative(self, report: Report, row: Row) -> Control:
+        name, expected = "negative control: each retrained model, held out", "not flagged"
+        counts = self._held_out(report, row)
+        if not enough_retrained(row) or not any(total for _, total in counts):
+            return Control(name, expected, NOT_TESTED, _nothing_to_read(row))
+        flagged = sum(_flags(count, total) for count, total in counts)
+        share = sum(count for count, _ in counts) / sum(total for _, total in counts)
+        evidence = (
+            f"{flagged} of {len(counts)} flagged, where at most {FLAGGED_AT_MOST:.0%} may be; {share:.1%} of their "
+            "numbers lie outside their 95% intervals on the leaking side, 2.5% by design"
+        )
+        return Control(name, expected, verdict_of(flagged <= FLAGGED_AT_MOST * len(counts)), evidence)
+
+    def counted(self, report: Report, row: Row) -> list[str]:
+        """Return the judged numbers of forgetting and privacy."""
+        return [name for name in self.judged_names(report, row) if row["metrics"][name]["section"] in COUNTED]
+
+    def leaking(self, report: Report, row: Row) -> tuple[int, int]:
+        """Return how many counted numbers lie outside their own 95% interval on the leaking side, of how many."""
+        names, metrics = self.counted(report, row), row["metrics"]
+        values = {name: metrics[name]["value"] for name in names}
+        return self._leaking(row, values, retrained(row), {name: seeds_of(row, metrics[name]) for name in names}, LEAST)
+
+    def _held_out(self, report: Report, row: Row) -> list[tuple[int, int]]:
+        names, models = self.counted(report, row), retrained(row)
+        return [
+            self._leaking(row, {name: model.get(name) for name in names}, models[:k] + models[k + 1 :], {}, LEAST - 1)
+            for k, model in enumerate(models)
+        ]
+
+    def _leaking(
+        self, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int], least: int
+    ) -> tuple[int, int]:
+        found = []
+        for name, value in values.items():
+            side = self.leaking_side(name, row["metrics"][name]["better"])
+            band = band_of([tree.get(name) for tree in models], least)
+            if side and value is not None and band is not None:
+                found.append(place_of(value, band, seeds.get(name, 1), 1, self.slack) == side)
+        return sum(found), len(found)
+
+    def _unflagged(self, report: Report, row: Row) -> Check:
+        """Return whether the rule that has to flag the original leaves this model alone."""
+        count, total = self.leaking(report, row)
+        if not total:
+            return Check("not flagged", None, f"{NOT_TESTED}: {_nothing_to_read(row)}")
+        return Check("not flagged", not _flags(count, total), _share(count, total))
+
+    def _attack(self, row: Row, attack: str, numbers: Sequence[str]) -> Check:
+        """Return whether an attack's numbers all lie inside the band."""
+        name = f"{attack.replace('_', ' ')}: no number outside the band"
+        known = {key: row["metrics"][key] for key in numbers if (row["metrics"].get(key) or {}).get("band")}
+        if not known:
+            return Check(name, None, f"{NOT_TESTED}: {attack}")
+        out = {key: entry for key, entry in known.items() if entry["inside"] is False}
+        unsure = [key for key, entry in known.items() if entry["place"] == TOO_FEW]
+        listed = [self.outside(key, entry) for key, entry in out.items()] + [f"{key}: {TOO_FEW}" for key in unsure]
+        evidence = "; ".join([f"{len(out)} of {len(known)} numbers outside", *listed])
+        return Check(name, False if out else None if unsure else True, evidence)
+
+    def outside(self, name: str, entry: Entry) -> str:
+        """Return in words on which side of its band a number lies, and what that says."""
+        side = self.leaking_side(name, entry["better"])
+        means = f" ({GIVES_AWAY[entry['place'] == side]})" if side else ""
+        return f"{name} {beside_band(entry)}: {entry['place']}{means}"
+
+    def _all_inside(self, row: Row) -> Check:
+        name = "all judged numbers of forgetting and privacy inside the band"
+        judged = [e for e in row["metrics"].values() if e["section"] in COUNTED and e["place"] is not None]
+        if not judged:
+            return Check(name, None, f"{NOT_TESTED}: {_nothing_to_read(row)}")
+        out, unsure = (sum(e["place"] in places for e in judged) for places in ((ABOVE, BELOW), (TOO_FEW,)))
+        evidence = f"{out} of {len(judged)} outside; {self.strict_passes(row)}"
+        return Check(name, out == 0 if out or not unsure else None, evidence, TOO_FEW if unsure else "")
+
+    def strict_passes(self, row: Row) -> str:
+        """Return in words how many held-out retrained models have all numbers inside, which is the rule's power."""
+        passed, count = row["judged"]["held_out_inside"], len(retrained(row))
+        if passed is None:
+            return f"{NOT_TESTED}: {_nothing_to_read(row)}"
+        return f"of the retrained models themselves, held out, {passed} of {count} have all numbers inside"
+
+    def overshooting(self, row: Row) -> list[str]:
+        """Return the numbers of forgetting and privacy that lie outside the band away from the leaking side."""
+        opposite = {ABOVE: BELOW, BELOW: ABOVE}
+        return [
+            name
+            for name, entry in row["metrics"].items()
+            if entry["section"] in COUNTED
+            and entry["inside"] is False
+            and entry["place"] == opposite.get(self.leaking_side(name, entry["better"]) or "")
+        ]
+
+
+def asked(report: Report, row: Row) -> dict[str, Any]:
+    """Return the row's request."""
+    found: dict[str, Any] = report["requests"][row["request"]]
+    return found
+
+
+def observed(report: Report, row: Row) -> bool:
+    """Return whether the request is about what was seen in training, which retraining without it answers exactly."""
+    return bool(asked(report, row)["target"] == "observed")
+
+
+def by_reference(checks: Sequence[Check], right: bool) -> list[Check]:
+    """Return conditions as far as retrained models are the right reference.
+
+    For a request that these do not define, being no worse than they are leaves a condition unknown.
+    """
+    return [check if right or check.holds is False else _by_wrong(check) for check in checks]
+
+
+def _by_wrong(check: Check) -> Check:
+    return Check(check.name, None, f"{check.evidence} ({WRONG_REFERENCE})", WRONG_REFERENCE)
+
+
+def is_inside(row: Row, name: str, also: Sequence[str] = ()) -> Check:
+    """Return whether a number lies inside its band.
+
+    Args:
+        row: of the report.
+        name: of the number.
+        also: places that will do as well, such as below for a number that may only not lie above.
+    """
+    words = f"not {ABOVE if BELOW in also else BELOW} the band" if also else "inside the band"
+    return compared(row, name, words, lambda entry: _holds(entry["place"], also))
+
+
+def _holds(place: str | None, also: Sequence[str]) -> bool | None:
+    """Return whether a place will do; a number that is not judged is the same for all models."""
+    return None if place == TOO_FEW else place in (None, INSIDE, *also)
+
+
+def near_mean(row: Row, name: str, words: str, right: Callable[[float, float], bool]) -> Check:
+    """Return whether a number is as near the retrained models' mean as it should be; ``right(value, mean)``."""
+    label = f"{words} the retrained models' mean"
+    return compared(row, name, label, lambda entry: right(entry["value"], entry["band"]["mean"]))
+
+
+def compared(row: Row, name: str, words: str, right: Callable[[Entry], bool | None]) -> Check:
+    """Return whether a number stands to its band as ``words`` say and ``right`` decides."""
+    entry = row["metrics"].get(name) or {}
+    label = f"{name.replace('_', ' ')} {words}"
+    if entry.get("value") is None or entry.get("band") is None:
+        return Check(label, None, f"{NOT_TESTED}: {name}, or its band")
+    unknown = f"{name}: {TOO_FEW}" if entry["place"] == TOO_FEW else ""
+    return Check(label, right(entry), beside_band(entry), unknown)
+
+
+def recorded(name: str, value: Any, holds: bool) -> Check:
+    """Return a condition on what a record says; unknown where it says nothing."""
+    return Check(name, None if value is None else holds, shown(value))
+
+
+def _enough(row: Row) -> Check:
+    count = len(retrained(row))
+    return Check(f"at least {LEAST} retrained models", True if count >= LEAST else None, f"{count} retrained models")
+
+
+def _own_audit(negative: Control) -> Check:
+    """Return whether the held-out retrained models pass, by the control that tests it."""
+    holds = None if negative.verdict == NOT_TESTED else negative.verdict == PASS
+    return Check("held-out retrained models pass their own audit", holds, negative.evidence)
+
+
+def _flags(count: int, total: int) -> bool:
+    return count > TOLERATED * total
+
+
+def _share(count: int, total: int) -> str:
+    return (
+        f"{count} of {total} numbers outside their own 95% intervals on the side of models that know the items, where "
+        f"more than {TOLERATED:.0%} flag"
+    )
+
+
+def _nothing_to_read(row: Row) -> str:
+    if not enough_retrained(row):
+        return f"{len(retrained(row))} retrained models, of at least {LEAST}"
+    return "no number of forgetting or privacy has a side, a value and a band"
