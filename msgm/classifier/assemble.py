@@ -22,8 +22,8 @@ from msgm.study.judging import BAND_RULE, judge, means
 Report = dict[str, Any]
 COSTS = ("seconds", "preparation_seconds", "storage_bytes", "examples")
 PROTOCOL = {
-    "band": f"At least {LEAST} models retrained on the retain items, in all; each is measured with itself left out of its "
-    f"references, and against the seeds' originals in turn; {BAND_RULE}.",
+    "band": f"At least {LEAST} models retrained on the retain items, in all; each is measured with itself left out of "
+    f"its references, and against the seeds' originals in turn; {BAND_RULE}.",
     "seeds": "A seed makes the original and all draws; the data split, the items drawn to be forgotten and the "
     "retrained models are the same for all seeds. Intervals are 95% t-intervals over seeds.",
     "retrain": "The row retrain is one further retrained model, not one of the band.",

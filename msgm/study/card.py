@@ -181,12 +181,13 @@ def _reference(row: Row, checked: Sequence[Control], ladder: Ladder, right: bool
     """Return what is known of the retrained models; ``right``: retraining answers the request exactly."""
     flagged, passed = ({PASS: True, NOT_TESTED: None}.get(control.verdict, False) for control in checked)
     judged = row["judged"]
-    joint = f"at most {FALSE_ALARMS:.0%}, {judged['false_alarms']:.1%} if numbers were independent"
+    alarms = judged["false_alarms"]
+    joint = None if alarms is None else f"at most {FALSE_ALARMS:.0%}, {alarms:.1%} if numbers were independent"
     return {
         "oracle_kind": "retrain" if retrained(row) else "none",
         "n_oracles": len(retrained(row)),
         "numbers_judged_together": judged["numbers"],
-        "joint_false_alarm_rate": joint if judged["numbers"] else None,
+        "joint_false_alarm_rate": joint,
         "oracle_passes_own_audit": passed,
         "original_flagged": flagged,
         "power_of_c3": ladder.strict_passes(row),

@@ -8,14 +8,15 @@ import pytest
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE
-from msgm.classifier.band import summarise
-from msgm.classifier.card import card
+from msgm.classifier.card import WORDS
 from msgm.classifier.card_views import card_links, write_cards
-from msgm.classifier.claims import SIDES, counted, leaking_side, leaks
+from msgm.classifier.ladder import LADDER, SIDES
 from msgm.classifier.metrics import METRICS
 from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.solves import Solve
+from msgm.study.card import make_card
+from msgm.study.judging import judge, means
 
 ATTACKS = ("membership", "rmia", "relearning", "probe")
 OF_CLASSES = {"test_accuracy_retained", "test_accuracy_forgotten", "probe_class_auc"}
@@ -30,15 +31,13 @@ def tree(seed, shift=0.0, spread=0.01) -> dict:
     noise = np.random.default_rng(seed).normal(size=len(NUMBERS))
     found = {}
     for (name, number), z in zip(NUMBERS.items(), noise, strict=True):
-        side = leaking_side(name, number.better)
+        side = LADDER.leaking_side(name, number.better)
         found[name] = 0.5 + spread * float(z) + {"above": shift, "below": -shift}.get(side, 0.0)
     return found | dict.fromkeys(OF_CLASSES)
 
 
 def make_row(method, request="random", shift=0.0, spread=0.0, retrains=6, family="edit", **numbers) -> dict:
-    band = [
-        {"seed": seed, "retrain": k, "metrics": tree(1000 * seed + k + 1)} for seed in SEEDS for k in range(retrains)
-    ]
+    band = [{"retrain": k, "of": 1, "metrics": tree(k + 1)} for k in range(retrains)]
     parts = [{"seed": seed, "metrics": tree(seed + 77, shift, spread) | numbers, "seconds": 1.0} for seed in SEEDS]
     row = {
         "method": method,
@@ -60,8 +59,7 @@ def make_row(method, request="random", shift=0.0, spread=0.0, retrains=6, family
 
 def resummed(row) -> dict:
     """The row with its summary computed again from its models."""
-    bands = [[m["metrics"] for m in row["retrain_band"] if m["seed"] == part["seed"]] for part in row["per_seed"]]
-    summary = summarise([part["metrics"] for part in row["per_seed"]], bands)
+    summary = means([part["metrics"] for part in row["per_seed"]])
     row["metrics"] = {name: entry | asdict(NUMBERS[name]) for name, entry in summary.items()}
     return row
 
@@ -105,7 +103,8 @@ def named(report, method) -> dict:
 
 
 def made(report, method="salun") -> dict:
-    return card(report, named(report, method))
+    judged = judge(report, LADDER)
+    return make_card(judged, named(judged, method), WORDS)
 
 
 def claim(report, level, method="salun") -> dict:
@@ -133,13 +132,15 @@ def test_do_nothing_shows_nothing(report):
     assert (tree["level"], tree["statement"]) == ("C0", "Nothing is shown.")
 
 
-@pytest.mark.parametrize("name", ["forget_accuracy", "mia_loss_auc", "mia_confidence_auc"])
-def test_c1_is_broken_above_the_band_and_not_below(report, name):
-    change(report, **{name: 0.6})
+@pytest.mark.parametrize(
+    ("name", "below"), [("forget_accuracy", PASS), ("mia_loss_auc", FAIL), ("mia_confidence_auc", FAIL)]
+)
+def test_c1_is_broken_above_the_band_and_by_attacks_below_it(report, name, below):
+    change(report, **{name: 0.9})
     assert claim(report, "C1")["verdict"] == FAIL
-    change(report, **{name: 0.4})
-    assert claim(report, "C1")["verdict"] == PASS
-    assert claim(report, "C3")["verdict"] == FAIL
+    change(report, **{name: 0.1})
+    assert claim(report, "C1")["verdict"] == below
+    assert claim(report, "C3")["verdict"] != PASS
 
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.46, PASS), (0.44, FAIL)])
@@ -154,7 +155,7 @@ def test_c1_of_a_class_reads_the_classes_to_retain_and_no_simple_attack(report):
         for model in [*row["retrain_band"], *row["per_seed"]]:
             model["metrics"]["test_accuracy_retained"] = model["metrics"]["test_accuracy"]
         resummed(row)
-    change(report, mia_loss_auc=0.6)
+    change(report, mia_loss_auc=0.9)
     assert claim(report, "C1")["verdict"] == PASS
     change(report, test_accuracy_retained=0.4)
     assert claim(report, "C1")["verdict"] == FAIL
@@ -177,21 +178,23 @@ def test_c1_is_unknown_without_its_numbers(report):
 @pytest.mark.parametrize(
     ("name", "leaking", "other"),
     [
-        ("rmia_auc", 0.7, 0.3),
-        ("mia_entropy_auc", 0.7, 0.3),
-        ("mia_entropy_efficacy", 0.3, 0.7),
-        ("relearn_steps", 0.2, 0.8),
-        ("probe_membership_auc", 0.7, 0.3),
+        ("rmia_auc", 0.9, 0.1),
+        ("mia_entropy_auc", 0.9, 0.1),
+        ("mia_entropy_efficacy", 0.1, 0.9),
+        ("relearn_steps", 0.1, 0.9),
+        ("probe_membership_auc", 0.9, 0.1),
     ],
 )
-def test_c2_is_broken_by_one_attack_on_the_leaking_side_alone(report, name, leaking, other):
-    change(report, **{name: leaking})
-    found = claim(report, "C2")
-    assert found["verdict"] == FAIL
-    assert [name in c["evidence"] for c in found["checks"] if c["holds"] is False] == [True]
-    assert made(report)["level"] == "C1"
-    change(report, **{name: other})
-    assert claim(report, "C2")["verdict"] == PASS
+def test_c2_is_broken_by_one_attack_on_either_side_and_says_which(report, name, leaking, other):
+    sides = {"member than models": leaking, "non-member than models that never saw it: that gives it away": other}
+    for words, value in sides.items():
+        change(report, **{name: value})
+        found = claim(report, "C2")
+        assert found["verdict"] == FAIL
+        (evidence,) = [c["evidence"] for c in found["checks"] if c["holds"] is False]
+        assert name in evidence
+        assert f"looks more like a {words}" in evidence
+        assert made(report)["level"] == "C1"
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -214,14 +217,14 @@ def test_from_logits_alone_c2_is_about_attacks_on_outputs(report):
     assert "from outputs alone" in made(report)["statement"]
 
 
-def test_c3_is_broken_by_one_number_in_one_seed(report):
+def test_c3_is_broken_by_one_number_in_its_mean_over_seeds(report):
     row = named(report, "salun")
-    row["per_seed"][1]["metrics"]["js_forget"] = 0.7
+    row["per_seed"][1]["metrics"]["js_forget"] = 1.1
     resummed(row)
     found = claim(report, "C3")
     assert found["verdict"] == FAIL
     assert "1 of " in found["reasons"][0]
-    assert re.search(r"held out, \d+ of 12 pass this rule", found["reasons"][0])
+    assert re.search(r"held out, \d+ of 6 have all numbers inside", found["reasons"][0])
 
 
 def test_c4_is_an_exact_method_with_its_record(report):
@@ -281,7 +284,7 @@ def test_retrained_models_that_fall_out_of_their_own_band_leave_everything_open(
             model["metrics"] |= {name: shifted[name] for k, name in enumerate(NUMBERS) if k % 3 == model["retrain"]}
         resummed(row)
     negative = made(report)["controls"][1]
-    assert (negative["verdict"], negative["evidence"].split(",")[0]) == (FAIL, "6 of 12 flagged")
+    assert (negative["verdict"], negative["evidence"].split(",")[0]) == (FAIL, "3 of 6 flagged")
     assert claim(report, "C1")["verdict"] == INCONCLUSIVE
     assert claim(report, "C3")["verdict"] == INCONCLUSIVE
 
@@ -303,22 +306,19 @@ def test_four_retrained_models_are_no_band():
 
 
 def test_numbers_that_never_differ_do_not_count(report):
-    before = counted(report, named(report, "salun"))
+    before = LADDER.counted(report, named(report, "salun"))
     for row in report["rows"]:
         for model in [*row["retrain_band"], *row["per_seed"]]:
             model["metrics"]["oracle_tpr"] = 0.9
         resummed(row)
-    assert set(before) - set(counted(report, named(report, "salun"))) == {"oracle_tpr"}
+    assert set(before) - set(LADDER.counted(report, named(report, "salun"))) == {"oracle_tpr"}
 
 
 def test_sides():
-    assert leaking_side("mia_loss_auc_gap", "lower") is None
-    assert leaking_side("mia_loss_auc", "band") == "above"
-    assert leaking_side("my_number", "higher") == "below"
-    assert leaking_side("my_number", "band") is None
-    assert leaks("above", 0.6, 0.4, 0.5)
-    assert not leaks("above", 0.3, 0.4, 0.5)
-    assert not leaks(None, 0.9, 0.4, 0.5)
+    assert LADDER.leaking_side("mia_loss_auc_gap", "lower") is None
+    assert LADDER.leaking_side("mia_loss_auc", "band") == "above"
+    assert LADDER.leaking_side("my_number", "higher") == "below"
+    assert LADDER.leaking_side("my_number", "band") is None
     known = [name for metric in METRICS.entries.values() for name in metric.numbers]
     for pattern, _ in SIDES:
         assert any(re.search(pattern, name) for name in known)
@@ -336,7 +336,7 @@ def test_for_a_concept_retrained_models_are_the_wrong_reference(report):
     assert all(WRONG_REFERENCE in tree["columns"][key] for key in ("band", "inside"))
     assert all(WRONG_REFERENCE in line["note"] for line in tree["numbers"]["privacy"])
     assert f'<th class="value grey">inside the band ({WRONG_REFERENCE})</th>' in card_html(tree, {})
-    change(report, rmia_auc=0.7)
+    change(report, rmia_auc=0.9)
     assert claim(report, "C2")["verdict"] == FAIL
 
 
@@ -356,7 +356,8 @@ def test_numbers_stand_beside_original_and_band(report):
     line = next(line for line in made(report)["numbers"]["privacy"] if line["number"] == "rmia_auc")
     assert line["original"].startswith("0.8")
     assert re.fullmatch(r"0\.\d+ \[0\.4\d*, 0\.5\d*\]", line["band"])
-    assert line["inside"] == "2 of 2 seeds"
+    assert line["inside"] == "yes"
+    assert 0.01 < float(line["noticed"]) < 0.3
     assert NUMBERS["rmia_auc"].text in line["note"]
     assert "rmia_auc" not in made(report)["protocol"]
 
@@ -372,7 +373,7 @@ def test_costs_stand_beside_retrainings(report):
 def test_no_epsilon_is_stated_from_fewer_than_64_models(report, models, stated):
     row = named(report, "salun")
     numbers = METRICS.entries["forgetting-quality"].numbers
-    value = {"low": None, "high": None, "seeds": 1, "band": None, "inside": None, "distance": None}
+    value = {"low": None, "high": None, "seeds": 1}
     for name, found in {"forgetting_epsilon": 3.0, "forgetting_quality_models": models}.items():
         row["metrics"][name] = value | {"value": found} | asdict(numbers[name])
     line = next(line for line in made(report)["numbers"]["forgetting"] if line["number"] == "forgetting_epsilon")
@@ -424,11 +425,12 @@ def test_a_solver_that_did_not_converge_is_said_on_the_card(report):
 
 
 def test_every_row_has_its_card(tmp_path, report):
+    report = judge(report, LADDER)
     write_cards(Run(tmp_path), report)
     assert card_links(report)["random", "salun"] == "cards/random/salun/card"
     for row in report["rows"]:
         folder = tmp_path / "cards" / "random" / row["method"]
-        assert read_json(folder / "card.json") == json.loads(json.dumps(card(report, row)))
+        assert read_json(folder / "card.json") == json.loads(json.dumps(make_card(report, row, WORDS)))
         page = (folder / "card.html").read_text()
         assert "a &amp; b" in page
         assert not re.search(r"https?://|<script|\{\{|None", page)
@@ -437,11 +439,11 @@ def test_every_row_has_its_card(tmp_path, report):
 
 def test_a_model_beyond_the_other_side_of_the_band_is_said_to_overshoot(report):
     assert "overshooting" not in made(report)["statement"]
-    change(report, mia_loss_auc=0.4)
+    change(report, forget_accuracy=0.1)
     found = made(report)
     assert found["level"] in ("C1", "C2")
     assert "distinguishable from retrained models by overshooting" in found["statement"]
-    assert "mia_loss_auc 0.4; retrained models 0.5" in found["statement"]
+    assert "forget_accuracy 0.1; retrained models 0.497" in found["statement"]
 
 
 def test_the_request_says_how_many_of_the_selected_items_were_trained_on(report):

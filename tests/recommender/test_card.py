@@ -10,11 +10,13 @@ from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.reading import read_json
-from msgm.recommender.card import card, write_card
-from msgm.recommender.claims import SIDES, claims, counted, leaking_side, leaks
+from msgm.recommender.card import WORDS
+from msgm.recommender.ladder import LADDER, SIDES
 from msgm.recommender.measuring import measure, measure_retrains, row_numbers
 from msgm.recommender.metrics import METRICS
 from msgm.solves import Solve
+from msgm.study.card import make_card, write_card
+from msgm.study.judging import judge
 from tests.recommender.metrics.worlds import trained_case
 
 NAMES = ("ranking", "rating", "completeness", "membership", "distance", "lists", "fairness", "backdoor")
@@ -29,19 +31,20 @@ def tree(seed, shift=0.0, spread=0.01, served=0.0):
     noise = np.random.default_rng(seed).normal(size=len(NUMBERS))
     found = {}
     for (name, number), z in zip(NUMBERS.items(), noise, strict=True):
-        side = leaking_side(name, number.better) if number.section in ("forgetting", "privacy") else None
+        side = LADDER.leaking_side(name, number.better) if number.section in ("forgetting", "privacy") else None
         found[name] = 0.5 + spread * float(z) + {"above": shift, "below": -shift}.get(side, 0.0)
     return found | NONE | {"forgotten_users_served": served}
 
 
 def make_row(method, shift=0.0, served=0.0, retrains=6, exactness="approximate"):
-    bands = [[tree(1000 * seed + k + 1) for k in range(retrains)] for seed in SEEDS]
+    bands = [[tree(k + 1) for k in range(retrains)] for _ in SEEDS]
     row = {
         "model": "als",
         "method": method,
         "request": "random",
         "exactness": exactness,
         "seconds": 4.0 if method == "retrain" else 1.0,
+        "refit_seconds": 4.0,
         "preparation_seconds": 0.5,
         "touched": 12,
         "storage_bytes": 2**20,
@@ -87,7 +90,8 @@ def named(report, method):
 
 
 def made(report, method="scif"):
-    return card(report, named(report, method))
+    judged = judge(report, LADDER)
+    return make_card(judged, named(judged, method), WORDS)
 
 
 def claim(report, level, method="scif"):
@@ -97,7 +101,7 @@ def claim(report, level, method="scif"):
 def change(report, method="scif", **numbers):
     """Give a row other numbers in every seed."""
     row = named(report, method)
-    bands = [[m["metrics"] for m in row["retrain_band"] if m["seed"] == seed] for seed in SEEDS]
+    bands = [[m["metrics"] for m in row["retrain_band"]] for _ in SEEDS]
     row |= row_numbers(SEEDS, [part["metrics"] | numbers for part in row["per_seed"]], bands, METERS)
 
 
@@ -107,7 +111,7 @@ def change(report, method="scif", **numbers):
 def test_a_model_like_retrained_ones_reaches_c3(report):
     assert [claim(report, level)["verdict"] for level in ("C1", "C2", "C3", "C4", "C5")] == [PASS] * 3 + [FAIL] * 2
     assert made(report)["level"] == "C3"
-    assert "6 retrained models a seed and 2 seeds" in made(report)["statement"]
+    assert "6 retrained models and 2 seeds" in made(report)["statement"]
 
 
 def test_do_nothing_shows_nothing(report):
@@ -115,12 +119,10 @@ def test_do_nothing_shows_nothing(report):
     assert (tree["level"], tree["statement"]) == ("C0", "Nothing is shown.")
 
 
-def test_c1_is_broken_above_the_band_and_not_below(report):
-    change(report, completeness_auc=0.6)
+@pytest.mark.parametrize("auc", [0.9, 0.1])
+def test_c1_is_broken_on_either_side_of_the_band(report, auc):
+    change(report, completeness_auc=auc)
     assert claim(report, "C1")["verdict"] == FAIL
-    change(report, completeness_auc=0.4)
-    assert claim(report, "C1")["verdict"] == PASS
-    assert claim(report, "C3")["verdict"] == FAIL
 
 
 @pytest.mark.parametrize("name", ["forgotten_users_served", "lists_with_forgotten_items"])
@@ -154,12 +156,11 @@ def test_c1_is_unknown_where_the_model_cannot_be_asked(report):
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name.startswith("membership")])
-def test_c2_is_broken_by_one_attack_on_the_leaking_side_alone(report, name):
-    change(report, **{name: 0.7})
-    assert claim(report, "C2")["verdict"] == FAIL
-    assert made(report)["level"] == "C1"
-    change(report, **{name: 0.3})
-    assert claim(report, "C2")["verdict"] == PASS
+def test_c2_is_broken_by_one_attack_on_either_side_and_says_which(report, name):
+    for value, words in ((0.9, "a member than models"), (0.1, "a non-member than models that never saw it: that")):
+        change(report, **{name: value})
+        assert claim(report, "C2")["verdict"] == FAIL
+        assert any(f"looks more like {words}" in reason for reason in claim(report, "C2")["reasons"])
 
 
 def test_c2_is_unknown_without_attacks(report):
@@ -168,12 +169,11 @@ def test_c2_is_unknown_without_attacks(report):
     assert any(line.startswith("membership: ") for line in made(report)["not_tested"])
 
 
-def test_c3_is_broken_by_one_number_in_one_seed(report):
-    row = named(report, "scif")
-    row["per_seed"][1]["metrics"]["rbo_distance"] = 0.7
+def test_c3_is_broken_by_one_number(report):
+    change(report, rbo_distance=0.9)
     found = claim(report, "C3")
     assert found["verdict"] == FAIL
-    assert re.search(r"1 of \d+ outside.*held out, \d+ of 12 pass this rule", found["reasons"][0])
+    assert re.search(r"1 of \d+ outside.*held out, \d+ of 6 have all numbers inside", found["reasons"][0])
 
 
 def test_rounding_is_within_a_band_without_width(report):
@@ -185,13 +185,11 @@ def test_rounding_is_within_a_band_without_width(report):
         assert claim(report, "C3")["verdict"] == verdict
 
 
-def test_c3_needs_five_retrained_models_and_c2_two():
-    for retrains, level in ((1, "C0"), (2, "C2"), (4, "C2"), (5, "C3")):
+def test_every_claim_from_tests_needs_five_retrained_models():
+    for retrains, level in ((2, "C0"), (4, "C0"), (5, "C3")):
         report = make_report(retrains=retrains)
         assert made(report)["level"] == level
-        assert any(f"{retrains} retrained models of at least 5" in x for x in made(report)["not_tested"]) == (
-            retrains < 5
-        )
+        assert any(f"{retrains} of at least 5" in x for x in made(report)["not_tested"]) == (retrains < 5)
 
 
 @pytest.mark.parametrize("exactness", ["bit-exact", "exact up to rounding"])
@@ -230,7 +228,7 @@ def test_an_original_that_is_not_flagged_leaves_everything_open(report):
 
 def test_retrained_models_that_fall_out_of_their_own_band_leave_everything_open(report):
     """Each of six knows what another attack of six asks for, as models do that were not retrained alike."""
-    names = [name for name, number in NUMBERS.items() if leaking_side(name, number.better) == "above"]
+    names = [name for name, number in NUMBERS.items() if LADDER.leaking_side(name, number.better) == "above"]
     names = [n for n in names if NUMBERS[n].section in ("forgetting", "privacy") and n not in NONE]
     for row in report["rows"]:
         for model in row["retrain_band"]:
@@ -252,22 +250,19 @@ def test_the_original_is_that_of_the_same_model(report):
 
 
 def test_numbers_that_never_differ_do_not_count(report):
-    before = counted(report, named(report, "scif"))
+    before = LADDER.counted(report, named(report, "scif"))
     for row in report["rows"]:
         for model in [*row["retrain_band"], *row["per_seed"]]:
             model["metrics"]["completeness_auc"] = 0.5
-    assert set(before) - set(counted(report, named(report, "scif"))) == {"completeness_auc"}
+    assert set(before) - set(LADDER.counted(report, named(report, "scif"))) == {"completeness_auc"}
 
 
 def test_sides():
-    assert leaking_side("completeness_auc", "band") == "above"
-    assert leaking_side("score_distance_units", "lower") is None
-    assert leaking_side("promoted_repair", "band") == "below"
-    assert leaking_side("my_number", "lower") == "above"
-    assert leaking_side("my_number", "band") is None
-    assert leaks("above", 0.51, 0.4, 0.5)
-    assert not leaks("above", 0.504, 0.4, 0.5)
-    assert not leaks("above", 0.3, 0.4, 0.5)
+    assert LADDER.leaking_side("completeness_auc", "band") == "above"
+    assert LADDER.leaking_side("score_distance_units", "lower") is None
+    assert LADDER.leaking_side("promoted_repair", "band") == "below"
+    assert LADDER.leaking_side("my_number", "lower") == "above"
+    assert LADDER.leaking_side("my_number", "band") is None
     for pattern, _ in SIDES:
         assert any(re.search(pattern, name) for name in NUMBERS)
 
@@ -289,7 +284,8 @@ def test_numbers_stand_beside_original_and_band(report):
     assert line["test"] == "completeness"
     assert line["original"].startswith("0.8")
     assert re.fullmatch(r"0\.\d+ \[0\.4\d*, 0\.5\d*\]", line["band"])
-    assert line["inside"] == "2 of 2 seeds"
+    assert line["inside"] == "yes"
+    assert 0.01 < float(line["noticed"]) < 0.3
     assert "ndcg" not in made(report)["protocol"]
 
 
@@ -330,13 +326,14 @@ def test_a_row_that_was_not_measured_shows_nothing(report):
 
 def test_html_is_escaped_and_files_are_written(report, tmp_path):
     assert "the scif step &lt;b&gt;" in card_html(made(report), {})
-    write_card(tmp_path / "card", report, named(report, "scif"))
+    judged = judge(report, LADDER)
+    write_card(tmp_path / "card", judged, named(judged, "scif"), WORDS)
     assert read_json(tmp_path / "card" / "card.json") == json.loads(json.dumps(made(report)))
     assert {path.name for path in (tmp_path / "card").iterdir()} == {"card.json", "card.md", "card.html"}
 
 
 def test_on_a_trained_model_the_original_is_flagged_and_a_held_out_retrained_model_is_not(report):
-    case = trained_case("als", "cells", retrains=5, factors=16)
+    case = trained_case("als", "cells", retrains=6, factors=16)
     meters = [METRICS.build({"name": name}) for name in ("ranking", "completeness", "membership", "lists")]
     band = [measure_retrains(case, meters)]
     rows = []
@@ -344,8 +341,8 @@ def test_on_a_trained_model_the_original_is_flagged_and_a_held_out_retrained_mod
         rows.append(make_row(method) | row_numbers([0], [numbers], [band[0][1:]], meters))
     report["rows"] = rows
     assert [c["verdict"] for c in made(report, "other")["controls"]] == [PASS, PASS]
-    assert [c.verdict for c in claims(report, rows[0])][:2] == [FAIL, FAIL]
-    assert [c.verdict for c in claims(report, rows[1])][:2] == [PASS, PASS]
+    assert [claim(report, level, "do-nothing")["verdict"] for level in ("C1", "C2")] == [FAIL, FAIL]
+    assert [claim(report, level, "other")["verdict"] for level in ("C1", "C2")] == [PASS, PASS]
 
 
 def test_a_solver_that_did_not_converge_is_said_on_the_card(report):

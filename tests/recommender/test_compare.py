@@ -7,9 +7,11 @@ from shutil import copytree
 import pytest
 
 from msgm.reading import read_json
+from msgm.recommender.ladder import LADDER
 from msgm.recommender.models import MODELS
-from msgm.recommender.report import _cell, share_of_refit, to_html, to_markdown
+from msgm.recommender.report import _cell, to_html, to_markdown
 from msgm.solves import Solve
+from msgm.study.judging import share_of_retraining
 from tests.conftest import settings
 from tests.helpers import NASTY, as_name, blocks
 
@@ -143,15 +145,16 @@ def test_a_solver_that_did_not_converge_is_said_in_the_table(made):
 
 @pytest.mark.parametrize(("answered", "share"), [("one by one", 0.05), ("at once", 5.0), (None, 5.0)])
 def test_the_seconds_of_a_stream_are_shared_among_its_requests(answered, share):
-    row = {"seconds": 10.0, "refit_seconds": 2.0, "facts": {"answered": answered}}
-    assert share_of_refit(row, 100) == pytest.approx(share)
-    assert share_of_refit(row | {"refit_seconds": None}, 100) is None
+    report = {"requests": {"s": {"requests": 100}}}
+    row = {"request": "s", "seconds": 10.0, "refit_seconds": 2.0, "facts": {"answered": answered}}
+    assert share_of_retraining(report, row, LADDER) == pytest.approx(share)
+    assert share_of_retraining(report, row | {"refit_seconds": None}, LADDER) is None
 
 
 def test_a_half_interval_has_no_leading_zero_and_there_is_none_of_one_seed():
-    number = {"value": 0.1234, "inside": 1, "seeds": 2, "low": 0.1204, "high": 0.1264}
+    number = {"value": 0.1234, "inside": False, "seeds": 2, "low": 0.1204, "high": 0.1264}
     assert _cell(number) == "0.123* ± .003"
-    assert _cell(number | {"inside": 2, "low": -1.2, "high": 1.2}) == "0.123 ± 1.200"
+    assert _cell(number | {"inside": True, "low": -1.2, "high": 1.2}) == "0.123 ± 1.200"
     assert _cell(number | {"inside": None, "low": None, "high": None}) == "0.123"
     assert _cell(None) == "-"
 

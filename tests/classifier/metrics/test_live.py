@@ -8,8 +8,7 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from msgm.classifier.band import measure
-from msgm.classifier.measuring import logits_of, outputs_of
+from msgm.classifier.measuring import logits_of, measure, outputs_of
 from msgm.classifier.methods import METHODS
 from msgm.classifier.metrics import METRICS
 from msgm.classifier.metrics.probe import probe_auc
