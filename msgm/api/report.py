@@ -98,13 +98,17 @@ class Report:
         """
         if self.domain == "attributes":
             raise UserError("card: the rows of an attributes report have no cards; read their numbers.")
-        if self.domain == "classifier":
-            from msgm.classifier.card import card
-        elif self.domain == "recommender":
-            from msgm.recommender.card import card
-        else:
+        if self.domain == "generator":
             from msgm.evaluation.card import card
-        return card(self.tree, row)
+
+            return card(self.tree, row)
+        from msgm.study.card import make_card
+
+        if self.domain == "classifier":
+            from msgm.classifier.card import WORDS
+        else:
+            from msgm.recommender.card import WORDS
+        return make_card(self.tree, row, WORDS)
 
     def best(
         self, goal: Literal["suppression", "removal"], request: str | None = None, model: str | None = None

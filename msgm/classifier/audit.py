@@ -18,7 +18,6 @@ from msgm.cards.history import history
 from msgm.cards.views import Card
 from msgm.classifier.card import WORDS
 from msgm.classifier.ladder import LADDER, TARGETS
-from msgm.classifier.measuring import measure, measure_retrains
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
@@ -28,6 +27,7 @@ from msgm.folders import locked, write_json
 from msgm.runs import Run, environment
 from msgm.study.card import write_card
 from msgm.study.judging import BAND_RULE, Numbers, judge, means
+from msgm.study.measuring import measure, measure_retrains
 from msgm.traces import seal_views
 
 SEED = 0
@@ -77,7 +77,7 @@ def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, ask
     case = Case(files[target], files[original], models)
     case = replace(case, scope=_scope(case.target, (asked or Asked()).scope))
     metrics = [metric() for metric in METRICS.entries.values() if not metric.live and not metric.costly]
-    band = measure_retrains([replace(case, target=model) for model in models], metrics)
+    band = measure_retrains(case, metrics)
     rows = [
         _row(target.stem if target.stem != LADDER.original else "target", measure(case, metrics), band, metrics)
         | {"history": case.target.history or history(None)},

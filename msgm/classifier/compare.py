@@ -20,7 +20,7 @@ from msgm.classifier.assemble import make_report
 from msgm.classifier.config import ClassifierConfig, OriginalSettings, known
 from msgm.classifier.data import Split
 from msgm.classifier.experiment import Experiment, rekey, seconds_of
-from msgm.classifier.measuring import measure, outputs_of
+from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods import METHODS, Method
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.base import Live
@@ -34,6 +34,7 @@ from msgm.folders import locked, place, write_json, write_text
 from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import refuse_other
+from msgm.study.measuring import measure
 
 FIXED = ("data", "shares", "network", "training", "original", "seed", "split_seed")
 """Settings that all of a run folder shares; requests, methods, metrics, seeds and retrained models may be added."""
@@ -221,8 +222,8 @@ def claim(run: Run, config: ClassifierConfig) -> None:
 def _request(experiments: Sequence[Experiment], at: int, run: Run, request: str, methods: dict[str, Method]) -> None:
     """Run and measure the methods on one request at the seed of one of the experiments.
 
-    The retrained models are the first seed's. Each is measured at one of the seeds, in turn, so that their spread holds
-    that of the originals.
+    The retrained models and their outputs are the first seed's. Each is measured at one of the seeds, in turn, so that
+    their spread holds that of the originals.
     """
     experiment = experiments[at]
     seed, split = experiment.seed, experiment.split(request)
@@ -240,6 +241,8 @@ def _request(experiments: Sequence[Experiment], at: int, run: Run, request: str,
     metrics = [_placed(metric, run) for metric in experiment.config.measures()]
     reference = Reference(experiment, run, request, split, original, outputs, band, metrics)
     reference.keep(outputs, "original")
+    for number, own in enumerate(band if at == 0 else (), 1):
+        reference.keep(own, "retrains", str(number))
     _announce(metrics, len(methods), seconds_of(places[0]))
     for number in range(at, len(retrains), len(experiments)):
         _retrain(reference, number + 1, retrains[number], band[number], seconds_of(places[number]))
@@ -256,7 +259,6 @@ def _retrain(reference: Reference, number: int, model: nn.Module, own: Outputs, 
     missing = reference.missing(record)
     if missing:
         found = reference.numbers(reference.case(own, model, METHODS.build({"name": "retrain"})), missing)
-        reference.keep(own, *names)
         known_numbers = record["metrics"] if record else {}
         write_record(reference.record_at(*names), facts, {"seconds": seconds, "metrics": known_numbers | found})
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from msgm.cards.band import t_interval
 from msgm.evaluation.metrics.base import METRICS, Report, Row
-from msgm.study.band import LEAST, Band, band_of, joint_false_alarms
+from msgm.study.band import LEAST, Band, band_of, joint_false_alarms, t_interval
 
 PLAIN = "unseen"
 """The row of plain fine-tuning, which a method has to differ from."""

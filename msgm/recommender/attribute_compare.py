@@ -25,7 +25,6 @@ from msgm.recommender.attributes.labels import Labels, chosen, encode, shuffled
 from msgm.recommender.compare import EXPECTED, Cell, Record, chosen_rows, claim, reason_record
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
-from msgm.recommender.measuring import Numbers, measure
 from msgm.recommender.metrics import Case
 from msgm.recommender.metrics.attribute_attackers import check_sizes
 from msgm.recommender.models import MODELS
@@ -33,6 +32,7 @@ from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
 from msgm.runs import Run
 from msgm.seeding import derive_seed
+from msgm.study.measuring import Numbers, measure
 from msgm.traces import seal_views
 
 

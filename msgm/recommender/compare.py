@@ -21,7 +21,6 @@ from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, kno
 from msgm.recommender.data.base import Interactions, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.keyed import key_records
-from msgm.recommender.measuring import measure, measure_retrains
 from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import Case
 from msgm.recommender.models import MODELS
@@ -33,6 +32,7 @@ from msgm.runs import Run, environment
 from msgm.seeding import derive_seed
 from msgm.settings import refuse_other
 from msgm.solves import of_runs
+from msgm.study.measuring import measure, measure_retrains
 from msgm.traces import seal_views
 
 FIXED = ("data", "split", "seed", "plugins")

@@ -4,15 +4,13 @@ Every retrained model is measured as if it were the one to judge, against the ot
 band of a distance to retrained models is what one retrained model is from the others.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
-from msgm.recommender.metrics import METRICS, Case, Metric
+from msgm.recommender.metrics import METRICS, Metric
 from msgm.study.judging import means
-
-Numbers = dict[str, float | None]
+from msgm.study.measuring import Numbers
 
 
 def build_metrics(settings: Mapping[str, Mapping[str, Any]] | None = None) -> list[Metric]:
@@ -23,23 +21,6 @@ def build_metrics(settings: Mapping[str, Mapping[str, Any]] | None = None) -> li
     """
     chosen = {name: {} for name in METRICS.entries} if settings is None else settings
     return [METRICS.build({"name": name} | dict(values)) for name, values in chosen.items()]
-
-
-def measure(case: Case, metrics: Sequence[Metric]) -> Numbers:
-    """Return all numbers of one model; no model of the case is changed.
-
-    A value that is not finite, as a metric of the user's may give, becomes None: it is no number to compare.
-    """
-    found = {name: value for metric in metrics for name, value in metric.measure(case).items()}
-    return {name: float(v) if v is not None and math.isfinite(v) else None for name, v in found.items()}
-
-
-def measure_retrains(case: Case, metrics: Sequence[Metric]) -> list[Numbers]:
-    """Return the numbers of every retrained model of a case, each with itself left out of its references."""
-    return [
-        measure(replace(case, target=one, retrains=[other for other in case.retrains if other is not one]), metrics)
-        for one in case.retrains
-    ]
 
 
 def row_numbers(

@@ -299,5 +299,5 @@ def _share(count: int, total: int) -> str:
 
 def _nothing_to_read(row: Row) -> str:
     if not enough_retrained(row):
-        return f"{len(retrained(row))} retrained models, of at least {LEAST}"
+        return f"{len(retrained(row))} retrained models, of at least {LEAST}: more of these are needed"
     return "no number of forgetting or privacy has a side, a value and a band"

@@ -95,10 +95,7 @@ def test_fewer_than_five_retrained_models_make_no_band(folder, tmp_path):
     place = folder / "instances"
     made = audit(place / f"retrain-{RETRAINS}.npz", place / "original.npz", retrains(folder, count=4), tmp_path)
     assert [control["verdict"] for control in made.card["controls"]] == [NOT_TESTED] * 2
-    assert (
-        "4 retrained models, of at least 5: more of these are needed, not the original"
-        in (made.card["controls"][0]["evidence"])
-    )
+    assert made.card["controls"][0]["evidence"] == "4 retrained models, of at least 5: more of these are needed"
     assert all(line["band"] is None for lines in made.card["numbers"].values() for line in lines)
     assert verdicts(made)["C1"] == INCONCLUSIVE
 

@@ -100,7 +100,7 @@ def test_views_and_cards_are_written_and_self_contained(made):
 
 
 def test_outputs_are_those_that_the_audit_reads(made, cli, tmp_path):
-    folder = made / "outputs" / "seed-1" / "few"
+    folder = made / "outputs" / "seed-0" / "few"
     original = load_outputs(folder / "original.npz")
     assert original.logits["forget"].shape == (8, 3)
     retrains = sorted((folder / "retrains").glob("*.npz"))
@@ -120,7 +120,7 @@ def test_a_card_names_models_that_saw_its_items_those_retrained_for_another_requ
     card = read_json(made / "cards" / "few" / "retrain" / "card.json")
     found = {line["path"] for line in card["artifacts"]["found"]}
     originals = {"models/seed-0/original", "outputs/seed-1/few/original.npz"}
-    assert originals | {"models/seed-0/two/retrain-1", "outputs/seed-1/two/retrains/5.npz"} <= found
+    assert originals | {"models/seed-0/two/retrain-1", "outputs/seed-0/two/retrains/5.npz"} <= found
     assert not {path for path in found if "few/retrain" in path}
 
 
@@ -139,7 +139,7 @@ def test_digests_of_the_first_version_are_replaced_by_keyed_ones_and_what_was_ma
     folder = Path(shutil.copytree(made, tmp_path / "copy"))
     settings = load_config(config)
     dataset = load_dataset(settings.data)
-    first = [Experiment(settings, dataset, seed, torch.device("cpu"), folder) for seed in (0, 1)]
+    first = [Experiment(settings, dataset, seed, torch.device("cpu"), folder, first=0) for seed in (0, 1)]
     splits = [(one, one.split(name)) for one in first for name in ("few", "two")]
     old = {one.digest(split): unkeyed_digest(split.forget.indices) for one, split in splits}
     for path in folder.rglob("*.json"):

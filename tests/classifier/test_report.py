@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from msgm.classifier.assemble import constants, inside_share
 from msgm.classifier.figures import _points, distance, report_figures
 from msgm.classifier.report import rows_of, tables, to_markdown
 from msgm.records import plain, read_record, write_record
@@ -10,57 +9,47 @@ from msgm.solves import Solve
 from tests.helpers import NASTY, as_name, blocks
 
 
-def number(value, inside, low=0.4, high=0.6, seeds=2):
-    band = {"mean": (low + high) / 2, "sd": 0.04, "low": low, "high": high}
-    return {"value": value, "low": None, "high": None, "seeds": seeds, "band": band, "inside": inside}
+def number(value, inside=True, low=0.4, high=0.6, seeds=2):
+    band = {"mean": (low + high) / 2, "sd": 0.04, "low": low, "high": high, "count": 5}
+    place = None if inside is None else "inside" if inside else "above"
+    found = {"value": value, "low": None, "high": None, "seeds": seeds, "band": band, "inside": inside}
+    return found | {"place": place, "noticed": 0.2}
 
 
-def row(method, acc, inside, same=0.9, request="few"):
-    entry = {"seed": 0, "metrics": {"acc": acc, "same": same}}
-    band = [{"seed": 0, "metrics": {"acc": 0.5 + k / 100, "same": 0.9}} for k in range(5)]
-    metrics = {"acc": number(acc, inside), "same": number(same, 2)}
-    return {"method": method, "request": request, "metrics": metrics, "per_seed": [entry], "retrain_band": band}
-
-
-def test_numbers_that_are_the_same_for_every_model_are_left_out_of_the_share():
-    rows = [row("do-nothing", 0.9, 0), row("a", 0.5, 1)]
-    assert constants(rows) == ["same"]
-    assert inside_share(rows[0], ["same"]) == 0
-    assert inside_share(rows[1], ["same"]) == 0.5
-    assert inside_share(rows[1]) == 0.75
-    assert constants([*rows, row("b", 0.5, 2, same=0.8)]) == []
-
-
-def test_a_number_that_differs_between_seeds_alone_is_constant():
-    one, two = row("a", 0.5, 1), row("b", 0.5, 1)
-    for r in (one, two):
-        r["per_seed"].append({"seed": 1, "metrics": {"acc": r["metrics"]["acc"]["value"], "same": 0.1}})
-        r["retrain_band"].append({"seed": 1, "metrics": {"acc": 0.4, "same": 0.1}})
-    assert constants([one, two]) == ["same"]
+def row(method, acc, inside, request="few"):
+    judged = {"numbers": 1, "retrains": 5, "false_alarms": 0.05, "held_out_inside": 5}
+    return {
+        "method": method,
+        "request": request,
+        "metrics": {"acc": number(acc, inside), "same": number(0.9, None)},
+        "judged": judged,
+        "effect": None,
+        "share_of_retraining": 0.5,
+    }
 
 
 def test_rows_stand_with_controls_first_then_by_their_share_inside():
-    rows = [row("worst", 0.9, 0), row("retrain", 0.5, 2), row("best", 0.5, 2), row("do-nothing", 0.9, 0)]
-    report = {"rows": [*rows, row("best", 0.5, 2, request="other")]}
+    rows = [row("worst", 0.9, False), row("retrain", 0.5, True), row("best", 0.5, True), row("do-nothing", 0.9, False)]
+    report = {"rows": [*rows, row("best", 0.5, True, request="other")]}
     assert [r["method"] for r in rows_of(report, "few")] == ["do-nothing", "retrain", "best", "worst"]
 
 
 def table_of(**metrics):
     asked = {"text": "t", "n": 3, "scope": "class", "near_duplicates": None, "target": "observed"}
-    found = row("a", 0.5, 1) | {"metrics": metrics, "retrain_seconds": 1.0, "seconds": 0.5, "family": "edit"}
+    found = row("a", 0.5, True) | {"metrics": metrics, "retrain_seconds": 1.0, "seconds": 0.5, "family": "edit"}
     return tables({"rows": [found], "requests": {"few": asked}, "left_out": []})[0]
 
 
 def test_test_accuracy_is_that_on_the_classes_to_retain_where_classes_are_forgotten():
-    table = table_of(test_accuracy=number(0.7, 2), test_accuracy_retained=number(0.9, 2))
+    table = table_of(test_accuracy=number(0.7), test_accuracy_retained=number(0.9))
     assert table.head.count("TA %") == 1
     assert table.rows[1][table.head.index("TA %")] == "90.0"
-    table = table_of(test_accuracy=number(0.7, 2), test_accuracy_retained=number(None, None))
+    table = table_of(test_accuracy=number(0.7), test_accuracy_retained=number(None, None))
     assert table.rows[1][table.head.index("TA %")] == "70.0"
 
 
 def test_a_band_is_shown_within_the_bounds_of_its_number_and_zero_without_a_sign():
-    table = table_of(test_accuracy=number(-0.0001, 2, -0.0001, 1.2) | {"bounds": [0, 1]}, tow=number(-1e-9, 2, -1, 1.2))
+    table = table_of(test_accuracy=number(-0.0001, True, -0.0001, 1.2) | {"bounds": [0, 1]}, tow=number(-1e-9, True, -1, 1.2))
     assert table.rows[0][1:3] == ["0.0..100.0", "-1.000..1.200"]
     assert table.rows[1][1:3] == ["0.0", "0.000"]
 
@@ -68,11 +57,11 @@ def test_a_band_is_shown_within_the_bounds_of_its_number_and_zero_without_a_sign
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        (number(0.5, 2), 0),
-        (number(0.6, 2), 1),
-        (number(0.3, 0), 2),
-        (number(0.5, 2, 0.5, 0.5), 0),
-        (number(0.6, 0, 0.5, 0.5), np.inf),
+        (number(0.5), 0),
+        (number(0.6), 1),
+        (number(0.3, False), 2),
+        (number(0.5, True, 0.5, 0.5), 0),
+        (number(0.6, False, 0.5, 0.5), np.inf),
     ],
 )
 def test_distances_count_in_half_widths_of_the_band(entry, expected):
@@ -81,8 +70,8 @@ def test_distances_count_in_half_widths_of_the_band(entry, expected):
 
 def test_points_of_a_scatter_are_told_apart_by_a_legend_not_by_labels_that_overlap():
     axes = Figure().subplots()
-    rows = [row(f"m{k}", 0.5, 1) | {"family": "edit"} for k in range(20)] + [
-        row("retrain", 0.5, 1) | {"family": "exact"}
+    rows = [row(f"m{k}", 0.5, True) | {"family": "edit"} for k in range(20)] + [
+        row("retrain", 0.5, True) | {"family": "exact"}
     ]
     _points(axes, rows, [[0.5, 0.5]] * len(rows))
     looks = [(line.get_color(), line.get_marker()) for line in axes.lines]
@@ -112,9 +101,9 @@ def named_report(text):
     """A report in which every text that a user may write is this one."""
     asked = {"text": text, "n": 3, "scope": text, "near_duplicates": None, "target": "observed"}
     name = as_name(text)
-    rows = [row(method, 0.5, 1, request=name) for method in ("do-nothing", f"m {name}")]
+    rows = [row(method, 0.5, True, request=name) for method in ("do-nothing", f"m {name}")]
     for each in rows:
-        each["metrics"] |= {"forget_accuracy": number(0.5, 1), "test_accuracy": number(0.5, 1)}
+        each["metrics"] |= {"forget_accuracy": number(0.5), "test_accuracy": number(0.5)}
         for entry in each["metrics"].values():
             entry["section"] = "utility"
         each |= {"settings": {text: text}, "card": "formula: a", "family": "edit", "retrain_seconds": 1.0}
@@ -138,7 +127,7 @@ def test_figures_draw_any_name():
 
 
 def test_cells_outside_the_band_are_told_from_names_with_a_star():
-    table = table_of(forget_accuracy=number(0.9, 1), tow=number(0.9, 2))
+    table = table_of(forget_accuracy=number(0.9, 1), tow=number(0.9))
     cells = dict(zip(table.head, table.rows[1], strict=True))
     assert cells["FA %"] == "90.0*"
     assert [name for name, cell in cells.items() if getattr(cell, "outside", False)] == ["FA %"]

@@ -12,11 +12,12 @@ from msgm.cards.words import WRONG_REFERENCE
 from msgm.reading import read_json
 from msgm.recommender.card import WORDS
 from msgm.recommender.ladder import LADDER, SIDES
-from msgm.recommender.measuring import measure, measure_retrains, row_numbers
+from msgm.recommender.measuring import row_numbers
 from msgm.recommender.metrics import METRICS
 from msgm.solves import Solve
 from msgm.study.card import make_card, write_card
 from msgm.study.judging import judge
+from msgm.study.measuring import measure, measure_retrains
 from tests.recommender.metrics.worlds import trained_case
 
 NAMES = ("ranking", "rating", "completeness", "membership", "distance", "lists", "fairness", "backdoor")
@@ -227,12 +228,12 @@ def test_an_original_that_is_not_flagged_leaves_everything_open(report):
 
 
 def test_retrained_models_that_fall_out_of_their_own_band_leave_everything_open(report):
-    """Each of six knows what another attack of six asks for, as models do that were not retrained alike."""
+    """Each of six knows what other numbers ask for, as models do that were not retrained alike."""
     names = [name for name, number in NUMBERS.items() if LADDER.leaking_side(name, number.better) == "above"]
     names = [n for n in names if NUMBERS[n].section in ("forgetting", "privacy") and n not in NONE]
     for row in report["rows"]:
         for model in row["retrain_band"]:
-            model["metrics"][names[model["retrain"] % len(names)]] = 0.9 if model["retrain"] < len(names) else 0.5
+            model["metrics"] |= {name: 0.9 for k, name in enumerate(names) if k // 2 == model["retrain"]}
     assert made(report)["controls"][1]["verdict"] == FAIL
     assert claim(report, "C1")["verdict"] == INCONCLUSIVE
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.recommender.measuring import build_metrics, measure, measure_retrains, row_numbers
+from msgm.recommender.measuring import build_metrics, row_numbers
 from msgm.recommender.metrics import METRICS, Metric, Number
+from msgm.study.measuring import measure, measure_retrains
 from tests.recommender.metrics.worlds import trained_case
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from msgm.classifier.measuring import measure, measure_retrains
 from msgm.classifier.metrics import Case, Metric, Number
+from msgm.study.measuring import measure, measure_retrains
 from tests.classifier.metrics.worlds import posteriors
 
 
@@ -24,9 +24,8 @@ class Seen(Metric):
 
 def test_every_retrained_model_is_measured_without_itself():
     outputs = [posteriors(k) for k in range(5)]
-    cases = [Case(one, outputs[0], outputs) for one in outputs]
-    assert [tree["references"] for tree in measure_retrains(cases, [Seen()])] == [4] * 5
-    assert [tree["own"] for tree in measure_retrains(cases, [Seen()])] == [0] * 5
+    trees = measure_retrains(Case(outputs[0], outputs[0], outputs), [Seen()])
+    assert [(tree["references"], tree["own"]) for tree in trees] == [(4, 0)] * 5
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

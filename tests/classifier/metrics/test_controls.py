@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from msgm.classifier.measuring import measure, measure_retrains
 from msgm.classifier.metrics import METRICS, Case
 from msgm.study.band import band_of
+from msgm.study.measuring import measure, measure_retrains
 from tests.classifier.metrics.worlds import digits_world
 
 NAMES = ["accuracy", "forgetting-rate", "membership", "rmia", "distances", "tug-of-war"]
@@ -17,10 +17,10 @@ def placed(label):
     world = digits_world(retrains=7, label=label)
     *references, held_out = [world.outputs(model) for model in world.retrains]
     original, metrics = world.outputs(world.original), [METRICS.build({"name": name}) for name in NAMES]
-    cases = [Case(one, original, references, world.split.scope) for one in references]
-    band = measure_retrains(cases, metrics)
+    case = Case(original, original, references, world.split.scope)
+    band = measure_retrains(case, metrics)
     subjects = {"original": original, "held out": held_out, "untrained": world.outputs(world.untrained)}
-    values = {key: measure(replace(cases[0], target=one), metrics) for key, one in subjects.items()}
+    values = {key: measure(replace(case, target=one), metrics) for key, one in subjects.items()}
     return {name: band_of([tree[name] for tree in band]) for name in band[0]}, values
 
 
