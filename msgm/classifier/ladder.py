@@ -17,7 +17,7 @@ from msgm.cards.claims import Check
 from msgm.cards.parts import metric_of
 from msgm.classifier.metrics import METRICS
 from msgm.study.judging import BELOW, Report, Row
-from msgm.study.ladder import Ladder, asked, is_inside, near_mean, observed, recorded
+from msgm.study.ladder import Ladder, asked, is_inside, near_mean, observed, recorded, rules_of
 
 TARGETS = {"observed": "observed items", "latent": "latent attribute", "concept": "concept"}
 ACCURACY_MARGIN = 0.05
@@ -31,24 +31,13 @@ SIDES: tuple[tuple[str, str | None], ...] = (
 )
 """Names of numbers, as patterns, and the side of the band on which a model knows the items; the first match counts."""
 
-RULES = {
-    "C0": ("nothing shown", "No claim below holds."),
-    "C1": (
-        "behavioural",
-        "Forget accuracy is not above the band of at least 5 retrained models and, for instances, the AUC of "
-        "membership inference by loss and by confidence lies inside it; at most 10% of the numbers of forgetting and "
-        "privacy lie outside their own 95% intervals on the side of models that know the items; test accuracy is at "
-        "most 5 points below the retrained models' mean.",
-    ),
-    "C2": ("attack-bounded", "C1, and no number of the attacks below lies outside the band, on either side."),
-    "C3": (
-        "oracle-indistinguishable within a band",
-        "C2, and all judged numbers of forgetting and privacy lie inside the band of at least 5 retrained models, "
-        "where these pass their own audit.",
-    ),
-    "C4": ("exact by algorithm", "Observed items, and a method that trains without them, by its record."),
-    "C5": ("proven bound", "Observed items, and a proven (epsilon, delta) bound with its assumptions."),
-}
+RULES = rules_of(
+    "items",
+    "Forget accuracy is not above the band of at least 5 retrained models and, for instances, the AUC of membership "
+    "inference by loss and by confidence lies inside it; test accuracy is at most 5 points below the retrained models' "
+    "mean",
+    "Observed items, and a method that trains without them, by its record.",
+)
 
 
 def _behaviour(report: Report, row: Row) -> list[Check]:

@@ -14,7 +14,7 @@ models do not depend on a seed.
 
 from msgm.cards.claims import Check
 from msgm.study.judging import Report, Row
-from msgm.study.ladder import Ladder, asked, is_inside, near_mean, observed
+from msgm.study.ladder import Ladder, asked, is_inside, near_mean, observed, rules_of
 
 EXACT = ("bit-exact", "exact up to rounding")
 UTILITY_MARGIN = 0.05
@@ -29,27 +29,13 @@ SIDES: tuple[tuple[str, str | None], ...] = (
 )
 """Names of numbers, as patterns, and the side of the band on which a model knows the cells; the first match counts."""
 
-RULES = {
-    "C0": ("nothing shown", "No claim below holds."),
-    "C1": (
-        "behavioural",
-        "Nothing forgotten is served; the AUC of forgotten against held-out cells lies inside the band of at least 5 "
-        "retrained models; at most 10% of the numbers of forgetting and privacy lie outside their own 95% intervals "
-        "on the side of models that know the cells; NDCG or RMSE is at most 5% worse than the retrained models' mean.",
-    ),
-    "C2": ("attack-bounded", "C1, and no number of the attacks below lies outside the band, on either side."),
-    "C3": (
-        "oracle-indistinguishable within a band",
-        "C2, and all judged numbers of forgetting and privacy lie inside the band of at least 5 retrained models, "
-        "where these pass their own audit.",
-    ),
-    "C4": (
-        "exact by algorithm",
-        "Observed cells, an answer that equals fitting anew to the rest, bit by bit or up to rounding, by its record, "
-        "and nothing forgotten is served.",
-    ),
-    "C5": ("proven bound", "Observed cells, and a proven (epsilon, delta) bound with its assumptions."),
-}
+RULES = rules_of(
+    "cells",
+    "Nothing forgotten is served; the AUC of forgotten against held-out cells lies inside the band of at least 5 "
+    "retrained models; NDCG or RMSE is at most 5% worse than the retrained models' mean",
+    "Observed cells, an answer that equals fitting anew to the rest, bit by bit or up to rounding, by its record, and "
+    "nothing forgotten is served.",
+)
 
 
 def _served(row: Row) -> list[Check]:

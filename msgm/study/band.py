@@ -54,7 +54,7 @@ class Band:
         >>> round(Band(0.0, 1.0, 5).half_width(), 3)
         3.041
         """
-        return _quantile(self.count - 1, judged) * self.sd * _scale(seeds, self.count)
+        return quantile(self.count - 1, judged) * self.sd * _scale(seeds, self.count)
 
     def limits(self, seeds: int = 1, judged: int = 1) -> tuple[float, float]:
         """Return the lower and the upper end of the band for the mean of ``seeds`` models."""
@@ -90,7 +90,7 @@ def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return the 95% t-interval of a mean; Nones from fewer than two values."""
     if len(values) < 2:
         return None, None
-    half = _quantile(len(values) - 1, 1) * stdev(values) / math.sqrt(len(values))
+    half = quantile(len(values) - 1, 1) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
 
 
@@ -108,8 +108,8 @@ def _scale(seeds: int, count: int) -> float:
 
 
 @lru_cache
-def _quantile(degrees: int, judged: int) -> float:
-    """Return the two-sided quantile of Student's t; cached, for reports take it thousands of times."""
+def quantile(degrees: int, judged: int) -> float:
+    """Return the two-sided quantile of Student's t at level 1 - .05 / judged; cached, for reports take it often."""
     return float(stats.t.ppf(1 - FALSE_ALARMS / (2 * judged), degrees))
 
 
@@ -121,7 +121,7 @@ def _noticed(degrees: int, judged: int) -> float:
     chance of a miss is a difference of two normal distribution functions, averaged here over 4,000 quantiles of u.
     """
     middles = (np.arange(4000) + 0.5) / 4000
-    reach = _quantile(degrees, judged) * np.sqrt(stats.chi2.ppf(middles, degrees) / degrees)
+    reach = quantile(degrees, judged) * np.sqrt(stats.chi2.ppf(middles, degrees) / degrees)
 
     def excess(shift: float) -> float:
         missed = special.ndtr(reach - shift) - special.ndtr(-reach - shift)

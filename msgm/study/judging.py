@@ -27,9 +27,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any
 
-from scipy import stats
-
-from msgm.study.band import FALSE_ALARMS, LEAST, Band, band_of, joint_false_alarms, t_interval
+from msgm.study.band import FALSE_ALARMS, LEAST, Band, band_of, joint_false_alarms, quantile, t_interval
 
 Numbers = Mapping[str, float | None]
 Report = dict[str, Any]
@@ -283,8 +281,8 @@ def _alike(mine: Sequence[float], other: Sequence[float], compared: int) -> bool
     """Return whether two means differ by no more than the pooled spread of seeds lets them, at 1 - .05 / compared."""
     a, b = len(mine), len(other)
     pooled = ((a - 1) * variance(mine) + (b - 1) * variance(other)) / (a + b - 2)
-    quantile = stats.t.ppf(1 - FALSE_ALARMS / (2 * compared), a + b - 2)
-    return bool(abs(fmean(mine) - fmean(other)) <= quantile * math.sqrt(pooled * (1 / a + 1 / b)) + 1e-12)
+    reach = quantile(a + b - 2, compared)
+    return bool(abs(fmean(mine) - fmean(other)) <= reach * math.sqrt(pooled * (1 / a + 1 / b)) + 1e-12)
 
 
 def shown_limits(number: Mapping[str, Any], of: Mapping[str, Any]) -> tuple[float, float]:

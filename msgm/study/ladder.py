@@ -14,14 +14,18 @@ margins and attacks are data (``Ladder``):
 Inside and outside are the verdicts of ``judging``: of the mean over seeds, corrected for all numbers judged together.
 
 Controls. Retrained models that know nothing lie outside their own, uncorrected 95% intervals on the side of models that
-know the items in 2.5 of 100 numbers. A model is *flagged*, as not forgotten, when more than ``TOLERATED`` of its
-numbers of forgetting and privacy lie there. The original has to be flagged; of the retrained models, each held out and
-read against the others, at most ``FLAGGED_AT_MOST`` may be.
+know the items in 2.5 of 100 numbers. A model is *flagged*, as not forgotten, when more of its n numbers of forgetting
+and privacy lie there than the 95% quantile of the binomial distribution Bin(n, .025): so that, were the numbers
+independent, chance flags at most one retrained model in 20. The original has to be flagged; of the retrained models,
+each held out and read against the others, at most ``FLAGGED_AT_MOST`` may be.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+from scipy import stats
 
 from msgm.cards.claims import (
     NOT_TESTED,
@@ -37,7 +41,7 @@ from msgm.cards.claims import (
 from msgm.cards.history import held_checks
 from msgm.cards.views import shown
 from msgm.cards.words import WRONG_REFERENCE
-from msgm.study.band import LEAST, band_of
+from msgm.study.band import FALSE_ALARMS, LEAST, band_of
 from msgm.study.judging import (
     ABOVE,
     BELOW,
@@ -56,7 +60,6 @@ from msgm.study.judging import (
     seeds_of,
 )
 
-TOLERATED = 0.1
 FLAGGED_AT_MOST = 0.25
 GIVES_AWAY = {
     True: "it looks more like a member than models that never saw it",
@@ -214,6 +217,35 @@ class Ladder(Reading):
         ]
 
 
+def rules_of(things: str, behaviour: str, exactness: str) -> Rules:
+    """Return the name and the rule of every level.
+
+    Args:
+        things: what is forgotten: items, cells.
+        behaviour: the domain's conditions of C1, a sentence without its full stop.
+        exactness: the rule of C4.
+    """
+    return {
+        "C0": ("nothing shown", "No claim below holds."),
+        "C1": (
+            "behavioural",
+            f"{behaviour}; of the numbers of forgetting and privacy no more lie outside their own 95% intervals, on "
+            f"the side of models that know the {things}, than chance explains in 19 of 20 retrained models.",
+        ),
+        "C2": ("attack-bounded", "C1, and no number of the attacks below lies outside the band, on either side."),
+        "C3": (
+            "oracle-indistinguishable within a band",
+            f"C2, and all judged numbers of forgetting and privacy lie inside the band of at least {LEAST} retrained "
+            "models, where these pass their own audit.",
+        ),
+        "C4": ("exact by algorithm", exactness),
+        "C5": (
+            "proven bound",
+            f"Observed {things}, and a proven (epsilon, delta) bound with its assumptions.",
+        ),
+    }
+
+
 def asked(report: Report, row: Row) -> dict[str, Any]:
     """Return the row's request."""
     found: dict[str, Any] = report["requests"][row["request"]]
@@ -286,14 +318,20 @@ def _own_audit(negative: Control) -> Check:
     return Check("held-out retrained models pass their own audit", holds, negative.evidence)
 
 
+@lru_cache
+def _allowed(total: int) -> int:
+    """Return how many of so many independent numbers may lie outside on one side by chance, at 19 of 20 models."""
+    return int(stats.binom.ppf(1 - FALSE_ALARMS, total, FALSE_ALARMS / 2))
+
+
 def _flags(count: int, total: int) -> bool:
-    return count > TOLERATED * total
+    return count > _allowed(total)
 
 
 def _share(count: int, total: int) -> str:
     return (
         f"{count} of {total} numbers outside their own 95% intervals on the side of models that know the items, where "
-        f"more than {TOLERATED:.0%} flag"
+        f"more than {_allowed(total)} flag"
     )
 
 

@@ -49,7 +49,9 @@ def test_test_accuracy_is_that_on_the_classes_to_retain_where_classes_are_forgot
 
 
 def test_a_band_is_shown_within_the_bounds_of_its_number_and_zero_without_a_sign():
-    table = table_of(test_accuracy=number(-0.0001, True, -0.0001, 1.2) | {"bounds": [0, 1]}, tow=number(-1e-9, True, -1, 1.2))
+    table = table_of(
+        test_accuracy=number(-0.0001, True, -0.0001, 1.2) | {"bounds": [0, 1]}, tow=number(-1e-9, True, -1, 1.2)
+    )
     assert table.rows[0][1:3] == ["0.0..100.0", "-1.000..1.200"]
     assert table.rows[1][1:3] == ["0.0", "0.000"]
 
@@ -127,7 +129,7 @@ def test_figures_draw_any_name():
 
 
 def test_cells_outside_the_band_are_told_from_names_with_a_star():
-    table = table_of(forget_accuracy=number(0.9, 1), tow=number(0.9))
+    table = table_of(forget_accuracy=number(0.9, False), tow=number(0.9))
     cells = dict(zip(table.head, table.rows[1], strict=True))
     assert cells["FA %"] == "90.0*"
     assert [name for name, cell in cells.items() if getattr(cell, "outside", False)] == ["FA %"]

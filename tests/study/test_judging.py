@@ -1,0 +1,177 @@
+"""Rows judged against retrained models: inside, too few to tell, no effect, shares of time, and reports of old."""
+
+import numpy as np
+import pytest
+
+from msgm.study.band import LEAST, Band, joint_false_alarms
+from msgm.study.judging import (
+    ABOVE,
+    BELOW,
+    INSIDE,
+    NO_EFFECT,
+    TOO_FEW,
+    Reading,
+    judge,
+    judged_note,
+    means,
+    place_of,
+    upgraded,
+)
+
+READING = Reading(
+    keys=("request",),
+    sides=((r"_auc$", ABOVE),),
+    repeated=r"_gap$",
+    size="n",
+    retraining="retrain_seconds",
+    effect=("a", "b_auc"),
+)
+BAND = Band(mean=0.5, sd=0.1, count=5)
+
+
+def report_of(rows, **asked):
+    return {"rows": rows, "requests": {"few": {"n": 30} | asked}}
+
+
+def row_of(per_seed, models, method="edit", **facts):
+    summary = means(per_seed)
+    return {
+        "method": method,
+        "request": "few",
+        "seconds": 2.0,
+        "retrain_seconds": 8.0,
+        "metrics": {name: entry | {"better": "band", "section": "privacy"} for name, entry in summary.items()},
+        "per_seed": [{"seed": k, "metrics": tree} for k, tree in enumerate(per_seed)],
+        "retrain_band": [{"retrain": k, "of": 1, "metrics": tree} for k, tree in enumerate(models)],
+    } | facts
+
+
+def draws(rng, count, names=("a", "b_auc", "c"), shift=0.0):
+    return [{name: float(rng.normal(0.5 + shift, 0.1)) for name in names} for _ in range(count)]
+
+
+def judged(per_seed, models, **facts):
+    return judge(report_of([row_of(per_seed, models, **facts)]), READING)["rows"][0]
+
+
+@pytest.mark.parametrize(("seeds", "count", "m"), [(1, 5, 1), (3, 5, 4), (2, 8, 10)])
+def test_a_further_retrained_model_is_inside_in_all_numbers_as_often_as_stated(seeds, count, m):
+    rng, n = np.random.default_rng(0), 20_000
+    models, rows = rng.normal(size=(n, m, count)), rng.normal(size=(n, m, seeds)).mean(2)
+    bands = np.stack([models.mean(2), models.std(2, ddof=1)], axis=2)
+    whole = [
+        all(place_of(v, Band(*b, count), seeds, m, 0.0) == INSIDE for v, b in zip(values, of_row, strict=True))
+        for values, of_row in zip(rows, bands, strict=True)
+    ]
+    assert 1 - np.mean(whole) == pytest.approx(joint_false_alarms(m), abs=0.005)
+
+
+def test_a_row_is_judged_by_the_mean_of_its_seeds_together_with_its_other_numbers():
+    rng = np.random.default_rng(1)
+    models = draws(rng, 5)
+    row = judged(draws(rng, 3), models)
+    band = Band(*(f([tree["a"] for tree in models]) for f in (np.mean, lambda v: np.std(v, ddof=1))), 5)
+    found = row["metrics"]["a"]
+    assert (found["band"]["low"], found["band"]["high"]) == pytest.approx(band.limits(3, 3))
+    assert found["noticed"] == pytest.approx(band.smallest_shift(3, 3))
+    assert (row["judged"]["numbers"], row["judged"]["retrains"]) == (3, 5)
+    assert row["judged"]["false_alarms"] == joint_false_alarms(3)
+
+
+@pytest.mark.parametrize(("shift", "place"), [(0.0, INSIDE), (2.0, ABOVE), (-2.0, BELOW)])
+def test_a_place_is_told(shift, place):
+    rng = np.random.default_rng(2)
+    models = draws(rng, 6)
+    found = judged([{"a": models[0]["a"] + shift}], models)["metrics"]["a"]
+    assert (found["place"], found["inside"]) == (place, place == INSIDE)
+
+
+def test_retrained_models_left_out_in_turn_are_counted():
+    models = [{"a": value} for value in (0.50, 0.51, 0.52, 0.53, 5.0)]
+    assert judged([{"a": 0.5}], models)["judged"]["held_out_inside"] == 4
+    assert judged([{"a": 0.5}], [*models[:4], {"a": 0.54}])["judged"]["held_out_inside"] == 5
+
+
+def test_fewer_than_five_retrained_models_give_numbers_without_verdicts():
+    models = draws(np.random.default_rng(3), LEAST - 1)
+    row = judged([models[0]], models)
+    assert {entry["inside"] for entry in row["metrics"].values()} == {None}
+    assert row["judged"]["numbers"] == 0
+    assert judged_note(row, {}) == "4 retrained models, of at least 5: numbers stand here without verdicts."
+
+
+def test_numbers_that_are_the_same_for_all_models_and_those_said_twice_are_not_judged():
+    models = [tree | {"same": 1.0, "a_gap": tree["a"]} for tree in draws(np.random.default_rng(4), 5)]
+    row = judged([models[0]], models)
+    assert [name for name, entry in row["metrics"].items() if entry["place"] is None] == ["same", "a_gap"]
+    assert judged([models[0] | {"same": 0.5}], models)["metrics"]["same"]["place"] == BELOW
+
+
+@pytest.mark.parametrize(("value", "place"), [(0.0, INSIDE), (3 / 30, TOO_FEW), (3 / 30 + 0.01, ABOVE)])
+def test_a_band_without_width_tells_nothing_of_a_value_within_three_of_the_things_asked_for(value, place):
+    models = [{"a": 0.0, "b_auc": k / 10} for k in range(5)]
+    row = row_of([{"a": value, "b_auc": 0.2}], models)
+    original = row_of([{"a": 1.0, "b_auc": 0.2}], models, method="do-nothing")
+    found = judge(report_of([row, original]), READING)["rows"][0]["metrics"]["a"]
+    assert (found["place"], found["noticed"]) == (place, None)
+    assert found["inside"] == {TOO_FEW: None}.get(place, place == INSIDE)
+
+
+def test_the_slack_of_a_domain_widens_the_band():
+    assert place_of(BAND.limits()[1] + 0.01, BAND, 1, 1, 0.02) == INSIDE
+    assert place_of(BAND.limits()[1] + 0.03, BAND, 1, 1, 0.02) == ABOVE
+
+
+def effect_of(shift, seeds=3, method="edit"):
+    rng = np.random.default_rng(5)
+    models, plain = draws(rng, 5), draws(rng, seeds)
+    mine = [{name: value + shift for name, value in tree.items()} for tree in draws(rng, seeds)]
+    rows = [row_of(mine, models, method=method), row_of(plain, models, method="finetune")]
+    return [row["effect"] for row in judge(report_of(rows), READING)["rows"]]
+
+
+def test_a_row_that_is_not_told_from_fine_tuning_by_the_spread_of_seeds_has_no_effect():
+    assert effect_of(0.0) == [NO_EFFECT, None]
+    assert effect_of(3.0) == [None, None]
+    assert effect_of(0.0, seeds=1) == [None, None]
+    assert effect_of(0.0, method="retrain") == [None, None]
+
+
+def test_alike_rows_are_told_apart_as_seldom_as_stated():
+    rng, n, found = np.random.default_rng(6), 2000, 0
+    models = draws(rng, 5)
+    for _ in range(n):
+        rows = [row_of(draws(rng, 3), models), row_of(draws(rng, 3), models, method="finetune")]
+        found += judge(report_of(rows), READING)["rows"][0]["effect"] is None
+    assert found / n == pytest.approx(1 - (1 - 0.05 / 2) ** 2, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("facts", "asked", "share"),
+    [
+        ({}, {}, 0.25),
+        ({"facts": {"answered": "one by one"}}, {"requests": 100}, 0.0025),
+        ({"facts": {"answered": "at once"}}, {"requests": 100}, 0.25),
+        ({"retrain_seconds": None}, {}, None),
+        ({"seconds": None}, {}, None),
+    ],
+)
+def test_the_share_of_retraining_is_that_of_one_request(facts, asked, share):
+    models = draws(np.random.default_rng(7), 5)
+    row = judge(report_of([row_of(models[:1], models, **facts)], **asked), READING)["rows"][0]
+    assert row["share_of_retraining"] == (None if share is None else pytest.approx(share))
+
+
+def test_an_earlier_versions_retrained_models_of_each_seed_make_one_mean_each():
+    models = [{"retrain": k, "seed": seed, "metrics": {"a": k + seed / 10}} for seed in (0, 1) for k in range(5)]
+    row = row_of([{"a": 2.0}, {"a": 2.1}], []) | {"retrain_band": models}
+    found = upgraded(report_of([row]), READING, a_seed=True)["rows"][0]
+    assert [model["metrics"]["a"] for model in found["retrain_band"]] == pytest.approx([0.05, 1.05, 2.05, 3.05, 4.05])
+    band = found["metrics"]["a"]["band"]
+    # A row of two seeds is one model of the kind that these means are: its limits are those of one.
+    assert (band["low"], band["high"]) == pytest.approx(Band(band["mean"], band["sd"], 5).limits(1, 1))
+
+
+def test_a_report_of_this_version_is_read_as_it_is():
+    report = judge(report_of([row_of([{"a": 0.5}], draws(np.random.default_rng(8), 5))]), READING)
+    assert upgraded(report, READING) is report
