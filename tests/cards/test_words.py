@@ -17,6 +17,8 @@ ALLOWED = {
     "evaluation/card.py": ["Exact by algorithm: the listed items were removed from the training data and "],  # C4
     "classifier/card.py": ["Certified removal with epsilon "],  # C5
     "classifier/ladder.py": ["certified"],  # A key of the first version's records.
+    "classifier/__init__.py": ["NewtonCertified", "msgm.classifier.methods.newton_certified"],  # The method's name.
+    "commands/cache.py": ["removed "],  # Said of models that it took out of the cache.
     "classifier/methods/newton_certified.py": ["newton-certified"],  # The method's name, and errors that begin with it.
     "restoring.py": ["removed", "psnr_removed", "ssim_removed"],  # Keys of numbers.json and restored.npz.
     "evaluation/restored.py": ["psnr_removed", "ssim_removed"],
