@@ -205,6 +205,7 @@ class Config:
         at_least(1, self, "", "seeds", "retrains")
         check_name(self.name)
         check_names(self.rows, "rows")
+        self.request.refuse_handed()
         self.plugins = load_files(self.plugins)
         self.data = DATASETS.resolve(self.data)
         self.process = PROCESSES.resolve(self.process)

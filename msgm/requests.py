@@ -1,12 +1,13 @@
 """What to forget, and why: the request that images, classifiers and recommenders share.
 
 A request names its items in exactly one way (labels, an attribute, a group, names of files, indices, a file that lists
-indices or names of files, or a predicate) and says what is asked: *removal* of the information, or *suppression* of the
-outputs, which are two things (Cooper et al., "Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
+indices or names of files, a predicate, or in Python also a mask or a data set of the items themselves) and says what is
+asked: *removal* of the information, or *suppression* of the outputs, which are two things (Cooper et al., "Machine
+Unlearning Doesn't Do What You Think", arXiv 2412.06966).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +28,16 @@ SHOWN = 10
 class ForgetRequest:
     """The items to forget, named in exactly one way, and the goal.
 
+    Example:
+        >>> digits = msgm.load_dataset("digits")
+        >>> int(digits.forget_mask(msgm.ForgetRequest(labels=[3, 7])).sum())
+        362
+        >>> dark = msgm.ForgetRequest(predicate=lambda item, label: item.float().mean() < 3)
+        >>> int(digits.forget_mask(dark).sum())
+        1
+        >>> digits.forget_mask(msgm.ForgetRequest(mask=[True] + [False] * 1796)).nonzero()[0].tolist()
+        [0]
+
     Attributes:
         labels: names of classes; where no class has the name, a number finds the one class that equals it, as 1 finds
             1.0. A data set whose classes have no names takes their numbers.
@@ -37,8 +48,11 @@ class ForgetRequest:
         files: names of items in a data set of files, below its folder and as ``msgm data CONFIG --list`` prints them,
             such as ``dog/0001.png``.
         file: text file with one index a line or, for a data set of files, one name a line.
-        predicate: ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every item, with the
-            name of its class; with the class's number where the data set has no names of classes.
+        predicate: a function, or ``path/to/file.py:function``; ``function(item, label) -> bool`` is called on every
+            item, with the name of its class; with the class's number where the data set has no names of classes.
+        mask: (N,) booleans, true for the items to forget; no setting of a config.
+        dataset: the items themselves, as any data set that ``msgm.fit`` takes. Every item of the same content is
+            forgotten, whatever its label; each must be found. No setting of a config.
         goal: ``removal`` of information from the model, or ``suppression`` of its outputs.
         target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
     """
@@ -53,6 +67,8 @@ class ForgetRequest:
         "file",
         "predicate",
     )
+    handed: ClassVar[tuple[str, ...]] = ("mask", "dataset")
+    """Selectors that Python alone can hand over, and no config can hold."""
 
     labels: list[int | str] = field(default_factory=list)
     positions: list[int | str] = field(default_factory=list)
@@ -61,11 +77,15 @@ class ForgetRequest:
     indices: list[int | str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     file: str | None = None
-    predicate: str | None = None
+    predicate: str | Predicate | None = None
     goal: Literal["removal", "suppression"] = "suppression"
     target: Literal["observed", "latent", "concept"] = "concept"
+    mask: InitVar[Any] = None
+    dataset: InitVar[Any] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, mask: Any, dataset: Any) -> None:
+        # No fields, so that no config has them; under these names dataclasses.replace finds them.
+        vars(self).update(mask=None if mask is None else _booleans(mask), dataset=dataset)
         self.labels = [as_id(label, "request.labels", "a class") for label in _several(self, "labels")]
         self.positions = [as_index(number, "request.positions") for number in _several(self, "positions")]
         self.indices = [as_index(number, "request.indices") for number in _several(self, "indices")]
@@ -77,7 +97,7 @@ class ForgetRequest:
         named = {as_id(column, "request.group", "a column"): values for column, values in self.group.items()}
         self.group = {column: _values(values, f"request.group.{column}") for column, values in named.items()}
 
-    def mask(
+    def select(
         self,
         size: int,
         labels: NDArray[np.int64] | None = None,
@@ -86,6 +106,7 @@ class ForgetRequest:
         items: Callable[[int], Any] | None = None,
         groups: Mapping[str, NDArray[np.str_]] | None = None,
         names: Sequence[str] = (),
+        found: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.bool_]:
         """Return a boolean array of ``size``, true for the items to forget.
 
@@ -97,6 +118,7 @@ class ForgetRequest:
             items: ``items(i)`` returns item ``i``, for predicates.
             groups: column name to (size,) values as text.
             names: names of the items, when they are files.
+            found: (size,) mask of the items that have the content of those of ``dataset``.
 
         Raises:
             UserError: not exactly one selector, an unknown label, attribute, column, value or file, an index out of
@@ -111,6 +133,12 @@ class ForgetRequest:
             mask = self._by_attribute(attributes or {})
         elif selector == "predicate":
             mask = self._by_predicate(size, labels, classes, items)
+        elif selector == "mask":
+            mask = self._by_mask(size)
+        elif selector == "dataset":
+            if found is None:
+                raise UserError("request.dataset needs a data set whose items can be compared by content.")
+            mask = found
         elif selector == "files" or (selector == "file" and names and lists_names(Path(str(self.file)))):
             mask = self._by_names(selector, names)
         else:
@@ -124,14 +152,40 @@ class ForgetRequest:
     @property
     def named(self) -> bool:
         """Whether it names anything, rightly or not; a model that trains on all data needs no request."""
-        return any(getattr(self, name) not in ([], {}, None) for name in self.selectors)
+        return bool(self.given())
+
+    def value(self, selector: str) -> Any:
+        """Return what a selector says; None, or nothing of any kind, where it is not given."""
+        return getattr(self, selector)
+
+    def given(self) -> list[str]:
+        """Return the names of the selectors that are given."""
+        names = (*self.selectors, *self.handed)
+        return [name for name in names if (value := self.value(name)) is not None and _is_something(value)]
+
+    def refuse_handed(self) -> None:
+        """Refuse what a config cannot hold, and so would lose when it is written.
+
+        Raises:
+            UserError: the request is a mask, items, or a function that no file is named for.
+        """
+        lost = self.handed if not callable(self.predicate) else ("predicate",)
+        for name in self.given():
+            if name in lost:
+                raise UserError(f"request.{name}: a config cannot hold it; give it to msgm.fit, or name the items.")
 
     def describe(self) -> str:
         """Return the request as half a sentence, for reports."""
         if not self.named:
             return "no request"
         selector = self.selector()
-        value = getattr(self, selector)
+        value = self.value(selector)
+        if selector == "mask":
+            value = f"of {int(value.sum())} items"
+        elif selector == "dataset":
+            value = "of the items themselves"
+        elif callable(value):
+            value = "in Python"
         if isinstance(value, dict):
             value = [f"{column} {', '.join(map(str, _listed(values)))}" for column, values in value.items()]
         parts = list(map(str, value)) if isinstance(value, list) else [str(value)]
@@ -146,11 +200,17 @@ class ForgetRequest:
 
     def selector(self) -> str:
         """Return the name of the one selector that is given; none or several are refused with a UserError."""
-        given = [name for name in self.selectors if getattr(self, name) not in ([], {}, None)]
+        given = self.given()
         if len(given) != 1:
             found = " and ".join(f"request.{name}" for name in given) or "none"
             raise UserError(f"a request needs exactly one of {', '.join(self.selectors)}; found {found}.")
         return given[0]
+
+    def _by_mask(self, size: int) -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = self.value("mask")
+        if len(mask) != size:
+            raise UserError(f"request.mask: expected one boolean for each of {size} items, got {len(mask)}.")
+        return mask.copy()
 
     def _by_classes(self, selector: str, labels: NDArray[np.int64] | None, classes: Sequence[str]) -> NDArray[np.bool_]:
         if labels is None:
@@ -230,7 +290,7 @@ class ForgetRequest:
         classes: Sequence[str],
         items: Callable[[int], Any] | None,
     ) -> NDArray[np.bool_]:
-        predicate = load_function(str(self.predicate))
+        predicate = self.predicate if callable(self.predicate) else load_function(str(self.predicate))
         if items is None:
             raise UserError("request.predicate needs a data set whose items can be read one by one.")
         known: list[Any] = [None] * size if labels is None else labels.tolist()
@@ -242,12 +302,24 @@ class ForgetRequest:
                 mask[i] = bool(predicate(items(i), known[i]))
             except Exception as error:
                 detail = f"{type(error).__name__}: {error}"
-                raise UserError(f"request.predicate: {self.predicate} failed on item {i}: {detail}.") from error
+                name = getattr(predicate, "__name__", "it") if callable(self.predicate) else self.predicate
+                raise UserError(f"request.predicate: {name} failed on item {i}: {detail}.") from error
         return mask
 
 
 def _several(request: ForgetRequest, name: str) -> list[Any]:
     return as_list(getattr(request, name), f"request.{name}", name)
+
+
+def _is_something(value: Any) -> bool:
+    return not isinstance(value, list | dict) or bool(value)
+
+
+def _booleans(mask: Any) -> NDArray[np.bool_]:
+    found = np.array(mask)
+    if found.dtype != bool or found.ndim != 1:
+        raise UserError(f"request.mask: expected a list of booleans, one an item, got {shown(mask)}.")
+    return found
 
 
 def _values(values: Any, key: str) -> Any:

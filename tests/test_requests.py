@@ -1,9 +1,14 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from msgm.classifier.config import ClassifierConfig, RequestSettings
+from msgm.config import Config, load_config
 from msgm.errors import UserError
+from msgm.recommender.requests import RecommenderRequest
 from msgm.requests import ForgetRequest, read_indices
 from msgm.splits import Split, make_split
 
@@ -20,7 +25,7 @@ def mask_of(request: ForgetRequest, **known) -> list[int]:
         "attributes": {"Bangs": BANGS, "Smiling": ~BANGS},
         "groups": SUBJECTS,
     } | known
-    return np.flatnonzero(request.mask(6, **known)).tolist()
+    return np.flatnonzero(request.select(6, **known)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_an_array_or_a_range_is_a_list():
 
 
 def test_a_number_that_is_a_class_name_means_that_class():
-    assert np.flatnonzero(ForgetRequest(labels=[1]).mask(2, np.array([0, 1]), ["1", "0"])).tolist() == [0]
+    assert np.flatnonzero(ForgetRequest(labels=[1]).select(2, np.array([0, 1]), ["1", "0"])).tolist() == [0]
 
 
 def test_a_file_lists_one_index_a_line_and_may_hold_blank_lines(tmp_path):
@@ -233,7 +238,7 @@ def test_a_predicate_that_fails_is_refused_with_its_item(tmp_path):
     (tmp_path / "mine.py").write_text("def bad(item, label):\n    return 1 / (item - 2)\n")
     request = ForgetRequest(predicate=f"{tmp_path}/mine.py:bad")
     with pytest.raises(UserError, match="failed on item 2: ZeroDivisionError"):
-        request.mask(4, items=lambda i: i)
+        request.select(4, items=lambda i: i)
 
 
 def test_a_group_is_described_by_column_and_values():
@@ -304,3 +309,75 @@ def test_other_ways_to_write_numbers_are_no_indices(tmp_path, line):
     (tmp_path / "ids.txt").write_text(f"0\n\n{line}\n")
     with pytest.raises(UserError, match="line 3: expected"):
         read_indices(tmp_path / "ids.txt")
+
+
+MASK = [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "mask", [MASK, tuple(MASK), np.array(MASK), torch.tensor(MASK)], ids=["list", "tuple", "array", "tensor"]
+)
+def test_a_mask_is_its_items(mask):
+    request = ForgetRequest(mask=mask)
+    assert mask_of(request) == [0, 5]
+    assert mask_of(replace(request, goal="removal")) == [0, 5]
+    assert request.describe() == "suppression of the concept given by mask of 2 items"
+    assert (request.named, request.selector()) == (True, "mask")
+
+
+@pytest.mark.parametrize("mask", [[0, 5], ["a"], [[True, False]], True, np.array([0.0, 1.0])])
+def test_what_is_no_mask_is_refused(mask):
+    with pytest.raises(UserError, match="request.mask: expected a list of booleans"):
+        ForgetRequest(mask=mask)
+
+
+def test_a_mask_of_another_length_is_refused():
+    with pytest.raises(UserError, match="expected one boolean for each of 6 items, got 2"):
+        mask_of(ForgetRequest(mask=[True, False]))
+    with pytest.raises(UserError, match="selects no item"):
+        mask_of(ForgetRequest(mask=[False] * 6))
+
+
+def test_a_mask_that_is_changed_afterwards_changes_no_request():
+    mask = np.array(MASK)
+    request = ForgetRequest(mask=mask)
+    mask[:] = False
+    request.select(6)[:] = False
+    assert mask_of(request) == [0, 5]
+
+
+def test_a_predicate_may_be_a_function():
+    def of_dogs(item, label):
+        return item > 1 and label == "dog"
+
+    assert mask_of(ForgetRequest(predicate=of_dogs), items=lambda i: i) == [4]
+    assert ForgetRequest(predicate=of_dogs).describe().endswith("given by predicate in Python")
+    with pytest.raises(UserError, match="request.predicate: of_dogs failed on item 0: TypeError"):
+        mask_of(ForgetRequest(predicate=of_dogs), items=lambda i: None)
+
+
+def test_two_selectors_of_python_are_refused():
+    with pytest.raises(UserError, match="found request.labels and request.mask"):
+        mask_of(ForgetRequest(mask=MASK, labels=["dog"]))
+
+
+@pytest.mark.parametrize("given", [{"mask": MASK}, {"dataset": "digits"}, {"predicate": len}])
+def test_a_config_refuses_what_it_could_not_hold(given):
+    for made in (
+        lambda: Config(request=ForgetRequest(**given)),
+        lambda: ClassifierConfig(requests={"all": RequestSettings(**given)}),
+    ):
+        with pytest.raises(UserError, match=rf"request\w*\.(all\.)?{next(iter(given))}: a config cannot hold it"):
+            made()
+
+
+@pytest.mark.parametrize("name", ["mask", "dataset"])
+def test_no_setting_is_for_python_alone(name):
+    with pytest.raises(UserError, match=f"request.{name}: unknown setting"):
+        load_config({"request": {name: [True]}})
+    assert name not in load_config({}).to_dict()["request"]
+
+
+def test_recommenders_refuse_what_is_for_items_of_a_data_set():
+    with pytest.raises(UserError, match="request.mask is not for recommenders"):
+        RecommenderRequest(mask=MASK, users=["a"]).deletion(None, None)

@@ -53,7 +53,7 @@ class RequestSettings(ForgetRequest):
         all had in the first version, so that its runs and tables stay what they were.
 
         Raises:
-            UserError: as ``ForgetRequest.mask``, or more items at random than there are.
+            UserError: as ``ForgetRequest.select``, or more items at random than there are.
         """
         if self.selector() != "random":
             return dataset.forget_mask(self)
@@ -141,6 +141,7 @@ class ClassifierConfig:
         for name, request in self.requests.items():
             at_least(1, request, f"requests.{name}", "random")
             below(f"requests.{name}", "request", request.selector)
+            below(f"requests.{name}", "request", request.refuse_handed)
         self.measures()
 
     def _check_names(self) -> None:

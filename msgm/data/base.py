@@ -83,9 +83,13 @@ class Dataset:
         return self._resident[device]
 
     def forget_mask(self, request: ForgetRequest) -> NDArray[np.bool_]:
-        """Return the request's items as an (N,) mask; errors as in ``ForgetRequest.mask``."""
-        items = self.items.__getitem__
-        return request.mask(len(self), self.labels, self.classes, self.attributes, items, self.groups, self.names)
+        """Return the request's items as an (N,) mask; errors as in ``ForgetRequest.select``."""
+        from msgm.data.matching import same_content  # it reads data sets, and so imports this file
+
+        wanted = request.value("dataset")
+        found = None if wanted is None else same_content(self, wanted)
+        items, known = self.items.__getitem__, (self.labels, self.classes, self.attributes)
+        return request.select(len(self), *known, items, self.groups, self.names, found)
 
     def content(self, index: int) -> bytes:
         """Return what item ``index`` is made from: the bytes of its file where it has one, else its own numbers.

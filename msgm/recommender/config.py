@@ -56,8 +56,8 @@ class RequestSettings(RecommenderRequest):
     models: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __post_init__(self, mask: Any, dataset: Any) -> None:
+        super().__post_init__(mask, dataset)
         at_least(1, self, "request", "random_users", "most_active", "least_active", "spam", "stream")
         if self.random_interactions is not None and not 0 < self.random_interactions < 1:
             raise UserError(f"request.random_interactions must lie in (0, 1), got {self.random_interactions}.")

@@ -16,7 +16,7 @@ from msgm.recommender.data.base import Interactions
 from msgm.requests import ForgetRequest
 from msgm.tabular import read_ids
 
-FOREIGN = ("labels", "positions", "attribute", "group", "indices", "files", "predicate")
+FOREIGN = ("labels", "positions", "attribute", "group", "indices", "files", "predicate", "mask", "dataset")
 """Selectors of every ForgetRequest that mean nothing to a recommender."""
 
 
@@ -39,8 +39,8 @@ class RecommenderRequest(ForgetRequest):
     goal: Literal["removal", "suppression"] = "removal"
     target: Literal["observed", "latent", "concept"] = "observed"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __post_init__(self, mask: Any, dataset: Any) -> None:
+        super().__post_init__(mask, dataset)
         self.users = [as_id(user, "request.users") for user in as_list(self.users, "request.users")]
         self.items = [as_id(item, "request.items") for item in as_list(self.items, "request.items")]
         self.interactions = [_pair(pair) for pair in as_list(self.interactions, "request.interactions", "pairs")]
@@ -56,7 +56,7 @@ class RecommenderRequest(ForgetRequest):
             UserError: none or several of users, items, interactions and file are given; an unknown id, one given
                 twice, a pair that the model never saw; or nothing would be left.
         """
-        other = [k for k in FOREIGN if getattr(self, k) not in ([], {}, None)]
+        other = [name for name in self.given() if name in FOREIGN]
         if other:
             raise UserError(f"request.{other[0]} is not for recommenders; use users, items, interactions or file.")
         given = [key for key in ("users", "items", "interactions", "file") if getattr(self, key)]
