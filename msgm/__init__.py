@@ -10,6 +10,11 @@ from msgm.lazy import on_first_use
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from msgm.api.fit import fit as fit
+    from msgm.api.metrics import CopyRate as CopyRate
+    from msgm.api.metrics import ForgettingRate as ForgettingRate
+    from msgm.api.metrics import JunkRate as JunkRate
+    from msgm.api.metrics import MembershipAUC as MembershipAUC
+    from msgm.api.metrics import UnlearningRatio as UnlearningRatio
     from msgm.api.report import Report as Report
     from msgm.api.verbs import compare as compare
     from msgm.api.verbs import evaluate as evaluate
@@ -42,6 +47,7 @@ __version__ = "0.2.0"
 
 _PUBLIC = {
     "msgm.api.fit": ("fit",),
+    "msgm.api.metrics": ("CopyRate", "ForgettingRate", "JunkRate", "MembershipAUC", "UnlearningRatio"),
     "msgm.api.report": ("Report",),
     "msgm.api.verbs": ("compare", "evaluate", "train", "unlearn"),
     "msgm.config": ("Config", "load_config"),

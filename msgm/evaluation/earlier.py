@@ -93,7 +93,7 @@ def _membership(subject: Subject, metric: Membership, train: NDArray[np.int64], 
 def _shown(subject: Subject, judge: Judge) -> Share:
     """Return the share of samples that are no junk and are judged to show the request's content."""
     reality = subject.bench.reality
-    junk = reality.junk(reality.distances(subject.items)) | ~subject.finite
+    junk = reality.junk(reality.distances(subject.items), subject.finite)
     return rate(total(judge.forgotten_share(judge.votes(subject.items))[~junk]), len(subject.items))
 
 

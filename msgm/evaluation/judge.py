@@ -8,6 +8,7 @@ asked by prompts.
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -65,11 +66,11 @@ class Judge(ABC):
 
     def votes(self, items: Tensor) -> Tensor:
         """Return (B, classes) on the CPU: 1 for the class that raw items are judged to be; tied classes share it."""
-        return torch.cat([_votes(self.outputs(part)[1]).cpu() for part in items.split(BATCH)])
+        return torch.cat([class_votes(self.outputs(part)[1]).cpu() for part in items.split(BATCH)])
 
     def forgotten_share(self, votes: Tensor) -> Tensor:
         """Return (B,) whether the votes name forgotten content: 1 or 0, a share where classes are tied."""
-        return votes[:, self.forgotten].sum(1)
+        return forgotten_share(votes, self.forgotten)
 
     def summary(self) -> dict[str, Any]:
         """Return what a report says about the judge."""
@@ -83,7 +84,13 @@ class Judge(ABC):
         }
 
 
-def _votes(outputs: Tensor) -> Tensor:
+def forgotten_share(votes: Tensor, forgotten: Sequence[int]) -> Tensor:
+    """Return (B,) the share of each item's (B, classes) votes that name one of the ``forgotten`` classes."""
+    return votes[:, list(forgotten)].sum(1)
+
+
+def class_votes(outputs: Tensor) -> Tensor:
+    """Return (B, classes) 1 for the class of the largest output; tied classes share it, and NaN is the smallest."""
     outputs = outputs.where(~outputs.isnan(), -torch.inf)
     largest = outputs == outputs.amax(1, keepdim=True)
     return largest / largest.sum(1, keepdim=True)

@@ -37,8 +37,14 @@ class Reality:
     @classmethod
     def of(cls, dataset: Dataset, split: Split, device: torch.device | str = "cpu") -> "Reality":
         """Calibrate on the validation part of ``split``; samples of earlier requests' items are no junk either."""
-        reality = cls(dataset.take(split.train.whole).to(device), dataset.levels, 0.0, 0.0)
-        distances = reality.distances(dataset.take(split.validation.whole))
+        bank, held_out = (dataset.take(part.whole) for part in (split.train, split.validation))
+        return cls.calibrated(bank.to(device), held_out, dataset.levels)
+
+    @classmethod
+    def calibrated(cls, bank: Tensor, held_out: Tensor, levels: int | None) -> "Reality":
+        """Calibrate raw training items ``bank`` on raw items ``held_out`` that were not trained on."""
+        reality = cls(bank, levels, 0.0, 0.0)
+        distances = reality.distances(held_out)
         high, low = (torch.quantile(distances, q).item() for q in (ACCEPTED, 1 - ACCEPTED))
         return replace(reality, junk_above=high, copy_below=low)
 
@@ -61,13 +67,15 @@ class Reality:
     def _flat(self, items: Tensor) -> Tensor:
         return (items.float() if self.levels is None else dequantise(items, self.levels)).flatten(1)
 
-    def junk(self, distances: Tensor) -> Tensor:
-        """Return a (B,) mask of junk."""
-        return distances > self.junk_above
+    def junk(self, distances: Tensor, finite: Tensor | None = None) -> Tensor:
+        """Return a (B,) mask of junk; what is not ``finite`` is."""
+        far = distances > self.junk_above
+        return far if finite is None else far | ~finite
 
-    def copies(self, distances: Tensor) -> Tensor:
-        """Return a (B,) mask of copies."""
-        return distances < self.copy_below
+    def copies(self, distances: Tensor, finite: Tensor | None = None) -> Tensor:
+        """Return a (B,) mask of copies; what is not ``finite`` is none."""
+        near = distances < self.copy_below
+        return near if finite is None else near & finite
 
 
 def to_items(samples: Tensor, levels: int | None) -> Tensor:

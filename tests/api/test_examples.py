@@ -39,10 +39,13 @@ def clouds():
     return {"network": network, "data": data, "unseen": unseen, "build": build, "training": training}
 
 
-@pytest.mark.parametrize("name", msgm.testing.__all__ + msgm.classifier.__all__)
-def test_public_classes_show_an_example(name):
-    module = "msgm.testing" if name in msgm.testing.__all__ else "msgm.classifier"
-    assert name == "Refused" or examples(module, name)
+SHOWN = [(module, name) for module in MODULES for name in import_module(module).__all__ if name != "Refused"]
+SHOWN += [("msgm.api.metrics", name) for name in msgm._PUBLIC["msgm.api.metrics"]]
+
+
+@pytest.mark.parametrize(("module", "name"), SHOWN)
+def test_public_classes_show_an_example(module, name):
+    assert examples(module, name)
 
 
 @pytest.mark.parametrize(("module", "name"), PLACES)

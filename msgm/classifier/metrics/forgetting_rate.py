@@ -16,8 +16,6 @@ alone. Only non-members of classes that the retain set has calibrate it.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import best_thresholds, controls, losses, mean_of, share, unseen
 from msgm.classifier.outputs import Outputs
@@ -45,8 +43,8 @@ class ForgettingRate(Metric):
     def measure(self, case: Case) -> dict[str, float | None]:
         fixed, own = oracles_of(case.original), oracles_of(case.target)
         before, after = losses(case.original, "forget"), losses(case.target, "forget")
-        rate = mean_of([forgetting_rate(before <= limit, after <= limit) for limit in fixed])
-        adaptive = [forgetting_rate(before <= limit, after <= other) for limit in fixed for other in own]
+        rate = mean_of([forgetting_rate(int((before <= t).sum()), int((after <= t).sum())) for t in fixed])
+        adaptive = [forgetting_rate(int((before <= t).sum()), int((after <= u).sum())) for t in fixed for u in own]
         held_out = losses(case.original, "nonmembers")[controls(case.original, case.scope)]
         return {
             "fr_fixed": rate,
@@ -66,9 +64,9 @@ def oracles_of(outputs: Outputs) -> list[float]:
     return (-best_thresholds(-members, -others)).tolist() if len(members) and len(others) else []
 
 
-def forgetting_rate(before: np.ndarray, after: np.ndarray) -> float | None:
-    """Return 1 - AT / BT of booleans "judged a member"; None where no item was one before."""
-    return 1 - int(after.sum()) / int(before.sum()) if before.any() else None
+def forgetting_rate(before: int, after: int) -> float | None:
+    """Return 1 - AT / BT of counts of items judged members; None where no item was one before."""
+    return 1 - after / before if before else None
 
 
 def _with_utility(rate: float | None, case: Case) -> float | None:

@@ -108,7 +108,7 @@ def _returned(subject: Subject, indices: NDArray[np.int64], level: float) -> dic
     judge, reality, n = bench.judge, bench.reality, len(indices)
     samples = start_from(subject.model, bench, indices, level)
     items = to_items(samples, bench.dataset.levels)
-    junk = reality.junk(reality.distances(items)) | ~samples.isfinite().flatten(1).all(1)
+    junk = reality.junk(reality.distances(items), samples.isfinite().flatten(1).all(1))
     seen, before = judge.votes(items), judge.votes(bench.dataset.take(indices))
     return {
         "forgotten": rate(total(judge.forgotten_share(seen)[~junk]), n),

@@ -68,16 +68,21 @@ class UnlearningRatio(Metric):
         }
 
 
+def recognised(forgotten: Tensor, junk: Tensor) -> float:
+    """Return how many samples show forgotten content: the sum of their (B,) shares, but for those that are junk."""
+    return total(forgotten[~junk])
+
+
 def sample_numbers(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any]:
     """Return the rates and the histogram of raw ``items``; those that are not ``finite`` count as junk."""
     judge, reality, n = bench.judge, bench.reality, len(items)
     votes, distances = judge.votes(items), reality.distances(items)
-    junk = reality.junk(distances) | ~finite
+    junk = reality.junk(distances, finite)
     forgotten = judge.forgotten_share(votes)
     counts = [int(count) if count.is_integer() else count for count in votes[~junk].double().sum(0).tolist()]
-    junk_rate, copy_rate = rate(int(junk.sum()), n), rate(int((reality.copies(distances) & finite).sum()), n)
+    junk_rate, copy_rate = rate(int(junk.sum()), n), rate(int(reality.copies(distances, finite).sum()), n)
     return {
-        "unlearning_ratio": rate(total(forgotten[~junk]), n),
+        "unlearning_ratio": rate(recognised(forgotten, junk), n),
         "unlearning_ratio_closed_set": rate(total(forgotten), n),
         "junk_rate": junk_rate["value"],
         "copy_rate": copy_rate["value"],

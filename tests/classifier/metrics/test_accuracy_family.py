@@ -101,7 +101,7 @@ def test_nothing_done_has_forgotten_nothing():
 
 
 def test_the_forgetting_rate_does_not_exist_where_no_item_was_a_member():
-    assert forgetting_rate(np.zeros(5, dtype=bool), np.ones(5, dtype=bool)) is None
+    assert forgetting_rate(0, 5) is None
     lost = certain(5.0, wrong=("forget", "nonmembers"))
     found = measure("forgetting-rate", Case(lost, lost))
     assert found["fr_fixed"] is None
