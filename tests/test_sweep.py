@@ -200,7 +200,7 @@ def test_a_sweep_is_run_tabled_and_drawn(swept_folder):
     assert [cells[0] for cells in table["rows"]] == ["0.5", "0.9", "1.0", "do-nothing", "unseen-scratch"]
     assert table["rows"][2][1] == "unseen"
     assert (swept_folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert 'alt="measures against the swept settings"' in (swept_folder / "report.html").read_text()
+    assert 'alt="Measures against the swept settings."' in (swept_folder / "report.html").read_text()
     assert table["title"] in (swept_folder / "report.md").read_text()
 
 

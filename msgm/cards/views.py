@@ -14,7 +14,7 @@ from typing import Any
 
 from msgm import markdown as md
 from msgm.cards.claims import FAIL, NOT_TESTED
-from msgm.cards.pages import template
+from msgm.cards.pages import SIGNS, render, state_of
 from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
 
 Card = dict[str, Any]
@@ -155,9 +155,12 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def card_html(card: Card, pictures: Mapping[str, bytes]) -> str:
     """Return a card as one HTML page with its figures inside."""
-    return template("msgm.cards", "card.html").render(
+    return render(
+        "card.html",
         card=card,
         headline=headline(card),
+        state=state_of(card),
+        sign=SIGNS[state_of(card)],
         verdict=verdict,
         facts=facts(card),
         headings=number_headings(card),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from msgm.cards.views import Card
 from msgm.classifier.assemble import Report
 from msgm.classifier.card import WORDS
 from msgm.folders import place
@@ -19,7 +20,8 @@ def _card(row: dict[str, Any]) -> str:
     return place(Path("cards"), row["request"], row["method"], "card", key="rows[] of the report").as_posix()
 
 
-def write_cards(run: Run, report: Report) -> None:
-    """Write card.json, card.md and card.html of every row."""
-    for row in report["rows"]:
-        write_card((run.path / card_links(report)[row["request"], row["method"]]).parent, report, row, WORDS)
+def write_cards(run: Run, report: Report) -> dict[tuple[str, str], Card]:
+    """Write card.json, card.md and card.html of every row; return the cards by request and method."""
+    links = card_links(report)
+    rows = {(row["request"], row["method"]): row for row in report["rows"]}
+    return {key: write_card((run.path / links[key]).parent, report, row, WORDS) for key, row in rows.items()}

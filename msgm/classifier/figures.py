@@ -1,4 +1,4 @@
-"""Figures of a classifier report: what lies how far outside the band, accuracies, and time against likeness."""
+"""Figures of a classifier report: what lies how far outside the band, and time against likeness."""
 
 from itertools import cycle
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from msgm.markdown import label as plain
 from msgm.pictures import figure_png
@@ -24,9 +23,6 @@ def report_figures(rows: list[Row]) -> dict[str, bytes]:
     drawn = {
         "Distance from the middle of the band in half-widths of it, seed means: white is inside, dark is far outside. "
         "Numbers that are not judged are left out.": _strips(rows),
-        "Accuracy on forget and test items (FA, TA), seed means; green: the band of retrained models.": _accuracies(
-            rows
-        ),
         "Share of numbers inside the band against time as a share of retraining's.": _times(rows),
     }
     return {caption: picture for caption, picture in drawn.items() if picture is not None}
@@ -70,23 +66,6 @@ def _strips(rows: list[Row]) -> bytes | None:
     for k in range(1, len(names)):
         if numbers[names[k]] != numbers[names[k - 1]]:
             axes.axvline(k, color=CONTROL, linewidth=1)
-    return figure_png(figure)
-
-
-def _accuracies(rows: list[Row]) -> bytes | None:
-    pair = (test_accuracy_of(rows), "forget_accuracy")
-    shown = [row for row in rows if all(row["metrics"].get(name, {}).get("value") is not None for name in pair)]
-    if not shown:
-        return None
-    figure = Figure(figsize=(6.8, 4), layout="constrained")
-    axes = figure.subplots()
-    bands = [shown[0]["metrics"][name]["band"] for name in pair]
-    if None not in bands:
-        (x, y) = bands
-        corner, size = (x["low"], y["low"]), (x["high"] - x["low"], y["high"] - y["low"])
-        axes.add_patch(Rectangle(corner, *size, facecolor=BAND, alpha=0.25, edgecolor=BAND))
-    _points(axes, shown, [[row["metrics"][name]["value"] for name in pair] for row in shown])
-    axes.set(xlabel="accuracy on test items", ylabel="accuracy on forget items")
     return figure_png(figure)
 
 

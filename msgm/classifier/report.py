@@ -1,17 +1,22 @@
 """Views of a classifier report: tables for the terminal and Markdown, and a self-contained HTML page."""
 
-import base64
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from msgm import markdown as md
-from msgm.cards.pages import methods_markdown, methods_of, template
+from msgm.cards import pages
+from msgm.cards.chart import Chart
+from msgm.cards.pages import Page, Picture, listed, methods_markdown, methods_of, report_html, table_of, verdict_of
 from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
+from msgm.cards.views import Card
 from msgm.classifier.assemble import Report
 from msgm.classifier.card_views import card_links, write_cards
 from msgm.classifier.figures import report_figures, test_accuracy_of
 from msgm.classifier.ladder import LADDER, TARGETS
 from msgm.folders import write_text
 from msgm.runs import Run
+from msgm.study.charts import chart_of, kind_of
 from msgm.study.judging import inside_share, judged_note, shown_limits, upgraded
 from msgm.tables import Outside, Table
 
@@ -27,6 +32,15 @@ COLUMNS = {
     "js_forget": ("JS", 1),
 }
 """Numbers that the tables show, with their headings and scales; report.json holds all."""
+AXES = {
+    "test_accuracy": "accuracy on test items",
+    "test_accuracy_retained": "accuracy on test items of the other classes",
+}
+CHOOSING = (
+    "Across stands what is left of the model's use, up what it still gets right of the items to forget. Look for a row "
+    "inside the band: further up it knows more than retrained models, further down it gives away that it forgot, "
+    "further left it has lost something."
+)
 LEGEND = (
     "FA, RA, TA: accuracy on forget, retain and test items, TA where classes are forgotten that on test items of the "
     "others; FR: forgetting rate by the fixed attack; MIA, RMIA: AUC of "
@@ -179,28 +193,62 @@ def to_markdown(report: Report) -> str:
     return md.document(lines + methods_markdown(report))
 
 
-def to_html(report: Report) -> str:
-    """Return the report as one HTML page with its figures inside."""
-    figures = {
-        request: {
-            text: base64.b64encode(png).decode() for text, png in report_figures(rows_of(report, request)).items()
-        }
+def to_html(report: Report, cards: Mapping[tuple[str, str], Card]) -> str:
+    """Return the report as one HTML page with its figures inside; ``cards`` by request and method."""
+    links = card_links(report)
+    verdicts = {
+        request: [
+            verdict_of(cards[request, row["method"]], row["method"], links[request, row["method"]])
+            for row in rows_of(report, request)
+        ]
         for request in report["requests"]
     }
-    return template("msgm.classifier", "report.html").render(
-        report=report,
-        summary=summary(report),
-        tables=dict(zip(report["requests"], tables(report), strict=True)),
-        figures=figures,
-        legend=[LEGEND, READING],
-        methods=methods_of(report),
-        cards=card_links(report),
+    return report_html(
+        Page(
+            title=report["title"],
+            kind="classifiers",
+            lead=summary(report),
+            verdicts=verdicts,
+            charts=[_chart(report, request, cards) for request in report["requests"]],
+            choosing=CHOOSING,
+            reading=[LEGEND, READING],
+            tables=[_on_page(table, name, links) for name, table in zip(verdicts, tables(report), strict=True)],
+            figures=[
+                Picture(png=png, caption=f"{request}: {caption}")
+                for request in report["requests"]
+                for caption, png in report_figures(rows_of(report, request)).items()
+            ],
+            facts={"Protocol": _protocol(report)},
+            methods=methods_of(report),
+        )
     )
+
+
+def _on_page(table: Table, request: str, links: dict[tuple[str, str], str]) -> pages.Table:
+    hrefs = {k: f"{quote(links[key])}.html" for k, row in enumerate(table.rows) if (key := (request, row[0])) in links}
+    return table_of(table, hrefs=hrefs)
+
+
+def _chart(report: Report, request: str, cards: Mapping[tuple[str, str], Card]) -> Chart:
+    rows = rows_of(report, request)
+    kinds = {row["method"]: (row, kind_of(row["method"], cards[request, row["method"]]["level"])) for row in rows}
+    test = test_accuracy_of(rows)
+    return chart_of(request, kinds, (test, AXES[test]), ("forget_accuracy", "accuracy on forget items"))
+
+
+def _protocol(report: Report) -> dict[str, str]:
+    data = report["data"]
+    return report["protocol"] | {
+        "data": f"{data['name']} (digest {data['digest']}); {listed(data['n'])}",
+        "network": listed(report["network"]),
+        "training": listed(report["training"]),
+        "seeds": ", ".join(map(str, report["seeds"])),
+        "software": listed(report["environment"]["versions"]),
+    }
 
 
 def write_views(run: Run, report: Report) -> None:
     """Write report.md, report.html and every row's card."""
     report = upgraded(report, LADDER, a_seed=True)
     write_text(run.path / "report.md", to_markdown(report))
-    write_text(run.path / "report.html", to_html(report))
-    write_cards(run, report)
+    write_text(run.path / "report.html", to_html(report, write_cards(run, report)))

@@ -131,11 +131,18 @@ class Standing:
         low, high = self.band.limits(self.seeds, self.judged)
         return low - self.step, high + self.step
 
-    def ends(self) -> str:
-        """Return the limits as text; shares end at 0 and at 100%."""
+    @property
+    def shown_limits(self) -> tuple[float, float] | None:
+        """The limits as they are shown: shares end at 0 and at 100%."""
+        if self.limits is None:
+            return None
         least, most = (0.0, 100.0) if "%" in self.heading else (-math.inf, math.inf)
-        low, high = self.limits or (least, most)
-        return f"{written(self.heading, max(low, least))} to {written(self.heading, min(high, most))}"
+        low, high = self.limits
+        return max(low, least), min(high, most)
+
+    def ends(self) -> str:
+        """Return the limits as text."""
+        return " to ".join(written(self.heading, end) for end in self.shown_limits or ())
 
     @property
     def side(self) -> str | None:

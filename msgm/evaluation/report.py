@@ -1,19 +1,23 @@
 """Views of report.json: a table for the terminal and Markdown, a self-contained HTML page, one picture of all rows."""
 
-import base64
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from msgm import markdown as md
-from msgm.cards.pages import listed, template
+from msgm.cards import pages
+from msgm.cards.chart import ORIGINAL, RETRAINED, SHOWN, UNSHOWN, Chart, Point
+from msgm.cards.pages import Page, Picture, listed, report_html, verdict_of
 from msgm.evaluation.band_table import band_tables
+from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
-from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, trusted
+from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, references, trusted
 from msgm.evaluation.evidence import ATTACKS
 from msgm.evaluation.figures import report_figures
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, measured
 from msgm.evaluation.metrics.unlearning_ratio import percent
+from msgm.evaluation.numbers import standings
 from msgm.evaluation.sweeps import sweep_png
 from msgm.folders import inside, write_bytes, write_text
 from msgm.pictures import strips
@@ -21,6 +25,14 @@ from msgm.runs import Run
 from msgm.tables import aligned
 
 OVERVIEW = "Overview"
+WORDS = ("row", "start")
+"""Columns that hold words, by their headings."""
+COSTS = {"NLL retain": "NLL of items to retain", "junk %": "junk (% of samples)"}
+"""What forgetting costs, by the number's heading: the name of its axis."""
+CHOOSING = (
+    "The lower a row stands, the less forgotten content its samples show; the further left, the less that costs. Look "
+    "for one that is as low as the retrained model, and no further right. A model that makes junk stands low, too."
+)
 
 
 def _fact_columns() -> list[Column]:
@@ -166,8 +178,13 @@ def to_markdown(report: Report) -> str:
     lines += md.heading("Objectives")
     for row in report["rows"]:
         if row["card"]:
-            settings = f"Here: {listed(row['settings'])}; learning rate {row['lr']:g}."
-            lines += [*md.heading(row["name"], 3), md.text(settings), "", *md.bullets(row["card"].splitlines()), ""]
+            lines += [
+                *md.heading(row["name"], 3),
+                md.text(f"Here: {_settings(row)}."),
+                "",
+                *md.bullets(row["card"].splitlines()),
+                "",
+            ]
     return md.document(lines)
 
 
@@ -204,15 +221,86 @@ def write_pages(run: Run, report: Report) -> None:
 
 def to_html(report: Report, grids: dict[str, Path], sweep: bytes | None = None) -> str:
     """Return the report as one HTML page with the sample grids, and the picture of the sweeps, inside."""
-    pictures = {name: base64.b64encode(path.read_bytes()).decode() for name, path in grids.items()}
-    return template("msgm.evaluation", "report.html").render(
-        report=report,
-        headline=headline(report),
-        trusted=trusted(report),
-        verdict=verdict(report),
-        tables=tables(report),
-        pictures=pictures,
-        figures={caption: base64.b64encode(png).decode() for caption, png in report_figures(report).items()},
-        cards=card_links(report),
-        sweep=base64.b64encode(sweep).decode() if sweep else None,
+    cards = {row["name"]: card(report, row) for row in report["rows"]}
+    links = card_links(report)
+    verdicts = [verdict_of(made, name, links[name]) for name, made in cards.items()]
+    drawn = report_figures(report) | ({"Measures against the swept settings.": sweep} if sweep else {})
+    page = Page(
+        title=report["title"],
+        kind="generators",
+        lead=[headline(report)],
+        weak=not trusted(report),
+        asked=dict(verdict(report)),
+        verdicts={"": verdicts},
+        charts=_charts(report, {name: made["level"] for name, made in cards.items()}),
+        choosing=CHOOSING,
+        tables=[_on_page(table, links) for table in tables(report)],
+        figures=[Picture(png=png, caption=caption) for caption, png in drawn.items()],
+        samples=[_samples(report, row, grids[row["name"]], links[row["name"]]) for row in report["rows"]],
+        facts={"Protocol": report["protocol"] | _facts(report)},
+        methods={row["name"]: (_settings(row), row["card"]) for row in report["rows"] if row["card"]},
     )
+    return report_html(page)
+
+
+def _on_page(table: Table, links: dict[str, str]) -> pages.Table:
+    columns = [
+        pages.Column(heading=column.heading, better=column.better, words=column.heading in WORDS)
+        for column in table.columns
+    ]
+    hrefs = {k: f"{quote(links[cells[0]])}.html" for k, cells in enumerate(table.rows) if cells[0] in links}
+    return pages.Table(title=table.title, columns=columns, rows=table.rows, notes=table.notes, hrefs=hrefs)
+
+
+def _charts(report: Report, levels: dict[str, str]) -> list[Chart]:
+    """Return the charts of the unlearning ratio against what it costs, for each cost that was measured."""
+    return [_chart(report, levels, *cost) for cost in COSTS.items()]
+
+
+def _chart(report: Report, levels: dict[str, str], cost: str, axis: str) -> Chart:
+    retrained, base = {row["name"] for row in references(report).retrains}, references(report).base
+    points: list[Point] = []
+    bands: dict[str, tuple[float, float]] = {}
+    for row in report["rows"]:
+        found = standings(report, row)
+        x, y = (found[heading].value if heading in found else None for heading in (cost, "UR %"))
+        if x is None or y is None:
+            continue
+        limits = {heading: found[heading].shown_limits for heading in (cost, "UR %")}
+        bands |= {heading: ends for heading, ends in limits.items() if ends is not None}
+        kind = SHOWN if levels[row["name"]] != "C0" else UNSHOWN
+        kind = RETRAINED if row["name"] in retrained else ORIGINAL if base and row["name"] == base["name"] else kind
+        points.append(Point(name=row["name"], x=x, y=y, kind=kind))
+    band = (bands[cost], bands["UR %"]) if len(bands) == 2 else None
+    return Chart(title=f"Unlearning ratio against {axis}", x=axis, y="UR (% of samples)", points=points, band=band)
+
+
+def _samples(report: Report, row: dict[str, Any], grid: Path, link: str) -> Picture:
+    """Return a row's sample grid, with how many samples the judge sees of every class."""
+    counts = row.get("class_histogram", {})
+    bars = [(name, n, name in report["judge"]["forgotten"]) for name, n in counts.items() if name != "none"]
+    junk = f"{counts['none']} of {row['unlearning_ratio']['n']} samples are junk." if bars else ""
+    name = row["name"]
+    return Picture(
+        png=grid.read_bytes(),
+        caption=name,
+        alt=f"samples of {name}",
+        pixels=True,
+        href=f"{quote(link)}.html",
+        bars=bars,
+        note=f"{junk} * was to be forgotten." if junk else "",
+    )
+
+
+def _facts(report: Report) -> dict[str, str]:
+    data, base = report["data"], report["base"]
+    items = "; ".join(f"{part}: {n['retain']} retain, {n['forget']} forget" for part, n in data["items"].items())
+    facts = {"data": f"{data['name']} (digest {data['digest']}); {items}"}
+    if base:
+        made = f"taken from {base['source']}" if base["source"] else f"trained here in {base['seconds']:.0f} seconds"
+        facts["base model"] = made
+    return facts | {"seed": str(report["seed"]), "software": listed(report["environment"]["versions"])}
+
+
+def _settings(row: dict[str, Any]) -> str:
+    return f"{listed(row['settings'])}; learning rate {row['lr']:g}"

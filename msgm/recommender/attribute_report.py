@@ -1,17 +1,14 @@
 """Views of an attribute report: tables for the terminal and Markdown, and a self-contained HTML page with one plot."""
 
-import base64
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from msgm import markdown as md
-from msgm.cards.pages import listed, methods_markdown, methods_of, template
+from msgm.cards import claims, pages
+from msgm.cards.chart import ORIGINAL, SHOWN, UNSHOWN, Chart, Point
+from msgm.cards.pages import Page, Verdict, listed, methods_markdown, methods_of, report_html
 from msgm.folders import write_text
-from msgm.pictures import figure_png
-from msgm.recommender.attribute_assemble import FOUND, INCONCLUSIVE, NOT_FOUND, Report
+from msgm.recommender.attribute_assemble import FOUND, INCONCLUSIVE, NOT_FOUND, UNSURE, Report
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED
-from msgm.recommender.figures import COLOURS
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS
 from msgm.runs import Run
 from msgm.tables import aligned
@@ -25,10 +22,18 @@ READING = (
     "among so many users, on surfaces where both controls hold; it is no guarantee. "
     "cannot tell: not found, but the interval of a leak reaches what counts as found."
 )
-CAPTION = (
-    "Utility against leak, the largest over the surfaces attacked; dotted: chance. Crosses: before; further left is "
-    "better hidden, further up more useful."
+CHOOSING = (
+    "Across stands what is left of the model's use, up how well the best attacker guesses the attribute. Look for a "
+    "row inside the shaded part, as far right as before any erasure: there attackers guess no better than blindly."
 )
+LEVELS = "Whether attackers find the attribute after each erasure."
+STATES = {
+    FOUND: claims.FAIL,
+    NOT_FOUND: claims.PASS,
+    UNSURE: claims.INCONCLUSIVE,
+    INCONCLUSIVE: claims.INCONCLUSIVE,
+}
+"""Verdict to how it is shown."""
 
 
 def table(report: Report, attribute: str) -> tuple[list[str], list[list[str]]]:
@@ -130,50 +135,77 @@ def _protocol(report: Report) -> dict[str, str]:
 
 
 def to_html(report: Report) -> str:
-    """Return the report as one HTML page with its plot inside."""
-    return template("msgm.recommender", "attributes.html").render(
-        report=report,
-        controls=CONTROLS,
-        summary=summary(report),
-        tables={heading: table(report, name) for name, heading in headings(report).items()},
-        notes=[*_reasons(report), READING],
-        plot=base64.b64encode(plot(report)).decode(),
-        caption=CAPTION,
-        protocol=_protocol(report),
-        models={name: listed(own) for name, own in report["models"].items()},
-        methods=methods_of(report),
+    """Return the report as one HTML page."""
+    names = headings(report)
+    return report_html(
+        Page(
+            title=report["title"],
+            kind="attributes of a recommender's users",
+            lead=summary(report),
+            levels=LEVELS,
+            verdicts={heading: _verdicts(report, name) for name, heading in names.items()},
+            charts=[_chart(report, model, name) for name in names for model in report["models"]],
+            choosing=CHOOSING,
+            reading=[*_reasons(report), READING],
+            tables=[_on_page(report, name, heading) for name, heading in names.items()],
+            facts={
+                "Protocol": _protocol(report),
+                "Models": {name: listed(own) for name, own in report["models"].items()},
+            },
+            methods=methods_of(report),
+        )
     )
 
 
-def plot(report: Report) -> bytes:
-    """Return the plot of NDCG against leak as PNG, a panel for every attribute."""
-    attributes = report["attributes"]
-    figure = Figure(figsize=(5 * len(attributes) + 1, 4.2), layout="constrained")
-    for axes, (name, facts) in zip(
-        figure.subplots(1, len(attributes), squeeze=False)[0], attributes.items(), strict=True
-    ):
-        rows = [row for row in report["rows"] if row["attribute"] == name and row["method"] != SHUFFLED]
-        for row in rows:
-            _point(axes, report, row)
-        axes.axvline(facts["chance"], color="#999999", linewidth=0.8, linestyle=":")
-        axes.set(title=md.label(name), xlabel="leak", ylabel="NDCG")
-    handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), fontsize=7, loc="outside right upper")
-    return figure_png(figure)
+def _of(report: Report, attribute: str) -> list[Row]:
+    return [row for row in report["rows"] if row["attribute"] == attribute]
 
 
-def _point(axes: Any, report: Report, row: Row) -> None:
-    place = (
-        max(row["metrics"][f"{surface}_leak"]["value"] for surface in report["surfaces"]),
-        row["metrics"]["ndcg"]["value"],
+def _verdicts(report: Report, attribute: str) -> list[Verdict]:
+    """Return the verdict of every row; the controls' say what the attackers find before any erasure."""
+    return [
+        Verdict(
+            name=f"{row['model']}: {row['method']}",
+            level=verdict(row),
+            state=STATES[row["verdict"]],
+            sentence=f"Largest leak {_leaks(report, row)}.",
+        )
+        for row in _of(report, attribute)
+    ]
+
+
+def _leaks(report: Report, row: Row) -> str:
+    return ", ".join(f"{_interval(row['metrics'][f'{surface}_leak'])} on {surface}" for surface in report["surfaces"])
+
+
+def _on_page(report: Report, attribute: str, heading: str) -> pages.Table:
+    head, rows = table(report, attribute)
+    columns = [pages.Column(heading=name, words=k < 3) for k, name in enumerate(head)]
+    return pages.Table(title=heading, columns=columns, rows=rows, name=1)
+
+
+def _chart(report: Report, model: str, attribute: str) -> Chart:
+    """Return the chart of a model's rows: the largest leak over the surfaces attacked, against utility."""
+    facts = report["attributes"][attribute]
+    points = [
+        Point(
+            name=row["method"],
+            x=row["metrics"]["ndcg"]["value"],
+            y=max(row["metrics"][f"{surface}_leak"]["value"] for surface in report["surfaces"]),
+            kind=ORIGINAL if row["method"] == BEFORE else SHOWN if row["verdict"] == NOT_FOUND else UNSHOWN,
+        )
+        for row in _of(report, attribute)
+        if row["model"] == model and row["method"] != SHUFFLED
+    ]
+    return Chart(
+        title=f"{attribute} in {model}",
+        x="NDCG",
+        y="largest leak (balanced accuracy)",
+        points=points,
+        band=(None, (facts["chance"] - facts["noise"], facts["chance"] + facts["noise"])),
+        band_name="chance, with the spread of guesses that know nothing",
+        legend={ORIGINAL: "before any erasure", SHOWN: "not found", UNSHOWN: "found, or cannot tell"},
     )
-    colour = COLOURS[list(report["models"]).index(row["model"]) % len(COLOURS)]
-    before = row["method"] == BEFORE
-    axes.plot(
-        *place, "X" if before else "o", color=colour, markersize=5, label=md.label(row["model"]), linestyle="none"
-    )
-    if not before:
-        axes.annotate(md.label(row["method"]), place, xytext=(3, 3), textcoords="offset points", fontsize=6)
 
 
 def write_views(run: Run, report: Report) -> None:

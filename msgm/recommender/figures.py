@@ -1,4 +1,4 @@
-"""Figures of a recommender report: forgetting against utility, time against a refit's, and the course of a stream."""
+"""Figures of a recommender report: time against a refit's, and the course of a stream."""
 
 from typing import Any
 
@@ -19,8 +19,6 @@ def request_figures(rows: list[Row]) -> dict[str, bytes]:
     """Return the figures of a request's rows as PNG, by caption."""
     colours = _colours(rows)
     drawn = {
-        "Utility against completeness: AUC of forgotten against held-out interactions, the dashed lines at the "
-        "retrained models' mean; squares: retrain, crosses: do-nothing.": _completeness(rows, colours),
         "Seconds of an answer against those of a refit, for a stream per request; on the line both are the "
         "same.": _seconds(rows, colours),
         "Seconds of each request of the stream, first seed.": _stream(rows, colours),
@@ -31,27 +29,6 @@ def request_figures(rows: list[Row]) -> dict[str, bytes]:
 def _colours(rows: list[Row]) -> Colours:
     models = list(dict.fromkeys(row["model"] for row in rows))
     return {model: COLOURS[k % len(COLOURS)] for k, model in enumerate(models)}
-
-
-def _value(row: Row, name: str) -> float | None:
-    value = row["metrics"].get(name, {}).get("value")
-    return None if value is None else float(value)
-
-
-def _completeness(rows: list[Row], colours: Colours) -> bytes | None:
-    shown = [row for row in rows if None not in (_value(row, "completeness_auc"), _value(row, "ndcg"))]
-    if not shown:
-        return None
-    places = [(_value(row, "completeness_auc") or 0.0, _value(row, "ndcg") or 0.0) for row in shown]
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axes = figure.subplots()
-    _points(axes, shown, colours, places)
-    for model, colour in colours.items():
-        bands = [row["metrics"]["completeness_auc"]["band"] for row in shown if row["model"] == model]
-        if bands and bands[0] is not None:
-            axes.axvline(bands[0]["mean"], color=colour, linewidth=0.7, linestyle="--")
-    axes.set(xlabel="completeness AUC", ylabel="NDCG of retained users")
-    return figure_png(figure)
 
 
 def _seconds(rows: list[Row], colours: Colours) -> bytes | None:

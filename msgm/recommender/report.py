@@ -1,13 +1,27 @@
 """Views of a recommender report: tables for the terminal and Markdown, and a self-contained HTML page."""
 
-import base64
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from msgm import markdown as md
-from msgm.cards.pages import listed, methods_markdown, methods_of, template
+from msgm.cards import pages
+from msgm.cards.chart import Chart
+from msgm.cards.pages import (
+    Page,
+    Picture,
+    Verdict,
+    listed,
+    methods_markdown,
+    methods_of,
+    report_html,
+    table_of,
+    verdict_of,
+)
 from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
+from msgm.cards.views import Card
 from msgm.folders import place, write_text
 from msgm.recommender.assemble import Report
 from msgm.recommender.card import WORDS
@@ -16,6 +30,7 @@ from msgm.recommender.figures import request_figures
 from msgm.recommender.ladder import EXACT, LADDER
 from msgm.runs import Run
 from msgm.study.card import write_card
+from msgm.study.charts import chart_of, kind_of
 from msgm.study.judging import judged_note, upgraded
 from msgm.tables import Outside, Table
 
@@ -32,6 +47,12 @@ COLUMNS = {
     "promoted_exposure": "exposure",
 }
 """Numbers that the tables show where they exist, with their headings; report.json holds all."""
+UTILITY, COMPLETENESS = "NDCG of retained users", "AUC, forgotten against held-out"
+CHOOSING = (
+    "Across stands what is left of the model's use, up how far it still ranks forgotten interactions above held-out "
+    "ones (AUC; 0.5: it does not). Look for a row inside the band: further up it knows more than retrained models, "
+    "further left it has lost something."
+)
 READING = (
     "Means over seeds, ± half the 95% t-interval where there are two or more; -: does not apply, or was not measured; "
     "* lies outside the band of retrained models by more than .005. "
@@ -193,23 +214,50 @@ def _protocol(report: Report) -> dict[str, str]:
     }
 
 
-def to_html(report: Report) -> str:
-    """Return the report as one HTML page with its figures inside."""
-    figures = {
-        name: {text: base64.b64encode(png).decode() for text, png in request_figures(rows_of(report, name)).items()}
-        for name in tables(report)
-    }
-    return template("msgm.recommender", "report.html").render(
-        report=report,
-        summary=summary(report),
-        tables=tables(report),
-        figures=figures,
-        legend=_reading(report),
-        protocol=_protocol(report),
-        models={name: listed(own) for name, own in report["models"].items()},
-        cards={(row["request"], row["model"], row["method"]): card_link(row) for row in report["rows"]},
-        methods=methods_of(report),
+def to_html(report: Report, cards: Mapping[str, Card]) -> str:
+    """Return the report as one HTML page with its figures inside; ``cards`` by where they stand."""
+    shown = tables(report)
+    return report_html(
+        Page(
+            title=report["title"],
+            kind="recommenders",
+            lead=summary(report),
+            verdicts={name: [_verdict(row, cards) for row in rows_of(report, name)] for name in shown},
+            charts=[chart for name in shown for chart in _charts(report, name, cards)],
+            choosing=CHOOSING,
+            reading=_reading(report),
+            tables=[_on_page(report, name, table) for name, table in shown.items()],
+            figures=[
+                Picture(png=png, caption=f"{name}: {caption}")
+                for name in shown
+                for caption, png in request_figures(rows_of(report, name)).items()
+            ],
+            facts={
+                "Protocol": _protocol(report) | {"seeds": ", ".join(map(str, report["seeds"]))},
+                "Models": {name: listed(own) for name, own in report["models"].items()},
+            },
+            methods=methods_of(report),
+        )
     )
+
+
+def _verdict(row: dict[str, Any], cards: Mapping[str, Card]) -> Verdict:
+    return verdict_of(cards[card_link(row)], f"{row['model']}: {row['method']}", card_link(row))
+
+
+def _on_page(report: Report, request: str, table: Table) -> pages.Table:
+    hrefs = {k: f"{quote(card_link(row))}.html" for k, row in enumerate(rows_of(report, request))}
+    return table_of(table, words=2, hrefs=hrefs)
+
+
+def _charts(report: Report, request: str, cards: Mapping[str, Card]) -> list[Chart]:
+    """Return one chart a model: each has a band of its own."""
+    found = []
+    for model in report["models"]:
+        rows = [row for row in rows_of(report, request) if row["model"] == model]
+        kinds = {row["method"]: (row, kind_of(row["method"], cards[card_link(row)]["level"])) for row in rows}
+        found.append(chart_of(f"{request}: {model}", kinds, ("ndcg", UTILITY), ("completeness_auc", COMPLETENESS)))
+    return found
 
 
 def card_link(row: dict[str, Any]) -> str:
@@ -223,6 +271,7 @@ def write_views(run: Run, report: Report) -> None:
     """Write report.md, report.html and every row's card."""
     report = upgraded(report, LADDER)
     write_text(run.path / "report.md", to_markdown(report))
-    write_text(run.path / "report.html", to_html(report))
-    for row in report["rows"]:
-        write_card((run.path / card_link(row)).parent, report, row, WORDS)
+    cards = {
+        card_link(row): write_card((run.path / card_link(row)).parent, report, row, WORDS) for row in report["rows"]
+    }
+    write_text(run.path / "report.html", to_html(report, cards))

@@ -38,7 +38,7 @@ def test_columns_are_the_cards_own():
     assert "| rank | hit rate | 0.1 | NOT TESTED | lower is better |" in text
     assert "## Privacy\n\nNOT TESTED" in text
     page = card_html(make_card(), {})
-    assert f'<th class="value grey">popular items ({WRONG_REFERENCE})</th>' in page
+    assert f'class="value grey">popular items ({WRONG_REFERENCE})</th>' in page
     assert '<td class="value untested">NOT TESTED</td>' in page
     assert '<td class="word">hit rate</td>' in page
 

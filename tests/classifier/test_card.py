@@ -335,7 +335,7 @@ def test_for_a_concept_retrained_models_are_the_wrong_reference(report):
     assert claim(report, "C3")["verdict"] == INCONCLUSIVE
     assert all(WRONG_REFERENCE in tree["columns"][key] for key in ("band", "inside"))
     assert all(WRONG_REFERENCE in line["note"] for line in tree["numbers"]["privacy"])
-    assert f'<th class="value grey">inside the band ({WRONG_REFERENCE})</th>' in card_html(tree, {})
+    assert f'class="value grey">inside the band ({WRONG_REFERENCE})</th>' in card_html(tree, {})
     change(report, rmia_auc=0.9)
     assert claim(report, "C2")["verdict"] == FAIL
 
