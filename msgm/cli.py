@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm import __version__, threads
+from msgm import __version__, processes, threads
 from msgm.arguments import (
     Commands,
     Parser,
@@ -282,12 +282,11 @@ def _config(options: argparse.Namespace) -> "Config":
 def _single_process(options: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
-            f"{options.command} runs in one process; many processes train with scripts/train.py or finetune.py."
+            f"{options.command} runs in one process; train, unlearn, compare, evaluate and sample run in many."
         )
 
 
 def _compare(options: argparse.Namespace) -> None:
-    _single_process(options)
     config = _config(options)
     from msgm.generator.compare import compare
     from msgm.sweep import with_start, with_sweeps
@@ -302,6 +301,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _wrote_report(run: "Run") -> None:
+    if not processes.is_first():
+        return
     pictures = "samples.png" + (" and sweep.png" if (run.path / "sweep.png").is_file() else "")
     from msgm.evaluation.card_views import card_links
     from msgm.reading import read_json
@@ -372,7 +373,6 @@ def _restored_config(options: argparse.Namespace) -> "Config":
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    _single_process(options)
     own = Path(options.runs[0]) / "config.yaml"
     if options.config is None and Path(options.runs[0]).is_dir() and not own.is_file():
         raise UserError(f"{options.runs[0]} is no run with a config of its own; say with --config what to measure.")

@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from msgm import processes
 from msgm.errors import UserError
 
 LOCK = "lock"
@@ -168,6 +170,8 @@ def inside(folder: Path, name: Any, key: str = "path") -> Path:
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a file whole or not at all: under a hidden name beside its place, then renamed.
 
+    Of processes that work together the first one writes (``msgm.processes``).
+
     Args:
         path: the file; its folder is made where it is missing.
         content: what to write.
@@ -176,6 +180,8 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
     Raises:
         OSError: the machine cannot; it names ``path``.
     """
+    if not processes.writes():
+        return
     temporary = _hidden(path, "new")
     with _naming(temporary, path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,6 +215,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: the machine cannot; it names ``folder`` or what lies in it.
     """
+    if not processes.writes():
+        with tempfile.TemporaryDirectory() as dropped:
+            yield Path(dropped)
+        return
     new, old = _hidden(folder, "new"), _hidden(folder, "old")
     with _naming(new, folder):
         try:
@@ -363,8 +373,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     held: set[str] = _held.__dict__.setdefault("folders", set())
     name = str(folder.resolve())
-    later = int(os.environ.get("RANK", "0")) > 0 and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if name in held or later:
+    if name in held or not processes.is_first():
         yield
         return
     made = _make(folder)

@@ -269,11 +269,11 @@ def test_a_folder_made_elsewhere_needs_a_config_and_is_not_written_into(cli, tmp
     assert (tmp_path / "runs/foreign-samples/samples.png").is_file()
 
 
-@pytest.mark.parametrize("command", ["compare", "evaluate"])
-def test_measuring_runs_in_one_process(cli, tmp_path, base, command, monkeypatch):
+@pytest.mark.parametrize("command", [["inpaint", "--mask", "upper"], ["reconstruct"]])
+def test_restoring_runs_in_one_process(cli, tmp_path, base, command, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    told = refused(cli, tmp_path / "out", command, DIGITS if command == "compare" else base)
-    assert f"{command} runs in one process" in told
+    told = refused(cli, tmp_path / "out", command[0], base, *command[1:])
+    assert f"{command[0]} runs in one process" in told
 
 
 # The comparison: one for all tests below, which leave it as it is or work on a copy.

@@ -43,6 +43,7 @@ from msgm.diffusion.augmented import (
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.samplers import ratio_grid, sigma_space
 from msgm.errors import UserError, nearest
+from msgm.processes import sharing, spread
 from msgm.seeding import generator
 
 Solver = Literal["heun", "rk4", "dopri5"]
@@ -264,9 +265,9 @@ def _shares(watch: Watch | None, settings: LikelihoodSettings, items: int, repea
 
     def tell(count: int) -> None:
         nonlocal done
-        done += count
+        done += count * sharing()
         if watch is not None:
-            watch(done / total)
+            watch(min(1.0, done / total))
 
     return tell
 
@@ -284,14 +285,16 @@ def _log_density(
 
     ``tell`` is called with the number of items of a batch after every step of it.
     """
+
+    def integrated(start: int) -> tuple[Tensor, Tensor]:
+        part = x[start : start + settings.batch_size]
+        watch = functools.partial(tell, len(part))
+        density, count = _integrate(model, part.to(model.device), settings, seed, first + start, repeat, watch)
+        return density.cpu(), count.cpu()
+
     with _frozen(model):
-        starts = range(first, first + len(x), settings.batch_size)
-        parts = [
-            _integrate(model, part.to(model.device), settings, seed, n, repeat, functools.partial(tell, len(part)))
-            for part, n in zip(x.split(settings.batch_size), starts, strict=True)
-        ]
-    densities, evaluations = zip(*parts, strict=True)
-    return torch.cat(densities).cpu(), torch.cat(evaluations).cpu()
+        densities, evaluations = zip(*spread(range(0, len(x), settings.batch_size), integrated), strict=True)
+    return torch.cat(densities), torch.cat(evaluations)
 
 
 def _integrate(

@@ -36,6 +36,7 @@ from msgm.data.pixels import DATA_RANGE, dequantise
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import DDPM
 from msgm.errors import UserError
+from msgm.processes import spread
 from msgm.seeding import generator
 
 
@@ -80,17 +81,18 @@ def variational_bound(
     terms = process.steps - 1 if terms is None else terms
     if not 1 <= terms <= process.steps - 1:
         raise UserError(f"variational bound: terms must lie in 1 .. {process.steps - 1}, got {terms}.")
+
+    def bound(start: int) -> Tensor:
+        part = items[start : start + batch_size].to(model.device)
+        return _bound(model, process, part, levels, terms, seed, start).cpu()
+
     was_training = model.network.training
     model.network.eval()
     try:
-        starts = range(0, len(items), batch_size)
-        nats = [
-            _bound(model, process, part.to(model.device), levels, terms, seed, n)
-            for part, n in zip(items.split(batch_size), starts, strict=True)
-        ]
+        nats = spread(range(0, len(items), batch_size), bound)
     finally:
         model.network.train(was_training)
-    return torch.cat(nats).cpu() / (items[0].numel() * math.log(2))
+    return torch.cat(nats) / (items[0].numel() * math.log(2))
 
 
 def _bound(model: ScoreModel, process: DDPM, items: Tensor, levels: int, terms: int, seed: int, first: int) -> Tensor:

@@ -22,6 +22,7 @@ from msgm.evaluation.vision.classifiers import ClassifierSettings, load_classifi
 from msgm.evaluation.vision.clip import check_clip, load_clip
 from msgm.evaluation.vision.images import check_images, to_rgb
 from msgm.evaluation.vision.inception import Implementation, check_inception, load_inception
+from msgm.processes import spread
 from msgm.registry import Registry
 
 BATCH = 256
@@ -63,11 +64,15 @@ class Features:
 
     def __call__(self, items: Tensor) -> Extracted:
         """Extract from (N, *shape) raw items; N may be 0."""
-        parts = [self.see(part) for part in items.split(BATCH)]
-        probabilities = [logits.float().softmax(1).cpu() for _, logits in parts if logits is not None]
+
+        def seen(part: Tensor) -> tuple[Tensor, Tensor | None]:
+            features, logits = self.see(part)
+            return features.float().cpu(), None if logits is None else logits.float().softmax(1).cpu()
+
+        parts = spread(items.split(BATCH), seen)
+        probabilities = [found for _, found in parts if found is not None]
         return Extracted(
-            torch.cat([features.float().cpu() for features, _ in parts]),
-            torch.cat(probabilities) if probabilities else None,
+            torch.cat([features for features, _ in parts]), torch.cat(probabilities) if probabilities else None
         )
 
     def stream(self, dataset: Dataset, indices: NDArray[np.int64]) -> Iterator[Extracted]:

@@ -22,7 +22,7 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
-from msgm import traces
+from msgm import processes, traces
 from msgm.cache import Cache
 from msgm.config import BASE_ROW, ROWS, Config, Row
 from msgm.diffusion import ScoreModel
@@ -189,6 +189,7 @@ class Cells:
             why cells failed, by their labels: a failure ends its own cell alone.
 
         Raises:
+            RunError: a cell failed, among several processes of a launch.
             UserError: bad input, such as a damaged file; nothing is tried after that.
             OSError: a file that cannot be written.
         """
@@ -201,6 +202,8 @@ class Cells:
             except (UserError, OSError, Interrupted):
                 raise
             except Exception as error:  # objectives, metrics and plugins fail each in their own way
+                if processes.sharing() > 1:  # others may wait for this one, and go on only when it has ended
+                    raise RunError(f"{cell.label}: {reason(error)}") from error
                 failed[cell.label] = reason(error)
                 print(f"{cell.label}: failed: {failed[cell.label]}", flush=True)
         return failed
@@ -208,16 +211,18 @@ class Cells:
     def _run(self, cell: Cell, measured: bool) -> None:
         """Make and measure one model, unless its report is there."""
         target, bench = Run(self.run.path / cell.folder), self.bench.at(cell.seed)
-        if cell.is_base and not finished(target):
+        known, made = stored_row(self.run, cell), finished(target)
+        due = measured and (known is None or bool(missing_metrics(known, bench)))
+        processes.wait()  # until all have read what the first may write from here on
+        if cell.is_base and not made:
             self._make_base(cell, target, bench)
-        if not measured:
-            return
-        known = stored_row(self.run, cell)
-        if known and not missing_metrics(known, bench):
-            print(f"{cell.label}: already measured", flush=True)
-            return
-        if not finished(target):
+        elif due and not made:
             self._make(cell, target, bench)
+        processes.wait()  # until the first has written the model
+        if not due:
+            if measured:
+                print(f"{cell.label}: already measured", flush=True)
+            return
         subject = Subject(cell.label, ScoreModel.load(target.model).to(self.where), bench, target.path, target)
         grid = cell.folder / "samples" / "final.png"
         row = placed(subject, known or _facts(cell, bench.config, target), self.run, grid, target.model)

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from msgm import threads, traces
+from msgm import processes, threads, traces
 from msgm.cache import Cache
 from msgm.cards.stored import showing
 from msgm.chain import Chain, merged
@@ -33,7 +33,7 @@ from msgm.evaluation.sweeps import sweep_tables
 from msgm.folders import check_names, locked, place, write_json, write_text
 from msgm.generator.cells import Cells, given_facts, placed, retrained_cells, row_cells, seeds_of, stored_row
 from msgm.reading import read_json
-from msgm.runs import Run, chosen_device, environment, find_model
+from msgm.runs import Run, environment, find_model
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.sweep import with_stored_sweeps
@@ -69,8 +69,8 @@ def compare(
             or a folder that holds another comparison; nothing is written then.
     """
     run = Run(out or Path("runs") / config.name)
-    with locked(run.path):
-        return _compare(config, run, only, source, device, fresh_chain, Cache.of_user() if cache else None)
+    with processes.together(device) as where, locked(run.path):
+        return _compare(config, run, only, source, device, where, fresh_chain, Cache.of_user() if cache else None)
 
 
 def _compare(
@@ -79,22 +79,24 @@ def _compare(
     only: list[str] | None,
     source: Path | str | None,
     device: str,
+    where: torch.device,
     fresh_chain: bool,
     cache: Cache | None,
 ) -> Run:
     names = _chosen(config, only)
     threads.keep(run.manifest)
     config = with_stored_sweeps(config, run.stored_config())
-    where = chosen_device(device)
     dataset = load_dataset(config.data)
     chain = earlier_chain(find_model(source), config, dataset, fresh_chain) if source else Chain()
     split = split_data(config, dataset, chain.requests)
     check_metrics(config, dataset, split)
     _check_base(config, run, dataset, source)
+    processes.wait()  # until all have read what the first is about to write
     _claim(run, config, source, fresh_chain)
     bench = make_bench(config, run, dataset, split, where, chain)
     failed = Cells(run, bench, source, device, where, cache).run_all(names)
-    _finish_comparison(run, bench, failed)
+    if processes.is_first():
+        _finish_comparison(run, bench, failed)
     if failed:
         count = "one model" if len(failed) == 1 else f"{len(failed)} models"
         raise RunError(f"{count} failed, and the same command tries again: {_told(failed)}.")
@@ -147,14 +149,13 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
     run = Run(out or (sources[0] if alone else Path("runs") / f"{config.name}-evaluation"))
     check_names(names, "folders to evaluate", TAKEN if alone and not out else ())
     models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
-    with locked(run.path):
-        return _evaluate(config, models, run, device)
+    with processes.together(device) as where, locked(run.path):
+        return _evaluate(config, models, run, where)
 
 
-def _evaluate(config: Config, models: dict[str, Path], run: Run, device: str) -> Run:
+def _evaluate(config: Config, models: dict[str, Path], run: Run, where: torch.device) -> Run:
     if run.report.is_file() and read_json(run.report, dict[str, Any]).get("base", "a row") is not None:
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
-    where = chosen_device(device)
     dataset = load_dataset(config.data)
     chain = merged([earlier_chain(folder, config, dataset) for folder in models.values()])
     split = split_data(config, dataset, chain.requests)
@@ -174,7 +175,7 @@ def _evaluate(config: Config, models: dict[str, Path], run: Run, device: str) ->
         subject = Subject(name, model, bench, place(run.samples, name), _maker(folder))
         grid = Path("samples") / f"{name}.png"
         rows.append(measure(subject, placed(subject, given_facts(name, folder), run, grid, folder)))
-    return finish(run, bench, rows, None)
+    return finish(run, bench, rows, None) if processes.is_first() else run
 
 
 def _maker(folder: Path) -> Run | None:
@@ -190,7 +191,8 @@ def make_bench(
     folder, settings = run.path / "judge", config.evaluation.judge
     for name in ("judge", "reference"):
         traces.register(run.path, run.path / name, *traces.KNOWN[name])
-    judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
+    with processes.first_before_others():
+        judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
     reality = Reality.of(dataset, split, device)
     return Bench(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
 

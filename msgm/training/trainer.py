@@ -1,12 +1,10 @@
 """One training loop for every objective and process, on accelerate."""
 
-import atexit
 import copy
 import dataclasses
 import importlib.util
 import itertools
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,14 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from msgm import traces
+from msgm import processes, traces
 from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed, dequantise
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
@@ -321,7 +319,7 @@ class Trainer:
 
     def _sample_grid(self) -> None:
         if self.accelerator.is_main_process:
-            with self.state.ema.applied():
+            with self.state.ema.applied(), processes.alone():
                 images = sample(self.model, GRID, SamplingSettings(steps=20), self.seed)
             name = f"step-{self.state.step:08d}.png"
             write_bytes(self.run.samples / name, to_png(images, self.dataset.levels))
@@ -357,7 +355,7 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
         trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
     _refuse_absent(trackers)
     # Else accelerate keeps the precision and the device of this process's first run.
-    AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
+    AcceleratorState._reset_state(reset_partial_state=processes.count() == 1)
     try:
         accelerator = Accelerator(
             cpu=device == "cpu",
@@ -367,9 +365,7 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
         )
     except ValueError as error:
         raise UserError(f"training.trackers or training.precision: {str(error).splitlines()[0]}.") from error
-    # Runs of one process share the group, so it ends with the process; left open it aborts the interpreter's exit.
-    atexit.unregister(_leave_group)
-    atexit.register(_leave_group)
+    processes.leave_at_exit()  # runs of one process share the group, so it ends with the process
     return accelerator
 
 
@@ -382,10 +378,6 @@ def _refuse_absent(trackers: Sequence[str]) -> None:
             raise UserError(
                 f"training.trackers: {name} is not installed; install it, or name one of those that are: {others}."
             )
-
-
-def _leave_group() -> None:
-    PartialState().destroy_process_group()
 
 
 def _start_trackers(accelerator: Accelerator) -> None:

@@ -1,5 +1,6 @@
 """Settings of sampling, and samples by them."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -14,6 +15,7 @@ from msgm.diffusion.samplers.base import SAMPLERS, Noise, Sampler, State
 from msgm.diffusion.samplers.space import EVEN_IN, Grid, Schedule, ratio_grid, sigma_space
 from msgm.errors import UserError, nearest
 from msgm.fields import Settings, own
+from msgm.processes import spread
 
 Callback = Callable[[range, State], None]
 
@@ -127,15 +129,16 @@ def sample(
     Returns:
         (count, *shape) float32 on the CPU; images lie in [-1, 1] but for sampling error.
     """
-    settings = settings or SamplingSettings()
-    batches = []
-    for begin in range(first, first + count, settings.batch_size):
-        numbers = range(begin, min(begin + settings.batch_size, first + count))
+    chosen = settings or SamplingSettings()
+    size, end = chosen.batch_size, first + count
+
+    def drawn(numbers: range) -> Tensor:
         noise = Noise(seed, numbers, model.shape, model.device)
         x = model.process.prior_std * noise()
-        watch = (lambda state, numbers=numbers: callback(numbers, state)) if callback else None
-        batches.append(solve(model, x, model.process.top, settings, noise, watch).cpu())
-    return torch.cat(batches)
+        watch = functools.partial(callback, numbers) if callback else None
+        return solve(model, x, model.process.top, chosen, noise, watch).cpu()
+
+    return torch.cat(spread([range(begin, min(begin + size, end)) for begin in range(first, end, size)], drawn))
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import rate
 from msgm.objectives import mean_square, noised
+from msgm.processes import spread
 from msgm.runs import Run
 from msgm.seeding import generator
 from msgm.splits import Split
@@ -116,9 +117,10 @@ def item_losses(model: ScoreModel, bench: Bench, indices: NDArray[np.int64], lev
 
     Item i's noise depends on (seed, i) alone, so that models and groups are compared with common noise.
     """
-    config, found = bench.config, []
+    config = bench.config
     model.network.eval()
-    for batch in np.array_split(indices, -(-len(indices) // config.sampling.batch_size)):
+
+    def losses(batch: NDArray[np.int64]) -> Tensor:
         noise = Noise(config.seed, batch.tolist(), model.shape, model.device, "membership")
         x0 = clean_items(bench.dataset, batch, model.device)
         total = torch.zeros(len(x0), dtype=torch.float64)
@@ -126,8 +128,9 @@ def item_losses(model: ScoreModel, bench: Bench, indices: NDArray[np.int64], lev
             t = torch.full((len(x0),), time_at(model.process, level), device=model.device)
             seen = noised(model.process, x0, t, noise())
             total += mean_square(model.eps(seen.x, seen.t) - seen.eps).double().cpu()
-        found.append(total / len(levels))
-    return torch.cat(found)
+        return total / len(levels)
+
+    return torch.cat(spread(np.array_split(indices, -(-len(indices) // config.sampling.batch_size)), losses))
 
 
 def inference(members: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, Any]:

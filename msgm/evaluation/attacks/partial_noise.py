@@ -25,6 +25,7 @@ from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.evaluation.rates import rate, total
 from msgm.evaluation.reality import to_items
 from msgm.objectives import noised
+from msgm.processes import spread
 from msgm.splits import Split
 
 SECTION = "evaluation.options.partial-noise"
@@ -124,10 +125,11 @@ def start_from(model: ScoreModel, bench: Bench, indices: NDArray[np.int64], leve
     Every item has its own noise, the same for all models.
     """
     config, t = bench.config, time_at(model.process, level)
-    found = []
-    for batch in np.array_split(indices, -(-len(indices) // config.sampling.batch_size)):
+
+    def returned(batch: NDArray[np.int64]) -> Tensor:
         noise = Noise(config.seed, batch.tolist(), model.shape, model.device, "partial-noise")
         x0 = clean_items(bench.dataset, batch, model.device)
         start = noised(model.process, x0, torch.full((len(x0),), t, device=model.device), noise())
-        found.append(solve(model, start.x, t, config.sampling, noise).cpu())
-    return torch.cat(found)
+        return solve(model, start.x, t, config.sampling, noise).cpu()
+
+    return torch.cat(spread(np.array_split(indices, -(-len(indices) // config.sampling.batch_size)), returned))
