@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from msgm.api.metrics import MembershipAUC as MembershipAUC
     from msgm.api.metrics import UnlearningRatio as UnlearningRatio
     from msgm.api.report import Report as Report
+    from msgm.api.tuning import tune as tune
     from msgm.api.verbs import compare as compare
     from msgm.api.verbs import evaluate as evaluate
     from msgm.api.verbs import train as train
@@ -49,6 +50,7 @@ _PUBLIC = {
     "msgm.api.fit": ("fit",),
     "msgm.api.metrics": ("CopyRate", "ForgettingRate", "JunkRate", "MembershipAUC", "UnlearningRatio"),
     "msgm.api.report": ("Report",),
+    "msgm.api.tuning": ("tune",),
     "msgm.api.verbs": ("compare", "evaluate", "train", "unlearn"),
     "msgm.config": ("Config", "load_config"),
     "msgm.data": ("load_dataset",),

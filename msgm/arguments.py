@@ -64,7 +64,7 @@ def common(parser: argparse.ArgumentParser) -> None:
 
 def seed(parser: argparse.ArgumentParser) -> None:
     """Add ``--seed``."""
-    parser.add_argument("--seed", type=_whole(0), metavar="N", help="seed of the run")
+    parser.add_argument("--seed", type=whole(0), metavar="N", help="seed of the run")
 
 
 def received(parser: argparse.ArgumentParser) -> None:
@@ -77,10 +77,10 @@ def received(parser: argparse.ArgumentParser) -> None:
 def threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``."""
     text = "threads to compute with; by default OMP_NUM_THREADS, else one for each core that is free when work starts"
-    parser.add_argument("--threads", type=_whole(1), metavar="N", help=text)
+    parser.add_argument("--threads", type=whole(1), metavar="N", help=text)
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def whole(least: int) -> Callable[[str], int]:
     """Return what reads a whole number of at most 63 bits from ``least`` on."""
 
     def read(text: str) -> int:
@@ -89,6 +89,12 @@ def _whole(least: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text[:40]!r}")
 
     return read
+
+
+def tuned(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tuned``."""
+    text = "take the settings that msgm tune chose in this folder, over those of the config and of --set"
+    parser.add_argument("--tuned", metavar="DIR", help=text)
 
 
 def fresh_chain(parser: argparse.ArgumentParser) -> None:

@@ -22,9 +22,10 @@ from msgm.arguments import (
     overrides,
     received,
     seed,
+    tuned,
 )
 from msgm.classifier import commands as classifier
-from msgm.commands import cache, doctor, lists, starting
+from msgm.commands import cache, doctor, lists, starting, tune
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
 
@@ -86,7 +87,7 @@ def _drop_output(code: int) -> int:
     return code
 
 
-OF_ALL_MODULES = ("classifier", "recommender", "report", "data", "forget-traces", "verify", "config")
+OF_ALL_MODULES = ("classifier", "recommender", "tune", "report", "data", "forget-traces", "verify", "config")
 """Commands that take what any of the modules makes or reads."""
 
 
@@ -125,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     views = (_add_restoration, _add_data, _add_views)
     for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, *views):
         add(commands)
-    for module in (classifier, recommender, starting, lists, doctor, cache):
+    for module in (classifier, recommender, tune, starting, lists, doctor, cache):
         module.add(commands)
     return top
 
@@ -141,6 +142,7 @@ def _add_compare(commands: Commands) -> None:
         "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
     )
     fresh_chain(compare)
+    tuned(compare)
     compare.add_argument("--start", choices=["scratch", "finetune"], help="where rows start; else the config says it")
     compare.add_argument(
         "--sweep",
@@ -273,10 +275,11 @@ def _restoration(command: argparse.ArgumentParser) -> None:
 
 def _config(options: argparse.Namespace) -> "Config":
     from msgm.config import load_config
+    from msgm.tuned import with_tuned
 
     seeds = [] if options.seed is None else [f"seed={options.seed}"]
     metrics = [f"evaluation.metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(options.config, options.set + seeds + metrics)
+    return load_config(with_tuned(options.config, options.set + seeds + metrics, getattr(options, "tuned", None)))
 
 
 def _single_process(options: argparse.Namespace) -> None:

@@ -4,8 +4,9 @@ The sections data, process, network and objective name a registered part and hol
 against its dataclass; the other sections are dataclasses here.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from msgm.checks import at_least, below_one, positive
 from msgm.data import DATASETS
@@ -15,6 +16,7 @@ from msgm.fields import Settings, lossless, own, structured
 from msgm.folders import check_name, check_names
 from msgm.objectives import OBJECTIVES
 from msgm.plugins import load_files
+from msgm.ranges import Range, ranges
 from msgm.requests import ForgetRequest
 from msgm.settings import Source, dump_yaml, read_settings
 
@@ -64,6 +66,8 @@ class TrainingSettings:
     keep_every: int = 0
     weights: Literal["ema", "raw"] = "ema"
     trackers: list[str] | None = None
+
+    search: ClassVar[Mapping[str, Range]] = ranges(lr=Range(1e-5, 5e-3, log=True))
 
     def __post_init__(self) -> None:
         at_least(1, self, "training", "steps", "batch_size", "forget_batch_size", "accumulate", "log_every")
@@ -182,6 +186,7 @@ class Config:
         sampling: how to sample.
         evaluation: how to measure.
         rows: the rows of ``msgm compare``, merged over the default ones; ``{}`` means none.
+        tuned: what ``msgm tune`` says of the values that it chose for rows; reports show it.
     """
 
     name: str = "run"
@@ -199,6 +204,7 @@ class Config:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     rows: dict[str, Row] = field(default_factory=lambda: {name: replace(row) for name, row in ROWS.items()})
+    tuned: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(0, self, "", "seed")
@@ -231,7 +237,14 @@ class Config:
     def for_row(self, row: Row) -> "Config":
         """Return the experiment that a row is: its own objective and training, one seed, and no rows."""
         return replace(
-            self, objective=row.objective, training=self.row_training(row), finetune={}, rows={}, seeds=1, retrains=1
+            self,
+            objective=row.objective,
+            training=self.row_training(row),
+            finetune={},
+            rows={},
+            tuned={},
+            seeds=1,
+            retrains=1,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from msgm.fields import Tree, merged
 from msgm.plugins import trusting
 from msgm.recommender.config import Experiment as RecommenderExperiment
 from msgm.settings import domain_of, read_settings
+from msgm.tuned import with_tuned
 
 ConfigLike: TypeAlias = str | Path | Mapping[str, Any] | Config | ClassifierConfig | RecommenderExperiment
 """A shipped config's name, the path of a YAML file, a tree of settings, or a config that was read before."""
@@ -51,6 +52,10 @@ class Named:
             tree = read_settings(tree, overrides)
         found = cls(domain_of(tree), tree)
         return found if seed is None else found.having("seed", seed)
+
+    def with_tuned(self, folder: Path | str | None) -> "Named":
+        """Return the settings with what ``msgm.tune`` chose in ``folder``, if one is given, over them."""
+        return Named(self.domain, with_tuned(self.tree, [], folder))
 
     def having(self, key: str, value: Any) -> "Named":
         """Return the settings with the one at ``key`` (``section.name``) set."""

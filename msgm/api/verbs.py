@@ -138,6 +138,7 @@ def compare(
     requests: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     trained_on: Folder | None = None,
+    tuned: Folder | None = None,
     cache: bool = True,
     overrides: Overrides = (),
     trust: bool = False,
@@ -163,6 +164,7 @@ def compare(
         requests: of classifiers and recommenders, the requests to run.
         models: of recommenders, the models to run.
         trained_on: of a classifier's file of weights, the file that names the items it was trained on.
+        tuned: folder of ``msgm.tune``, whose chosen values are laid over the config and the overrides.
         cache: take generators that are retrained without the request from the user's cache, and keep them there; see
             ``msgm cache``.
         overrides: settings over the config's.
@@ -173,7 +175,7 @@ def compare(
     Raises:
         UserError: bad settings, an unknown row, or a folder that holds another comparison.
     """
-    named = Named.read(config, overrides, seed)
+    named = Named.read(config, overrides, seed).with_tuned(tuned)
     options = {
         "only": only,
         "source": source,

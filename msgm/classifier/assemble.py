@@ -18,6 +18,7 @@ from msgm.runs import Run, environment
 from msgm.solves import of_runs
 from msgm.study.band import LEAST
 from msgm.study.judging import BAND_RULE, judge, means
+from msgm.tuned import tuning_protocol
 
 Report = dict[str, Any]
 COSTS = ("seconds", "preparation_seconds", "storage_bytes", "examples")
@@ -64,7 +65,7 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
         "training": asdict(config.training),
         "seeds": [experiment.seed for experiment in experiments],
         "requests": requests,
-        "protocol": PROTOCOL | _metric_texts(config),
+        "protocol": PROTOCOL | tuning_protocol(config.tuned) | _metric_texts(config),
         "environment": environment() | {"device": str(first.device)},
         "rows": rows,
         "left_out": left_out,

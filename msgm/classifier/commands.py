@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, names, print_cards, received
+from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, names, print_cards, received, tuned
 from msgm.classifier import audit_command
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def _add_compare(commands: Commands) -> None:
         "--from", dest="source", metavar="FILE", help="take weights that were trained elsewhere as the original"
     )
     _trained_on(compare)
+    tuned(compare)
 
 
 def _add_models(commands: Commands) -> None:
@@ -72,10 +73,11 @@ def _add_cards(commands: Commands) -> None:
 
 def _config(options: argparse.Namespace) -> "ClassifierConfig":
     from msgm.classifier.config import load_config
+    from msgm.tuned import with_tuned
 
     seed = [] if options.seed is None else [f"seed={options.seed}"]
     measured = [f"metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(options.config, options.set + seed + measured)
+    return load_config(with_tuned(options.config, options.set + seed + measured, getattr(options, "tuned", None)))
 
 
 def _compare(options: argparse.Namespace) -> None:

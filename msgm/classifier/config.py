@@ -112,6 +112,7 @@ class ClassifierConfig:
             name. All registered methods are rows; one that is set to null is left out.
         metrics: what to measure; None takes all but the costly ones.
         options: a metric's own settings, by its name.
+        tuned: what ``msgm tune`` says of the values that it chose for methods; reports show it.
     """
 
     name: str = "classifier"
@@ -129,6 +130,7 @@ class ClassifierConfig:
     methods: dict[str, OptionalSettings] = field(default_factory=dict)
     metrics: list[str] | None = None
     options: dict[str, Settings] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(0, self, "", "seed", "split_seed")

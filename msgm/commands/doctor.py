@@ -13,6 +13,7 @@ OPTIONAL = {
     "wandb": ("the tracker wandb", "pip install wandb"),
     "tensorboard": ("the tracker tensorboard", "pip install 'msgm[track]'"),
     "pandas": ("Report.to_pandas", "pip install 'msgm[pandas]'"),
+    "optuna": ("msgm tune", "pip install 'msgm[tune]'"),
 }
 """Packages that msgm works without: what they are for, and how to get them."""
 NEEDED = (

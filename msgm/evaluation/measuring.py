@@ -14,6 +14,7 @@ from msgm.evaluation.judge import check_judge
 from msgm.evaluation.metrics.base import Metric, Row, build_metrics
 from msgm.runs import Run
 from msgm.splits import Split
+from msgm.tuned import tuning_protocol
 
 
 def metrics_of(config: Config) -> list[Metric]:
@@ -99,7 +100,7 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
 
 def protocol(bench: Bench) -> dict[str, str]:
     """Return how the numbers were made, in words."""
-    lines = {"samples": _samples(bench)}
+    lines = {"samples": _samples(bench)} | tuning_protocol(bench.config.tuned)
     for metric in metrics_of(bench.config):
         lines |= metric.protocol(bench)
     return lines

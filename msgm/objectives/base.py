@@ -15,6 +15,7 @@ from torch import Tensor
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import Process
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.registry import Registry
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -153,6 +154,8 @@ class Mixed(Objective):
     data = "retain+forget"
     alpha: float = 0.99
     every: int = 4
+
+    search = ranges(alpha=Range(0.5, 0.999))
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

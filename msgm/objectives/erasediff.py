@@ -15,6 +15,7 @@ from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Predict, Term, mean_square, predict_both
+from msgm.ranges import Range, ranges
 
 
 @OBJECTIVES.register("erasediff")
@@ -33,6 +34,7 @@ class EraseDiff(Mixed):
     multiplier: float | None = 0.1
     eta: float = 0.1
 
+    search = ranges(multiplier=Range(0.01, 10.0, log=True))
     card = Card(
         formula=(
             "L_f = mean (eps_theta - u)^2, u ~ U(0, 1); bilevel: step along g_r + lambda g_f, lambda fixed or "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised
+from msgm.ranges import Range, ranges
 
 
 @OBJECTIVES.register("obtuse")
@@ -28,6 +29,7 @@ class Obtuse(Mixed):
     sign: Literal["paper", "released"] = "paper"
     floor: float | None = 1.0
 
+    search = ranges(floor=Range(0.1, 2.0))
     card = Card(
         formula="alpha L_r + (1 - alpha) L_f; L_f = max(mean(eps_theta * eps), -m)",
         source="arXiv 2412.07229, eq. 8; every 4 and alpha .99 are the paper's",

@@ -21,6 +21,7 @@ from msgm.runs import Run, environment
 from msgm.solves import of_runs
 from msgm.study.judging import BAND_RULE, judge
 from msgm.traces import holders
+from msgm.tuned import tuning_protocol
 
 Report = dict[str, Any]
 
@@ -40,7 +41,7 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
         "seeds": seeds,
         "models": {name: settings for name, settings in config.models.items() if settings is not None},
         "requests": {name: _request(config, name, scenario) for name, scenario in scenarios.items()},
-        "protocol": _protocol(config),
+        "protocol": _protocol(config) | tuning_protocol(config.tuned),
         "rows": rows,
         "left_out": left_out(records, ("model", "request", "method")),
         "other_settings": others,

@@ -36,6 +36,7 @@ from msgm.recommender.metrics.ranking import Ranking
 from msgm.records import find_record
 from msgm.runs import Run, environment
 from msgm.study.judging import means
+from msgm.tuned import tuning_protocol
 
 KIND = "recommender-attributes"
 FOUND, NOT_FOUND, UNSURE, INCONCLUSIVE = "found", "not found", "cannot tell", "INCONCLUSIVE"
@@ -71,7 +72,7 @@ def make_report(config: AttributeConfig, run: Run, data: Interactions, labels: S
         "surfaces": config.surfaces,
         "models": {name: settings for name, settings in config.models.items() if settings is not None},
         "attributes": attributes,
-        "protocol": _protocol(config),
+        "protocol": _protocol(config) | tuning_protocol(config.tuned),
         "controls": controls,
         "rows": _judged(rows, controls, attributes),
         "left_out": left_out(records, ("model", "attribute", "method")),

@@ -2,7 +2,7 @@
 
 import argparse
 
-from msgm.arguments import Commands, command, config, names, print_cards, seed
+from msgm.arguments import Commands, command, config, names, print_cards, seed, tuned
 
 
 def add(commands: Commands) -> None:
@@ -16,6 +16,7 @@ def add(commands: Commands) -> None:
         "--only", metavar="ERASURE,ERASURE", help="run only these besides the controls; the report shows all there are"
     )
     attributes.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
+    tuned(attributes)
     attributes.set_defaults(go_on="Run the same command again to go on.")
 
     erasures = command(commands, "erasures", _erasures, "print the cards of the ways to take attributes out")
@@ -25,9 +26,10 @@ def add(commands: Commands) -> None:
 def _attributes(options: argparse.Namespace) -> None:
     from msgm.recommender.attribute_config import AttributeConfig
     from msgm.recommender.config import load_experiment
+    from msgm.tuned import with_tuned
 
     seeds = [] if options.seed is None else [f"seed={options.seed}"]
-    config = load_experiment(AttributeConfig, options.config, options.set + seeds)
+    config = load_experiment(AttributeConfig, with_tuned(options.config, options.set + seeds, options.tuned))
     from msgm.recommender.attribute_compare import compare_erasures
 
     chosen = (names(text) if text else None for text in (options.only, options.models))

@@ -29,6 +29,7 @@ class AttributeConfig(Experiment):
         erasures: settings of the ways, by the row's name; the key ``name`` picks the way, by default the row's name.
             All ways are rows; one that is set to null is left out, as is one that is not for a model,
             and ``combined``, which takes out all attributes at once, where there is one.
+        tuned: what ``msgm tune`` says of the values that it chose for erasures; reports show it.
     """
 
     attribute: str | None = None
@@ -36,6 +37,7 @@ class AttributeConfig(Experiment):
     folds: int = 5
     k: int = 10
     erasures: dict[str, OptionalSettings] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

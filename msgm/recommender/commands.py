@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, config, metrics, names, print_cards, received, seed, threads
+from msgm.arguments import Commands, command, config, metrics, names, print_cards, received, seed, threads, tuned
 from msgm.errors import UserError
 from msgm.recommender import attribute_command
 
@@ -38,6 +38,7 @@ def _add_compare(commands: Commands) -> None:
     compare.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
     compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
     metrics(compare, "what to measure; by default all that are not costly")
+    tuned(compare)
     compare.set_defaults(go_on="Run the same command again to go on.")
 
 
@@ -81,10 +82,11 @@ def _add_cards(commands: Commands) -> None:
 
 def _config(options: argparse.Namespace) -> "RecommenderConfig":
     from msgm.recommender.config import load_config
+    from msgm.tuned import with_tuned
 
     first = [] if options.seed is None else [f"seed={options.seed}"]
     measured = [f"metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(options.config, options.set + first + measured)
+    return load_config(with_tuned(options.config, options.set + first + measured, getattr(options, "tuned", None)))
 
 
 def _compare(options: argparse.Namespace) -> None:

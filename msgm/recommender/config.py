@@ -147,6 +147,7 @@ class RecommenderConfig(Experiment):
         requests: what to forget, by name.
         metrics: what to measure; None takes all but the costly ones.
         options: a metric's own settings, by its name.
+        tuned: what ``msgm tune`` says of the values that it chose for methods; reports show it.
     """
 
     retrains: int = 5
@@ -154,6 +155,7 @@ class RecommenderConfig(Experiment):
     requests: dict[str, RequestSettings] = field(default_factory=dict)
     metrics: list[str] | None = None
     options: dict[str, Settings] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

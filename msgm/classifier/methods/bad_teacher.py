@@ -16,6 +16,7 @@ from msgm.classifier.methods.distillation import divergence, frozen, soft
 from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, passes
 from msgm.classifier.training import norms
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.seeding import derive_seed
 
 
@@ -39,6 +40,7 @@ class BadTeacher(GradientMethod):
     temperature: float = 1.0
     retain_share: float = 0.3
 
+    search = ranges(temperature=Range(0.5, 5.0), retain_share=Range(0.1, 1.0))
     card = Card(
         formula="KL(l softmax(T_bad / tau) + (1 - l) softmax(T_good / tau) || student), l = 1 on forget, 0 on retain",
         source="Chundawat et al., AAAI 2023; published code: Adam 1e-4, 1 epoch, batches of 256",

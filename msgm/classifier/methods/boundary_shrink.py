@@ -27,6 +27,7 @@ from msgm.classifier.methods.steps import (
     retained_classes,
 )
 from msgm.classifier.training import norms
+from msgm.ranges import Range, ranges
 
 CHUNK = 2000
 
@@ -49,6 +50,7 @@ class BoundaryShrink(GradientMethod):
     lr_share: float = 0.02
     bound: float = 0.1
 
+    search = ranges(bound=Range(0.01, 0.5, log=True))
     card = Card(
         formula="descend CE on forget items under the class that one adversarial step leads the original to",
         source=(

@@ -15,6 +15,7 @@ from msgm.checks import positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
 from msgm.classifier.methods.curvature import Weights, items_at_once, squared_gradients, weights_of
+from msgm.ranges import Range, ranges
 from msgm.seeding import generator
 
 SMALL = 1e-8
@@ -36,6 +37,7 @@ class Fisher(Method):
     alpha: float = 1e-6
     cap: float = 1e3
 
+    search = ranges(alpha=Range(1e-9, 1e-4, log=True))
     card = Card(
         formula="theta + sqrt(alpha min(1 / (F + 1e-8), cap)) n; F = E_retain sum_y p(y|x) (d log p(y|x))^2",
         source="Golatkar et al., CVPR 2020; alpha 1e-9 to 1e-6 in the literature",

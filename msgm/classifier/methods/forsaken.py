@@ -47,6 +47,7 @@ from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
 from msgm.classifier.outputs import credit
 from msgm.classifier.training import CHUNK
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.seeding import generator
 
 IMPORTANCE_ITEMS = 200
@@ -90,6 +91,7 @@ class Forsaken(Method):
     unseen_items: int = 1000
     batch_size: int = 256
 
+    search = ranges(lr=Range(1e-4, 0.1, log=True), weight=Range(0.1, 100.0, log=True))
     card = Card(
         formula="min over phi of KL(P || f) on the forget set + lambda Omega, theta = theta_0 - eta m(phi)",
         source="Ma et al., IEEE TDSC 20(4), 2023, arXiv 2003.10933; from its abstract and secondary material",

@@ -26,6 +26,7 @@ from msgm.classifier.methods.curvature import (
     mean_gradient,
     weights_of,
 )
+from msgm.ranges import Range, ranges
 from msgm.solves import Solve, worst
 
 
@@ -51,6 +52,7 @@ class Influence(Method):
     tolerance: float = 1e-3
     items: int | None = None
 
+    search = ranges(damping=Range(1e-5, 1.0, log=True))
     card = Card(
         formula="theta + (G_r + (w + damping) I)^-1 (grad L(theta_0) - grad L_r(theta)), by conjugate gradients",
         source="Koh and Liang, ICML 2017, sec. 2; as unlearning: Izzo et al., AISTATS 2021; Jia et al., NeurIPS 2023",

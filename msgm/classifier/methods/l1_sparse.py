@@ -15,6 +15,7 @@ from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.steps import AS_TRAINED, Descent, GradientMethod, Loss, cross_entropy, shuffled
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 
 
 @METHODS.register("l1-sparse")
@@ -37,6 +38,7 @@ class L1Sparse(GradientMethod):
     alpha: float = 1e-3
     free_epochs: int = 0
 
+    search = ranges(alpha=Range(1e-6, 1e-2, log=True))
     card = Card(
         formula="descend CE(retain) + alpha_t ||theta||_1, alpha_t falling to 0 over the epochs",
         source=(

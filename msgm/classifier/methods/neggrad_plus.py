@@ -20,6 +20,7 @@ from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.steps import AS_TRAINED, HELD, Batch, Descent, GradientMethod, passes, shuffled
 from msgm.classifier.training import norms
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 
 
 @METHODS.register("neggrad-plus")
@@ -42,6 +43,7 @@ class NegGradPlus(GradientMethod):
     alpha: float = 0.9
     ceiling: float = 1.0
 
+    search = ranges(alpha=Range(0.5, 0.99))
     card = Card(
         formula="descend alpha CE(retain) - (1 - alpha) min(CE(forget), ceiling log C)",
         source="Kurmanji et al., NeurIPS 2023, baseline: 10 epochs, lr 0.01, alpha 0.95 (0.9 at lr 5e-4 elsewhere)",

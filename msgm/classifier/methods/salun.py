@@ -21,6 +21,7 @@ from msgm.classifier.methods.random_label import RandomLabel
 from msgm.classifier.methods.steps import AS_TRAINED, Descent, cross_entropy
 from msgm.classifier.training import norms
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 
 
 @METHODS.register("salun")
@@ -41,6 +42,7 @@ class SalUn(RandomLabel):
     density: float = 0.5
     mask_mode: Literal["hard", "legacy_grad"] = "hard"
 
+    search = ranges(density=Range(0.05, 1.0))
     card = Card(
         formula="random labels on the share of weights with the largest |grad CE(forget)|; the others stay",
         source=(

@@ -23,6 +23,7 @@ from msgm.classifier.methods.distillation import divergence, frozen, soft
 from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, shuffled
 from msgm.classifier.outputs import credit
 from msgm.classifier.training import logits, norms
+from msgm.ranges import Range, ranges
 
 State = dict[str, Tensor]
 
@@ -55,6 +56,7 @@ class Scrub(GradientMethod):
     forget_batch_size: int = 16
     rewind: bool = False
 
+    search = ranges(alpha=Range(0.05, 2.0, log=True), temperature=Range(1.0, 8.0))
     card = Card(
         formula="epochs to max_epochs: -tau^2 KL(teacher || student) on forget; all: gamma CE + alpha KL on retain",
         source=(

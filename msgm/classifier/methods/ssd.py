@@ -17,6 +17,7 @@ from msgm.checks import at_least, positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
 from msgm.classifier.methods.curvature import Weights, items_at_once, squared_gradients, weights_of
+from msgm.ranges import Range, ranges
 
 FEW = 1e-4
 
@@ -42,6 +43,7 @@ class SSD(Method):
     fisher: Literal["per_sample", "batch"] = "per_sample"
     batch_size: int = 128
 
+    search = ranges(alpha=Range(1.0, 100.0, log=True), dampening=Range(0.1, 10.0, log=True))
     card = Card(
         formula="theta *= min(lambda I_d / I_f, 1) where I_f > alpha I_d; I = mean squared gradient of the loss",
         source="Foster et al., AAAI 2024; alpha 10, lambda 1 there, with fisher: batch of 128",

@@ -18,6 +18,7 @@ from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import Ledger, Method, Settings
 from msgm.classifier.training import augmented, seeded, training_mode
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.seeding import derive_seed
 
 AS_TRAINED = "steps as in the original training (optimiser, batch size, augmentation) at a constant rate"
@@ -41,6 +42,8 @@ class GradientMethod(Method):
     epochs: int = 5
     lr: float | None = None
     lr_share: float = 0.1
+
+    search = ranges(lr=Range(1e-4, 0.5, log=True), lr_share=Range(0.003, 1.0, log=True))
 
     def __post_init__(self) -> None:
         at_least(1, self, "methods", "epochs")

@@ -16,6 +16,7 @@ from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Settings
 from msgm.classifier.methods.steps import AS_TRAINED, HELD, Descent, GradientMethod, cross_entropy, passes
 from msgm.classifier.training import norms
+from msgm.ranges import Range, ranges
 
 
 @METHODS.register("task-vector")
@@ -36,6 +37,7 @@ class TaskVector(GradientMethod):
     lr_share: float = 0.5
     scale: float = 2.0
 
+    search = ranges(scale=Range(0.1, 5.0))
     card = Card(
         formula="theta_0 - scale * (theta fine-tuned on the forget items - theta_0)",
         source="Ilharco et al., ICLR 2023, section 3: scale in [0, 1], chosen on held-out items",

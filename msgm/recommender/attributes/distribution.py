@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from msgm.checks import at_least, positive
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.recommender.attributes.base import ERASURES, Card, Context, Erasure
 from msgm.recommender.attributes.closeness import Space, closeness
 from msgm.recommender.attributes.concept import labelled
@@ -56,6 +57,7 @@ class Distribution(Erasure):
     batch_size: int = 128
     learning_rate: float = 0.02
 
+    search = ranges(weight=Range(0.05, 50.0, log=True))
     card = Card(
         "mean MMD^2 of classes, or of classes and an anchor, + weight |change|_M^2",
         "Li et al., arXiv 2310.05847 (D2D-R); anchor and function space: its TOIS 2024 sequel",

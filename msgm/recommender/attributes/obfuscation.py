@@ -15,7 +15,7 @@ class by what is missing: attackers who are trained anew guess it better than be
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import positive
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.recommender.attributes.labels import UNKNOWN, Labels, encode
 from msgm.recommender.cells import kept, ones, rows_of
 from msgm.seeding import derive_seed
@@ -40,6 +41,8 @@ class Obfuscation:
             weights.
         seed: of the draw.
     """
+
+    search: ClassVar[Mapping[str, Range]] = ranges(strength=Range(0.05, 5.0, log=True))
 
     strength: float = 0.5
     prior: float = 20.0

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least, positive
+from msgm.ranges import Range, ranges
 from msgm.recommender.attributes.base import ERASURES, Card, Context, PluginErasure
 from msgm.recommender.attributes.closeness import Space, closeness
 from msgm.recommender.attributes.concept import labelled
@@ -68,6 +69,7 @@ class RateDistortion(PluginErasure):
     steps: int = 300
     learning_rate: float = 3e-3
 
+    search = ranges(weight=Range(0.05, 50.0, log=True))
     card = Card(
         "plug-in f: least |Delta - b| + weight |change|_M^2, Delta = R(f(E)) - sum n_c/n R(f(E_c)) in two parts",
         "PAU, WWW 2025, from its abstract",

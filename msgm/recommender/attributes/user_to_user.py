@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import positive
+from msgm.ranges import Range, ranges
 from msgm.recommender.attributes.base import ERASURES, Card, Context, Erasure
 from msgm.recommender.attributes.closeness import Space, closeness
 from msgm.recommender.attributes.labels import Labels
@@ -54,6 +55,7 @@ class UserToUser(Erasure):
     space: Space = "function"
     balanced: bool = True
 
+    search = ranges(weight=Range(0.5, 200.0, log=True))
     card = Card(
         "U2U + weight |change|_M^2, minimised exactly",
         "Li et al., post-training attribute unlearning, arXiv 2310.05847 (U2U-R); function space: its TOIS 2024 sequel",

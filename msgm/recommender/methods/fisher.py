@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgm.checks import at_least, positive
+from msgm.ranges import Range, ranges
 from msgm.recommender.methods.base import METHODS, Card, Ledger
 from msgm.recommender.methods.gradient_method import GRADIENT_MODELS, GradientMethod, Problem
 
@@ -40,6 +41,7 @@ class Fisher(GradientMethod):
     largest: float = 0.1
     probes: int = 16
 
+    search = ranges(step_size=Range(0.1, 10.0, log=True), damping=Range(0.01, 100.0, log=True))
     card = Card(
         formula="theta + eta (F + mu)^{-1} sum over F of grad l(z), clipped by row",
         source="recommendation unlearning by reverse ranking with a Fisher penalty (RRL)",

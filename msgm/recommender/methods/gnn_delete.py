@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, below_one, positive
 from msgm.errors import RunError
+from msgm.ranges import Range, ranges
 from msgm.recommender.methods.base import METHODS, Card, Ledger, Method
 from msgm.recommender.models.adjacency import ends, within
 from msgm.recommender.models.base import Recommender
@@ -56,6 +57,7 @@ class GNNDelete(Method):
     learning_rate: float = 0.001
     pairs: int = 8192
 
+    search = ranges(balance=Range(0.01, 0.99), learning_rate=Range(1e-4, 0.1, log=True))
     card = Card(
         formula="H^l <- H^l W^l within l edges of a forgotten one; W^l trained so that these score as unseen items",
         source="Cheng et al., GNNDelete, ICLR 2023, arXiv 2302.13406, section 5",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from msgm.checks import at_least
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.recommender.methods.base import METHODS, Card, Ledger
 from msgm.recommender.methods.gradient_method import GRADIENT_MODELS, GradientMethod, Problem
 
@@ -48,6 +49,7 @@ class IFRU(GradientMethod):
     tolerance: float = 1e-4
     max_steps: int = 100
 
+    search = ranges(damping=Range(1e-4, 1.0, log=True))
     card = Card(
         formula="theta_S + (H_S + mu I)^{-1} (sum over F of grad l(z) + spillover), S within k hops of F",
         source="Zhang et al., Recommendation Unlearning via Influence Function (arXiv 2307.02147)",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgm.checks import at_least, positive
+from msgm.ranges import Range, ranges
 from msgm.recommender.methods.base import METHODS, Card, Ledger
 from msgm.recommender.methods.gradient_method import GradientMethod, Problem
 
@@ -34,6 +35,7 @@ class LabelFlip(GradientMethod):
     learning_rate: float = 0.002
     batch_size: int = 16384
 
+    search = ranges(learning_rate=Range(1e-4, 0.1, log=True))
     card = Card(
         formula="argmin of sum over F of l(z, 1 - y) + L_r, some steps",
         source="Alshehri and Zhang, label flipping with retained samples",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 from msgm.recommender.methods.base import METHODS, Card
 from msgm.recommender.methods.gradient_method import GRADIENT_MODELS
 from msgm.recommender.methods.ifru import IFRU
@@ -28,6 +29,7 @@ class PrunedInfluence(IFRU):
 
     keep: float = 0.3
 
+    search = ranges(keep=Range(0.05, 1.0))
     card = Card(
         formula="as ifru, S being the share of rows with the largest weights",
         source="Zhang et al., Recommendation Unlearning via Influence Function (arXiv 2307.02147), pruning",

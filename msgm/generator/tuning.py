@@ -1,0 +1,148 @@
+"""``msgm tune`` for generators: objectives and learning rates, judged by samples and by validation items."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from msgm import threads
+from msgm.chain import Chain
+from msgm.config import BASE_ROW, Config, Row, TrainingSettings
+from msgm.data import load_dataset
+from msgm.diffusion import ScoreModel
+from msgm.errors import UserError
+from msgm.evaluation import Bench, Subject, measure
+from msgm.evaluation.measuring import check_metrics
+from msgm.fields import Tree
+from msgm.generator.compare import make_bench
+from msgm.objectives import OBJECTIVES
+from msgm.ranges import searched
+from msgm.runs import Run, chosen_device, find_model
+from msgm.splits import Split
+from msgm.study.tuning import Searched, Tunable, trial_folder
+from msgm.training.earlier import earlier_chain
+from msgm.training.run import finished, fit, load_source, split_data
+
+SEED_OFFSET = 1000
+"""Added to the config's seed: base model, rows and samples are draws of their own, apart from those of the report."""
+METRICS = ["ur", "nll"]
+
+
+class GeneratorTuning(Tunable):
+    """Fine-tuned rows of a config, each with the config's ``finetune.steps`` steps, whatever the row itself says.
+
+    Args:
+        config: the experiment.
+        run: folder of the search.
+        source: where the base model comes from; None trains it.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    domain = "generator"
+    why: ClassVar[str] = (
+        "unlearning ratio + junk rate + rise of the retain items' NLL over the base model's in bits/dim, the less the "
+        "better: a model must stop making forgotten content, make no junk instead, and keep what is retained likely"
+    )
+    numbers: ClassVar[Mapping[str, Literal["lower", "higher"]]] = {
+        "objective": "lower",
+        "unlearning_ratio": "lower",
+        "unlearning_ratio_closed_set": "lower",
+        "junk_rate": "lower",
+        "copy_rate": "lower",
+        "nll_retain": "lower",
+        "nll_forget": "higher",
+    }
+
+    def __init__(self, config: Config, run: Run, source: Path | str | None, device: str) -> None:
+        if BASE_ROW not in config.rows:
+            raise UserError(f"rows: tune needs the row {BASE_ROW!r}; the config of a single run has no rows.")
+        evaluation = replace(config.evaluation, metrics=METRICS, options={})
+        self.given, self.run, self.device = config, run, device
+        self.source = None if source is None else str(source)
+        self.config = replace(config, seed=config.seed + SEED_OFFSET, seeds=1, retrains=1, evaluation=evaluation)
+        self.steps = config.finetuning().steps
+        self.budget = f"{self.steps} steps"
+
+    def settings(self) -> Tree:
+        return self.given.to_dict()
+
+    def rows(self) -> dict[str, Searched]:
+        found = {name: self._searched(row) for name, row in self.config.rows.items() if row.start == "finetune"}
+        return {name: searched for name, searched in found.items() if searched.space}
+
+    def default_rows(self) -> list[str]:
+        return [name for name in self.rows() if not self.config.rows[name].optional]
+
+    def _searched(self, row: Row) -> Searched:
+        objective = OBJECTIVES.build(row.objective)
+        training = vars(self.config.row_training(row))
+        parts: dict[str, tuple[Any, dict[str, Any]]] = {
+            "objective": (objective, objective.effective()),
+            "training": (TrainingSettings, training),
+        }
+        space = {f"{key}.{name}": r for key, (part, own) in parts.items() for name, r in searched(part, own).items()}
+        own = {key: float(parts[key.partition(".")[0]][1][key.partition(".")[2]]) for key in space}
+        return Searched(space, own)
+
+    @cached_property
+    def bench(self) -> Bench:
+        """What trials are measured against: the validation part stands in the test part's place."""
+        where, dataset = chosen_device(self.device), load_dataset(self.config.data)
+        chain = earlier_chain(find_model(self.source), self.config, dataset) if self.source else Chain()
+        split = split_data(self.config, dataset, chain.requests)
+        split = Split(split.train, split.validation, split.validation)
+        check_metrics(self.config, dataset, split)
+        return make_bench(self.config, self.run, dataset, split, where, chain)
+
+    @cached_property
+    def base(self) -> Path:
+        """The base model's folder."""
+        if self.source:
+            load_source(find_model(self.source), self.config, self.bench.dataset)
+            return find_model(self.source)
+        made = Run(self.run.path / "base")
+        if not finished(made):
+            experiment = self.config.for_row(self.config.rows[BASE_ROW])
+            fit(experiment, made, self.bench.dataset, self.bench.split, None, resume=True, device=self.device)
+        return made.model
+
+    @cached_property
+    def base_numbers(self) -> dict[str, float]:
+        """The base model's numbers."""
+        return self._numbers("base", self.base)
+
+    def prepare(self) -> None:
+        threads.keep(self.run.manifest)
+        told = self.base_numbers
+        print("base: " + ", ".join(f"{key} {value:.4f}" for key, value in told.items()), flush=True)
+
+    def measure(self, row: str, values: Mapping[str, float]) -> dict[str, float]:
+        with trial_folder(self.run.path) as folder:
+            trial, experiment, bench = Run(folder), self._experiment(row, values), self.bench
+            fit(experiment, trial, bench.dataset, bench.split, self.base, False, self.device, bench.chain)
+            found = self._numbers(row, trial.model)
+        rise = max(0.0, found["nll_retain"] - self.base_numbers["nll_retain"])
+        return {"objective": found["unlearning_ratio"] + found["junk_rate"] + rise} | found
+
+    def _experiment(self, name: str, values: Mapping[str, float]) -> Config:
+        row, chosen = self.config.rows[name], self._parts(values)
+        objective = OBJECTIVES.resolve(row.objective | chosen["objective"])
+        return self.config.for_row(replace(row, objective=objective, training=row.training | chosen["training"]))
+
+    def _parts(self, values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """Return the settings of a row's sections, the common number of steps among them."""
+        parts: dict[str, dict[str, Any]] = {"objective": {}, "training": {"steps": self.steps}}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            parts[section][name] = value
+        return parts
+
+    def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
+        return {"rows": {row: self._parts(values)}}
+
+    def _numbers(self, name: str, folder: Path) -> dict[str, float]:
+        found = measure(Subject(name, ScoreModel.load(folder).to(chosen_device(self.device)), self.bench))
+        ratios = {key: found[key]["value"] for key in ("unlearning_ratio", "unlearning_ratio_closed_set")}
+        rates = {key: found[key] for key in ("junk_rate", "copy_rate")}
+        return ratios | rates | {f"nll_{part}": found["nll"][part]["mean"] for part in ("retain", "forget")}

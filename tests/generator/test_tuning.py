@@ -1,0 +1,119 @@
+"""``msgm tune`` on generators: what a trial reads, and what a comparison takes from it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from msgm.config import load_config
+from msgm.data import load_dataset
+from msgm.errors import UserError
+from msgm.generator import tuning
+from msgm.generator.tuning import GeneratorTuning
+from msgm.runs import Run
+from msgm.study.tuning import tune
+from msgm.training.run import split_data
+from tests.conftest import TINY, settings
+
+pytest.importorskip("optuna")
+
+SMALL = [
+    *TINY,
+    "training.steps=20",
+    "finetune.steps=4",
+    "sampling.steps=4",
+    "evaluation.samples=24",
+    "evaluation.nll_items=6",
+    "evaluation.judge.epochs=1",
+    "evaluation.judge.width=8",
+    "evaluation.likelihood.steps=3",
+    "evaluation.likelihood.error_items=0",
+    "rows.obtuse.training.steps=9",
+]
+
+
+def search(folder, trials=2, only=("redirect",)):
+    config = load_config("digits/vp", SMALL)
+    return tune(
+        GeneratorTuning(config, Run(folder), None, "cpu"), Run(folder), config.name, 0, trials, only, "objective"
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tune") / "run"
+    return folder, search(folder, only=["redirect", "obtuse"])
+
+
+def test_every_trial_of_every_row_has_the_steps_of_finetune(found):
+    folder, report = found
+    assert report["budget"] == "4 steps"
+    assert {row["trials"] for row in report["rows"].values()} == {2}
+    tree = load_config(json.loads(json.dumps(_tuned(folder) | {"tuned": {}})))
+    assert {tree.rows[name].training["steps"] for name in ("redirect", "obtuse")} == {4}
+    assert not (folder / "trial").exists()
+
+
+def _tuned(folder):
+    return yaml.safe_load((folder / "tuned.yaml").read_text())
+
+
+def test_the_objective_is_the_sum_that_it_says(found):
+    folder, report = found
+    tunable = GeneratorTuning(load_config("digits/vp", SMALL), Run(folder), None, "cpu")
+    for row in report["rows"].values():
+        numbers = row["numbers"]
+        rise = max(0, numbers["nll_retain"] - tunable.base_numbers["nll_retain"])
+        assert row["best"] == pytest.approx(numbers["unlearning_ratio"] + numbers["junk_rate"] + rise)
+
+
+def test_nothing_depends_on_the_test_part(found, tmp_path, monkeypatch):
+    def changed(given):
+        dataset = load_dataset(given)
+        test = split_data(load_config("digits/vp", SMALL), dataset).test.all
+        items, labels = dataset.items.clone(), dataset.labels.copy()
+        items[test] = items[test].flip(-1, -2)
+        labels[test] = labels[test][::-1]
+        return replace(dataset, items=items, labels=labels)
+
+    monkeypatch.setattr(tuning, "load_dataset", changed)
+    dataset = changed(load_config("digits/vp", SMALL).data)
+    assert dataset.digest() != load_dataset(load_config("digits/vp", SMALL).data).digest()
+    again = search(tmp_path / "run", only=["redirect", "obtuse"])
+    for tree in (again, found[1]):
+        for row in tree["rows"].values():
+            row["seconds"] = 0
+    assert again == found[1]
+
+
+def test_a_comparison_takes_the_chosen_values_and_its_report_says_so(found, tmp_path, cli):
+    folder, report = found
+    out = tmp_path / "compared"
+    given = ("--tuned", folder, "--out", out, "--only", "redirect", "--device", "cpu")
+    outcome = cli("compare", "digits/vp", *settings(SMALL), *given)
+    assert outcome.code == 0, outcome.err
+    written = json.loads((out / "report.json").read_text())
+    chosen = report["rows"]["redirect"]["values"]
+    (row,) = (row for row in written["rows"] if row["name"] == "redirect")
+    assert row["settings"]["alpha"] == chosen["objective.alpha"]
+    assert row["lr"] == chosen["training.lr"]
+    assert written["protocol"]["tuning"].startswith("2 trials a row (4 steps) of digits-vp, on the validation part")
+    assert f"objective.alpha {chosen['objective.alpha']:.4g}" in (out / "report.md").read_text()
+
+
+def test_the_command_prints_a_table_and_what_to_do_next(found, cli):
+    folder, _ = found
+    rows = ("--rows", "redirect,obtuse", "--trials", 2, "--out", folder, "--device", "cpu")
+    outcome = cli("tune", "digits/vp", *settings(SMALL), *rows)
+    assert outcome.code == 0, outcome.err
+    assert "objective on the validation part" in outcome.out
+    assert f"msgm compare digits/vp --tuned {folder} takes these values" in outcome.out
+    assert "trial 3" not in outcome.out
+
+
+def test_rows_that_are_not_fine_tuned_cannot_be_tuned(tmp_path):
+    with pytest.raises(UserError, match="'unseen-scratch' has nothing to tune; rows that have: unseen, erasediff"):
+        search(tmp_path / "run", only=["unseen-scratch"])
+    with pytest.raises(UserError, match="tune needs the row 'do-nothing'"):
+        GeneratorTuning(replace(load_config("digits/vp", SMALL), rows={}), Run(tmp_path), None, "cpu")
