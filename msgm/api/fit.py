@@ -45,6 +45,9 @@ def fit(
     *,
     checkpoints: Path | str | None = None,
     fresh_chain: bool = False,
+    levels: int | None = None,
+    columns: tuple[str, str | None] | None = None,
+    flip: bool = False,
     download: bool = False,
     threads: int | None = None,
     **training: Any,
@@ -68,7 +71,9 @@ def fit(
         model: the model to start from: a new one (``ScoreModel.new``) or a trained one.
         dataset: the data. A data set by name (``"digits"``), by its settings (``{"name": "digits", "split_seed": 1}``)
             or as a ``DataSettings`` is split as ``msgm train`` splits it, and its training part is used. Any other is
-            used whole, but for a published test set: hold out beforehand what you want to measure on.
+            used whole, but for a published test set: hold out beforehand what you want to measure on. It may be a
+            ``torch.utils.data.Dataset`` of pairs (image, label), such as torchvision's; a Hugging Face ``Dataset``;
+            the path of a folder of pictures, with sub-folders as classes; an array of images; a tuple (images, labels).
         objective: a name in ``OBJECTIVES``, ``{"name": ..., ...}`` with its settings, or an objective.
         forget: what to forget; needed by every objective but those that train on all data.
         steps: optimiser steps.
@@ -77,6 +82,10 @@ def fit(
         checkpoints: folder for checkpoints and ``metrics.jsonl``. The same call goes on from its newest checkpoint. By
             default nothing is kept, and a call that is stopped begins anew.
         fresh_chain: start a new history: items of earlier requests are items to retain again, and the chain says so.
+        levels: grey levels of an image channel, where the data do not say it: 256 unless you give it.
+        columns: of data with named columns, those with images and labels (None: no labels); by default ``("image",
+            "label")``.
+        flip: train on random left-right mirror images as well.
         download: let data that is missing be fetched from the network.
         threads: threads to compute with, for the rest of the process.
         **training: further settings of ``TrainingSettings``, such as ``batch_size=64`` or ``lr=2e-4``.
@@ -95,7 +104,7 @@ def fit(
     name = getattr(chosen, "name", type(chosen).__name__)
     _refuse_unfit(name, chosen, forget)
     with working(False, download, threads):
-        data = given(dataset)
+        data = given(dataset, model.shape, levels, columns, flip)
         if model.shape != data.dataset.shape:
             raise UserError(
                 f"fit: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}."

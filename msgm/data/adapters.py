@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msgm.data.base import DATASETS, Dataset, DataSettings, load_dataset
-from msgm.errors import UserError
+from msgm.data.folder import Folder
+from msgm.data.foreign import foreign
+from msgm.errors import UserError, nearest
+from msgm.ids import listed
 from msgm.splits import Part, sorted_out
 
 
@@ -44,22 +48,56 @@ class Given:
         return {"data.validation": 0.0, **({} if self.dataset.test is not None else {"data.test": 0.0})}
 
 
-def given(source: Any) -> Given:
-    """Return what ``source`` is as a data set.
+def given(
+    source: Any,
+    shape: tuple[int, ...],
+    levels: int | None = None,
+    columns: tuple[str, str | None] | None = None,
+    flip: bool = False,
+) -> Given:
+    """Return what ``source`` is as a data set of items of ``shape``.
 
     Args:
-        source: a name in ``DATASETS``, settings by name, a ``DataSettings``, all of which are split as their settings
-            say; or a ``Dataset``, of which all items but a published test set are trained on.
+        source: a name in ``DATASETS``, settings by name or a ``DataSettings``, which are split as they say; or, used
+            whole, a ``Dataset``, the folder of pictures at a path, or what ``foreign`` reads.
+        shape: of an item: (C, H, W) of images, (D,) of vectors.
+        levels: grey levels of an image channel; see ``foreign``.
+        columns: names of the columns with images and labels; see ``foreign``.
+        flip: train on random left-right mirror images as well.
 
     Raises:
         UserError: anything else, or data that cannot be read.
     """
-    if isinstance(source, Dataset):
-        return Given(source)
+    if isinstance(source, Path) or (isinstance(source, str) and source not in DATASETS.entries):
+        _refuse_options(levels=levels, columns=columns)
+        return Given(load_dataset(_folder(source, shape, flip)))
+    if isinstance(source, Mapping) and "name" not in source:
+        raise UserError(
+            f"dataset: expected one data set, got several by name: {listed([*map(str, source)])}; give one."
+        )
     if isinstance(source, str | Mapping):
         source = DATASETS.build({"name": source} if isinstance(source, str) else source)
-    if isinstance(source, DataSettings):
-        return Given(load_dataset(source), source)
-    raise UserError(
-        f"dataset: expected the name of a data set, its settings or a Dataset, got {type(source).__name__}."
-    )
+    if isinstance(source, DataSettings | Dataset):
+        _refuse_options(levels=levels, columns=columns, flip=flip or None)
+        return Given(source) if isinstance(source, Dataset) else Given(load_dataset(source), source)
+    return Given(foreign(source, shape, levels, columns, flip))
+
+
+def _folder(path: str | Path, shape: tuple[int, ...], flip: bool) -> Folder:
+    """Return the settings that read a folder's pictures for a model."""
+    if not Path(path).is_dir():
+        known = [*DATASETS.entries]
+        raise UserError(
+            f"dataset: {str(path)!r} is no folder, and no data set: {listed(known)}.{nearest(str(path), known)}"
+        )
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise UserError(
+            f"dataset: a folder's pictures become square images, and the model makes items of shape {shape}."
+        )
+    return Folder(root=str(path), size=shape[1], channels=shape[0], flip=flip)
+
+
+def _refuse_options(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"fit.{name}: this data set says it itself; leave the option out.")

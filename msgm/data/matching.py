@@ -1,15 +1,16 @@
 """Finding items of a data set by their content."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msgm.data.adapters import given
-from msgm.data.base import Dataset
+from msgm.data.base import Dataset, DataSettings
 from msgm.errors import UserError
 
 CHUNK = 1024
@@ -27,7 +28,8 @@ def same_content(dataset: Dataset, source: Any) -> NDArray[np.bool_]:
     Raises:
         UserError: items of another shape or of other levels, or an item that is not found.
     """
-    wanted = given(source).dataset
+    whole = isinstance(source, str | Path | Mapping | Dataset | DataSettings)
+    wanted = given(source, dataset.shape, None if whole else dataset.levels).dataset
     if (wanted.shape, wanted.levels) != (dataset.shape, dataset.levels):
         raise UserError(
             f"request.dataset: items of shape {wanted.shape} with {wanted.levels} levels, and the data set has "

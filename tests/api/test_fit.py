@@ -177,6 +177,44 @@ def test_a_data_set_is_used_whole_but_for_its_published_test_set(read):
     assert read == set(range(300, 1797))
 
 
+def test_data_of_another_library_are_the_same_data():
+    data = load_dataset("digits")
+    expected = fit(fit(new(), data), data, "redirect", THREES)
+    arrays = (data.items.numpy() / 16, data.labels)
+    base = fit(new(), arrays, levels=17)
+    made = fit(base, arrays, "redirect", THREES, levels=17)
+    assert torch.equal(weights(made), weights(expected))
+    numbers = np.flatnonzero(data.labels == 3)
+    for wish in (
+        msgm.ForgetRequest(mask=data.labels == 3),
+        msgm.ForgetRequest(predicate=lambda item, label: label == 3),
+        msgm.ForgetRequest(dataset=arrays[0][numbers]),
+    ):
+        assert torch.equal(weights(fit(base, arrays, "redirect", wish, levels=17)), weights(expected))
+
+
+CODE = """
+import msgm
+model = msgm.ScoreModel.from_pretrained("runs/base")      # a run, a diffusers folder or pipeline object; a hub id when allowed
+base = msgm.fit(msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8)), dataset, steps=1500, seed=0)
+made = msgm.fit(base, dataset, objective=msgm.Redirect(alpha=.5), forget=msgm.ForgetRequest(labels=[3, 7]), steps=500)
+images = made.sample(64, sampler="dpm++2m", seed=0)
+made.save_pretrained("out"); pipe = made.to_pipeline()
+"""  # noqa: E501
+
+
+def test_the_code_that_was_asked_for_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(load_config(None, [*TINY, "training.steps=1"]), "runs/base", device="cpu")
+    data = load_dataset("digits")
+    names = {"dataset": (data.items.numpy(), data.labels)}
+    exec(CODE.replace("1500", "2").replace("500", "2"), names)
+    assert names["images"].shape == (64, 1, 8, 8)
+    assert (tmp_path / "out" / "model_index.json").is_file()
+    assert type(names["pipe"]).__name__ == "DDPMPipeline"
+    assert asked(ScoreModel.from_pretrained("out")) == ["7"]
+
+
 @dataclass
 class Pull(Objective):
     """An objective that nobody registered."""
