@@ -201,7 +201,7 @@ def _marks(points: Sequence[Point], x: Axis, y: Axis, frame: Box) -> list[Mark] 
     return marks
 
 
-def _candidates(x: float, y: float, size: tuple[int, int], frame: Box) -> Iterator[Box]:
+def _candidates(x: float, y: float, size: tuple[float, int], frame: Box) -> Iterator[Box]:
     """Return all places of a label in the frame, the nearest to the point first, right of it before others."""
     width, height = size
     lefts = np.arange(frame.left + (x + MARK - frame.left) % STEP, frame.right - width, STEP)
@@ -228,5 +228,7 @@ def _label(point: Point, x: Axis, y: Axis) -> str:
     return f"{name} ({', '.join(beyond)})" if beyond else name
 
 
-def _letters(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+def _letters(text: str) -> float:
+    """Return how wide a text is, in widths of a letter."""
+    wide = dict.fromkeys("MWmw@%", 1.6)
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else wide.get(letter, 1) for letter in text)

@@ -1,10 +1,11 @@
 "use strict";
 // Tables sort by a column when the button in its heading is pressed; pages show everything without this, too.
 const number = (text) => parseFloat(text.replace(/^[^\d.-]+/, ""));
-const compare = (a, b) => {
-  const [x, y] = [number(a), number(b)];
-  if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y) || a.localeCompare(b);
-  return x - y;
+// What has no number stands last, whichever way a column is sorted.
+const compare = (a, b, words, sign) => {
+  const [x, y] = words ? [NaN, NaN] : [number(a), number(b)];
+  if (isNaN(x) !== isNaN(y)) return isNaN(x) - isNaN(y);
+  return sign * (isNaN(x) ? a.localeCompare(b, "en", { numeric: true }) : x - y);
 };
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
@@ -18,7 +19,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
       headings.forEach((other) => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", down ? "descending" : "ascending");
       const text = (row) => row.cells[column].textContent.trim();
-      const rows = [...table.tBodies[0].rows].sort((a, b) => (down ? -1 : 1) * compare(text(a), text(b)));
+      const words = heading.classList.contains("words");
+      const rows = [...table.tBodies[0].rows].sort((a, b) => compare(text(a), text(b), words, down ? -1 : 1));
       table.tBodies[0].append(...rows);
     });
   });
