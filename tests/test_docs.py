@@ -21,7 +21,10 @@ README = ROOT / "README.md"
 HOWTOS = [page for page in sorted((ROOT / "docs" / "howto").glob("*.md")) if page.stem != "score-sde"]
 """All but the one that needs another project's script, and says that it was not run."""
 PAGES = [README, ROOT / "docs" / "tutorial.md", *HOWTOS]
-PAGES += [ROOT / "docs" / "reference" / f"{name}.md" for name in ("classifier", "commands", "requests")]
+PAGES += [
+    ROOT / "docs" / "reference" / f"{name}.md"
+    for name in ("classifier", "commands", "measures", "recommender", "requests")
+]
 TINY = {
     "network": {"channels": [8]},
     "training": {"steps": 2, "batch_size": 8, "trackers": []},

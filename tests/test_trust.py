@@ -53,11 +53,11 @@ MODEL = """
 from dataclasses import dataclass
 import numpy as np
 from msgm.recommender.models.base import MODELS
-from msgm.recommender.models.ease import Ease
+from msgm.recommender.models.ease import EASE
 
 @MODELS.register("mine")
 @dataclass
-class Mine(Ease):
+class Mine(EASE):
     pass
 """
 

@@ -184,7 +184,7 @@ class Service:
             raise UserError(f"user {user!r} is being forgotten and is served nothing.")
         if not deletion.without(model.seen)[[number]].nnz:
             raise UserError(f"user {user!r} has no interaction left and is served nothing.")
-        found = model.recommend(np.array([number]), k)[0]
+        found = model.listed(np.array([number]), k)[0]
         return [data.items.ids[item] for item in found if item >= 0]
 
     def forget(

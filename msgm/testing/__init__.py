@@ -9,7 +9,8 @@ msgm's tests run the same batteries over every part that it registers. A part th
 
 from msgm.testing.methods import check_method
 from msgm.testing.objectives import check_objective
+from msgm.testing.recommenders import check_recommender
 from msgm.testing.rules import Refused
 from msgm.testing.samplers import check_sampler
 
-__all__ = ["Refused", "check_method", "check_objective", "check_sampler"]
+__all__ = ["Refused", "check_method", "check_objective", "check_recommender", "check_sampler"]

@@ -5,8 +5,10 @@ import inspect
 from functools import cache
 from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array, random_array
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -14,7 +16,7 @@ import msgm
 from msgm.classifier.modules import asked, fresh_weights
 from msgm.classifier.training import TrainingSettings, fit
 
-MODULES = ("msgm.testing", "msgm.classifier")
+MODULES = ("msgm.testing", "msgm.classifier", "msgm.recommender")
 """Modules of public names beside the flat ones."""
 PLACES = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
 PLACES += [(module, name) for module in MODULES for name in import_module(module).__all__]
@@ -39,6 +41,13 @@ def clouds():
     return {"network": network, "data": data, "unseen": unseen, "build": build, "training": training}
 
 
+@cache
+def likes():
+    """Who likes what, when, and what plan each is on."""
+    matrix = csr_array(random_array((60, 30), density=0.3, rng=np.random.default_rng(0)))
+    return {"matrix": matrix, "times": np.arange(matrix.nnz), "plans": np.array(["a", "b"] * 30)}
+
+
 SHOWN = [(module, name) for module in MODULES for name in import_module(module).__all__ if name != "Refused"]
 SHOWN += [("msgm.api.metrics", name) for name in msgm._PUBLIC["msgm.api.metrics"]]
 
@@ -54,7 +63,7 @@ def test_examples_run(module, name, report, tmp_path, monkeypatch):
     home = vars(import_module(module))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples(module, name):
-        test.globs = {**home, "msgm": msgm, "out": tmp_path, "compared": report.run, **clouds()}
+        test.globs = {**home, "msgm": msgm, "out": tmp_path, "compared": report.run, **clouds(), **likes()}
         said = []
         runner.run(test, out=said.append)
         assert not said, "".join(said)

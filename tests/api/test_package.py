@@ -9,10 +9,12 @@ import pytest
 
 import msgm
 import msgm.classifier
+import msgm.recommender
 from msgm.classifier.methods import METHODS as CLASSIFIER_METHODS
+from msgm.recommender.models import MODELS as RECOMMENDER_MODELS
 
 
-@pytest.mark.parametrize("package", [msgm, msgm.classifier], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", [msgm, msgm.classifier, msgm.recommender], ids=lambda package: package.__name__)
 def test_type_checkers_see_what_there_is(package):
     block = next(node for node in ast.parse(Path(package.__file__).read_text()).body if isinstance(node, ast.If))
     seen = {
@@ -21,7 +23,7 @@ def test_type_checkers_see_what_there_is(package):
     assert seen == package._HOME
 
 
-@pytest.mark.parametrize("package", [msgm, msgm.classifier], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", [msgm, msgm.classifier, msgm.recommender], ids=lambda package: package.__name__)
 def test_every_public_name_is_there(package):
     for name in package.__all__:
         assert getattr(package, name) is not None
@@ -34,8 +36,9 @@ def test_every_public_name_is_listed():
 
 
 def test_every_registered_class_has_a_flat_name():
-    own = [cls for cls in CLASSIFIER_METHODS.entries.values() if cls.__module__.startswith("msgm.")]
-    assert {cls.__name__ for cls in own} == set(msgm.classifier.__all__)
+    for registry, package in ((CLASSIFIER_METHODS, msgm.classifier), (RECOMMENDER_MODELS, msgm.recommender)):
+        own = [cls for cls in registry.entries.values() if cls.__module__.startswith("msgm.")]
+        assert {cls.__name__ for cls in own} == set(package.__all__)
 
 
 def test_importing_is_fast_and_imports_nothing_of_weight():

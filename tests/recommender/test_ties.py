@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgm.recommender.metrics import METRICS
 from msgm.recommender.metrics.distance import View, list_overlaps
 from msgm.recommender.metrics.ranking import ranking
-from msgm.recommender.models.base import top
+from msgm.recommender.models.estimator import top
 from msgm.recommender.requests import Deletion
 from msgm.recommender.ties import _common, _mean_common, any_of, overlaps, tied_rows
 from tests.recommender.metrics import worlds
@@ -166,4 +166,4 @@ def test_tied_items_are_shown_in_an_order_of_each_user_that_stays():
     shares = np.bincount(lists[:, 1:].ravel(), minlength=20) / 3000
     np.testing.assert_allclose(np.delete(shares, 7), 2 / 19, atol=0.025)
     model = worlds.given(np.zeros((3, 6)))
-    assert len({tuple(row) for row in model.recommend(np.arange(3), 5).tolist()}) == 3
+    assert len({tuple(row) for row in model.listed(np.arange(3), 5).tolist()}) == 3

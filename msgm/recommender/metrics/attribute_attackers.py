@@ -108,7 +108,7 @@ def features(model: Recommender, users: NDArray[np.int64], surface: Surface, k: 
         UserError: the model has no embeddings.
     """
     if surface == "lists":
-        listed = model.recommend(users, k)
+        listed = model.listed(users, k)
         shown = np.zeros((len(users), model.seen.shape[1]))
         rows, places = np.nonzero(listed >= 0)
         shown[rows, listed[rows, places]] = 1

@@ -25,7 +25,8 @@ from msgm.errors import UserError
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.probes import retained_users
 from msgm.recommender.metrics.ranking import blocks, candidates
-from msgm.recommender.models.base import Recommender, top
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.models.estimator import top
 from msgm.recommender.ties import overlaps, tied_rows
 from msgm.seeding import derive_seed
 

@@ -58,6 +58,6 @@ class Lists(Metric):
 def _serves(model: Recommender, user: np.int64, k: int) -> bool:
     asked: NDArray[np.int64] = np.array([user])
     try:
-        return bool((model.recommend(asked, k) >= 0).any())
+        return bool((model.listed(asked, k) >= 0).any())
     except UserError:
         return False

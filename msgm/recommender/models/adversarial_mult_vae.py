@@ -44,6 +44,11 @@ class AdversarialMultVAE(MultVAE):
     a fit after a request needs them; those of a forgotten user are wiped. ``losses`` of single cells, for methods that
     work with gradients, are the MultVAE's, without the adversary.
 
+    Example:
+        >>> model = msgm.recommender.AdversarialMultVAE(epochs=2).hiding({"plan": plans}).fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         reversal: lambda, what the reversed gradient is multiplied by.
         heads: adversaries of an attribute, side by side.

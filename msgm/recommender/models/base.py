@@ -1,4 +1,4 @@
-"""What a recommender is: ``fit``, ``score``, ``recommend``, ``forget``, ``save`` and ``load``.
+"""What a recommender is: ``fit``, ``score``, ``forget``, ``save`` and ``load``; what users see of it is ``estimator``.
 
 A file that registers a subclass of ``Recommender`` makes it known to the command line and to comparisons.
 """
@@ -19,8 +19,9 @@ from msgm.errors import UserError
 from msgm.folders import write_bytes
 from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of, refuse_foreign
 from msgm.reading import read_headed_arrays
-from msgm.recommender.cells import kept, rows_of
+from msgm.recommender.cells import kept
 from msgm.recommender.journal import Seal
+from msgm.recommender.models.estimator import Estimator, Ids, canonical, deletion_of
 from msgm.recommender.requests import Deletion
 from msgm.registry import Registry, plain
 from msgm.shapes import Count, Positive, Rule
@@ -60,7 +61,7 @@ class Header(TypedDict):
     plugins: NotRequired[list[Plugin]]
 
 
-class Recommender(ABC):
+class Recommender(Estimator, ABC):
     """A model of who likes what. Subclasses are dataclasses whose init fields are their settings.
 
     Attributes:
@@ -84,17 +85,25 @@ class Recommender(ABC):
     gone_items: NDArray[np.bool_]
     seed: int
 
-    def fit(self, matrix: csr_array, seed: int = 0, times: NDArray[np.int64] | None = None) -> Self:
-        """Fit to the (U, I) training cells (and their ``times``, which sessions need), by ``seed`` alone; return self.
+    def fit(self, matrix: Any, seed: int = 0, times: NDArray[np.int64] | None = None) -> Self:
+        """Fit to the (U, I) cells of users and items, by ``seed`` alone; return self.
+
+        Args:
+            matrix: sparse, as ``canonical`` reads it; what is in it is not changed.
+            seed: of all that a fit draws.
+            times: (nnz,) seconds since 1970 of the stored cells, rows first and columns sorted, which sessions need.
 
         Raises:
-            UserError: nothing to fit to.
+            UserError: nothing to fit to, a value that is not finite, or times that are not those of the cells.
         """
-        if not matrix.nnz:
+        seen = canonical(matrix)
+        if not seen.nnz:
             raise UserError("there is no interaction to fit a recommender to.")
-        self.seen, self.times, self.seed = csr_array(matrix), times, seed
-        self.gone_users = np.zeros(matrix.shape[0], dtype=bool)
-        self.gone_items = np.zeros(matrix.shape[1], dtype=bool)
+        if times is not None and len(times) != seen.nnz:
+            raise UserError(f"times: expected {seen.nnz}, one for each cell, got {len(times)}.")
+        self.seen, self.times, self.seed = seen, times, seed
+        self.gone_users = np.zeros(seen.shape[0], dtype=bool)
+        self.gone_items = np.zeros(seen.shape[1], dtype=bool)
         self._fit()
         return self
 
@@ -106,39 +115,44 @@ class Recommender(ABC):
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """Return (len(users), I) scores of all items, larger for better liked; items seen are scored too."""
 
-    def recommend(self, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-        """Return (len(users), k) items, best first, none that the user has seen and none that was forgotten.
+    def offers(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (len(users), I) scores with -inf for what ``recommend`` never lists: items seen and forgotten."""
+        return self.scores_of_unseen(users, self.seen[users])
 
-        Where fewer than k are left, the rest is -1. Items of equal scores stand in an order drawn for each user: the
-        same at every call, and no item is preferred over all users.
+    def listed(self, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """Return (len(users), k) items, best first, -1 where fewer are left: the ids of ``recommend``.
+
+        Items of equal scores stand in an order drawn for each user: the same at every call, and no item is preferred
+        over all users.
 
         Raises:
             UserError: a user was forgotten, or k is below 1.
         """
         if k < 1:
             raise UserError(f"k must be at least 1, got {k}.")
-        if self.gone_users[users].any():
-            raise UserError(f"user number {int(users[self.gone_users[users]][0])} was forgotten and is served nothing.")
-        return top(self.offers(users), k, users)
+        return self.recommend(users, N=k)[0]
 
-    def offers(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return (len(users), I) scores with -inf for what ``recommend`` never lists: items seen and forgotten."""
-        scores = np.array(self.score(users), dtype=np.float64)
-        rows = self.seen[users]
-        scores[rows_of(rows), rows.indices] = -np.inf
-        scores[:, self.gone_items] = -np.inf
-        return scores
-
-    def forget(self, deletion: Deletion) -> Answer:
+    def forget(
+        self, deletion: Deletion | None = None, *, users: Ids = (), items: Ids = (), interactions: Any = ()
+    ) -> Answer:
         """Forget in place, in the model's own way, and return what it cost.
 
+        Args:
+            deletion: the request in numbers; or, in its place:
+            users: rows to forget; they are served nothing from then on.
+            items: columns to forget; they are recommended to nobody.
+            interactions: pairs (row, column), or a sparse matrix whose stored cells are to be forgotten.
+
         Raises:
-            UserError: cells that the model never saw, or all of them; the model is then as before.
+            UserError: numbers out of range, cells that the model never saw, or all of them; the model is then as
+                before.
         """
-        deletion.check(self.seen)
+        shape = self.seen.shape
+        asked = deletion_of(shape, users, items, interactions) if deletion is None else deletion
+        asked.check(self.seen)
         start = time.perf_counter()
-        touched, exactness, facts = self._forget(deletion)
-        self.mark(deletion)
+        touched, exactness, facts = self._forget(asked)
+        self.mark(asked)
         return Answer(time.perf_counter() - start, touched, exactness, facts)
 
     def mark(self, deletion: Deletion) -> None:
@@ -241,28 +255,3 @@ def _names(settings: Mapping[str, Any]) -> list[str]:
 
 def _plugins(settings: Mapping[str, Any]) -> list[Plugin]:
     return plugins_of(*(MODELS.entries[name] for name in _names(settings) if name in MODELS.entries))
-
-
-def top(scores: NDArray[np.float64], k: int, users: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Return (n, k) columns of the largest scores, best first, -inf is -1.
-
-    Ties go to the lower column; with the numbers of ``users`` to the lower of numbers drawn for user and column.
-    """
-    width = min(k, scores.shape[1])
-    threshold = np.partition(scores, -width, axis=1)[:, -width]
-    found = np.full((len(scores), k), -1, dtype=np.int64)
-    for row, (values, least) in enumerate(zip(scores, threshold, strict=True)):
-        candidates = np.flatnonzero(values >= least)
-        order = candidates if users is None else _drawn(int(users[row]), candidates)
-        best = candidates[np.lexsort((order, -values[candidates]))[:width]]
-        best = best[values[best] > -np.inf]
-        found[row, : len(best)] = best
-    return found
-
-
-def _drawn(user: int, items: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return numbers that look drawn at random for the user and each item (splitmix64: Steele et al., OOPSLA 2014)."""
-    mixed = items.astype(np.uint64) + np.uint64((user + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

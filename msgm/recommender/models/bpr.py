@@ -49,6 +49,11 @@ class BPR(TorchRecommender):
     Its tables are ``users`` (U, d), ``items`` (I, d) and ``bias`` (I,). A fit differentiates by hand, by Adagrad; the
     losses that torch differentiates are for methods that forget.
 
+    Example:
+        >>> model = msgm.recommender.BPR(factors=8, epochs=2).fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         factors: d, length of the rows without the bias.
         regularisation: lambda.

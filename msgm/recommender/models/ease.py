@@ -46,11 +46,18 @@ BLOCK = 512
 
 @MODELS.register("ease")
 @dataclass
-class Ease(Recommender):
+class EASE(Recommender):
     """EASE^R; every cell counts as 1, ratings included.
 
     Forgetting is exact up to rounding, or bit-exact where it refits: when the update's rank exceeds a quarter of the
     number of items, when it would be ill-conditioned, or when the drift check finds that rounding has piled up.
+
+    Example:
+        >>> model = msgm.recommender.EASE(regularisation=100.0).fit(matrix)
+        >>> ids, scores = model.recommend([0, 3], N=5)
+        >>> like, similarities = model.similar_items(2, N=3)
+        >>> model.forget(users=[3]).exactness
+        'exact up to rounding'
 
     Attributes:
         regularisation: lambda.
@@ -102,6 +109,13 @@ class Ease(Recommender):
         weights = -self.inverse / np.diagonal(self.inverse)
         np.fill_diagonal(weights, 0)
         return weights
+
+    def similarities(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (len(items), I) partial correlations -P_ij / sqrt(P_ii P_jj), given all other items; 1 of itself."""
+        roots = np.sqrt(np.diagonal(self.inverse)).astype(np.float64)
+        found = -self.inverse[items] / np.outer(roots[items], roots)
+        found[np.arange(len(items)), items] = 1.0
+        return np.asarray(found)
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         rest = deletion.without(self.seen)

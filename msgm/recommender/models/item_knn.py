@@ -25,6 +25,11 @@ from msgm.recommender.requests import Deletion
 class ItemKNN(Recommender):
     """Item-based nearest neighbours; every cell counts as 1, ratings included. Forgetting is bit-exact.
 
+    Example:
+        >>> model = msgm.recommender.ItemKNN(neighbours=20).fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         neighbours: K, length of the list of every item.
     """

@@ -44,6 +44,11 @@ class LightGCN(TorchRecommender):
     ``user_factors`` (U, d) and ``item_factors`` (I, d) are E, what the model ranks by; ``adjacency`` is that of
     ``seen`` at all times, and holds no other edge; ``operators`` are those of GNNDelete, one for each request.
 
+    Example:
+        >>> model = msgm.recommender.LightGCN(factors=8, epochs=2).fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         factors: d.
         layers: L.

@@ -40,6 +40,11 @@ DEVIATION = 0.1
 class MF(Alternating):
     """Biased matrix factorisation of ratings. Forgetting as ``Alternating`` says; the mean is that of what is left.
 
+    Example:
+        >>> model = msgm.recommender.MF(factors=4).fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         factors: d, length of the rows without the bias.
         regularisation: lambda.

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 class MultVAE(TorchRecommender):
     """MultVAE; every cell counts as 1, ratings included. A user without a cell takes no part in the training.
 
+    Example:
+        >>> model = msgm.recommender.MultVAE(epochs=2).fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         hidden: width of the hidden layer of encoder and decoder.
         latent: length of z.

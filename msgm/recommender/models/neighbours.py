@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.recommender.cells import ones
-from msgm.recommender.models.base import top
+from msgm.recommender.models.estimator import top
 
 BLOCK_CELLS = 4_000_000
 """Similarities that are held at a time."""

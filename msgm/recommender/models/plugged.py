@@ -27,6 +27,11 @@ class Plugged(Recommender):
     it is better than approximate. Where the base answers by fitting anew, the plug-in means nothing to the new table:
     it is taken out, and the answer's facts say so. A fit is the base's, without a plug-in.
 
+    Example:
+        >>> model = msgm.recommender.Plugged().fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         base: the model's name and settings; it must have user embeddings.
     """

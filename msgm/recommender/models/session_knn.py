@@ -28,7 +28,8 @@ from scipy.sparse import csr_array
 from msgm.checks import at_least
 from msgm.errors import UserError
 from msgm.recommender.cells import kept, ones, rows_of
-from msgm.recommender.models.base import MODELS, Recommender, top
+from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.models.estimator import top
 from msgm.recommender.requests import Deletion
 
 NEVER = np.iinfo(np.int64).min
@@ -38,6 +39,11 @@ NEVER = np.iinfo(np.int64).min
 @dataclass
 class SessionKNN(Recommender):
     """VS-kNN; every cell counts as 1. It needs times. Forgetting is bit-exact: the index lists touched are made anew.
+
+    Example:
+        >>> model = msgm.recommender.SessionKNN(neighbours=20).fit(matrix, times=times)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
 
     Attributes:
         neighbours: K, sessions that are listened to.

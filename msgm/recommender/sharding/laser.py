@@ -43,6 +43,11 @@ WARM = ("als", "bpr", "lightgcn", "mult-vae")
 class SequentialRecommender(Recommender):
     """A recommender trained in stages.
 
+    Example:
+        >>> model = msgm.recommender.SequentialRecommender().fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         base: settings of the model, with the name; a stage takes ``rounds`` sweeps or epochs of it.
         stages: number of groups, and of stages.

@@ -40,6 +40,11 @@ SUMMED = ("ease", "als")
 class ShardedRecommender(Recommender):
     """A recommender in shards.
 
+    Example:
+        >>> model = msgm.recommender.ShardedRecommender(shards=4).fit(matrix)
+        >>> ids, scores = model.recommend(0, N=5)
+        >>> answer = model.forget(users=[3])
+
     Attributes:
         base: settings, with the name, of the model as it would be fitted to all cells. In a shard ``regularisation``
             is divided by K where it stands against a sum over cells (SUMMED) and the combiner averages over shards:

@@ -94,7 +94,7 @@ def test_requests_are_the_base_s_to_answer_and_the_plug_in_stays():
     assert plugged.seen.nnz == model.seen.nnz == plugged.unplug().seen.nnz
     assert plugged.gone_users[4]
     with pytest.raises(UserError, match="was forgotten"):
-        plugged.recommend(np.array([4]), 3)
+        plugged.listed(np.array([4]), 3)
 
 
 @pytest.mark.parametrize("name", ["bpr", "lightgcn"])

@@ -66,7 +66,7 @@ def test_surfaces():
     assert np.array_equal(features(model, users, "scores"), model.score(users))
     lists = features(model, users, "lists", 4)
     assert lists.shape == (2, 60)
-    assert [np.flatnonzero(row).tolist() for row in lists] == np.sort(model.recommend(users, 4)).tolist()
+    assert [np.flatnonzero(row).tolist() for row in lists] == np.sort(model.listed(users, 4)).tolist()
     vae = MODELS.build({"name": "mult-vae", "hidden": 8, "latent": 3, "epochs": 1}).fit(matrix)
     assert features(vae, users, "embeddings").shape == (2, 3)
     with pytest.raises(UserError, match="item-knn has no user embeddings; attack its scores or its lists"):

@@ -74,7 +74,7 @@ def test_users_and_items_leave_no_row_and_are_not_served(method, name):
         assert not found.item_factors[3].any()
     else:
         assert not found.tables["users"][[2, 5]].any()
-    assert 3 not in found.recommend(np.array([0, 1]), 5)
+    assert 3 not in found.listed(np.array([0, 1]), 5)
 
 
 @pytest.mark.parametrize("name", ["als", "bpr", "lightgcn"])

@@ -10,7 +10,7 @@ from msgm.recommender.methods import METHODS
 from msgm.recommender.methods.gnn_delete import GNNDelete, Targets
 from msgm.recommender.models import load_recommender
 from msgm.recommender.models.adjacency import ends, within
-from msgm.recommender.models.ease import Ease
+from msgm.recommender.models.ease import EASE
 from msgm.recommender.models.lightgcn import LightGCN
 from msgm.recommender.models.torch_base import cells_of
 from msgm.recommender.requests import Deletion
@@ -154,13 +154,13 @@ def test_forgotten_cells_are_gone_from_seen_and_graph(model, name):
         assert not part.toarray()[3].any()
         assert not part.toarray()[:, 7].any()
     assert made.gone_users[3]
-    assert 7 not in made.recommend(np.array([4]), ITEMS)
+    assert 7 not in made.listed(np.array([4]), ITEMS)
 
 
 @pytest.mark.parametrize("name", ["propagation-only", "gnn-delete"])
 def test_they_are_for_lightgcn(model, deletion, name):
     with pytest.raises(UserError, match=f"{name} is for lightgcn, not for ease"):
-        METHODS.build({"name": name}).unlearn(Ease().fit(model.seen), deletion, seed=0)
+        METHODS.build({"name": name}).unlearn(EASE().fit(model.seen), deletion, seed=0)
 
 
 @pytest.mark.parametrize(

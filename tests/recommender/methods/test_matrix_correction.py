@@ -71,7 +71,7 @@ def test_cells_leave_the_profile_and_the_mapping_stays(name):
 def test_a_forgotten_item_is_not_served_although_the_mapping_knows_it():
     model = MODELS.build({"name": "ease"}).fit(cells(60, 30))
     found = METHODS.build({"name": "matrix-correction"}).unlearn(model, Deletion(items=np.array([0])), 0).model
-    assert 0 not in found.recommend(np.arange(60), 30)
+    assert 0 not in found.listed(np.arange(60), 30)
 
 
 def test_models_that_are_no_product_with_a_mapping_are_refused():

@@ -7,7 +7,7 @@ from sklearn.metrics import ndcg_score
 from msgm.errors import UserError
 from msgm.recommender.metrics import METRICS
 from msgm.recommender.metrics.ranking import candidates, ranking
-from msgm.recommender.models.base import top
+from msgm.recommender.models.estimator import top
 from msgm.recommender.requests import Deletion
 from tests.recommender.metrics.worlds import given, split_of, tiny_case
 

@@ -82,7 +82,7 @@ def test_who_has_no_cell_left_has_no_factors_left(forgetting):
     assert (model.user_factors[5] == 0).all()
     assert (model.item_factors[[0, 3]] == 0).all()
     assert (model.user_factors[6] != 0).any()
-    assert not np.isin(model.recommend(np.arange(5), 60), [0, 3]).any()
+    assert not np.isin(model.listed(np.arange(5), 60), [0, 3]).any()
 
 
 @pytest.mark.parametrize("kind", range(4))
@@ -237,7 +237,7 @@ def test_utility_is_that_of_implicit(split):
     )
     other.fit(matrix, show_progress=False)
     users = np.flatnonzero(np.diff(split.test.indptr))
-    mine = recall(model.recommend(users, 10), split.test[users])
+    mine = recall(model.listed(users, 10), split.test[users])
     assert mine > recall(other.recommend(users, matrix[users], 10)[0], split.test[users]) - 0.005
     assert mine > 0.2
 

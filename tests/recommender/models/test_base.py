@@ -7,7 +7,8 @@ import pytest
 from scipy.sparse import csr_array, random_array
 
 from msgm.errors import UserError
-from msgm.recommender.models.base import FILE, MODELS, Recommender, load_recommender, top
+from msgm.recommender.models.base import FILE, MODELS, Recommender, load_recommender
+from msgm.recommender.models.estimator import top
 from msgm.recommender.requests import Deletion
 
 
@@ -59,13 +60,13 @@ def test_nothing_is_no_data_to_fit_to():
 
 def test_recommendations_are_the_best_unseen_items(model, matrix):
     dense, scores = matrix.toarray(), model.score(np.array([0]))[0]
-    for user, items in enumerate(model.recommend(np.arange(20), 4)):
+    for user, items in enumerate(model.listed(np.arange(20), 4)):
         unseen = sorted(np.flatnonzero(dense[user] == 0), key=lambda item: (-scores[item], item))
         assert scores[items].tolist() == scores[unseen[:4]].tolist()
 
 
 def test_short_lists_end_in_minus_one(model, matrix):
-    lists = model.recommend(np.arange(20), 15)
+    lists = model.listed(np.arange(20), 15)
     assert lists.shape == (20, 15)
     assert ((lists >= 0).sum(1) == 12 - np.diff(matrix.indptr)).all()
     assert (np.diff((lists < 0).astype(int), axis=1) >= 0).all()
@@ -73,16 +74,16 @@ def test_short_lists_end_in_minus_one(model, matrix):
 
 def test_k_is_at_least_one(model):
     with pytest.raises(UserError, match="k must be at least 1, got 0"):
-        model.recommend(np.array([0]), 0)
+        model.listed(np.array([0]), 0)
 
 
 def test_forgotten_users_and_items_are_served_no_more(model):
     model.forget(Deletion(items=np.array([int(model.counts.argmax())])))
     gone = int(np.flatnonzero(model.gone_items)[0])
-    assert gone not in model.recommend(np.arange(20), 12)
+    assert gone not in model.listed(np.arange(20), 12)
     model.forget(Deletion(users=np.array([5])))
     with pytest.raises(UserError, match="user number 5 was forgotten and is served nothing"):
-        model.recommend(np.array([4, 5]), 3)
+        model.listed(np.array([4, 5]), 3)
 
 
 def test_forgetting_keeps_cells_and_times_in_step_and_says_what_it_cost(model, matrix):
@@ -97,9 +98,9 @@ def test_forgetting_keeps_cells_and_times_in_step_and_says_what_it_cost(model, m
 
 def test_a_single_forgotten_cell_may_be_recommended_again(model, matrix):
     user, item = 0, int(matrix.indices[0])
-    assert item not in model.recommend(np.array([user]), 12)
+    assert item not in model.listed(np.array([user]), 12)
     model.forget(Deletion(cells=np.array([[user, item]])))
-    assert item in model.recommend(np.array([user]), 12)
+    assert item in model.listed(np.array([user]), 12)
 
 
 def test_forgetting_equals_refitting(model, matrix):
@@ -145,7 +146,7 @@ def test_a_model_comes_back_from_its_folder(tmp_path, matrix, times):
     assert np.array_equal(again.gone_items, model.gone_items)
     assert (again.times is None) if not times else np.array_equal(again.times, model.times)
     users = np.delete(np.arange(20), 5)
-    assert np.array_equal(again.recommend(users, 5), model.recommend(users, 5))
+    assert np.array_equal(again.listed(users, 5), model.listed(users, 5))
     again.forget(Deletion(users=np.array([6])))
     assert again.counts.sum() < model.counts.sum()
 

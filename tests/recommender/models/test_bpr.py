@@ -41,7 +41,7 @@ def test_it_recommends_better_than_popularity():
     popularity = np.tile(split.train.sum(axis=0), (len(users), 1))
     popularity[split.train[users].nonzero()] = -1
     popular = np.argsort(-popularity, axis=1)[:, :10]
-    assert recall(model.recommend(users, 10), split.test[users]) > 1.15 * recall(popular, split.test[users])
+    assert recall(model.listed(users, 10), split.test[users]) > 1.15 * recall(popular, split.test[users])
 
 
 def test_an_epoch_takes_every_cell_once_against_items_not_seen():
@@ -119,7 +119,7 @@ def test_forgetting_is_a_refit_to_what_is_left():
     reference = bpr().fit(Deletion(users=np.array([5]), items=np.array([3])).without(cells()))
     assert (model.score(np.arange(120)) == reference.score(np.arange(120))).all()
     assert (model.user_factors[5] == 0).all()
-    assert not np.isin(model.recommend(np.arange(5), 60), [3]).any()
+    assert not np.isin(model.listed(np.arange(5), 60), [3]).any()
 
 
 def test_what_is_forgotten_may_be_a_negative_from_then_on():

@@ -122,9 +122,9 @@ def test_the_forgotten_are_served_nothing_and_to_nobody():
     model.forget(Deletion(users=np.array([5]), items=np.array([0, 3])))
     assert (model.score(np.array([5])) == 0).all()
     assert (model.score(np.arange(120))[:, [0, 3]] == 0).all()
-    assert not np.isin(model.recommend(np.arange(5), 60), [0, 3]).any()
+    assert not np.isin(model.listed(np.arange(5), 60), [0, 3]).any()
     with pytest.raises(UserError, match="user number 5 was forgotten"):
-        model.recommend(np.array([4, 5]), 3)
+        model.listed(np.array([4, 5]), 3)
 
 
 def test_a_user_without_cells_and_an_item_without_cells_are_forgotten_too():

@@ -195,7 +195,7 @@ def test_a_user_who_has_seen_everything_takes_no_part_in_the_training(matrix):
     full[3] = 1
     model = LightGCN(factors=4, layers=1, epochs=1).fit(csr_array(full))
     assert np.isfinite(model.user_factors).all()
-    assert (model.recommend(np.array([3]), 3) == -1).all()
+    assert (model.listed(np.array([3]), 3) == -1).all()
 
 
 def test_users_who_have_all_seen_everything_are_refused():
@@ -219,7 +219,7 @@ def test_it_ranks_better_than_popularity():
     model = LightGCN(factors=16, layers=2, epochs=25, batch_size=1024, learning_rate=0.02).fit(split.train)
     popular = np.argsort(-np.bincount(split.train.indices, minlength=200), kind="stable")
     held, seen = split.test.toarray() > 0, split.train.toarray() > 0
-    ours = np.mean([held[u, row].mean() for u, row in enumerate(model.recommend(np.arange(300), 10))])
+    ours = np.mean([held[u, row].mean() for u, row in enumerate(model.listed(np.arange(300), 10))])
     theirs = np.mean([held[u, [i for i in popular if not seen[u, i]][:10]].mean() for u in range(300)])
     assert ours > 1.15 * theirs
 
@@ -238,8 +238,8 @@ def test_a_few_epochs_on_movielens_are_well_above_popularity():
     model = LightGCN(factors=16, layers=2, epochs=12, learning_rate=0.02).fit(split.train)
     users = np.arange(data.shape[0])
     held = split.test.toarray() > 0
-    precision = held[users[:, None], model.recommend(users, 10)].mean()
+    precision = held[users[:, None], model.listed(users, 10)].mean()
     popular = LightGCN(epochs=1, layers=1).fit(split.train)
     popular.user_factors = np.ones((data.shape[0], 1), np.float32)
     popular.item_factors = np.bincount(split.train.indices, minlength=data.shape[1])[:, None].astype(np.float32)
-    assert precision > 1.3 * held[users[:, None], popular.recommend(users, 10)].mean()
+    assert precision > 1.3 * held[users[:, None], popular.listed(users, 10)].mean()

@@ -94,7 +94,7 @@ def test_a_forgotten_user_is_in_no_list_and_is_served_nothing():
     assert not (model.index == 5).any()
     assert (model.score(np.array([5])) == 0).all()
     with pytest.raises(UserError, match="user number 5 was forgotten"):
-        model.recommend(np.array([5]), 3)
+        model.listed(np.array([5]), 3)
 
 
 def test_a_batch_and_a_stream_agree_bit_by_bit():

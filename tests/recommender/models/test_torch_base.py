@@ -136,7 +136,7 @@ def test_a_model_is_the_same_after_save_and_load(tmp_path, model):
     users = np.delete(np.arange(60), 3)
     assert same(model, again)
     assert np.array_equal(model.score(users), again.score(users))
-    assert np.array_equal(model.recommend(users, 5), again.recommend(users, 5))
+    assert np.array_equal(model.listed(users, 5), again.listed(users, 5))
     assert model.train(2, "more") == again.train(2, "more")
     assert same(model, again)
 

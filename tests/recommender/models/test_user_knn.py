@@ -41,14 +41,14 @@ def test_a_forgotten_user_is_in_no_list_and_is_served_nothing():
     assert (model.lists.ids[5] == -1).all()
     assert (model.score(np.array([5])) == 0).all()
     with pytest.raises(UserError, match="user number 5 was forgotten"):
-        model.recommend(np.array([5]), 3)
+        model.listed(np.array([5]), 3)
 
 
 def test_a_forgotten_item_scores_nothing():
     model = fitted()
     model.forget(Deletion(items=np.array([0])))
     assert (model.score(np.arange(120))[:, 0] == 0).all()
-    assert not (model.recommend(np.arange(120), 60) == 0).any()
+    assert not (model.listed(np.arange(120), 60) == 0).any()
 
 
 def test_a_batch_and_a_stream_agree_bit_by_bit():

@@ -98,7 +98,7 @@ def test_models_without_factors_are_refused():
 def recall_and_ndcg(model, test, k=10):
     users = np.flatnonzero(np.diff(test.indptr))
     wanted = test[users].toarray() > 0
-    hits = np.take_along_axis(wanted, model.recommend(users, k), axis=1)
+    hits = np.take_along_axis(wanted, model.listed(users, k), axis=1)
     discounts = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(wanted.sum(axis=1), k) - 1]
     return np.array([(hits.sum(axis=1) / wanted.sum(axis=1)).mean(), (hits @ discounts / ideal).mean()])
