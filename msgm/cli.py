@@ -25,7 +25,7 @@ from msgm.arguments import (
     tuned,
 )
 from msgm.classifier import commands as classifier
-from msgm.commands import cache, doctor, lists, starting, tune
+from msgm.commands import cache, completion, doctor, lists, starting, tune
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
 
@@ -128,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
         add(commands)
     for module in (classifier, recommender, tune, starting, lists, doctor, cache):
         module.add(commands)
+    completion.add(commands, parser)
     return top
 
 
