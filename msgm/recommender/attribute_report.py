@@ -162,7 +162,7 @@ def _of(report: Report, attribute: str) -> list[Row]:
 
 
 def _verdicts(report: Report, attribute: str) -> list[Verdict]:
-    """Return the verdict of every row; the controls' say what the attackers find before any erasure."""
+    """Return the verdict of every row but the negative control, in whose permuted values there is nothing to find."""
     return [
         Verdict(
             name=f"{row['model']}: {row['method']}",
@@ -171,6 +171,7 @@ def _verdicts(report: Report, attribute: str) -> list[Verdict]:
             sentence=f"Largest leak {_leaks(report, row)}.",
         )
         for row in _of(report, attribute)
+        if row["method"] != SHUFFLED
     ]
 
 

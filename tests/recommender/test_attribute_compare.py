@@ -173,6 +173,9 @@ def test_views_are_self_contained_and_rebuilt_from_the_report(made, cli):
     assert "gender in als: on embeddings, scores not found after" in done.out
     page = (made / "report.html").read_text()
     assert '<svg class="chart"' in page
+    verdicts = page.split('<h2 id="choose"')[0]
+    assert "als: leace" in verdicts
+    assert "shuffled-labels" not in verdicts  # Not finding what is not there is no success.
     assert "http" not in page.replace("http-equiv", "")
     assert "| als | leace |" in (made / "report.md").read_text()
 
