@@ -11,6 +11,8 @@ Items are known by position, and by content, so that another order or other cont
 The key lies beside the model folder and not in it, so that whoever receives a model folder alone cannot test guesses
 of a forgotten item against ``chain.json``. Without the key, positions and ``remaining`` are still checked, but no
 sentence can say which item differs, and forgotten items themselves cannot be checked.
+
+The file is long because the chain and the JSON form that it is read from are kept side by side: they change together.
 """
 
 import base64

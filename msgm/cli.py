@@ -14,18 +14,16 @@ from msgm.arguments import (
     Parser,
     command,
     common,
-    config,
     experiment,
     fresh_chain,
     metrics,
     names,
     overrides,
     received,
-    seed,
     tuned,
 )
 from msgm.classifier import commands as classifier
-from msgm.commands import cache, completion, doctor, lists, starting, tune
+from msgm.commands import cache, completion, doctor, folders, lists, starting, tune
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.recommender import commands as recommender
 
@@ -123,10 +121,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"msgm {__version__}")
     commands = top.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
 
-    views = (_add_restoration, _add_data, _add_views)
-    for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, *views):
+    for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, _add_restoration):
         add(commands)
-    for module in (classifier, recommender, tune, starting, lists, doctor, cache):
+    for module in (folders, classifier, recommender, tune, starting, lists, doctor, cache):
         module.add(commands)
     completion.add(commands, parser)
     return top
@@ -232,37 +229,6 @@ def _add_restoration(commands: Commands) -> None:
     reconstruct.add_argument("--t", type=float, help="time of the noise, in (0, 1] (encode .02, sdedit .3)")
     reconstruct.add_argument("--sampler", default="dpm++2m-sde", help="of sdedit; see msgm samplers (dpm++2m-sde)")
     reconstruct.add_argument("--steps", type=int, default=100, help="of encode each way, or of sdedit's grid (100)")
-
-
-def _add_views(commands: Commands) -> None:
-    report = command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
-    report.add_argument("run", metavar="RUN", help="a compare folder")
-
-    listed = command(commands, "forget-traces", _forget_traces, "list what still holds items to forget, or delete it")
-    listed.add_argument("run", metavar="RUN", help="a run or compare folder, of a generator, classifier or recommender")
-    listed.add_argument("--delete", metavar="PATH", nargs="+", help="delete these, as the list names them")
-    verified = command(
-        commands, "verify", _verify, "hash weights, chains, reports and cards again: are they as written"
-    )
-    verified.add_argument("run", metavar="RUN", help="as of forget-traces")
-    for parser in (listed, verified):
-        parser.set_defaults(go_on="Run the same command again.")
-
-
-def _add_data(commands: Commands) -> None:
-    data = command(
-        commands,
-        "data",
-        _data,
-        "list what a config's requests would forget and retain, of generators, classifiers and recommenders; trains "
-        "nothing",
-    )
-    config(data, "; or a run folder")
-    seed(data)
-    data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
-    data.add_argument("--list", action="store_true", help="list all items, not the first ones")
-    received(data)
-    data.set_defaults(go_on="Run the same command again.")
 
 
 def _restoration(command: argparse.ArgumentParser) -> None:
@@ -389,64 +355,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     run = evaluate(config, options.runs, options.out, options.device)
     _wrote_report(run)
-
-
-def _report(options: argparse.Namespace) -> None:
-    from msgm.cards.stored import read_report, showing
-    from msgm.folders import locked
-    from msgm.runs import Run
-    from msgm.traces import seal_views
-
-    run = Run(options.run)
-    report = read_report(run.report)
-    if report.get("kind") == "classifier":
-        from msgm.classifier.report import print_report as print_table
-        from msgm.classifier.report import write_views
-    elif report.get("kind") == "recommender-attributes":
-        from msgm.recommender.attribute_report import print_report as print_table
-        from msgm.recommender.attribute_report import write_views
-    elif report.get("kind") == "recommender":
-        from msgm.recommender.report import print_report as print_table
-        from msgm.recommender.report import write_views
-    else:
-        from msgm.evaluation.report import print_table, write_views
-    with locked(run.path), showing(run.report):
-        write_views(run, report)
-        seal_views(run.path, rebuilt=True)
-        print_table(report)
-
-
-def _data(options: argparse.Namespace) -> None:
-    from msgm.preview import preview
-
-    seeds = [] if options.seed is None else [f"seed={options.seed}"]
-    requests = names(options.requests) if options.requests else None
-    for line in preview(Path(options.config), options.set + seeds, requests, options.list):
-        print(line, flush=True)
-
-
-def _forget_traces(options: argparse.Namespace) -> None:
-    from msgm.traces import delete, report_lines
-
-    run = Path(options.run)
-    for path in delete(run, options.delete) if options.delete else ():
-        print(f"deleted {path}")
-    print("\n".join(report_lines(run)))
-
-
-def _verify(options: argparse.Namespace) -> None:
-    from msgm.answered import lines
-    from msgm.traces import verify
-
-    run = Path(options.run)
-    checked, faults = verify(run)
-    for fault in faults:
-        print(fault)
-    if faults:
-        raise UserError(f"{run} is not as it was written: {faults[0]}")
-    for line in lines(run):
-        print(line)
-    print(f"all {checked} files are as they were written: weights, chains, reports and cards")
 
 
 if __name__ == "__main__":

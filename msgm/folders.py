@@ -6,6 +6,8 @@ left, and removes it; ``locked`` does so. The lock is a file ``lock`` that is in
 kernel frees it when its holder ends, however it ends.
 
 Names that people give to rows, methods and requests become files too. ``place`` is the one way from a name to a path.
+
+The file is long because names, writing and locking share the form of hidden names, which each of them must know.
 """
 
 import fcntl

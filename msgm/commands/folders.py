@@ -1,0 +1,102 @@
+"""``msgm data``, ``report``, ``forget-traces`` and ``verify``: what reads configs and folders of any domain."""
+
+import argparse
+from pathlib import Path
+
+from msgm.arguments import Commands, command, config, names, received, seed
+from msgm.errors import UserError
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    _add_data(commands)
+    _add_views(commands)
+
+
+def _add_views(commands: Commands) -> None:
+    report = command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
+    report.add_argument("run", metavar="RUN", help="a compare folder")
+
+    listed = command(commands, "forget-traces", _forget_traces, "list what still holds items to forget, or delete it")
+    listed.add_argument("run", metavar="RUN", help="a run or compare folder, of a generator, classifier or recommender")
+    listed.add_argument("--delete", metavar="PATH", nargs="+", help="delete these, as the list names them")
+    verified = command(
+        commands, "verify", _verify, "hash weights, chains, reports and cards again: are they as written"
+    )
+    verified.add_argument("run", metavar="RUN", help="as of forget-traces")
+    for parser in (listed, verified):
+        parser.set_defaults(go_on="Run the same command again.")
+
+
+def _add_data(commands: Commands) -> None:
+    data = command(
+        commands,
+        "data",
+        _data,
+        "list what a config's requests would forget and retain, of generators, classifiers and recommenders; trains "
+        "nothing",
+    )
+    config(data, "; or a run folder")
+    seed(data)
+    data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
+    data.add_argument("--list", action="store_true", help="list all items, not the first ones")
+    received(data)
+    data.set_defaults(go_on="Run the same command again.")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from msgm.cards.stored import read_report, showing
+    from msgm.folders import locked
+    from msgm.runs import Run
+    from msgm.traces import seal_views
+
+    run = Run(options.run)
+    report = read_report(run.report)
+    if report.get("kind") == "classifier":
+        from msgm.classifier.report import print_report as print_table
+        from msgm.classifier.report import write_views
+    elif report.get("kind") == "recommender-attributes":
+        from msgm.recommender.attribute_report import print_report as print_table
+        from msgm.recommender.attribute_report import write_views
+    elif report.get("kind") == "recommender":
+        from msgm.recommender.report import print_report as print_table
+        from msgm.recommender.report import write_views
+    else:
+        from msgm.evaluation.report import print_table, write_views
+    with locked(run.path), showing(run.report):
+        write_views(run, report)
+        seal_views(run.path, rebuilt=True)
+        print_table(report)
+
+
+def _data(options: argparse.Namespace) -> None:
+    from msgm.preview import preview
+
+    seeds = [] if options.seed is None else [f"seed={options.seed}"]
+    requests = names(options.requests) if options.requests else None
+    for line in preview(Path(options.config), options.set + seeds, requests, options.list):
+        print(line, flush=True)
+
+
+def _forget_traces(options: argparse.Namespace) -> None:
+    from msgm.traces import delete, report_lines
+
+    run = Path(options.run)
+    for path in delete(run, options.delete) if options.delete else ():
+        print(f"deleted {path}")
+    print("\n".join(report_lines(run)))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from msgm.answered import lines
+    from msgm.traces import verify
+
+    run = Path(options.run)
+    checked, faults = verify(run)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise UserError(f"{run} is not as it was written: {faults[0]}")
+    for line in lines(run):
+        print(line)
+    print(f"all {checked} files are as they were written: weights, chains, reports and cards")
