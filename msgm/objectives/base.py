@@ -83,6 +83,17 @@ class Setup:
 class Objective(ABC):
     """A loss with the data it needs. Subclasses are dataclasses whose fields are its settings.
 
+    Example:
+        >>> import torch
+        >>> model = msgm.ScoreModel.new("mlp", "vp", shape=(2,))
+        >>> points, times = torch.randn(8, 2), torch.linspace(0.1, 1.0, 8)
+        >>> retain = noised(model.process, points, times, torch.randn(8, 2))
+        >>> forget = noised(model.process, points + 3, times, torch.randn(8, 2))
+        >>> terms = msgm.Obtuse(alpha=0.9, every=1).terms(model.eps, retain, forget)
+        >>> sorted(terms)
+        ['forget', 'retain']
+        >>> sum(term.weight * term.values.mean() for term in terms.values()).backward()
+
     Attributes:
         data: what the first batch is drawn from and whether there is a second: ``all`` training items, ``retain``, or
             ``retain+forget``.

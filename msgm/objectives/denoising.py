@@ -13,7 +13,12 @@ class _Denoising(Objective):
 @OBJECTIVES.register("standard")
 @dataclass
 class Standard(_Denoising):
-    """Ordinary training on all data."""
+    """Ordinary training on all data.
+
+    Example:
+        >>> base = msgm.fit(msgm.ScoreModel.new("unet", "vp"), "digits", msgm.Standard(), steps=2, batch_size=8)
+        fit: standard, 2 steps on ...
+    """
 
     data = "all"
     card = Card(
@@ -26,7 +31,14 @@ class Standard(_Denoising):
 @OBJECTIVES.register("unseen")
 @dataclass
 class Unseen(_Denoising):
-    """Training on the retain set alone: from scratch it is retraining, from a trained model plain fine-tuning."""
+    """Training on the retain set alone: from scratch it is retraining, from a trained model plain fine-tuning.
+
+    Example:
+        >>> objective = msgm.Unseen()
+        >>> request = msgm.ForgetRequest(labels=[3, 7])
+        >>> made = msgm.fit(base, "digits", objective, request, steps=2, batch_size=8)
+        fit: unseen, 2 steps on ...
+    """
 
     data = "retain"
     card = Card(

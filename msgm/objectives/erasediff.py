@@ -23,6 +23,12 @@ from msgm.ranges import Range, ranges
 class EraseDiff(Mixed):
     """EraseDiff.
 
+    Example:
+        >>> objective = msgm.EraseDiff(multiplier=0.1)
+        >>> request = msgm.ForgetRequest(labels=[3, 7])
+        >>> made = msgm.fit(base, "digits", objective, request, steps=2, batch_size=8)
+        fit: erasediff, 2 steps on ...
+
     Attributes:
         variant: ``bilevel`` is EraseDiff's update, on every step; ``weighted`` the sum of alpha L_r and, on each
             ``every``-th step, (1 - alpha) L_f, which the MSGM paper compares with.

@@ -20,6 +20,12 @@ from msgm.ranges import Range, ranges
 class Obtuse(Mixed):
     """Obtuse-MSGM.
 
+    Example:
+        >>> objective = msgm.Obtuse(alpha=0.9, every=1)
+        >>> request = msgm.ForgetRequest(labels=[3, 7])
+        >>> made = msgm.fit(base, "digits", objective, request, steps=2, batch_size=8)
+        fit: obtuse, 2 steps on ...
+
     Attributes:
         sign: ``paper`` minimises mean(eps_theta * eps), as Eq. 8; ``released`` the negative, as the released code does,
             which teaches the forget set.

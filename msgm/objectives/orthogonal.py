@@ -28,6 +28,12 @@ Variant = Literal["elementwise", "inner", "marginal"]
 class Orthogonal(Mixed):
     """Orthogonal-MSGM.
 
+    Example:
+        >>> objective = msgm.Orthogonal(alpha=0.9, every=1, variant="inner")
+        >>> request = msgm.ForgetRequest(labels=[3, 7])
+        >>> made = msgm.fit(base, "digits", objective, request, steps=2, batch_size=8)
+        fit: orthogonal, 2 steps on ...
+
     Attributes:
         variant: ``elementwise`` squares each product eps_theta_i eps_i, as the released code does; ``inner`` squares
             their sum; ``marginal`` squares the sum with a teacher's prediction in place of the drawn noise.

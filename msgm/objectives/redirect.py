@@ -28,6 +28,12 @@ LEAST_DISTINCT = 8
 class Redirect(Mixed):
     """Redirect.
 
+    Example:
+        >>> objective = msgm.Redirect(alpha=0.5)
+        >>> request = msgm.ForgetRequest(labels=[3, 7])
+        >>> made = msgm.fit(base, "digits", objective, request, steps=2, batch_size=8)
+        fit: redirect, 2 steps on ...
+
     Attributes:
         bank: retain items that the target is computed from; a random draw when the retain set is larger.
     """

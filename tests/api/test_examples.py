@@ -15,11 +15,17 @@ from torch.utils.data import TensorDataset
 import msgm
 from msgm.classifier.modules import asked, fresh_weights
 from msgm.classifier.training import TrainingSettings, fit
+from msgm.diffusion import SAMPLERS
+from msgm.objectives import OBJECTIVES
 
 MODULES = ("msgm.testing", "msgm.classifier", "msgm.recommender")
 """Modules of public names beside the flat ones."""
 PLACES = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
 PLACES += [(module, name) for module in MODULES for name in import_module(module).__all__]
+PARTS = [("msgm.objectives", cls.__name__) for cls in OBJECTIVES.entries.values()]
+PARTS += [("msgm.diffusion.samplers", cls.__name__) for cls in SAMPLERS.entries.values()]
+PLACES += [place for place in PARTS if place not in PLACES]
+OBJECTS = ("Report", "ScoreModel", "ForgetRequest", "Objective", "fit", "load_dataset", "train")
 FINDER = doctest.DocTestFinder(recurse=True)
 
 
@@ -48,7 +54,14 @@ def likes():
     return {"matrix": matrix, "times": np.arange(matrix.nnz), "plans": np.array(["a", "b"] * 30)}
 
 
+@cache
+def base():
+    """A score model as examples name it."""
+    return msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8])
+
+
 SHOWN = [(module, name) for module in MODULES for name in import_module(module).__all__ if name != "Refused"]
+SHOWN += [*PARTS, *(place for place in PLACES if place[1] in OBJECTS)]
 SHOWN += [("msgm.api.metrics", name) for name in msgm._PUBLIC["msgm.api.metrics"]]
 
 
@@ -63,7 +76,8 @@ def test_examples_run(module, name, report, tmp_path, monkeypatch):
     home = vars(import_module(module))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples(module, name):
-        test.globs = {**home, "msgm": msgm, "out": tmp_path, "compared": report.run, **clouds(), **likes()}
+        known = {"msgm": msgm, "out": tmp_path, "compared": report.run, "base": base(), **clouds(), **likes()}
+        test.globs = {**home, **known}
         said = []
         runner.run(test, out=said.append)
         assert not said, "".join(said)

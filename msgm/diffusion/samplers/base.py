@@ -5,6 +5,7 @@ the number of processes, nor the device, beyond rounding.
 """
 
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -96,7 +97,7 @@ class Sampler(ABC):
     def describe(cls, steps: int = 50) -> str:
         """Return the sampler's card as text: its step, source, cost on ``steps`` levels, grid and options."""
         count = cls().evaluations(steps)
-        text = (inspect.getdoc(cls) or "").split("\n\nAttributes:")[0].replace("``", "")
+        text = re.split(r"\n\n(?:Example|Attributes):", inspect.getdoc(cls) or "")[0].replace("``", "")
         step, *notes = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
         lines = {
             "step": step,

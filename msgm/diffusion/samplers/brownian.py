@@ -30,6 +30,10 @@ class TorchSDE(Sampler):
     A sample's Brownian path is named by its seed alone: more steps, or the other method, walk the same path. Its tree
     costs some milliseconds a sample and step, which makes this the sampler to study convergence with, not a fast one.
 
+    Example:
+        >>> base.sample(2, TorchSDE(method="euler"), steps=5).shape
+        torch.Size([2, 1, 8, 8])
+
     Attributes:
         method: ``euler`` (strong order 1; ``euler-maruyama`` on this path) or ``srk`` (strong order 1.5).
     """

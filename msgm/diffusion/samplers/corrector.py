@@ -50,6 +50,10 @@ class PredictorCorrector(Sampler):
 
     For vectors of few numbers take ``annealed-langevin``: ``langevin`` makes them too spread, by up to sqrt(1 + 2 / D).
 
+    Example:
+        >>> base.sample(2, PredictorCorrector(snr=0.16), steps=5).shape
+        torch.Size([2, 1, 8, 8])
+
     Attributes:
         predictor: a sampler of one Gaussian step a level.
         corrector: the rule of the Langevin step's size.

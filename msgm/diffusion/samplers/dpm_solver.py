@@ -70,7 +70,12 @@ class _Midpoint(Multistep):
 @SAMPLERS.register("dpm++2m")
 @dataclass(frozen=True)
 class DPMSolver2M(_Midpoint):
-    """PF-ODE, DPM-Solver++(2M): second order from one evaluation a step, D extrapolated to the step's middle."""
+    """PF-ODE, DPM-Solver++(2M): second order from one evaluation a step, D extrapolated to the step's middle.
+
+    Example:
+        >>> base.sample(2, DPMSolver2M(), steps=5).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     source = "Lu et al., arXiv 2211.01095, algorithm 2"
     schedule = "log"
@@ -81,7 +86,12 @@ class DPMSolver2M(_Midpoint):
 @SAMPLERS.register("dpm++2m-sde")
 @dataclass(frozen=True)
 class DPMSolver2MSDE(_Midpoint):
-    """Reverse SDE, SDE-DPM-Solver++(2M): exact for a constant D, which is extrapolated to the step's middle."""
+    """Reverse SDE, SDE-DPM-Solver++(2M): exact for a constant D, which is extrapolated to the step's middle.
+
+    Example:
+        >>> base.sample(2, DPMSolver2MSDE(), steps=5).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     source = "Lu et al., arXiv 2211.01095, SDE-DPM-Solver++(2M)"
     schedule = "log"
@@ -95,6 +105,10 @@ class DPMSolver3MSDE(Multistep):
     """Reverse SDE, DPM-Solver++(3M) SDE: the integral of the parabola through the last three D.
 
     Deviation: the second derivative enters in full, k-diffusion and diffusers take half of it.
+
+    Example:
+        >>> base.sample(2, DPMSolver3MSDE(), steps=5).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     source = "Lu et al., arXiv 2211.01095; Crowson, k-diffusion, sample_dpmpp_3m_sde"

@@ -22,6 +22,10 @@ class Heun(Sampler):
     Churn raises the level to rho (1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), by fresh noise. Deviation: never
     above the top, where walks start.
 
+    Example:
+        >>> base.sample(2, Heun(churn=1.0), steps=5).shape
+        torch.Size([2, 1, 8, 8])
+
     Attributes:
         churn: EDM's S_churn, at least 0; 0 is deterministic (algorithm 1).
         s_min: smallest rho that is churned.
@@ -64,7 +68,12 @@ class Heun(Sampler):
 @SAMPLERS.register("pf-ode")
 @dataclass(frozen=True)
 class ProbabilityFlow(Sampler):
-    """The classical Runge-Kutta step in ln rho on z = y / sqrt(1 + rho^2); then a denoising step."""
+    """The classical Runge-Kutta step in ln rho on z = y / sqrt(1 + rho^2); then a denoising step.
+
+    Example:
+        >>> base.sample(2, ProbabilityFlow(), steps=5).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     source = "Song et al., arXiv 2011.13456, section 4.3"
     schedule = "log"
@@ -100,6 +109,10 @@ class AdaptiveProbabilityFlow(Sampler):
     Every item takes steps of its own (``msgm.diffusion.adaptive``), so that it does not depend on its batch mates
     beyond the tolerance. Of the grid only its ends are read: ``steps`` has no effect. Items stand at different levels
     on the way, so that ``watch`` is called at the denoising step alone.
+
+    Example:
+        >>> base.sample(2, AdaptiveProbabilityFlow(rtol=0.01, atol=0.01), steps=5).shape
+        torch.Size([2, 1, 8, 8])
 
     Attributes:
         rtol: relative tolerance of a step's error.

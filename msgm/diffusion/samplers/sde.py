@@ -26,6 +26,10 @@ class EulerMaruyama(OneStep):
 
     Deviations from score_sde: dt is the grid's, not 1/N, and the step from the last level to 0 is the denoised image,
     not the mean of one more step.
+
+    Example:
+        >>> base.sample(2, EulerMaruyama(), steps=5).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     source = "Song et al., arXiv 2011.13456, section 4.1"
@@ -50,6 +54,10 @@ class ReverseDiffusion(OneStep):
     For VP and DDPM this is score_sde's (2 - sqrt(1 - beta_i)) x + beta_i score, for VE its sigma_i^2 - sigma_{i-1}^2.
     Deviations: r and G are those of the grid's own levels, whatever their number; sub-VP, where score_sde falls back on
     Euler-Maruyama, takes the same formula; the last step is the denoised image.
+
+    Example:
+        >>> base.sample(2, ReverseDiffusion(), steps=5).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     source = "Song et al., arXiv 2011.13456, appendix E"
@@ -69,6 +77,10 @@ class Ancestral(OneStep):
 
     One formula for VE (SMLD), VP and DDPM. Deviations: score_sde's VP has variance beta_i (DDPM's "fixed large"), this
     one the posterior's ("fixed small") as its VE has; no clipping of the denoised image.
+
+    Example:
+        >>> base.sample(2, Ancestral(), steps=5).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     source = "Ho et al., arXiv 2006.11239, eq. 7; Song et al., arXiv 2011.13456, appendix F"
@@ -85,6 +97,10 @@ class Ancestral(OneStep):
 @dataclass(frozen=True)
 class DDIM(OneStep):
     """D + sqrt(rho'^2 - s^2) eps + s z with s = eta times ancestral's width; Euler's PF-ODE step in rho at eta 0.
+
+    Example:
+        >>> base.sample(2, DDIM(eta=0.5), steps=5).shape
+        torch.Size([2, 1, 8, 8])
 
     Attributes:
         eta: 0 is deterministic, 1 is ``ancestral``.
