@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from msgm import traces
-from msgm.errors import RunError, UserError, nearest
+from msgm.errors import Interrupted, RunError, UserError, nearest
 from msgm.fields import Tree, merged
 from msgm.folders import locked, write_json, write_text
 from msgm.ranges import Range
@@ -236,6 +236,8 @@ def trial_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
     try:
         yield path
+    except Interrupted as error:
+        raise Interrupted("stopped; the trial that was running is not kept.", error.code) from error
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-from msgm.errors import RunError, UserError
+from msgm.errors import Interrupted, RunError, UserError
 from msgm.ranges import Range, ranges, searched
 from msgm.runs import Run
-from msgm.study.tuning import Searched, Tunable, table, tune
+from msgm.study.tuning import Searched, Tunable, table, trial_folder, tune
 from msgm.tuned import tuning_protocol, with_tuned
 
 pytest.importorskip("optuna")
@@ -154,6 +154,17 @@ def test_another_kind_of_config_or_folder_is_refused(tmp_path):
     (tmp_path / "tuned.yaml").write_text("rows: {}\n")
     with pytest.raises(UserError, match="it does not say what was tuned"):
         with_tuned({}, [], tmp_path)
+
+
+def test_a_trial_that_a_signal_stops_leaves_nothing_and_says_so(tmp_path):
+    with (
+        pytest.raises(Interrupted, match="the trial that was running is not kept") as stopped,
+        trial_folder(tmp_path) as at,
+    ):
+        at.mkdir()
+        raise Interrupted("stopped after step 3; saved.", 143)
+    assert stopped.value.code == 143
+    assert not (tmp_path / "trial").exists()
 
 
 def test_the_table_shows_what_the_config_gave_and_what_was_chosen(tmp_path):
