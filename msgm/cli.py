@@ -21,6 +21,7 @@ from msgm.arguments import (
     overrides,
     received,
     tuned,
+    workers,
 )
 from msgm.classifier import commands as classifier
 from msgm.commands import cache, completion, doctor, folders, lists, starting, tune
@@ -152,6 +153,7 @@ def _add_compare(commands: Commands) -> None:
     compare.add_argument(
         "--no-cache", action="store_true", help="train retrained models here, and do not keep them for other runs"
     )
+    workers(compare)
     received(compare)
 
 
@@ -265,7 +267,7 @@ def _compare(options: argparse.Namespace) -> None:
     config = with_start(config, options.start) if options.start else config
     if options.sweep:
         config, only = with_sweeps(config, options.sweep, only)
-    given = (options.source, options.device, options.fresh_chain, not options.no_cache)
+    given = (options.source, options.device, options.fresh_chain, not options.no_cache, options.jobs, options.cluster)
     run = compare(config, options.out, only, *given)
     _wrote_report(run)
 

@@ -19,6 +19,11 @@ def downloading(allowed: bool = True) -> Iterator[None]:
         _allowed.reset(token)
 
 
+def may_download() -> bool:
+    """Return whether missing files may be fetched here."""
+    return _allowed.get()
+
+
 def announce(what: str, host: str, megabytes: float, key: str, instead: str, allowed: bool = False) -> None:
     """Say what is about to be fetched, if the user allows it.
 

@@ -16,6 +16,9 @@ class Interrupted(Exception):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
+        return type(self), (str(self), self.code)
+
 
 def nearest(name: str, allowed: list[str]) -> str:
     """Return ``" Did you mean 'x'?"`` when a close spelling exists, else an empty string."""

@@ -392,6 +392,17 @@ def locked(folder: Path) -> Iterator[None]:
         _drop_empty(made)
 
 
+@contextmanager
+def borrowed(folder: Path) -> Iterator[None]:
+    """Write below ``folder`` for the process that holds its lock, beside other processes that do so too."""
+    names: set[str] = _held.__dict__.setdefault("borrowed", set())
+    names.add(str(folder.resolve()))
+    try:
+        yield
+    finally:
+        names.discard(str(folder.resolve()))
+
+
 def _make(folder: Path) -> list[Path]:
     """Make a folder and those above it; return the new ones, deepest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -423,8 +434,10 @@ def _lock(folder: Path) -> int:
 def _refuse_other_writers(folder: Path, held: set[str]) -> None:
     """Refuse where another process writes a folder around this one, or one in it, such as a row of a comparison."""
     around = [parent / LOCK for parent in folder.resolve().parents]
+    lent: set[str] = _held.__dict__.get("borrowed", set())
     for path in [*around, *folder.resolve().rglob(f"*/{LOCK}")]:
-        if str(path.parent) in held or not path.is_file():
+        mine = str(path.parent) in held or any(path.is_relative_to(name) for name in lent)
+        if mine or not path.is_file():
             continue
         holder = _holder(path)
         if holder:

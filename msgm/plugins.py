@@ -48,6 +48,11 @@ def trusting(trust: bool = True) -> Iterator[None]:
         _trusted.reset(token)
 
 
+def trusted() -> bool:
+    """Return whether what received folders name may be run and opened here."""
+    return _trusted.get()
+
+
 def load_function(spec: str, key: str = "request.predicate") -> Callable[..., Any]:
     """Import ``path/to/file.py:function``, which the setting ``key`` names, and return the function.
 

@@ -11,6 +11,16 @@ EVERY = 10.0
 """Seconds between plain lines; work that takes less prints none."""
 
 
+_bars = True
+"""Whether a terminal shows bars; else it is told plain lines."""
+
+
+def plain() -> None:
+    """Print plain lines in this process even on a terminal, where several processes would draw over one another."""
+    global _bars
+    _bars = False
+
+
 class Progress:
     """Shows how much of a piece of work is done. Used as a context, it releases the terminal line at its end.
 
@@ -24,7 +34,7 @@ class Progress:
 
     def __init__(self, label: str, total: float = 1, unit: str = "", start: float = 0, enabled: bool = True) -> None:
         self.label, self.total, self.unit, self.start = label, total, unit, start
-        terminal = sys.stderr.isatty()
+        terminal = _bars and sys.stderr.isatty()
         self.plain = enabled and not terminal
         form = None if unit else "{l_bar}{bar}| {elapsed}<{remaining}"
         self.bar = tqdm(

@@ -20,7 +20,7 @@ from msgm.evaluation import Bench
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
 from msgm.folders import locked, write_bytes, write_json
-from msgm.generator.compare import make_bench
+from msgm.generator.jobs import make_bench
 from msgm.masks import parse_mask
 from msgm.pictures import figure_png
 from msgm.runs import Run, chosen_device, environment, find_model

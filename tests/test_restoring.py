@@ -19,7 +19,7 @@ from msgm.diffusion import SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import reconstruct, sdedit
 from msgm.errors import UserError
 from msgm.evaluation.restored import inpainting, items_to_restore, reconstruction, restoration_numbers
-from msgm.generator.compare import make_bench
+from msgm.generator.jobs import make_bench
 from msgm.masks import parse_mask
 from msgm.reading import read_json
 from msgm.runs import Run

@@ -140,6 +140,8 @@ def compare(
     trained_on: Folder | None = None,
     tuned: Folder | None = None,
     cache: bool = True,
+    jobs: int = 1,
+    cluster: str | None = None,
     overrides: Overrides = (),
     trust: bool = False,
     download: bool = False,
@@ -167,6 +169,9 @@ def compare(
         tuned: folder of ``msgm.tune``, whose chosen values are laid over the config and the overrides.
         cache: take generators that are retrained without the request from the user's cache, and keep them there; see
             ``msgm cache``.
+        jobs: of generators, how many models are made and measured at a time, each in a process of its own. A script
+            that gives more than one calls this below ``if __name__ == "__main__":``.
+        cluster: of generators, the address of a dask scheduler whose workers make and measure the models.
         overrides: settings over the config's.
         trust: run the Python files, and open the files, that the source's folder names.
         download: let data and weights that are missing be fetched from the network.
@@ -181,6 +186,8 @@ def compare(
         "source": source,
         "device": device,
         "fresh_chain": fresh_chain,
+        "jobs": None if jobs == 1 else jobs,
+        "cluster": cluster,
         "start": start,
         "sweep": tuple(sweep),
         "metrics": metrics,
@@ -189,7 +196,7 @@ def compare(
         "trained_on": trained_on,
     }
     own = {
-        "generator": ["only", "source", "device", "fresh_chain", "start", "sweep", "metrics"],
+        "generator": ["only", "source", "device", "fresh_chain", "start", "sweep", "metrics", "jobs", "cluster"],
         "classifier": ["only", "source", "device", "requests", "metrics", "trained_on"],
         "recommender": ["only", "models", "requests", "metrics"],
         "attributes": ["only", "models"],
@@ -325,6 +332,8 @@ def _compare_generators(
     start: Literal["scratch", "finetune"] | None,
     sweep: Sequence[str],
     cache: bool,
+    jobs: int | None,
+    cluster: str | None,
     **_: Any,
 ) -> Run:
     from msgm.generator.compare import compare as compare_rows
@@ -334,7 +343,7 @@ def _compare_generators(
     config = with_start(config, start) if start else config
     if sweep:
         config, rows = with_sweeps(config, list(sweep), rows)
-    return compare_rows(config, out, rows, source, device, fresh_chain, cache)
+    return compare_rows(config, out, rows, source, device, fresh_chain, cache, jobs or 1, cluster)
 
 
 def _compare_classifiers(

@@ -15,7 +15,7 @@ their own. The split of the data and the judge are the same for all.
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -110,6 +110,10 @@ def cells(config: Config, names: list[str]) -> Iterator[Cell]:
     yield from retrained_cells(config)
 
 
+Elsewhere = Callable[[Mapping[Cell, bool]], Iterator[tuple[Cell, str | None]]]
+"""Runs cells, given with whether they are measured; yields each with why it failed, if it did."""
+
+
 class Named(TypedDict):
     """An objective in a run's config; its settings stand beside its name."""
 
@@ -182,8 +186,12 @@ class Cells:
     where: torch.device
     cache: Cache | None
 
-    def run_all(self, names: list[str]) -> dict[str, str]:
+    def run_all(self, names: list[str], elsewhere: Elsewhere | None = None) -> dict[str, str]:
         """Make and measure all cells, those that are there already aside.
+
+        Args:
+            names: of the rows.
+            elsewhere: runs cells in other processes; None runs them here, one after the other.
 
         Returns:
             why cells failed, by their labels: a failure ends its own cell alone.
@@ -193,20 +201,32 @@ class Cells:
             UserError: bad input, such as a damaged file; nothing is tried after that.
             OSError: a file that cannot be written.
         """
+        config, given = self.bench.config, self.source is not None
+        # A base model that is given is one for all seeds.
+        wanted = [cell for cell in cells(config, names) if not (given and cell.is_base and cell.seed != config.seed)]
+        due = {cell: not cell.is_base or BASE_ROW in names for cell in wanted}
         failed: dict[str, str] = {}
-        for cell in cells(self.bench.config, names):
-            if self.source is not None and cell.is_base and cell.seed != self.bench.config.seed:
-                continue  # one model is given for all seeds
-            try:
-                self._run(cell, measured=not cell.is_base or BASE_ROW in names)
-            except (UserError, OSError, Interrupted):
-                raise
-            except Exception as error:  # objectives, metrics and plugins fail each in their own way
-                if processes.sharing() > 1:  # others may wait for this one, and go on only when it has ended
-                    raise RunError(f"{cell.label}: {reason(error)}") from error
-                failed[cell.label] = reason(error)
-                print(f"{cell.label}: failed: {failed[cell.label]}", flush=True)
+        for cell, fault in (elsewhere or self._attempted)(due):
+            if fault is not None:
+                failed[cell.label] = fault
+                print(f"{cell.label}: failed: {fault}", flush=True)
         return failed
+
+    def _attempted(self, due: Mapping[Cell, bool]) -> Iterator[tuple[Cell, str | None]]:
+        for cell, measured in due.items():
+            yield cell, self.attempt(cell, measured)
+
+    def attempt(self, cell: Cell, measured: bool) -> str | None:
+        """Make a cell, and measure it if it is to be; return why it failed, if it did. Raises as ``run_all``."""
+        try:
+            self._run(cell, measured)
+        except (UserError, OSError, Interrupted):
+            raise
+        except Exception as error:  # objectives, metrics and plugins fail each in their own way
+            if processes.sharing() > 1:  # others may wait for this one, and go on only when it has ended
+                raise RunError(f"{cell.label}: {reason(error)}") from error
+            return reason(error)
+        return None
 
     def _run(self, cell: Cell, measured: bool) -> None:
         """Make and measure one model, unless its report is there."""

@@ -5,6 +5,7 @@ The report holds each row's numbers over the seeds, and those of the models that
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
@@ -14,13 +15,13 @@ import torch
 from msgm import processes, threads, traces
 from msgm.cache import Cache
 from msgm.cards.stored import showing
-from msgm.chain import Chain, merged
+from msgm.chain import merged
 from msgm.config import BASE_ROW, Config
 from msgm.data import Dataset, load_dataset
 from msgm.diffusion import ScoreModel
 from msgm.digests import positions_digest
 from msgm.errors import RunError, UserError, nearest
-from msgm.evaluation import Bench, Reality, Subject, measure, train_judge
+from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import draw_cards, write_cards
 from msgm.evaluation.measuring import check_metrics, comparable, protocol, refuse_obstacles
@@ -32,10 +33,11 @@ from msgm.evaluation.report import print_table, tables, write_pages
 from msgm.evaluation.sweeps import sweep_tables
 from msgm.folders import check_names, locked, place, write_json, write_text
 from msgm.generator.cells import Cells, given_facts, placed, retrained_cells, row_cells, seeds_of, stored_row
+from msgm.generator.jobs import Job, make_bench, run_elsewhere
 from msgm.reading import read_json
 from msgm.runs import Run, environment, find_model
 from msgm.settings import differences
-from msgm.splits import Split
+from msgm.study.executors import Workers, executor_of
 from msgm.sweep import with_stored_sweeps
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import finished, load_source, new_model, split_data
@@ -52,6 +54,8 @@ def compare(
     device: str = "auto",
     fresh_chain: bool = False,
     cache: bool = True,
+    jobs: int = 1,
+    cluster: str | None = None,
 ) -> Run:
     """Run and measure the rows of ``config`` and write the report; rows already finished are not run again.
 
@@ -63,6 +67,8 @@ def compare(
         device: ``auto``, ``cpu`` or ``cuda``.
         fresh_chain: start a new history: what ``source`` was asked to forget before is data to retain again.
         cache: take models that are retrained without the request from the user's cache, and keep them there.
+        jobs: how many models are made and measured at a time, each in a process of its own.
+        cluster: address of a dask scheduler whose workers make and measure the models; see ``executor_of``.
 
     Raises:
         UserError: an unknown row, a base model that does not fit, data that is not that of the base's earlier requests,
@@ -70,31 +76,25 @@ def compare(
     """
     run = Run(out or Path("runs") / config.name)
     with processes.together(device) as where, locked(run.path):
-        return _compare(config, run, only, source, device, where, fresh_chain, Cache.of_user() if cache else None)
+        threads.keep(run.manifest)
+        with executor_of(jobs, cluster) as workers:
+            job = Job(run.path, source, device, fresh_chain, Cache.of_user() if cache else None)
+            return _compare(config, run, only, job, where, workers)
 
 
 def _compare(
-    config: Config,
-    run: Run,
-    only: list[str] | None,
-    source: Path | str | None,
-    device: str,
-    where: torch.device,
-    fresh_chain: bool,
-    cache: Cache | None,
+    config: Config, run: Run, only: list[str] | None, job: Job, where: torch.device, workers: Workers | None
 ) -> Run:
     names = _chosen(config, only)
-    threads.keep(run.manifest)
     config = with_stored_sweeps(config, run.stored_config())
-    dataset = load_dataset(config.data)
-    chain = earlier_chain(find_model(source), config, dataset, fresh_chain) if source else Chain()
-    split = split_data(config, dataset, chain.requests)
+    dataset, split, chain = job.data(config)
     check_metrics(config, dataset, split)
-    _check_base(config, run, dataset, source)
+    _check_base(config, run, dataset, job.source)
     processes.wait()  # until all have read what the first is about to write
-    _claim(run, config, source, fresh_chain)
+    _claim(run, config, job.source, job.fresh_chain)
     bench = make_bench(config, run, dataset, split, where, chain)
-    failed = Cells(run, bench, source, device, where, cache).run_all(names)
+    elsewhere = partial(run_elsewhere, job, config, workers) if workers else None
+    failed = Cells(run, bench, job.source, job.device, where, job.cache).run_all(names, elsewhere)
     if processes.is_first():
         _finish_comparison(run, bench, failed)
     if failed:
@@ -182,19 +182,6 @@ def _maker(folder: Path) -> Run | None:
     """Return the run that a model folder belongs to, if there is one."""
     run = Run(folder.parent)
     return run if folder == run.model else None
-
-
-def make_bench(
-    config: Config, run: Run, dataset: Dataset, split: Split, device: torch.device, chain: Chain | None = None
-) -> Bench:
-    """Train (or load) the judge, and calibrate the distances; ``chain`` is what the models were asked to forget."""
-    folder, settings = run.path / "judge", config.evaluation.judge
-    for name in ("judge", "reference"):
-        traces.register(run.path, run.path / name, *traces.KNOWN[name])
-    with processes.first_before_others():
-        judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
-    reality = Reality.of(dataset, split, device)
-    return Bench(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
 
 
 def finish(

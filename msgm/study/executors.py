@@ -1,0 +1,226 @@
+"""Cells of a comparison in several processes: any executor of ``concurrent.futures`` does.
+
+A cell is a ``Task``: a call that another process can make, as it carries all that it depends on. That process takes
+over from this one what holds for the whole command (``Surroundings``), and the lock of the folder that both write to.
+A task is begun when the one that it builds on has ended. When the command is stopped, processes of ``executor_of`` are
+told, end at their next safe point, and what they finished stays.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from msgm import processes, progress, threads
+from msgm.downloads import downloading, may_download
+from msgm.errors import Interrupted, RunError, UserError
+from msgm.folders import borrowed
+from msgm.plugins import trusted, trusting
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell, as another process runs it.
+
+    Attributes:
+        name: of the cell.
+        call: makes and measures it; it and what it returns can be pickled.
+        after: name of the task that has to end first; None, or one that is not among the tasks, waits for nothing.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes to run tasks in.
+
+    Attributes:
+        executor: of these processes.
+        count: how many tasks it is given at a time; None gives it all.
+        threads: each computes with; None leaves that to them.
+    """
+
+    executor: Executor
+    count: int | None
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process that works for another one takes over from it.
+
+    Attributes:
+        place: the working folder.
+        held: the folder whose lock the other one holds.
+        trust: whether what received folders name may be run.
+        download: whether missing files may be fetched.
+        threads: number to compute with; None leaves it as it is.
+    """
+
+    place: Path
+    held: Path
+    trust: bool
+    download: bool
+    threads: int | None
+
+    def perform(self, call: Callable[[], Any]) -> Any:
+        """Return what ``call`` returns here."""
+        with contextlib.chdir(self.place), borrowed(self.held), trusting(self.trust), downloading(self.download):
+            if self.threads is not None:
+                threads.use(self.threads)
+            with _stoppable():
+                return call()
+
+
+def run(workers: Workers, held: Path, tasks: Sequence[Task]) -> Iterator[tuple[str, Any]]:
+    """Run tasks in other processes, and yield the name and the result of each when it has ended.
+
+    Args:
+        workers: where they run.
+        held: the folder that they write to, whose lock this process holds.
+        tasks: what to run, in the order in which they are begun as far as ``Task.after`` lets them.
+
+    Raises:
+        RunError: a process was killed.
+        Exception: what a task raised; no further task is begun then.
+    """
+    around = Surroundings(Path.cwd(), held.resolve(), trusted(), may_download(), workers.threads)
+    waiting, open_names = list(tasks), {task.name for task in tasks}
+    running: dict[Future[Any], Task] = {}
+    try:
+        while waiting or running:
+            ready = [task for task in waiting if task.after not in open_names]
+            for task in ready if workers.count is None else ready[: workers.count - len(running)]:
+                running[workers.executor.submit(around.perform, task.call)] = task
+                waiting.remove(task)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                open_names.discard(task.name)
+                yield task.name, future.result()
+    except BrokenExecutor as error:
+        raise RunError(
+            "a process was killed, as by a machine without memory left; finished models are kept."
+        ) from error
+    finally:
+        for future in running:
+            future.cancel()
+
+
+@contextmanager
+def executor_of(jobs: int, cluster: str | None) -> Iterator[Workers | None]:
+    """Yield ``jobs`` processes of this machine, or those of a dask cluster; None where this process does all.
+
+    Args:
+        jobs: number of processes; 1 starts none.
+        cluster: address of a dask scheduler, such as ``tcp://10.0.0.1:8786``; None takes this machine.
+
+    Raises:
+        UserError: both are asked for, dask is not installed, there is no such cluster, or it has workers of several
+            threads each.
+    """
+    if processes.count() > 1 and (jobs > 1 or cluster):
+        raise UserError(
+            "--jobs and --cluster: the processes of a launch share the work by batch already; leave them out."
+        )
+    if jobs > 1 and cluster:
+        raise UserError("--jobs: a cluster has as many processes as it has workers; give --jobs or --cluster.")
+    if cluster:
+        with _cluster(cluster) as executor:
+            yield Workers(executor, None, None)
+    elif jobs > 1:
+        each = max(1, (threads.in_use() or 1) // jobs)
+        with _pool(jobs) as executor:
+            yield Workers(executor, jobs, each)
+    else:
+        yield None
+
+
+@contextmanager
+def _pool(jobs: int) -> Iterator[Executor]:
+    """Yield processes of this machine; when the block is stopped they are told to stop, and waited for."""
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
+    with _stopped_by_sigterm():
+        try:
+            yield pool
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    """Yield the workers of a dask cluster; tasks that it has begun end by themselves when the block is stopped."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UserError("--cluster: dask.distributed is not installed; pip install 'msgm[cluster]'.") from error
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--cluster: no dask scheduler answers at {address!r}.") from error
+    with client:
+        count = max(client.nthreads().values(), default=0)
+        if count != 1:
+            found = f"one has {count}" if count else "there are none"
+            raise UserError(
+                f"--cluster: expected workers of one thread each, as torch's seeds are a process's; {found}."
+            )
+        executor: Executor = client.get_executor(pure=False, retries=0)
+        yield executor
+
+
+_busy = False
+
+
+def _begin() -> None:
+    """Begin as a process of ``_pool``: Ctrl-C is its parent's business, who tells it to stop by SIGTERM."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, _stop)
+    progress.plain()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End the task; between tasks the pool's own end is waited for."""
+    if _busy:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    global _busy
+    _busy = True
+    try:
+        yield
+    finally:
+        _busy = False
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that processes are stopped with it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("stopped.", 128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: signals are its owner's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
