@@ -77,7 +77,7 @@ def received(parser: argparse.ArgumentParser) -> None:
 def workers(parser: argparse.ArgumentParser) -> None:
     """Add ``--jobs`` and ``--cluster``."""
     text = "make and measure N models at a time, each in a process of its own, which share the threads"
-    parser.add_argument("--jobs", type=_whole(1), metavar="N", default=1, help=text)
+    parser.add_argument("--jobs", type=whole(1), metavar="N", default=1, help=text)
     text = "have the workers of a dask scheduler make and measure the models; they see the same folders"
     parser.add_argument("--cluster", metavar="ADDRESS", help=text)
 

@@ -15,7 +15,7 @@ from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import check_metrics
 from msgm.fields import Tree
-from msgm.generator.compare import make_bench
+from msgm.generator.jobs import make_bench
 from msgm.objectives import OBJECTIVES
 from msgm.ranges import searched
 from msgm.runs import Run, chosen_device, find_model
