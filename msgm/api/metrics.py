@@ -1,4 +1,4 @@
-"""The rates of an evaluation as ``torchmetrics.Metric``s, for a training loop or an evaluation of one's own.
+"""The rates of an evaluation as metrics of torchmetrics, for a training loop or an evaluation of one's own.
 
 They count batch by batch and sum, or collect, over processes; ``compute`` gives the number of all that was seen, as
 msgm's evaluators compute it from the same functions, and ``interval`` the 95% interval that belongs to it.
