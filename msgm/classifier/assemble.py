@@ -13,7 +13,7 @@ from msgm.classifier.ladder import LADDER
 from msgm.classifier.methods import Method
 from msgm.classifier.metrics.base import METRICS
 from msgm.folders import place
-from msgm.records import read_record
+from msgm.study.records import read_record
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
 from msgm.study.band import LEAST

@@ -31,7 +31,7 @@ from msgm.data import load_dataset
 from msgm.data.duplicates import near_duplicates
 from msgm.errors import RunError, UserError
 from msgm.folders import locked, place, write_json, write_text
-from msgm.records import FAILED, SKIPPED, plain, read_record, write_record
+from msgm.study.records import FAILED, SKIPPED, plain, read_record, write_record
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import refuse_other
 from msgm.study.measuring import measure

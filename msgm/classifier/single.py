@@ -35,7 +35,7 @@ from msgm.errors import UserError
 from msgm.folders import locked, place, whole_folder, write_json, write_text
 from msgm.plugins import load_received
 from msgm.reading import read_json
-from msgm.records import plain
+from msgm.study.records import plain
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
 from msgm.shapes import Count

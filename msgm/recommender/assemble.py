@@ -16,7 +16,7 @@ from msgm.recommender.measuring import row_numbers
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models.base import EXACTNESS
 from msgm.recommender.scenario import Scenario
-from msgm.records import find_record
+from msgm.study.records import find_record
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
 from msgm.study.judging import BAND_RULE, judge

@@ -1,24 +1,22 @@
-"""``msgm recommender compare``: every method on every model and request, against models fitted to what is left.
+"""Comparisons of recommenders: every method on every model and request, against models fitted to what is left.
 
 Models are fitted again when a comparison goes on, for they are a function of the data, their settings and a seed;
-what is kept are the records of the cells (one model, request and method each), below ``records/``. A cell whose record
-was made with the same settings is not run again.
+what is kept are the records of the cells (one model, request and method each, with all seeds), below ``records/``.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from msgm.errors import RunError, UserError
-from msgm.folders import locked, write_json, write_text
 from msgm.recommender.assemble import make_report, record_at, shared_facts
-from msgm.recommender.config import CONTROLS, Experiment, RecommenderConfig, known
-from msgm.recommender.data.base import Interactions, load_interactions
+from msgm.recommender.config import CONTROLS, RecommenderConfig
+from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.keyed import key_records
 from msgm.recommender.methods import METHODS, Method
@@ -27,89 +25,173 @@ from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import EXACTNESS, Recommender
 from msgm.recommender.report import print_report, write_views
 from msgm.recommender.scenario import Scenario, make_scenario
-from msgm.records import FAILED, SKIPPED, read_record, write_record
-from msgm.runs import Run, environment
+from msgm.runs import Run
 from msgm.seeding import derive_seed
-from msgm.settings import refuse_other
 from msgm.solves import of_runs
+from msgm.study.engine import Chosen, Domain, Place, compare as compare_cells, picked
+from msgm.study.judging import Report
 from msgm.study.measuring import measure, measure_retrains
-from msgm.traces import seal_views
+from msgm.study.records import RecordCell
 
 FIXED = ("data", "split", "seed", "plugins")
 """Settings that all of a run folder shares; models, methods, requests, metrics and seeds may be added."""
-EXPECTED = (RunError, ArithmeticError, MemoryError, ValueError)
-"""What a cell may fail with; the comparison goes on, and the report says why."""
-Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Rows to run, by their names."""
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted model, the seconds and the seed of its fit."""
 
-    models: list[str]
-    methods: dict[str, Method]
-    requests: list[str]
+    model: Recommender
+    seconds: float
+    seed: int
 
 
-@dataclass(eq=False)
-class Bench:
-    """One row of models: fits it as often as it is needed, and no more.
+@dataclass(frozen=True, eq=False)
+class Originals:
+    """A row of models, fitted with every seed when it is first needed, and no more often.
+
+    Attributes:
+        settings: of the model.
+        split: what it is fitted to.
+        seeds: of the experiment.
+    """
+
+    settings: dict[str, Any]
+    split: Split
+    seeds: Sequence[int]
+
+    @cached_property
+    def fitted(self) -> list[Fitted]:
+        """The models, one a seed."""
+        return [self._fit(derive_seed(seed, "fit")) for seed in self.seeds]
+
+    def _fit(self, seed: int) -> Fitted:
+        model = MODELS.build(self.settings)
+        start = perf_counter()
+        model.fit(self.split.train, seed, self.split.train_times)
+        return Fitted(model, perf_counter() - start, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """All that the cells of a comparison need.
 
     Attributes:
         config: the experiment.
-        model: name of the row.
-        fitted: the models of all seeds with their seconds, by the request that planted profiles, if one did.
+        run: its folder.
+        data: the interactions.
+        scenarios: what every request asks for.
+        models: rows of the config to run.
+        methods: likewise.
+        requests: likewise.
     """
 
     config: RecommenderConfig
-    model: str
-    fitted: dict[str, list[tuple[Recommender, float]]] = field(default_factory=dict)
+    run: Run
+    data: Interactions
+    scenarios: Mapping[str, Scenario]
+    models: Sequence[str]
+    methods: Mapping[str, Method]
+    requests: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """One model and request: what its rows are measured against, made when the first of them is run.
+
+    Attributes:
+        config: the experiment.
+        scenario: the request.
+        originals: the models fitted to all training cells.
+    """
+
+    config: RecommenderConfig
+    scenario: Scenario
+    originals: Originals
 
     @cached_property
-    def seeds(self) -> list[int]:
-        """The seeds of the experiment."""
-        return [self.config.seed + k for k in range(self.config.seeds)]
+    def cases(self) -> list[Case]:
+        """The original of every seed, as metrics read it."""
+        scenario, fitted = self.scenario, self.originals.fitted
+        retrains = self._retrained(fitted[0].model)
+        return [
+            Case(one.model, one.model, retrains, scenario.together, scenario.split, scenario.data) for one in fitted
+        ]
 
-    def originals(self, request: str, scenario: Scenario) -> list[tuple[Recommender, float]]:
-        """Return the model fitted to all training cells, with the seconds that took, one for every seed."""
-        key = request if scenario.planted else ""
-        if key not in self.fitted:
-            self.fitted[key] = [self._fit(scenario, derive_seed(seed, "fit")) for seed in self.seeds]
-        return self.fitted[key]
+    def _retrained(self, original: Recommender) -> list[Recommender]:
+        """Return the models fitted to what is left, with seeds of their own."""
+        retrain = METHODS.build({"name": "retrain"})
+        seeds = [derive_seed(self.config.seed, "band", k) for k in range(self.config.retrains)]
+        return [retrain.unlearn(original, self.scenario.together, seed).model for seed in seeds]
 
-    def _fit(self, scenario: Scenario, seed: int) -> tuple[Recommender, float]:
-        model, split = MODELS.build(self.config.models[self.model]), scenario.split
-        start = perf_counter()
-        model.fit(split.train, seed, split.train_times)
-        return model, perf_counter() - start
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """What the records of all rows hold: seconds of the fits, and the numbers of the retrained models."""
+        metrics = self.config.measures()
+        return {
+            "fit_seconds": [one.seconds for one in self.originals.fitted],
+            "retrain_band": [measure_retrains(case, metrics) for case in self.cases],
+        }
 
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One row's work: where its record lies, what it depends on, and what to call it."""
-
-    place: Path
-    facts: Record
-    label: str
-
-    def record(self) -> Record | None:
-        """Return the record that is there and can be kept; what failed is tried again."""
-        found = read_record(self.place, self.facts)
-        return None if found is not None and found.get("status") == FAILED else found
-
-    def keep(self, record: Record) -> None:
-        """Write the record and say how the cell went."""
-        write_record(self.place, self.facts, record)
-        runs = record.get("runs", [])
-        seconds = sum(run["seconds"] for run in runs) / max(len(runs), 1)
-        print(f"{self.label}: {record.get('reason') or f'{seconds:.3f} s'}", flush=True)
+    def record(self, method: Method) -> dict[str, Any]:
+        """Make every seed's original forget by a method, measure it, and return the record."""
+        runs, metrics = [], self.config.measures()
+        for seed, case in zip(self.originals.seeds, self.cases, strict=True):
+            model, cost = answer(method, case.original, self.scenario, derive_seed(seed, "method"))
+            target = Case(model, case.original, case.retrains, case.deletion, case.split, case.data)
+            runs.append(cost | {"numbers": measure(target, metrics)})
+        return {"runs": runs} | self.shared
 
 
-@dataclass(frozen=True, eq=False)
-class MethodCell(Cell):
-    """One model, request and method."""
+class Recommenders(Domain[RecommenderConfig, World]):
+    """Comparisons of ways to make recommenders forget."""
 
-    method: Method
+    kind: ClassVar = "recommender"
+    fixed: ClassVar = FIXED
+
+    def prepare(self, config: RecommenderConfig, place: Place, chosen: Chosen) -> World:
+        methods = picked(config.rows(), chosen.get("only"), "--only", "method")
+        models = list(picked(config.models, chosen.get("models"), "--models", "model"))
+        requests = list(picked(config.requests, chosen.get("requests"), "--requests", "request"))
+        data = load_interactions(config.data)
+        split = load_split(config.split, data)
+        scenarios = {
+            name: make_scenario(entry, data, split, config.seed, name) for name, entry in config.requests.items()
+        }
+        return World(config, place.run, data, scenarios, models, methods, requests)
+
+    def begin(self, world: World) -> None:
+        key_records(world.run.path)
+
+    @contextmanager
+    def computing(self, world: World) -> Iterator[None]:
+        with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
+            yield
+
+    def cells(self, world: World) -> Iterator[RecordCell]:
+        config = world.config
+        seeds = [config.seed + k for k in range(config.seeds)]
+        for model in world.models:
+            settings: dict[str, Any] = config.models[model] or {}
+            shared: dict[Split, Originals] = {}  # requests that plant profiles have a split of their own
+            for request in world.requests:
+                if model in (config.requests[request].models or config.models):
+                    scenario = world.scenarios[request]
+                    originals = shared.setdefault(scenario.split, Originals(settings, scenario.split, seeds))
+                    references = References(config, scenario, originals)
+                    yield from _cells(world, model, request, references)
+
+    def report(self, world: World) -> Report:
+        return make_report(world.config, world.run, world.data, world.scenarios)
+
+    def write_views(self, run: Run, report: Report) -> None:
+        write_views(run, report)
+
+    def print_report(self, report: Report) -> None:
+        print_report(report)
+
+    def stored(self, config: RecommenderConfig, run: Run) -> dict[str, Any]:
+        return config.stored(run.path)
 
 
 def compare(
@@ -119,138 +201,30 @@ def compare(
     models: Sequence[str] | None = None,
     requests: Sequence[str] | None = None,
 ) -> Run:
-    """Run and measure the methods of ``config`` and write the report; what is there already is kept.
-
-    Args:
-        config: the experiment.
-        out: run folder; by default ``runs/NAME``.
-        only: methods to run; by default all. The report shows all that are there.
-        models: models to run; by default all.
-        requests: requests to run; by default all.
-
-    Raises:
-        UserError: an unknown name, a request that does not fit the data, or a folder that holds another experiment;
-            nothing is written then.
-    """
-    methods = chosen_rows(config.rows(), only, "--only", "method")
-    chosen = Chosen(
-        list(chosen_rows(config.models, models, "--models", "model")),
-        methods,
-        list(chosen_rows(config.requests, requests, "--requests", "request")),
-    )
-    run = Run(out or Path("runs") / config.name)
-    with locked(run.path):
-        return _compare(config, run, chosen)
+    """Run and measure the methods of ``config`` and write the report, as ``msgm.study.engine.compare`` does."""
+    return compare_cells(Recommenders(), config, out, only=only, models=models, requests=requests)
 
 
-def _compare(config: RecommenderConfig, run: Run, chosen: Chosen) -> Run:
-    data = load_interactions(config.data)
-    split = load_split(config.split, data)
-    scenarios = {name: make_scenario(entry, data, split, config.seed, name) for name, entry in config.requests.items()}
-    claim(run, config, "recommender")
-    key_records(run.path)
-    with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
-        for model in chosen.models:
-            bench = Bench(config, model)
-            for request in chosen.requests:
-                if model in (config.requests[request].models or config.models):
-                    _pair(bench, run, data, request, scenarios[request], chosen)
-    report = make_report(config, run, data, scenarios)
-    write_json(run.report, report)
-    write_views(run, report)
-    seal_views(run.path)
-    print_report(report)
-    return run
-
-
-def chosen_rows(entries: Mapping[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
-    """Return the entries that ``names`` pick, those set to null left out; all where no name is given."""
-    given = {name: entry for name, entry in entries.items() if entry is not None}
-    if not given:
-        raise UserError(f"{what}s: the config names no {what}, so there is nothing to compare.")
-    wanted = [known(name, list(given), option, what) for name in names or given]
-    return {name: given[name] for name in given if name in wanted}
-
-
-def claim(run: Run, config: Experiment, kind: str) -> None:
-    """Make the run folder of an experiment of this kind, or refuse one that holds another experiment."""
-    refuse_other(run.path, run.stored_config(), config.to_dict(), FIXED)
-    if run.manifest.is_file() and run.stored_manifest().get("kind") != kind:
-        raise UserError(f"{run.path} holds a run of another kind; give another --out.")
-    run.create()
-    write_text(run.config, config.to_yaml(run.path))
-    write_json(run.manifest, environment() | {"kind": kind, "seed": config.seed})
-
-
-def _pair(bench: Bench, run: Run, data: Interactions, request: str, scenario: Scenario, chosen: Chosen) -> None:
-    """Run and measure what is missing of one model on one request."""
-    cells = _cells(bench.config, run, data, bench.model, request, chosen.methods)
-    missing = [cell for cell in cells if cell.record() is None]
-    for cell in cells:
-        if cell not in missing:
-            print(f"{cell.label}: kept", flush=True)
-    if not missing:
-        return
-    try:
-        originals = bench.originals(request, scenario)
-        retrains = _retrains(bench, originals[0][0], scenario)
-    except EXPECTED as error:
-        for cell in missing:
-            cell.keep(reason_record(error))
-        return
-    metrics = bench.config.measures()
-    cases = [Case(model, model, retrains, scenario.together, scenario.split, scenario.data) for model, _ in originals]
-    shared = {
-        "fit_seconds": [seconds for _, seconds in originals],
-        "retrain_band": [measure_retrains(case, metrics) for case in cases],
-    }
-    for cell in missing:
-        cell.keep(_run(bench, cell, scenario, cases, shared))
-
-
-def _cells(
-    config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str, methods: Mapping[str, Method]
-) -> list[MethodCell]:
-    """Return the cells of one model on one request: methods of the request's own choice that are for the model."""
-    facts = shared_facts(config, run, data, model, request)
-    wanted = config.requests[request].methods
-    return [
-        MethodCell(
-            record_at(run, model, request, name),
-            facts | {"method": config.methods[name]},
-            f"{model}, {request}: {name}",
-            method,
-        )
-        for name, method in methods.items()
-        if (not wanted or name in wanted or name in CONTROLS) and _is_for(method, config.models[model])
-    ]
+def _cells(world: World, model: str, request: str, references: References) -> Iterator[RecordCell]:
+    """Yield the cells of one model on one request: methods of the request's own choice that are for the model."""
+    config = world.config
+    facts = shared_facts(config, world.run, world.data, model, request)
+    wanted, settings = config.requests[request].methods, config.models[model] or {}
+    for name, method in world.methods.items():
+        if (not wanted or name in wanted or name in CONTROLS) and _is_for(method, settings):
+            yield RecordCell(
+                f"{model}, {request}: {name}",
+                record_at(world.run, model, request, name),
+                facts | {"method": config.methods[name]},
+                partial(references.record, method),
+            )
 
 
 def _is_for(method: Method, model: Mapping[str, Any]) -> bool:
     return not method.card.models or model["name"] in method.card.models
 
 
-def _retrains(bench: Bench, original: Recommender, scenario: Scenario) -> list[Recommender]:
-    """Return the models fitted to what is left, with seeds of their own."""
-    retrain = METHODS.build({"name": "retrain"})
-    seeds = [derive_seed(bench.config.seed, "band", k) for k in range(bench.config.retrains)]
-    return [retrain.unlearn(original, scenario.together, seed).model for seed in seeds]
-
-
-def _run(bench: Bench, cell: MethodCell, scenario: Scenario, cases: Sequence[Case], shared: Record) -> Record:
-    """Run one cell with all seeds and return its record; a method that cannot is recorded with its reason."""
-    runs, metrics = [], bench.config.measures()
-    try:
-        for seed, case in zip(bench.seeds, cases, strict=True):
-            model, cost = answer(cell.method, case.original, scenario, derive_seed(seed, "method"))
-            target = Case(model, case.original, case.retrains, case.deletion, case.split, case.data)
-            runs.append(cost | {"numbers": measure(target, metrics)})
-    except EXPECTED as error:
-        return reason_record(error)
-    return {"runs": runs} | shared
-
-
-def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) -> tuple[Recommender, Record]:
+def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) -> tuple[Recommender, dict[str, Any]]:
     """Return the model that was made to forget, and what it cost.
 
     A stream is answered request by request. Where the first answer is a model of another kind, such as one in shards,
@@ -260,7 +234,7 @@ def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) ->
     at_once = method.name in CONTROLS
     stream = [scenario.together] if at_once else scenario.stream
     current, ask = model, method
-    parts: list[Record] = []
+    parts: list[dict[str, Any]] = []
     for number, deletion in enumerate(stream):
         made = ask.unlearn(current, deletion, derive_seed(seed, number))
         parts.append(vars(made.answer) | {"preparation": made.preparation_seconds, "storage": made.storage_bytes})
@@ -270,7 +244,7 @@ def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) ->
     return current, _cost(parts, scenario, at_once)
 
 
-def _cost(parts: Sequence[Record], scenario: Scenario, at_once: bool) -> Record:
+def _cost(parts: Sequence[Mapping[str, Any]], scenario: Scenario, at_once: bool) -> dict[str, Any]:
     """Return the cost of a stream: sums, the weakest exactness and solve, and the first answer's other facts."""
     stream = {"answered": "at once" if at_once else "one by one"} if len(scenario.stream) > 1 else {}
     solve = of_runs(part["facts"] for part in parts)["solve"]
@@ -283,11 +257,3 @@ def _cost(parts: Sequence[Record], scenario: Scenario, at_once: bool) -> Record:
         "facts": parts[0]["facts"] | stream | ({"solve": solve} if solve else {}),
         "latencies": [] if at_once or not stream else [part["seconds"] for part in parts],
     }
-
-
-def reason_record(error: BaseException) -> Record:
-    """Return the record of a cell that has no numbers."""
-    if isinstance(error, UserError):
-        return {"status": SKIPPED, "reason": str(error)}
-    text = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-    return {"status": FAILED, "reason": text}

@@ -1,13 +1,19 @@
 """Records of what was measured: JSON files that say what they were made with, and are read only for the same."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypedDict
 
+from msgm.errors import RunError, UserError
 from msgm.folders import write_json
 from msgm.reading import read_json
 
 FAILED, SKIPPED = "failed", "skipped"
+EXPECTED = (RunError, ArithmeticError, MemoryError, ValueError)
+"""What a cell may fail with; the comparison goes on, and the report says why. (A ``UserError`` is a ``ValueError``.)"""
 
 
 class Record(TypedDict):
@@ -48,3 +54,42 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
+
+
+@dataclass(frozen=True, eq=False)
+class RecordCell:
+    """A cell whose result is a record.
+
+    Attributes:
+        label: what it is called in printed lines.
+        place: where its record lies.
+        facts: what the record depends on.
+        make: makes and measures it, and returns the record.
+    """
+
+    label: str
+    place: Path
+    facts: dict[str, Any]
+    make: Callable[[], dict[str, Any]]
+
+    def kept(self) -> bool:
+        """Return whether there is a record that can be kept; what failed is tried again."""
+        found = read_record(self.place, self.facts)
+        return found is not None and found.get("status") != FAILED
+
+    def run(self) -> str:
+        """Make and keep the record; a cell that cannot be run is recorded with its reason."""
+        try:
+            record = self.make()
+        except EXPECTED as error:
+            record = reason_record(error)
+        write_record(self.place, self.facts, record)
+        return str(record.get("reason") or f"{fmean(run['seconds'] for run in record['runs']):.3f} s")
+
+
+def reason_record(error: BaseException) -> dict[str, Any]:
+    """Return the record of a cell that has no numbers: skipped, where it does not fit, or failed."""
+    if isinstance(error, UserError):
+        return {"status": SKIPPED, "reason": str(error)}
+    text = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    return {"status": FAILED, "reason": text}

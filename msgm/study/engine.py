@@ -1,0 +1,207 @@
+"""The engine of every comparison: what is asked is checked, then cell by cell is run, then one report is written of all.
+
+A *cell* is the smallest piece of work that is kept: one row (a method, an objective) on one request, or one retrained
+model. A cell that is there, made with the same settings, is kept, so that the same command goes on where an earlier one
+stopped. A cell that fails is a line of the report and does not end the others.
+
+A domain (generators, classifiers, recommenders, attributes of users) is a ``Domain``: it says what a cell is and what
+a report shows. Everything else is here, once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from msgm.errors import UserError, nearest
+from msgm.folders import locked, write_json, write_text
+from msgm.runs import Run, environment
+from msgm.settings import refuse_other
+from msgm.study.judging import Report
+from msgm.traces import holders, seal_views
+
+Chosen = Mapping[str, Sequence[str] | None]
+
+
+class Settings(Protocol):
+    """The config of a comparison."""
+
+    name: str
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, defaults included."""
+
+
+class Cell(Protocol):
+    """The smallest piece of work that is kept."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in printed lines."""
+
+    def kept(self) -> bool:
+        """Return whether it is there, made with the same settings."""
+
+    def run(self) -> str:
+        """Make, measure and keep it, and return in a few words how it went; an expected failure is kept as well."""
+
+
+C = TypeVar("C", bound=Settings)
+W = TypeVar("W")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a comparison runs.
+
+    Attributes:
+        run: its folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    run: Run
+    device: str = "auto"
+
+
+class Domain(ABC, Generic[C, W]):
+    """A kind of comparison: what its cells are, and what its report shows.
+
+    ``C`` is its config; ``W``, its world, is all that its cells need: data, split, requests, chosen rows.
+
+    Attributes:
+        kind: of its reports and run folders.
+        fixed: settings that all of a run folder shares; others may be added or changed when it goes on.
+    """
+
+    kind: ClassVar[str]
+    fixed: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def prepare(self, config: C, place: Place, chosen: Chosen) -> W:
+        """Return the world of a comparison; nothing is written.
+
+        Args:
+            config: the experiment.
+            place: where it runs.
+            chosen: names of rows (``only``), requests and models to run, None for all.
+
+        Raises:
+            UserError: a name that the config does not have, or a request that does not fit the data.
+        """
+
+    def begin(self, world: W) -> None:
+        """Do what has to be done once the folder is claimed and before cells are run; by default nothing."""
+        return None
+
+    @contextmanager
+    def computing(self, world: W) -> Iterator[None]:
+        """Set what all cells are computed under, such as a number of threads; by default nothing."""
+        yield
+
+    @abstractmethod
+    def cells(self, world: W) -> Iterable[Cell]:
+        """Return the cells in the order in which they are run."""
+
+    @abstractmethod
+    def report(self, world: W) -> Report:
+        """Return the report of all cells that the folder holds for the config, judged."""
+
+    @abstractmethod
+    def write_views(self, run: Run, report: Report) -> None:
+        """Write report.md, report.html and the cards."""
+
+    @abstractmethod
+    def print_report(self, report: Report) -> None:
+        """Print the tables and how to read them."""
+
+    def stored(self, config: C, run: Run) -> dict[str, Any]:
+        """Return the settings as the run folder holds them."""
+        return config.to_dict()
+
+    def write_config(self, config: C, run: Run) -> None:
+        """Write the config into the folder."""
+        from msgm.settings import dump_yaml
+
+        write_text(run.config, dump_yaml(self.stored(config, run)))
+
+
+def compare(
+    domain: Domain[C, W],
+    config: C,
+    out: Path | str | None = None,
+    device: str = "auto",
+    **chosen: Sequence[str] | None,
+) -> Run:
+    """Run and measure the cells of ``config`` and write the report; what is there already is kept.
+
+    Args:
+        domain: of the config.
+        config: the experiment.
+        out: run folder; by default ``runs/NAME``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        chosen: names of rows (``only``), ``requests`` and ``models`` to run; by default all. The report shows all that
+            are there.
+
+    Raises:
+        UserError: an unknown name, a request that does not fit the data, or a folder that holds another experiment;
+            nothing is written then.
+    """
+    run = Run(out or Path("runs") / config.name)
+    with locked(run.path):
+        world = domain.prepare(config, Place(run, device), chosen)
+        claim(domain, config, run)
+        domain.begin(world)
+        with domain.computing(world):
+            run_cells(domain.cells(world))
+        report = domain.report(world) | {"artifacts": holders(run.path)}
+        write_json(run.report, report)
+        domain.write_views(run, report)
+        seal_views(run.path)
+        domain.print_report(report)
+    return run
+
+
+def run_cells(cells: Iterable[Cell]) -> None:
+    """Run the cells that are not there, and print a line for each."""
+    for cell in cells:
+        print(f"{cell.label}: {'kept' if cell.kept() else cell.run()}", flush=True)
+
+
+def claim(domain: Domain[C, W], config: C, run: Run) -> None:
+    """Make the run folder of an experiment, or check that it holds this one.
+
+    Raises:
+        UserError: it holds an experiment of another kind, or one with other settings of ``fixed``.
+    """
+    stored = run.stored_config()
+    if run.manifest.is_file() and run.stored_manifest().get("kind", domain.kind) != domain.kind:
+        raise UserError(f"{run.path} holds a run of another kind; give another --out.")
+    refuse_other(run.path, stored, config.to_dict(), domain.fixed)
+    run.create()
+    domain.write_config(config, run)
+    write_json(run.manifest, environment() | {"kind": domain.kind, "seed": config.seed})
+
+
+def picked(entries: Mapping[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
+    """Return the entries that ``names`` pick, those set to null left out; all where no name is given.
+
+    Raises:
+        UserError: there is no entry, or none of a name.
+
+    >>> picked({"a": 1, "b": None, "c": 3}, None, "--only", "method")
+    {'a': 1, 'c': 3}
+    >>> picked({"a": 1, "c": 3}, ["c"], "--only", "method")
+    {'c': 3}
+    """
+    given = {name: entry for name, entry in entries.items() if entry is not None}
+    if not given:
+        raise UserError(f"{what}s: the config names no {what}, so there is nothing to compare.")
+    for name in names or ():
+        if name not in given:
+            raise UserError(
+                f"{option}: unknown {what} {name!r}; known: {', '.join(given)}.{nearest(name, list(given))}"
+            )
+    return {name: entry for name, entry in given.items() if not names or name in names}
