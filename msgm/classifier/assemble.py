@@ -13,11 +13,11 @@ from msgm.classifier.ladder import LADDER
 from msgm.classifier.methods import Method
 from msgm.classifier.metrics.base import METRICS
 from msgm.folders import place
-from msgm.study.records import read_record
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
 from msgm.study.band import LEAST
 from msgm.study.judging import BAND_RULE, judge, means
+from msgm.study.records import read_record
 from msgm.tuned import tuning_protocol
 
 Report = dict[str, Any]

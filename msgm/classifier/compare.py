@@ -5,19 +5,19 @@ A run folder holds ``models/`` (originals and retrained models), ``outputs/`` (l
 asked for that trains models of its own. What is there and was made with the same settings is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-from msgm import threads, traces
+from msgm import traces
 from msgm.cards.claims import ORACLES
 from msgm.chain import Chain, read_chain
 from msgm.classifier.assemble import make_report
-from msgm.classifier.config import ClassifierConfig, OriginalSettings, known
+from msgm.classifier.config import ClassifierConfig, OriginalSettings
 from msgm.classifier.data import Split
 from msgm.classifier.experiment import Experiment, rekey, seconds_of
 from msgm.classifier.measuring import outputs_of
@@ -29,12 +29,14 @@ from msgm.classifier.report import print_report, write_views
 from msgm.classifier.store import NETWORK
 from msgm.data import load_dataset
 from msgm.data.duplicates import near_duplicates
-from msgm.errors import RunError, UserError
-from msgm.folders import locked, place, write_json, write_text
-from msgm.study.records import FAILED, SKIPPED, plain, read_record, write_record
-from msgm.runs import Run, chosen_device, environment
-from msgm.settings import refuse_other
+from msgm.errors import UserError
+from msgm.folders import place
+from msgm.runs import Run, chosen_device
+from msgm.study.engine import Chosen, Domain, Place, picked
+from msgm.study.engine import compare as compare_cells
+from msgm.study.judging import Report
 from msgm.study.measuring import measure
+from msgm.study.records import SKIPPED, RecordCell, plain, read_record
 
 FIXED = ("data", "shares", "network", "training", "original", "seed", "split_seed")
 """Settings that all of a run folder shares; requests, methods, metrics, seeds and retrained models may be added."""
@@ -42,28 +44,96 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
-    """One request at one seed: what all its models are measured against.
+class World:
+    """All that the cells of a comparison need.
 
     Attributes:
-        experiment: the experiment at the seed.
-        run: the run folder.
-        request: its name.
-        split: what it makes of the data.
-        original: the model before unlearning.
-        outputs: the original's.
-        band: outputs of all retrained models.
-        metrics: what to measure.
+        config: the experiment.
+        run: its folder.
+        experiments: one a seed.
+        methods: rows to run.
+        requests: likewise.
     """
 
-    experiment: Experiment
+    config: ClassifierConfig
     run: Run
+    experiments: Sequence[Experiment]
+    methods: dict[str, Method]
+    requests: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One request at one seed: what all its models are measured against, made when the first cell needs it.
+
+    The retrained models and their outputs are the first seed's. Each is measured at one of the seeds, in turn, so that
+    their spread holds that of the originals.
+
+    Attributes:
+        world: of the comparison.
+        at: number of the seed, from 0.
+        request: its name.
+    """
+
+    world: World
+    at: int
     request: str
-    split: Split
-    original: nn.Module
-    outputs: Outputs
-    band: list[Outputs]
-    metrics: Sequence[Metric]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment at the seed."""
+        return self.world.experiments[self.at]
+
+    @cached_property
+    def split(self) -> Split:
+        """What the request makes of the data."""
+        return self.experiment.split(self.request)
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """What to measure."""
+        return [_placed(metric, self.world.run) for metric in self.world.config.measures()]
+
+    @cached_property
+    def original(self) -> nn.Module:
+        """The model before unlearning."""
+        run = self.world.run.path
+        folder = run / "models" / f"seed-{self.experiment.seed}" / "original"
+        traces.register(run, folder, *traces.KNOWN["models/*/original"])
+        return self.experiment.original(folder)
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """The original's outputs, which are kept."""
+        found = outputs_of(self.original, self.split, self.experiment.device)
+        self.keep(found, "original")
+        return found
+
+    def place_of(self, number: int) -> Path:
+        """Return the folder of a retrained model; numbers begin at 1."""
+        folder = self.world.run.path / "models" / f"seed-{self.world.experiments[0].seed}"
+        return place(folder, self.request, f"retrain-{number}")
+
+    @cached_property
+    def retrained(self) -> list[nn.Module]:
+        """The retrained models of the band."""
+        models = []
+        for number in range(1, self.world.config.retrains + 1):
+            folder = self.place_of(number)
+            traces.register(self.world.run.path, folder, "a retrained model", "retain", self.request)
+            models.append(self.world.experiments[0].retrain(folder, self.request, number))
+        label = f"seed {self.experiment.seed}, {self.request}"
+        print(f"{label}: original and {len(models)} retrained models are there", flush=True)
+        _announce(self.metrics, len(self.world.methods), seconds_of(self.place_of(1)))
+        return models
+
+    @cached_property
+    def band(self) -> list[Outputs]:
+        """The outputs of all retrained models; those of the first seed are kept."""
+        found = [outputs_of(model, self.split, self.experiment.device) for model in self.retrained]
+        for number, own in enumerate(found if self.at == 0 else (), 1):
+            self.keep(own, "retrains", str(number))
+        return found
 
     def outputs_at(self, *names: str) -> Path:
         """Return where the outputs of a model lie."""
@@ -72,8 +142,8 @@ class Reference:
     def keep(self, outputs: Outputs, *names: str) -> None:
         """Write and register the outputs of a model."""
         part: traces.Part = "retain" if names[0] == "retrains" else "all"
-        path = self.outputs_at(*names)
-        traces.register(self.run.path, path, f"logits of {' '.join(names)} on all parts", part, self.request)
+        path, run = self.outputs_at(*names), self.world.run.path
+        traces.register(run, path, f"logits of {' '.join(names)} on all parts", part, self.request)
         outputs.save(path)
 
     def record_at(self, *names: str) -> Path:
@@ -81,7 +151,7 @@ class Reference:
         return self._at("records", *names, ending=".json")
 
     def _at(self, kind: str, *names: str, ending: str) -> Path:
-        return place(self.run.path, kind, f"seed-{self.experiment.seed}", self.request, *names, ending=ending)
+        return place(self.world.run.path, kind, f"seed-{self.experiment.seed}", self.request, *names, ending=ending)
 
     def case(self, target: Outputs, model: nn.Module | None, method: Method | None = None) -> Case:
         """Return a model that ``method`` made as the metrics read it; without the model, logits alone."""
@@ -92,18 +162,68 @@ class Reference:
 
     def protocol(self, metric: Metric) -> Record:
         """Return what a metric's numbers depend on, apart from the models."""
-        return {"settings": _settings(metric), "retrains": len(self.band)}
+        return {"settings": _settings(metric), "retrains": self.world.config.retrains}
 
     def missing(self, record: Record | None) -> list[Metric]:
         """Return the metrics that a record lacks, or has by other settings."""
-        if record is None:
-            return list(self.metrics)
-        has = record["metrics"]
+        has = {} if record is None else record["metrics"]
         return [m for m in self.metrics if has.get(m.name, {}).get("protocol") != self.protocol(m)]
 
     def numbers(self, case: Case, metrics: Sequence[Metric]) -> Record:
         """Return the numbers of ``metrics`` as a record keeps them."""
         return {m.name: {"protocol": self.protocol(m), "numbers": plain(measure(case, [m]))} for m in metrics}
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredCell(RecordCell):
+    """A model whose record may lack some of the metrics, or have them by other settings."""
+
+    reference: Reference
+
+    def kept(self) -> bool:
+        found = read_record(self.place, self.facts)
+        return super().kept() and found is not None and ("reason" in found or not self.reference.missing(found))
+
+
+class Classifiers(Domain[ClassifierConfig, World]):
+    """Comparisons of ways to make classifiers forget."""
+
+    kind: ClassVar = "classifier"
+    fixed: ClassVar = FIXED
+
+    def prepare(self, config: ClassifierConfig, place: Place, chosen: Chosen) -> World:
+        methods = picked(config.rows(), chosen.get("only"), "--only", "method")
+        requests = list(picked(config.requests, chosen.get("requests"), "--requests", "request"))
+        if config.retrains < ORACLES:
+            raise UserError(f"retrains must be at least {ORACLES}, got {config.retrains}: fewer make no band.")
+        dataset, device = load_dataset(config.data), chosen_device(place.device)
+        chain = Chain() if config.original.weights is None else Chain(unknown=note_of_file(config))
+        seeds = [config.seed + k for k in range(config.seeds)]
+        experiments = [Experiment(config, dataset, seed, device, place.run.path, chain, config.seed) for seed in seeds]
+        for experiment in experiments:
+            experiment.check()
+        return World(config, place.run, experiments, methods, requests)
+
+    def begin(self, world: World) -> None:
+        rekey(world.run.path, world.experiments)
+
+    def cells(self, world: World) -> Iterator[RecordCell]:
+        for number in range(len(world.experiments)):
+            for request in world.requests:
+                yield from _cells(Reference(world, number, request))
+
+    def report(self, world: World) -> Report:
+        return make_report(world.config, world.run, world.experiments)
+
+    def write_views(self, run: Run, report: Report) -> None:
+        write_views(run, report)
+
+    def print_report(self, report: Report) -> None:
+        print_report(report)
+
+    def before(self, stored: dict[str, Any]) -> dict[str, Any]:
+        # Version 0.1 had no ``original``, 0.2 no ``split_seed``.
+        return {"original": asdict(OriginalSettings()), "split_seed": None} | stored
 
 
 def compare(
@@ -115,7 +235,7 @@ def compare(
     source: Path | str | None = None,
     trained_on: Path | str | None = None,
 ) -> Run:
-    """Run and measure the methods of ``config`` and write the report; what is there already is kept.
+    """Run and measure the methods of ``config`` and write the report, as ``msgm.study.engine.compare`` does.
 
     Args:
         config: the experiment.
@@ -127,39 +247,10 @@ def compare(
         trained_on: the file that names the items it was trained on.
 
     Raises:
-        UserError: an unknown name, fewer than five retrained models, a request or a network that does not fit the
-            data, or a folder that holds another experiment; nothing is written then.
+        UserError: as of the engine; fewer than five retrained models, or a network that does not fit the data.
     """
-    methods = _chosen(config.rows(), only, "--only", "method")
-    chosen = _chosen(config.requests, requests, "--requests", "request")
-    if config.retrains < ORACLES:
-        raise UserError(f"retrains must be at least {ORACLES}, got {config.retrains}: fewer make no band.")
-    config = from_file(config, source, trained_on)
-    run = Run(out or Path("runs") / config.name)
-    with locked(run.path):
-        return _compare(config, run, methods, list(chosen), chosen_device(device))
-
-
-def _compare(
-    config: ClassifierConfig, run: Run, methods: dict[str, Method], chosen: Sequence[str], where: torch.device
-) -> Run:
-    dataset = load_dataset(config.data)
-    chain = Chain() if config.original.weights is None else Chain(unknown=note_of_file(config))
-    seeds = [config.seed + k for k in range(config.seeds)]
-    experiments = [Experiment(config, dataset, seed, where, run.path, chain, config.seed) for seed in seeds]
-    for experiment in experiments:
-        experiment.check()
-    claim(run, config)
-    rekey(run.path, experiments)
-    for number in range(len(experiments)):
-        for request in chosen:
-            _request(experiments, number, run, request, methods)
-    report = make_report(config, run, experiments) | {"artifacts": traces.holders(run.path)}
-    write_json(run.report, report)
-    write_views(run, report)
-    traces.seal_views(run.path)
-    print_report(report)
-    return run
+    given = from_file(config, source, trained_on)
+    return compare_cells(Classifiers(), given, out, device, only=only, requests=requests)
 
 
 def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: Path | str | None) -> ClassifierConfig:
@@ -195,121 +286,57 @@ def note_of_file(config: ClassifierConfig) -> str:
     return reason
 
 
-def _chosen(entries: dict[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
-    if not entries:
-        raise UserError(f"{what}s: the config names no {what}, so there is nothing to compare.")
-    wanted = [known(name, list(entries), option, what) for name in names or entries]
-    return {name: entries[name] for name in entries if name in wanted}
+def _cells(reference: Reference) -> Iterator[RecordCell]:
+    """Yield the cells of one request at one seed: some of the retrained models, near-duplicates, and the methods."""
+    experiment, seeds = reference.experiment, len(reference.world.experiments)
+    label = f"seed {experiment.seed}, {reference.request}"
+    for number in range(reference.at + 1, experiment.config.retrains + 1, seeds):
+        where = reference.record_at("retrains", str(number))
+        facts = experiment.retrain_facts(reference.split, number)
+        work = partial(_measure_retrained, reference, number, where, facts)
+        yield MeasuredCell(f"{label}: retrained model {number}", where, facts, work, reference)
+    facts = experiment.facts | {"forget": experiment.digest(reference.split)}
+    where = reference.record_at("duplicates")
+    yield RecordCell(f"{label}: near-duplicates", where, facts, partial(_duplicates, reference))
+    for name, method in reference.world.methods.items():
+        where = reference.record_at("methods", name)
+        own = facts | {"method": experiment.config.methods[name]}
+        work = partial(_answer, reference, name, method, where, own)
+        yield MeasuredCell(f"{label}: {name}", where, own, work, reference)
 
 
-def claim(run: Run, config: ClassifierConfig) -> None:
-    """Make the run folder, or check that it holds this experiment.
-
-    Raises:
-        UserError: it holds one of other data, shares, network, training or seed.
-    """
-    stored = run.stored_config()
-    if stored is not None:
-        stored.setdefault("original", asdict(OriginalSettings()))  # msgm 0.1 had none
-        stored.setdefault("split_seed", None)  # msgm 0.2 had none
-    refuse_other(run.path, stored, config.to_dict(), FIXED)
-    threads.keep(run.manifest)
-    run.create()
-    write_text(run.config, config.to_yaml())
-    write_json(run.manifest, environment() | {"kind": "classifier", "seed": config.seed})
+def _measure_retrained(reference: Reference, number: int, where: Path, facts: Record) -> Record:
+    """Measure one model of the band against the others, as far as its record lacks it."""
+    record = read_record(where, facts) or {"metrics": {}}
+    own, model = reference.band[number - 1], reference.retrained[number - 1]
+    case = reference.case(own, model, METHODS.build({"name": "retrain"}))
+    found = reference.numbers(case, reference.missing(record))
+    return {"seconds": seconds_of(reference.place_of(number)), "metrics": record["metrics"] | found}
 
 
-def _request(experiments: Sequence[Experiment], at: int, run: Run, request: str, methods: dict[str, Method]) -> None:
-    """Run and measure the methods on one request at the seed of one of the experiments.
-
-    The retrained models and their outputs are the first seed's. Each is measured at one of the seeds, in turn, so that
-    their spread holds that of the originals.
-    """
-    experiment = experiments[at]
-    seed, split = experiment.seed, experiment.split(request)
-    folder = run.path / "models" / f"seed-{seed}"
-    traces.register(run.path, folder / "original", *traces.KNOWN["models/*/original"])
-    original = experiment.original(folder / "original")
-    shared = run.path / "models" / f"seed-{experiments[0].seed}"
-    places = [place(shared, request, f"retrain-{number}") for number in range(1, experiment.config.retrains + 1)]
-    for where in places:
-        traces.register(run.path, where, "a retrained model", "retain", request)
-    retrains = [experiments[0].retrain(where, request, number) for number, where in enumerate(places, 1)]
-    print(f"seed {seed}, {request}: original and {len(retrains)} retrained models are there", flush=True)
-    outputs, device = outputs_of(original, split, experiment.device), experiment.device
-    band = [outputs_of(model, split, device) for model in retrains]
-    metrics = [_placed(metric, run) for metric in experiment.config.measures()]
-    reference = Reference(experiment, run, request, split, original, outputs, band, metrics)
-    reference.keep(outputs, "original")
-    for number, own in enumerate(band if at == 0 else (), 1):
-        reference.keep(own, "retrains", str(number))
-    _announce(metrics, len(methods), seconds_of(places[0]))
-    for number in range(at, len(retrains), len(experiments)):
-        _retrain(reference, number + 1, retrains[number], band[number], seconds_of(places[number]))
-    _duplicates(reference)
-    for name, method in methods.items():
-        _method(reference, name, method)
+def _duplicates(reference: Reference) -> Record:
+    split = reference.split
+    parts = {name: part.indices for name, part in split.parts().items()}
+    found = near_duplicates(split.retain.dataset, parts, split.nonmembers.indices, reference.experiment.device)
+    return {"method": found.method, "found": found.found, "pairs": [vars(pair) for pair in found.pairs]}
 
 
-def _retrain(reference: Reference, number: int, model: nn.Module, own: Outputs, seconds: float) -> None:
-    """Measure one model of the band against the others."""
-    names = ("retrains", str(number))
-    facts = reference.experiment.retrain_facts(reference.split, number)
-    record = read_record(reference.record_at(*names), facts)
-    missing = reference.missing(record)
-    if missing:
-        found = reference.numbers(reference.case(own, model, METHODS.build({"name": "retrain"})), missing)
-        known_numbers = record["metrics"] if record else {}
-        write_record(reference.record_at(*names), facts, {"seconds": seconds, "metrics": known_numbers | found})
+def _answer(reference: Reference, name: str, method: Method, where: Path, facts: Record) -> Record:
+    """Make the original forget and measure it, or measure what its record lacks, where logits are enough for that."""
+    if reference.split.scope not in method.card.scopes:
+        return {"status": SKIPPED, "reason": f"it is meant for {' and '.join(method.card.scopes)} requests"}
+    record = read_record(where, facts)
+    if record is None or "reason" in record or any(metric.live for metric in reference.missing(record)):
+        return _unlearn(reference, name, method)
+    kept = load_outputs(reference.outputs_at("methods", name))
+    found = reference.numbers(reference.case(kept, None), reference.missing(record))
+    return record | {"metrics": record["metrics"] | found}
 
 
-def _duplicates(reference: Reference) -> None:
-    facts = reference.experiment.facts | {"forget": reference.experiment.digest(reference.split)}
-    path = reference.record_at("duplicates")
-    if read_record(path, facts) is None:
-        split = reference.split
-        parts = {name: part.indices for name, part in split.parts().items()}
-        device = reference.experiment.device
-        found = near_duplicates(split.retain.dataset, parts, split.nonmembers.indices, device)
-        pairs = [vars(pair) for pair in found.pairs]
-        write_record(path, facts, {"method": found.method, "found": found.found, "pairs": pairs})
-
-
-def _method(reference: Reference, name: str, method: Method) -> None:
-    """Run and measure one method, as far as its record lacks it."""
+def _unlearn(reference: Reference, name: str, method: Method) -> Record:
     experiment, split = reference.experiment, reference.split
-    settings = experiment.config.methods[name]
-    facts = experiment.facts | {"forget": experiment.digest(split), "method": settings}
-    path, label = reference.record_at("methods", name), f"seed {experiment.seed}, {reference.request}: {name}"
-    record = read_record(path, facts)
-    if record is not None and record.get("status") == FAILED:
-        record = None  # what made it fail, such as a plugin's code, may have been mended
-    if record is not None and ("reason" in record or not reference.missing(record)):
-        print(f"{label}: kept", flush=True)
-        return
-    if split.scope not in method.card.scopes:
-        reason = f"it is meant for {' and '.join(method.card.scopes)} requests"
-        record = {"status": SKIPPED, "reason": reason}
-    elif record is not None and not any(metric.live for metric in reference.missing(record)):
-        kept = load_outputs(reference.outputs_at("methods", name))
-        found = reference.numbers(reference.case(kept, None), reference.missing(record))
-        record = record | {"metrics": record["metrics"] | found}
-    else:
-        record = _run(reference, name, method)
-    write_record(path, facts, record)
-    print(f"{label}: {record.get('reason') or '{:.2f} s'.format(record['seconds'])}", flush=True)
-
-
-def _run(reference: Reference, name: str, method: Method) -> Record:
-    """Unlearn, measure, and return the record; a method that cannot is recorded with its reason."""
-    experiment, split = reference.experiment, reference.split
-    try:
-        made = method.unlearn(reference.original, split, experiment.settings("method"))
-        target = outputs_of(made.model, split, experiment.device)
-    except UserError as error:
-        return {"status": SKIPPED, "reason": str(error)}
-    except RunError as error:
-        return {"status": FAILED, "reason": str(error)}
+    made = method.unlearn(reference.original, split, experiment.settings("method"))
+    target = outputs_of(made.model, split, experiment.device)
     reference.keep(target, "methods", name)
     found = reference.numbers(reference.case(target, made.model, method), reference.metrics)
     artefacts = plain({key: value for key, value in made.artefacts.items() if not key.startswith("_")})

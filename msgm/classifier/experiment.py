@@ -30,9 +30,9 @@ from msgm.digests import file_digest, folder_key, positions_digest, unkeyed_dige
 from msgm.evaluation.vision.weights import read_state
 from msgm.folders import write_json
 from msgm.reading import read_json
-from msgm.study.records import Record
 from msgm.seeding import derive_seed
 from msgm.shapes import Seconds
+from msgm.study.records import Record
 from msgm.traces import seal
 
 Facts = dict[str, Any]

@@ -16,7 +16,7 @@ from torch import nn
 from msgm import traces
 from msgm.cards.history import history, history_lines
 from msgm.chain import Chain, read_chain
-from msgm.classifier.compare import FIXED, claim, from_file, note_of_file
+from msgm.classifier.compare import FIXED, Classifiers, from_file, note_of_file
 from msgm.classifier.config import ClassifierConfig, OriginalSettings, known, load_config
 from msgm.classifier.data import Examples
 from msgm.classifier.earlier import earlier_chain, tested
@@ -35,10 +35,11 @@ from msgm.errors import UserError
 from msgm.folders import locked, place, whole_folder, write_json, write_text
 from msgm.plugins import load_received
 from msgm.reading import read_json
-from msgm.study.records import plain
 from msgm.runs import Run, chosen_device, environment
 from msgm.settings import differences
 from msgm.shapes import Count
+from msgm.study.engine import claim
+from msgm.study.records import plain
 
 
 def train(config: ClassifierConfig, out: Path | str | None = None, device: str = "auto") -> Run:
@@ -61,7 +62,7 @@ def _train(config: ClassifierConfig, run: Run, device: str) -> Run:
     experiment = _experiment(config, chosen_device(device), run)
     experiment.check()
     _refuse_answered(run, {})
-    claim(run, config)
+    claim(Classifiers(), config, run)
     traces.register(run.path, run.model, *traces.KNOWN["models/*/original"])
     model = experiment.original(run.model)
     for request in config.requests:

@@ -16,11 +16,10 @@ from msgm.recommender.measuring import row_numbers
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models.base import EXACTNESS
 from msgm.recommender.scenario import Scenario
-from msgm.study.records import find_record
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
 from msgm.study.judging import BAND_RULE, judge
-from msgm.traces import holders
+from msgm.study.records import find_record
 from msgm.tuned import tuning_protocol
 
 Report = dict[str, Any]
@@ -45,7 +44,6 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
         "rows": rows,
         "left_out": left_out(records, ("model", "request", "method")),
         "other_settings": others,
-        "artifacts": holders(run.path),
         "environment": environment(),
     }
     return judge(report, LADDER)

@@ -33,9 +33,9 @@ from msgm.recommender.attributes.labels import Labels
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS, AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
-from msgm.study.records import find_record
 from msgm.runs import Run, environment
 from msgm.study.judging import means
+from msgm.study.records import find_record
 from msgm.tuned import tuning_protocol
 
 KIND = "recommender-attributes"

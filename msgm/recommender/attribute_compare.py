@@ -6,103 +6,88 @@ the attribute, and ``shuffled-labels``, attackers on the same model who are give
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from time import perf_counter
+from typing import Any, ClassVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import UserError
-from msgm.folders import check_names, locked, write_json
+from msgm.folders import check_names
 from msgm.recommender.attribute_assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.attribute_config import CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_report import print_report, write_views
 from msgm.recommender.attribute_ways import Original, Way, build_way, has_users
 from msgm.recommender.attributes.labels import Labels, chosen, encode, shuffled
-from msgm.recommender.compare import EXPECTED, Cell, Record, chosen_rows, claim, reason_record
+from msgm.recommender.compare import FIXED, Originals
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.metrics import Case
 from msgm.recommender.metrics.attribute_attackers import check_sizes
-from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
 from msgm.runs import Run
 from msgm.seeding import derive_seed
+from msgm.study.engine import Chosen, Domain, Place, picked
+from msgm.study.engine import compare as compare_cells
+from msgm.study.judging import Report
 from msgm.study.measuring import Numbers, measure
-from msgm.traces import seal_views
+from msgm.study.records import RecordCell
 
 
 @dataclass(frozen=True, eq=False)
-class ErasureCell(Cell):
-    """One model, attribute and row: a way, which takes out ``erased``, or a control, which has none."""
-
-    row: str
-    attribute: str
-    way: Way | None
-    erased: list[str]
-
-
-@dataclass(eq=False)
-class Bench:
-    """One row of models on the data: fitted with every seed when it is first needed."""
+class World:
+    """All that the cells of a comparison need: the config, its folder, data, split, and rows and models to run."""
 
     config: AttributeConfig
-    settings: Record
+    run: Run
     data: Interactions
     split: Split
+    labels: Sequence[Labels]
+    rows: Mapping[str, dict[str, Any]]
+    models: Mapping[str, dict[str, Any]]
 
-    @cached_property
-    def originals(self) -> dict[int, Original]:
-        """The fitted models, by seed of the experiment."""
-        seeds = [self.config.seed + k for k in range(self.config.seeds)]
-        return {seed: self._fit(derive_seed(seed, "fit")) for seed in seeds}
 
-    def _fit(self, seed: int) -> Original:
-        model = MODELS.build(self.settings)
-        start = perf_counter()
-        model.fit(self.split.train, seed, self.split.train_times)
-        return Original(model, perf_counter() - start, seed, self.split)
+class Attributes(Domain[AttributeConfig, World]):
+    """Comparisons of ways to take attributes of users out of recommenders."""
 
-    def run(self, cell: ErasureCell) -> Record:
-        """Return the record of a cell; one that cannot be run is recorded with its reason."""
-        try:
-            return {"runs": [self._run(cell, seed, original) for seed, original in self.originals.items()]}
-        except EXPECTED as error:
-            return reason_record(error)
+    kind: ClassVar = KIND
+    fixed: ClassVar = FIXED
 
-    def _run(self, cell: ErasureCell, seed: int, original: Original) -> Record:
-        values = {name: self.data.attributes[name] for name in cell.erased}
-        model, seconds = original.model, 0.0
-        dropped = int((self.data.attributes[cell.attribute] == "").sum())
-        if cell.way is not None:
-            made = cell.way.erase(original, values, derive_seed(seed, "erasure"))
-            model, seconds, dropped = made.model, made.seconds, made.dropped[cell.attribute]
-        data = self._shuffled(cell.attribute, seed) if cell.row == SHUFFLED else self.data
-        numbers = self._numbers(model, original.model, data, cell.attribute, seed)
-        return {"seconds": seconds, "fit_seconds": original.seconds, "dropped": dropped, "numbers": numbers}
+    def prepare(self, config: AttributeConfig, place: Place, chosen: Chosen) -> World:
+        rows = picked(config.erasures, chosen.get("only"), "--only", "erasure")
+        models = picked(config.models, chosen.get("models"), "--models", "model")
+        for model, settings in models.items():
+            if not has_users(settings["name"]):
+                raise UserError(
+                    f"models.{model}: {settings['name']} has no user embeddings to take an attribute out of; "
+                    "use als, bpr, lightgcn, mf or mult-vae."
+                )
+        data = load_interactions(config.data)
+        labels = asked_labels(config, data)
+        return World(config, place.run, data, load_split(config.split, data), labels, rows, models)
 
-    def _shuffled(self, attribute: str, seed: int) -> Interactions:
-        """Return the data with the attribute's values dealt out anew among the users who have one."""
-        (labels,) = encode({attribute: self.data.attributes[attribute]})
-        dealt = shuffled(labels, np.random.default_rng(derive_seed(seed, "shuffled", attribute)))
-        # The class number of users without a value, -1, picks the empty text at the end.
-        texts = np.array([*labels.values, ""])[dealt.codes]
-        return replace(self.data, attributes={attribute: texts})
+    @contextmanager
+    def computing(self, world: World) -> Iterator[None]:
+        with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
+            yield
 
-    def _numbers(
-        self, model: Recommender, original: Recommender, data: Interactions, attribute: str, seed: int
-    ) -> Numbers:
-        case = Case(model, original, [], Deletion(), self.split, data)
-        found = measure(case, [self.config.ranking()])
-        for surface in self.config.surfaces:
-            attacked = measure(case, [self.config.attackers(attribute, surface, seed)])
-            found["chance"] = attacked.pop("attribute_chance")
-            found |= {name.replace("attribute", surface): value for name, value in attacked.items()}
-        return found
+    def cells(self, world: World) -> Iterator[RecordCell]:
+        seeds = [world.config.seed + k for k in range(world.config.seeds)]
+        for model, settings in world.models.items():
+            yield from _cells(world, model, Originals(settings, world.split, seeds))
+
+    def report(self, world: World) -> Report:
+        return make_report(world.config, world.run, world.data, world.labels)
+
+    def write_views(self, run: Run, report: Report) -> None:
+        write_views(run, report)
+
+    def print_report(self, report: Report) -> None:
+        print_report(report)
 
 
 def compare_erasures(
@@ -111,50 +96,61 @@ def compare_erasures(
     only: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
 ) -> Run:
-    """Run and measure the erasures of ``config`` and write the report; what is there already is kept.
-
-    Args:
-        config: the experiment.
-        out: run folder; by default ``runs/NAME``.
-        only: erasures to run, besides the controls; by default all. The report shows all that are there.
-        models: models to run; by default all.
+    """Run and measure the erasures of ``config``, and the controls, as ``msgm.study.engine.compare`` does.
 
     Raises:
-        UserError: an unknown name, a model without user embeddings, an attribute that the data do not have or that has
-            one value, or a folder that holds another experiment; nothing is written then.
+        UserError: as of the engine; a model without user embeddings, or an attribute that the data do not have or that
+            has one value.
     """
-    rows = chosen_rows(config.erasures, only, "--only", "erasure")
-    wanted = chosen_rows(config.models, models, "--models", "model")
-    for model, settings in wanted.items():
-        if not has_users(settings["name"]):
-            raise UserError(
-                f"models.{model}: {settings['name']} has no user embeddings to take an attribute out of; "
-                "use als, bpr, lightgcn, mf or mult-vae."
-            )
-    run = Run(out or Path("runs") / config.name)
-    with locked(run.path):
-        return _compare(config, run, rows, wanted)
+    return compare_cells(Attributes(), config, out, only=only, models=models)
 
 
-def _compare(config: AttributeConfig, run: Run, rows: dict[str, Record], wanted: dict[str, Record]) -> Run:
-    data = load_interactions(config.data)
-    labels = asked_labels(config, data)
-    split = load_split(config.split, data)
-    claim(run, config, KIND)
-    with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
-        for model, settings in wanted.items():
-            bench = Bench(config, settings, data, split)
-            for cell in _cells(bench, run, model, rows, labels):
-                if cell.record() is None:
-                    cell.keep(bench.run(cell))
-                else:
-                    print(f"{cell.label}: kept", flush=True)
-    report = make_report(config, run, data, labels)
-    write_json(run.report, report)
-    write_views(run, report)
-    seal_views(run.path)
-    print_report(report)
-    return run
+@dataclass(frozen=True, eq=False)
+class Erasing:
+    """One model, attribute and row: a way, which takes out ``erased``, or a control, which has none."""
+
+    world: World
+    originals: Originals
+    row: str
+    attribute: str
+    way: Way | None
+    erased: Sequence[str]
+
+    def record(self) -> dict[str, Any]:
+        """Run and measure it with all seeds."""
+        return {"runs": [self._run(number) for number in range(len(self.originals.seeds))]}
+
+    def _run(self, number: int) -> dict[str, Any]:
+        seed, fitted = self.originals.seeds[number], self.originals.fitted[number]
+        values = {name: self.world.data.attributes[name] for name in self.erased}
+        model, seconds = fitted.model, 0.0
+        dropped = int((self.world.data.attributes[self.attribute] == "").sum())
+        if self.way is not None:
+            original = Original(fitted.model, fitted.seconds, fitted.seed, self.world.split)
+            made = self.way.erase(original, values, derive_seed(seed, "erasure"))
+            model, seconds, dropped = made.model, made.seconds, made.dropped[self.attribute]
+        numbers = self._numbers(model, fitted.model, seed)
+        return {"seconds": seconds, "fit_seconds": fitted.seconds, "dropped": dropped, "numbers": numbers}
+
+    def _shuffled(self, seed: int) -> Interactions:
+        """Return the data with the attribute's values dealt out anew among the users who have one."""
+        data, attribute = self.world.data, self.attribute
+        (labels,) = encode({attribute: data.attributes[attribute]})
+        dealt = shuffled(labels, np.random.default_rng(derive_seed(seed, "shuffled", attribute)))
+        # The class number of users without a value, -1, picks the empty text at the end.
+        texts = np.array([*labels.values, ""])[dealt.codes]
+        return replace(data, attributes={attribute: texts})
+
+    def _numbers(self, model: Recommender, original: Recommender, seed: int) -> Numbers:
+        config = self.world.config
+        data = self._shuffled(seed) if self.row == SHUFFLED else self.world.data
+        case = Case(model, original, [], Deletion(), self.world.split, data)
+        found = measure(case, [config.ranking()])
+        for surface in config.surfaces:
+            attacked = measure(case, [config.attackers(self.attribute, surface, seed)])
+            found["chance"] = attacked.pop("attribute_chance")
+            found |= {name.replace("attribute", surface): value for name, value in attacked.items()}
+        return found
 
 
 def asked_labels(config: AttributeConfig, data: Interactions) -> list[Labels]:
@@ -174,27 +170,24 @@ def asked_labels(config: AttributeConfig, data: Interactions) -> list[Labels]:
     return found
 
 
-def _cells(
-    bench: Bench, run: Run, model: str, rows: Mapping[str, Record], labels: Sequence[Labels]
-) -> list[ErasureCell]:
-    """Return the cells of one model: the controls, and the ways that are for it."""
-    ways = {row: build_way(settings) for row, settings in rows.items()}
-    names, shared = [each.name for each in labels], shared_facts(bench.config, bench.data, model)
+def _cells(world: World, model: str, originals: Originals) -> Iterator[RecordCell]:
+    """Yield the cells of one model: the controls, and the ways that are for it."""
+    names, shared = [each.name for each in world.labels], shared_facts(world.config, world.data, model)
+    ways = {row: build_way(settings) for row, settings in world.rows.items()}
     ways = {
         row: way
         for row, way in ways.items()
-        if way.is_for(bench.settings["name"]) and (len(names) > 1 or not way.several)
+        if way.is_for(originals.settings["name"]) and (len(names) > 1 or not way.several)
     }
-    cells = []
     for attribute in names:
         for row in [*CONTROLS, *ways]:
             way = ways.get(row)
             erased = names if way is not None and way.several else [attribute]
-            facts = shared | {"attribute": attribute, "erased": {name: _digest(bench.data, name) for name in erased}}
-            facts |= {"erasure": rows.get(row, row)}
-            place, label = record_at(run, model, attribute, row), f"{model}, {attribute}: {row}"
-            cells.append(ErasureCell(place, facts, label, row, attribute, way, erased))
-    return cells
+            facts = shared | {"attribute": attribute, "erased": {name: _digest(world.data, name) for name in erased}}
+            facts |= {"erasure": world.rows.get(row, row)}
+            work = Erasing(world, originals, row, attribute, way, erased)
+            label = f"{model}, {attribute}: {row}"
+            yield RecordCell(label, record_at(world.run, model, attribute, row), facts, work.record)
 
 
 def _digest(data: Interactions, attribute: str) -> str:

@@ -28,7 +28,8 @@ from msgm.recommender.scenario import Scenario, make_scenario
 from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.solves import of_runs
-from msgm.study.engine import Chosen, Domain, Place, compare as compare_cells, picked
+from msgm.study.engine import Chosen, Domain, Place, picked
+from msgm.study.engine import compare as compare_cells
 from msgm.study.judging import Report
 from msgm.study.measuring import measure, measure_retrains
 from msgm.study.records import RecordCell

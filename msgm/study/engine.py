@@ -1,4 +1,4 @@
-"""The engine of every comparison: what is asked is checked, then cell by cell is run, then one report is written of all.
+"""The engine of every comparison: what is asked is checked, cell by cell is run, and one report is written of all.
 
 A *cell* is the smallest piece of work that is kept: one row (a method, an objective) on one request, or one retrained
 model. A cell that is there, made with the same settings, is kept, so that the same command goes on where an earlier one
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from msgm import threads
 from msgm.errors import UserError, nearest
 from msgm.folders import locked, write_json, write_text
 from msgm.runs import Run, environment
-from msgm.settings import refuse_other
+from msgm.settings import dump_yaml, refuse_other
 from msgm.study.judging import Report
 from msgm.traces import holders, seal_views
 
@@ -94,7 +95,7 @@ class Domain(ABC, Generic[C, W]):
 
     def begin(self, world: W) -> None:
         """Do what has to be done once the folder is claimed and before cells are run; by default nothing."""
-        return None
+        return
 
     @contextmanager
     def computing(self, world: W) -> Iterator[None]:
@@ -117,15 +118,13 @@ class Domain(ABC, Generic[C, W]):
     def print_report(self, report: Report) -> None:
         """Print the tables and how to read them."""
 
+    def before(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of a folder that an earlier version wrote as this version has them."""
+        return stored
+
     def stored(self, config: C, run: Run) -> dict[str, Any]:
         """Return the settings as the run folder holds them."""
         return config.to_dict()
-
-    def write_config(self, config: C, run: Run) -> None:
-        """Write the config into the folder."""
-        from msgm.settings import dump_yaml
-
-        write_text(run.config, dump_yaml(self.stored(config, run)))
 
 
 def compare(
@@ -177,11 +176,13 @@ def claim(domain: Domain[C, W], config: C, run: Run) -> None:
         UserError: it holds an experiment of another kind, or one with other settings of ``fixed``.
     """
     stored = run.stored_config()
-    if run.manifest.is_file() and run.stored_manifest().get("kind", domain.kind) != domain.kind:
+    stored = None if stored is None else domain.before(stored)
+    if run.manifest.is_file() and run.stored_manifest().get("kind") != domain.kind:
         raise UserError(f"{run.path} holds a run of another kind; give another --out.")
     refuse_other(run.path, stored, config.to_dict(), domain.fixed)
+    threads.keep(run.manifest)
     run.create()
-    domain.write_config(config, run)
+    write_text(run.config, dump_yaml(domain.stored(config, run)))
     write_json(run.manifest, environment() | {"kind": domain.kind, "seed": config.seed})
 
 

@@ -84,7 +84,15 @@ class RecordCell:
         except EXPECTED as error:
             record = reason_record(error)
         write_record(self.place, self.facts, record)
-        return str(record.get("reason") or f"{fmean(run['seconds'] for run in record['runs']):.3f} s")
+        return _went(record)
+
+
+def _went(record: dict[str, Any]) -> str:
+    """Return why a cell has no numbers, or the seconds that it took, of several seeds their mean."""
+    if "reason" in record:
+        return str(record["reason"])
+    runs = record.get("runs", [record])
+    return f"{fmean(run['seconds'] for run in runs):.3f} s" if all("seconds" in run for run in runs) else "done"
 
 
 def reason_record(error: BaseException) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from matplotlib.figure import Figure
 
 from msgm.classifier.figures import _points, distance, report_figures
 from msgm.classifier.report import rows_of, tables, to_markdown
-from msgm.study.records import plain, read_record, write_record
 from msgm.solves import Solve
+from msgm.study.records import plain, read_record, write_record
 from tests.helpers import NASTY, as_name, blocks
 
 

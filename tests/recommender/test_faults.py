@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from msgm.recommender.compare import Bench, answer
-from msgm.recommender.config import load_config
+from msgm.recommender.compare import Originals, answer
 from msgm.recommender.data.base import Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.methods import METHODS
@@ -42,9 +41,7 @@ def test_no_held_out_cell_is_read_before_the_measuring(name):
     split = load_split("per-user", data)
     apart = Split(split.train, None, None, split.train_times)
     scenario = Scenario(None, apart, [Deletion(users=np.array([3])), Deletion(users=np.array([7]))])
-    config = load_config(None, ["seeds=1"])
-    config.models = {name: MODELS.resolve({"name": name} | SMALL[name])}
-    (model, _), *_ = Bench(config, name).originals("any", scenario)
+    model = Originals(MODELS.resolve({"name": name} | SMALL[name]), scenario.split, [0]).fitted[0].model
     assert (model.seen != split.train).nnz == 0
     for key, cls in METHODS.entries.items():
         if not cls.card.models or name in cls.card.models:
