@@ -125,7 +125,7 @@ def test_texts_of_users_change_nothing_around_them():
 
 
 def test_figures_draw_any_name():
-    assert len(report_figures(named_report(r"$\frac$ _x")["rows"])) == 3
+    assert len(report_figures(named_report(r"$\frac$ _x")["rows"])) == 2
 
 
 def test_cells_outside_the_band_are_told_from_names_with_a_star():
