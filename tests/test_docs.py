@@ -45,6 +45,8 @@ NOT_RUN = {
     "msgm classifier audit TARGET": "tests/classifier/test_audit.py runs the same",
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
     "MSGM_DATA=": "needs MovieLens",
+    "msgm compare digits/vp_band --jobs": "trains for minutes; tests/generator/test_jobs.py runs a tiny one",
+    "msgm compare digits/vp_band --cluster": "needs a cluster; tests/generator/test_jobs.py runs a tiny one",
 }
 """Beginnings of commands that are not run here, and why."""
 FILLED = {"CONFIG": "configs/digits/vp.yaml", "RUN": "runs/digits-vp"}
