@@ -24,6 +24,7 @@ from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.config import RequestSettings as RecommenderRequest
 from msgm.recommender.report import card_link
 from msgm.runs import Run
+from msgm.study.judging import SCHEMA
 
 UNSAFE = ["../../../../x", "a/b", "", "a\0b", ".x", "aux"]
 
@@ -116,6 +117,7 @@ def test_a_received_classifier_report_writes_nothing_outside(tmp_path: Path) -> 
     folder = tmp_path / "a" / "b" / "c" / "d" / "run"
     folder.mkdir(parents=True)
     report = {"title": "t", "requests": {}, "left_out": [], "protocol": {}, "rows": [{"request": "a", "method": OUT}]}
+    report["schema"] = SCHEMA
     with pytest.raises(UserError, match="of the report"):
         write_classifier(Run(folder), report)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []

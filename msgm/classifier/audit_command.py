@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from msgm.cards.claims import NOT_TESTED
-from msgm.cards.views import headline, number_headings, number_table, verdict
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Audit, print the verdicts and the numbers, and say where the report is."""
+    from msgm.cards.views import headline, number_headings, number_table, verdict
     from msgm.classifier.audit import Asked, audit
 
     asked = Asked(options.goal, options.kind, options.scope)

@@ -22,7 +22,8 @@ ALLOWED = {
     "classifier/methods/newton_certified.py": ["newton-certified"],  # The method's name, and errors that begin with it.
     "restoring.py": ["removed", "psnr_removed", "ssim_removed"],  # Keys of numbers.json and restored.npz.
     "evaluation/restored.py": ["psnr_removed", "ssim_removed"],
-    "cli.py": ["what is REMOVED: the upper, ", "deleted "],  # The second is said of files that forget-traces deleted.
+    "cli.py": ["what is REMOVED: the upper, "],
+    "commands/folders.py": ["deleted "],  # Said of files that forget-traces deleted.
 }
 """Beginnings of sentences that may hold the words, by file."""
 
