@@ -1,8 +1,10 @@
-"""Which part of msgm a config is for, as its keys tell, and its settings as that part reads them."""
+"""Which part of msgm a config or a report is of, and how that part reads it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from msgm.cards import stored
 from msgm.settings import Source, domain_of, read_settings
 
 
@@ -44,3 +46,22 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Experiment:
     from msgm.config import load_config
 
     return load_config(source, given)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read the report of a comparison, one of an earlier version as this one reads it.
+
+    Raises:
+        UserError: the file is missing or damaged, or the report is no comparison's.
+    """
+    report = stored.read_report(path)
+    if report.get("kind") == "classifier":
+        from msgm.classifier.ladder import LADDER
+    elif report.get("kind") == "recommender":
+        from msgm.recommender.ladder import LADDER
+    else:
+        return report
+    from msgm.study.judging import upgraded
+
+    with stored.showing(path):
+        return upgraded(report, LADDER)

@@ -26,3 +26,10 @@ def nearest(name: str, allowed: list[str]) -> str:
 
     close = get_close_matches(name, allowed, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def known(name: str, names: list[str], key: str, what: str) -> str:
+    """Return ``name``, or refuse one that is not among ``names``; ``key`` says where it was given."""
+    if name not in names:
+        raise UserError(f"{key}: unknown {what} {name!r}; known: {', '.join(names)}.{nearest(name, names)}")
+    return name

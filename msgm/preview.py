@@ -17,7 +17,7 @@ from msgm.chain import Entry, gone_before, read_chain
 from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.data.duplicates import Pair, Positions, near_duplicates
 from msgm.data.listing import printable
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, known
 from msgm.plugins import load_received
 from msgm.settings import domain_of, module_of, read_settings
 from msgm.tables import aligned
@@ -147,13 +147,10 @@ def _classifier(
         yield from _duplicates(dataset, asked, every)
 
 
-def _chosen(known: Mapping[str, object], wanted: Sequence[str] | None) -> list[str]:
+def _chosen(requests: Mapping[str, object], wanted: Sequence[str] | None) -> list[str]:
     for name in wanted or ():
-        if name not in known:
-            raise UserError(
-                f"--requests: unknown request {name!r}; known: {', '.join(known)}.{nearest(name, [*known])}"
-            )
-    return list(known if wanted is None else wanted)
+        known(name, list(requests), "--requests", "request")
+    return list(requests if wanted is None else wanted)
 
 
 def _data(dataset: Dataset, every: bool) -> Iterator[str]:
@@ -282,9 +279,7 @@ def _attributes(path: Path, overrides: Sequence[str]) -> Iterator[str]:
     data = load_interactions(config.data)
     yield _interactions(config.data["name"], data)
     for name in [config.attribute] if config.attribute is not None else data.attributes:
-        if name not in data.attributes:
-            known = list(data.attributes)
-            raise UserError(f"attribute: unknown attribute {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        known(name, list(data.attributes), "attribute", "attribute")
         values, counts = np.unique(data.attributes[name], return_counts=True)
         yield f"attribute {name}, to be taken out of the models of all users:"
         rows = [[value or "(not known)", str(count)] for value, count in zip(values, counts, strict=True)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgm.cards.stored import read_report
+from msgm.domains import read_report
 from msgm.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Report:
 
     Attributes:
         run: the folder, which holds report.html, report.md, report.json and the cards.
-        tree: the content of report.json.
+        tree: the content of report.json; that of an earlier version is judged as this version judges.
     """
 
     run: Path
@@ -62,7 +62,7 @@ class Report:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of report.json."""
+        """Return the content of report.json; that of an earlier version is judged as this version judges."""
         return self.tree
 
     def table(self) -> list[dict[str, Any]]:

@@ -14,8 +14,6 @@ from typing import Any
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 NOT_TESTED = "NOT TESTED"
-ORACLES = 5
-"""The fewest retrained models whose spread is a band."""
 
 Rules = Mapping[str, tuple[str, str]]
 """Level to its name and its rule in words."""

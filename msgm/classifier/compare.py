@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from torch import nn
 
 from msgm import traces
-from msgm.cards.claims import ORACLES
 from msgm.chain import Chain, read_chain
 from msgm.classifier.assemble import make_report
 from msgm.classifier.config import ClassifierConfig, OriginalSettings
@@ -32,6 +31,7 @@ from msgm.data.duplicates import near_duplicates
 from msgm.errors import UserError
 from msgm.folders import place
 from msgm.runs import Run, chosen_device
+from msgm.study.band import LEAST
 from msgm.study.engine import Chosen, Domain, Place, picked
 from msgm.study.engine import compare as compare_cells
 from msgm.study.judging import Report
@@ -194,8 +194,8 @@ class Classifiers(Domain[ClassifierConfig, World]):
     def prepare(self, config: ClassifierConfig, place: Place, chosen: Chosen) -> World:
         methods = picked(config.rows(), chosen.get("only"), "--only", "method")
         requests = list(picked(config.requests, chosen.get("requests"), "--requests", "request"))
-        if config.retrains < ORACLES:
-            raise UserError(f"retrains must be at least {ORACLES}, got {config.retrains}: fewer make no band.")
+        if config.retrains < LEAST:
+            raise UserError(f"retrains must be at least {LEAST}, got {config.retrains}: fewer make no band.")
         dataset, device = load_dataset(config.data), chosen_device(place.device)
         chain = Chain() if config.original.weights is None else Chain(unknown=note_of_file(config))
         seeds = [config.seed + k for k in range(config.seeds)]

@@ -14,7 +14,7 @@ from msgm.classifier.metrics import METRICS, Metric
 from msgm.classifier.networks import CLASSIFIERS
 from msgm.classifier.training import TrainingSettings
 from msgm.data import DATASETS, Dataset
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, known
 from msgm.fields import OptionalSettings, Settings, lossless, structured
 from msgm.folders import check_name, check_names
 from msgm.plugins import load_files
@@ -208,13 +208,6 @@ def below(place: str, section: str, make: Callable[[], T]) -> T:
         text = str(error)
         named = text.startswith(f"{section}.")
         raise UserError(f"{place}{text.removeprefix(section)}" if named else f"{place}: {text}") from error
-
-
-def known(name: str, names: list[str], key: str, what: str) -> str:
-    """Return ``name``, or refuse one that is not among ``names``."""
-    if name not in names:
-        raise UserError(f"{key}: unknown {what} {name!r}; known: {', '.join(names)}.{nearest(name, names)}")
-    return name
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> ClassifierConfig:

@@ -106,6 +106,7 @@ LADDER = Ladder(
     repeated=REPEATED,
     size="n",
     retraining="retrain_seconds",
+    retrained_a_seed=True,
     effect=("forget_accuracy", "mia_loss_auc", "test_accuracy"),
     rules=RULES,
     behaviour=_behaviour,

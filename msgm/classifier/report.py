@@ -13,11 +13,11 @@ from msgm.cards.views import Card
 from msgm.classifier.assemble import Report
 from msgm.classifier.card_views import card_links, write_cards
 from msgm.classifier.figures import report_figures, test_accuracy_of
-from msgm.classifier.ladder import LADDER, TARGETS
+from msgm.classifier.ladder import TARGETS
 from msgm.folders import write_text
 from msgm.runs import Run
 from msgm.study.charts import chart_of, kind_of
-from msgm.study.judging import inside_share, judged_note, shown_limits, upgraded
+from msgm.study.judging import inside_share, judged_note, shown_limits
 from msgm.tables import Outside, Table
 
 CONTROLS = ("do-nothing", "retrain")
@@ -174,7 +174,6 @@ def _verdict(rows: list[dict[str, Any]]) -> str:
 
 def print_report(report: Report) -> None:
     """Print the tables and what to make of them."""
-    report = upgraded(report, LADDER, a_seed=True)
     for table in tables(report):
         print(f"\n{table.text()}")
     print(f"\n{LEGEND}\n{READING}\n")
@@ -249,6 +248,5 @@ def _protocol(report: Report) -> dict[str, str]:
 
 def write_views(run: Run, report: Report) -> None:
     """Write report.md, report.html and every row's card."""
-    report = upgraded(report, LADDER, a_seed=True)
     write_text(run.path / "report.md", to_markdown(report))
     write_text(run.path / "report.html", to_html(report, write_cards(run, report)))

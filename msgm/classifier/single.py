@@ -17,7 +17,7 @@ from msgm import traces
 from msgm.cards.history import history, history_lines
 from msgm.chain import Chain, read_chain
 from msgm.classifier.compare import FIXED, Classifiers, from_file, note_of_file
-from msgm.classifier.config import ClassifierConfig, OriginalSettings, known, load_config
+from msgm.classifier.config import ClassifierConfig, OriginalSettings, load_config
 from msgm.classifier.data import Examples
 from msgm.classifier.earlier import earlier_chain, tested
 from msgm.classifier.experiment import Experiment, is_kept, seconds_of
@@ -31,7 +31,7 @@ from msgm.classifier.store import SHARDS, load_classifier, save_classifier
 from msgm.classifier.training import check_outputs
 from msgm.data import load_dataset
 from msgm.digests import positions_digest, read_key
-from msgm.errors import UserError
+from msgm.errors import UserError, known
 from msgm.folders import locked, place, whole_folder, write_json, write_text
 from msgm.plugins import load_received
 from msgm.reading import read_json

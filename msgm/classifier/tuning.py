@@ -96,11 +96,8 @@ class ClassifierTuning(Tunable):
             if settings.get("lr") is not None:
                 space.pop("lr_share", None)  # the rate itself wins
             if space:
-                found[name] = Searched(space, {key: float(settings[key]) for key in space})
+                found[name] = Searched.of(space, settings)
         return found
-
-    def default_rows(self) -> list[str]:
-        return list(self.rows())
 
     def _given(self, row: str) -> Tree:
         """Return a row's settings, with the epochs that all have."""

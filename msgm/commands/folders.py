@@ -45,7 +45,8 @@ def _add_data(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from msgm.cards.stored import read_report, showing
+    from msgm.cards.stored import showing
+    from msgm.domains import read_report
     from msgm.folders import locked
     from msgm.runs import Run
     from msgm.traces import seal_views

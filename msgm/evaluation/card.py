@@ -9,7 +9,7 @@ measured, and requests are answered one at a time; the card says so.
 from dataclasses import asdict
 from typing import Any
 
-from msgm.cards.claims import NOT_TESTED, ORACLES, PASS, claim_tree, level
+from msgm.cards.claims import NOT_TESTED, PASS, claim_tree, level
 from msgm.cards.history import card_history, notes
 from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE, cannot_say, unsaid_of_goal
@@ -30,6 +30,7 @@ from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.numbers import band_facts, bands
+from msgm.study.band import LEAST
 
 TESTS = {
     "ur": ("forgetting", "how often samples show the content"),
@@ -246,7 +247,7 @@ def _not_tested(report: Report, row: Row) -> list[str]:
     if not bands(report):
         count = len(report.get("retrains", []))
         lines.append(
-            f"band of retrained models: {count} of at least {ORACLES} retrained for it; whether an oracle passes its "
+            f"band of retrained models: {count} of at least {LEAST} retrained for it; whether an oracle passes its "
             "own audit"
         )
     return [

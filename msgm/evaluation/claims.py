@@ -20,13 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from msgm.cards.claims import NOT_TESTED, ORACLES, Check, Claim, Control, decide, holds_before, verdict_of
+from msgm.cards.claims import NOT_TESTED, Check, Claim, Control, decide, holds_before, verdict_of
 from msgm.cards.history import held_checks
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.numbers import Standing, bands, standings
+from msgm.study.band import LEAST
 
 TRUSTED_ACCURACY = 0.95
 TRUSTED_RECALL = 0.9
@@ -273,7 +274,7 @@ def claims(report: Report, row: Row, attacks: list[Check]) -> list[Claim]:
 def band_checks(report: Report, row: Row) -> list[Check]:
     """Return whether each of a row's numbers lies inside the band of retrained models."""
     band, count = bands(report), len(report.get("retrains", []))
-    name = f"at least {ORACLES} retrained models"
+    name = f"at least {LEAST} retrained models"
     if not band:
         return [Check(name, None, f"{NOT_TESTED}: {count} retrained for a band")]
     found = standings(report, row)

@@ -10,11 +10,12 @@ more than retrained models do still counts against a model; all else leaves the 
 not enter.
 """
 
-from msgm.cards.claims import NOT_TESTED, ORACLES, Check
+from msgm.cards.claims import NOT_TESTED, Check
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.evaluation.claims import observed, reason_untested, references
 from msgm.evaluation.metrics.base import Report, Row
 from msgm.evaluation.numbers import Standing, headings_of, standings
+from msgm.study.band import LEAST
 
 ATTACKS = ("relearning", "resurgence", "partial-noise", "weights", "quantisation", "membership")
 OF_RETAIN_ITEMS = {"MIA AUC retain", "retain items kept %"}
@@ -57,9 +58,7 @@ def _check(
     evidence = "; ".join(f"{standing.heading} {standing.text()}" for standing in found)
     if any(standing.band is None for standing in found):
         count = len(report.get("retrains", []))
-        return Check(
-            label, None, evidence, f"{count} models retrained for a band with this attack, of {ORACLES} needed"
-        )
+        return Check(label, None, evidence, f"{count} models retrained for a band with this attack, of {LEAST} needed")
     if any(standing.side == "no value" for standing in found):
         return Check(label, None, evidence, "it gave no value")
     sides = {"above"} if not observed(report) else {"above", "below"}

@@ -20,7 +20,7 @@ from msgm.config import BASE_ROW, Config
 from msgm.data import Dataset, load_dataset
 from msgm.diffusion import ScoreModel
 from msgm.digests import positions_digest
-from msgm.errors import RunError, UserError, nearest
+from msgm.errors import RunError, UserError, known
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import draw_cards, write_cards
@@ -270,9 +270,7 @@ def _chosen(config: Config, only: list[str] | None) -> list[str]:
     if BASE_ROW not in config.rows:
         raise UserError(f"rows: compare needs the row {BASE_ROW!r}; the config of a single run has no rows.")
     for name in only or []:
-        if name not in config.rows:
-            known = list(config.rows)
-            raise UserError(f"--only: unknown row {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        known(name, list(config.rows), "--only", "row")
     return [name for name, row in config.rows.items() if (name in only if only else not row.optional)]
 
 

@@ -7,27 +7,26 @@ the attribute, and ``shuffled-labels``, attackers on the same model who are give
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.errors import UserError
 from msgm.folders import check_names
 from msgm.recommender.attribute_assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.attribute_config import CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_report import print_report, write_views
-from msgm.recommender.attribute_ways import Original, Way, build_way, has_users
+from msgm.recommender.attribute_ways import Way, build_way, has_users
 from msgm.recommender.attributes.labels import Labels, chosen, encode, shuffled
-from msgm.recommender.compare import FIXED, Originals
+from msgm.recommender.compare import FIXED
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.metrics import Case
 from msgm.recommender.metrics.attribute_attackers import check_sizes
 from msgm.recommender.models.base import Recommender
+from msgm.recommender.originals import Originals
 from msgm.recommender.requests import Deletion
 from msgm.runs import Run
 from msgm.seeding import derive_seed
@@ -56,6 +55,7 @@ class Attributes(Domain[AttributeConfig, World]):
 
     kind: ClassVar = KIND
     fixed: ClassVar = FIXED
+    blas_threads: ClassVar = 1  # so that seconds compare, and a busy machine does not make them worse
 
     def prepare(self, config: AttributeConfig, place: Place, chosen: Chosen) -> World:
         rows = picked(config.erasures, chosen.get("only"), "--only", "erasure")
@@ -69,11 +69,6 @@ class Attributes(Domain[AttributeConfig, World]):
         data = load_interactions(config.data)
         labels = asked_labels(config, data)
         return World(config, place.run, data, load_split(config.split, data), labels, rows, models)
-
-    @contextmanager
-    def computing(self, world: World) -> Iterator[None]:
-        with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
-            yield
 
     def cells(self, world: World) -> Iterator[RecordCell]:
         seeds = [world.config.seed + k for k in range(world.config.seeds)]
@@ -121,16 +116,15 @@ class Erasing:
         return {"runs": [self._run(number) for number in range(len(self.originals.seeds))]}
 
     def _run(self, number: int) -> dict[str, Any]:
-        seed, fitted = self.originals.seeds[number], self.originals.fitted[number]
+        seed, original = self.originals.seeds[number], self.originals.fitted[number]
         values = {name: self.world.data.attributes[name] for name in self.erased}
-        model, seconds = fitted.model, 0.0
+        model, seconds = original.model, 0.0
         dropped = int((self.world.data.attributes[self.attribute] == "").sum())
         if self.way is not None:
-            original = Original(fitted.model, fitted.seconds, fitted.seed, self.world.split)
             made = self.way.erase(original, values, derive_seed(seed, "erasure"))
             model, seconds, dropped = made.model, made.seconds, made.dropped[self.attribute]
-        numbers = self._numbers(model, fitted.model, seed)
-        return {"seconds": seconds, "fit_seconds": fitted.seconds, "dropped": dropped, "numbers": numbers}
+        numbers = self._numbers(model, original.model, seed)
+        return {"seconds": seconds, "fit_seconds": original.seconds, "dropped": dropped, "numbers": numbers}
 
     def _shuffled(self, seed: int) -> Interactions:
         """Return the data with the attribute's values dealt out anew among the users who have one."""

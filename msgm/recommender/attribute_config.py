@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msgm.checks import at_least
-from msgm.errors import UserError
+from msgm.errors import UserError, known
 from msgm.fields import OptionalSettings
 from msgm.folders import check_names
 from msgm.recommender.attribute_ways import CARDS, build_way, resolve_way
-from msgm.recommender.config import Experiment, known, resolved
+from msgm.recommender.config import Experiment, resolved
 from msgm.recommender.metrics.attribute_attackers import AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
 

@@ -8,22 +8,20 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
-from scipy.sparse import csr_array
-
 from msgm.errors import RunError, UserError
 from msgm.fields import Tree
 from msgm.ranges import Range, searched
 from msgm.recommender.attribute_compare import asked_labels
 from msgm.recommender.attribute_config import AttributeConfig
-from msgm.recommender.attribute_ways import OBFUSCATION, Original, build_way
+from msgm.recommender.attribute_ways import OBFUSCATION, build_way
 from msgm.recommender.attributes import ERASURES
 from msgm.recommender.attributes.obfuscation import Obfuscation
-from msgm.recommender.data.base import Interactions, Split, load_interactions
-from msgm.recommender.data.splits import load_split
+from msgm.recommender.data.base import Interactions, Split
 from msgm.recommender.metrics import Case
-from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import Recommender
+from msgm.recommender.originals import Original, Originals
 from msgm.recommender.requests import Deletion
+from msgm.recommender.tuning import on_validation
 from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.study.tuning import Searched, Tunable
@@ -65,11 +63,8 @@ class AttributeTuning(Tunable):
                 continue
             space: dict[str, Range] = searched(_part(settings["name"]), settings)
             if space:
-                found[name] = Searched(space, {key: float(settings[key]) for key in space})
+                found[name] = Searched.of(space, settings)
         return found
-
-    def default_rows(self) -> list[str]:
-        return list(self.rows())
 
     def _fitting(self, settings: Mapping[str, Any]) -> list[str]:
         """Return the models that a way is for."""
@@ -83,11 +78,7 @@ class AttributeTuning(Tunable):
     @cached_property
     def data(self) -> tuple[Interactions, Split]:
         """The data, and its split with the validation cells in the test cells' place."""
-        data = load_interactions(self.config.data)
-        split = load_split(self.config.split, data)
-        if not split.validation.nnz:
-            raise UserError("split: there is no validation cell to tune on; set split.validation above 0.")
-        return data, Split(split.train, csr_array(split.test.shape), split.validation, split.train_times)
+        return on_validation(self.config)
 
     @cached_property
     def attributes(self) -> list[str]:
@@ -97,13 +88,11 @@ class AttributeTuning(Tunable):
     @cached_property
     def originals(self) -> dict[str, Original]:
         """The fitted models, by row."""
-        found = {}
-        for name, settings in self.config.models.items():
-            if settings is not None:
-                model, seed, split = MODELS.build(settings), derive_seed(self.config.seed, "fit"), self.data[1]
-                model.fit(split.train, seed, split.train_times)
-                found[name] = Original(model, 0.0, seed, split)
-        return found
+        return {
+            name: Originals(settings, self.data[1], [self.config.seed]).fitted[0]
+            for name, settings in self.config.models.items()
+            if settings is not None
+        }
 
     def measure(self, row: str, values: Mapping[str, float]) -> dict[str, float]:
         settings = self.config.erasures[row] | values

@@ -7,7 +7,7 @@ After training are the entries of ``ERASURES``. Obfuscation fits the model anew 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,10 @@ from msgm.fields import structured
 from msgm.recommender.attributes import ERASURES, Card, Erasure, PluginErasure
 from msgm.recommender.attributes.apply import Erased, erase_attributes, plug
 from msgm.recommender.attributes.obfuscation import Obfuscation
-from msgm.recommender.data.base import Split
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.adversarial_mult_vae import AdversarialMultVAE
-from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.mult_vae import MultVAE
+from msgm.recommender.originals import Original
 from msgm.seeding import derive_seed
 
 Attributes = Mapping[str, NDArray[np.str_]]
@@ -48,16 +47,6 @@ CARDS: dict[str, Card] = {name: cls.card for name, cls in ERASURES.entries.items
 def has_users(model: str) -> bool:
     """Return whether models of this name have user embeddings or, as autoencoders, codes of users."""
     return model in (*FACTOR_MODELS, MultVAE.name) or hasattr(MODELS.entries[model], "user_factors")
-
-
-@dataclass(frozen=True, eq=False)
-class Original:
-    """A fitted model, the seconds and the seed of its fit, and the data it was fitted to."""
-
-    model: Recommender
-    seconds: float
-    seed: int
-    split: Split
 
 
 class Way(ABC):

@@ -5,14 +5,10 @@ what is kept are the records of the cells (one model, request and method each, w
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any, ClassVar
-
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.recommender.assemble import make_report, record_at, shared_facts
 from msgm.recommender.config import CONTROLS, RecommenderConfig
@@ -21,8 +17,8 @@ from msgm.recommender.data.splits import load_split
 from msgm.recommender.keyed import key_records
 from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import Case
-from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import EXACTNESS, Recommender
+from msgm.recommender.originals import Originals, retrained
 from msgm.recommender.report import print_report, write_views
 from msgm.recommender.scenario import Scenario, make_scenario
 from msgm.runs import Run
@@ -36,41 +32,6 @@ from msgm.study.records import RecordCell
 
 FIXED = ("data", "split", "seed", "plugins")
 """Settings that all of a run folder shares; models, methods, requests, metrics and seeds may be added."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A fitted model, the seconds and the seed of its fit."""
-
-    model: Recommender
-    seconds: float
-    seed: int
-
-
-@dataclass(frozen=True, eq=False)
-class Originals:
-    """A row of models, fitted with every seed when it is first needed, and no more often.
-
-    Attributes:
-        settings: of the model.
-        split: what it is fitted to.
-        seeds: of the experiment.
-    """
-
-    settings: dict[str, Any]
-    split: Split
-    seeds: Sequence[int]
-
-    @cached_property
-    def fitted(self) -> list[Fitted]:
-        """The models, one a seed."""
-        return [self._fit(derive_seed(seed, "fit")) for seed in self.seeds]
-
-    def _fit(self, seed: int) -> Fitted:
-        model = MODELS.build(self.settings)
-        start = perf_counter()
-        model.fit(self.split.train, seed, self.split.train_times)
-        return Fitted(model, perf_counter() - start, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,16 +75,10 @@ class References:
     def cases(self) -> list[Case]:
         """The original of every seed, as metrics read it."""
         scenario, fitted = self.scenario, self.originals.fitted
-        retrains = self._retrained(fitted[0].model)
+        retrains = retrained(fitted[0].model, scenario.together, self.config.seed, self.config.retrains)
         return [
             Case(one.model, one.model, retrains, scenario.together, scenario.split, scenario.data) for one in fitted
         ]
-
-    def _retrained(self, original: Recommender) -> list[Recommender]:
-        """Return the models fitted to what is left, with seeds of their own."""
-        retrain = METHODS.build({"name": "retrain"})
-        seeds = [derive_seed(self.config.seed, "band", k) for k in range(self.config.retrains)]
-        return [retrain.unlearn(original, self.scenario.together, seed).model for seed in seeds]
 
     @cached_property
     def shared(self) -> dict[str, Any]:
@@ -149,6 +104,7 @@ class Recommenders(Domain[RecommenderConfig, World]):
 
     kind: ClassVar = "recommender"
     fixed: ClassVar = FIXED
+    blas_threads: ClassVar = 1  # so that seconds compare, and a busy machine does not make them worse
 
     def prepare(self, config: RecommenderConfig, place: Place, chosen: Chosen) -> World:
         methods = picked(config.rows(), chosen.get("only"), "--only", "method")
@@ -163,11 +119,6 @@ class Recommenders(Domain[RecommenderConfig, World]):
 
     def begin(self, world: World) -> None:
         key_records(world.run.path)
-
-    @contextmanager
-    def computing(self, world: World) -> Iterator[None]:
-        with threadpool_limits(limits=1):  # so that seconds compare, and a busy machine does not make them worse
-            yield
 
     def cells(self, world: World) -> Iterator[RecordCell]:
         config = world.config

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from msgm.checks import at_least
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, known
 from msgm.fields import OptionalSettings, Settings, lossless, structured
 from msgm.folders import check_name, check_names
 from msgm.plugins import load_files
@@ -220,13 +220,6 @@ def below(place: str, make: Callable[[], T]) -> T:
     except UserError as error:
         text = re.sub(rf"^({'|'.join(SECTIONS)})\.", ".", str(error))
         raise UserError(f"{place}{text}" if text.startswith(".") else f"{place}: {text}") from error
-
-
-def known(name: str, names: list[str], key: str, what: str) -> str:
-    """Return ``name``, or refuse one that is not among ``names``."""
-    if name not in names:
-        raise UserError(f"{key}: unknown {what} {name!r}; known: {', '.join(names)}.{nearest(name, names)}")
-    return name
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> RecommenderConfig:

@@ -27,11 +27,11 @@ from msgm.recommender.assemble import Report
 from msgm.recommender.card import WORDS
 from msgm.recommender.config import CONTROLS
 from msgm.recommender.figures import request_figures
-from msgm.recommender.ladder import EXACT, LADDER
+from msgm.recommender.ladder import EXACT
 from msgm.runs import Run
 from msgm.study.card import write_card
 from msgm.study.charts import chart_of, kind_of
-from msgm.study.judging import judged_note, upgraded
+from msgm.study.judging import judged_note
 from msgm.tables import Outside, Table
 
 COLUMNS = {
@@ -167,7 +167,6 @@ def _order(share: float | None) -> float:
 
 def print_report(report: Report) -> None:
     """Print the tables and how to read them."""
-    report = upgraded(report, LADDER)
     for table in tables(report).values():
         print(f"\n{table.text()}")
     print("\n" + "\n".join(map(md.line, _reading(report))))
@@ -269,7 +268,6 @@ def card_link(row: dict[str, Any]) -> str:
 
 def write_views(run: Run, report: Report) -> None:
     """Write report.md, report.html and every row's card."""
-    report = upgraded(report, LADDER)
     write_text(run.path / "report.md", to_markdown(report))
     cards = {
         card_link(row): write_card((run.path / card_link(row)).parent, report, row, WORDS) for row in report["rows"]

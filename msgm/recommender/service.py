@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from msgm import traces
 from msgm.digests import KEY, folder_key
-from msgm.errors import UserError
+from msgm.errors import UserError, known
 from msgm.folders import locked, write_bytes, write_json
 from msgm.reading import read_json
 from msgm.recommender.cells import kept
-from msgm.recommender.config import RecommenderConfig, known
+from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.journal import NAME as JOURNAL

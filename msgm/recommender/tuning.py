@@ -14,13 +14,13 @@ from scipy.sparse import csr_array
 from msgm.errors import RunError, UserError
 from msgm.fields import Tree
 from msgm.ranges import searched
-from msgm.recommender.config import RecommenderConfig
+from msgm.recommender.config import Experiment, RecommenderConfig
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.methods import METHODS
 from msgm.recommender.metrics import METRICS, Case
-from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import Recommender
+from msgm.recommender.originals import Originals, retrained
 from msgm.recommender.scenario import make_scenario
 from msgm.runs import Run
 from msgm.seeding import derive_seed
@@ -35,6 +35,19 @@ class Pair:
     request: str
     case: Case
     ndcg: float
+
+
+def on_validation(config: Experiment) -> tuple[Interactions, Split]:
+    """Return an experiment's data, and its split with the validation cells in the test cells' place.
+
+    Raises:
+        UserError: the split has no validation cell.
+    """
+    data = load_interactions(config.data)
+    split = load_split(config.split, data)
+    if not split.validation.nnz:
+        raise UserError("split: there is no validation cell to tune on; set split.validation above 0.")
+    return data, Split(split.train, csr_array(split.test.shape), split.validation, split.train_times)
 
 
 class RecommenderTuning(Tunable):
@@ -71,11 +84,8 @@ class RecommenderTuning(Tunable):
         for name, settings in self.config.methods.items():
             space = {} if settings is None else searched(METHODS.build(settings), settings)
             if space and self._served(name):
-                found[name] = Searched(space, {key: float(settings[key]) for key in space})
+                found[name] = Searched.of(space, settings)
         return found
-
-    def default_rows(self) -> list[str]:
-        return list(self.rows())
 
     def _served(self, method: str) -> list[tuple[str, str]]:
         """Return the models and requests that a method runs on."""
@@ -96,11 +106,7 @@ class RecommenderTuning(Tunable):
     @cached_property
     def data(self) -> tuple[Interactions, Split]:
         """The data, and its split with the validation cells in the test cells' place."""
-        data = load_interactions(self.config.data)
-        split = load_split(self.config.split, data)
-        if not split.validation.nnz:
-            raise UserError("split: there is no validation cell to tune on; set split.validation above 0.")
-        return data, Split(split.train, csr_array(split.test.shape), split.validation, split.train_times)
+        return on_validation(self.config)
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], Pair]:
@@ -112,13 +118,10 @@ class RecommenderTuning(Tunable):
         data, split = self.data
         seed = self.config.seed
         scenario = make_scenario(self.config.requests[request], data, split, seed, request)
-        original = MODELS.build(self.config.models[model])
-        original.fit(scenario.split.train, derive_seed(seed, "fit"), scenario.split.train_times)
-        retrain, deletion = METHODS.build({"name": "retrain"}), scenario.together
-        seeds = [derive_seed(seed, "band", k) for k in range(self.config.retrains)]
-        retrained = [retrain.unlearn(original, deletion, each).model for each in seeds]
-        case = Case(original, original, retrained, deletion, scenario.split, scenario.data)
-        return Pair(model, request, case, fmean(_ndcg(replace(case, target=each)) for each in retrained))
+        original = Originals(self.config.models[model] or {}, scenario.split, [seed]).fitted[0].model
+        models = retrained(original, scenario.together, seed, self.config.retrains)
+        case = Case(original, original, models, scenario.together, scenario.split, scenario.data)
+        return Pair(model, request, case, fmean(_ndcg(replace(case, target=each)) for each in models))
 
     def measure(self, row: str, values: Mapping[str, float]) -> dict[str, float]:
         method = METHODS.build(self.config.methods[row] | values)

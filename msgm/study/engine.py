@@ -9,14 +9,15 @@ a report shows. Everything else is here, once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from msgm import threads
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, known
 from msgm.folders import locked, write_json, write_text
 from msgm.runs import Run, environment
 from msgm.settings import dump_yaml, refuse_other
@@ -75,10 +76,12 @@ class Domain(ABC, Generic[C, W]):
     Attributes:
         kind: of its reports and run folders.
         fixed: settings that all of a run folder shares; others may be added or changed when it goes on.
+        blas_threads: threads of linear algebra, while cells are run; None leaves them as they are.
     """
 
     kind: ClassVar[str]
     fixed: ClassVar[tuple[str, ...]]
+    blas_threads: ClassVar[int | None] = None
 
     @abstractmethod
     def prepare(self, config: C, place: Place, chosen: Chosen) -> W:
@@ -96,11 +99,6 @@ class Domain(ABC, Generic[C, W]):
     def begin(self, world: W) -> None:
         """Do what has to be done once the folder is claimed and before cells are run; by default nothing."""
         return
-
-    @contextmanager
-    def computing(self, world: W) -> Iterator[None]:
-        """Set what all cells are computed under, such as a number of threads; by default nothing."""
-        yield
 
     @abstractmethod
     def cells(self, world: W) -> Iterable[Cell]:
@@ -153,7 +151,7 @@ def compare(
         world = domain.prepare(config, Place(run, device), chosen)
         claim(domain, config, run)
         domain.begin(world)
-        with domain.computing(world):
+        with threadpool_limits(limits=domain.blas_threads):
             run_cells(domain.cells(world))
         report = domain.report(world) | {"artifacts": holders(run.path)}
         write_json(run.report, report)
@@ -200,9 +198,5 @@ def picked(entries: Mapping[str, Any], names: Sequence[str] | None, option: str,
     given = {name: entry for name, entry in entries.items() if entry is not None}
     if not given:
         raise UserError(f"{what}s: the config names no {what}, so there is nothing to compare.")
-    for name in names or ():
-        if name not in given:
-            raise UserError(
-                f"{option}: unknown {what} {name!r}; known: {', '.join(given)}.{nearest(name, list(given))}"
-            )
-    return {name: entry for name, entry in given.items() if not names or name in names}
+    wanted = [known(name, list(given), option, what) for name in names or given]
+    return {name: entry for name, entry in given.items() if name in wanted}

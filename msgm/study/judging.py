@@ -61,6 +61,8 @@ class Reading:
         slack: how far outside the band a value may lie and count as inside.
         original: the row of the model before forgetting.
         baseline: the row of fine-tuning on what is retained; a domain may have none.
+        retrained_a_seed: whether versions before retrained models anew for each seed, rather than once for all of
+            them. The k-th of each seed then make one mean, as a row's mean is one.
     """
 
     keys: tuple[str, ...]
@@ -72,6 +74,7 @@ class Reading:
     slack: float = 1e-12
     original: str = "do-nothing"
     baseline: str | None = "finetune"
+    retrained_a_seed: bool = False
 
     def row_of(self, report: Report, row: Row, method: str | None) -> Row | None:
         """Return the row of another method that shares the row's keys."""
@@ -165,18 +168,16 @@ def judge(report: Report, reading: Reading) -> Report:
     return report | {"schema": SCHEMA, "rows": rows}
 
 
-def upgraded(report: Report, reading: Reading, a_seed: bool = False) -> Report:
+def upgraded(report: Report, reading: Reading) -> Report:
     """Return a report of an earlier version as this one reads it; one of this version as it is.
 
     Args:
         report: as ``read_report`` gives it.
         reading: of its domain.
-        a_seed: whether versions before retrained models anew for each seed, rather than once for all of them. The
-            k-th of each seed then make one mean, as a row's mean is one.
     """
     if report.get("schema", 1) >= SCHEMA:
         return report
-    rows = [row | {"retrain_band": _merged(row, a_seed)} for row in report["rows"]]
+    rows = [row | {"retrain_band": _merged(row, reading.retrained_a_seed)} for row in report["rows"]]
     return judge(report | {"rows": rows}, reading)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from msgm import traces
-from msgm.errors import Interrupted, RunError, UserError, nearest
+from msgm.errors import Interrupted, RunError, UserError, known, nearest
 from msgm.fields import Tree, merged
 from msgm.folders import locked, write_json, write_text
 from msgm.ranges import Range
@@ -52,6 +52,11 @@ class Searched:
     space: Mapping[str, Range]
     own: Mapping[str, float]
 
+    @classmethod
+    def of(cls, space: Mapping[str, Range], settings: Mapping[str, Any]) -> "Searched":
+        """Return the row whose settings are these."""
+        return cls(space, {key: float(settings[key]) for key in space})
+
 
 class Tunable(ABC):
     """One domain's part: what can be tuned, and what a trial gives. A client measures on the validation part alone.
@@ -78,9 +83,9 @@ class Tunable(ABC):
     def rows(self) -> dict[str, Searched]:
         """Return the rows that can be tuned, by name; those without a setting to search are not among them."""
 
-    @abstractmethod
     def default_rows(self) -> list[str]:
-        """Return the names of the rows that are tuned when none is named."""
+        """Return the names of the rows that are tuned when none is named; by default all that can be."""
+        return list(self.rows())
 
     @abstractmethod
     def prepare(self) -> None:
@@ -120,9 +125,7 @@ def tune(
         UserError: an unknown row or number, no Optuna, or a folder that holds another search; nothing is written then.
     """
     names = _chosen_rows(tunable, only)
-    if metric not in tunable.numbers:
-        known = list(tunable.numbers)
-        raise UserError(f"--metric: unknown number {metric!r}; known: {', '.join(known)}.{nearest(metric, known)}")
+    known(metric, list(tunable.numbers), "--metric", "number")
     _optuna()
     with locked(run.path):
         _claim(run, tunable, metric)
@@ -274,11 +277,11 @@ def _journal(run: Run) -> "BaseStorage":
 
 
 def _chosen_rows(tunable: Tunable, only: Sequence[str] | None) -> list[str]:
-    known = tunable.rows()
+    tuned = tunable.rows()
     for name in only or []:
-        if name not in known:
-            listed = ", ".join(known) or "none"
-            raise UserError(f"--rows: {name!r} has nothing to tune; rows that have: {listed}.{nearest(name, [*known])}")
+        if name not in tuned:
+            listed = ", ".join(tuned) or "none"
+            raise UserError(f"--rows: {name!r} has nothing to tune; rows that have: {listed}.{nearest(name, [*tuned])}")
     names = list(dict.fromkeys(only or [])) or tunable.default_rows()
     if not names:
         raise UserError("the config has no row with a setting to tune.")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from msgm.recommender.compare import Originals, answer
+from msgm.recommender.compare import answer
 from msgm.recommender.data.base import Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.bpr import BPR
+from msgm.recommender.originals import Originals
 from msgm.recommender.requests import Deletion
 from msgm.recommender.scenario import Scenario
 from tests.recommender.models.cells import cells

@@ -5,7 +5,7 @@ import json
 import pytest
 from scipy.sparse import csr_array
 
-from msgm.recommender import attribute_tuning, tuning
+from msgm.recommender import tuning
 from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.attribute_tuning import AttributeTuning
 from msgm.recommender.config import load_config, load_experiment
@@ -60,8 +60,7 @@ def test_nothing_depends_on_the_test_cells(found, tmp_path, monkeypatch):
         split = load_split(given, data)
         return Split(split.train, split.validation, csr_array(split.test.shape), split.train_times)
 
-    for module in (tuning, attribute_tuning):
-        monkeypatch.setattr(module, "load_split", without_test_cells)
+    monkeypatch.setattr(tuning, "load_split", without_test_cells)
     again = search(domain, tmp_path / "run")
     for tree in (again, report):
         for row in tree["rows"].values():

@@ -6,6 +6,7 @@ from shutil import copyfile
 
 import pytest
 
+from msgm.api.report import Report
 from msgm.cli import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -54,3 +55,12 @@ def test_a_card_made_again_has_the_numbers_and_the_facts_that_it_had(report, car
         for line in lines:
             wanted = {key: line[key] for key in ("test", "number", "this", "original", "better")}
             assert {key: now[line["number"]][key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_of_an_earlier_version_is_read_in_python(name, tmp_path):
+    copyfile(GOLDEN / name, tmp_path / "report.json")
+    report = Report.read(tmp_path)
+    assert [line["method"] for line in report.table()] == [row["method"] for row in read(name)["rows"]]
+    if report.domain != "attributes":
+        assert {report.level(row) for row in report.rows} <= {"C0", "C1", "C2", "C3", "C4", "C5"}

@@ -1,5 +1,7 @@
 """Rows judged against retrained models: inside, too few to tell, no effect, shares of time, and reports of old."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -165,7 +167,7 @@ def test_the_share_of_retraining_is_that_of_one_request(facts, asked, share):
 def test_an_earlier_versions_retrained_models_of_each_seed_make_one_mean_each():
     models = [{"retrain": k, "seed": seed, "metrics": {"a": k + seed / 10}} for seed in (0, 1) for k in range(5)]
     row = row_of([{"a": 2.0}, {"a": 2.1}], []) | {"retrain_band": models}
-    found = upgraded(report_of([row]), READING, a_seed=True)["rows"][0]
+    found = upgraded(report_of([row]), replace(READING, retrained_a_seed=True))["rows"][0]
     assert [model["metrics"]["a"] for model in found["retrain_band"]] == pytest.approx([0.05, 1.05, 2.05, 3.05, 4.05])
     band = found["metrics"]["a"]["band"]
     # A row of two seeds is one model of the kind that these means are: its limits are those of one.
