@@ -1,25 +1,55 @@
-"""Which part of msgm a config or a report is of, and how that part reads it."""
+"""The domains: which part of msgm a config or a report is of, found by name and imported when it is needed.
+
+A plugin's domain is one of them as soon as ``register`` knows it; its configs say ``domain: NAME``.
+"""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from msgm.cards import stored
+from msgm.errors import UserError, known
 from msgm.settings import Source, domain_of, read_settings
+from msgm.study.client import Client, Settings
+
+_DOMAINS: dict[str, str | Client[Any]] = {
+    "generator": "msgm.generator.client:GENERATORS",
+    "classifier": "msgm.classifier.compare:CLASSIFIERS",
+    "recommender": "msgm.recommender.compare:RECOMMENDERS",
+    "attributes": "msgm.recommender.attribute_compare:ATTRIBUTES",
+}
+_KINDS = {None: "generator", "recommender-attributes": "attributes"}
+"""Kinds of reports that are not called as their domain is."""
 
 
-class Experiment(Protocol):
-    """The settings of one experiment, of whatever domain."""
+def register(client: Client[Any]) -> Client[Any]:
+    """Let configs with ``domain: NAME`` and reports of its kind be read by a plugin's domain; return it.
 
-    name: str
-    seed: int
+    Raises:
+        UserError: msgm has a domain of this name.
+    """
+    if isinstance(_DOMAINS.get(client.name), str):
+        raise UserError(f"domain: {client.name!r} is one of msgm's own; take another name.")
+    _DOMAINS[client.name] = client
+    return client
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all settings, defaults included."""
+
+def find(name: str) -> Client[Any]:
+    """Return a domain by its name.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = _DOMAINS[known(name, list(_DOMAINS), "domain", "domain")]
+    if isinstance(found, str):
+        module, _, member = found.partition(":")
+        found = getattr(import_module(module), member)
+    return found
 
 
-def load(source: Source, overrides: Sequence[str] = ()) -> Experiment:
-    """Return the experiment of a generator, a classifier, a recommender or of attributes, with its defaults.
+def load(source: Source, overrides: Sequence[str] = ()) -> Settings:
+    """Return the experiment of a config of any domain, with its defaults.
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
@@ -28,24 +58,18 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Experiment:
         >>> type(load("classifier/digits")).__name__
         'ClassifierConfig'
     """
-    domain = domain_of(read_settings(source, overrides))
-    given = list(overrides)
-    if domain == "classifier":
-        from msgm.classifier.config import load_config as load_classifier
+    settings: Settings = find(domain_of(read_settings(source, overrides))).load(source, overrides)
+    return settings
 
-        return load_classifier(source, given)
-    if domain == "recommender":
-        from msgm.recommender.config import load_config as load_recommender
 
-        return load_recommender(source, given)
-    if domain == "attributes":
-        from msgm.recommender.attribute_config import AttributeConfig
-        from msgm.recommender.config import load_experiment
+def of_report(report: dict[str, Any]) -> Client[Any]:
+    """Return the domain of a report.
 
-        return load_experiment(AttributeConfig, source, given)
-    from msgm.config import load_config
-
-    return load_config(source, given)
+    Raises:
+        UserError: there is none of its kind.
+    """
+    kind = report.get("kind")
+    return find(_KINDS.get(kind, str(kind)))
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -55,13 +79,5 @@ def read_report(path: Path) -> dict[str, Any]:
         UserError: the file is missing or damaged, or the report is no comparison's.
     """
     report = stored.read_report(path)
-    if report.get("kind") == "classifier":
-        from msgm.classifier.ladder import LADDER
-    elif report.get("kind") == "recommender":
-        from msgm.recommender.ladder import LADDER
-    else:
-        return report
-    from msgm.study.judging import upgraded
-
     with stored.showing(path):
-        return upgraded(report, LADDER)
+        return of_report(report).upgraded(report)

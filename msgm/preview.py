@@ -84,6 +84,8 @@ def preview(
         yield from _classifier(path, overrides, requests, every, entries)
     elif module is None:
         yield from _generator(path, overrides, every, entries)
+    elif module != "recommender":
+        raise UserError(f"{path} is of the domain {module}, whose requests are shown by its own plugin alone.")
     elif domain_of(read_settings(path, overrides)) == "attributes":
         yield from _attributes(path, overrides)
     else:

@@ -4,7 +4,7 @@ Nothing in a config is computed: ``${...}`` and ``???`` are text. Scalars and ke
 the field that they are for is known (``msgm.fields``).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -179,27 +179,30 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FINITE, list("-+.012345
 
 
 def module_of(path: Path) -> str | None:
-    """Return ``classifier`` or ``recommender`` for a config, or a run folder with one, of these; None of any other."""
+    """Return ``classifier``, ``recommender`` or a plugin's domain for a config or run folder of it; None of any other."""
     try:
         if path.is_dir():  # received: nothing that it names is opened
-            keys = set(read_yaml(path / "config.yaml", dict[str, Any]))
+            keys = read_yaml(path / "config.yaml", dict[str, Any])
         else:
             path = path if path.exists() else shipped(path) or path
-            keys = set(_read(path) if path.suffix in (".yaml", ".yml") else {})
+            keys = _read(path) if path.suffix in (".yaml", ".yml") else {}
     except UserError:
         return None  # whoever reads it says what is wrong with it
     found = domain_of(keys)
     return {"generator": None, "attributes": "recommender"}.get(found, found)
 
 
-def domain_of(keys: Collection[str]) -> str:
-    """Return what a config with these settings is of: ``generator``, ``classifier``, ``recommender``, ``attributes``.
+def domain_of(tree: Mapping[str, Any]) -> str:
+    """Return what a config is of: ``generator``, ``classifier``, ``recommender``, ``attributes``, or a plugin's domain.
 
-    ``attributes`` are the comparisons that take attributes of users out of recommenders.
+    ``attributes`` are the comparisons that take attributes of users out of recommenders. A plugin's domain is the one
+    that the config names with ``domain``.
     """
-    if "models" in keys:
-        return "attributes" if {"attribute", "erasures", "surfaces"} & set(keys) else "recommender"
-    return "classifier" if {"requests", "methods", "shares"} & set(keys) else "generator"
+    if "domain" in tree:
+        return str(tree["domain"])
+    if "models" in tree:
+        return "attributes" if {"attribute", "erasures", "surfaces"} & set(tree) else "recommender"
+    return "classifier" if {"requests", "methods", "shares"} & set(tree) else "generator"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from msgm.classifier.card_views import card_links
+
 from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.config import RequestSettings as ClassifierRequest
 from msgm.classifier.report import write_views as write_classifier

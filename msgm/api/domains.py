@@ -1,8 +1,8 @@
-"""What each verb of ``msgm.api.verbs`` does for the generators, classifiers, recommenders and attributes."""
+"""What ``msgm.train`` and ``msgm.unlearn`` do for generators, classifiers and recommenders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from msgm.api.experiments import Named
 from msgm.config import load_config
@@ -34,8 +34,10 @@ def _fit_recommender(named: Named, out: Folder | None, model: str | None, **_: A
     return Run(fit(config, model, Path(out or place(Path("runs"), config.name, model or "model", key="model"))))
 
 
-def _refuse_training(named: Named, out: Folder | None, **_: Any) -> Run:
-    raise UserError("train: a config of users' attributes is for compare; give a recommender's.")
+def refuse_training(named: Named, out: Folder | None, **_: Any) -> Run:
+    """Refuse to train a model of a domain that only compares: users' attributes, or a plugin's."""
+    other = "; give a recommender's" if named.domain == "attributes" else ""
+    raise UserError(f"train: a config of the domain {named.domain} is for compare{other}.")
 
 
 def _unlearn_generator(
@@ -75,80 +77,9 @@ def _unlearn_classifier(
     return unlearn_run(config, source, method, request, seed, out, device, fresh_chain, trained_on)
 
 
-def _compare_generators(
-    named: Named,
-    out: Folder | None,
-    only: Sequence[str] | None,
-    source: Folder | None,
-    device: str,
-    fresh_chain: bool,
-    start: Literal["scratch", "finetune"] | None,
-    sweep: Sequence[str],
-    cache: bool,
-    jobs: int | None,
-    cluster: str | None,
-    **_: Any,
-) -> Run:
-    from msgm.generator.compare import compare as compare_rows
-    from msgm.sweep import with_start, with_sweeps
-
-    config, rows = load_config(named.tree), None if only is None else list(only)
-    config = with_start(config, start) if start else config
-    if sweep:
-        config, rows = with_sweeps(config, list(sweep), rows)
-    return compare_rows(config, out, rows, source, device, fresh_chain, cache, jobs or 1, cluster)
-
-
-def _compare_classifiers(
-    named: Named,
-    out: Folder | None,
-    only: Sequence[str] | None,
-    source: Folder | None,
-    device: str,
-    requests: Sequence[str] | None,
-    trained_on: Folder | None,
-    **_: Any,
-) -> Run:
-    from msgm.classifier.compare import compare as compare_rows
-    from msgm.classifier.config import load_config as load
-
-    return compare_rows(load(named.tree), out, only, requests, device, source, trained_on)
-
-
-def _compare_recommenders(
-    named: Named,
-    out: Folder | None,
-    only: Sequence[str] | None,
-    models: Sequence[str] | None,
-    requests: Sequence[str] | None,
-    **_: Any,
-) -> Run:
-    from msgm.recommender.compare import compare as compare_rows
-    from msgm.recommender.config import load_config as load
-
-    return compare_rows(load(named.tree), out, only, models, requests)
-
-
-def _compare_attributes(
-    named: Named, out: Folder | None, only: Sequence[str] | None, models: Sequence[str] | None, **_: Any
-) -> Run:
-    from msgm.recommender.attribute_compare import compare_erasures
-    from msgm.recommender.attribute_config import AttributeConfig
-    from msgm.recommender.config import load_experiment
-
-    return compare_erasures(load_experiment(AttributeConfig, named.tree), out, only, models)
-
-
 TRAIN: dict[str, Callable[..., Run]] = {
     "generator": _train_generator,
     "classifier": _train_classifier,
     "recommender": _fit_recommender,
-    "attributes": _refuse_training,
 }
 UNLEARN: dict[str, Callable[..., Run]] = {"generator": _unlearn_generator, "classifier": _unlearn_classifier}
-COMPARE: dict[str, Callable[..., Run]] = {
-    "generator": _compare_generators,
-    "classifier": _compare_classifiers,
-    "recommender": _compare_recommenders,
-    "attributes": _compare_attributes,
-}

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgm.domains import read_report
+from msgm.domains import of_report, read_report
 from msgm.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ class Report:
 
     @property
     def domain(self) -> str:
-        """What was compared: ``generator``, ``classifier``, ``recommender`` or ``attributes``."""
-        kind = self.tree.get("kind", "generator")
-        return "attributes" if kind == "recommender-attributes" else str(kind)
+        """What was compared: ``generator``, ``classifier``, ``recommender``, ``attributes`` or a plugin's domain."""
+        return of_report(self.tree).name
 
     @property
     def rows(self) -> list[Row]:
@@ -88,7 +87,8 @@ class Report:
 
     def level(self, row: Row) -> str | None:
         """Return the level, C0 to C5, that the row's card reaches; None where rows have no cards (attributes)."""
-        return None if self.domain == "attributes" else str(self.card(row)["level"])
+        card = of_report(self.tree).card(self.tree, row)
+        return None if card is None else str(card["level"])
 
     def card(self, row: Row) -> dict[str, Any]:
         """Return a row's card, which says what was asked, what was shown and how far, and what cannot be said.
@@ -96,19 +96,10 @@ class Report:
         Raises:
             UserError: a report of attributes, whose rows have no cards.
         """
-        if self.domain == "attributes":
-            raise UserError("card: the rows of an attributes report have no cards; read their numbers.")
-        if self.domain == "generator":
-            from msgm.evaluation.card import card
-
-            return card(self.tree, row)
-        from msgm.study.card import make_card
-
-        if self.domain == "classifier":
-            from msgm.classifier.card import WORDS
-        else:
-            from msgm.recommender.card import WORDS
-        return make_card(self.tree, row, WORDS)
+        card = of_report(self.tree).card(self.tree, row)
+        if card is None:
+            raise UserError(f"card: the rows of an {self.domain} report have no cards; read their numbers.")
+        return card
 
     def best(
         self, goal: Literal["suppression", "removal"], request: str | None = None, model: str | None = None

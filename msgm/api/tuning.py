@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from msgm.api.experiments import ConfigLike, Named, Overrides, working
-from msgm.domains import load
+from msgm.domains import find
 from msgm.errors import UserError
 from msgm.fields import Tree
 from msgm.runs import Run
-from msgm.study.tuning import OBJECTIVE, Tunable
+from msgm.study.tuning import OBJECTIVE
 from msgm.study.tuning import tune as search
 
 
@@ -61,26 +60,8 @@ def tune(
     own = {"generator": ["source", "device"], "classifier": ["source", "device"]}
     named.refuse_foreign("tune", own.get(named.domain, []), {"source": source, "device": device})
     with working(trust, download, threads):
-        experiment = load(named.tree)
+        client = find(named.domain)
+        experiment = client.load(named.tree)
         run = Run(out or Path("runs") / f"{experiment.name}-tune")
-        tunable = _tunable(named.domain, experiment, run, source, device)
+        tunable = client.tunable(experiment, run, source, device)
         return search(tunable, run, experiment.name, experiment.seed, trials, rows, metric)
-
-
-def _tunable(domain: str, experiment: Any, run: Run, source: Path | str | None, device: str) -> Tunable:
-    """Return the domain's part of the search."""
-    if domain == "classifier":
-        from msgm.classifier.tuning import ClassifierTuning
-
-        return ClassifierTuning(experiment, run, source, device)
-    if domain == "recommender":
-        from msgm.recommender.tuning import RecommenderTuning
-
-        return RecommenderTuning(experiment, run)
-    if domain == "attributes":
-        from msgm.recommender.attribute_tuning import AttributeTuning
-
-        return AttributeTuning(experiment, run)
-    from msgm.generator.tuning import GeneratorTuning
-
-    return GeneratorTuning(experiment, run, source, device)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from msgm.api.domains import COMPARE, TRAIN, UNLEARN, Folder
+from msgm.api.domains import TRAIN, UNLEARN, Folder, refuse_training
 from msgm.api.experiments import ConfigLike, Named, Overrides, working
 from msgm.api.report import Report
 from msgm.config import load_config
+from msgm.domains import find
 from msgm.errors import UserError
 from msgm.runs import Run
 
@@ -56,10 +57,10 @@ def train(
     """
     named = Named.read(config, overrides, seed)
     options = {"resume": resume, "device": device, "model": model}
-    own = {"generator": ["resume", "device"], "classifier": ["device"], "recommender": ["model"], "attributes": []}
-    named.refuse_foreign("train", own[named.domain], options)
+    own = {"generator": ["resume", "device"], "classifier": ["device"], "recommender": ["model"]}
+    named.refuse_foreign("train", own.get(named.domain, []), options)
     with working(False, download, threads):
-        return TRAIN[named.domain](named, out, **options)
+        return TRAIN.get(named.domain, refuse_training)(named, out, **options)
 
 
 def unlearn(
@@ -105,6 +106,8 @@ def unlearn(
     """
     named = Named.read(config, overrides)
     if named.domain not in UNLEARN:
+        if named.domain not in ("recommender", "attributes"):
+            raise UserError(f"unlearn: a config of the domain {named.domain} is for compare.")
         raise UserError("unlearn: recommenders forget while they are served: see msgm.recommender and msgm.compare.")
     shared = ["device", "fresh_chain", "seed"]
     own = {"generator": ["resume", *shared], "classifier": ["method", "request", "trained_on", *shared]}
@@ -194,15 +197,13 @@ def compare(
         "models": models,
         "trained_on": trained_on,
     }
-    own = {
-        "generator": ["only", "source", "device", "fresh_chain", "start", "sweep", "metrics", "jobs", "cluster"],
-        "classifier": ["only", "source", "device", "requests", "metrics", "trained_on"],
-        "recommender": ["only", "models", "requests", "metrics"],
-        "attributes": ["only", "models"],
-    }
-    named.refuse_foreign("compare", own[named.domain], options)
+    client = find(named.domain)
+    named.refuse_foreign("compare", client.options, options)
+    own = set(client.options) - {"metrics"}  # these are a setting of the config
+    wanted = {k: value for k, value in (options | {"cache": cache}).items() if k in own and value is not None}
     with working(trust, download, threads):
-        return Report.read(COMPARE[named.domain](_measuring(named, metrics), out, cache=cache, **options).path)
+        experiment = client.load(_measuring(named, metrics).tree)
+        return Report.read(client.compare(experiment, out, **wanted).path)
 
 
 def evaluate(

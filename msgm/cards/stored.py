@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from msgm.errors import UserError
 from msgm.reading import read_json
@@ -15,7 +15,7 @@ ROWS = Rule("a list of at least one row, as compare and evaluate write", lambda 
 class StoredReport(TypedDict):
     """What every report says. What a row says further is up to its metrics, a plugin's among them."""
 
-    kind: NotRequired[Literal["classifier", "recommender", "recommender-attributes"]]
+    kind: NotRequired[str]
     outputs_only: NotRequired[bool]
     rows: Annotated[list[dict[str, Any]], ROWS]
 

@@ -16,7 +16,7 @@ from torch import nn
 from msgm import traces
 from msgm.chain import Chain, read_chain
 from msgm.classifier.assemble import make_report
-from msgm.classifier.config import ClassifierConfig, OriginalSettings
+from msgm.classifier.config import ClassifierConfig, OriginalSettings, load_config
 from msgm.classifier.data import Split
 from msgm.classifier.experiment import Experiment, rekey, seconds_of
 from msgm.classifier.measuring import outputs_of
@@ -24,19 +24,20 @@ from msgm.classifier.methods import METHODS, Method
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.base import Live
 from msgm.classifier.outputs import Outputs, load_outputs
-from msgm.classifier.report import print_report, write_views
+from msgm.classifier.report import VIEWS
 from msgm.classifier.store import NETWORK
 from msgm.data import load_dataset
 from msgm.data.duplicates import near_duplicates
 from msgm.errors import UserError
 from msgm.folders import place
 from msgm.runs import Run, chosen_device
+from msgm.settings import Source
 from msgm.study.band import LEAST
 from msgm.study.engine import Chosen, Domain, Place, picked
-from msgm.study.engine import compare as compare_cells
 from msgm.study.judging import Report
 from msgm.study.measuring import measure
 from msgm.study.records import SKIPPED, RecordCell, plain, read_record
+from msgm.study.tuning import Tunable
 
 FIXED = ("data", "shares", "network", "training", "original", "seed", "split_seed")
 """Settings that all of a run folder shares; requests, methods, metrics, seeds and retrained models may be added."""
@@ -188,8 +189,30 @@ class MeasuredCell(RecordCell):
 class Classifiers(Domain[ClassifierConfig, World]):
     """Comparisons of ways to make classifiers forget."""
 
+    name: ClassVar = "classifier"
     kind: ClassVar = "classifier"
+    options: ClassVar = ("only", "requests", "source", "trained_on", "device", "metrics")
+    views: ClassVar = VIEWS
     fixed: ClassVar = FIXED
+
+    def load(self, source: Source, overrides: Sequence[str] = ()) -> ClassifierConfig:
+        return load_config(source, list(overrides))
+
+    def compare(
+        self,
+        config: ClassifierConfig,
+        out: Path | str | None = None,
+        device: str = "auto",
+        source: Path | str | None = None,
+        trained_on: Path | str | None = None,
+        **chosen: Any,
+    ) -> Run:
+        return super().compare(from_file(config, source, trained_on), out, device, **chosen)
+
+    def tunable(self, config: ClassifierConfig, run: Run, source: Path | str | None, device: str) -> Tunable:
+        from msgm.classifier.tuning import ClassifierTuning
+
+        return ClassifierTuning(config, run, source, device)
 
     def prepare(self, config: ClassifierConfig, place: Place, chosen: Chosen) -> World:
         methods = picked(config.rows(), chosen.get("only"), "--only", "method")
@@ -215,15 +238,12 @@ class Classifiers(Domain[ClassifierConfig, World]):
     def report(self, world: World) -> Report:
         return make_report(world.config, world.run, world.experiments)
 
-    def write_views(self, run: Run, report: Report) -> None:
-        write_views(run, report)
-
-    def print_report(self, report: Report) -> None:
-        print_report(report)
-
     def before(self, stored: dict[str, Any]) -> dict[str, Any]:
         # Version 0.1 had no ``original``, 0.2 no ``split_seed``.
         return {"original": asdict(OriginalSettings()), "split_seed": None} | stored
+
+
+CLASSIFIERS = Classifiers()
 
 
 def compare(
@@ -249,8 +269,8 @@ def compare(
     Raises:
         UserError: as of the engine; fewer than five retrained models, or a network that does not fit the data.
     """
-    given = from_file(config, source, trained_on)
-    return compare_cells(Classifiers(), given, out, device, only=only, requests=requests)
+    given = {"only": only, "requests": requests, "source": source, "trained_on": trained_on}
+    return CLASSIFIERS.compare(config, out, device, **given)
 
 
 def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: Path | str | None) -> ClassifierConfig:

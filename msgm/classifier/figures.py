@@ -1,5 +1,6 @@
 """Figures of a classifier report: what lies how far outside the band, and time against likeness."""
 
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
@@ -18,7 +19,7 @@ BAND, CONTROL = "#009E73", "#000000"
 COLOURS = ("#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
 
 
-def report_figures(rows: list[Row]) -> dict[str, bytes]:
+def report_figures(rows: Sequence[Row]) -> dict[str, bytes]:
     """Return a request's figures as PNG, by caption."""
     drawn = {
         "Distance from the middle of the band in half-widths of it, seed means: white is inside, dark is far outside. "
@@ -28,7 +29,7 @@ def report_figures(rows: list[Row]) -> dict[str, bytes]:
     return {caption: picture for caption, picture in drawn.items() if picture is not None}
 
 
-def test_accuracy_of(rows: list[Row]) -> str:
+def test_accuracy_of(rows: Sequence[Row]) -> str:
     """Return which test accuracy a request's rows are read by: on classes to retain, where a class is forgotten."""
     name = "test_accuracy_retained"
     by_class = any((row["metrics"].get(name) or {}).get("value") is not None for row in rows)
@@ -46,7 +47,7 @@ def distance(number: dict[str, Any]) -> float:
     return float(away / half)
 
 
-def _strips(rows: list[Row]) -> bytes | None:
+def _strips(rows: Sequence[Row]) -> bytes | None:
     sections = ("utility", "forgetting", "privacy", "residue")
     numbers = {name: m["section"] for row in rows for name, m in row["metrics"].items() if m["place"] is not None}
     names = sorted(numbers, key=lambda name: sections.index(numbers[name]))
@@ -69,7 +70,7 @@ def _strips(rows: list[Row]) -> bytes | None:
     return figure_png(figure)
 
 
-def _times(rows: list[Row]) -> bytes | None:
+def _times(rows: Sequence[Row]) -> bytes | None:
     pairs = [(row, inside_share(row)) for row in rows if row["share_of_retraining"] is not None]
     shown = [(row, share) for row, share in pairs if share is not None]
     if not shown:
@@ -84,7 +85,7 @@ def _times(rows: list[Row]) -> bytes | None:
     return figure_png(figure)
 
 
-def _points(axes: Any, rows: list[Row], places: list[list[float]]) -> None:
+def _points(axes: Any, rows: Sequence[Row], places: list[list[float]]) -> None:
     """Draw a point a row, told apart by colour and shape: labels beside the points would cover one another."""
     looks = cycle((colour, mark) for mark in "o^Dv" for colour in COLOURS)
     for row, (x, y) in zip(rows, places, strict=True):

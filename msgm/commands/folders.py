@@ -46,28 +46,18 @@ def _add_data(commands: Commands) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from msgm.cards.stored import showing
-    from msgm.domains import read_report
+    from msgm.domains import of_report, read_report
     from msgm.folders import locked
     from msgm.runs import Run
     from msgm.traces import seal_views
 
     run = Run(options.run)
     report = read_report(run.report)
-    if report.get("kind") == "classifier":
-        from msgm.classifier.report import print_report as print_table
-        from msgm.classifier.report import write_views
-    elif report.get("kind") == "recommender-attributes":
-        from msgm.recommender.attribute_report import print_report as print_table
-        from msgm.recommender.attribute_report import write_views
-    elif report.get("kind") == "recommender":
-        from msgm.recommender.report import print_report as print_table
-        from msgm.recommender.report import write_views
-    else:
-        from msgm.evaluation.report import print_table, write_views
+    client = of_report(report)
     with locked(run.path), showing(run.report):
-        write_views(run, report)
+        client.write_views(run, report)
         seal_views(run.path, rebuilt=True)
-        print_table(report)
+        client.print_report(report)
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from msgm.arguments import Commands, command, experiment, names, received, whole
 
 COMPARE = {
-    "generator": "msgm compare",
     "classifier": "msgm classifier compare",
     "recommender": "msgm recommender compare",
     "attributes": "msgm recommender attributes",
@@ -51,5 +50,5 @@ def _tune(options: argparse.Namespace) -> None:
         overrides=options.set,
     )
     print(f"\n{table(found).text()}\n")
-    verb = COMPARE[found["domain"]]
+    verb = COMPARE.get(found["domain"], "msgm compare")
     print(f"wrote {out / 'tune.json'}, tuned.yaml; {verb} {options.config} --tuned {out} takes these values")

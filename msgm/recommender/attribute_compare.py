@@ -21,6 +21,7 @@ from msgm.recommender.attribute_report import print_report, write_views
 from msgm.recommender.attribute_ways import Way, build_way, has_users
 from msgm.recommender.attributes.labels import Labels, chosen, encode, shuffled
 from msgm.recommender.compare import FIXED
+from msgm.recommender.config import load_experiment
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.metrics import Case
@@ -30,11 +31,12 @@ from msgm.recommender.originals import Originals
 from msgm.recommender.requests import Deletion
 from msgm.runs import Run
 from msgm.seeding import derive_seed
+from msgm.settings import Source
 from msgm.study.engine import Chosen, Domain, Place, picked
-from msgm.study.engine import compare as compare_cells
 from msgm.study.judging import Report
 from msgm.study.measuring import Numbers, measure
 from msgm.study.records import RecordCell
+from msgm.study.tuning import Tunable
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +55,19 @@ class World:
 class Attributes(Domain[AttributeConfig, World]):
     """Comparisons of ways to take attributes of users out of recommenders."""
 
+    name: ClassVar = "attributes"
     kind: ClassVar = KIND
+    options: ClassVar = ("only", "models")
     fixed: ClassVar = FIXED
     blas_threads: ClassVar = 1  # so that seconds compare, and a busy machine does not make them worse
+
+    def load(self, source: Source, overrides: Sequence[str] = ()) -> AttributeConfig:
+        return load_experiment(AttributeConfig, source, list(overrides))
+
+    def tunable(self, config: AttributeConfig, run: Run, source: Path | str | None, device: str) -> Tunable:
+        from msgm.recommender.attribute_tuning import AttributeTuning
+
+        return AttributeTuning(config, run)
 
     def prepare(self, config: AttributeConfig, place: Place, chosen: Chosen) -> World:
         rows = picked(config.erasures, chosen.get("only"), "--only", "erasure")
@@ -85,6 +97,9 @@ class Attributes(Domain[AttributeConfig, World]):
         print_report(report)
 
 
+ATTRIBUTES = Attributes()
+
+
 def compare_erasures(
     config: AttributeConfig,
     out: Path | str | None = None,
@@ -97,7 +112,7 @@ def compare_erasures(
         UserError: as of the engine; a model without user embeddings, or an attribute that the data do not have or that
             has one value.
     """
-    return compare_cells(Attributes(), config, out, only=only, models=models)
+    return ATTRIBUTES.compare(config, out, only=only, models=models)
 
 
 @dataclass(frozen=True, eq=False)

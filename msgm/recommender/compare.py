@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from msgm.recommender.assemble import make_report, record_at, shared_facts
-from msgm.recommender.config import CONTROLS, RecommenderConfig
+from msgm.recommender.config import CONTROLS, RecommenderConfig, load_config
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.keyed import key_records
@@ -19,16 +19,17 @@ from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import Case
 from msgm.recommender.models.base import EXACTNESS, Recommender
 from msgm.recommender.originals import Originals, retrained
-from msgm.recommender.report import print_report, write_views
+from msgm.recommender.report import VIEWS
 from msgm.recommender.scenario import Scenario, make_scenario
 from msgm.runs import Run
 from msgm.seeding import derive_seed
+from msgm.settings import Source
 from msgm.solves import of_runs
 from msgm.study.engine import Chosen, Domain, Place, picked
-from msgm.study.engine import compare as compare_cells
 from msgm.study.judging import Report
 from msgm.study.measuring import measure, measure_retrains
 from msgm.study.records import RecordCell
+from msgm.study.tuning import Tunable
 
 FIXED = ("data", "split", "seed", "plugins")
 """Settings that all of a run folder shares; models, methods, requests, metrics and seeds may be added."""
@@ -102,9 +103,20 @@ class References:
 class Recommenders(Domain[RecommenderConfig, World]):
     """Comparisons of ways to make recommenders forget."""
 
+    name: ClassVar = "recommender"
     kind: ClassVar = "recommender"
+    options: ClassVar = ("only", "models", "requests", "metrics")
+    views: ClassVar = VIEWS
     fixed: ClassVar = FIXED
     blas_threads: ClassVar = 1  # so that seconds compare, and a busy machine does not make them worse
+
+    def load(self, source: Source, overrides: Sequence[str] = ()) -> RecommenderConfig:
+        return load_config(source, list(overrides))
+
+    def tunable(self, config: RecommenderConfig, run: Run, source: Path | str | None, device: str) -> Tunable:
+        from msgm.recommender.tuning import RecommenderTuning
+
+        return RecommenderTuning(config, run)
 
     def prepare(self, config: RecommenderConfig, place: Place, chosen: Chosen) -> World:
         methods = picked(config.rows(), chosen.get("only"), "--only", "method")
@@ -136,14 +148,11 @@ class Recommenders(Domain[RecommenderConfig, World]):
     def report(self, world: World) -> Report:
         return make_report(world.config, world.run, world.data, world.scenarios)
 
-    def write_views(self, run: Run, report: Report) -> None:
-        write_views(run, report)
-
-    def print_report(self, report: Report) -> None:
-        print_report(report)
-
     def stored(self, config: RecommenderConfig, run: Run) -> dict[str, Any]:
         return config.stored(run.path)
+
+
+RECOMMENDERS = Recommenders()
 
 
 def compare(
@@ -154,7 +163,7 @@ def compare(
     requests: Sequence[str] | None = None,
 ) -> Run:
     """Run and measure the methods of ``config`` and write the report, as ``msgm.study.engine.compare`` does."""
-    return compare_cells(Recommenders(), config, out, only=only, models=models, requests=requests)
+    return RECOMMENDERS.compare(config, out, only=only, models=models, requests=requests)
 
 
 def _cells(world: World, model: str, request: str, references: References) -> Iterator[RecordCell]:

@@ -1,5 +1,6 @@
 """Figures of a recommender report: time against a refit's, and the course of a stream."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ LEAST_SHARE = 1e-4
 """Of a refit's time: faster answers are drawn here."""
 
 
-def request_figures(rows: list[Row]) -> dict[str, bytes]:
+def request_figures(rows: Sequence[Row]) -> dict[str, bytes]:
     """Return the figures of a request's rows as PNG, by caption."""
     colours = _colours(rows)
     drawn = {
@@ -26,12 +27,12 @@ def request_figures(rows: list[Row]) -> dict[str, bytes]:
     return {caption: picture for caption, picture in drawn.items() if picture is not None}
 
 
-def _colours(rows: list[Row]) -> Colours:
+def _colours(rows: Sequence[Row]) -> Colours:
     models = list(dict.fromkeys(row["model"] for row in rows))
     return {model: COLOURS[k % len(COLOURS)] for k, model in enumerate(models)}
 
 
-def _seconds(rows: list[Row], colours: Colours) -> bytes | None:
+def _seconds(rows: Sequence[Row], colours: Colours) -> bytes | None:
     shown = [row for row in rows if row["share_of_retraining"] is not None and row["method"] not in CONTROLS]
     if not shown:
         return None
@@ -46,7 +47,7 @@ def _seconds(rows: list[Row], colours: Colours) -> bytes | None:
     return figure_png(figure)
 
 
-def _stream(rows: list[Row], colours: Colours) -> bytes | None:
+def _stream(rows: Sequence[Row], colours: Colours) -> bytes | None:
     shown = [row for row in rows if row["latencies"]]
     if not shown:
         return None
@@ -62,7 +63,7 @@ def _stream(rows: list[Row], colours: Colours) -> bytes | None:
     return figure_png(figure)
 
 
-def _points(axes: Any, rows: list[Row], colours: Colours, places: list[tuple[float, float]]) -> None:
+def _points(axes: Any, rows: Sequence[Row], colours: Colours, places: list[tuple[float, float]]) -> None:
     named: set[str] = set()
     for row, (x, y) in zip(rows, places, strict=True):
         label = plain(row["model"]) if row["model"] not in named else None

@@ -8,7 +8,7 @@ A domain (generators, classifiers, recommenders, attributes of users) is a ``Dom
 a report shows. Everything else is here, once.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +17,18 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm import threads
+from msgm.cards.views import Card
 from msgm.errors import UserError, known
 from msgm.folders import locked, write_json, write_text
 from msgm.runs import Run, environment
 from msgm.settings import dump_yaml, refuse_other
-from msgm.study.judging import Report
+from msgm.study.card import make_card
+from msgm.study.client import C, Client
+from msgm.study.judging import Report, Row, upgraded
+from msgm.study.views import Views
 from msgm.traces import holders, seal_views
 
 Chosen = Mapping[str, Sequence[str] | None]
-
-
-class Settings(Protocol):
-    """The config of a comparison."""
-
-    name: str
-    seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all settings, defaults included."""
 
 
 class Cell(Protocol):
@@ -51,7 +45,6 @@ class Cell(Protocol):
         """Make, measure and keep it, and return in a few words how it went; an expected failure is kept as well."""
 
 
-C = TypeVar("C", bound=Settings)
 W = TypeVar("W")
 
 
@@ -68,18 +61,20 @@ class Place:
     device: str = "auto"
 
 
-class Domain(ABC, Generic[C, W]):
+class Domain(Client[C], Generic[C, W]):
     """A kind of comparison: what its cells are, and what its report shows.
 
     ``C`` is its config; ``W``, its world, is all that its cells need: data, split, requests, chosen rows.
 
     Attributes:
         kind: of its reports and run folders.
+        views: of its reports; None in a domain that shows them in its own way.
         fixed: settings that all of a run folder shares; others may be added or changed when it goes on.
         blas_threads: threads of linear algebra, while cells are run; None leaves them as they are.
     """
 
     kind: ClassVar[str]
+    views: ClassVar[Views | None] = None
     fixed: ClassVar[tuple[str, ...]]
     blas_threads: ClassVar[int | None] = None
 
@@ -108,13 +103,22 @@ class Domain(ABC, Generic[C, W]):
     def report(self, world: W) -> Report:
         """Return the report of all cells that the folder holds for the config, judged."""
 
-    @abstractmethod
-    def write_views(self, run: Run, report: Report) -> None:
-        """Write report.md, report.html and the cards."""
+    def compare(self, config: C, out: Path | str | None = None, device: str = "auto", **options: Any) -> Run:
+        return compare(self, config, out, device, **options)
 
-    @abstractmethod
+    def card(self, report: Report, row: Row) -> Card | None:
+        return None if self.views is None else make_card(report, row, self.views.words)
+
+    def write_views(self, run: Run, report: Report) -> None:
+        if self.views is not None:
+            self.views.write(run, report)
+
     def print_report(self, report: Report) -> None:
-        """Print the tables and how to read them."""
+        if self.views is not None:
+            self.views.print(report)
+
+    def upgraded(self, report: Report) -> Report:
+        return report if self.views is None else upgraded(report, self.views.words.ladder)
 
     def before(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a folder that an earlier version wrote as this version has them."""

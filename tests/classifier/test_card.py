@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from msgm.classifier.card_views import card_links, write_cards
 
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.classifier.card import WORDS
-from msgm.classifier.card_views import card_links, write_cards
 from msgm.classifier.ladder import LADDER, SIDES
 from msgm.classifier.metrics import METRICS
 from msgm.reading import read_json

@@ -1,0 +1,84 @@
+"""What the command line and the Python API know of a domain: generators, classifiers, recommenders, users' attributes.
+
+``msgm.domains`` finds the client of a config or of a report. A domain whose comparisons the engine runs is a
+``msgm.study.engine.Domain``, which is a client already.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from msgm.cards.views import Card
+from msgm.errors import UserError
+from msgm.runs import Run
+from msgm.settings import Source
+from msgm.study.judging import Report, Row
+from msgm.study.tuning import Tunable
+
+
+class Settings(Protocol):
+    """The config of a comparison."""
+
+    name: str
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, defaults included."""
+
+
+C = TypeVar("C", bound=Settings)
+
+
+class Client(ABC, Generic[C]):
+    """A domain as its users see it. ``C`` is its config.
+
+    Attributes:
+        name: of the domain, as configs and messages have it.
+        kind: of its reports and run folders; None, as that of generators, is the kind of a report that names none.
+        options: what ``compare`` takes beside the config and the folder.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str | None]
+    options: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def load(self, source: Source, overrides: Sequence[str] = ()) -> C:
+        """Return the experiment of a config, with its defaults.
+
+        Raises:
+            UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.
+        """
+
+    @abstractmethod
+    def compare(self, config: C, out: Path | str | None = None, **options: Any) -> Run:
+        """Run and measure the rows of a config, and write the report; ``options`` are among those of the class.
+
+        Raises:
+            UserError: bad settings, an unknown row, or a folder that holds another experiment.
+        """
+
+    @abstractmethod
+    def card(self, report: Report, row: Row) -> Card | None:
+        """Return the card of a row; None in a domain whose rows have none."""
+
+    @abstractmethod
+    def write_views(self, run: Run, report: Report) -> None:
+        """Write report.md, report.html and the cards."""
+
+    @abstractmethod
+    def print_report(self, report: Report) -> None:
+        """Print the tables and how to read them."""
+
+    def upgraded(self, report: Report) -> Report:
+        """Return a report of an earlier version as this one reads it; by default as it is."""
+        return report
+
+    def tunable(self, config: C, run: Run, source: Path | str | None, device: str) -> Tunable:
+        """Return the domain's part of ``msgm tune``.
+
+        Raises:
+            UserError: the domain has none.
+        """
+        raise UserError(f"tune: a {self.name} experiment has no settings to search.")
