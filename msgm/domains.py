@@ -79,5 +79,9 @@ def read_report(path: Path) -> dict[str, Any]:
         UserError: the file is missing or damaged, or the report is no comparison's.
     """
     report = stored.read_report(path)
+    try:
+        client = of_report(report)
+    except UserError as error:
+        raise UserError(f"{path}: kind: expected the name of a domain; {error}") from None
     with stored.showing(path):
-        return of_report(report).upgraded(report)
+        return client.upgraded(report)

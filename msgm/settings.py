@@ -179,7 +179,7 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FINITE, list("-+.012345
 
 
 def module_of(path: Path) -> str | None:
-    """Return ``classifier``, ``recommender`` or a plugin's domain for a config or run folder of it; None of any other."""
+    """Return ``classifier``, ``recommender`` or a plugin's domain for a config or run folder of it; else None."""
     try:
         if path.is_dir():  # received: nothing that it names is opened
             keys = read_yaml(path / "config.yaml", dict[str, Any])

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from msgm.classifier.card_views import card_links
 
 from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.config import RequestSettings as ClassifierRequest
-from msgm.classifier.report import write_views as write_classifier
+from msgm.classifier.report import VIEWS as CLASSIFIERS
 from msgm.config import Config, Row
 from msgm.errors import UserError
 from msgm.evaluation import figures
@@ -22,7 +21,7 @@ from msgm.recommender.attribute_compare import asked_labels
 from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.config import RequestSettings as RecommenderRequest
-from msgm.recommender.report import card_link
+from msgm.recommender.report import VIEWS as RECOMMENDERS
 from msgm.runs import Run
 from msgm.study.judging import SCHEMA
 
@@ -110,7 +109,7 @@ OUT = "../../../../out"
 def test_cards_of_a_received_classifier_report_stay_inside(part: str, tmp_path: Path) -> None:
     report = {"rows": [{"request": "a", "method": "b"} | {part: OUT}]}
     with pytest.raises(UserError, match="of the report"):
-        card_links(report)
+        CLASSIFIERS.link(report["rows"][0])
 
 
 def test_a_received_classifier_report_writes_nothing_outside(tmp_path: Path) -> None:
@@ -119,15 +118,15 @@ def test_a_received_classifier_report_writes_nothing_outside(tmp_path: Path) -> 
     report = {"title": "t", "requests": {}, "left_out": [], "protocol": {}, "rows": [{"request": "a", "method": OUT}]}
     report["schema"] = SCHEMA
     with pytest.raises(UserError, match="of the report"):
-        write_classifier(Run(folder), report)
+        CLASSIFIERS.write(Run(folder), report)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("part", ["request", "model", "method"])
 def test_cards_of_a_received_recommender_report_stay_inside(part: str) -> None:
-    assert card_link({"model": "m", "request": "r", "method": "b"}) == "cards/m/r/b/card"
+    assert RECOMMENDERS.link({"model": "m", "request": "r", "method": "b"}) == "cards/m/r/b/card"
     with pytest.raises(UserError, match="of the report"):
-        card_link({"model": "m", "request": "r", "method": "b"} | {part: OUT})
+        RECOMMENDERS.link({"model": "m", "request": "r", "method": "b"} | {part: OUT})
 
 
 @pytest.mark.parametrize("base", [None, {}])

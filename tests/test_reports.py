@@ -41,7 +41,7 @@ def changed(path, change):
         (lambda report: report.pop("rows"), "rows: expected a list of at least one row"),
         (lambda report: report.update(rows=[]), "rows: expected a list of at least one row"),
         (lambda report: report.update(rows=[1]), "rows[0]: expected an object"),
-        (lambda report: report.update(kind="else"), "kind: expected 'classifier' or 'recommender'"),
+        (lambda report: report.update(kind="else"), "kind: expected the name of a domain"),
         (lambda report: report.pop("judge"), "it cannot be shown (it has no 'judge')"),
         (lambda report: report.update(protocol=3), "it cannot be shown"),
         (lambda report: report["rows"][0].update(nll="x"), "it cannot be shown"),

@@ -36,8 +36,9 @@ def _fit_recommender(named: Named, out: Folder | None, model: str | None, **_: A
 
 def refuse_training(named: Named, out: Folder | None, **_: Any) -> Run:
     """Refuse to train a model of a domain that only compares: users' attributes, or a plugin's."""
-    other = "; give a recommender's" if named.domain == "attributes" else ""
-    raise UserError(f"train: a config of the domain {named.domain} is for compare{other}.")
+    if named.domain == "attributes":
+        raise UserError("train: a config of users' attributes is for compare; give a recommender's.")
+    raise UserError(f"train: a config of the domain {named.domain} is for compare.")
 
 
 def _unlearn_generator(

@@ -269,8 +269,7 @@ def compare(
     Raises:
         UserError: as of the engine; fewer than five retrained models, or a network that does not fit the data.
     """
-    given = {"only": only, "requests": requests, "source": source, "trained_on": trained_on}
-    return CLASSIFIERS.compare(config, out, device, **given)
+    return CLASSIFIERS.compare(config, out, device, source, trained_on, only=only, requests=requests)
 
 
 def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: Path | str | None) -> ClassifierConfig:

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from msgm.classifier.card_views import card_links, write_cards
 
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
@@ -12,6 +11,7 @@ from msgm.cards.words import WRONG_REFERENCE
 from msgm.classifier.card import WORDS
 from msgm.classifier.ladder import LADDER, SIDES
 from msgm.classifier.metrics import METRICS
+from msgm.classifier.report import VIEWS
 from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.solves import Solve
@@ -426,8 +426,9 @@ def test_a_solver_that_did_not_converge_is_said_on_the_card(report):
 
 def test_every_row_has_its_card(tmp_path, report):
     report = judge(report, LADDER)
-    write_cards(Run(tmp_path), report)
-    assert card_links(report)["random", "salun"] == "cards/random/salun/card"
+    VIEWS.write_cards(Run(tmp_path), report)
+    row = next(row for row in report["rows"] if (row["request"], row["method"]) == ("random", "salun"))
+    assert VIEWS.link(row) == "cards/random/salun/card"
     for row in report["rows"]:
         folder = tmp_path / "cards" / "random" / row["method"]
         assert read_json(folder / "card.json") == json.loads(json.dumps(make_card(report, row, WORDS)))

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from msgm.classifier.figures import _points, distance, report_figures
-from msgm.classifier.report import rows_of, tables, to_markdown
+from msgm.classifier.report import VIEWS
 from msgm.solves import Solve
 from msgm.study.records import plain, read_record, write_record
 from tests.helpers import NASTY, as_name, blocks
@@ -31,13 +31,13 @@ def row(method, acc, inside, request="few"):
 def test_rows_stand_with_controls_first_then_by_their_share_inside():
     rows = [row("worst", 0.9, False), row("retrain", 0.5, True), row("best", 0.5, True), row("do-nothing", 0.9, False)]
     report = {"rows": [*rows, row("best", 0.5, True, request="other")]}
-    assert [r["method"] for r in rows_of(report, "few")] == ["do-nothing", "retrain", "best", "worst"]
+    assert [r["method"] for r in VIEWS.rows(report, "few")] == ["do-nothing", "retrain", "best", "worst"]
 
 
 def table_of(**metrics):
     asked = {"text": "t", "n": 3, "scope": "class", "near_duplicates": None, "target": "observed"}
     found = row("a", 0.5, True) | {"metrics": metrics, "retrain_seconds": 1.0, "seconds": 0.5, "family": "edit"}
-    return tables({"rows": [found], "requests": {"few": asked}, "left_out": []})[0]
+    return VIEWS.tables({"rows": [found], "requests": {"few": asked}, "left_out": []})["few"]
 
 
 def test_test_accuracy_is_that_on_the_classes_to_retain_where_classes_are_forgotten():
@@ -117,11 +117,16 @@ def named_report(text):
         "rows": rows,
         "left_out": [left],
         "protocol": {text: text},
+        "data": {"name": text, "digest": "0", "n": {"items": 3}},
+        "network": {},
+        "training": {},
+        "seeds": [0],
+        "environment": {"versions": {}},
     }
 
 
 def test_texts_of_users_change_nothing_around_them():
-    assert blocks(to_markdown(named_report(NASTY))) == blocks(to_markdown(named_report("x")))
+    assert blocks(VIEWS.markdown(named_report(NASTY))) == blocks(VIEWS.markdown(named_report("x")))
 
 
 def test_figures_draw_any_name():
@@ -137,9 +142,9 @@ def test_cells_outside_the_band_are_told_from_names_with_a_star():
 
 def test_a_solver_that_did_not_converge_is_said_in_the_table():
     report = named_report("x")
-    assert "solver" not in tables(report)[0].head
+    assert "solver" not in next(iter(VIEWS.tables(report).values())).head
     report["rows"][1]["solve"] = Solve(2.7, 1e-3, 20).facts()
-    table = tables(report)[0]
+    table = next(iter(VIEWS.tables(report).values()))
     assert [line[table.head.index("solver")] for line in table.rows] == ["", "", "not converged"]
     assert any(note.startswith("m x is not converged: relative residual 2.7") for note in table.notes)
-    assert "not converged" in to_markdown(report)
+    assert "not converged" in VIEWS.markdown(report)

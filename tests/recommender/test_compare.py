@@ -10,7 +10,7 @@ from msgm.reading import read_json
 from msgm.recommender.card import WORDS
 from msgm.recommender.ladder import LADDER
 from msgm.recommender.models import MODELS
-from msgm.recommender.report import _cell, card_link, to_html, to_markdown
+from msgm.recommender.report import VIEWS, _cell
 from msgm.solves import Solve
 from msgm.study.card import make_card
 from msgm.study.judging import share_of_retraining
@@ -128,10 +128,10 @@ def renamed(report, text):
 
 def test_texts_of_users_change_nothing_around_them(made):
     report = read_json(made / "report.json")
-    assert blocks(to_markdown(renamed(report, NASTY))) == blocks(to_markdown(renamed(report, "x")))
-    assert r"\$\frac" in to_markdown(renamed(report, r"$\frac$ *"))
+    assert blocks(VIEWS.markdown(renamed(report, NASTY))) == blocks(VIEWS.markdown(renamed(report, "x")))
+    assert r"\$\frac" in VIEWS.markdown(renamed(report, r"$\frac$ *"))
     changed = renamed(report, r"$\frac$ *")
-    page = to_html(changed, {card_link(row): make_card(changed, row, WORDS) for row in changed["rows"]})
+    page = VIEWS.html(changed, {VIEWS.link(row): make_card(changed, row, WORDS) for row in changed["rows"]})
     assert 'class="outside">0.' in page
     assert r'class="outside">$' not in page
 
@@ -139,9 +139,9 @@ def test_texts_of_users_change_nothing_around_them(made):
 def test_a_solver_that_did_not_converge_is_said_in_the_table(made):
     report = read_json(made / "report.json")
     assert {row["converged"] for row in report["rows"]} == {None}
-    assert "not converged" not in to_markdown(report)
+    assert "not converged" not in VIEWS.markdown(report)
     report["rows"][0]["solve"] = Solve(2.7, 1e-3, 20).facts()
-    text = to_markdown(report)
+    text = VIEWS.markdown(report)
     assert ", not converged |" in text
     assert "not converged: relative residual 2.7" in text
 

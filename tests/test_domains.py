@@ -1,0 +1,50 @@
+"""Domains are found by config and by report; a plugin's is one of them once it is registered."""
+
+import pytest
+
+from msgm import domains
+from msgm.errors import UserError
+from msgm.settings import domain_of
+from msgm.study.client import Client
+
+
+class Toy(Client):
+    name, kind, options = "toy", "toy", ()
+
+    def load(self, source, overrides=()):
+        return None
+
+    def compare(self, config, out=None, **options):
+        return None
+
+    def card(self, report, row):
+        return None
+
+    def write_views(self, run, report):
+        return None
+
+    def print_report(self, report):
+        return None
+
+
+@pytest.mark.parametrize("name", ["generator", "classifier", "recommender", "attributes"])
+def test_every_domain_is_found_by_its_name_and_by_its_reports(name):
+    found = domains.find(name)
+    assert found.name == name
+    assert domains.of_report({} if found.kind is None else {"kind": found.kind}) is found
+
+
+def test_a_plugins_domain_is_found_by_its_configs_and_reports(monkeypatch):
+    monkeypatch.setattr(domains, "_DOMAINS", dict(domains._DOMAINS))
+    toy = domains.register(Toy())
+    assert domains.find(domain_of({"domain": "toy", "models": {}})) is toy
+    assert domains.of_report({"kind": "toy"}) is toy
+    with pytest.raises(UserError, match="no settings to search"):
+        toy.tunable(None, None, None, "cpu")
+
+
+def test_a_name_of_msgms_own_cannot_be_taken_and_an_unknown_one_is_refused():
+    with pytest.raises(UserError, match="one of msgm's own"):
+        domains.register(type("Other", (Toy,), {"name": "classifier"})())
+    with pytest.raises(UserError, match="unknown domain 'clasifier'.*Did you mean 'classifier'"):
+        domains.find("clasifier")
