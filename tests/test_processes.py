@@ -147,7 +147,7 @@ with processes.together("cpu"):
         processes.spread(range(5), work)
     except (RunError, ValueError) as error:
         import sys
-        print(type(error).__name__, error, file=sys.stderr)
+        sys.stderr.write(f"{type(error).__name__} {error}\\n")  # at once: the processes share it
 """
 
 

@@ -7,8 +7,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 import numpy as np
 import pytest
 import torch
-import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
@@ -25,6 +24,7 @@ from msgm.reading import (
     read_text,
     read_yaml,
 )
+from msgm.settings import dump_yaml
 from msgm.shapes import Count, check
 
 IN_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -97,9 +97,10 @@ def test_any_yaml_is_read_or_refused_in_one_sentence(text):
 
 
 @given(TREES)
+@example({"0E0": "0E0"})
 @IN_FOLDER
 def test_yaml_of_plain_values_is_read_as_it_was_written(tree):
-    text = yaml.safe_dump({"tree": tree}, allow_unicode=True)
+    text = dump_yaml({"tree": tree})  # PyYAML's own writes texts such as 0E0 as if they were numbers
     if "&id" not in text:
         names = json.loads(json.dumps({"tree": tree}))
         assert parse_yaml(text, "a.yaml") == names
