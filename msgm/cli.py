@@ -99,8 +99,10 @@ def _refuse_other_modules(options: argparse.Namespace) -> None:
         from msgm.settings import module_of
 
         module = module_of(Path(path))
-        if module is not None:
+        if module in ("classifier", "recommender"):
             raise UserError(f"{path} is a {module}'s: use msgm {module} ..., see msgm {module} --help.")
+        if module is not None:
+            raise UserError(f"{path} is of the domain {module}: a plugin's is compared from Python, by msgm.compare.")
 
 
 def script(command: str) -> int:

@@ -48,3 +48,13 @@ def test_a_name_of_msgms_own_cannot_be_taken_and_an_unknown_one_is_refused():
         domains.register(type("Other", (Toy,), {"name": "classifier"})())
     with pytest.raises(UserError, match="unknown domain 'clasifier'.*Did you mean 'classifier'"):
         domains.find("clasifier")
+
+
+def test_the_command_line_says_how_a_plugins_config_is_compared(tmp_path, cli):
+    path = tmp_path / "toy.yaml"
+    path.write_text("domain: toy\n")
+    done = cli("compare", path)
+    assert (done.code, done.err) == (
+        2,
+        f"msgm: {path} is of the domain toy: a plugin's is compared from Python, by msgm.compare.\n",
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgm.domains import of_report, read_report
 from msgm.errors import UserError
+from msgm.study.judging import CONTROLS
 
 if TYPE_CHECKING:
     import pandas
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 APART = ("card", "provenance", "measured", "retrain_band", "per_seed", "artefacts", "facts", "latencies", "history")
 """What a row holds beside its numbers and settings; ``to_json`` has it."""
-REFERENCES = ("do-nothing", "retrain")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Report:
 
     def _is_reference(self, row: Row) -> bool:
         if self.domain != "generator":
-            return row.get("method") in REFERENCES
+            return row.get("method") in CONTROLS
         return row["start"] in ("none", "random") or (row["start"], row["objective"]) == ("scratch", "unseen")
 
     def _level(self, row: Row) -> dict[str, Any]:

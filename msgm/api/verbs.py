@@ -105,10 +105,10 @@ def unlearn(
             another run, or a recommender: those forget through ``msgm.recommender``.
     """
     named = Named.read(config, overrides)
-    if named.domain not in UNLEARN:
-        if named.domain not in ("recommender", "attributes"):
-            raise UserError(f"unlearn: a config of the domain {named.domain} is for compare.")
+    if named.domain in ("recommender", "attributes"):
         raise UserError("unlearn: recommenders forget while they are served: see msgm.recommender and msgm.compare.")
+    if named.domain not in UNLEARN:
+        raise UserError(f"unlearn: a config of the domain {named.domain} is for compare.")
     shared = ["device", "fresh_chain", "seed"]
     own = {"generator": ["resume", *shared], "classifier": ["method", "request", "trained_on", *shared]}
     options = {

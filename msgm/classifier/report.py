@@ -7,8 +7,8 @@ from msgm.cards.pages import listed
 from msgm.classifier.card import WORDS
 from msgm.classifier.figures import report_figures, test_accuracy_of
 from msgm.classifier.ladder import TARGETS
-from msgm.study.judging import Report, Row
-from msgm.study.views import CONTROLS, READING, Axis, Columns, Views
+from msgm.study.judging import CONTROLS, Report, Row
+from msgm.study.views import READING, Axis, Columns, Views
 
 AXES = {
     "test_accuracy": "accuracy on test items",

@@ -33,7 +33,7 @@ from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.settings import Source
 from msgm.study.engine import Chosen, Domain, Place, picked
-from msgm.study.judging import Report
+from msgm.study.judging import Report, Row
 from msgm.study.measuring import Numbers, measure
 from msgm.study.records import RecordCell
 from msgm.study.tuning import Tunable
@@ -89,6 +89,12 @@ class Attributes(Domain[AttributeConfig, World]):
 
     def report(self, world: World) -> Report:
         return make_report(world.config, world.run, world.data, world.labels)
+
+    def upgraded(self, report: Report) -> Report:
+        return report
+
+    def card(self, report: Report, row: Row) -> None:
+        return None
 
     def write_views(self, run: Run, report: Report) -> None:
         write_views(run, report)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from msgm.recommender.assemble import make_report, record_at, shared_facts
-from msgm.recommender.config import CONTROLS, RecommenderConfig, load_config
+from msgm.recommender.config import RecommenderConfig, load_config
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.keyed import key_records
@@ -26,7 +26,7 @@ from msgm.seeding import derive_seed
 from msgm.settings import Source
 from msgm.solves import of_runs
 from msgm.study.engine import Chosen, Domain, Place, picked
-from msgm.study.judging import Report
+from msgm.study.judging import CONTROLS, Report
 from msgm.study.measuring import measure, measure_retrains
 from msgm.study.records import RecordCell
 from msgm.study.tuning import Tunable

@@ -19,11 +19,10 @@ from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import RecommenderRequest
 from msgm.settings import Source, dump_yaml, read_settings
+from msgm.study.judging import CONTROLS
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Experiment")
-CONTROLS = ("do-nothing", "retrain")
-"""Methods without which there is no comparison."""
 SECTIONS = ("model", "methods", "erasure", "obfuscation", "request")
 """What errors of a row's settings begin with, before they are told the row."""
 BY_IDS = ("users", "items", "interactions", "file")

@@ -9,8 +9,8 @@ from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
 from msgm.recommender.card import WORDS
 from msgm.recommender.figures import request_figures
 from msgm.recommender.ladder import EXACT
-from msgm.study.judging import Entry, Report, Row, judged_note
-from msgm.study.views import CONTROLS, Views
+from msgm.study.judging import CONTROLS, Entry, Report, Row, judged_note
+from msgm.study.views import Views
 from msgm.tables import Outside, Table
 
 READING = (

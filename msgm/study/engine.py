@@ -68,13 +68,13 @@ class Domain(Client[C], Generic[C, W]):
 
     Attributes:
         kind: of its reports and run folders.
-        views: of its reports; None in a domain that shows them in its own way.
+        views: of its reports; a domain whose rows have no cards has none, and shows them in its own way.
         fixed: settings that all of a run folder shares; others may be added or changed when it goes on.
         blas_threads: threads of linear algebra, while cells are run; None leaves them as they are.
     """
 
     kind: ClassVar[str]
-    views: ClassVar[Views | None] = None
+    views: ClassVar[Views]
     fixed: ClassVar[tuple[str, ...]]
     blas_threads: ClassVar[int | None] = None
 
@@ -107,18 +107,16 @@ class Domain(Client[C], Generic[C, W]):
         return compare(self, config, out, device, **options)
 
     def card(self, report: Report, row: Row) -> Card | None:
-        return None if self.views is None else make_card(report, row, self.views.words)
+        return make_card(report, row, self.views.words)
 
     def write_views(self, run: Run, report: Report) -> None:
-        if self.views is not None:
-            self.views.write(run, report)
+        self.views.write(run, report)
 
     def print_report(self, report: Report) -> None:
-        if self.views is not None:
-            self.views.print(report)
+        self.views.print(report)
 
     def upgraded(self, report: Report) -> Report:
-        return report if self.views is None else upgraded(report, self.views.words.ladder)
+        return upgraded(report, self.views.words.ladder)
 
     def before(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a folder that an earlier version wrote as this version has them."""

@@ -44,6 +44,8 @@ BAND_RULE = (
     "Student's quantile with k - 1 degrees of freedom at 1 - .05/(2m) for the m numbers judged together"
 )
 COUNTED = ("forgetting", "privacy")
+CONTROLS = ("do-nothing", "retrain")
+"""Rows that every comparison has: the model before forgetting, and one more that never saw what is forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ A domain says in a ``Views`` which numbers stand in its tables and what its axes
 lay out its tables in its own way. All else is here, once.
 """
 
-from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -20,10 +19,9 @@ from msgm.folders import place, write_text
 from msgm.runs import Run
 from msgm.study.card import Words, write_card
 from msgm.study.charts import chart_of, kind_of
-from msgm.study.judging import Entry, Report, Row, inside_share, judged_note, shown_limits
+from msgm.study.judging import CONTROLS, Entry, Report, Row, inside_share, judged_note, shown_limits
 from msgm.tables import Outside, Table
 
-CONTROLS = ("do-nothing", "retrain")
 Axis = tuple[str, str]
 Columns = Mapping[str, tuple[str, int]]
 Cards = Mapping[str, Card]
@@ -37,7 +35,7 @@ WANTED = 0.9
 """Share of numbers inside their bands from which on a method is listed as near to retraining."""
 
 
-class Views(ABC):
+class Views:
     """How the report of a domain is shown.
 
     Attributes:
