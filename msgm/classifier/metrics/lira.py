@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
-from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
+from msgm.classifier.metrics.scores import Floats, controls, margins, tpr_at
+from msgm.strata import auc
 
 OWN = 64
 LEAST_SD = 1e-6

@@ -25,7 +25,6 @@ import numpy as np
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import (
     Floats,
-    auc,
     best_thresholds,
     controls,
     entropies,
@@ -37,6 +36,7 @@ from msgm.classifier.metrics.scores import (
     unseen,
 )
 from msgm.classifier.outputs import Outputs
+from msgm.strata import auc
 
 _found: WeakKeyDictionary[Outputs, dict[tuple[str, str], dict[str, float | None]]] = WeakKeyDictionary()
 

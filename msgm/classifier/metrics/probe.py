@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from msgm.checks import at_least
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Number
-from msgm.classifier.metrics.scores import Floats, auc, controls, forgotten_classes
+from msgm.classifier.metrics.scores import Floats, controls, forgotten_classes
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
 from msgm.solves import ITERATIONS, fitted
+from msgm.strata import auc
 
 if TYPE_CHECKING:
     from msgm.classifier.data import Examples

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
-from msgm.classifier.metrics.scores import Floats, Mask, auc, controls, losses, share, tpr_at
+from msgm.classifier.metrics.scores import Floats, Mask, controls, losses, share, tpr_at
 from msgm.classifier.outputs import Outputs
 from msgm.errors import UserError
+from msgm.strata import auc
 
 
 @METRICS.register("rmia")

@@ -15,7 +15,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
-from scipy.stats import rankdata
 
 from msgm.classifier.outputs import Outputs
 
@@ -65,15 +64,6 @@ def log_complements(lp: Floats) -> Floats:
 def true_class(values: Floats, labels: NDArray[np.int64]) -> Floats:
     """Return each row's entry of its true class, (n,)."""
     return np.asarray(values[np.arange(len(labels)), labels])
-
-
-def auc(members: Floats, others: Floats) -> float | None:
-    """Return the share of pairs in which the member has the higher score, ties counting half; None of an empty side."""
-    m, n = len(members), len(others)
-    if not m or not n:
-        return None
-    ranks = rankdata(np.concatenate([members, others]))[:m]
-    return float((ranks.sum() - m * (m + 1) / 2) / (m * n))
 
 
 def tpr_at(members: Floats, others: Floats, fpr: float) -> float | None:

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from msgm.checks import at_least
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Needed, Number
 from msgm.classifier.metrics.lira import lira_scores
-from msgm.classifier.metrics.scores import Floats, auc, controls, margins, tpr_at
+from msgm.classifier.metrics.scores import Floats, controls, margins, tpr_at
 from msgm.classifier.metrics.shadows import cached, trained_then_unlearned
 from msgm.classifier.outputs import Outputs
 from msgm.seeding import derive_seed, generator
+from msgm.strata import auc
 
 if TYPE_CHECKING:
     from msgm.classifier.data import Split

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
-from msgm.recommender.metrics.probes import guest_scorer, probe_of, readings, weighted_auc
+from msgm.recommender.metrics.probes import guest_scorer, probe_of, readings
 
 
 @METRICS.register("completeness")
@@ -40,5 +40,5 @@ class Completeness(Metric):
         probe = probe_of(case, self.seed)
         no_means = np.zeros(case.split.train.shape[1])
         values = readings(case.target, probe.cells, no_means, guest_scorer(case.target, probe))[:, 0]
-        asked = probe.at(~np.isnan(values))
-        return {"completeness_auc": weighted_auc(values[~np.isnan(values)], asked.forgotten, asked.weights)}
+        known = ~np.isnan(values)
+        return {"completeness_auc": probe.at(known).auc(values[known])}

@@ -27,18 +27,17 @@ from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.probes import (
     Cells,
     Probe,
-    balanced,
     guest_factors,
     guest_scorer,
     item_means,
     joined,
     probe_of,
     readings,
-    weighted_auc,
 )
 from msgm.recommender.models.base import Recommender
 from msgm.seeding import derive_seed
 from msgm.solves import ITERATIONS, fitted
+from msgm.strata import balanced
 
 Features = NDArray[np.float64]
 LEAST = 20
@@ -117,14 +116,14 @@ def _attack(kind: str, taught: Features, lesson: Probe, asked: Features, probe: 
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    known = ~np.isnan(asked).any(axis=1)
+    known = np.asarray(~np.isnan(asked).any(axis=1))
     auc = share = None
     if probe.forgotten[known].any() and np.isfinite(taught).all():
         attacker = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
         weights = {"logisticregression__sample_weight": lesson.weights}
         fitted(lambda: attacker.fit(taught, lesson.forgotten, **weights), "the attacker on membership")
         opinion = attacker.predict_proba(asked[known])[:, 1]
-        auc = weighted_auc(opinion, probe.forgotten[known], probe.weights[known])
+        auc = probe.at(known).auc(opinion)
         share = float((opinion[probe.forgotten[known]] > 0.5).mean())
     return {f"membership_{kind}_auc": auc, f"membership_{kind}_share": share}
 

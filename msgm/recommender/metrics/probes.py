@@ -8,9 +8,8 @@ apart, whatever it is: in a comparison within strata of such cells it is right h
 - for a forgotten user, who is gone from the model, one of two halves of his training cells, drawn at random: the model
   is given the other half as the profile of a new user and asked for this half and for his test cells.
 
-A held-out cell weighs n_f / n_t in a stratum of n_f forgotten and n_t held-out cells, so that both sides have the same
-strata in the same shares; strata without either are left out. For items the likeness is near, not exact: a user with
-few cells has none in the test part.
+Held-out cells weigh as ``msgm.strata`` says; strata without forgotten or without held-out cells are left out. For
+items the likeness is near, not exact: a user with few cells has none in the test part.
 
 How a new user is asked: by the score path of models that score from profiles (EASE, item and session neighbours,
 autoencoders), with his row appended to the rows that they know; else by ``fold_in``, his factors for the items'
@@ -36,6 +35,7 @@ from msgm.recommender.metrics.ranking import blocks
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
 from msgm.seeding import derive_seed
+from msgm.strata import auc, balanced
 
 REFERENCE_USERS = 500
 """Retained users, drawn at random, over whom an item's mean z is taken."""
@@ -92,6 +92,10 @@ class Probe:
         """Return the probe of some cells."""
         return Probe(self.cells.at(chosen), self.forgotten[chosen], self.weights[chosen], self.profiles, self.times)
 
+    def auc(self, values: NDArray[np.float64]) -> float | None:
+        """Return the AUC of the forgotten cells' (n,) values against the held-out cells'; None without either."""
+        return auc(values[self.forgotten], values[~self.forgotten], self.weights[~self.forgotten])
+
 
 def probe_of(case: Case, seed: int) -> Probe:
     """Return what to ask a model about the request; ``seed`` draws the halves of forgotten users' profiles."""
@@ -122,18 +126,6 @@ def probe_of(case: Case, seed: int) -> Probe:
     forgotten = np.arange(len(code)) < sum(map(len, strata))
     keep, weights = balanced(code, forgotten)
     return Probe(joined([*parts, *held]), forgotten, weights, profiles, times).at(keep)
-
-
-def balanced(strata: NDArray[np.int64], first: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which of (n,) things are in strata with things of both kinds, and weights.
-
-    Things of the first kind weigh 1, those of the second n_first / n_second of their stratum.
-    """
-    _, number = np.unique(strata, return_inverse=True)
-    size = int(number.max(initial=-1)) + 1
-    ones, others = (np.bincount(number[kind], minlength=size) for kind in (first, ~first))
-    weights = np.where(first, 1.0, (ones / np.maximum(others, 1))[number])
-    return np.asarray(((ones > 0) & (others > 0))[number]), weights
 
 
 def _profiles(case: Case, half: NDArray[np.int64]) -> tuple[csr_array, NDArray[np.int64] | None]:
@@ -237,14 +229,3 @@ def _standardised(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     centred = centred - centred.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
     return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
-
-
-def weighted_auc(
-    values: NDArray[np.float64], positive: NDArray[np.bool_], weights: NDArray[np.float64]
-) -> float | None:
-    """Return the weighted chance that a positive one has a larger value than another, ties half; None without both."""
-    from sklearn.metrics import roc_auc_score
-
-    if positive.all() or not positive.any():
-        return None
-    return float(roc_auc_score(positive, values, sample_weight=weights))

@@ -5,10 +5,8 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from msgm.classifier.metrics.scores import (
-    auc,
     best_thresholds,
     controls,
     entropies,
@@ -61,14 +59,6 @@ def test_scores_of_nearly_certain_models_stay_finite_and_exact():
 def test_complements_agree_with_the_direct_form_where_that_is_exact():
     lp = np.log(np.random.default_rng(0).dirichlet(np.ones(6), 50))
     np.testing.assert_allclose(log_complements(lp), np.log(1 - np.exp(lp)), rtol=1e-9)
-
-
-def test_the_auc_is_that_of_sklearn_with_ties():
-    rng = np.random.default_rng(0)
-    members, others = rng.integers(2, 9, 40).astype(float), rng.integers(0, 7, 70).astype(float)
-    labels = np.repeat([1, 0], [40, 70])
-    assert auc(members, others) == pytest.approx(roc_auc_score(labels, np.concatenate([members, others])))
-    assert auc(np.zeros(0), others) is None
 
 
 def test_the_true_positives_cost_no_more_false_ones_than_allowed():

@@ -10,8 +10,9 @@ import pytest
 from msgm.recommender.data.base import load_interactions
 from msgm.recommender.methods import METHODS
 from msgm.recommender.metrics import METRICS
-from msgm.recommender.metrics.probes import balanced, guest_scorer, probe_of, weighted_auc
+from msgm.recommender.metrics.probes import guest_scorer, probe_of
 from msgm.recommender.requests import Deletion
+from msgm.strata import auc as area
 from tests.recommender.metrics.worlds import deletion_of, given, split_of, tiny_case, trained_case
 
 COMPLETENESS = METRICS.build({"name": "completeness"})
@@ -77,8 +78,7 @@ def test_users_who_forget_much_do_not_push_it_off_half():
     train |= gone
     case = tiny_case(given(scores, train), split_of(train, test), Deletion(cells=np.argwhere(gone)))
     assert auc(case) == pytest.approx(0.5, abs=0.03)
-    values, first = np.concatenate([scores[gone], scores[test]]), np.arange(gone.sum() + test.sum()) < gone.sum()
-    assert weighted_auc(values, first, np.ones(len(first))) > 0.7
+    assert area(scores[gone], scores[test]) > 0.7
 
 
 def test_a_factor_model_without_fold_in_cannot_be_asked_about_users_who_are_gone():
@@ -109,14 +109,6 @@ def test_the_half_that_is_asked_for_is_withheld_from_the_profile():
     np.testing.assert_array_equal(dense[0] + dense[1], first)
     assert len(probe.times) == probe.profiles.nnz
     assert not np.isin(probe.cells.users, case.deletion.users).any()
-
-
-def test_held_out_cells_weigh_as_much_as_forgotten_ones_in_every_stratum():
-    strata = np.array([0, 0, 0, 1, 1, 2, 3])
-    first = np.array([True, True, False, True, False, True, False])
-    keep, weights = balanced(strata, first)
-    assert keep.tolist() == [True] * 5 + [False] * 2
-    assert weights[keep].tolist() == [1, 1, 2, 1, 1]
 
 
 def test_models_are_left_as_they_were():

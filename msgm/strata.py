@@ -1,0 +1,94 @@
+r"""Controls that match a group: things compared with others of the same stratum alone.
+
+Someone whose items are easier than other people's by d standard deviations gives an attack on membership an AUC of
+Phi(d / sqrt 2) against everybody's items, though the model never saw his: .638 at d = .5. Within a stratum (the same
+class and source, the same user) members and controls are alike but for membership, and the AUC is .5.
+
+In a stratum of m members and n controls each control weighs m / n, so that both sides have the same strata in the same
+shares. Members of a stratum without controls are compared with nothing; ``Controls.unmatched`` counts them.
+
+    AUC       sum over members i and controls j of w_j ([s_i > s_j] + [s_i = s_j] / 2), over m sum w_j
+    TPR at f  the share of members above all controls but the highest, which have a share f of the weight
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Codes = NDArray[np.int64]
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Which members have controls, and what each of the others weighs.
+
+    Attributes:
+        matched: (m,) which members have a control.
+        weights: (n,) of the others; 0 for one that is no member's control.
+    """
+
+    matched: Mask
+    weights: Floats
+
+    @property
+    def used(self) -> Mask:
+        """(n,) which of the others are somebody's control."""
+        return self.weights > 0
+
+    @property
+    def unmatched(self) -> int:
+        """The number of members without a control."""
+        return int((~self.matched).sum())
+
+    def auc(self, members: Floats, others: Floats) -> float | None:
+        """Return the AUC of members' (m,) scores against their controls among (n,); None without controls."""
+        return auc(members[self.matched], others[self.used], self.weights[self.used])
+
+
+def controls(members: Codes, others: Codes) -> Controls:
+    """Return the controls of members of strata (m,) among others of strata (n,)."""
+    first = np.arange(len(members) + len(others)) < len(members)
+    kept, weights = balanced(np.concatenate([members, others]), first)
+    return Controls(kept[first], np.where(kept, weights, 0.0)[~first])
+
+
+def balanced(strata: Codes, first: Mask) -> tuple[Mask, Floats]:
+    """Return a mask of the (n,) things whose stratum holds both kinds, and weights that give both the same strata.
+
+    Things of the first kind weigh 1, those of the second n_first / n_second of their stratum.
+    """
+    _, number = np.unique(strata, return_inverse=True)
+    size = int(number.max(initial=-1)) + 1
+    ones, others = (np.bincount(number[kind], minlength=size) for kind in (first, ~first))
+    weights = np.where(first, 1.0, (ones / np.maximum(others, 1))[number])
+    return np.asarray(((ones > 0) & (others > 0))[number]), weights
+
+
+def auc(members: Floats, others: Floats, weights: Floats | None = None) -> float | None:
+    """Return the weighted share of pairs in which the member has the higher score, ties counting half.
+
+    Args:
+        members: (m,) scores.
+        others: (n,) scores.
+        weights: (n,) of the others, above 0; all 1 by default.
+
+    Returns:
+        A number in [0, 1], .5 by chance; None where a side is empty.
+    """
+    if not len(members) or not len(others):
+        return None
+    weights = np.ones(len(others)) if weights is None else weights
+    twice = weight_below(members, others, weights) + weight_below(members, others, weights, "right")
+    return float(twice.mean() / (2 * weights.sum()))
+
+
+def weight_below(values: Floats, others: Floats, weights: Floats, side: Side = "left") -> Floats:
+    """Return the weight of the others that are lower than each of ``values``; by ``right``, lower or equal."""
+    order = np.argsort(others, kind="stable")
+    sums = np.append(0.0, np.cumsum(weights[order]))
+    return np.asarray(sums[np.searchsorted(others[order], values, side)])
