@@ -13,6 +13,7 @@ import torch
 
 from msgm.cli import main
 from msgm.config import Config, load_config
+from tests.shortcuts import figures_left_white, judges_trained_once, rendered  # noqa: F401 - fixtures
 
 torch.set_num_threads(1)
 _CACHE = tempfile.TemporaryDirectory(prefix="msgm-cache-")

@@ -33,7 +33,7 @@ TINY = {
     "evaluation": {"samples": 20, "nll_items": 2, "likelihood": {"steps": 2}, "judge": {"epochs": 1}},
     "rows": {"obtuse": {"training": {"steps": 2}}},
 }
-LONG = ("commands", "read-a-card", "diffusers")
+LONG = ("commands", "read-a-card", "diffusers", "recommender", "measures")
 """Pages that take a quarter of a minute or more."""
 NOT_RUN = {
     "git clone": "needs the network",

@@ -13,6 +13,8 @@ from msgm import markdown as md
 from msgm.pictures import figure_png
 from tests.helpers import NASTY, blocks
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 SHOWN = [
     ("plain text, 3.5% [0.1, 0.2] of forget_accuracy", "plain text, 3.5% [0.1, 0.2] of forget_accuracy"),
     ("a\nb\r\nc\x1b\u2028d", "a b c d"),

@@ -26,6 +26,8 @@ from msgm.runs import Run
 from msgm.training.run import load_data
 from tests.conftest import DIGITS, TINY, settings
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 JUDGE = ["evaluation.judge.epochs=1", "evaluation.judge.width=8"]
 VECTORS = ["data.name=gaussians", "data.count=400", "network.name=mlp", "network.width=16", "request.labels=[1]"]
 FEW = ["--steps", "3", "--device", "cpu"]

@@ -39,19 +39,28 @@ def test_a_full_disk_is_named_where_output_goes():
     done.stderr.close()
 
 
+# A shell that starts pytest in the background lets its children ignore SIGINT; this one takes it, as in a terminal.
+READY = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.write(1, b".")
+sys.argv[0] = "msgm"
+from msgm.__main__ import main
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.8])
 def test_an_interrupt_during_imports_and_parsing_ends_without_a_traceback(delay, tmp_path):
-    ready = "import os, sys; os.write(1, b'.'); sys.argv[0] = 'msgm'; from msgm.__main__ import main; sys.exit(main())"
-    run = subprocess.Popen(
-        [sys.executable, "-c", ready, "train", str(DIGITS), "--out", str(tmp_path / "run")],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    os.read(run.stdout.fileno(), 1)
-    time.sleep(0.05 + delay)
-    run.send_signal(signal.SIGINT)
-    _, error = run.communicate(timeout=120)
+    arguments = [sys.executable, "-c", READY, "train", str(DIGITS), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        try:
+            os.read(run.stdout.fileno(), 1)
+            time.sleep(0.05 + delay)
+            run.send_signal(signal.SIGINT)
+            _, error = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert run.returncode == 130
     assert error.startswith(b"msgm: ")
     assert error.count(b"\n") == 1

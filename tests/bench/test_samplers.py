@@ -12,6 +12,8 @@ from msgm.diffusion import SAMPLERS, SamplingSettings
 from scripts.bench import samplers as bench
 from tests.conftest import DIGITS, TINY, settings
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 def test_the_frechet_distance_is_the_textbook_one():
     rng = np.random.default_rng(0)

@@ -8,6 +8,8 @@ from msgm.solves import Solve
 from msgm.study.records import plain, read_record, write_record
 from tests.helpers import NASTY, as_name, blocks
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 def number(value, inside=True, low=0.4, high=0.6, seeds=2):
     band = {"mean": (low + high) / 2, "sd": 0.04, "low": low, "high": high, "count": 5}

@@ -26,6 +26,8 @@ from msgm.pictures import to_png
 from msgm.reading import read_json
 from msgm.runs import Run
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 NAMES = ["do-nothing", "unseen-scratch", "redirect", "random-network"]
 MADE = {
     "do-nothing": ("none", None),

@@ -13,6 +13,8 @@ from msgm.folders import write_json
 from msgm.sweep import with_start, with_sweeps
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 CLASSES = {"1": "automobile", "5": "dog"}
 PUBLISHED = {
     "mnist/ve": {"Standard": "26.8", "Unseen": "4.1", "Ort": "1.2", "Obt": "5.1", "EraseDiff": "2.5"},

@@ -11,6 +11,8 @@ from msgm.reading import read_json
 from msgm.runs import Run
 from tests.helpers import NASTY, as_name, blocks
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 NAMES = ["do-nothing", "unseen", "redirect"]
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from msgm.reading import read_json, read_yaml
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 CONFIG = """
 name: tiny
 seeds: 1
