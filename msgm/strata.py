@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.int64]
 Side = Literal["left", "right"]
+ROUNDING = 1e-9
+"""Sums of weights that differ by less than this share are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,10 @@ class Controls:
     def auc(self, members: Floats, others: Floats) -> float | None:
         """Return the AUC of members' (m,) scores against their controls among (n,); None without controls."""
         return auc(members[self.matched], others[self.used], self.weights[self.used])
+
+    def mean(self, others: Floats | Mask) -> float | None:
+        """Return the weighted mean of the controls' values among (n,); None without controls."""
+        return float(np.average(others, weights=self.weights)) if self.used.any() else None
 
 
 def controls(members: Codes, others: Codes) -> Controls:
@@ -92,3 +98,29 @@ def weight_below(values: Floats, others: Floats, weights: Floats, side: Side = "
     order = np.argsort(others, kind="stable")
     sums = np.append(0.0, np.cumsum(weights[order]))
     return np.asarray(sums[np.searchsorted(others[order], values, side)])
+
+
+def tpr_at(members: Floats, others: Floats, fpr: float, weights: Floats | None = None) -> float | None:
+    """Return the share of members above all but a share ``fpr`` of the others' weight.
+
+    Where the curve passes a group of tied scores it is a straight line. Where the first of
+    the others weighs more than ``fpr`` of all, no false positive is allowed, ties aside.
+
+    Args:
+        members: (m,) scores.
+        others: (n,) scores.
+        fpr: the share of false positives, in [0, 1).
+        weights: (n,) of the others, above 0; all 1 by default.
+
+    Returns:
+        A number in [0, 1]; None where a side is empty.
+    """
+    if not len(members) or not len(others):
+        return None
+    weights = np.ones(len(others)) if weights is None else weights
+    allowed, order = fpr * weights.sum(), np.argsort(-others, kind="stable")
+    reached = np.searchsorted(np.cumsum(weights[order]), allowed + ROUNDING * weights.sum(), "right")
+    threshold = others[order[min(int(reached), len(others) - 1)]]
+    above, tied = weights[others > threshold].sum(), weights[others == threshold].sum()
+    among = (members == threshold).sum() * max(allowed - above, 0.0) / tied
+    return float(((members > threshold).sum() + among) / len(members))

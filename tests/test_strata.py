@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from msgm.strata import auc, balanced, controls, weight_below
+from msgm.strata import auc, balanced, controls, tpr_at, weight_below
 
 
 def test_controls_weigh_as_much_as_members_in_every_stratum():
@@ -67,3 +67,37 @@ def test_the_weight_below_leaves_equal_ones_out_unless_asked():
     others, weights = np.array([3.0, 1.0, 2.0]), np.array([4.0, 1.0, 2.0])
     assert weight_below(np.array([0.0, 2.0, 9.0]), others, weights).tolist() == [0, 1, 7]
     assert weight_below(np.array([0.0, 2.0, 9.0]), others, weights, "right").tolist() == [0, 3, 7]
+
+
+def test_the_true_positives_cost_no_more_false_ones_than_allowed():
+    rng = np.random.default_rng(1)
+    members, others = rng.normal(1, 1, 300), rng.normal(0, 1, 200)
+    best = max((members > t).mean() for t in np.concatenate([others, [-9.0]]) if (others > t).mean() <= 0.05)
+    assert tpr_at(members, others, 0.05) == pytest.approx(best)
+    assert tpr_at(members, others, 0.001) == (members > others.max()).mean()
+    assert tpr_at(members, np.zeros(0), 0.05) is None
+
+
+@pytest.mark.parametrize("fpr", [0.001, 0.01, 0.3])
+def test_the_curve_is_a_straight_line_within_ties(fpr):
+    assert tpr_at(np.zeros(30), np.zeros(50), fpr) == pytest.approx(fpr)
+    members, others = np.repeat([2.0, 1.0, 0.0], [5, 10, 5]), np.repeat([2.0, 1.0, 0.0], [4, 20, 16])
+    points = np.cumsum([0, 4, 20, 16]) / 40, np.cumsum([0, 5, 10, 5]) / 20
+    assert tpr_at(members, others, fpr) == pytest.approx(np.interp(fpr, *points))
+
+
+@pytest.mark.parametrize("fpr", [0.01, 0.2, 0.5])
+def test_true_positives_at_weighted_false_ones_are_scikit_learns(fpr):
+    rng = np.random.default_rng(3)
+    members, others, weights = rng.normal(1, 1, 300), rng.normal(0, 1, 200), rng.uniform(0.1, 3, 200)
+    truth, scores = np.repeat([1, 0], [300, 200]), np.concatenate([members, others])
+    every = np.concatenate([np.ones(300), weights])
+    false, true, _ = roc_curve(truth, scores, sample_weight=every, drop_intermediate=False)
+    assert tpr_at(members, others, fpr, weights) == pytest.approx(true[false <= fpr].max())
+
+
+def test_equal_weights_are_no_weights_whatever_their_rounding():
+    rng = np.random.default_rng(4)
+    members, others = rng.normal(1, 1, 300), rng.normal(0, 1, 30)
+    for fpr in (0.1, 0.2, 0.5):
+        assert tpr_at(members, others, fpr, np.full(30, 300 / 30 / 3)) == tpr_at(members, others, fpr)

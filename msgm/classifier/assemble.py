@@ -15,6 +15,7 @@ from msgm.classifier.metrics.base import METRICS
 from msgm.folders import place
 from msgm.runs import Run, environment
 from msgm.solves import of_runs
+from msgm.strata import controls
 from msgm.study.band import LEAST
 from msgm.study.judging import BAND_RULE, judge, means
 from msgm.study.records import read_record
@@ -30,6 +31,9 @@ PROTOCOL = {
     "retrain": "The row retrain is one further retrained model, not one of the band.",
     "seconds": "From request to answer, measuring excluded; work done before any request is preparation and stands "
     "apart. Time is given as a share of the median seconds of the band's retrained models too.",
+    "controls": "Attacks on membership compare items with held-out ones (nonmembers) of the same class and the same "
+    "source, which is what the data's groups name, such as a patient; these weigh so that both sides have the same "
+    "classes and sources in the same shares.",
     "parts": "The held-out items for tuning, for attacks (nonmembers) and for the test are disjoint.",
 }
 
@@ -91,6 +95,7 @@ def _request(
         "forget_digest": digests[0],
         "forget_digests": digests,
         "near_duplicates": None if record is None else _near_duplicates(record),
+        "without_controls": controls(split.forget.strata, split.nonmembers.strata).unmatched,
     }
 
 

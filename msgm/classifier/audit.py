@@ -19,7 +19,7 @@ from msgm.cards.views import Card
 from msgm.classifier.card import WORDS
 from msgm.classifier.ladder import LADDER, TARGETS
 from msgm.classifier.metrics import METRICS, Case, Metric
-from msgm.classifier.metrics.scores import forgotten_classes
+from msgm.classifier.metrics.scores import controls, forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
 from msgm.digests import file_digest
 from msgm.errors import UserError
@@ -114,7 +114,8 @@ def _read(target: Path, original: Path, retrains: Sequence[Path]) -> dict[Path, 
 def _needed(outputs: Outputs) -> Outputs:
     """Return the parts that every file has."""
     logits = {part: outputs.logits[part] for part in NEEDED}
-    return Outputs(logits, {part: outputs.labels[part] for part in NEEDED}, outputs.history)
+    strata = {part: codes for part, codes in outputs.strata.items() if part in NEEDED}
+    return Outputs(logits, {part: outputs.labels[part] for part in NEEDED}, outputs.history, strata)
 
 
 def _no_probabilities(path: Path, outputs: Outputs) -> None:
@@ -134,6 +135,8 @@ def _same_items(first: Path, expected: Outputs, path: Path, found: Outputs) -> N
             raise UserError(
                 f"{path}: labels_{part} differ from those of {first}; the items and their order must agree."
             )
+        if not np.array_equal(expected.stratum(part), found.stratum(part)):
+            raise UserError(f"{path}: strata_{part} differ from those of {first}; all files need the same ones.")
 
 
 def _digest(outputs: Outputs) -> str:
@@ -176,6 +179,7 @@ def _report(case: Case, asked: Asked, rows: list[dict[str, Any]], paths: list[Pa
         "n": sizes["forget"],
         "forget_digest": None,
         "near_duplicates": None,
+        "without_controls": controls(case.target).unmatched,
     }
     return {
         "kind": "classifier",

@@ -84,7 +84,13 @@ def _cannot_say(report: Report, row: Row) -> list[str]:
         lines.append(f"Any epsilon of forgetting quality: fewer than {EPSILON_MODELS} models of a kind are here.")
     if report.get("outputs_only"):
         lines.append("Anything about the weights and how the model was made: only its outputs are here.")
-    found = asked(report, row).get("near_duplicates")
+    request = asked(report, row)
+    if request.get("without_controls"):
+        lines.append(
+            f"Whether {request['without_controls']} of the {request['n']} items to forget are given away by attacks on "
+            "membership: no held-out item is of their class and source, so these leave them out."
+        )
+    found = request.get("near_duplicates")
     if found is not None and found["retained"] and not found["included"]:
         lines.append(
             f"That near-duplicates are forgotten: {found['retained']} were found among the items to retain, and stay."

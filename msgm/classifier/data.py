@@ -41,6 +41,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """(n,) codes of the items' class and source, as ``Dataset.strata``; relabelling leaves them as they are."""
+        return self.dataset.strata[self.indices]
+
     def inputs(self, positions: Tensor | NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
         """Return the inputs at ``positions`` of these examples, (len(positions), *shape) float32 on ``device``."""
         chosen = self.indices[np.asarray(positions)]
@@ -56,6 +61,10 @@ class Examples:
     def subset(self, positions: NDArray[np.int64]) -> "Examples":
         """Return the examples at ``positions``, labels as they are here."""
         return Examples(self.dataset, self.indices[positions], self.labels[torch.from_numpy(positions)])
+
+    def where(self, mask: NDArray[np.bool_]) -> "Examples":
+        """Return the examples that an (n,) mask chooses."""
+        return self.subset(np.flatnonzero(mask))
 
     def relabelled(self, labels: Tensor) -> "Examples":
         """Return the same items under other labels, (n,)."""

@@ -7,8 +7,10 @@
 - C4: observed items, and a method of the family ``exact`` with its record.
 - C5: observed items, and an (epsilon, delta) that the method itself certifies.
 
-The leaking side is that on which models that know the items lie (``SIDES``). Distances from the retrained models have
-none. The gaps |value - mean of the retrained models| say over again what the values say, which are read on both sides.
+The leaking side is that on which models that know the items lie (``SIDES``). It is below the band for the share of
+forget items that an attack finds by the lowest scores, where such a model has few of them. Distances from the retrained
+models have none. The gaps |value - mean of the retrained models| say over again what the values say, which are read on
+both sides.
 """
 
 from typing import Any
@@ -26,6 +28,7 @@ BEHAVIOURAL = ("mia_loss_auc", "mia_confidence_auc")
 REPEATED = r"_gap$"
 SIDES: tuple[tuple[str, str | None], ...] = (
     (rf"{REPEATED}|^tow$", None),
+    (r"_low_tpr_", "below"),
     (r"_auc$|_tpr_|^forget_accuracy$|^test_accuracy_forgotten$|_worst_decile$|_worse(_share)?$", "above"),
     (r"_efficacy$|^fr_|^fup$|^relearn_steps$", "below"),
 )

@@ -29,4 +29,6 @@ def outputs_of(model: nn.Module, split: Split, device: torch.device | str = "cpu
     for name, values in found.items():
         if not np.isfinite(values).all():
             raise RunError(f"the model's logits on {name} items are not all finite; it cannot be measured.")
-    return Outputs(found, {name: part.labels.numpy() for name, part in split.parts().items()})
+    parts = split.parts()
+    labels = {name: part.labels.numpy() for name, part in parts.items()}
+    return Outputs(found, labels, strata={name: part.strata for name, part in parts.items()})

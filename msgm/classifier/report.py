@@ -16,9 +16,9 @@ AXES = {
 }
 LEGEND = (
     "FA, RA, TA: accuracy on forget, retain and test items, TA where classes are forgotten that on test items of the "
-    "others; FR: forgetting rate by the fixed attack; MIA, RMIA: AUC of "
-    "forget items against non-members by loss and by RMIA; ToW: tug-of-war, 1 is the retrained models' mean; JS: "
-    "Jensen-Shannon divergence (nats) from the retrained models' posteriors on forget items."
+    "others; FR: forgetting rate by the fixed attack; MIA, RMIA: AUC of forget items against held-out ones of their "
+    "classes and sources by loss and by RMIA; ToW: tug-of-war, 1 is the retrained models' mean; JS: Jensen-Shannon "
+    "divergence (nats) from the retrained models' posteriors on forget items."
 )
 
 
@@ -65,6 +65,11 @@ class ClassifierViews(Views):
             notes.append(
                 f"Near-duplicates of the forget items elsewhere: {found['found']}, of which {found['retained']} among "
                 f"the retain items; left in ({found['method']})."
+            )
+        if asked.get("without_controls"):
+            notes.append(
+                f"{asked['without_controls']} of the {asked['n']} items to forget have no control, a held-out item of "
+                "their class and source: attacks on membership leave them out."
             )
         if asked["target"] != "observed":
             notes.append(

@@ -6,6 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,6 +68,16 @@ class Dataset:
     def is_image(self) -> bool:
         """Whether items are images of levels rather than vectors."""
         return self.levels is not None
+
+    @cached_property
+    def strata(self) -> NDArray[np.int64]:
+        """(N,) codes: items have the same one that are of one class and one source, a source being all their groups."""
+        codes = np.zeros(len(self), dtype=np.int64)
+        for column in (self.labels, *self.groups.values()):
+            if column is not None:
+                values, number = np.unique(column, return_inverse=True)
+                _, codes = np.unique(codes * len(values) + number, return_inverse=True)
+        return codes
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the items at ``indices`` as a (len(indices), *shape) tensor on the CPU."""

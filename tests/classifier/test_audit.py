@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_the_original_is_flagged(folder, tmp_path, kind):
 
 
 def test_an_original_that_knows_nothing_more_makes_the_audit_inconclusive(folder, tmp_path):
-    make_outputs(50).save(tmp_path / "original.npz")
+    make_outputs(51).save(tmp_path / "original.npz")
     target = folder / "instances" / f"retrain-{RETRAINS}.npz"
     made = audit(target, tmp_path / "original.npz", retrains(folder), tmp_path / "out")
     assert made.card["controls"][0]["verdict"] == FAIL
@@ -205,11 +206,42 @@ def test_files_of_other_items(folder, tmp_path):
     assert "logits_forget has shape (79, 4)" in message
 
 
+def with_sources(outputs, of=lambda part, number: number % 2):
+    """Outputs of two patients, whose items take turns."""
+    codes = {part: y + CLASSES * of(part, np.arange(len(y))) for part, y in outputs.labels.items()}
+    return replace(outputs, strata=codes)
+
+
+def test_strata_are_read_and_items_without_controls_counted(folder, tmp_path):
+    for k in range(RETRAINS + 1):
+        found = make_outputs(k + 1)
+        with_sources(found, lambda part, number: 7 * ((part == "forget") & (number < 5))).save(tmp_path / f"{k}.npz")
+    with_sources(make_outputs(0, ("retain", "forget")), lambda part, n: 7 * ((part == "forget") & (n < 5))).save(
+        tmp_path / "original.npz"
+    )
+    files = [tmp_path / f"{k}.npz" for k in range(1, RETRAINS + 1)]
+    made = audit(tmp_path / "0.npz", tmp_path / "original.npz", files, tmp_path / "out")
+    assert made.report["requests"]["audit"]["without_controls"] == 5
+    assert any(line.startswith("Whether 5 of the 80 items to forget") for line in made.card["cannot_say"])
+    plain = audited(folder, tmp_path / "plain", f"retrain-{RETRAINS}")
+    assert plain.report["requests"]["audit"]["without_controls"] == 0
+    assert not any("items to forget are given away" in line for line in plain.card["cannot_say"])
+
+
+def test_files_of_other_strata(folder, tmp_path):
+    with_sources(make_outputs(1)).save(tmp_path / "two.npz")
+    message = refused(folder, tmp_path, target=tmp_path / "two.npz")
+    assert "strata_retain differ from those of" in message
+
+
 def test_a_missing_array(folder, tmp_path):
     found = make_outputs(71)
     kept = {part: z for part, z in found.logits.items() if part != "nonmembers"}
     Outputs(kept, found.labels).save(tmp_path / "less.npz")
     assert "logits_nonmembers is missing" in refused(folder, tmp_path, target=tmp_path / "less.npz")
+    found = with_sources(found)
+    replace(found, strata={"test": found.strata["test"]}).save(tmp_path / "some.npz")
+    assert "strata_retain is missing, where other parts have" in refused(folder, tmp_path, target=tmp_path / "some.npz")
 
 
 def test_a_scope_that_the_labels_contradict(folder, tmp_path):
@@ -226,10 +258,14 @@ def test_a_scope_that_the_labels_contradict(folder, tmp_path):
         ("labels_forget", lambda y: y[:0], "do not fit labels of shape (0,)"),
         ("logits_retain", lambda z: z * np.inf, "logits_retain hold numbers that are not finite"),
         ("labels_retain", lambda y: y + CLASSES, "labels_retain lie outside 0 to 3"),
+        ("strata_test", lambda codes: codes + 0.5, "strata_test must hold whole numbers, got float64"),
+        ("strata_test", lambda codes: codes[1:], "strata_test of shape (119,) do not fit labels of shape (120,)"),
+        ("strata_test", lambda codes: codes * 0, "the stratum 0 holds items of several classes"),
     ],
 )
 def test_arrays_of_a_wrong_kind_or_shape(folder, tmp_path, name, change, words):
-    with np.load(folder / "instances" / "original.npz") as file:
+    with_sources(make_outputs(0)).save(tmp_path / "right.npz")
+    with np.load(tmp_path / "right.npz") as file:
         arrays = dict(file)
     np.savez(tmp_path / "wrong.npz", **arrays | {name: change(arrays[name])})
     assert words in refused(folder, tmp_path, target=tmp_path / "wrong.npz")

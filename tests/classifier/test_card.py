@@ -182,6 +182,8 @@ def test_c1_is_unknown_without_its_numbers(report):
         ("mia_entropy_auc", 0.9, 0.1),
         ("mia_entropy_efficacy", 0.1, 0.9),
         ("relearn_steps", 0.1, 0.9),
+        ("rmia_tpr_at_1_fpr", 0.9, 0.1),
+        ("rmia_low_tpr_at_1_fpr", 0.1, 0.9),
         ("probe_membership_auc", 0.9, 0.1),
     ],
 )
@@ -317,6 +319,8 @@ def test_numbers_that_never_differ_do_not_count(report):
 def test_sides():
     assert LADDER.leaking_side("mia_loss_auc_gap", "lower") is None
     assert LADDER.leaking_side("mia_loss_auc", "band") == "above"
+    assert LADDER.leaking_side("rmia_tpr_at_1_fpr", "band") == "above"
+    assert LADDER.leaking_side("rmia_low_tpr_at_1_fpr", "band") == "below"
     assert LADDER.leaking_side("my_number", "higher") == "below"
     assert LADDER.leaking_side("my_number", "band") is None
     known = [name for metric in METRICS.entries.values() for name in metric.numbers]
@@ -389,6 +393,13 @@ def test_near_duplicates_that_stay_are_said(report):
     assert tree["request"]["near_duplicates_searched"] == found
     assert any("4 were found" in line for line in tree["cannot_say"])
     assert not any(line.startswith("near-duplicates") for line in tree["not_tested"])
+
+
+def test_items_without_controls_are_said(report):
+    said = "Whether 3 of the 50 items to forget are given away by attacks on membership"
+    assert not any(line.startswith(said) for line in made(report)["cannot_say"])
+    report["requests"]["random"]["without_controls"] = 3
+    assert any(line.startswith(said) for line in made(report)["cannot_say"])
 
 
 def test_a_method_like_do_nothing_is_said(report):

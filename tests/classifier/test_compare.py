@@ -73,6 +73,7 @@ def test_the_report_has_a_row_a_method_and_request_with_a_band_of_five_retrains_
     assert report["requests"]["two"]["selected"] == 50 > report["requests"]["two"]["n"]
     card = read_json(made / "cards" / "two" / "finetune" / "card.json")
     assert card["request"]["items"].startswith(f"50 selected, {report['requests']['two']['n']} in training")
+    assert [asked["without_controls"] for asked in report["requests"].values()] == [0, 0]
     duplicates = report["requests"]["two"]["near_duplicates"]
     assert duplicates["included"] is False
     assert 0 <= duplicates["retained"] <= duplicates["found"]

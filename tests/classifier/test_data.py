@@ -108,6 +108,17 @@ def test_batches_shuffle_by_their_stream_and_keep_order_without_one():
     assert torch.equal(one.sort(0).values, plain)
 
 
+def test_a_stratum_is_a_class_of_one_source():
+    groups = {"patient": np.array(["ann", "bob", "ann", "bob", "ann"]), "site": np.array(["x", "x", "x", "x", "y"])}
+    dataset = Dataset("d", torch.zeros(5, 2), (2,), None, np.array([0, 0, 1, 0, 0]), ["a", "b"], groups=groups)
+    codes = Examples.of(dataset, np.arange(5)).strata
+    assert codes[1] == codes[3]
+    assert len(set(codes)) == 4
+    some = Examples.of(dataset, np.array([3, 1])).relabelled(torch.tensor([1, 1]))
+    assert some.strata.tolist() == [codes[3], codes[1]]
+    assert some.where(np.array([False, True])).indices.tolist() == [1]
+
+
 def test_subsets_joins_and_other_labels():
     examples = Examples.of(blobs(), np.array([5, 6, 7, 8]))
     part = examples.subset(np.array([3, 0]))

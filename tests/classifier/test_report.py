@@ -127,6 +127,13 @@ def named_report(text):
     }
 
 
+def test_items_without_controls_are_said():
+    report = {"rows": [], "left_out": [], "requests": {"few": {"n": 9, "near_duplicates": None, "target": "observed"}}}
+    assert not any("have no control" in note for note in VIEWS.notes(report, "few"))
+    report["requests"]["few"]["without_controls"] = 4
+    assert VIEWS.notes(report, "few")[0].startswith("4 of the 9 items to forget have no control")
+
+
 def test_texts_of_users_change_nothing_around_them():
     assert blocks(VIEWS.markdown(named_report(NASTY))) == blocks(VIEWS.markdown(named_report("x")))
 

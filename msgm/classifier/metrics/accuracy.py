@@ -1,6 +1,9 @@
 """Accuracies: on retain, forget and test items, and on the test items of each class.
 
 Without augmentation, by the largest logit. "Lower forget accuracy" is no aim in itself: the retrained models' is.
+
+What is left of the use for items of the forgotten kind is read on test items of the forget items' classes and sources:
+weighted to the forget items' shares (``msgm.strata``), or, where whole classes are forgotten, on these classes alone.
 """
 
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
-from msgm.classifier.metrics.scores import forgotten_classes, share
+from msgm.classifier.metrics.scores import controls, forgotten_classes, share
 from msgm.classifier.outputs import Outputs
 
 
@@ -33,6 +36,12 @@ class Accuracy(Metric):
             "higher",
             bounds=UNIT,
         ),
+        "test_accuracy_of_kind": Number(
+            "accuracy on test items of the forget items' classes and sources, in their shares, 0 to 1; requests of "
+            "instances alone",
+            "utility",
+            bounds=UNIT,
+        ),
         "test_accuracy_forgotten": Number(
             "test accuracy on the forgotten classes, 0 to 1; class requests alone", "forgetting", bounds=UNIT
         ),
@@ -50,6 +59,7 @@ class Accuracy(Metric):
             "test_accuracy": share(right),
             "worst_class_accuracy": min(known, default=None),
             "test_accuracy_retained": share(right[~of_gone]) if by_class else None,
+            "test_accuracy_of_kind": None if by_class else controls(case.target, held_out="test").mean(right),
             "test_accuracy_forgotten": share(right[of_gone]) if by_class else None,
         }
 

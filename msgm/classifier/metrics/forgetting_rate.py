@@ -4,20 +4,21 @@ With BT and BF forget items judged member and non-member before, AT and AF after
 at most, negative where unlearning exposes more items, and undefined at BT = 0.
 
 The oracle calls an item a member when its loss is below a threshold: that of the highest balanced accuracy on retain
-items against non-members. FR@fixed takes the original's threshold before and after; FR@adaptive takes a threshold of
-the model's own after, as an attacker would. A random network has an FR near one and a retrained model one below it, for
-the oracle has false positives: read FR beside the retrained models' and the utility.
+items against their controls, non-members of the same class and source (``msgm.strata``). FR@fixed takes the original's
+threshold before and after; FR@adaptive takes a threshold of the model's own after, as an attacker would. A random
+network has an FR near one and a retrained model one below it, for the oracle has false positives: read FR beside the
+retrained models' and the utility.
 
 FUP = (1 - AT / BT) (RA / RA_original) (TA / TA_original) joins FR@fixed with the retain and test accuracies.
 
 Deviations: the paper's oracle is a shadow-model attack; with threshold and loss, the numbers can be had from logits
-alone. Only non-members of classes that the retain set has calibrate it.
+alone.
 """
 
 from dataclasses import dataclass
 
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
-from msgm.classifier.metrics.scores import best_thresholds, controls, losses, mean_of, share, unseen
+from msgm.classifier.metrics.scores import calibrated, controls, losses, mean_of, share
 from msgm.classifier.outputs import Outputs
 
 
@@ -36,7 +37,7 @@ class ForgettingRate(Metric):
             bounds=UNIT,
         ),
         "oracle_fpr": Number(
-            "share of non-members that the original's oracle calls members", "forgetting", bounds=UNIT
+            "share of the forget items' controls that the original's oracle calls members", "forgetting", bounds=UNIT
         ),
     }
 
@@ -45,23 +46,22 @@ class ForgettingRate(Metric):
         before, after = losses(case.original, "forget"), losses(case.target, "forget")
         rate = mean_of([forgetting_rate(int((before <= t).sum()), int((after <= t).sum())) for t in fixed])
         adaptive = [forgetting_rate(int((before <= t).sum()), int((after <= u).sum())) for t in fixed for u in own]
-        held_out = losses(case.original, "nonmembers")[controls(case.original, case.scope)]
+        found, held_out = controls(case.original), losses(case.original, "nonmembers")
         return {
             "fr_fixed": rate,
             "fr_adaptive": mean_of(adaptive),
             "fup": _with_utility(rate, case),
             "oracle_tpr": mean_of([share(before <= limit) for limit in fixed]),
-            "oracle_fpr": mean_of([share(held_out <= limit) for limit in fixed]),
+            "oracle_fpr": mean_of([found.mean(held_out <= limit) for limit in fixed]),
         }
 
 
 def oracles_of(outputs: Outputs) -> list[float]:
     """Return the loss in nats up to which an item is called a member, several where they are equally good.
 
-    None without retain items or non-members. The numbers above are means over them.
+    None without retain items that have controls. The numbers above are means over them.
     """
-    members, others = losses(outputs, "retain"), losses(outputs, "nonmembers")[unseen(outputs)]
-    return (-best_thresholds(-members, -others)).tolist() if len(members) and len(others) else []
+    return (-calibrated(outputs, -losses(outputs, "retain"), -losses(outputs, "nonmembers"))).tolist()
 
 
 def forgetting_rate(before: int, after: int) -> float | None:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
-from msgm.classifier.metrics.scores import Floats, controls, margins, tpr_at
-from msgm.strata import auc
+from msgm.classifier.metrics.base import METRICS, Case, Metric
+from msgm.classifier.metrics.scores import Floats, attack_numbers, controls, margins, told_apart
 
 OWN = 64
 LEAST_SD = 1e-6
+FPR = 0.001
 
 
 @METRICS.register("lira")
@@ -29,27 +29,20 @@ LEAST_SD = 1e-6
 class LiRA(Metric):
     """Offline LiRA with the retrained models as shadows."""
 
-    numbers = {  # noqa: RUF012
-        "lira_auc": Number(
-            "AUC of forget items against non-members by offline LiRA, 0 to 1, .5 is chance", "privacy", bounds=UNIT
-        ),
-        "lira_tpr_at_0_1_fpr": Number(
-            "share of forget items found at 0.1% false positives, 0 to 1", "privacy", bounds=UNIT
-        ),
-    }
+    numbers = attack_numbers("lira", "offline LiRA", FPR)
     costly = True
 
     def measure(self, case: Case) -> dict[str, float | None]:
-        mask = controls(case.target, case.scope)
-        if len(case.retrains) < 2 or not len(case.target.labels["forget"]):
+        found = controls(case.target)
+        if len(case.retrains) < 2 or not found.used.any():
             return dict.fromkeys(self.numbers)
         phi = [
-            np.concatenate([margins(one, "forget"), margins(one, "nonmembers")[mask]])
+            np.concatenate([margins(one, "forget")[found.matched], margins(one, "nonmembers")[found.used]])
             for one in (case.target, *case.retrains)
         ]
         scores = lira_scores(phi[0], None, np.stack(phi[1:]))
-        members, others = np.split(scores, [len(case.target.labels["forget"])])
-        return {"lira_auc": auc(members, others), "lira_tpr_at_0_1_fpr": tpr_at(members, others, 0.001)}
+        members, others = np.split(scores, [found.matched.sum()])
+        return told_apart("lira", members, others, found.weights[found.used], FPR)
 
 
 def lira_scores(target: Floats, inside: Floats | None, outside: Floats) -> Floats:

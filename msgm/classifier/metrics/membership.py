@@ -6,10 +6,11 @@
     modified_entropy   minus the modified entropy (Song & Mittal, USENIX Security 2021)
     loss               minus the loss; the true class' probability orders items alike, so it has the same numbers
 
-Higher is more like a member. The AUC compares forget items with non-members, .5 is chance. The literature's "MIA
-efficacy" (arXiv 2304.04934) fits an attack on retain items against non-members and gives the share of forget items that
-it calls non-members. Both are read two-sided: a value far on the other side of the retrained models' gives the forget
-items away as well, hence the gaps |value - mean of the retrained models|.
+Higher is more like a member. The AUC compares forget items with their controls, non-members of the same class and
+source, weighted to the same shares (``msgm.strata``); .5 is chance. The literature's "MIA efficacy" (arXiv 2304.04934)
+fits an attack on retain items against their controls and gives the share of forget items that it calls non-members.
+Both are read two-sided: a value far on the other side of the retrained models' gives the forget items away as well,
+hence the gaps |value - mean of the retrained models|.
 
 Deviations: the literature fits a support vector machine on each score; a threshold of the highest balanced accuracy is
 the same family for one score and has no settings. Its non-members were also the test items; here they are not.
@@ -25,7 +26,7 @@ import numpy as np
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
 from msgm.classifier.metrics.scores import (
     Floats,
-    best_thresholds,
+    calibrated,
     controls,
     entropies,
     gap,
@@ -33,12 +34,11 @@ from msgm.classifier.metrics.scores import (
     mean_of,
     modified_entropies,
     share,
-    unseen,
 )
 from msgm.classifier.outputs import Outputs
-from msgm.strata import auc
+from msgm.strata import ROUNDING, weight_below
 
-_found: WeakKeyDictionary[Outputs, dict[tuple[str, str], dict[str, float | None]]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[Outputs, dict[str, dict[str, float | None]]] = WeakKeyDictionary()
 
 VARIANTS = ("correctness", "confidence", "entropy", "modified_entropy", "loss")
 
@@ -49,7 +49,7 @@ def _numbers() -> dict[str, Number]:
         words = variant.replace("_", " ")
         found |= {
             f"mia_{variant}_auc": Number(
-                f"AUC of forget items against non-members by {words}, 0 to 1", "privacy", bounds=UNIT
+                f"AUC of forget items against their controls by {words}, 0 to 1", "privacy", bounds=UNIT
             ),
             f"mia_{variant}_efficacy": Number(
                 f"share of forget items that the attack by {words} calls non-members, 0 to 1", "privacy", bounds=UNIT
@@ -62,11 +62,9 @@ def _numbers() -> dict[str, Number]:
             ),
         }
     return found | {
-        "mia_retain_auc": Number(
-            "AUC of retain items against non-members of their classes by loss, 0 to 1", "privacy", bounds=UNIT
-        ),
+        "mia_retain_auc": Number("AUC of retain items against their controls by loss, 0 to 1", "privacy", bounds=UNIT),
         "mia_retain_worse": Number(
-            "share of retain items that more non-members have a higher loss than in the original, 0 to 1",
+            "share of retain items that more controls have a higher loss than in the original, 0 to 1",
             "privacy",
             bounds=UNIT,
         ),
@@ -83,8 +81,8 @@ class Membership(Metric):
     def measure(self, case: Case) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         for variant in VARIANTS:
-            value = attack(case.target, variant, case.scope)
-            retrained = [attack(outputs, variant, case.scope) for outputs in case.retrains]
+            value = attack(case.target, variant)
+            retrained = [attack(outputs, variant) for outputs in case.retrains]
             for key in ("auc", "efficacy"):
                 found[f"mia_{variant}_{key}"] = value[key]
                 found[f"mia_{variant}_{key}_gap"] = gap(value[key], mean_of([one[key] for one in retrained]))
@@ -102,37 +100,35 @@ def score(outputs: Outputs, part: str, variant: str) -> Floats:
     return -modified_entropies(outputs, part) if variant == "modified_entropy" else -losses(outputs, part)
 
 
-def attack(outputs: Outputs, variant: str, scope: str) -> dict[str, float | None]:
-    """Return ``auc`` of forget items against non-members and the ``efficacy``; None where a side is empty.
+def attack(outputs: Outputs, variant: str) -> dict[str, float | None]:
+    """Return ``auc`` of forget items against their controls and the ``efficacy``; None where a side is empty.
 
     Every row of a comparison asks for the same retrained models, so what was found for a model is kept while it lives.
     """
     known = _found.setdefault(outputs, {})
-    if (variant, scope) not in known:
-        known[variant, scope] = _attack(outputs, variant, scope)
-    return known[variant, scope]
+    if variant not in known:
+        known[variant] = _attack(outputs, variant)
+    return known[variant]
 
 
-def _attack(outputs: Outputs, variant: str, scope: str) -> dict[str, float | None]:
+def _attack(outputs: Outputs, variant: str) -> dict[str, float | None]:
     forget, held_out, retain = (score(outputs, part, variant) for part in ("forget", "nonmembers", "retain"))
-    others = held_out[unseen(outputs)]
-    thresholds = best_thresholds(retain, others) if len(retain) and len(others) else np.empty(0)
-    efficacy = mean_of([share(forget < threshold) for threshold in thresholds])
-    return {"auc": auc(forget, held_out[controls(outputs, scope)]), "efficacy": efficacy}
+    efficacy = mean_of([share(forget < threshold) for threshold in calibrated(outputs, retain, held_out)])
+    return {"auc": controls(outputs).auc(forget, held_out), "efficacy": efficacy}
 
 
 def _retain_side(case: Case) -> dict[str, float | None]:
     now, then = (_exposure(outputs) for outputs in (case.target, case.original))
-    others = losses(case.target, "nonmembers")[unseen(case.target)]
+    retain, held_out = (-losses(case.target, part) for part in ("retain", "nonmembers"))
     return {
-        "mia_retain_auc": auc(-losses(case.target, "retain"), -others),
-        "mia_retain_worse": None if now is None or then is None else share(now > then),
+        "mia_retain_auc": controls(case.target, "retain").auc(retain, held_out),
+        "mia_retain_worse": share(now > then + ROUNDING),
     }
 
 
-def _exposure(outputs: Outputs) -> Floats | None:
-    """Return each retain item's share of non-members with a higher loss, (n,); None without non-members."""
-    others = np.sort(losses(outputs, "nonmembers")[unseen(outputs)])
-    if not len(others):
-        return None
-    return np.asarray(1 - np.searchsorted(others, losses(outputs, "retain"), side="right") / len(others))
+def _exposure(outputs: Outputs) -> Floats:
+    """Return the share of the controls' weight that has a higher loss than each retain item with controls."""
+    found = controls(outputs, "retain")
+    weights, retain = found.weights[found.used], losses(outputs, "retain")[found.matched]
+    up_to = weight_below(retain, losses(outputs, "nonmembers")[found.used], weights, "right")
+    return np.asarray(1 - up_to / weights.sum())

@@ -2,8 +2,8 @@
 
 Two questions, each the cross-validated AUC of logistic regression on standardised features: for class requests, whether
 held-out items of the forgotten classes are told from others (the features of a class survive where only its logit was
-pushed down); and whether forget items are told from non-members, beyond what the outputs show. The reference is what a
-retrained model's features allow, not .5.
+pushed down); and whether forget items are told from their controls (``msgm.strata``), beyond what the outputs show. The
+reference is what a retrained model's features allow, not .5.
 """
 
 import copy
@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msgm.checks import at_least
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Number
-from msgm.classifier.metrics.scores import Floats, controls, forgotten_classes
+from msgm.classifier.metrics.scores import Floats, Mask, controls, forgotten_classes
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
 from msgm.solves import ITERATIONS, fitted
-from msgm.strata import auc
+from msgm.strata import auc, balanced
 
 if TYPE_CHECKING:
     from msgm.classifier.data import Examples
@@ -42,7 +41,7 @@ class Probe(Metric):
             bounds=UNIT,
         ),
         "probe_membership_auc": Number(
-            "AUC of a linear probe for forget items against non-members, 0 to 1", "residue", bounds=UNIT
+            "AUC of a linear probe for forget items against their controls, 0 to 1", "residue", bounds=UNIT
         ),
     }
     live = True
@@ -59,39 +58,53 @@ class Probe(Metric):
             return dict.fromkeys(self.numbers)
         held_out = live.split.tuning.join(live.split.nonmembers)
         gone = np.isin(held_out.labels.numpy(), forgotten_classes(case.target))
-        same = np.flatnonzero(controls(case.target, case.scope))
+        found = controls(case.target)
         return {
-            "probe_class_auc": self._auc(
-                live, held_out.subset(np.flatnonzero(gone)), held_out.subset(np.flatnonzero(~gone))
+            "probe_class_auc": self._auc(live, held_out.where(gone), held_out.where(~gone)),
+            "probe_membership_auc": self._auc(
+                live, live.split.forget.where(found.matched), live.split.nonmembers.where(found.used), matched=True
             ),
-            "probe_membership_auc": self._auc(live, live.split.forget, live.split.nonmembers.subset(same)),
         }
 
-    def _auc(self, live: Live, positive: "Examples", negative: "Examples") -> float | None:
-        if min(len(positive), len(negative)) < self.folds:
+    def _auc(self, live: Live, *sides: "Examples", matched: bool = False) -> float | None:
+        """Return how well the first side is told from the second, within strata if these are to be ``matched``."""
+        drawn = [side.drawn(self.items, live.settings.seed, "probe-items") for side in sides]
+        first = np.repeat([True, False], [len(side) for side in drawn])
+        strata = np.concatenate([side.strata for side in drawn]) if matched else np.zeros(len(first), dtype=np.int64)
+        kept, weights = balanced(strata, first)
+        if min(first[kept].sum(), (~first[kept]).sum()) < self.folds:
             return None
         try:
-            seen = [self._features(live, examples) for examples in (positive, negative)]
+            x = np.concatenate([self._features(live, side) for side in drawn])
         except UserError:  # no linear head, so no features to probe
             return None
-        labels = np.repeat([1, 0], [len(x) for x in seen])
-        return probe_auc(np.concatenate(seen), labels, self.folds, live.settings.seed)
+        return probe_auc(x[kept], first[kept], weights[kept], self.folds, live.settings.seed)
 
     def _features(self, live: Live, examples: "Examples") -> Floats:
         from msgm.classifier.networks import features
 
-        chosen, model = examples.drawn(self.items, live.settings.seed, "probe-items"), copy.deepcopy(live.model)
-        return np.asarray(features(model, chosen, live.settings.device).double())
+        return np.asarray(features(copy.deepcopy(live.model), examples, live.settings.device).double())
 
 
-def probe_auc(x: Floats, labels: NDArray[np.int64], folds: int, seed: int) -> float | None:
-    """Return the cross-validated AUC of logistic regression from features (n, F) to labels (n,) of 0 and 1."""
+def probe_auc(x: Floats, positive: Mask, weights: Floats, folds: int, seed: int) -> float | None:
+    """Return the cross-validated AUC of logistic regression on features (n, F) of positive items and weighted others.
+
+    Args:
+        x: features.
+        positive: (n,) which items are of the kind to tell.
+        weights: (n,) as ``msgm.strata.balanced`` gives them: 1 for the positive items, and as much for all others.
+        folds: of the cross-validation.
+        seed: of the folds.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     order = StratifiedKFold(folds, shuffle=True, random_state=derive_seed(seed, "probe") % 2**32)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS, class_weight="balanced"))
-    scores = fitted(lambda: cross_val_predict(probe, x, labels, cv=order, method="decision_function"), "the probe")
-    return auc(scores[labels == 1], scores[labels == 0])
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+    told = {"logisticregression__sample_weight": weights * (len(weights) / weights.sum())}
+    scores = fitted(
+        lambda: cross_val_predict(probe, x, positive, cv=order, method="decision_function", params=told), "the probe"
+    )
+    return auc(scores[positive], scores[~positive], weights[~positive])

@@ -4,9 +4,11 @@ An item x is compared with held-out items z: LR(x, z) = [p(x | model) / p(x)] / 
 probability of the true class. Its score is the share of z with LR(x, z) > gamma. Offline, with models that saw neither,
 p(x) = ((1 + a) mean p(x | reference) + (1 - a)) / 2 and likewise p(z).
 
-The references are the retrained models: none saw the forget items or the non-members z. The non-members are also what
-the forget items are told from, each with itself left out of its z. All retain items were seen by all references, so the
-attack does not apply to them: ``membership`` has their side.
+The references are the retrained models: none saw the forget items or the non-members. The z are the forget items'
+controls, non-members of the same class and source (``msgm.strata``), a share of z being one of their weight; they are
+also what the forget items are told from, each with itself left out of its z. A forget item leaves out a control of its
+own stratum as well, on average over these, so that it is compared with the same strata in the same shares. All retain
+items were seen by all references, so the attack does not apply to them: ``membership`` has their side.
 
 Deviations: the test items stay out of it, so z and the negatives are one set, with the left-out correction above.
 """
@@ -16,10 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from msgm.classifier.metrics.base import METRICS, UNIT, Case, Metric, Number
-from msgm.classifier.metrics.scores import Floats, Mask, controls, losses, share, tpr_at
+from msgm.classifier.metrics.scores import Floats, attack_numbers, controls, losses, share, told_apart
 from msgm.classifier.outputs import Outputs
 from msgm.errors import UserError
-from msgm.strata import auc
+from msgm.strata import Controls, weight_below
+
+FPR = 0.01
 
 
 @METRICS.register("rmia")
@@ -32,13 +36,7 @@ class RMIA(Metric):
         gamma: the ratio that counts as a win, 1 or more.
     """
 
-    numbers = {  # noqa: RUF012
-        "rmia_auc": Number(
-            "AUC of forget items against non-members by RMIA score, 0 to 1, .5 is chance", "privacy", bounds=UNIT
-        ),
-        "rmia_tpr_at_1_fpr": Number(
-            "share of forget items found at 1% false positives, 0 to 1", "privacy", bounds=UNIT
-        ),
+    numbers = attack_numbers("rmia", "RMIA score", FPR) | {
         "rmia_worst_decile": Number(
             "mean RMIA score of the most exposed tenth of forget items, 0 to 1", "privacy", bounds=UNIT
         ),
@@ -57,26 +55,30 @@ class RMIA(Metric):
             raise UserError(f"metrics.rmia.gamma must be at least 1, got {self.gamma}.")
 
     def measure(self, case: Case) -> dict[str, float | None]:
-        mask = controls(case.target, case.scope)
-        if not case.retrains or mask.sum() < 2:
+        found = controls(case.target)
+        if not case.retrains or found.used.sum() < 2:
             return dict.fromkeys(self.numbers)
-        members, others = self.scores(case.target, case.retrains, mask)
-        before, _ = self.scores(case.original, case.retrains, mask)
+        members, others = self.scores(case.target, case.retrains, found)
+        before, _ = self.scores(case.original, case.retrains, found)
         worst = np.sort(members)[-max(1, round(len(members) / 10)) :]
-        return {
-            "rmia_auc": auc(members, others),
-            "rmia_tpr_at_1_fpr": tpr_at(members, others, 0.01),
+        return told_apart("rmia", members, others, found.weights[found.used], FPR) | {
             "rmia_worst_decile": float(worst.mean()) if len(worst) else None,
             "rmia_worse_share": share(members > before),
         }
 
-    def scores(self, target: Outputs, references: list[Outputs], mask: Mask) -> tuple[Floats, Floats]:
-        """Return the scores in [0, 1] of forget items and of the non-members in ``mask``, of which two are needed."""
-        forget = log_ratio(target, references, "forget", self.a)
-        held_out = log_ratio(target, references, "nonmembers", self.a)[mask]
-        order = np.sort(held_out)
-        wins, own = (np.searchsorted(order, ratio - np.log(self.gamma)) for ratio in (forget, held_out))
-        return wins / len(order), own / (len(order) - 1)
+    def scores(self, target: Outputs, references: list[Outputs], found: Controls) -> tuple[Floats, Floats]:
+        """Return the scores in [0, 1] of the forget items that have controls, and of their controls, at least two."""
+        sides = zip(("forget", "nonmembers"), (found.matched, found.used), strict=True)
+        parts = [(log_ratio(target, references, part, self.a)[own], target.stratum(part)[own]) for part, own in sides]
+        (forget, of_forget), (held_out, of_held_out) = parts
+        weights, limit = found.weights[found.used], np.log(self.gamma)
+        members, others = (weight_below(ratio - limit, held_out, weights) for ratio in (forget, held_out))
+        left = np.full(len(forget), weights.sum())
+        for stratum in np.unique(of_held_out):
+            mine, same = of_forget == stratum, of_held_out == stratum
+            members[mine] -= weight_below(forget[mine] - limit, held_out[same], weights[same]) / same.sum()
+            left[mine] -= weights[same][0]
+        return members / left, others / (weights.sum() - weights)
 
 
 def log_ratio(target: Outputs, references: list[Outputs], part: str, a: float) -> Floats:

@@ -1,5 +1,7 @@
 """Per-example scores and the numbers that attacks are read by: AUC, TPR at a small FPR, the best single threshold.
 
+Items are compared with their controls (``msgm.strata``): non-members of the same class and source.
+
 Of log-probabilities lp_j and the true class y, in float64:
 
     loss             -lp_y
@@ -16,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from msgm import strata
+from msgm.classifier.metrics.base import UNIT, Number
 from msgm.classifier.outputs import Outputs
+from msgm.strata import ROUNDING, Controls, weight_below
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-ENOUGH = 10
 
 
 def losses(outputs: Outputs, part: str) -> Floats:
@@ -66,32 +69,26 @@ def true_class(values: Floats, labels: NDArray[np.int64]) -> Floats:
     return np.asarray(values[np.arange(len(labels)), labels])
 
 
-def tpr_at(members: Floats, others: Floats, fpr: float) -> float | None:
-    """Return the share of members above all but a share ``fpr`` (in [0, 1)) of the others; None of an empty side.
-
-    Where the curve passes a group of tied scores it is a straight line. With fewer than 1 / fpr others no false
-    positive at all is allowed, ties aside.
-    """
-    if not len(members) or not len(others):
-        return None
-    allowed = fpr * len(others)
-    threshold = np.sort(others)[::-1][math.floor(allowed)]
-    above, tied = (others > threshold).sum(), (others == threshold).sum()
-    among = (members == threshold).sum() * (allowed - above) / tied
-    return float(((members > threshold).sum() + among) / len(members))
-
-
-def best_thresholds(members: Floats, others: Floats) -> Floats:
+def best_thresholds(members: Floats, others: Floats, weights: Floats | None = None) -> Floats:
     """Return each t for which "score >= t is a member" has the highest balanced accuracy; both sides must hold items.
 
     There are several where they are equally good: of constant scores the score itself and infinity, by which all and
-    none are members.
+    none are members. ``weights`` (n,) are those of the others, all 1 by default.
     """
+    weights = np.ones(len(others)) if weights is None else weights
     candidates = np.append(np.unique(np.concatenate([members, others])), np.inf)
-    hits = len(members) - np.searchsorted(np.sort(members), candidates)
-    alarms = len(others) - np.searchsorted(np.sort(others), candidates)
-    gain = hits * len(others) - alarms * len(members)
-    return candidates[gain == gain.max()]
+    hits = 1 - np.searchsorted(np.sort(members), candidates) / len(members)
+    alarms = 1 - weight_below(candidates, others, weights) / weights.sum()
+    gain = hits - alarms
+    return np.asarray(candidates[gain >= gain.max() - ROUNDING])
+
+
+def calibrated(outputs: Outputs, retain: Floats, held_out: Floats) -> Floats:
+    """Return the best thresholds of retain items' scores against non-members of the same strata; none without these."""
+    found = controls(outputs, "retain")
+    if not found.used.any():
+        return np.empty(0)
+    return best_thresholds(retain[found.matched], held_out[found.used], found.weights[found.used])
 
 
 def forgotten_classes(outputs: Outputs) -> NDArray[np.int64]:
@@ -99,20 +96,30 @@ def forgotten_classes(outputs: Outputs) -> NDArray[np.int64]:
     return np.setdiff1d(outputs.labels["forget"], outputs.labels["retain"])
 
 
-def controls(outputs: Outputs, scope: str) -> Mask:
-    """Return which non-members the forget items are compared with, (n,).
-
-    All of them; for class requests those of the forgotten classes, for another class is easily told from these, unless
-    there are fewer than ``ENOUGH``.
-    """
-    labels = outputs.labels["nonmembers"]
-    same = np.isin(labels, forgotten_classes(outputs))
-    return same if scope == "class" and same.sum() >= ENOUGH else np.ones(len(labels), dtype=bool)
+def controls(outputs: Outputs, part: str = "forget", held_out: str = "nonmembers") -> Controls:
+    """Return the controls of a part's items among held-out items: those of the same class and source."""
+    return strata.controls(outputs.stratum(part), outputs.stratum(held_out))
 
 
-def unseen(outputs: Outputs) -> Mask:
-    """Return which non-members are of classes that retain items have, (n,): what those are compared with."""
-    return np.isin(outputs.labels["nonmembers"], outputs.labels["retain"])
+def told_apart(name: str, members: Floats, others: Floats, weights: Floats, fpr: float) -> dict[str, float | None]:
+    """Return the AUC of an attack and the shares of members that it finds in either tail, as ``attack_numbers``."""
+    values = (
+        strata.auc(members, others, weights),
+        strata.tpr_at(members, others, fpr, weights),
+        strata.tpr_at(-members, -others, fpr, weights),
+    )
+    return dict(zip(attack_numbers(name, "", fpr), values, strict=True))
+
+
+def attack_numbers(name: str, title: str, fpr: float) -> dict[str, Number]:
+    """Return what ``told_apart`` gives of an attack: ``NAME_auc``, ``NAME_tpr_at_..`` and ``NAME_low_tpr_at_..``."""
+    at, percent = f"tpr_at_{100 * fpr:g}_fpr".replace(".", "_"), f"{100 * fpr:g}%"
+    texts = {
+        f"{name}_auc": f"AUC of forget items against their controls by {title}, 0 to 1, .5 is chance",
+        f"{name}_{at}": f"share of forget items found by the highest scores at {percent} false positives, 0 to 1",
+        f"{name}_low_{at}": f"share of forget items found by the lowest scores at {percent} false positives, 0 to 1",
+    }
+    return {key: Number(text, "privacy", bounds=UNIT) for key, text in texts.items()}
 
 
 def mean_of(values: list[float | None]) -> float | None:

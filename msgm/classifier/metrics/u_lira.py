@@ -1,14 +1,15 @@
 """U-LiRA: LiRA whose "in" shadows were trained on an example and then made to forget it by the same method.
 
 (Kurmanji et al., NeurIPS 2023; Hayes et al., SaTML 2025, arXiv 2403.01218.) The probes are the forget items and as many
-non-members. Shadows come in pairs: one trains on the retain items and a random half of the probes, the other on the
-other half; each then unlearns its half. So every probe, forgotten or never seen, has as many shadows in as out, none of
-which is the target, and the target is attacked with these.
+of their controls (``msgm.strata``: non-members of the same class and source), where there are so many. Shadows come in
+pairs: one trains on the retain items and a random half of the probes, the other on the other half; each then unlearns
+its half. So every probe, forgotten or never seen, has as many shadows in as out, none of which is the target, and the
+target is attacked with these.
 
 2 * pairs models are trained and 2 * pairs unlearned: ``needed`` says so before anything starts.
 
 Deviations: a shadow's forget set holds half of the forget items and non-members in place of the rest, so that it keeps
-its size; for class requests these are of the same classes where there are enough.
+its size.
 """
 
 from dataclasses import dataclass, replace
@@ -18,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.classifier.metrics.base import METRICS, UNIT, Case, Live, Metric, Needed, Number
-from msgm.classifier.metrics.lira import lira_scores
-from msgm.classifier.metrics.scores import Floats, controls, margins, tpr_at
+from msgm.classifier.metrics.base import METRICS, Case, Live, Metric, Needed
+from msgm.classifier.metrics.lira import FPR, lira_scores
+from msgm.classifier.metrics.scores import Floats, attack_numbers, margins, told_apart
 from msgm.classifier.metrics.shadows import cached, trained_then_unlearned
 from msgm.classifier.outputs import Outputs
 from msgm.seeding import derive_seed, generator
-from msgm.strata import auc
+from msgm.strata import Controls, controls
 
 if TYPE_CHECKING:
     from msgm.classifier.data import Split
@@ -41,14 +42,7 @@ class ULiRA(Metric):
         folder: where the shadows' logits are kept, to resume and to share between models; empty keeps none.
     """
 
-    numbers = {  # noqa: RUF012
-        "u_lira_auc": Number(
-            "AUC of forget items against non-members by U-LiRA, 0 to 1, .5 is chance", "privacy", bounds=UNIT
-        ),
-        "u_lira_tpr_at_0_1_fpr": Number(
-            "share of forget items found at 0.1% false positives, 0 to 1", "privacy", bounds=UNIT
-        ),
-    }
+    numbers = attack_numbers("u_lira", "U-LiRA", FPR)
     live = True
     costly = True
 
@@ -65,7 +59,7 @@ class ULiRA(Metric):
         probes = Probes.of(case, live)
         inside, outside = self.shadows(live, live.method, probes)
         members, others = np.split(lira_scores(probes.margins(case.target), inside, outside), [len(probes.forget)])
-        return {"u_lira_auc": auc(members, others), "u_lira_tpr_at_0_1_fpr": tpr_at(members, others, 0.001)}
+        return told_apart("u_lira", members[probes.found.matched], others, probes.found.weights, FPR)
 
     def needed(self) -> Needed:
         """Return the shadows; each method has its own."""
@@ -82,7 +76,7 @@ class ULiRA(Metric):
         return np.stack(inside), np.stack(outside)
 
     def _margins(self, live: Live, method: "Method", probes: "Probes", pair: int, side: NDArray[np.bool_]) -> Floats:
-        name = ("u-lira", repr(method), str(pair), side.tobytes().hex())
+        name = ("u-lira", repr(method), str(pair), side.tobytes().hex(), probes.held_out.tobytes().hex())
         seed = derive_seed(live.settings.seed, *name)
         split = probes.shadow_split(live.split, side)
         return probes.margins(
@@ -96,21 +90,24 @@ class Probes:
 
     Attributes:
         forget: (F,) positions among the forget items, all of them.
-        held_out: (H,) positions among the non-members, F of them or as many as there are.
+        held_out: (H,) positions among the non-members: of every stratum as many as it has forget items, or all.
+        found: which forget items have controls among these, and what each of these weighs, (H,), above 0.
     """
 
     forget: NDArray[np.int64]
     held_out: NDArray[np.int64]
+    found: Controls
 
     @classmethod
     def of(cls, case: Case, live: Live) -> "Probes":
         """Return the probes of a case, the same for every model of an experiment."""
         import torch
 
-        same = np.flatnonzero(controls(case.target, case.scope))
-        order = torch.randperm(len(same), generator=generator(live.settings.seed, "u-lira", "probes")).numpy()
-        count = len(live.split.forget)
-        return cls(np.arange(count), np.sort(same[order[:count]]))
+        forget, others = case.target.stratum("forget"), case.target.stratum("nonmembers")
+        order = torch.randperm(len(others), generator=generator(live.settings.seed, "u-lira", "probes")).numpy()
+        wanted = zip(*np.unique(forget, return_counts=True), strict=True)
+        held_out = np.sort(np.concatenate([order[others[order] == code][:count] for code, count in wanted]))
+        return cls(np.arange(len(forget)), held_out, controls(forget, others[held_out]))
 
     def half(self, seed: int, pair: int) -> NDArray[np.bool_]:
         """Return which probes the pair's first shadow trains on: half of either kind, rounded up."""

@@ -1,5 +1,7 @@
 """Accuracies, tug-of-war, forgetting rate, calibration: against loops and known values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,18 @@ def test_accuracies_are_counts():
     assert per_class(target) == pytest.approx([counted(target, "test", lambda y, k=k: y == k) for k in range(5)])
     assert found["worst_class_accuracy"] == min(per_class(target))
     assert found["test_accuracy_forgotten"] is None
+
+
+def test_utility_for_the_forgotten_kind_is_read_on_test_items_of_its_strata():
+    made = certain(5.0)
+    labels = dict(made.labels) | {"forget": np.array([1, 1, 1, 2])}
+    logits = dict(made.logits) | {"test": made.logits["test"].copy(), "forget": made.logits["forget"][:4]}
+    logits["test"][labels["test"] == 1] = [9.0, 0, 0, 0]
+    outputs = Outputs(logits, labels)
+    assert measure("accuracy", Case(outputs, made))["test_accuracy_of_kind"] == pytest.approx(1 / 4)
+    assert measure("accuracy", Case(outputs, made, scope="class"))["test_accuracy_of_kind"] is None
+    elsewhere = {part: y + 4 * (part == "test") for part, y in labels.items()}
+    assert measure("accuracy", Case(replace(outputs, strata=elsewhere), made))["test_accuracy_of_kind"] is None
 
 
 def test_a_class_request_has_the_test_items_of_the_forgotten_class_apart():

@@ -64,6 +64,7 @@ def test_metrics_leave_models_modes_and_random_numbers_as_they_were(noise, train
 def test_measuring_reads_every_part_and_refuses_what_is_not_finite(noise):
     found = outputs_of(noise.original, noise.split)
     for name, part in noise.split.parts().items():
+        np.testing.assert_array_equal(found.stratum(name), part.labels.numpy())
         with torch.no_grad():
             wanted = noise.original(part.inputs(torch.arange(len(part))))
         np.testing.assert_array_equal(found.logits[name], wanted.double().numpy())
@@ -103,10 +104,10 @@ def test_a_hidden_class_comes_back_in_fewer_steps_than_one_that_was_never_learne
 
 def test_the_probe_reads_what_is_there_and_nothing_else(noise, class_world):
     rng = np.random.default_rng(0)
-    labels = np.repeat([1, 0], 60)
+    labels, weights = np.repeat([True, False], 60), np.ones(120)
     x = rng.normal(size=(120, 5))
-    assert probe_auc(x + 3 * labels[:, None], labels, 5, 0) > 0.99
-    assert abs(probe_auc(x, labels, 5, 0) - 0.5) < 0.2
+    assert probe_auc(x + 3 * labels[:, None], labels, weights, 5, 0) > 0.99
+    assert abs(probe_auc(x, labels, weights, 5, 0) - 0.5) < 0.2
     assert METRICS.build({"name": "probe"}).measure(noise.case(noise.original, []))["probe_class_auc"] is None
     found = METRICS.build({"name": "probe"}).measure(class_world.case(class_world.original, []))
     assert found["probe_class_auc"] > 0.97
@@ -170,7 +171,10 @@ def test_every_probe_of_u_lira_is_in_and_out_of_as_many_shadows(noise):
 
     case = noise.case(noise.original, [])
     probes = Probes.of(case, case.live)
-    assert len(probes.held_out) == min(len(noise.split.forget), len(noise.split.nonmembers))
+    own, others = noise.split.forget.labels.numpy(), noise.split.nonmembers.labels.numpy()
+    drawn = np.bincount(others[probes.held_out])
+    assert drawn.tolist() == np.minimum(np.bincount(own), np.bincount(others)).tolist()
+    np.testing.assert_allclose(probes.found.weights, (np.bincount(own) / drawn)[others[probes.held_out]])
     half = probes.half(0, 1)
     assert abs(half.sum() - (~half).sum()) <= 2
     assert not np.array_equal(half, probes.half(0, 2))
@@ -182,6 +186,31 @@ def test_every_probe_of_u_lira_is_in_and_out_of_as_many_shadows(noise):
     assert len(own) == half.sum()
     assert own <= set(noise.split.forget.indices) | set(noise.split.nonmembers.indices)
     assert np.array_equal(np.sort(np.concatenate([split.retain.indices, split.forget.indices])), split.train.indices)
+
+
+def test_shadows_of_other_probes_are_other_models(noise, tmp_path):
+    from msgm.classifier.metrics.u_lira import Probes
+
+    lira = METRICS.build({"name": "u-lira", "pairs": 2, "folder": str(tmp_path)})
+    case = noise.case(noise.original, [])
+    probes, nothing = Probes.of(case, case.live), METHODS.build({"name": "do-nothing"})
+    lira.shadows(case.live, nothing, probes)
+    left = np.setdiff1d(np.arange(len(noise.split.nonmembers)), probes.held_out)
+    others = replace(probes, held_out=np.sort(np.concatenate([probes.held_out[1:], left[:1]])))
+    lira.shadows(case.live, nothing, others)
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_the_membership_probe_compares_within_strata():
+    """Forget items of another class than most non-members: their class is no sign of membership."""
+    world = digits_world(retrains=1)
+    labels = world.split.forget.labels.numpy()
+    split = replace(world.split, forget=world.split.forget.where(np.isin(labels, [3, 8])))
+    case = replace(world, split=split).case(world.retrains[0], [])
+    assert abs(METRICS.build({"name": "probe"}).measure(case)["probe_membership_auc"] - 0.5) < 0.25
+    few = replace(split, nonmembers=split.nonmembers.where(split.nonmembers.labels.numpy() < 3))
+    case = replace(world, split=few).case(world.retrains[0], [])
+    assert METRICS.build({"name": "probe"}).measure(case)["probe_membership_auc"] is None
 
 
 def test_forgetting_quality_of_a_method_needs_its_models(noise):

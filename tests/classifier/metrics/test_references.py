@@ -7,7 +7,7 @@ from scipy import stats
 from msgm.classifier.metrics import METRICS, Case
 from msgm.classifier.metrics.lira import lira_scores
 from msgm.classifier.metrics.rmia import RMIA
-from msgm.classifier.metrics.scores import losses
+from msgm.classifier.metrics.scores import controls, losses
 from msgm.classifier.outputs import Outputs
 from tests.classifier.metrics.worlds import noise_world, posteriors
 
@@ -20,17 +20,42 @@ def world():
 def test_rmia_counts_the_held_out_items_that_an_item_beats():
     target, others = posteriors(0), [posteriors(k) for k in (1, 2, 3)]
     rmia = RMIA(a=0.4, gamma=1.5)
-    members, held_out = rmia.scores(target, others, np.ones(40, dtype=bool))
+    members, held_out = rmia.scores(target, others, controls(target))
 
     def ratios(part):
         out = np.mean([np.exp(-losses(one, part)) for one in others], axis=0)
         return np.exp(-losses(target, part)) / ((1.4 * out + 0.6) / 2)
 
     x, z = ratios("forget"), ratios("nonmembers")
+    own, of_z = target.labels["forget"], target.labels["nonmembers"]
+    weight = {y: (own == y).sum() / (of_z == y).sum() for y in range(5)}
+
+    def beaten(ratio, left_out):
+        kept = [j for j in range(40) if j != left_out]
+        return np.average([ratio / z[j] > 1.5 for j in kept], weights=[weight[of_z[j]] for j in kept])
+
     for i in range(20):
-        assert members[i] == pytest.approx(np.mean([x[i] / one > 1.5 for one in z]))
+        same = np.flatnonzero(of_z == own[i])  # Each left out in turn: all leave the same weight.
+        assert members[i] == pytest.approx(np.mean([beaten(x[i], j) for j in same]))
     for i in range(40):
-        assert held_out[i] == pytest.approx(np.mean([z[i] / z[j] > 1.5 for j in range(40) if j != i]))
+        assert held_out[i] == pytest.approx(beaten(z[i], i))
+
+
+def test_rmia_is_fair_to_a_stratum_of_few_controls():
+    """Half of the forget items are easy and have three controls, which weigh 100 times the others."""
+    rng = np.random.default_rng(0)
+    labels = {"forget": np.repeat([0, 1], [300, 300]), "nonmembers": np.repeat([0, 1], [3, 300])}
+    values = []
+    for _ in range(200):
+        logits = {}
+        for part, y in labels.items():
+            z = np.zeros((len(y), 2))
+            z[np.arange(len(y)), y] = rng.normal(size=len(y)) + 4 * (y == 0)
+            logits[part] = z
+        target = Outputs(logits, labels)
+        even = Outputs({part: np.zeros_like(z) for part, z in logits.items()}, labels)
+        values.append(RMIA().measure(Case(target, target, [even]))["rmia_auc"])
+    assert np.mean(values) == pytest.approx(0.5, abs=3 * np.std(values) / np.sqrt(len(values)))
 
 
 def test_rmia_finds_members_of_an_over_fitted_model_and_none_of_a_retrained_one(world):

@@ -1,12 +1,14 @@
 """Per-example scores by their definitions, and the numbers that attacks are read by."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from msgm.classifier.metrics.scores import (
+    attack_numbers,
     best_thresholds,
     controls,
     entropies,
@@ -17,8 +19,7 @@ from msgm.classifier.metrics.scores import (
     margins,
     mean_of,
     modified_entropies,
-    tpr_at,
-    unseen,
+    told_apart,
 )
 from msgm.classifier.outputs import Outputs
 from tests.classifier.metrics.worlds import posteriors
@@ -61,15 +62,6 @@ def test_complements_agree_with_the_direct_form_where_that_is_exact():
     np.testing.assert_allclose(log_complements(lp), np.log(1 - np.exp(lp)), rtol=1e-9)
 
 
-def test_the_true_positives_cost_no_more_false_ones_than_allowed():
-    rng = np.random.default_rng(1)
-    members, others = rng.normal(1, 1, 300), rng.normal(0, 1, 200)
-    best = max((members > t).mean() for t in np.concatenate([others, [-9.0]]) if (others > t).mean() <= 0.05)
-    assert tpr_at(members, others, 0.05) == pytest.approx(best)
-    assert tpr_at(members, others, 0.001) == (members > others.max()).mean()
-    assert tpr_at(members, np.zeros(0), 0.05) is None
-
-
 def test_the_threshold_has_the_best_balanced_accuracy():
     rng = np.random.default_rng(2)
     members, others = rng.normal(1, 1, 60), rng.normal(0, 1, 45)
@@ -87,23 +79,36 @@ def test_equally_good_thresholds_are_all_given():
     assert best_thresholds(np.array([1.0, 3.0]), np.array([0.0, 2.0])).tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("fpr", [0.001, 0.01, 0.3])
-def test_the_curve_is_a_straight_line_within_ties(fpr):
-    assert tpr_at(np.zeros(30), np.zeros(50), fpr) == pytest.approx(fpr)
-    members, others = np.repeat([2.0, 1.0, 0.0], [5, 10, 5]), np.repeat([2.0, 1.0, 0.0], [4, 20, 16])
-    points = np.cumsum([0, 4, 20, 16]) / 40, np.cumsum([0, 5, 10, 5]) / 20
-    assert tpr_at(members, others, fpr) == pytest.approx(np.interp(fpr, *points))
+def test_weights_of_the_others_move_the_best_threshold():
+    members, others = np.array([3.0, 2.0, 1.0]), np.array([2.5, 0.5])
+    assert best_thresholds(members, others, np.array([1.0, 9.0])).tolist() == [1]
+    assert best_thresholds(members, others, np.array([9.0, 1.0])).tolist() == [3]
 
 
-def test_forget_items_of_a_class_request_are_compared_with_non_members_of_that_class():
-    labels = {"retain": np.array([0, 1]), "forget": np.array([2, 2]), "nonmembers": np.repeat([0, 1, 2], [5, 5, 12])}
+def test_items_are_compared_with_non_members_of_their_class_and_source():
+    labels = {"retain": np.array([0, 1]), "forget": np.array([2, 2]), "nonmembers": np.repeat([0, 1, 2], [5, 5, 2])}
     outputs = Outputs({"forget": np.zeros((2, 3))}, labels)
     assert forgotten_classes(outputs).tolist() == [2]
-    assert controls(outputs, "class").tolist() == [False] * 10 + [True] * 12
-    assert controls(outputs, "instances").all()
-    assert unseen(outputs).tolist() == [True] * 10 + [False] * 12
-    few = Outputs({"forget": np.zeros((2, 3))}, labels | {"nonmembers": np.repeat([0, 2], [9, 3])})
-    assert controls(few, "class").all()
+    assert controls(outputs).weights.tolist() == [0] * 10 + [1] * 2
+    assert controls(outputs, "retain").weights.tolist() == [0.2] * 10 + [0] * 2
+    sources = {
+        "retain": np.array([0, 1]),
+        "forget": np.array([2, 3]),
+        "nonmembers": np.repeat([0, 1, 4, 3], [5, 5, 1, 1]),
+    }
+    found = controls(replace(outputs, strata=sources))
+    assert found.weights.tolist() == [0] * 11 + [1]
+    assert (found.matched.tolist(), found.unmatched) == ([False, True], 1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_attack_is_read_in_both_tails(sign):
+    members, others = sign * np.array([5.0, 0.2, 0.3]), sign * np.linspace(-1, 1, 200)
+    found = told_apart("lira", members, others, np.ones(200), 0.001)
+    assert found["lira_auc"] == pytest.approx(0.5 + sign * 0.25, abs=0.01)
+    tails = [found["lira_tpr_at_0_1_fpr"], found["lira_low_tpr_at_0_1_fpr"]]
+    assert tails[::sign] == [pytest.approx(1 / 3), 0]
+    assert list(found) == list(attack_numbers("lira", "LiRA", 0.001))
 
 
 def test_gaps_and_means_need_what_they_compare():
