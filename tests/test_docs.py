@@ -1,5 +1,7 @@
 """The code in README.md and docs/ runs, page by page and in the order of the page, on settings that take seconds."""
 
+import contextlib
+import io
 import re
 import shlex
 import shutil
@@ -45,6 +47,7 @@ NOT_RUN = {
     "msgm classifier audit TARGET": "tests/classifier/test_audit.py runs the same",
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
     "MSGM_DATA=": "needs MovieLens",
+    "msgm tune configs/digits/vp.yaml --trials 20": "trains for hours; docs/howto/tune.md has a short one",
     "msgm compare digits/vp_band --jobs": "trains for minutes; tests/generator/test_jobs.py runs a tiny one",
     "msgm compare digits/vp_band --cluster": "needs a cluster; tests/generator/test_jobs.py runs a tiny one",
 }
@@ -117,7 +120,12 @@ def follow(language: str, text: str) -> None:
     elif language == "python" and name:
         Path(name[1]).write_text(text)
     elif language == "python":
-        exec(compile(text, "page", "exec"), {"__name__": "page"})
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(text, "page", "exec"), {"__name__": "page"})
+        told = re.findall(r"^print\(.*\)  # (.*)$", text, flags=re.M)
+        for said, line in zip(told, printed.getvalue().splitlines()[-len(told) :] if told else [], strict=True):
+            assert f"{said}:".startswith(f"{line}:"), f"printed {line}, not: {said}"
     else:
         for command in commands(text):
             perform(command)
