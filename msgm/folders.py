@@ -393,6 +393,26 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Be the only process that reads and replaces a file, among those that share the folder; others are waited for."""
+    if not processes.writes():
+        yield
+        return
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_file_of(file, lock):
+            break
+        os.close(file)  # its last holder removed it just now
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(file)
+
+
+@contextmanager
 def borrowed(folder: Path) -> Iterator[None]:
     """Write below ``folder`` for the process that holds its lock, beside other processes that do so too."""
     names: set[str] = _held.__dict__.setdefault("borrowed", set())

@@ -18,6 +18,7 @@ list says so.
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -26,7 +27,7 @@ from msgm.cache import Cache
 from msgm.chain import Entry, read_chain
 from msgm.digests import file_digest
 from msgm.errors import UserError
-from msgm.folders import inside, is_hidden, locked, recover, write_json
+from msgm.folders import changing, inside, is_hidden, locked, recover, write_json
 from msgm.reading import read_json
 from msgm.shapes import Positive
 
@@ -132,29 +133,44 @@ def register(folder: Path, path: Path, what: str, part: Part = "all", request: s
         part: which training items it saw; see ``Trace``.
         request: whose.
     """
-    tree, name = _read(folder), path.relative_to(folder).as_posix()
+    name = path.relative_to(folder).as_posix()
     entry: Written = {"what": what, "part": part, "request": request}
-    if tree["written"].get(name) != entry:
-        tree["written"][name] = entry
-        write_json(folder / FILE, tree)
+    if _read(folder)["written"].get(name) != entry:
+        with _changing(folder) as tree:
+            tree["written"][name] = entry
 
 
 def follow(folder: Path, source: Path) -> None:
     """Say in the register of ``folder`` which model folder something there was made from, or compared with."""
-    tree, name = _read(folder), _relative(source, folder)
-    if name not in tree["sources"]:
-        tree["sources"].append(name)
-        write_json(folder / FILE, tree)
+    name = _relative(source, folder)
+    if name not in _read(folder)["sources"]:
+        with _changing(folder) as tree:
+            tree["sources"].append(name)
 
 
 def seal(folder: Path, *paths: Path) -> None:
     """Keep in the register of ``folder`` the hashes of files, and of all files in folders, as they are now."""
-    tree = _read(folder)
     names = [_relative(path, folder) for path in paths]
-    kept = {file: value for file, value in tree["hashes"].items() if not any(_below(file, name) for name in names)}
     new = {_relative(file, folder): file_digest(file) for path in paths for file in _files(path)}
-    if kept | new != tree["hashes"]:
-        write_json(folder / FILE, tree | {"hashes": dict(sorted((kept | new).items()))})
+
+    def sealed(hashes: dict[str, str]) -> dict[str, str]:
+        kept = {file: value for file, value in hashes.items() if not any(_below(file, name) for name in names)}
+        return dict(sorted((kept | new).items()))
+
+    hashes = _read(folder)["hashes"]
+    if sealed(hashes) != hashes:
+        with _changing(folder) as tree:
+            tree["hashes"] = sealed(tree["hashes"])
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[Register]:
+    """Yield the register of ``folder`` and write it; processes that share the folder do so one after another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with changing(folder / FILE):
+        tree = _read(folder)
+        yield tree
+        write_json(folder / FILE, tree)
 
 
 def seal_views(folder: Path, rebuilt: bool = False) -> None:

@@ -171,9 +171,9 @@ def compare(
         tuned: folder of ``msgm.tune``, whose chosen values are laid over the config and the overrides.
         cache: take generators that are retrained without the request from the user's cache, and keep them there; see
             ``msgm cache``.
-        jobs: of generators, how many models are made and measured at a time, each in a process of its own. A script
-            that gives more than one calls this below ``if __name__ == "__main__":``.
-        cluster: of generators, the address of a dask scheduler whose workers make and measure the models.
+        jobs: how many models are made and measured at a time, each in a process of its own. A script that gives more
+            than one calls this below ``if __name__ == "__main__":``.
+        cluster: address of a dask scheduler whose workers make and measure the models.
         overrides: settings over the config's.
         trust: run the Python files, and open the files, that the source's folder names.
         download: let data and weights that are missing be fetched from the network.
@@ -198,8 +198,8 @@ def compare(
         "trained_on": trained_on,
     }
     client = find(named.domain)
-    named.refuse_foreign("compare", client.options, options)
-    own = set(client.options) - {"metrics"}  # these are a setting of the config
+    named.refuse_foreign("compare", client.takes(), options)
+    own = set(client.takes()) - {"metrics"}  # these are a setting of the config
     wanted = {k: value for k, value in (options | {"cache": cache}).items() if k in own and value is not None}
     with working(trust, download, threads):
         experiment = client.load(_measuring(named, metrics).tree)

@@ -3,7 +3,18 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, names, print_cards, received, tuned
+from msgm.arguments import (
+    Commands,
+    command,
+    experiment,
+    fresh_chain,
+    metrics,
+    names,
+    print_cards,
+    received,
+    tuned,
+    workers,
+)
 from msgm.classifier import audit_command
 
 if TYPE_CHECKING:
@@ -34,6 +45,7 @@ def _add_compare(commands: Commands) -> None:
     )
     _trained_on(compare)
     tuned(compare)
+    workers(compare)
 
 
 def _add_models(commands: Commands) -> None:
@@ -85,7 +97,8 @@ def _compare(options: argparse.Namespace) -> None:
     from msgm.classifier.compare import compare
 
     only, requests = (names(text) if text else None for text in (options.only, options.requests))
-    run = compare(config, options.out, only, requests, options.device, options.source, options.trained_on)
+    given = (options.source, options.trained_on, options.jobs, options.cluster)
+    run = compare(config, options.out, only, requests, options.device, *given)
     print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, outputs/, cards/")
 
 

@@ -5,8 +5,8 @@ A run folder holds ``models/`` (originals and retrained models), ``outputs/`` (l
 asked for that trains models of its own. What is there and was made with the same settings is kept.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from msgm.chain import Chain, read_chain
 from msgm.classifier.assemble import make_report
 from msgm.classifier.config import ClassifierConfig, OriginalSettings, load_config
 from msgm.classifier.data import Split
-from msgm.classifier.experiment import Experiment, rekey, seconds_of
+from msgm.classifier.experiment import Experiment, has, rekey, seconds_of
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods import METHODS, Method
 from msgm.classifier.metrics import METRICS, Case, Metric
@@ -33,10 +33,11 @@ from msgm.folders import place
 from msgm.runs import Run, chosen_device
 from msgm.settings import Source
 from msgm.study.band import LEAST
+from msgm.study.cells import Cell, Latest
 from msgm.study.engine import Chosen, Domain, Place, picked
 from msgm.study.judging import Report
 from msgm.study.measuring import measure
-from msgm.study.records import SKIPPED, RecordCell, plain, read_record
+from msgm.study.records import SKIPPED, ModelCell, RecordCell, plain, read_record
 from msgm.study.tuning import Tunable
 
 FIXED = ("data", "shares", "network", "training", "original", "seed", "split_seed")
@@ -54,6 +55,7 @@ class World:
         experiments: one a seed.
         methods: rows to run.
         requests: likewise.
+        latest: the models of the request and seed that were measured last.
     """
 
     config: ClassifierConfig
@@ -61,6 +63,32 @@ class World:
     experiments: Sequence[Experiment]
     methods: dict[str, Method]
     requests: Sequence[str]
+    latest: "Latest[Reference]" = field(default_factory=Latest)
+
+    def measured(self, at: int, request: str, work: Callable[..., Record], *given: Any) -> Record:
+        """Return what ``work`` makes of the reference of a request at a seed, which is kept until another is needed."""
+        return work(self.latest.get((at, request), lambda: Reference(self, at, request)), *given)
+
+    def original_at(self, at: int) -> Path:
+        """Return the folder of a seed's original model."""
+        return self.run.path / "models" / f"seed-{self.experiments[at].seed}" / "original"
+
+    def original(self, at: int) -> nn.Module:
+        """Return a seed's model before unlearning."""
+        folder = self.original_at(at)
+        traces.register(self.run.path, folder, *traces.KNOWN["models/*/original"])
+        return self.experiments[at].original(folder)
+
+    def retrained_at(self, request: str, number: int) -> Path:
+        """Return the folder of a retrained model, which is the first seed's; numbers begin at 1."""
+        folder = self.run.path / "models" / f"seed-{self.experiments[0].seed}"
+        return place(folder, request, f"retrain-{number}")
+
+    def retrained(self, request: str, number: int) -> nn.Module:
+        """Return a retrained model."""
+        folder = self.retrained_at(request, number)
+        traces.register(self.run.path, folder, "a retrained model", "retain", request)
+        return self.experiments[0].retrain(folder, request, number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +126,7 @@ class Reference:
     @cached_property
     def original(self) -> nn.Module:
         """The model before unlearning."""
-        run = self.world.run.path
-        folder = run / "models" / f"seed-{self.experiment.seed}" / "original"
-        traces.register(run, folder, *traces.KNOWN["models/*/original"])
-        return self.experiment.original(folder)
+        return self.world.original(self.at)
 
     @cached_property
     def outputs(self) -> Outputs:
@@ -110,22 +135,12 @@ class Reference:
         self.keep(found, "original")
         return found
 
-    def place_of(self, number: int) -> Path:
-        """Return the folder of a retrained model; numbers begin at 1."""
-        folder = self.world.run.path / "models" / f"seed-{self.world.experiments[0].seed}"
-        return place(folder, self.request, f"retrain-{number}")
-
     @cached_property
     def retrained(self) -> list[nn.Module]:
         """The retrained models of the band."""
-        models = []
-        for number in range(1, self.world.config.retrains + 1):
-            folder = self.place_of(number)
-            traces.register(self.world.run.path, folder, "a retrained model", "retain", self.request)
-            models.append(self.world.experiments[0].retrain(folder, self.request, number))
-        label = f"seed {self.experiment.seed}, {self.request}"
-        print(f"{label}: original and {len(models)} retrained models are there", flush=True)
-        _announce(self.metrics, len(self.world.methods), seconds_of(self.place_of(1)))
+        numbers = range(1, self.world.config.retrains + 1)
+        models = [self.world.retrained(self.request, number) for number in numbers]
+        _announce(self.metrics, len(self.world.methods), seconds_of(self.world.retrained_at(self.request, 1)))
         return models
 
     @cached_property
@@ -230,7 +245,8 @@ class Classifiers(Domain[ClassifierConfig, World]):
     def begin(self, world: World) -> None:
         rekey(world.run.path, world.experiments)
 
-    def cells(self, world: World) -> Iterator[RecordCell]:
+    def cells(self, world: World) -> Iterator[Cell]:
+        yield from _model_cells(world)
         for number in range(len(world.experiments)):
             for request in world.requests:
                 yield from _cells(Reference(world, number, request))
@@ -254,6 +270,8 @@ def compare(
     device: str = "auto",
     source: Path | str | None = None,
     trained_on: Path | str | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
 ) -> Run:
     """Run and measure the methods of ``config`` and write the report, as ``msgm.study.engine.compare`` does.
 
@@ -265,11 +283,14 @@ def compare(
         device: ``auto``, ``cpu`` or ``cuda``.
         source: file of weights of a model that was trained elsewhere, to take in place of the original.
         trained_on: the file that names the items it was trained on.
+        jobs: how many cells are run at a time, each in a process of its own.
+        cluster: address of a dask scheduler whose workers run the cells.
 
     Raises:
         UserError: as of the engine; fewer than five retrained models, or a network that does not fit the data.
     """
-    return CLASSIFIERS.compare(config, out, device, source, trained_on, only=only, requests=requests)
+    own = {"only": only, "requests": requests, "jobs": jobs, "cluster": cluster}
+    return CLASSIFIERS.compare(config, out, device, source, trained_on, **own)
 
 
 def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: Path | str | None) -> ClassifierConfig:
@@ -305,23 +326,61 @@ def note_of_file(config: ClassifierConfig) -> str:
     return reason
 
 
+def _model_cells(world: World) -> Iterator[ModelCell]:
+    """Yield the cells that make the models which all others read: originals and retrained models."""
+    for at, experiment in enumerate(world.experiments):
+        folder = world.original_at(at)
+        yield ModelCell(
+            _original_label(experiment),
+            partial(has, folder, experiment.facts),
+            partial(_seconds, partial(world.original, at), folder),
+        )
+    first = world.experiments[0]
+    for request in world.requests:
+        split = first.split(request)
+        for number in range(1, world.config.retrains + 1):
+            folder = world.retrained_at(request, number)
+            yield ModelCell(
+                _retrained_label(first, request, number),
+                partial(has, folder, first.retrain_facts(split, number)),
+                partial(_seconds, partial(world.retrained, request, number), folder),
+            )
+
+
+def _seconds(make: Callable[[], nn.Module], folder: Path) -> float:
+    make()
+    return seconds_of(folder)
+
+
+def _original_label(experiment: Experiment) -> str:
+    return f"seed {experiment.seed}: original"
+
+
+def _retrained_label(first: Experiment, request: str, number: int) -> str:
+    return f"seed {first.seed}, {request}: training retrained model {number}"
+
+
 def _cells(reference: Reference) -> Iterator[RecordCell]:
     """Yield the cells of one request at one seed: some of the retrained models, near-duplicates, and the methods."""
-    experiment, seeds = reference.experiment, len(reference.world.experiments)
-    label = f"seed {experiment.seed}, {reference.request}"
-    for number in range(reference.at + 1, experiment.config.retrains + 1, seeds):
+    world, experiment, request = reference.world, reference.experiment, reference.request
+    label, measured = f"seed {experiment.seed}, {request}", partial(world.measured, reference.at, request)
+    first, retrains = world.experiments[0], experiment.config.retrains
+    models = [_retrained_label(first, request, number) for number in range(1, retrains + 1)]
+    models.append(_original_label(experiment))
+    for number in range(reference.at + 1, retrains + 1, len(world.experiments)):
         where = reference.record_at("retrains", str(number))
         facts = experiment.retrain_facts(reference.split, number)
-        work = partial(_measure_retrained, reference, number, where, facts)
-        yield MeasuredCell(f"{label}: retrained model {number}", where, facts, work, reference)
+        work = partial(measured, _measure_retrained, number, where, facts)
+        yield MeasuredCell(f"{label}: retrained model {number}", where, facts, work, reference, after=models)
     facts = experiment.facts | {"forget": experiment.digest(reference.split)}
     where = reference.record_at("duplicates")
-    yield RecordCell(f"{label}: near-duplicates", where, facts, partial(_duplicates, reference))
-    for name, method in reference.world.methods.items():
+    yield RecordCell(f"{label}: near-duplicates", where, facts, partial(measured, _duplicates))
+    for name, method in world.methods.items():
         where = reference.record_at("methods", name)
         own = facts | {"method": experiment.config.methods[name]}
-        work = partial(_answer, reference, name, method, where, own)
-        yield MeasuredCell(f"{label}: {name}", where, own, work, reference)
+        work = partial(measured, _answer, name, method, where, own)
+        after = models if reference.split.scope in method.card.scopes else ()
+        yield MeasuredCell(f"{label}: {name}", where, own, work, reference, after=after)
 
 
 def _measure_retrained(reference: Reference, number: int, where: Path, facts: Record) -> Record:
@@ -330,7 +389,8 @@ def _measure_retrained(reference: Reference, number: int, where: Path, facts: Re
     own, model = reference.band[number - 1], reference.retrained[number - 1]
     case = reference.case(own, model, METHODS.build({"name": "retrain"}))
     found = reference.numbers(case, reference.missing(record))
-    return {"seconds": seconds_of(reference.place_of(number)), "metrics": record["metrics"] | found}
+    seconds = seconds_of(reference.world.retrained_at(reference.request, number))
+    return {"seconds": seconds, "metrics": record["metrics"] | found}
 
 
 def _duplicates(reference: Reference) -> Record:

@@ -204,14 +204,17 @@ class Experiment:
             seal(self.folder, folder)
 
     def _kept(self, folder: Path, facts: Facts) -> nn.Module | None:
-        if not is_kept(folder) or _made(folder)["made"] != facts:
-            return None
-        return load_classifier(folder, self.config.network).to(self.device)
+        return load_classifier(folder, self.config.network).to(self.device) if has(folder, facts) else None
 
 
 def is_kept(folder: Path) -> bool:
     """Return whether a folder holds a model with the settings that it was made with."""
     return (folder / MADE).is_file()
+
+
+def has(folder: Path, facts: Facts) -> bool:
+    """Return whether a folder holds a model that was made with ``facts``."""
+    return is_kept(folder) and _made(folder)["made"] == facts
 
 
 def seconds_of(folder: Path) -> float:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from msgm.arguments import Commands, command, config, names, print_cards, seed, tuned
+from msgm.arguments import Commands, command, config, names, print_cards, seed, tuned, workers
 
 
 def add(commands: Commands) -> None:
@@ -17,6 +17,7 @@ def add(commands: Commands) -> None:
     )
     attributes.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
     tuned(attributes)
+    workers(attributes)
     attributes.set_defaults(go_on="Run the same command again to go on.")
 
     erasures = command(commands, "erasures", _erasures, "print the cards of the ways to take attributes out")
@@ -32,8 +33,8 @@ def _attributes(options: argparse.Namespace) -> None:
     config = load_experiment(AttributeConfig, with_tuned(options.config, options.set + seeds, options.tuned))
     from msgm.recommender.attribute_compare import compare_erasures
 
-    chosen = (names(text) if text else None for text in (options.only, options.models))
-    run = compare_erasures(config, options.out, *chosen)
+    only, models = (names(text) if text else None for text in (options.only, options.models))
+    run = compare_erasures(config, options.out, only, models, options.jobs, options.cluster)
     print(f"\nwrote {run.path / 'report.html'}, report.md, report.json")
 
 

@@ -7,7 +7,7 @@ the attribute, and ``shuffled-labels``, attackers on the same model who are give
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +32,7 @@ from msgm.recommender.requests import Deletion
 from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.settings import Source
+from msgm.study.cells import Latest
 from msgm.study.engine import Chosen, Domain, Place, picked
 from msgm.study.judging import Report, Row
 from msgm.study.measuring import Numbers, measure
@@ -41,7 +42,10 @@ from msgm.study.tuning import Tunable
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """All that the cells of a comparison need: the config, its folder, data, split, and rows and models to run."""
+    """All that the cells of a comparison need: the config, its folder, data, split, and rows and models to run.
+
+    The originals of the model that was used last are kept.
+    """
 
     config: AttributeConfig
     run: Run
@@ -50,6 +54,12 @@ class World:
     labels: Sequence[Labels]
     rows: Mapping[str, dict[str, Any]]
     models: Mapping[str, dict[str, Any]]
+    fitted: Latest[Originals] = field(default_factory=Latest)
+
+    def originals(self, model: str) -> Originals:
+        """Return a model fitted with every seed."""
+        seeds = [self.config.seed + k for k in range(self.config.seeds)]
+        return self.fitted.get(model, lambda: Originals(self.models[model], self.split, seeds))
 
 
 class Attributes(Domain[AttributeConfig, World]):
@@ -83,9 +93,8 @@ class Attributes(Domain[AttributeConfig, World]):
         return World(config, place.run, data, load_split(config.split, data), labels, rows, models)
 
     def cells(self, world: World) -> Iterator[RecordCell]:
-        seeds = [world.config.seed + k for k in range(world.config.seeds)]
-        for model, settings in world.models.items():
-            yield from _cells(world, model, Originals(settings, world.split, seeds))
+        for model in world.models:
+            yield from _cells(world, model)
 
     def report(self, world: World) -> Report:
         return make_report(world.config, world.run, world.data, world.labels)
@@ -111,6 +120,8 @@ def compare_erasures(
     out: Path | str | None = None,
     only: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
 ) -> Run:
     """Run and measure the erasures of ``config``, and the controls, as ``msgm.study.engine.compare`` does.
 
@@ -118,7 +129,7 @@ def compare_erasures(
         UserError: as of the engine; a model without user embeddings, or an attribute that the data do not have or that
             has one value.
     """
-    return ATTRIBUTES.compare(config, out, only=only, models=models)
+    return ATTRIBUTES.compare(config, out, jobs=jobs, cluster=cluster, only=only, models=models)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,11 +137,16 @@ class Erasing:
     """One model, attribute and row: a way, which takes out ``erased``, or a control, which has none."""
 
     world: World
-    originals: Originals
+    model: str
     row: str
     attribute: str
     way: Way | None
     erased: Sequence[str]
+
+    @property
+    def originals(self) -> Originals:
+        """The model before the attribute is taken out, one a seed."""
+        return self.world.originals(self.model)
 
     def record(self) -> dict[str, Any]:
         """Run and measure it with all seeds."""
@@ -185,14 +201,14 @@ def asked_labels(config: AttributeConfig, data: Interactions) -> list[Labels]:
     return found
 
 
-def _cells(world: World, model: str, originals: Originals) -> Iterator[RecordCell]:
+def _cells(world: World, model: str) -> Iterator[RecordCell]:
     """Yield the cells of one model: the controls, and the ways that are for it."""
     names, shared = [each.name for each in world.labels], shared_facts(world.config, world.data, model)
     ways = {row: build_way(settings) for row, settings in world.rows.items()}
     ways = {
         row: way
         for row, way in ways.items()
-        if way.is_for(originals.settings["name"]) and (len(names) > 1 or not way.several)
+        if way.is_for(world.models[model]["name"]) and (len(names) > 1 or not way.several)
     }
     for attribute in names:
         for row in [*CONTROLS, *ways]:
@@ -200,9 +216,10 @@ def _cells(world: World, model: str, originals: Originals) -> Iterator[RecordCel
             erased = names if way is not None and way.several else [attribute]
             facts = shared | {"attribute": attribute, "erased": {name: _digest(world.data, name) for name in erased}}
             facts |= {"erasure": world.rows.get(row, row)}
-            work = Erasing(world, originals, row, attribute, way, erased)
+            work = Erasing(world, model, row, attribute, way, erased)
             label = f"{model}, {attribute}: {row}"
-            yield RecordCell(label, record_at(world.run, model, attribute, row), facts, work.record)
+            where, shares = record_at(world.run, model, attribute, row), f"{model}, {attribute}"
+            yield RecordCell(label, where, facts, work.record, shares=shares)
 
 
 def _digest(data: Interactions, attribute: str) -> str:

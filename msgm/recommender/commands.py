@@ -4,7 +4,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, config, metrics, names, print_cards, received, seed, threads, tuned
+from msgm.arguments import (
+    Commands,
+    command,
+    config,
+    metrics,
+    names,
+    print_cards,
+    received,
+    seed,
+    threads,
+    tuned,
+    workers,
+)
 from msgm.errors import UserError
 from msgm.recommender import attribute_command
 
@@ -39,6 +51,7 @@ def _add_compare(commands: Commands) -> None:
     compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
     metrics(compare, "what to measure; by default all that are not costly")
     tuned(compare)
+    workers(compare)
     compare.set_defaults(go_on="Run the same command again to go on.")
 
 
@@ -93,8 +106,10 @@ def _compare(options: argparse.Namespace) -> None:
     config = _config(options)
     from msgm.recommender.compare import compare
 
-    chosen = (names(text) if text else None for text in (options.only, options.models, options.requests))
-    run = compare(config, options.out, *chosen)
+    only, models, requests = (
+        names(text) if text else None for text in (options.only, options.models, options.requests)
+    )
+    run = compare(config, options.out, only, models, requests, options.jobs, options.cluster)
     print(f"\nwrote {run.path / 'report.html'}, report.md, report.json")
 
 

@@ -5,7 +5,7 @@ what is kept are the records of the cells (one model, request and method each, w
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.settings import Source
 from msgm.solves import of_runs
+from msgm.study.cells import Latest
 from msgm.study.engine import Chosen, Domain, Place, picked
 from msgm.study.judging import CONTROLS, Report
 from msgm.study.measuring import measure, measure_retrains
@@ -47,6 +48,9 @@ class World:
         models: rows of the config to run.
         methods: likewise.
         requests: likewise.
+        fitted: the originals of the model that was used last, by what they are fitted to: requests that plant profiles
+            have a split of their own.
+        latest: what the rows of the model and request that were used last are measured against.
     """
 
     config: RecommenderConfig
@@ -56,6 +60,19 @@ class World:
     models: Sequence[str]
     methods: Mapping[str, Method]
     requests: Sequence[str]
+    fitted: Latest[dict[Split, Originals]] = field(default_factory=Latest)
+    latest: "Latest[References]" = field(default_factory=Latest)
+
+    def references(self, model: str, request: str) -> "References":
+        """Return what the rows of a model and request are measured against."""
+        return self.latest.get((model, request), lambda: self._references(model, request))
+
+    def _references(self, model: str, request: str) -> "References":
+        config, scenario = self.config, self.scenarios[request]
+        seeds = [config.seed + k for k in range(config.seeds)]
+        fresh = Originals(config.models[model] or {}, scenario.split, seeds)
+        originals = self.fitted.get(model, dict).setdefault(scenario.split, fresh)
+        return References(config, scenario, originals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,17 +150,10 @@ class Recommenders(Domain[RecommenderConfig, World]):
         key_records(world.run.path)
 
     def cells(self, world: World) -> Iterator[RecordCell]:
-        config = world.config
-        seeds = [config.seed + k for k in range(config.seeds)]
         for model in world.models:
-            settings: dict[str, Any] = config.models[model] or {}
-            shared: dict[Split, Originals] = {}  # requests that plant profiles have a split of their own
             for request in world.requests:
-                if model in (config.requests[request].models or config.models):
-                    scenario = world.scenarios[request]
-                    originals = shared.setdefault(scenario.split, Originals(settings, scenario.split, seeds))
-                    references = References(config, scenario, originals)
-                    yield from _cells(world, model, request, references)
+                if model in (world.config.requests[request].models or world.config.models):
+                    yield from _cells(world, model, request)
 
     def report(self, world: World) -> Report:
         return make_report(world.config, world.run, world.data, world.scenarios)
@@ -161,12 +171,15 @@ def compare(
     only: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     requests: Sequence[str] | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
 ) -> Run:
     """Run and measure the methods of ``config`` and write the report, as ``msgm.study.engine.compare`` does."""
-    return RECOMMENDERS.compare(config, out, only=only, models=models, requests=requests)
+    own: dict[str, Any] = {"only": only, "models": models, "requests": requests}
+    return RECOMMENDERS.compare(config, out, jobs=jobs, cluster=cluster, **own)
 
 
-def _cells(world: World, model: str, request: str, references: References) -> Iterator[RecordCell]:
+def _cells(world: World, model: str, request: str) -> Iterator[RecordCell]:
     """Yield the cells of one model on one request: methods of the request's own choice that are for the model."""
     config = world.config
     facts = shared_facts(config, world.run, world.data, model, request)
@@ -177,8 +190,13 @@ def _cells(world: World, model: str, request: str, references: References) -> It
                 f"{model}, {request}: {name}",
                 record_at(world.run, model, request, name),
                 facts | {"method": config.methods[name]},
-                partial(references.record, method),
+                partial(_record, world, model, request, method),
+                shares=f"{model}, {request}",
             )
+
+
+def _record(world: World, model: str, request: str, method: Method) -> dict[str, Any]:
+    return world.references(model, request).record(method)
 
 
 def _is_for(method: Method, model: Mapping[str, Any]) -> bool:

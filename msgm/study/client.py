@@ -53,11 +53,15 @@ class Client(ABC, Generic[C]):
 
     @abstractmethod
     def compare(self, config: C, out: Path | str | None = None, **options: Any) -> Run:
-        """Run and measure the rows of a config, and write the report; ``options`` are among those of the class.
+        """Run and measure the rows of a config, and write the report; ``options`` are among ``takes()``.
 
         Raises:
             UserError: bad settings, an unknown row, or a folder that holds another experiment.
         """
+
+    def takes(self) -> tuple[str, ...]:
+        """Return the names of all options of ``compare``, those that the engine has for every domain included."""
+        return self.options
 
     @abstractmethod
     def card(self, report: Report, row: Row) -> Card | None:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -23,26 +23,14 @@ from msgm.folders import locked, write_json, write_text
 from msgm.runs import Run, environment
 from msgm.settings import dump_yaml, refuse_other
 from msgm.study.card import make_card
+from msgm.study.cells import Cell, Elsewhere, run_cells
 from msgm.study.client import C, Client
+from msgm.study.executors import executor_of
 from msgm.study.judging import Report, Row, upgraded
 from msgm.study.views import Views
 from msgm.traces import holders, seal_views
 
 Chosen = Mapping[str, Sequence[str] | None]
-
-
-class Cell(Protocol):
-    """The smallest piece of work that is kept."""
-
-    @property
-    def label(self) -> str:
-        """What it is called in printed lines."""
-
-    def kept(self) -> bool:
-        """Return whether it is there, made with the same settings."""
-
-    def run(self) -> str:
-        """Make, measure and keep it, and return in a few words how it went; an expected failure is kept as well."""
 
 
 W = TypeVar("W")
@@ -97,7 +85,11 @@ class Domain(Client[C], Generic[C, W]):
 
     @abstractmethod
     def cells(self, world: W) -> Iterable[Cell]:
-        """Return the cells in the order in which they are run."""
+        """Return all cells, always in the same order: other processes know them by their place in it.
+
+        Those of one group follow one another. What they hold in memory is let go when the next group begins, as
+        ``Latest`` does.
+        """
 
     @abstractmethod
     def report(self, world: W) -> Report:
@@ -105,6 +97,9 @@ class Domain(Client[C], Generic[C, W]):
 
     def compare(self, config: C, out: Path | str | None = None, device: str = "auto", **options: Any) -> Run:
         return compare(self, config, out, device, **options)
+
+    def takes(self) -> tuple[str, ...]:
+        return (*self.options, "jobs", "cluster")
 
     def card(self, report: Report, row: Row) -> Card | None:
         return make_card(report, row, self.views.words)
@@ -127,11 +122,40 @@ class Domain(Client[C], Generic[C, W]):
         return config.to_dict()
 
 
+@dataclass(frozen=True)
+class Begun(Generic[C, W]):
+    """A comparison as other processes take it up, in the folder that this one has claimed.
+
+    Attributes:
+        domain: of the comparison.
+        settings: of its config.
+        place: where it runs.
+        chosen: names of rows, requests and models to run.
+    """
+
+    domain: Domain[C, W]
+    settings: dict[str, Any]
+    place: Place
+    chosen: Chosen
+
+    @property
+    def blas_threads(self) -> int | None:
+        """Threads of linear algebra, while cells are run."""
+        return self.domain.blas_threads
+
+    def cells(self) -> Iterable[Cell]:
+        """Prepare the comparison and return its cells."""
+        config = self.domain.load(self.settings)
+        return self.domain.cells(self.domain.prepare(config, self.place, self.chosen))
+
+
 def compare(
     domain: Domain[C, W],
     config: C,
     out: Path | str | None = None,
     device: str = "auto",
+    jobs: int = 1,
+    cluster: str | None = None,
     **chosen: Sequence[str] | None,
 ) -> Run:
     """Run and measure the cells of ``config`` and write the report; what is there already is kept.
@@ -141,32 +165,33 @@ def compare(
         config: the experiment.
         out: run folder; by default ``runs/NAME``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        jobs: how many cells are run at a time, each in a process of its own.
+        cluster: address of a dask scheduler whose workers run the cells; see ``executor_of``.
         chosen: names of rows (``only``), ``requests`` and ``models`` to run; by default all. The report shows all that
             are there.
 
     Raises:
-        UserError: an unknown name, a request that does not fit the data, or a folder that holds another experiment;
-            nothing is written then.
+        UserError: an unknown name, a request that does not fit the data, a folder that holds another experiment, or a
+            cluster that is not there; nothing is written then.
+        RunError: a process that ran cells was killed; what is finished is kept.
     """
     run = Run(out or Path("runs") / config.name)
     with locked(run.path):
-        world = domain.prepare(config, Place(run, device), chosen)
-        claim(domain, config, run)
-        domain.begin(world)
-        with threadpool_limits(limits=domain.blas_threads):
-            run_cells(domain.cells(world))
+        threads.keep(run.manifest)
+        with executor_of(jobs, cluster) as workers:
+            place = Place(run, device)
+            world = domain.prepare(config, place, chosen)
+            claim(domain, config, run)
+            domain.begin(world)
+            begun = Begun(domain, config.to_dict(), place, chosen)
+            with threadpool_limits(limits=domain.blas_threads):
+                run_cells(domain.cells(world), Elsewhere(workers, run.path, begun) if workers else None)
         report = domain.report(world) | {"artifacts": holders(run.path)}
         write_json(run.report, report)
         domain.write_views(run, report)
         seal_views(run.path)
         domain.print_report(report)
     return run
-
-
-def run_cells(cells: Iterable[Cell]) -> None:
-    """Run the cells that are not there, and print a line for each."""
-    for cell in cells:
-        print(f"{cell.label}: {'kept' if cell.kept() else cell.run()}", flush=True)
 
 
 def claim(domain: Domain[C, W], config: C, run: Run) -> None:
@@ -180,7 +205,6 @@ def claim(domain: Domain[C, W], config: C, run: Run) -> None:
     if run.manifest.is_file() and run.stored_manifest().get("kind") != domain.kind:
         raise UserError(f"{run.path} holds a run of another kind; give another --out.")
     refuse_other(run.path, stored, config.to_dict(), domain.fixed)
-    threads.keep(run.manifest)
     run.create()
     write_text(run.config, dump_yaml(domain.stored(config, run)))
     write_json(run.manifest, environment() | {"kind": domain.kind, "seed": config.seed})

@@ -1,8 +1,8 @@
 """Records of what was measured: JSON files that say what they were made with, and are read only for the same."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypedDict
@@ -65,12 +65,21 @@ class RecordCell:
         place: where its record lies.
         facts: what the record depends on.
         make: makes and measures it, and returns the record.
+        shares: what it shares with the cells that have to be run in the same process; None, where there are none.
+        after: labels of the cells that make what it reads.
     """
 
     label: str
     place: Path
     facts: dict[str, Any]
     make: Callable[[], dict[str, Any]]
+    shares: str | None = field(default=None, kw_only=True)
+    after: Collection[str] = field(default=(), kw_only=True)
+
+    @property
+    def group(self) -> str:
+        """What is common to the cells that have to be run in the same process."""
+        return self.label if self.shares is None else self.shares
 
     def kept(self) -> bool:
         """Return whether there is a record that can be kept; what failed is tried again."""
@@ -78,13 +87,50 @@ class RecordCell:
         return found is not None and found.get("status") != FAILED
 
     def run(self) -> str:
-        """Make and keep the record; a cell that cannot be run is recorded with its reason."""
-        try:
-            record = self.make()
-        except EXPECTED as error:
-            record = reason_record(error)
+        """Make and keep the record."""
+        record = self.make()
         write_record(self.place, self.facts, record)
         return _went(record)
+
+    def fail(self, reason: dict[str, Any]) -> None:
+        """Keep why there is no record with numbers."""
+        write_record(self.place, self.facts, reason)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCell:
+    """A cell that makes a model for others to read; these say so where it failed.
+
+    Attributes:
+        label: what it is called in printed lines.
+        there: returns whether the model is there, made with the same settings.
+        make: makes and keeps it, and returns the seconds that this took.
+    """
+
+    label: str
+    there: Callable[[], bool]
+    make: Callable[[], float]
+
+    @property
+    def group(self) -> str:
+        """Its own: it shares nothing that is in memory alone."""
+        return self.label
+
+    @property
+    def after(self) -> Collection[str]:
+        """None: it reads what the comparison begins with."""
+        return ()
+
+    def kept(self) -> bool:
+        """Return whether the model is there."""
+        return self.there()
+
+    def run(self) -> str:
+        """Make the model."""
+        return f"{self.make():.3f} s"
+
+    def fail(self, reason: dict[str, Any]) -> None:
+        """Leave it to the cells that come after it."""
 
 
 def _went(record: dict[str, Any]) -> str:

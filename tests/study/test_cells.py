@@ -1,0 +1,126 @@
+"""Which cells are run, in which order, and what becomes of one that fails."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from threadpoolctl import threadpool_info
+
+from msgm.errors import RunError, UserError
+from msgm.reading import read_json
+from msgm.study.cells import Elsewhere, Latest, run_cells
+from msgm.study.executors import Workers
+from msgm.study.records import ModelCell, RecordCell
+
+
+@dataclass(frozen=True)
+class Small:
+    """A comparison of one model that two of three rows read; ``log`` tells what was made, and by whose preparation."""
+
+    folder: Path
+    model: str = "made"
+    rows: tuple[str, ...] = ("one", "two", "alone")
+    blas_threads: int | None = None
+
+    def cells(self) -> Iterator[ModelCell | RecordCell]:
+        self.log("prepared")
+        for name in self.rows:
+            after = () if name == "alone" else ["model"]
+            yield RecordCell(name, self.folder / f"{name}.json", {}, lambda name=name: self.row(name), after=after)
+        yield ModelCell("model", (self.folder / "model").exists, self.make)
+
+    def log(self, text: str) -> None:
+        with (self.folder / "log").open("a") as file:
+            file.write(f"{text}\n")
+
+    def told(self) -> list[str]:
+        return (self.folder / "log").read_text().splitlines()
+
+    def make(self) -> float:
+        self.log("model")
+        if self.model == "failed":
+            raise RunError("the loss is not finite.")
+        if self.model == "unfit":
+            raise UserError("it does not fit.")
+        if self.model == "stopped":
+            raise KeyboardInterrupt
+        (self.folder / "model").touch()
+        return 1.5
+
+    def row(self, name: str) -> dict[str, object]:
+        self.log(name)
+        return {"seconds": 2.0, "blas": sorted({pool["num_threads"] for pool in threadpool_info()})}
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def run(request, tmp_path):
+    """Run the cells of a comparison in this process, or as another one takes it up."""
+    if request.param == "here":
+        yield lambda small: run_cells(small.cells())
+        return
+    with ThreadPoolExecutor(1) as executor:
+        yield lambda small: run_cells(small.cells(), Elsewhere(Workers(executor, None, None), small.folder, small))
+
+
+def made(small: Small) -> list[str]:
+    return [line for line in small.told() if line != "prepared"]
+
+
+def test_what_others_come_after_is_made_first(run, tmp_path, capsys):
+    run(Small(tmp_path))
+    assert made(Small(tmp_path)) == ["model", "one", "two", "alone"]
+    assert capsys.readouterr().out.splitlines() == ["model: 1.500 s", "one: 2.000 s", "two: 2.000 s", "alone: 2.000 s"]
+
+
+def test_what_is_there_is_kept_and_a_model_that_nobody_needs_is_not_made_again(run, tmp_path, capsys):
+    run(Small(tmp_path))
+    (tmp_path / "model").unlink()
+    (tmp_path / "alone.json").unlink()
+    capsys.readouterr()
+    run(Small(tmp_path))
+    assert made(Small(tmp_path)) == ["model", "one", "two", "alone", "alone"]
+    assert capsys.readouterr().out.splitlines() == ["one: kept", "two: kept", "alone: 2.000 s"]
+
+
+@pytest.mark.parametrize(
+    ("model", "record"),
+    [
+        ("failed", {"status": "failed", "reason": "the loss is not finite."}),
+        ("unfit", {"status": "skipped", "reason": "it does not fit."}),
+    ],
+)
+def test_what_comes_after_a_cell_that_failed_fails_for_its_reason_and_the_others_go_on(run, tmp_path, model, record):
+    run(Small(tmp_path, model))
+    assert made(Small(tmp_path)) == ["model", "alone"]
+    for name in ("one", "two"):
+        assert read_json(tmp_path / f"{name}.json") == {"made": {}} | record
+
+
+def test_what_failed_is_tried_again(run, tmp_path):
+    run(Small(tmp_path, "failed"))
+    run(Small(tmp_path))
+    assert made(Small(tmp_path)) == ["model", "alone", "model", "one", "two"]
+
+
+def test_a_cell_that_is_stopped_stops_the_others(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(Small(tmp_path, "stopped"))
+    assert made(Small(tmp_path)) == ["model"]
+
+
+def test_another_process_prepares_a_comparison_once(tmp_path):
+    small = Small(tmp_path, blas_threads=1)
+    with ThreadPoolExecutor(1) as executor:
+        run_cells(small.cells(), Elsewhere(Workers(executor, None, None), tmp_path, small))
+    assert small.told().count("prepared") == 2  # in this process as well
+    assert read_json(tmp_path / "one.json")["blas"] == [1]
+
+
+def test_the_latest_thing_is_kept_and_the_one_before_let_go():
+    latest: Latest[list[int]] = Latest()
+    first = latest.get("a", list)
+    assert latest.get("a", list) is first
+    assert latest.get("b", list) is not first
+    assert latest.get("a", list) is not first
