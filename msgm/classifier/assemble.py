@@ -11,21 +11,20 @@ from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.experiment import Experiment
 from msgm.classifier.ladder import LADDER
 from msgm.classifier.methods import Method
-from msgm.classifier.metrics.base import METRICS
+from msgm.classifier.metrics.base import METRICS, Number
 from msgm.folders import place
-from msgm.runs import Run, environment
+from msgm.runs import Run
 from msgm.solves import of_runs
 from msgm.strata import controls
-from msgm.study.band import LEAST
-from msgm.study.judging import BAND_RULE, judge, means
 from msgm.study.records import read_record
+from msgm.study.rows import described, judged_report, left_out_at
 from msgm.tuned import tuning_protocol
 
 Report = dict[str, Any]
 COSTS = ("seconds", "preparation_seconds", "storage_bytes", "examples")
 PROTOCOL = {
-    "band": f"At least {LEAST} models retrained on the retain items, in all; each is measured with itself left out of "
-    f"its references, and against the seeds' originals in turn; {BAND_RULE}.",
+    "retrained models": "Each is measured with itself left out of its references, and against the seeds' originals in "
+    "turn.",
     "seeds": "A seed makes the original and all draws; the data split, the items drawn to be forgotten and the "
     "retrained models are the same for all seeds. Intervals are 95% t-intervals over seeds.",
     "retrain": "The row retrain is one further retrained model, not one of the band.",
@@ -53,7 +52,7 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
         for name, method in config.rows().items():
             records = {e.seed: _record(run, e, request, name, digests[e.seed]) for e in experiments if band}
             found = {seed: record for seed, record in records.items() if record is not None}
-            left_out += _left_out(request, name, found)
+            left_out += left_out_at(found, method=name, request=request)
             measured = {seed: record for seed, record in found.items() if "metrics" in record}
             if measured:
                 rows.append(_row(config, request, name, method, measured, band))
@@ -70,11 +69,11 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
         "seeds": [experiment.seed for experiment in experiments],
         "requests": requests,
         "protocol": PROTOCOL | tuning_protocol(config.tuned) | _metric_texts(config),
-        "environment": environment() | {"device": str(first.device)},
         "rows": rows,
         "left_out": left_out,
     }
-    return judge(report, LADDER)
+    made = judged_report(report, config.retrains, LADDER)
+    return made | {"environment": made["environment"] | {"device": str(first.device)}}
 
 
 def _request(
@@ -156,7 +155,7 @@ def _row(
         "settings": {key: value for key, value in config.methods[name].items() if key != "name"},
         "card": method.describe(),
         "family": method.card.family,
-        "metrics": _described(means(list(values.values()))),
+        "metrics": described(values, _known()),
         "retrain_band": band,
         "artefacts": next(iter(records.values()))["artefacts"],
         **of_runs(record["artefacts"] for record in records.values()),
@@ -167,22 +166,8 @@ def _row(
     }
 
 
-def _described(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the summaries with each number's text, section and direction."""
-    numbers = {name: number for metric in METRICS.entries.values() for name, number in metric.numbers.items()}
-    return {name: tree | asdict(numbers[name]) for name, tree in summary.items()}
-
-
-def _left_out(request: str, name: str, records: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a line for each reason for which a method was not measured, with the seeds where it was so."""
-    reasons: dict[tuple[str, str], list[int]] = {}
-    for seed, record in records.items():
-        if "reason" in record:
-            reasons.setdefault((record["status"], record["reason"]), []).append(seed)
-    return [
-        {"method": name, "request": request, "status": status, "reason": reason, "seeds": seeds}
-        for (status, reason), seeds in reasons.items()
-    ]
+def _known() -> dict[str, Number]:
+    return {name: number for metric in METRICS.entries.values() for name, number in metric.numbers.items()}
 
 
 def _metric_texts(config: ClassifierConfig) -> dict[str, str]:

@@ -16,10 +16,10 @@ from msgm.recommender.measuring import row_numbers
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models.base import EXACTNESS
 from msgm.recommender.scenario import Scenario
-from msgm.runs import Run, environment
+from msgm.runs import Run
 from msgm.solves import of_runs
-from msgm.study.judging import BAND_RULE, judge
 from msgm.study.records import find_record
+from msgm.study.rows import judged_report, left_out
 from msgm.tuned import tuning_protocol
 
 Report = dict[str, Any]
@@ -44,9 +44,8 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
         "rows": rows,
         "left_out": left_out(records, ("model", "request", "method")),
         "other_settings": others,
-        "environment": environment(),
     }
-    return judge(report, LADDER)
+    return judged_report(report, config.retrains, LADDER)
 
 
 def data_facts(name: str, data: Interactions) -> dict[str, Any]:
@@ -58,15 +57,6 @@ def data_facts(name: str, data: Interactions) -> dict[str, Any]:
         "items": data.shape[1],
         "interactions": data.matrix.nnz,
     }
-
-
-def left_out(records: Mapping[tuple[str, str, str], Report], parts: Sequence[str]) -> list[dict[str, str]]:
-    """Return the cells that have no numbers, each with its parts by name and why."""
-    return [
-        dict(zip(parts, cell, strict=True)) | {"status": record["status"], "reason": record["reason"]}
-        for cell, record in records.items()
-        if "reason" in record
-    ]
 
 
 def record_at(run: Run, model: str, request: str, method: str) -> Path:
@@ -165,8 +155,7 @@ def _protocol(config: RecommenderConfig) -> dict[str, str]:
     return {
         "split": f"{split}; requests are drawn from training cells alone",
         "seeds": f"{config.seeds}: of the fits and the methods; data, split and requests are the same for all",
-        "band": f"of {config.retrains} models fitted to what is left, in all; {BAND_RULE}. The row retrain "
-        "is a further one, with another seed for each seed",
+        "retrain": "the row retrain is a further one, with another seed for each seed",
         "seconds": "wall time of the answer, on one thread; shards and other preparation apart in "
         "preparation_seconds; a stream's is the sum over its requests, but of do-nothing and retrain, which answer it "
         "at once",

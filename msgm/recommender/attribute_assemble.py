@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from msgm import __version__
 from msgm.folders import place
-from msgm.recommender.assemble import data_facts, left_out
+from msgm.recommender.assemble import data_facts
 from msgm.recommender.attribute_config import BEFORE, CONTROLS, SHUFFLED, AttributeConfig
 from msgm.recommender.attribute_ways import CARDS, build_way
 from msgm.recommender.attributes.labels import Labels
@@ -36,6 +36,7 @@ from msgm.recommender.metrics.ranking import Ranking
 from msgm.runs import Run, environment
 from msgm.study.judging import means
 from msgm.study.records import find_record
+from msgm.study.rows import left_out
 from msgm.tuned import tuning_protocol
 
 KIND = "recommender-attributes"

@@ -37,20 +37,16 @@ WORDS = Words(
     body="the model's tables",
     where="Nothing was purged: the original model and the data themselves are where they were.",
     supplying="as by using the service again",
-    targets={kind: kind for kind in ("observed", "latent", "concept")},
     alike=("completeness_auc", "ndcg"),
     tested=_tested,
     exact=lambda row: (
         f"Exact by algorithm ({row['exactness']}): the model is the one that fitting anew to the remaining cells "
         "gives, by the method's construction and its record. What other users' cells say of the same taste stays."
     ),
-    bound=lambda row: "A proven bound.",
     header=_header,
     request=lambda asked: {key: asked[key] for key in ("users", "items", "cells")},
     method=_method,
-    not_tested=lambda asked: [],
     cannot_say=lambda report, row: [
         "Anything about lists, caches and logs outside the model: whoever serves it has to clear these."
     ],
-    unstated=lambda row, name: None,
 )

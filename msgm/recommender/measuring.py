@@ -5,10 +5,10 @@ band of a distance to retrained models is what one retrained model is from the o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from msgm.recommender.metrics import METRICS, Metric
+from msgm.study import rows
 from msgm.study.judging import means
 from msgm.study.measuring import Numbers
 
@@ -26,25 +26,15 @@ def build_metrics(settings: Mapping[str, Mapping[str, Any]] | None = None) -> li
 def row_numbers(
     seeds: Sequence[int], values: Sequence[Numbers], retrains: Sequence[Sequence[Numbers]], metrics: Sequence[Metric]
 ) -> dict[str, Any]:
-    """Return what a row of a report holds of a model's numbers, before it is judged.
+    """Return what a row of a report holds of a model's numbers, as ``msgm.study.rows`` has it.
 
     Args:
         seeds: of the experiment.
         values: ``measure`` of the model, one tree a seed.
         retrains: ``measure_retrains``, one list a seed, always of the same models: those of a model are averaged.
         metrics: that were measured.
-
-    Returns:
-        ``metrics``: name to ``value``, ``low``, ``high``, ``seeds``, ``text``, ``section`` and ``better``;
-        ``per_seed``: ``seed`` and ``metrics`` of the model; ``retrain_band``: the numbers of every retrained model.
     """
-    known = {name: asdict(number) for metric in metrics for name, number in metric.numbers.items()}
+    known = {name: number for metric in metrics for name, number in metric.numbers.items()}
     models = [means(trees) for trees in zip(*retrains, strict=True)]
-    return {
-        "metrics": {name: entry | known[name] for name, entry in means(values).items()},
-        "per_seed": [{"seed": seed, "metrics": tree} for seed, tree in zip(seeds, values, strict=True)],
-        "retrain_band": [
-            {"retrain": number, "of": 1, "metrics": {name: entry["value"] for name, entry in model.items()}}
-            for number, model in enumerate(models)
-        ],
-    }
+    band = [{name: entry["value"] for name, entry in model.items()} for model in models]
+    return rows.row_numbers(dict(zip(seeds, values, strict=True)), band, known)

@@ -6,7 +6,7 @@ counts at which level is in ``ladder``; a domain's words and facts are data (``W
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from msgm.study.ladder import Ladder, asked, observed
 from msgm.traces import of_request
 
 OVERSHOOTING_SHOWN = 3
+TARGETS = ("observed", "latent", "concept")
 Facts = dict[str, Any]
 
 
@@ -53,22 +54,22 @@ class Words:
 
     ladder: Ladder
     metrics: Mapping[str, Any]
-    name: tuple[str, ...]
+    name: tuple[str, ...] = ("method", "request")
     things: str
     body: str
     where: str
     supplying: str
-    targets: Mapping[str, str]
+    targets: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in TARGETS})
     alike: tuple[str, ...]
     tested: Callable[[Report, Row], Mapping[str, str]]
-    exact: Callable[[Row], str]
-    bound: Callable[[Row], str]
-    header: Callable[[Report], Facts]
-    request: Callable[[Facts], Facts]
-    method: Callable[[Row], Facts]
-    not_tested: Callable[[Facts], list[str]]
-    cannot_say: Callable[[Report, Row], list[str]]
-    unstated: Callable[[Row, str], str | None]
+    exact: Callable[[Row], str] = lambda row: "Exact by algorithm."
+    bound: Callable[[Row], str] = lambda row: "A proven bound."
+    header: Callable[[Report], Facts] = lambda report: report_facts(report)
+    request: Callable[[Facts], Facts] = lambda asked: {}
+    method: Callable[[Row], Facts] = lambda row: {"settings": row["settings"]}
+    not_tested: Callable[[Facts], list[str]] = lambda asked: []
+    cannot_say: Callable[[Report, Row], list[str]] = lambda report, row: []
+    unstated: Callable[[Row, str], str | None] = lambda row, name: None
 
 
 def write_card(folder: Path, report: Report, row: Row, words: Words) -> Card:

@@ -78,19 +78,19 @@ class Ladder(Reading):
         rules: level to its name and its rule in words.
         behaviour: conditions of C1 beside those of every domain.
         attacks: each attack's name and its numbers, of a row.
-        exactness: conditions of C4.
-        exact: whether a row's method claims C4.
-        bound: conditions of C5.
-        bounded: whether a row's method claims C5.
+        exactness: conditions of C4; by default none can hold.
+        exact: whether a row's method claims C4; by default none does.
+        bound: conditions of C5; by default none can hold.
+        bounded: whether a row's method claims C5; by default none does.
     """
 
     rules: Rules
     behaviour: Checks
     attacks: Callable[[Report, Row], Mapping[str, Sequence[str]]]
-    exactness: Checks
-    exact: Callable[[Row], bool]
-    bound: Checks
-    bounded: Callable[[Row], bool]
+    exactness: Checks = lambda report, row: [Check("exact by algorithm", False, "no method here is")]
+    exact: Callable[[Row], bool] = lambda row: False
+    bound: Checks = lambda report, row: [Check("a proven bound", False, "no method here computes one")]
+    bounded: Callable[[Row], bool] = lambda row: False
 
     def claims(self, report: Report, row: Row) -> list[Claim]:
         """Return the claims C1 to C5 of one row."""

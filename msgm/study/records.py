@@ -81,9 +81,13 @@ class RecordCell:
         """What is common to the cells that have to be run in the same process."""
         return self.label if self.shares is None else self.shares
 
+    def record(self) -> dict[str, Any] | None:
+        """Return the record, if it is there."""
+        return read_record(self.place, self.facts)
+
     def kept(self) -> bool:
         """Return whether there is a record that can be kept; what failed is tried again."""
-        found = read_record(self.place, self.facts)
+        found = self.record()
         return found is not None and found.get("status") != FAILED
 
     def run(self) -> str:

@@ -233,7 +233,7 @@ def test_retrained_models_that_fall_out_of_their_own_band_leave_everything_open(
     names = [n for n in names if NUMBERS[n].section in ("forgetting", "privacy") and n not in NONE]
     for row in report["rows"]:
         for model in row["retrain_band"]:
-            model["metrics"] |= {name: 0.9 for k, name in enumerate(names) if k // 2 == model["retrain"]}
+            model["metrics"] |= {name: 0.9 for k, name in enumerate(names) if k // 2 + 1 == model["retrain"]}
     assert made(report)["controls"][1]["verdict"] == FAIL
     assert claim(report, "C1")["verdict"] == INCONCLUSIVE
 

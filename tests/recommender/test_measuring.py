@@ -51,7 +51,7 @@ def test_a_row_holds_means_seeds_and_retrained_models():
     entry = made["metrics"]["own"]
     assert (entry["value"], entry["section"], entry["better"], entry["text"]) == (2, "utility", "band", "own")
     assert [part["seed"] for part in made["per_seed"]] == [4, 5]
-    assert [(m["retrain"], m["metrics"]["own"]) for m in made["retrain_band"]] == [(0, 2.0), (1, 2.0)]
+    assert [(m["retrain"], m["metrics"]["own"]) for m in made["retrain_band"]] == [(1, 2.0), (2, 2.0)]
 
 
 def test_metrics_are_built_by_name_with_their_settings():

@@ -7,10 +7,11 @@ audit.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from msgm.classifier.outputs import Outputs
 from msgm.registry import Registry
+from msgm.study.parts import UNIT, Number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,27 +56,6 @@ class Case:
     retrains: list[Outputs] = field(default_factory=list)
     scope: str = "instances"
     live: Live | None = None
-
-
-UNIT = (0.0, 1.0)
-"""Bounds of shares, accuracies and areas under curves."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """One number that a metric gives.
-
-    Attributes:
-        text: what it is, with its unit and range.
-        section: of the report card.
-        better: the direction; ``band`` where the retrained models' value is the goal and neither direction is.
-        bounds: the least and the greatest value that it can have; intervals are shown within them.
-    """
-
-    text: str
-    section: Literal["utility", "forgetting", "privacy", "residue"]
-    better: Literal["lower", "higher", "band"] = "band"
-    bounds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,4 +107,5 @@ class Metric(ABC):
         return "\n".join([title, *(f"{key}: {v}" for key, v in (facts | numbers | {"defaults": defaults}).items())])
 
 
+__all__ = ["METRICS", "UNIT", "Case", "Live", "Metric", "Needed", "Number"]
 METRICS: Registry[Metric] = Registry("metrics")

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from msgm.recommender.data.base import Interactions, Split
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
 from msgm.registry import Registry
+from msgm.study.parts import Number
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,18 +33,6 @@ class Case:
     data: Interactions
 
 
-@dataclass(frozen=True)
-class Number:
-    """One number that a metric gives: what it is, with unit and range; its section of the card; its direction.
-
-    ``band``: the retrained models' value is the goal.
-    """
-
-    text: str
-    section: Literal["utility", "forgetting", "privacy", "residue"]
-    better: Literal["lower", "higher", "band"] = "band"
-
-
 class Metric(ABC):
     """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
 
@@ -61,4 +50,5 @@ class Metric(ABC):
         """Return every number of ``numbers``; None for one that does not exist here, never NaN."""
 
 
+__all__ = ["METRICS", "Case", "Metric", "Number"]
 METRICS: Registry[Metric] = Registry("metrics")

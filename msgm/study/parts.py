@@ -1,0 +1,28 @@
+"""What a metric says of a number, for every domain."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+UNIT = (0.0, 1.0)
+"""Bounds of shares, accuracies and areas under curves."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that a metric gives.
+
+    Example:
+        >>> Number("accuracy on the test items", "utility", "higher", UNIT).better
+        'higher'
+
+    Attributes:
+        text: what it is, with its unit and range.
+        section: of the report card.
+        better: the direction; ``band`` where the retrained models' value is the goal and neither direction is.
+        bounds: the least and the greatest value that it can have; intervals are shown within them.
+    """
+
+    text: str
+    section: Literal["utility", "forgetting", "privacy", "residue"]
+    better: Literal["lower", "higher", "band"] = "band"
+    bounds: tuple[float, float] | None = None

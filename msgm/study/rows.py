@@ -1,0 +1,66 @@
+"""From the numbers of models to the rows and the report of a comparison, for every domain."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from msgm.runs import environment
+from msgm.study.judging import BAND_RULE, Entry, Numbers, Reading, Report, Row, judge, means
+from msgm.study.parts import Number
+
+Cell = TypeVar("Cell", bound=tuple[str, ...])
+
+
+def row_numbers(values: Mapping[int, Numbers], band: Sequence[Numbers], known: Mapping[str, Number]) -> Row:
+    """Return what a row holds of its numbers, before it is judged.
+
+    Args:
+        values: the numbers of the row's model, by seed.
+        band: those of every retrained model.
+        known: what every number is, by name.
+
+    Returns:
+        ``metrics``: name to ``value``, ``low``, ``high`` and ``seeds``, and what the number is; ``per_seed``: ``seed``
+        and ``metrics``; ``retrain_band``: ``retrain``, from 1, and ``metrics``.
+    """
+    return {
+        "metrics": described(values, known),
+        "per_seed": [{"seed": seed, "metrics": tree} for seed, tree in values.items()],
+        "retrain_band": [{"retrain": k, "of": 1, "metrics": dict(tree)} for k, tree in enumerate(band, 1)],
+    }
+
+
+def described(values: Mapping[int, Numbers], known: Mapping[str, Number]) -> dict[str, Entry]:
+    """Return each number's mean over seeds with its interval, and what it is; arguments as of ``row_numbers``."""
+    return {name: entry | asdict(known[name]) for name, entry in means(list(values.values())).items()}
+
+
+def left_out(records: Mapping[Cell, Mapping[str, Any]], parts: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the cells that have no numbers, each with its ``parts`` by name, and why."""
+    return [
+        dict(zip(parts, cell, strict=True)) | {"status": record["status"], "reason": record["reason"]}
+        for cell, record in records.items()
+        if "reason" in record
+    ]
+
+
+def left_out_at(records: Mapping[int, Mapping[str, Any]], **cell: str) -> list[dict[str, Any]]:
+    """Return a line for each reason for which a cell has no numbers, with the seeds, keys of ``records``, where so."""
+    reasons: dict[tuple[str, str], list[int]] = {}
+    for seed, record in records.items():
+        if "reason" in record:
+            reasons.setdefault((record["status"], record["reason"]), []).append(seed)
+    return [cell | {"status": status, "reason": reason, "seeds": seeds} for (status, reason), seeds in reasons.items()]
+
+
+def judged_report(report: Report, retrains: int, reading: Reading) -> Report:
+    """Return a report with what every one says of its band and of where it was made, judged.
+
+    Args:
+        report: ``kind``, ``title``, ``data``, ``seeds``, ``requests``, ``protocol``, ``rows`` and ``left_out``.
+        retrains: how many models were retrained without a request, in all.
+        reading: of the domain.
+    """
+    band = f"of {retrains} models retrained without what is to be forgotten, in all; {BAND_RULE}"
+    protocol = {"band": band} | report["protocol"]
+    return judge(report | {"protocol": protocol, "environment": environment()}, reading)
