@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm import __version__, processes, threads
+from msgm import __version__, threads
 from msgm.arguments import (
     Commands,
     Parser,
@@ -20,17 +20,24 @@ from msgm.arguments import (
     names,
     overrides,
     received,
-    tuned,
-    workers,
 )
-from msgm.classifier import commands as classifier
-from msgm.commands import cache, completion, doctor, folders, lists, starting, tune
+from msgm.commands import (
+    cache,
+    classifier,
+    compare,
+    completion,
+    doctor,
+    folders,
+    lists,
+    recommender,
+    starting,
+    tune,
+)
+from msgm.commands.compare import say_written
 from msgm.errors import Interrupted, RunError, UserError
-from msgm.recommender import commands as recommender
 
 if TYPE_CHECKING:
     from msgm.config import Config
-    from msgm.runs import Run
 
 
 CLOSED_PIPE = 128 + 13
@@ -86,7 +93,7 @@ def _drop_output(code: int) -> int:
     return code
 
 
-OF_ALL_MODULES = ("classifier", "recommender", "tune", "report", "data", "forget-traces", "verify", "config")
+OF_ALL_MODULES = ("compare", "classifier", "recommender", "tune", "report", "data", "forget-traces", "verify", "config")
 """Commands that take what any of the modules makes or reads."""
 
 
@@ -102,7 +109,7 @@ def _refuse_other_modules(options: argparse.Namespace) -> None:
         if module in ("classifier", "recommender"):
             raise UserError(f"{path} is a {module}'s: use msgm {module} ..., see msgm {module} --help.")
         if module is not None:
-            raise UserError(f"{path} is of the domain {module}: a plugin's is compared from Python, by msgm.compare.")
+            raise UserError(f"{path} is of the domain {module}: its configs are for msgm compare and msgm tune.")
 
 
 def script(command: str) -> int:
@@ -124,39 +131,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"msgm {__version__}")
     commands = top.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
 
-    for add in (_add_compare, _add_training, _add_sampling, _add_evaluation, _add_restoration):
+    for add in (_add_training, _add_sampling, _add_evaluation, _add_restoration):
         add(commands)
-    for module in (folders, classifier, recommender, tune, starting, lists, doctor, cache):
+    for module in (compare, folders, classifier, recommender, tune, starting, lists, doctor, cache):
         module.add(commands)
     completion.add(commands, parser)
     return top
-
-
-def _add_compare(commands: Commands) -> None:
-    compare = command(
-        commands, "compare", _compare, "train or take a base model, run every objective on it, measure all"
-    )
-    experiment(compare)
-    compare.set_defaults(go_on="Run the same command again to go on.")
-    compare.add_argument("--only", metavar="ROW,ROW", help="run only these rows; the report shows all that are there")
-    compare.add_argument(
-        "--from", dest="source", metavar="RUN", help="take the base model from a run or diffusers folder"
-    )
-    fresh_chain(compare)
-    tuned(compare)
-    compare.add_argument("--start", choices=["scratch", "finetune"], help="where rows start; else the config says it")
-    compare.add_argument(
-        "--sweep",
-        metavar="KEY=V1,V2",
-        action="append",
-        help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
-    )
-    metrics(compare, "what to measure; rows keep what was measured before")
-    compare.add_argument(
-        "--no-cache", action="store_true", help="train retrained models here, and do not keep them for other runs"
-    )
-    workers(compare)
-    received(compare)
 
 
 def _add_training(commands: Commands) -> None:
@@ -260,31 +240,6 @@ def _single_process(options: argparse.Namespace) -> None:
         )
 
 
-def _compare(options: argparse.Namespace) -> None:
-    config = _config(options)
-    from msgm.generator.compare import compare
-    from msgm.sweep import with_start, with_sweeps
-
-    only = names(options.only) if options.only else None
-    config = with_start(config, options.start) if options.start else config
-    if options.sweep:
-        config, only = with_sweeps(config, options.sweep, only)
-    given = (options.source, options.device, options.fresh_chain, not options.no_cache, options.jobs, options.cluster)
-    run = compare(config, options.out, only, *given)
-    _wrote_report(run)
-
-
-def _wrote_report(run: "Run") -> None:
-    if not processes.is_first():
-        return
-    pictures = "samples.png" + (" and sweep.png" if (run.path / "sweep.png").is_file() else "")
-    from msgm.evaluation.card_views import card_links
-    from msgm.reading import read_json
-
-    cards = ", ".join(f"{place}.html" for place in card_links(read_json(run.report)).values())
-    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, {pictures}; report cards: {cards}")
-
-
 def _train(options: argparse.Namespace) -> None:
     config = _config(options)
     from msgm.training import train
@@ -358,7 +313,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     config = _config(options)
 
     run = evaluate(config, options.runs, options.out, options.device)
-    _wrote_report(run)
+    say_written(run.path)
 
 
 if __name__ == "__main__":

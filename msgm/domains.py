@@ -1,6 +1,7 @@
 """The domains: which part of msgm a config or a report is of, found by name and imported when it is needed.
 
-A plugin's domain is one of them as soon as ``register`` knows it; its configs say ``domain: NAME``.
+A plugin's domain is one of them as soon as ``register`` knows it; its configs say ``domain: NAME`` and, so that the
+command line finds it, ``plugins: [FILE]``.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from typing import Any
 
 from msgm.cards import stored
 from msgm.errors import UserError, known
+from msgm.fields import Tree, typed
+from msgm.plugins import load_files, load_received
 from msgm.settings import Source, domain_of, read_settings
 from msgm.study.client import Client, Settings
 
@@ -58,8 +61,20 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Settings:
         >>> type(load("classifier/digits")).__name__
         'ClassifierConfig'
     """
-    settings: Settings = find(domain_of(read_settings(source, overrides))).load(source, overrides)
+    settings: Settings = of_settings(read_settings(source, overrides)).load(source, overrides)
     return settings
+
+
+def of_settings(tree: Tree) -> Client[Any]:
+    """Return the domain of a config; its plugins are imported first where it is of none of msgm's own.
+
+    Raises:
+        UserError: there is none of the name that it gives, or a plugin cannot be imported.
+    """
+    name = domain_of(tree)
+    if name not in _DOMAINS:
+        load_files(typed(tree.get("plugins", []), list[str], "plugins"))
+    return find(name)
 
 
 def of_report(report: dict[str, Any]) -> Client[Any]:
@@ -75,10 +90,16 @@ def of_report(report: dict[str, Any]) -> Client[Any]:
 def read_report(path: Path) -> dict[str, Any]:
     """Read the report of a comparison, one of an earlier version as this one reads it.
 
+    The plugins that its run's config names are imported where it is of none of the domains that are known.
+
     Raises:
-        UserError: the file is missing or damaged, or the report is no comparison's.
+        UserError: the file is missing or damaged, the report is no comparison's, or it needs plugins that the user does
+            not trust.
     """
     report = stored.read_report(path)
+    config = path.parent / "config.yaml"
+    if report.get("kind") not in {*_DOMAINS, *_KINDS} and config.is_file():
+        load_files(typed(load_received(path.parent).get("plugins", []), list[str], f"{config}: plugins"))
     try:
         client = of_report(report)
     except UserError as error:

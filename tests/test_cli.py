@@ -125,7 +125,7 @@ def test_what_belongs_to_another_module_is_named_so(cli, tmp_path, module, confi
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copy(file, folder / "config.yaml")
-    for given in (["train", file], ["compare", file], ["evaluate", folder], ["unlearn", DIGITS, "--from", folder]):
+    for given in (["train", file], ["evaluate", folder], ["unlearn", DIGITS, "--from", folder]):
         message = refused(cli, tmp_path / "out", *given)
         assert f"is a {module}'s: use msgm {module} ..." in message
 

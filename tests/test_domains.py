@@ -50,11 +50,9 @@ def test_a_name_of_msgms_own_cannot_be_taken_and_an_unknown_one_is_refused():
         domains.find("clasifier")
 
 
-def test_the_command_line_says_how_a_plugins_config_is_compared(tmp_path, cli):
+def test_other_commands_say_what_a_plugins_config_is_for(tmp_path, cli):
     path = tmp_path / "toy.yaml"
     path.write_text("domain: toy\n")
-    done = cli("compare", path)
-    assert (done.code, done.err) == (
-        2,
-        f"msgm: {path} is of the domain toy: a plugin's is compared from Python, by msgm.compare.\n",
-    )
+    done = cli("train", path)
+    told = f"msgm: {path} is of the domain toy: its configs are for msgm compare and msgm tune.\n"
+    assert (done.code, done.err) == (2, told)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgm.api.experiments import ConfigLike, Named, Overrides, working
-from msgm.domains import find
+from msgm.domains import of_settings
 from msgm.errors import UserError
 from msgm.fields import Tree
 from msgm.runs import Run
@@ -60,7 +60,7 @@ def tune(
     own = {"generator": ["source", "device"], "classifier": ["source", "device"]}
     named.refuse_foreign("tune", own.get(named.domain, []), {"source": source, "device": device})
     with working(trust, download, threads):
-        client = find(named.domain)
+        client = of_settings(named.tree)
         experiment = client.load(named.tree)
         run = Run(out or Path("runs") / f"{experiment.name}-tune")
         tunable = client.tunable(experiment, run, source, device)

@@ -12,7 +12,7 @@ from msgm.api.domains import TRAIN, UNLEARN, Folder, refuse_training
 from msgm.api.experiments import ConfigLike, Named, Overrides, working
 from msgm.api.report import Report
 from msgm.config import load_config
-from msgm.domains import find
+from msgm.domains import of_settings
 from msgm.errors import UserError
 from msgm.runs import Run
 
@@ -197,7 +197,7 @@ def compare(
         "models": models,
         "trained_on": trained_on,
     }
-    client = find(named.domain)
+    client = of_settings(named.tree)
     named.refuse_foreign("compare", client.takes(), options)
     own = set(client.takes()) - {"metrics"}  # these are a setting of the config
     wanted = {k: value for k, value in (options | {"cache": cache}).items() if k in own and value is not None}

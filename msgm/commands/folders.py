@@ -16,6 +16,7 @@ def add(commands: Commands) -> None:
 def _add_views(commands: Commands) -> None:
     report = command(commands, "report", _report, "rebuild the views of a comparison from its report.json")
     report.add_argument("run", metavar="RUN", help="a compare folder")
+    received(report)
 
     listed = command(commands, "forget-traces", _forget_traces, "list what still holds items to forget, or delete it")
     listed.add_argument("run", metavar="RUN", help="a run or compare folder, of a generator, classifier or recommender")

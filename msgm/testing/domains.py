@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 from msgm import domains
 from msgm.errors import UserError
-from msgm.folders import write_text
+from msgm.fields import merged
 from msgm.runs import Run
-from msgm.settings import Source, dump_yaml
+from msgm.settings import Source
 from msgm.study.band import LEAST
-from msgm.study.engine import Domain
+from msgm.study.engine import Domain, Place
 from msgm.study.judging import CONTROLS, Report, Row
 from msgm.study.tuning import OBJECTIVE, tune
 from msgm.testing.rules import require
@@ -22,8 +21,6 @@ from msgm.testing.rules import require
 NO_ROW = "a row that is not there"
 TOLD = ("kind", "title", "data", "seeds", "requests", "protocol", "environment", "rows", "left_out")
 """What every report says."""
-OF_A_CLOCK = ("seconds", "share_of_retraining", "date", "environment", "time")
-"""What differs between two reports of the same models."""
 
 
 def check_domain(domain: Domain[Any, Any], source: Source) -> None:
@@ -45,6 +42,8 @@ def check_domain(domain: Domain[Any, Any], source: Source) -> None:
         Traceback (most recent call last):
             ...
         msgm.errors.UserError: 'nothing.yaml' is neither a file nor the name of a config.
+
+    The rules are those of domains whose rows are judged against retrained models, as those of ``msgm.study.views`` are.
 
     Args:
         domain: that was registered with ``msgm.domains.register``.
@@ -104,7 +103,9 @@ def _check_report(trial: _Trial, report: Report) -> None:
     require(bool(report["rows"]), f"{name}.report has no row.")
     for row in report["rows"]:
         told = f"{name}.report: row {row['method']!r}"
-        require(row["request"] in report["requests"], f"{told} is of the request {row['request']!r}, which is not there.")
+        require(
+            row["request"] in report["requests"], f"{told} is of the request {row['request']!r}, which is not there."
+        )
         require("judged" in row, f"{told} is not judged; return what msgm.study.rows.judged_report gives.")
         require(row["judged"]["retrains"] >= LEAST, f"{told} has fewer than {LEAST} retrained models.")
         require(len(row["per_seed"]) == len(report["seeds"]), f"{told} lacks a seed.")
@@ -136,7 +137,7 @@ def _check_again(trial: _Trial, run: Run, report: Report) -> None:
     lines = StringIO()
     with redirect_stdout(lines):
         again = trial.report(domain.compare(trial.config, run.path))
-    cells = len(list(domain.cells(_world(trial, run))))
+    cells = len(list(domain.cells(domain.prepare(trial.config, Place(run), {}))))
     kept = lines.getvalue().count(": kept\n")
     require(kept == cells, f"{name}: the same comparison again keeps {kept} of {cells} cells.")
     require(_numbers(again) == _numbers(report), f"{name}: the same comparison again gives another report.")
@@ -144,19 +145,12 @@ def _check_again(trial: _Trial, run: Run, report: Report) -> None:
     require(_numbers(other) == _numbers(report), f"{name}: numbers are not a function of the config and its seed.")
 
 
-def _world(trial: _Trial, run: Run) -> Any:
-    from msgm.study.engine import Place
-
-    return trial.domain.prepare(trial.config, Place(run), {})
-
-
-def _numbers(report: Report) -> list[tuple[str, str, dict[str, Any], list[Row]]]:
-    rows: Sequence[Row] = report["rows"]
-    return [(row["request"], row["method"], row["metrics"], [_still(seed) for seed in row["per_seed"]]) for row in rows]
-
-
-def _still(tree: Mapping[str, Any]) -> Row:
-    return {"seed": tree["seed"], "metrics": tree["metrics"]}
+def _numbers(report: Report) -> list[tuple[str, str, Row, list[Row]]]:
+    """Return all that a report says of its rows but for seconds."""
+    return [
+        (row["request"], row["method"], row["metrics"], [part["metrics"] for part in row["per_seed"]])
+        for row in report["rows"]
+    ]
 
 
 def _check_refusals(trial: _Trial, run: Run) -> None:
@@ -184,8 +178,7 @@ def _check_tuning(trial: _Trial) -> None:
     if not tunable.default_rows():
         return
     found = tune(tunable, run, trial.config.name, trial.config.seed, 2, tunable.default_rows()[:1], OBJECTIVE)
-    path = trial.folder / "config.yaml"
-    write_text(path, dump_yaml(trial.config.to_dict()))
     for row, chosen in found["rows"].items():
-        changed = tunable.chosen(row, chosen["values"])
-        require(bool(changed), f"{trial.name}: tuning row {row!r} chooses no settings.")
+        tree = tunable.chosen(row, chosen["values"])
+        taken = domain.load(merged(trial.config.to_dict(), tree)).to_dict()
+        require(merged(taken, tree) == taken, f"{trial.name}: a config does not take what was chosen for row {row!r}.")

@@ -4,21 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm.arguments import (
-    Commands,
-    command,
-    config,
-    metrics,
-    names,
-    print_cards,
-    received,
-    seed,
-    threads,
-    tuned,
-    workers,
-)
+from msgm.arguments import Commands, command, config, metrics, print_cards, received, seed, threads, tuned, workers
+from msgm.commands import attributes, compare
 from msgm.errors import UserError
-from msgm.recommender import attribute_command
 
 if TYPE_CHECKING:
     from msgm.recommender.config import RecommenderConfig
@@ -33,7 +21,7 @@ def add(commands: Commands) -> None:
     _add_compare(own)
     _add_service(own)
     _add_cards(own)
-    attribute_command.add(own)
+    attributes.add(own)
 
 
 def _experiment(parser: argparse.ArgumentParser) -> None:
@@ -43,16 +31,16 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(commands: Commands) -> None:
-    compare = command(commands, "compare", _compare, "run every method on every model and request, against refits")
-    _experiment(compare)
-    compare.add_argument("--out", metavar="DIR", help="where to write; by default runs/NAME")
-    compare.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
-    compare.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
-    compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
-    metrics(compare, "what to measure; by default all that are not costly")
-    tuned(compare)
-    workers(compare)
-    compare.set_defaults(go_on="Run the same command again to go on.")
+    parser = command(commands, "compare", compare.run, "run every method on every model and request, against refits")
+    _experiment(parser)
+    parser.add_argument("--out", metavar="DIR", help="where to write; by default runs/NAME")
+    parser.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
+    parser.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
+    parser.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
+    metrics(parser, "what to measure; by default all that are not costly")
+    tuned(parser)
+    workers(parser)
+    parser.set_defaults(go_on="Run the same command again to go on.")
 
 
 def _add_service(commands: Commands) -> None:
@@ -95,22 +83,9 @@ def _add_cards(commands: Commands) -> None:
 
 def _config(options: argparse.Namespace) -> "RecommenderConfig":
     from msgm.recommender.config import load_config
-    from msgm.tuned import with_tuned
 
     first = [] if options.seed is None else [f"seed={options.seed}"]
-    measured = [f"metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(with_tuned(options.config, options.set + first + measured, getattr(options, "tuned", None)))
-
-
-def _compare(options: argparse.Namespace) -> None:
-    config = _config(options)
-    from msgm.recommender.compare import compare
-
-    only, models, requests = (
-        names(text) if text else None for text in (options.only, options.models, options.requests)
-    )
-    run = compare(config, options.out, only, models, requests, options.jobs, options.cluster)
-    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json")
+    return load_config(options.config, options.set + first)
 
 
 def _fit(options: argparse.Namespace) -> None:

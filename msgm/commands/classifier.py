@@ -3,19 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from msgm.arguments import (
-    Commands,
-    command,
-    experiment,
-    fresh_chain,
-    metrics,
-    names,
-    print_cards,
-    received,
-    tuned,
-    workers,
-)
-from msgm.classifier import audit_command
+from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, print_cards, received, tuned, workers
+from msgm.commands import audit, compare
 
 if TYPE_CHECKING:
     from msgm.classifier.config import ClassifierConfig
@@ -29,23 +18,23 @@ def add(commands: Commands) -> None:
     )
     _add_compare(own)
     _add_models(own)
-    audit_command.configure(command(own, "audit", audit_command.run, "audit a model by saved logits alone"))
+    audit.configure(command(own, "audit", audit.run, "audit a model by saved logits alone"))
     _add_cards(own)
 
 
 def _add_compare(commands: Commands) -> None:
-    compare = command(commands, "compare", _compare, "run every method on every request, against a band of retrains")
-    experiment(compare)
-    compare.set_defaults(go_on="Run the same command again to go on.")
-    compare.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
-    compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
-    metrics(compare, "what to measure; by default all that are not costly")
-    compare.add_argument(
+    parser = command(commands, "compare", compare.run, "run every method on every request, against a band of retrains")
+    experiment(parser)
+    parser.set_defaults(go_on="Run the same command again to go on.")
+    parser.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
+    parser.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
+    metrics(parser, "what to measure; by default all that are not costly")
+    parser.add_argument(
         "--from", dest="source", metavar="FILE", help="take weights that were trained elsewhere as the original"
     )
-    _trained_on(compare)
-    tuned(compare)
-    workers(compare)
+    compare.trained_on(parser)
+    tuned(parser)
+    workers(parser)
 
 
 def _add_models(commands: Commands) -> None:
@@ -63,17 +52,11 @@ def _add_models(commands: Commands) -> None:
     )
     unlearn.add_argument("--method", required=True, metavar="NAME", help="see msgm classifier methods")
     unlearn.add_argument("--request", metavar="NAME", help="of the config; needed where it has several")
-    _trained_on(unlearn)
+    compare.trained_on(unlearn)
     received(unlearn)
     fresh_chain(unlearn)
     for parser in (train, unlearn):
         parser.set_defaults(go_on="Run the same command again.")
-
-
-def _trained_on(parser: argparse.ArgumentParser) -> None:
-    """Add ``--trained-on``."""
-    text = "of a file of weights: the items it was trained on, one position or file name a line; others are held out"
-    parser.add_argument("--trained-on", metavar="FILE", help=text)
 
 
 def _add_cards(commands: Commands) -> None:
@@ -85,21 +68,9 @@ def _add_cards(commands: Commands) -> None:
 
 def _config(options: argparse.Namespace) -> "ClassifierConfig":
     from msgm.classifier.config import load_config
-    from msgm.tuned import with_tuned
 
     seed = [] if options.seed is None else [f"seed={options.seed}"]
-    measured = [f"metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(with_tuned(options.config, options.set + seed + measured, getattr(options, "tuned", None)))
-
-
-def _compare(options: argparse.Namespace) -> None:
-    config = _config(options)
-    from msgm.classifier.compare import compare
-
-    only, requests = (names(text) if text else None for text in (options.only, options.requests))
-    given = (options.source, options.trained_on, options.jobs, options.cluster)
-    run = compare(config, options.out, only, requests, options.device, *given)
-    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json, outputs/, cards/")
+    return load_config(options.config, options.set + seed)
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -2,13 +2,14 @@
 
 import argparse
 
-from msgm.arguments import Commands, command, config, names, print_cards, seed, tuned, workers
+from msgm.arguments import Commands, command, config, print_cards, seed, tuned, workers
+from msgm.commands import compare
 
 
 def add(commands: Commands) -> None:
     """Add both commands."""
     text = "take users' attributes out of models in every way, and attack what is left"
-    attributes = command(commands, "attributes", _attributes, text)
+    attributes = command(commands, "attributes", compare.run, text)
     config(attributes)
     seed(attributes)
     attributes.add_argument("--out", metavar="DIR", help="where to write; by default runs/NAME")
@@ -18,24 +19,11 @@ def add(commands: Commands) -> None:
     attributes.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
     tuned(attributes)
     workers(attributes)
+    workers(attributes)
     attributes.set_defaults(go_on="Run the same command again to go on.")
 
     erasures = command(commands, "erasures", _erasures, "print the cards of the ways to take attributes out")
     erasures.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
-
-
-def _attributes(options: argparse.Namespace) -> None:
-    from msgm.recommender.attribute_config import AttributeConfig
-    from msgm.recommender.config import load_experiment
-    from msgm.tuned import with_tuned
-
-    seeds = [] if options.seed is None else [f"seed={options.seed}"]
-    config = load_experiment(AttributeConfig, with_tuned(options.config, options.set + seeds, options.tuned))
-    from msgm.recommender.attribute_compare import compare_erasures
-
-    only, models = (names(text) if text else None for text in (options.only, options.models))
-    run = compare_erasures(config, options.out, only, models, options.jobs, options.cluster)
-    print(f"\nwrote {run.path / 'report.html'}, report.md, report.json")
 
 
 def _erasures(options: argparse.Namespace) -> None:

@@ -1,0 +1,70 @@
+"""``msgm compare``: run and measure every row of a config, of any domain; the domain's own commands do the same."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from msgm import processes
+from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, names, received, tuned, workers
+
+GO_ON = "Run the same command again to go on."
+LISTS = ("only", "requests", "models", "metrics")
+VIEWS = ("report.md", "report.json", "samples.png", "sweep.png", "rows", "outputs", "cards")
+GIVEN = ("source", "device", "fresh_chain", "start", "trained_on", "tuned", "jobs", "cluster", "seed")
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    text = "run every row of a config (an objective, a method, an erasure), measure all, and write one report"
+    compare = command(commands, "compare", run, text)
+    experiment(compare)
+    compare.set_defaults(go_on=GO_ON)
+    compare.add_argument("--only", metavar="ROW,ROW", help="run only these rows; the report shows all that are there")
+    compare.add_argument(
+        "--from",
+        dest="source",
+        metavar="RUN",
+        help="take the base model from a run or diffusers folder; of classifiers, from a file of weights",
+    )
+    fresh_chain(compare)
+    tuned(compare)
+    compare.add_argument("--start", choices=["scratch", "finetune"], help="where rows start; else the config says it")
+    compare.add_argument(
+        "--sweep",
+        metavar="KEY=V1,V2",
+        action="append",
+        help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
+    )
+    compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
+    compare.add_argument("--models", metavar="NAME,NAME", help="of recommenders: run only these models of the config")
+    trained_on(compare)
+    metrics(compare, "what to measure; rows keep what was measured before")
+    compare.add_argument(
+        "--no-cache", action="store_true", help="train retrained models here, and do not keep them for other runs"
+    )
+    workers(compare)
+    received(compare)
+
+
+def trained_on(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trained-on``."""
+    text = "of a file of weights: the items it was trained on, one position or file name a line; others are held out"
+    parser.add_argument("--trained-on", metavar="FILE", help=text)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare, and say what was written; an option that a command lacks counts as not given."""
+    from msgm.api.verbs import compare
+
+    given: dict[str, Any] = {name: getattr(options, name) for name in GIVEN if hasattr(options, name)}
+    given |= {name: names(text) for name in LISTS if (text := getattr(options, name, None))}
+    sweep, cache = getattr(options, "sweep", None) or (), not getattr(options, "no_cache", False)
+    report = compare(options.config, options.out, sweep=sweep, cache=cache, overrides=options.set, **given)
+    say_written(report.run)
+
+
+def say_written(folder: Path) -> None:
+    """Print which views a report has."""
+    if processes.is_first():
+        views = [name for name in VIEWS if (folder / name).exists()]
+        print(f"\nwrote {folder / 'report.html'}, {', '.join(views)}")
