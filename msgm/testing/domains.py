@@ -17,6 +17,7 @@ from msgm.study.engine import Domain, Place
 from msgm.study.judging import CONTROLS, Report, Row
 from msgm.study.tuning import OBJECTIVE, tune
 from msgm.testing.rules import require
+from msgm.tuned import with_tuned
 
 NO_ROW = "a row that is not there"
 TOLD = ("kind", "title", "data", "seeds", "requests", "protocol", "environment", "rows", "left_out")
@@ -37,11 +38,12 @@ def check_domain(domain: Domain[Any, Any], source: Source) -> None:
 
     Example:
         >>> from msgm.testing import check_domain
-        >>> from msgm.classifier.compare import CLASSIFIERS
-        >>> check_domain(CLASSIFIERS, "nothing.yaml")
-        Traceback (most recent call last):
-            ...
-        msgm.errors.UserError: 'nothing.yaml' is neither a file nor the name of a config.
+        >>> from msgm.recommender.compare import RECOMMENDERS
+        >>> from msgm.recommender.methods import METHODS
+        >>> data = {"name": "synthetic", "users": 60, "items": 40, "interactions": 900, "least": 5}
+        >>> methods = {name: None for name in METHODS.entries if name not in ("do-nothing", "retrain")}
+        >>> small = {"data": data, "models": {"ease": {}}, "requests": {"few": {"random_users": 5}}, "methods": methods}
+        >>> check_domain(RECOMMENDERS, small)
 
     The rules are those of domains whose rows are judged against retrained models, as those of ``msgm.study.views`` are.
 
@@ -180,5 +182,5 @@ def _check_tuning(trial: _Trial) -> None:
     found = tune(tunable, run, trial.config.name, trial.config.seed, 2, tunable.default_rows()[:1], OBJECTIVE)
     for row, chosen in found["rows"].items():
         tree = tunable.chosen(row, chosen["values"])
-        taken = domain.load(merged(trial.config.to_dict(), tree)).to_dict()
+        taken = domain.load(with_tuned(trial.config.to_dict(), [], run.path)).to_dict()
         require(merged(taken, tree) == taken, f"{trial.name}: a config does not take what was chosen for row {row!r}.")

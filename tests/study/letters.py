@@ -36,6 +36,7 @@ from msgm.study.records import RecordCell
 from msgm.study.rows import judged_report, left_out_at, row_numbers
 from msgm.study.tuning import Searched, Tunable
 from msgm.study.views import Views
+from msgm.tuned import tuning_protocol
 
 AUTHORS, LETTERS, LENGTH = ("ada", "bede", "cato"), 12, 40
 Model = np.ndarray
@@ -227,6 +228,7 @@ class Config:
     retrains: int = 5
     texts: int = 10
     requests: dict[str, dict[str, str]] = field(default_factory=lambda: {"ada": {"author": "ada"}})
+    tuned: dict[str, Any] = field(default_factory=dict)
     methods: dict[str, Settings] = field(default_factory=lambda: {name: {"name": name} for name in METHODS.entries})
 
     def __post_init__(self) -> None:
@@ -320,7 +322,8 @@ class Letters(Domain[Config, World]):
             "data": {"name": "letters", "digest": str(world.config.texts)},
             "seeds": world.seeds,
             "requests": {name: _asked(world.config, asked) for name, asked in world.config.requests.items()},
-            "protocol": {"texts": f"{world.config.texts} of each author to learn, and as many held out"},
+            "protocol": {"texts": f"{world.config.texts} of each author to learn, and as many held out"}
+            | tuning_protocol(world.config.tuned),
             "rows": rows,
             "left_out": missing,
         }

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import pytest
 
 import msgm
 from msgm import domains
+from msgm.classifier.compare import CLASSIFIERS
+from msgm.classifier.methods import METHODS
 from msgm.errors import UserError
 from msgm.fields import structured
+from msgm.plugins import PREFIX
 from msgm.settings import read_settings
 from msgm.study.records import RecordCell
 from msgm.testing import Refused, check_domain
+from tests.classifier.test_compare import TABLE
 from tests.study import letters
 
 SMALL = {"domain": "letters", "requests": {"ada": {"author": "ada"}, "cato": {"author": "cato"}}}
@@ -25,6 +30,21 @@ count = itertools.count()
 def test_it_keeps_every_rule_of_domains():
     pytest.importorskip("optuna")
     check_domain(LETTERS, SMALL)
+
+
+def test_classifiers_keep_them_too(tmp_path):
+    (tmp_path / "table.csv").write_text(TABLE)
+    left_out = set(METHODS.entries) - {"do-nothing", "retrain", "finetune"}
+    small = {
+        "data": {"name": "table", "path": str(tmp_path / "table.csv")},
+        "network": {"name": "mlp", "hidden": [5]},
+        "training": {"epochs": 3, "batch_size": 32, "lr": 0.1},
+        "seeds": 2,
+        "metrics": ["accuracy", "membership"],
+        "requests": {"few": {"random": 8}},
+        "methods": dict.fromkeys(left_out),
+    }
+    check_domain(CLASSIFIERS, small)
 
 
 def test_its_report_judges_and_shows_all_rows(tmp_path):
@@ -82,13 +102,15 @@ def test_the_command_line_compares_tunes_and_reports_on_it(cli):
 def test_a_report_that_needs_a_plugin_is_shown_only_if_it_is_trusted(cli, monkeypatch):
     assert cli("compare", "mine.yaml").code == 0
     monkeypatch.setattr(domains, "_DOMAINS", {k: v for k, v in domains._DOMAINS.items() if k != "letters"})
+    for name in [name for name in sys.modules if name.startswith(PREFIX)]:  # as in a new process
+        monkeypatch.delitem(sys.modules, name)
     refused = cli("report", "runs/mine")
     assert refused.code == 2
     assert "mine.py, which would be run" in refused.err
     assert "--trust" in refused.err
     os.remove("runs/mine/report.md")
-    letters_again = cli("report", "runs/mine", "--trust")
-    assert letters_again.code == 0, letters_again.err
+    trusted = cli("report", "runs/mine", "--trust")
+    assert trusted.code == 0, trusted.err
     assert Path("runs/mine/report.md").is_file()
 
 
@@ -158,6 +180,7 @@ class Hasty(letters.Letters):
 
     def prepare(self, config, place, chosen):
         place.run.path.mkdir(parents=True, exist_ok=True)
+        (place.run.path / "notes.txt").write_text("begun")
         return super().prepare(config, place, chosen)
 
 
