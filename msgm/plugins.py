@@ -109,6 +109,11 @@ def load_file(path: str, key: str = "plugins") -> Any:
     return module
 
 
+def made_by(path: str, name: str) -> Any:
+    """Return a new object of the class ``name`` of the plugin at ``path``."""
+    return getattr(load_file(path), name)()
+
+
 def plugins_of(*parts: type) -> list[Plugin]:
     """Return the plugins that define some classes, or what they inherit from; nothing for classes of msgm's own."""
     modules = {cls.__module__: None for part in parts for cls in part.__mro__}

@@ -19,7 +19,6 @@ def add(commands: Commands) -> None:
     attributes.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
     tuned(attributes)
     workers(attributes)
-    workers(attributes)
     attributes.set_defaults(go_on="Run the same command again to go on.")
 
     erasures = command(commands, "erasures", _erasures, "print the cards of the ways to take attributes out")

@@ -9,7 +9,7 @@ a report shows. Everything else is here, once.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -20,6 +20,7 @@ from msgm import threads
 from msgm.cards.views import Card
 from msgm.errors import UserError, known
 from msgm.folders import locked, write_json, write_text
+from msgm.plugins import made_by, plugins_of
 from msgm.runs import Run, environment
 from msgm.settings import dump_yaml, refuse_other
 from msgm.study.card import make_card
@@ -112,6 +113,11 @@ class Domain(Client[C], Generic[C, W]):
 
     def upgraded(self, report: Report) -> Report:
         return upgraded(report, self.views.words.ladder)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Let other processes, which have not imported a plugin's file, have its domain."""
+        files = plugins_of(type(self))
+        return (made_by, (files[0]["path"], type(self).__name__)) if files else (type(self), ())
 
     def before(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a folder that an earlier version wrote as this version has them."""

@@ -90,12 +90,21 @@ def test_the_command_line_compares_tunes_and_reports_on_it(cli):
     refused = cli("compare", "mine.yaml", "--models", "a")
     assert (refused.code, refused.err) == (
         2,
-        "msgm: compare: models is no option of a letters experiment; it has only, requests, device.\n",
+        "msgm: compare: models is no option of a letters experiment; it has only, requests, device, jobs, cluster.\n",
     )
     pytest.importorskip("optuna")
     assert cli("tune", "mine.yaml", "--trials", "2").code == 0
     tuned = cli("compare", "mine.yaml", "--tuned", "runs/mine-tune", "--out", "runs/tuned")
     assert tuned.code == 0, tuned.err
+
+
+@pytest.mark.usefixtures("config")
+def test_its_cells_run_in_several_processes(cli):
+    assert cli("compare", "mine.yaml", "--out", "one").code == 0
+    many = cli("compare", "mine.yaml", "--out", "many", "--jobs", "2")
+    assert many.code == 0, many.err
+    one, two = (json.loads(Path(folder, "report.json").read_text())["rows"] for folder in ("one", "many"))
+    assert [row["metrics"] for row in one] == [row["metrics"] for row in two]
 
 
 @pytest.mark.usefixtures("config")
@@ -218,7 +227,7 @@ FAULTS = [
     (Careless, "takes a setting that there is not"),
     (Uncontrolled, "has no row retrain"),
     (Unjudged, "is not judged"),
-    (Untiring, "keeps 0 of 34 cells"),
+    (Untiring, "runs 34 of 34 cells anew"),
     (Random, "another report|not a function of the config"),
     (Hasty, "writes a folder before it refuses"),
     (Flattering, "reaches C1"),
