@@ -67,6 +67,8 @@ class ForgetRequest:
         "file",
         "predicate",
     )
+    listing: ClassVar[tuple[str, ...]] = ("indices", "files", "file")
+    """Selectors that list items one by one, as those of ``handed`` do too."""
     handed: ClassVar[tuple[str, ...]] = ("mask", "dataset")
     """Selectors that Python alone can hand over, and no config can hold."""
 
@@ -197,6 +199,11 @@ class ForgetRequest:
     def by_class(self) -> bool:
         """Whether it names whole classes."""
         return bool(self.labels or self.positions)
+
+    @property
+    def by_item(self) -> bool:
+        """Whether it lists items one by one, and so names no kind that held-out items may be of."""
+        return self.selector() in (*self.listing, *self.handed)
 
     def selector(self) -> str:
         """Return the name of the one selector that is given; none or several are refused with a UserError."""

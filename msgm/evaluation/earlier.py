@@ -16,7 +16,7 @@ from msgm.cards.history import Earlier, verdict_at_most
 from msgm.chain import Entry, others
 from msgm.data import Dataset
 from msgm.diffusion.likelihood import measure_likelihood
-from msgm.evaluation.attacks.membership import Membership, auc, item_losses
+from msgm.evaluation.attacks.membership import Membership
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.claims import TRUSTED_RECALL, interval
 from msgm.evaluation.judge import Judge, Task, assess, judge_of_task
@@ -80,14 +80,11 @@ def _likelihood(subject: Subject, items: NDArray[np.int64]) -> str:
 
 
 def _membership(subject: Subject, metric: Membership, train: NDArray[np.int64], held_out: NDArray[np.int64]) -> str:
-    losses = [
-        item_losses(subject.model, subject.bench, items[: metric.items], metric.levels).numpy()
-        for items in (train, held_out)
-    ]
-    if not all(np.isfinite(part).all() for part in losses):
-        return "diverged"
-    found = auc(-losses[0], -losses[1])
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    sides = metric.sides(subject.bench, train, held_out)
+    if not len(sides.members):
+        return "no held-out item of the same class and source"
+    found = metric.inferred(subject, sides)["auc"]
+    return "diverged" if found is None else f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def _shown(subject: Subject, judge: Judge) -> Share:

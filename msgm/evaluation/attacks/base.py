@@ -30,7 +30,7 @@ class Attack(Metric):
 
     @abstractmethod
     def attack(self, subject: Subject) -> dict[str, Any]:
-        """Return the numbers, a JSON tree."""
+        """Return the numbers, a JSON tree, or under ``not_tested`` alone why there are none."""
 
     @classmethod
     def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
@@ -52,10 +52,10 @@ class Attack(Metric):
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         reason = self.obstacle(subject.bench.split, subject.run)
-        if reason is None:
-            return {self.key: self.attack(subject)}
-        print(f"{subject.name}: {self.name} not tested: {reason}", flush=True)
-        return {self.key: {"not_tested": reason}}
+        found = self.attack(subject) if reason is None else {"not_tested": reason}
+        if "not_tested" in found:
+            print(f"{subject.name}: {self.name} not tested: {found['not_tested']}", flush=True)
+        return {self.key: found}
 
 
 def cell(key: str, show: Callable[[dict[str, Any]], str]) -> Callable[[Row, Report], str]:

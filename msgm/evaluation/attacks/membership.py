@@ -1,5 +1,9 @@
 """Whether the loss tells training items from held-out ones of the same kind.
 
+Items to forget are compared with held-out items that the request names; where it lists items one by one and so names no
+kind, with any held-out items. Both are of the same class and source, a source being what the data's groups name, and
+weighted to the same shares (``msgm.strata``). Items without such a control are left out and counted.
+
 Loss-based membership inference (Yeom et al., arXiv 1709.01604; of diffusion models: Carlini et al., arXiv 2301.13188;
 Matsumoto et al., arXiv 2302.03262). An item's score is its noise-prediction loss, averaged over fixed noise levels with
 noise of its own; training items are expected to have the lower one. What a method should reach is the retrained
@@ -13,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from msgm.checks import at_least
@@ -32,22 +35,47 @@ from msgm.processes import spread
 from msgm.runs import Run
 from msgm.seeding import generator
 from msgm.splits import Split
+from msgm.strata import controls, tpr_at, weight_below
 
 SECTION = "evaluation.options.membership"
 QUANTILE = 1.959963984540054
 FALSE_POSITIVES = 0.01
+NO_CONTROLS = (
+    "no held-out item of the request's kind has the class and source of an item to forget, so there is nothing to tell "
+    "these from"
+)
+TAILS = {"true_positives": "MIA TPR %", "true_positives_low": "MIA TPR % of the highest losses"}
+"""Shares of the members found at 1% false positives by the lowest losses and by the highest, with their headings."""
 
 
 def _auc(part: str, found: dict[str, Any]) -> str:
-    auc = found[part]["auc"]
+    auc, missing = found[part]["auc"], found[part].get("unmatched")
     if auc is None:
-        return f"diverged on {found[part]['non_finite']}"
-    return f"{auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]"
+        return f"diverged on {found[part]['non_finite']}" if found[part]["non_finite"] else "no controls"
+    left_out = f"; {missing} items without controls" if missing else ""
+    return f"{auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]{left_out}"
 
 
 def _hits(found: dict[str, Any]) -> str:
-    share = found["forget"]["true_positives"]
-    return "diverged" if share is None else percent(share["value"])
+    shares = [found["forget"][key] for key in TAILS if key in found["forget"]]
+    return "diverged" if None in shares else " / ".join(percent(share["value"]) for share in shares)
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Positions in the data set of items to compare.
+
+    Attributes:
+        members: (m,) training items that have a control.
+        others: (n,) their controls.
+        weights: (n,) of the controls.
+        unmatched: how many training items have no control.
+    """
+
+    members: NDArray[np.int64]
+    others: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    unmatched: int
 
 
 @METRICS.register("membership")
@@ -63,7 +91,7 @@ class Membership(Attack):
     key = "membership"
     columns = [  # noqa: RUF012
         Column("MIA AUC forget (aim: the retrain's)", "", cell(key, lambda f: _auc("forget", f))),
-        Column("MIA TPR % at 1% FPR, forget", "", cell(key, _hits)),
+        Column("MIA TPR % at 1% FPR, forget: lowest / highest losses", "", cell(key, _hits)),
         Column("MIA AUC retain (aim: the retrain's)", "", cell(key, lambda f: _auc("retain", f))),
     ]
 
@@ -77,21 +105,36 @@ class Membership(Attack):
         check_levels(self.levels, config, SECTION)
 
     def obstacle(self, split: Split, run: Run | None) -> str | None:
-        if len(split.test.forget) + len(split.validation.forget):
-            return None
-        return "the request names no held-out item, so there is nothing to tell its training items from"
+        return None if len(split.train.forget) else "nothing was asked to be forgotten"
 
     def attack(self, subject: Subject) -> dict[str, Any]:
-        split = subject.bench.split
+        train, by_item = subject.bench.split.train, subject.bench.config.request.by_item
+        forget = self.sides(subject.bench, train.forget, held_out(subject.bench.split, "all" if by_item else "forget"))
+        if not len(forget.members):
+            return {"not_tested": NO_CONTROLS}
+        retain = self.sides(subject.bench, train.retain, held_out(subject.bench.split, "retain"))
         found: dict[str, Any] = {"levels": self.levels, "held_out": "validation and test"}
-        for part in ("forget", "retain"):
-            held_out = np.concatenate([getattr(p, part) for p in (split.validation, split.test)])
-            members, others = (
-                item_losses(subject.model, subject.bench, self._drawn(indices, subject.bench), self.levels)
-                for indices in (getattr(split.train, part), held_out)
-            )
-            found[part] = inference(members.numpy(), others.numpy())
+        for part, sides in (("forget", forget), ("retain", retain)):
+            found[part] = self.inferred(subject, sides) | {"unmatched": sides.unmatched}
         return found
+
+    def inferred(self, subject: Subject, sides: Sides) -> dict[str, Any]:
+        """Return how well the model's losses tell members from their controls, as ``inference``."""
+        if not len(sides.members):
+            return inference(np.empty(0), np.empty(0))
+        members, others = (
+            item_losses(subject.model, subject.bench, indices, self.levels).numpy()
+            for indices in (sides.members, sides.others)
+        )
+        return inference(members, others, sides.weights)
+
+    def sides(self, bench: Bench, train: NDArray[np.int64], held_out: NDArray[np.int64]) -> Sides:
+        """Return training items and held-out items of the same strata, at most ``items`` of each, drawn at random."""
+        codes = bench.dataset.strata
+        found = controls(codes[train], codes[held_out])
+        members, others = self._drawn(train[found.matched], bench), self._drawn(held_out[found.used], bench)
+        drawn = controls(codes[members], codes[others])
+        return Sides(members[drawn.matched], others[drawn.used], drawn.weights[drawn.used], found.unmatched)
 
     def _drawn(self, indices: NDArray[np.int64], bench: Bench) -> NDArray[np.int64]:
         order = torch.randperm(len(indices), generator=generator(bench.config.seed, "membership-items"))
@@ -100,14 +143,23 @@ class Membership(Attack):
     @classmethod
     def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
         aucs = {part: found[part]["auc"] for part in ("forget", "retain")}
-        return {f"MIA AUC {part}": None if auc is None else auc["value"] for part, auc in aucs.items()}
+        hits = {heading: found["forget"][key] for key, heading in TAILS.items() if key in found["forget"]}
+        return {f"MIA AUC {part}": None if auc is None else auc["value"] for part, auc in aucs.items()} | {
+            heading: None if share is None else 100 * share["value"] for heading, share in hits.items()
+        }
+
+    @classmethod
+    def counted(cls, found: dict[str, Any]) -> dict[str, float]:
+        hits = {heading: found["forget"].get(key) for key, heading in TAILS.items()}
+        return {heading: 100 / share["n"] for heading, share in hits.items() if share is not None}
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
-            "membership inference": "training items (members) against validation and test items by their loss of noise "
-            f"prediction, averaged over {len(self.levels)} levels sigma / a, {min(self.levels):g} to "
-            f"{max(self.levels):g}, one draw of noise each, common to all rows; at most {self.items} items a group, "
-            "AUC with its 95% DeLong interval; .5 is chance, and the retrained row's value, not .5, is what to reach"
+            "membership inference": "training items (members) against validation and test items of the same classes "
+            "and sources, weighted to the same shares, by their loss of noise prediction, averaged over "
+            f"{len(self.levels)} levels sigma / a, {min(self.levels):g} to {max(self.levels):g}, one draw of noise "
+            f"each, common to all rows; at most {self.items} items a group, AUC with its 95% DeLong interval; .5 is "
+            "chance, and the retrained row's value, not .5, is what to reach"
         }
 
 
@@ -133,38 +185,64 @@ def item_losses(model: ScoreModel, bench: Bench, indices: NDArray[np.int64], lev
     return torch.cat(spread(np.array_split(indices, -(-len(indices) // config.sampling.batch_size)), losses))
 
 
-def inference(members: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, Any]:
-    """Return how well losses tell members from others; null when one of them is not finite."""
+def held_out(split: Split, part: str) -> NDArray[np.int64]:
+    """Return the positions of the held-out items of a part: ``retain``, ``forget`` or ``all`` of them."""
+    return np.concatenate([getattr(held, part) for held in (split.validation, split.test)])
+
+
+def inference(
+    members: NDArray[np.float64], others: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
+    """Return how well losses tell (m,) members from (n,) weighted others.
+
+    Its numbers are null where there are no items, or where the losses of some (``non_finite``) are not finite.
+    """
     counts = {"members": len(members), "others": len(others)}
     bad = int((~np.isfinite(members)).sum() + (~np.isfinite(others)).sum())
-    if bad:
-        return {"auc": None, "true_positives": None, "non_finite": bad, **counts}
-    means = {"mean_loss_members": float(members.mean()), "mean_loss_others": float(others.mean())}
-    return {"auc": auc(-members, -others), "true_positives": true_positives(-members, -others), **counts, **means}
+    if bad or not len(members):
+        return {"auc": None, **dict.fromkeys(TAILS), "non_finite": bad, **counts}
+    tails = {
+        key: true_positives(sign * members, sign * others, weights) for key, sign in zip(TAILS, (-1, 1), strict=True)
+    }
+    means = {
+        "mean_loss_members": float(members.mean()),
+        "mean_loss_others": float(np.average(others, weights=weights)),
+    }
+    return {"auc": auc(-members, -others, weights), **tails, **counts, **means}
 
 
-def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> dict[str, Any]:
+def auc(
+    positive: NDArray[np.float64], negative: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
     """Return the area under the ROC curve of scores, ties counting half, with a 95% interval.
 
-    The interval is DeLong's (Biometrics 44, 1988), computed from ranks (Sun and Xu, IEEE SPL 21, 2014) and cut to
+    The interval is DeLong's (Biometrics 44, 1988), of weighted means where the (n,) negatives have weights, and cut to
     [0, 1]; it has no width where the groups do not overlap.
     """
     m, n = len(positive), len(negative)
-    ranks = rankdata(np.concatenate([positive, negative]))
-    above = (ranks[:m] - rankdata(positive)) / n
-    below = 1 - (ranks[m:] - rankdata(negative)) / m
+    shares = np.full(n, 1 / n) if weights is None else weights / weights.sum()
+    above = _below(positive, negative, shares)
+    below = 1 - _below(negative, positive, np.full(m, 1 / m))
     value = float(above.mean())
-    variance = sum(float(np.var(part, ddof=1)) / len(part) for part in (above, below) if len(part) > 1)
+    variance = float(np.var(above, ddof=1)) / m if m > 1 else 0.0
+    variance += n / (n - 1) * float(((shares * (below - value)) ** 2).sum()) if n > 1 else 0.0
     half = QUANTILE * math.sqrt(variance)
     return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": [m, n]}
 
 
-def true_positives(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the share of positives above all but 1% of the negatives, with the false positives that it really costs.
+def _below(
+    values: NDArray[np.float64], others: NDArray[np.float64], shares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the share of the others below each of ``values``, those that are equal counting half."""
+    return (weight_below(values, others, shares) + weight_below(values, others, shares, "right")) / 2
 
-    Below 100 negatives no false positive at all is allowed.
+
+def true_positives(
+    positive: NDArray[np.float64], negative: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
+    """Return the share of positives above all but 1% of the negatives' weight, as ``rates.rate``.
+
+    Below 100 negatives of equal weights no false positive at all is allowed, ties aside.
     """
-    allowed = math.floor(FALSE_POSITIVES * len(negative))
-    threshold = np.sort(negative)[::-1][allowed]
-    wrong = int((negative > threshold).sum())
-    return rate(int((positive > threshold).sum()), len(positive)) | {"false_positives": rate(wrong, len(negative))}
+    found = tpr_at(positive, negative, FALSE_POSITIVES, weights)
+    return dict(rate((found or 0.0) * len(positive), len(positive)))
