@@ -168,6 +168,11 @@ ROWS: dict[str, Row] = {
 class Config:
     """One experiment.
 
+    Example:
+        >>> config = msgm.load_config("digits/vp", ["training.steps=10"])
+        >>> config.process["name"], config.training.steps
+        ('vp', 10)
+
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
         seed: of everything but the data split.
@@ -258,6 +263,11 @@ class Config:
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> Config:
     """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
+
+    Example:
+        >>> config = msgm.load_config("digits/vp", ["request.labels=[5]", "objective.name=redirect"])
+        >>> config.request.labels
+        ['5']
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.

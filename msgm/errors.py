@@ -2,11 +2,29 @@
 
 
 class UserError(ValueError):
-    """Bad input: one sentence that names the thing, its value and what is allowed. Exit code 2."""
+    """Bad input: one sentence that names the thing, its value and what is allowed. Exit code 2.
+
+    Example:
+        >>> try:
+        ...     msgm.load_config("digits/vp", ["training.stepz=10"])
+        ... except msgm.UserError as error:
+        ...     print(error)
+        training...
+    """
 
 
 class RunError(RuntimeError):
-    """A run that started and could not go on, such as a non-finite loss. Exit code 1."""
+    """A run that started and could not go on, such as a non-finite loss. Exit code 1.
+
+    Example:
+        >>> model = msgm.ScoreModel.new("mlp", "vp", shape=(2,))
+        >>> _ = torch.nn.init.constant_(next(model.network.parameters()), float("nan"))
+        >>> try:
+        ...     msgm.fit(model, torch.zeros(8, 2), steps=2)
+        ... except msgm.RunError as error:
+        ...     print(error)
+        fit...
+    """
 
 
 class Interrupted(Exception):

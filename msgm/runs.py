@@ -30,7 +30,13 @@ PACKAGES = [
 
 
 class Run:
-    """A run folder and the names of what lies in it."""
+    """A run folder and the names of what lies in it.
+
+    Example:
+        >>> run = msgm.Run("runs/digits-vp")
+        >>> run.model.as_posix(), run.report.as_posix()
+        ('runs/digits-vp/model', 'runs/digits-vp/report.json')
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)

@@ -31,6 +31,12 @@ def tune(
 
     The same call goes on where an earlier one stopped. ``compare(config, tuned=out)`` takes what was chosen.
 
+    Example:
+        >>> found = msgm.tune({}, trials=1, out=out / "tuned", rows=["redirect"], overrides=tiny)
+        judge: training...
+        >>> found["rows"]["redirect"]["trials"]
+        1
+
     Args:
         config: name of a shipped config, path of a YAML file, settings by name, or a config that was read.
         trials: for every row, in all; the first has the config's own values.

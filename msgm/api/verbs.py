@@ -84,6 +84,16 @@ def unlearn(
 
     What ``source`` was asked to forget before stays forgotten.
 
+    Example:
+        >>> tiny = {"training.steps": 2, "training.trackers": [], "network.channels": [8]}
+        >>> base = msgm.train({}, out / "base", overrides=tiny)
+        base: standard, 2 steps on ...
+        >>> wish = {"request": {"labels": [3, 7]}, "objective": {"name": "redirect"}}
+        >>> run = msgm.unlearn(wish, base.path, out / "forgot", overrides=tiny)
+        forgot: redirect, 2 steps on ...
+        >>> run.model.name
+        'model'
+
     Args:
         config: name of a shipped config, path of a YAML file, settings by name, or a config that was read.
         source: a run; for generators also a diffusers folder, for classifiers also a file of weights.
@@ -153,6 +163,14 @@ def compare(
 
     The same call goes on where an earlier one stopped, and rows that are measured already are kept.
 
+    Example:
+        >>> report = msgm.compare({}, compared, only=["do-nothing", "obtuse"], overrides=tiny, device="cpu")
+        judge: already trained...
+        >>> sorted(row["name"] for row in report.rows)
+        ['do-nothing', 'obtuse', 'unseen']
+        >>> report.run.name
+        'compared'
+
     Args:
         config: name of a shipped config, path of a YAML file, settings by name, or a config that was read.
         out: compare folder; by default ``runs/NAME``.
@@ -220,6 +238,12 @@ def evaluate(
     threads: int | None = None,
 ) -> Report:
     """Measure trained generators, as ``msgm evaluate`` does, and return the report.
+
+    Example:
+        >>> report = msgm.evaluate(None, compared / "rows" / "unseen", out=out / "measured", metrics=["nll"])
+        judge: training...
+        >>> [row["name"] for row in report.rows]
+        ['unseen']
 
     Args:
         config: the experiment: data, request and protocol; None takes the first run's own.

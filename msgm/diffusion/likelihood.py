@@ -56,6 +56,11 @@ STEPS = {"heun": (heun, 2), "rk4": (runge_kutta_4, 4)}
 class LikelihoodSettings:
     """How to integrate, and over how many draws to average.
 
+    Example:
+        >>> settings = msgm.diffusion.LikelihoodSettings(solver="heun", steps=2)
+        >>> msgm.log_likelihood(base, torch.zeros(3, 1, 8, 8), settings).shape
+        torch.Size([3])
+
     Attributes:
         solver: ``heun`` (2 evaluations a step), ``rk4`` (4), or the adaptive ``dopri5``.
         steps: fixed steps in ln rho from t_min to the process's top; ``dopri5`` does not read it.
@@ -223,7 +228,14 @@ def measure_likelihood(
 def negative_log_likelihood(
     model: ScoreModel, items: Tensor, levels: int | None, settings: LikelihoodSettings | None = None, seed: int = 0
 ) -> Tensor:
-    """Return the mean over repeats of ``measure_likelihood``, which has the same arguments: (B,) float64 on the CPU."""
+    """Return the mean over repeats of ``measure_likelihood``, which has the same arguments: (B,) float64 on the CPU.
+
+    Example:
+        >>> levels = msgm.load_dataset("digits").items[:3]
+        >>> settings = msgm.diffusion.LikelihoodSettings(steps=2)
+        >>> msgm.diffusion.negative_log_likelihood(base, levels, 17, settings).shape
+        torch.Size([3])
+    """
     return measure_likelihood(model, items, levels, settings, seed).per_item
 
 
@@ -231,6 +243,10 @@ def log_likelihood(
     model: ScoreModel, x: Tensor, settings: LikelihoodSettings | None = None, seed: int = 0, first: int = 0
 ) -> Tensor:
     """Return log p_{t_min}(x) in nats.
+
+    Example:
+        >>> msgm.log_likelihood(base, torch.zeros(3, 1, 8, 8), msgm.diffusion.LikelihoodSettings(steps=2)).shape
+        torch.Size([3])
 
     Args:
         model: the model; evaluation mode is used.

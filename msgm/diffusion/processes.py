@@ -44,6 +44,13 @@ TOP_RATIO = 200.0
 class Process(ABC):
     """A Gaussian path from data (t = 0) to noise (t = 1). All functions map a tensor of times to one of that shape.
 
+    Example:
+        >>> process, t = msgm.VP(), torch.tensor([0.2, 0.8])
+        >>> torch.allclose(process.ratio(t), process.noise(t) / process.signal(t))
+        True
+        >>> torch.allclose(process.time(process.ratio(t)), t)
+        True
+
     Attributes:
         t_min: smallest time of training and likelihood (score_sde: 1e-5).
         t_sample: smallest time of sampling (score_sde: 1e-5 for VE, 1e-3 for the others).
@@ -199,6 +206,10 @@ class VE(Process):
 
     .02 .. 100 on [-1, 1] is score_sde's .01 .. 50 on [0, 1]. The network reads x / sqrt(1 + sigma^2) and ln sigma, and
     puts out eps like every network here (score_sde: no input scaling, output -eps / sigma).
+
+    Example:
+        >>> msgm.VE(sigma_min=0.01, sigma_max=100.0).noise(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([1.0000e-02, 1.0000e+00, 1.0000e+02])
     """
 
     sigma_min: float = 0.02
@@ -245,7 +256,13 @@ class VE(Process):
 @PROCESSES.register("vp")
 @dataclass(frozen=True)
 class VP(_LinearBeta, _VariancePreserving):
-    """Variance preserving with linear beta: the continuous limit of DDPM."""
+    """Variance preserving with linear beta: the continuous limit of DDPM.
+
+    Example:
+        >>> process, t = msgm.VP(), torch.tensor([0.2, 0.8])
+        >>> torch.allclose(process.signal(t) ** 2 + process.noise(t) ** 2, torch.ones(2))
+        True
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -254,7 +271,13 @@ class VP(_LinearBeta, _VariancePreserving):
 @PROCESSES.register("subvp")
 @dataclass(frozen=True)
 class SubVP(_LinearBeta):
-    """Sub-VP: VP's signal with the smaller noise 1 - exp(-B)."""
+    """Sub-VP: VP's signal with the smaller noise 1 - exp(-B).
+
+    Example:
+        >>> process, t = msgm.SubVP(), torch.tensor([0.2, 0.8])
+        >>> torch.allclose(process.noise(t), 1 - process.signal(t) ** 2)
+        True
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -281,6 +304,11 @@ class DDPM(_VariancePreserving):
     the first beta's noise. Between labels B(t) is linear and the network reads a fraction, which lets the same solvers
     and the PF-ODE run on it; training draws the N labels only. A last beta of 1 leaves no signal at the last label
     ("zero terminal SNR", Lin et al., arXiv 2305.08891); no level lies between it and the label before.
+
+    Example:
+        >>> process = msgm.DDPM(steps=1000, schedule="squaredcos_cap_v2")
+        >>> process.label(torch.tensor([0.001, 0.5, 1.0]))
+        tensor([  0., 499., 999.])
 
     Attributes:
         steps: number of labels N.

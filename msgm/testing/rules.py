@@ -27,7 +27,16 @@ WRONG: dict[type, tuple[Any, ...]] = {
 
 
 class Refused(AssertionError):
-    """A part breaks a rule of its kind; the message says in one sentence what is wrong."""
+    """A part breaks a rule of its kind; the message says in one sentence what is wrong.
+
+    Example:
+        >>> from msgm.testing import check_objective
+        >>> try:
+        ...     check_objective(dict)
+        ... except msgm.testing.Refused as refusal:
+        ...     print(refusal)
+        dict is no subclass of Objective.
+    """
 
 
 def require(holds: bool, sentence: str) -> None:

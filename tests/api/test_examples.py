@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import shutil
 from functools import cache
 from importlib import import_module
 
@@ -17,15 +18,19 @@ from msgm.classifier.modules import asked, fresh_weights
 from msgm.classifier.training import TrainingSettings, fit
 from msgm.diffusion import SAMPLERS
 from msgm.objectives import OBJECTIVES
+from tests.api.conftest import FAST
 
-MODULES = ("msgm.testing", "msgm.classifier", "msgm.recommender")
+MODULES = (
+    "msgm.testing",
+    "msgm.classifier",
+    "msgm.recommender",
+    "msgm.diffusion",
+    "msgm.diffusion.samplers",
+    "msgm.objectives",
+)
 """Modules of public names beside the flat ones."""
-PLACES = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
-PLACES += [(module, name) for module in MODULES for name in import_module(module).__all__]
-PARTS = [("msgm.objectives", cls.__name__) for cls in OBJECTIVES.entries.values()]
-PARTS += [("msgm.diffusion.samplers", cls.__name__) for cls in SAMPLERS.entries.values()]
-PLACES += [place for place in PARTS if place not in PLACES]
-OBJECTS = ("Report", "ScoreModel", "ForgetRequest", "Objective", "fit", "load_dataset", "train")
+REGISTRIES = (OBJECTIVES, SAMPLERS)
+"""Whatever is registered is public too."""
 FINDER = doctest.DocTestFinder(recurse=True)
 
 
@@ -60,24 +65,33 @@ def base():
     return msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8])
 
 
-SHOWN = [(module, name) for module in MODULES for name in import_module(module).__all__ if name != "Refused"]
-SHOWN += [*PARTS, *(place for place in PLACES if place[1] in OBJECTS)]
-SHOWN += [("msgm.api.metrics", name) for name in msgm._PUBLIC["msgm.api.metrics"]]
+def public():
+    """Return home and name of every public class and function: what modules name in ``__all__``, what is registered."""
+    homes = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
+    homes += [(module, name) for module in MODULES for name in import_module(module).__all__]
+    found = [getattr(import_module(module), name) for module, name in homes]
+    found += [cls for registry in REGISTRIES for cls in registry.entries.values()]
+    shown = [thing for thing in found if inspect.isclass(thing) or inspect.isfunction(thing)]
+    return sorted({(thing.__module__, thing.__name__) for thing in shown})
 
 
-@pytest.mark.parametrize(("module", "name"), SHOWN)
+PLACES = public()
+
+
+@pytest.mark.parametrize(("module", "name"), PLACES)
 def test_public_classes_show_an_example(module, name):
-    assert examples(module, name)
+    assert ">>>" in (vars(import_module(module))[name].__doc__ or ""), f"{module}.{name} shows no example"
 
 
 @pytest.mark.parametrize(("module", "name"), PLACES)
 def test_examples_run(module, name, report, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    compared = shutil.copytree(report.run, tmp_path / "compared")
     home = vars(import_module(module))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples(module, name):
-        known = {"msgm": msgm, "out": tmp_path, "compared": report.run, "base": base(), **clouds(), **likes()}
-        test.globs = {**home, **known}
+        places = {"out": tmp_path, "compared": compared, "tiny": FAST}
+        test.globs = {**home, "msgm": msgm, "torch": torch, "base": base(), **places, **clouds(), **likes()}
         said = []
         runner.run(test, out=said.append)
         assert not said, "".join(said)

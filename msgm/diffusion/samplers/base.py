@@ -25,6 +25,12 @@ MEASURED_STEPS = 50
 class Noise:
     """Fresh N(0, 1) noise, each sample from its own stream.
 
+    Example:
+        >>> from msgm.diffusion.samplers import Noise
+        >>> both, second = Noise(1, [4, 5], (3,), torch.device("cpu")), Noise(1, [5], (3,), torch.device("cpu"))
+        >>> torch.equal(both()[1], second()[0])
+        True
+
     Args:
         seed: names the sequence of samples.
         numbers: the samples' places in it.
@@ -54,6 +60,13 @@ class Noise:
 class State:
     """Where a walk stands after a network evaluation.
 
+    Example:
+        >>> seen = []
+        >>> settings = msgm.diffusion.SamplingSettings(sampler="ddim", steps=3)
+        >>> images = msgm.sample(base, 2, settings, callback=lambda numbers, state: seen.append(state))
+        >>> [state.step for state in seen], seen[0].denoised.shape
+        ([0, 1, 2], torch.Size([2, 1, 8, 8]))
+
     Attributes:
         step: number of the grid step, from 0.
         ratio: rho there.
@@ -72,6 +85,10 @@ Watch = Callable[[State], None]
 
 class Sampler(ABC):
     """A way down the grid. Subclasses are dataclasses whose fields are its options; the docstring says what a step is.
+
+    Example:
+        >>> [cls().evaluations(50) for cls in (msgm.diffusion.samplers.DDIM, msgm.diffusion.samplers.Heun)]
+        [50, 99]
 
     Attributes:
         source: paper and equation.
@@ -123,6 +140,19 @@ class OneStep(Sampler):
     """A sampler whose step is a Gaussian: its mean from one network evaluation, its width from the grid alone.
 
     Such a sampler can be the predictor of a predictor-corrector sampler.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from msgm.diffusion.samplers import Grid, Noise, OneStep
+        >>> @dataclass
+        ... class Euler(OneStep):
+        ...     "y <- y + (rho' - rho) eps."
+        ...     name, source, schedule = "euler-example", "Euler", "karras"
+        ...     def step(self, y, slope, grid, i):
+        ...         return y + (grid.ratios[i + 1] - grid.ratios[i]) * slope, 0.0
+        >>> noise, grid = Noise(0, range(2), (3,), torch.device("cpu")), Grid(msgm.VE(), [3.0, 1.0, 0.0])
+        >>> Euler().run(lambda y, ratio: y, noise(), grid, noise, lambda state: None).shape
+        torch.Size([2, 3])
     """
 
     @abstractmethod

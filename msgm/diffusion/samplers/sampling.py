@@ -28,6 +28,11 @@ class SamplingSettings:
     steps down its junk rises, from 50 up nothing falls. Samplers of the PF-ODE make three times as much junk there
     whatever their steps: noise drawn on the way makes up for the network's errors, which an ODE carries on.
 
+    Example:
+        >>> settings = msgm.diffusion.SamplingSettings(sampler="dpm++2m", steps=5)
+        >>> msgm.sample(base, 4, settings, seed=1).shape
+        torch.Size([4, 1, 8, 8])
+
     Attributes:
         sampler: a name in ``SAMPLERS``.
         steps: grid steps; the sampler tells the network evaluations.
@@ -118,6 +123,12 @@ def sample(
 ) -> Tensor:
     """Draw samples ``first`` .. ``first + count`` of the endless sequence that ``seed`` names.
 
+    Example:
+        >>> settings = msgm.diffusion.SamplingSettings(steps=3)
+        >>> images = msgm.sample(base, 4, settings, seed=1)
+        >>> torch.allclose(msgm.sample(base, 2, settings, seed=1, first=2), images[2:], atol=1e-5)
+        True
+
     Args:
         model: the model; its network is used in evaluation mode.
         count: number of samples.
@@ -151,6 +162,12 @@ def solve(
     watch: Callable[[State], None] | None = None,
 ) -> Tensor:
     """Run the sampler of ``settings`` from x_t at time t down to data, on a grid of ``settings.steps`` levels below t.
+
+    Example:
+        >>> from msgm.diffusion.samplers import Noise
+        >>> settings, noise = msgm.diffusion.SamplingSettings(steps=3), Noise(1, range(2), (1, 8, 8), base.device)
+        >>> solve(base, torch.randn(2, 1, 8, 8), 0.5, settings, noise).shape
+        torch.Size([2, 1, 8, 8])
 
     Args:
         model: the model; its network is used in evaluation mode.

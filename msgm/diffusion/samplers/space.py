@@ -25,7 +25,14 @@ EVEN_IN: dict[Schedule, str] = {"time": "t", "log": "ln rho", "karras": "rho^(1/
 
 
 class Eps(Protocol):
-    """The predicted noise at y (B, *shape) and rho, one for all items or (B,)."""
+    """The predicted noise at y (B, *shape) and rho, one for all items or (B,).
+
+    Example:
+        >>> from msgm.diffusion.samplers import sigma_space
+        >>> eps = sigma_space(base)
+        >>> eps(torch.randn(2, 1, 8, 8), 0.5).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     def __call__(self, y: Tensor, ratio: "float | Tensor") -> Tensor:
         """Return eps(y, rho), shaped like y."""
@@ -34,6 +41,12 @@ class Eps(Protocol):
 @dataclass(frozen=True)
 class Grid:
     """The noise levels that a sampler visits.
+
+    Example:
+        >>> from msgm.diffusion.samplers import Grid, ratio_grid
+        >>> grid = Grid(msgm.VP(), [*ratio_grid(msgm.VP(), 3, "time"), 0.0])
+        >>> [f"{t:.4f}" for t in grid.times]
+        ['1.0000', '0.5005', '0.0010', '0.0000']
 
     Attributes:
         process: whose levels they are, for the samplers that step in x and t.
@@ -61,6 +74,11 @@ def ratio_grid(
 ) -> list[float]:
     """Return ``steps`` values of rho from ``t_start`` down to ``t_end``, as Python floats.
 
+    Example:
+        >>> from msgm.diffusion.samplers import ratio_grid
+        >>> [round(ratio, 4) for ratio in ratio_grid(msgm.VE(), 3, "log")]
+        [100.0, 1.4143, 0.02]
+
     Args:
         process: whose rho.
         steps: number of values, at least 2.
@@ -81,7 +99,13 @@ def ratio_grid(
 
 
 def sigma_space(model: ScoreModel) -> Eps:
-    """Return eps as a function of (y, rho) instead of (x, t)."""
+    """Return eps as a function of (y, rho) instead of (x, t).
+
+    Example:
+        >>> from msgm.diffusion.samplers import sigma_space
+        >>> y, ratio = torch.randn(2, 1, 8, 8), 0.5
+        >>> denoised = y - ratio * sigma_space(base)(y, ratio)
+    """
 
     def eps(y: Tensor, ratio: float | Tensor) -> Tensor:
         ratios = torch.as_tensor(ratio, dtype=torch.float64, device="cpu").reshape(-1)
@@ -97,6 +121,12 @@ def flow(eps: Tensor, z: Tensor, ratio: float | Tensor) -> Tensor:
     """Return dz / d ln rho of the PF-ODE, z = y / sqrt(1 + rho^2); z keeps the data's size where y grows with rho.
 
     ``ratio`` is one number, or a tensor that broadcasts over z.
+
+    Example:
+        >>> from msgm.diffusion.samplers import flow
+        >>> z = torch.tensor([1.0, 2.0])
+        >>> flow(z, z, 1.0)  # rho = 1: eps / sqrt(2) - z / 2
+        tensor([0.2071, 0.4142])
     """
     scale = math.hypot(1, ratio) if isinstance(ratio, float) else torch.hypot(torch.ones_like(ratio), ratio)
     return (ratio / scale) * eps - (ratio / scale) ** 2 * z
