@@ -4,6 +4,7 @@ import platform
 import resource
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
@@ -157,6 +158,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def version_of(package: str) -> str | None:
     """Return the version of an installed package, None where it is not installed."""
     try:

@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 
 from msgm import processes
 from msgm.cli import main
+from msgm.errors import RunError
 from msgm.folders import whole_folder, write_bytes
 from tests.conftest import DIGITS, settings
+from tests.forks import launched
 from tests.test_cli import COMPARISON
 
 SMALL = [
@@ -29,11 +31,11 @@ SMALL = [
     "evaluation.options.membership.items=9",
     "evaluation.options.partial-noise.items=7",
 ]
-ROWS = ["do-nothing", "unseen-scratch", "redirect"]
+ROWS = ["do-nothing", "redirect"]
 
 
-def launched(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run two processes of Python."""
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     given = [*command, *map(str, arguments)]
     return subprocess.run(
@@ -76,10 +78,10 @@ def test_two_processes_measure_what_one_measures(one, tmp_path):
     runs = [one / "rows" / name for name in ROWS]
     arguments = ["evaluate", *runs, "--config", one / "config.yaml", "--device", "cpu", "--out"]
     assert main([str(argument) for argument in (*arguments, tmp_path / "alone")]) == 0
-    done = launched("-m", "msgm", *arguments, tmp_path / "both")
-    assert done.returncode == 0, done.stderr
+    both = launched(lambda rank: main([str(argument) for argument in (*arguments, tmp_path / "both")]))
     agree(report_of(tmp_path / "alone"), report_of(tmp_path / "both"))
-    assert done.stdout.count("redirect: measuring nll") == done.stdout.count("wrote ") == 1
+    told = "".join(process.said("stdout") for process in both)
+    assert told.count("redirect: measuring nll") == told.count("wrote ") == 1
     assert not (tmp_path / "both" / "lock").exists()
 
 
@@ -88,7 +90,7 @@ def test_two_processes_compare_what_one_compares(one, tmp_path):
     script = Path(__file__).parent.parent / "scripts" / "compare.py"
     out = tmp_path / "both"
     arguments = [script, DIGITS, *settings(SMALL), "--only", ",".join(ROWS), "--device", "cpu", "--out", out]
-    done = launched(*arguments, "--no-cache")
+    done = torchrun(*arguments, "--no-cache")
     assert done.returncode == 0, done.stderr
     alone, both = report_of(one), report_of(out)
     assert (both["judge"], both["failed"]) == (alone["judge"], {})
@@ -102,10 +104,10 @@ def test_two_processes_compare_what_one_compares(one, tmp_path):
             torch.testing.assert_close(others[name], weights[name], rtol=1e-3, atol=1e-4)
     manifest = json.loads((out / "rows" / "redirect" / "manifest.json").read_text())
     assert (manifest["processes"], manifest["status"]) == (2, "finished")
-    again = launched(*arguments, "--no-cache")
+    again = torchrun(*arguments, "--no-cache")
     assert again.returncode == 0, again.stderr
     assert "redirect: already measured" in again.stdout
-    refused = launched(*arguments, "--set", "seed=5")
+    refused = torchrun(*arguments, "--set", "seed=5")
     assert "holds a comparison with other settings" in refused.stderr
 
 
@@ -132,28 +134,20 @@ def test_what_a_later_process_writes_is_dropped(monkeypatch, tmp_path):
     assert (tmp_path / "file").exists()
 
 
-FAILS = """
-from msgm import processes
-from msgm.errors import RunError
+def fail_in_the_second(rank: int) -> None:
+    def work(batch: int) -> int:
+        if batch == 1:
+            raise ValueError("no more of this")
+        return batch
 
-def work(batch):
-    if batch == 1:
-        raise ValueError("no more of this")
-    return batch
-
-with processes.together("cpu"):
-    assert processes.spread(range(5), str) == ["0", "1", "2", "3", "4"]
-    try:
-        processes.spread(range(5), work)
-    except (RunError, ValueError) as error:
-        import sys
-        sys.stderr.write(f"{type(error).__name__} {error}\\n")  # at once: the processes share it
-"""
+    with processes.together("cpu"):
+        assert processes.spread(range(5), str) == ["0", "1", "2", "3", "4"]
+        with pytest.raises((RunError, ValueError)) as caught:
+            processes.spread(range(5), work)
+        print(caught.typename, caught.value, file=sys.stderr)
 
 
-def test_when_one_process_fails_all_are_told(tmp_path):
-    (tmp_path / "fails.py").write_text(FAILS)
-    done = launched(tmp_path / "fails.py")
-    assert done.returncode == 0, done.stderr
-    assert "ValueError no more of this" in done.stderr
-    assert "RunError another process failed: ValueError: no more of this" in done.stderr
+def test_when_one_process_fails_all_are_told():
+    first, second = launched(fail_in_the_second)
+    assert second.said("stderr") == "ValueError no more of this\n"
+    assert first.said("stderr") == "RunError another process failed: ValueError: no more of this\n"

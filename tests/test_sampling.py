@@ -17,6 +17,7 @@ from msgm.diffusion import NETWORKS, SAMPLERS, VE, VP, SamplingSettings, ScoreMo
 from msgm.errors import UserError
 from msgm.sampling import sample_run, sampling_settings
 from tests.conftest import DIGITS, ROOT, TINY, settings
+from tests.forks import launched
 
 SMALL = SamplingSettings("ancestral", 3, batch_size=4)
 
@@ -168,16 +169,25 @@ def test_points_make_no_png_files(cli, points, tmp_path):
     assert "shape (2,)" in outcome.err
 
 
-def test_two_processes_write_what_one_writes(images, tmp_path):
-    arguments = [str(images), "-n", "11", "--sampler", "ancestral", "--steps", "3", "--set", "sampling.batch_size=4"]
-    arguments += ["--format", "grid,npz,png", "--device", "cpu"]
-    assert main(["sample", *arguments, "--out", str(tmp_path / "one")]) == 0
+def by_torchrun(arguments: list[str]) -> str:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, str(ROOT / "scripts" / "sample.py"), *arguments, "--out", str(tmp_path / "two")]
+    command = [*launch, str(ROOT / "scripts" / "sample.py"), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("wrote") == 3
+    return done.stdout
+
+
+def by_forks(arguments: list[str]) -> str:
+    return "".join(process.said("stdout") for process in launched(lambda rank: main(["sample", *arguments])))
+
+
+@pytest.mark.parametrize("launch", [by_forks, pytest.param(by_torchrun, marks=pytest.mark.slow)])
+def test_two_processes_write_what_one_writes(images, tmp_path, launch):
+    arguments = [str(images), "-n", "11", "--sampler", "ancestral", "--steps", "3", "--set", "sampling.batch_size=4"]
+    arguments += ["--format", "grid,npz,png", "--device", "cpu"]
+    assert main(["sample", *arguments, "--out", str(tmp_path / "one")]) == 0
+    assert launch([*arguments, "--out", str(tmp_path / "two")]).count("wrote") == 3
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 

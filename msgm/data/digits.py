@@ -1,6 +1,8 @@
 """scikit-learn's 1,797 handwritten digits, 8x8 pixels of 17 grey levels: real data that needs no download."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -14,9 +16,7 @@ class Digits(DataSettings):
 
     def load(self) -> Dataset:
         """Read the digits from the installed scikit-learn."""
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
+        digits = _digits()
         images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
         return Dataset(
             name=self.name,
@@ -27,3 +27,11 @@ class Digits(DataSettings):
             classes=[str(k) for k in range(10)],
             flip=self.flip,
         )
+
+
+@cache
+def _digits() -> Any:
+    """Return what scikit-learn reads from its file, which takes as long as a few steps of training."""
+    from sklearn.datasets import load_digits
+
+    return load_digits()

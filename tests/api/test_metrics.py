@@ -1,12 +1,11 @@
 """The rates as torchmetrics: closed forms, msgm's evaluators, and two processes."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torchmetrics import MetricCollection
 
 import msgm
@@ -21,6 +20,7 @@ from msgm.evaluation.rates import wilson
 from msgm.evaluation.reality import to_items
 from tests.classifier.metrics.worlds import posteriors
 from tests.evaluation.benches import digits_bench
+from tests.forks import launched
 
 REAL = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
 TRAINING, HELD_OUT = REAL[:300], REAL[300:]
@@ -158,46 +158,33 @@ def test_what_cannot_be_measured_is_refused(do, sentence):
         do()
 
 
-TWO = """
-import sys, torch, torch.distributed as dist
-import msgm
-rank, first = int(sys.argv[1]), int(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-draws = torch.Generator().manual_seed(0)
-real, outputs = torch.randn(150, 2, generator=draws), torch.randn(50, 4, generator=draws)
-samples, scores = 3 * torch.randn(50, 2, generator=draws), torch.randn(50, generator=draws)
-before, member = torch.rand(50, generator=draws), torch.arange(50) < 20
-cases = [
-    (msgm.UnlearningRatio, ([1],), (outputs,)),
-    (msgm.JunkRate, (real[:100], real[100:]), (samples,)),
-    (msgm.CopyRate, (real[:100], real[100:]), (samples,)),
-    (msgm.ForgettingRate, ([0.3, 0.7],), (before, before + 0.2)),
-    (msgm.MembershipAUC, (), (scores, member)),
-]
-own = slice(0, first) if rank == 0 else slice(first, 50)
-for made, settings, given in cases:
-    shared, alone = made(*settings), made(*settings, distributed_available_fn=lambda: False)
-    if len(range(50)[own]):
-        shared.update(*(one[own] for one in given))
-    alone.update(*given)
-    found = [(float(one.compute()), getattr(one, "interval", tuple)()) for one in (shared, alone)]
-    assert found[0] == found[1], (made, found)
-    assert abs(found[0][0]) > 0, made
-dist.destroy_process_group()
-"""
+def compare_with_one(rank: int, first: int) -> None:
+    """Compare what two processes find, the first of which sees the ``first`` samples of 50, with what one finds."""
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    draws = torch.Generator().manual_seed(0)
+    real, outputs = torch.randn(150, 2, generator=draws), torch.randn(50, 4, generator=draws)
+    samples, scores = 3 * torch.randn(50, 2, generator=draws), torch.randn(50, generator=draws)
+    before, member = torch.rand(50, generator=draws), torch.arange(50) < 20
+    cases = [
+        (msgm.UnlearningRatio, ([1],), (outputs,)),
+        (msgm.JunkRate, (real[:100], real[100:]), (samples,)),
+        (msgm.CopyRate, (real[:100], real[100:]), (samples,)),
+        (msgm.ForgettingRate, ([0.3, 0.7],), (before, before + 0.2)),
+        (msgm.MembershipAUC, (), (scores, member)),
+    ]
+    own = slice(0, first) if rank == 0 else slice(first, 50)
+    for made, settings, given in cases:
+        shared, alone = made(*settings), made(*settings, distributed_available_fn=lambda: False)
+        if len(range(50)[own]):
+            shared.update(*(one[own] for one in given))
+        alone.update(*given)
+        found = [(float(one.compute()), getattr(one, "interval", tuple)()) for one in (shared, alone)]
+        assert found[0] == found[1], (made, found)
+        assert abs(found[0][0]) > 0, made
+    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("first", [30, 50])
-def test_two_processes_find_what_one_finds(tmp_path, first):
+def test_two_processes_find_what_one_finds(first):
     """The second sees fewer samples, and no member; or nothing at all."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO, str(rank), str(tmp_path / "store"), str(first)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in running:
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said
+    launched(lambda rank: compare_with_one(rank, first))

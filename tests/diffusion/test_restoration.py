@@ -40,7 +40,7 @@ class Repeated(Correlated):
         return super().eps(x.flatten(0, 1), t.repeat_interleave(x.shape[1])).view_as(x)
 
 
-def unknown_moments(process, resamples, steps=100, count=4000):
+def unknown_moments(process, resamples, steps=50, count=4000):
     model = Repeated(process, COVARIANCE, count)
     x = torch.tensor([1.0, 9.0, 9.0]).expand(1, count, 3)
     settings = SamplingSettings("reverse-diffusion", steps)
@@ -72,7 +72,7 @@ def test_the_plain_projector_is_biased_as_documented(monkeypatch, correlation, m
 
 @pytest.mark.parametrize("sampler", ["ancestral", "dpm++2m"])
 def test_the_bias_falls_as_one_over_the_resamples(monkeypatch, sampler):
-    errors = [0.5 - mean_without_noise(monkeypatch, resamples, 100, sampler) for resamples in (10, 20, 40)]
+    errors = [0.5 - mean_without_noise(monkeypatch, resamples, 50, sampler) for resamples in (10, 20, 40)]
     for before, after in itertools.pairwise(errors):
         assert 0 < after < 0.6 * before
     assert errors[-1] < 0.025

@@ -22,6 +22,8 @@ STEPS = {
     "predictor-corrector": (300, 0.008),
     "torchsde": (40, 0.012),
 }
+LOOSE = {"pf-ode-adaptive": {"rtol": 1e-3, "atol": 1e-3}}
+"""Options where sampling errors are far above those of the solver."""
 
 
 @NAMES
@@ -40,7 +42,9 @@ def test_samples_have_the_mean_and_std_of_the_data(process, name):
 @CASES
 def test_samples_of_a_mixture_have_its_weights_means_and_spreads(process, name):
     model = Repeated(process, two_bumps(process), 1500)
-    x = sample(model, 1, SamplingSettings(name, STEPS.get(name, (100, 0))[0]), seed=1)[0].double()
+    x = sample(model, 1, SamplingSettings(name, STEPS.get(name, (100, 0))[0], options=LOOSE.get(name, {})), seed=1)[
+        0
+    ].double()
     right = x[:, 0] > 0
     assert abs(right.double().mean().item() - 2 / 3) < 4 * math.sqrt(2 / 9 / 1500)
     for chosen, mean, std in ((~right, [-1.0, 0.5], 0.4), (right, [1.0, 0.2], 0.3)):
@@ -64,7 +68,7 @@ def test_a_walk_may_start_and_end_anywhere(process, name):
     g = torch.Generator().manual_seed(0)
     y = model.draw(1000)[None] + ratios[0] * torch.randn(1, 1000, 2, generator=g, dtype=torch.float64)
     for now, then in itertools.pairwise(ratios):
-        y = run(name, eps, y, process, [now, then], seed=round(1000 * now))
+        y = run(name, eps, y, process, [now, then], seed=round(1000 * now), **LOOSE.get(name, {}))
     assert y.shape == (1, 1000, 2)
     expected = math.sqrt(ratios[-1] ** 2 + model.draw(40_000)[:, 1].var().item())
     assert y[0, :, 1].std().item() == pytest.approx(expected, rel=0.1)

@@ -96,7 +96,7 @@ class Shows:
 def test_a_request_that_came_back_fails(runs, tmp_path, monkeypatch, label, verdicts):
     monkeypatch.setattr("msgm.evaluation.bench.sample", Shows(label))
     shutil.copytree(runs / "C", tmp_path / "C")
-    config = experiment("[7]", "evaluation.metrics=[ur]", "evaluation.samples=400", "evaluation.judge.epochs=20")
+    config = experiment("[7]", "evaluation.metrics=[ur]", "evaluation.samples=200", "evaluation.judge.epochs=8")
     evaluate(config, [tmp_path / "C"], device="cpu")
     (row,) = read_json(tmp_path / "C" / "report.json")["rows"]
     assert [earlier["verdict"] for earlier in row["history"]["earlier"]] == verdicts

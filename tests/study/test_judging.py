@@ -140,12 +140,12 @@ def test_a_row_that_is_not_told_from_fine_tuning_by_the_spread_of_seeds_has_no_e
 
 
 def test_alike_rows_are_told_apart_as_seldom_as_stated():
-    rng, n, found = np.random.default_rng(6), 2000, 0
+    rng, n, found = np.random.default_rng(6), 1000, 0
     models = draws(rng, 5)
     for _ in range(n):
         rows = [row_of(draws(rng, 3), models), row_of(draws(rng, 3), models, method="finetune")]
         found += judge(report_of(rows), READING)["rows"][0]["effect"] is None
-    assert found / n == pytest.approx(1 - (1 - 0.05 / 2) ** 2, abs=0.012)
+    assert found / n == pytest.approx(1 - (1 - 0.05 / 2) ** 2, abs=0.017)
 
 
 @pytest.mark.parametrize(

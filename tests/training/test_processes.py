@@ -1,10 +1,7 @@
 """Runs as processes of their own: killed ones, signalled ones, and several on one run."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,29 +9,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from msgm.cli import main
 from msgm.config import load_config
 from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.training import train, unlearn
 from msgm.training.checkpoints import checkpoints
 from tests.conftest import DIGITS, TINY, settings
+from tests.forks import Forked, launched
 
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-LONG = [*TINY, "training.steps=250", "training.checkpoint_every=5", "objective.name=redirect", "objective.every=4"]
-
-
-def start(overrides: list[str], out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "msgm.cli", "train", str(DIGITS), *settings(overrides), "--device", "cpu"]
-    return subprocess.Popen(
-        [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ONE_THREAD
-    )
+LONG = [*TINY, "training.steps=120", "training.checkpoint_every=10", "objective.name=redirect", "objective.every=4"]
 
 
-def wait_for_lines(process: subprocess.Popen[str], metrics: Path, count: int) -> None:
+def start(overrides: list[str], out: Path) -> Forked:
+    return Forked(lambda: main(["train", str(DIGITS), *settings(overrides), "--device", "cpu", "--out", str(out)]))
+
+
+def wait_for_lines(running: Forked, metrics: Path, count: int) -> None:
     """Wait until the process has logged ``count`` steps."""
     end = time.monotonic() + 120
     while not metrics.is_file() or metrics.read_text().count("\n") < count:
-        assert process.poll() is None, process.stderr.read()
+        assert running.process.is_alive(), running.said("stderr")
         assert time.monotonic() < end, "the process logs nothing"
         time.sleep(0.002)
 
@@ -55,10 +50,10 @@ def uninterrupted(tmp_path_factory) -> Run:
 
 def test_a_killed_run_goes_on_to_what_it_would_have_been(uninterrupted, tmp_path):
     killed = Run(tmp_path / "run")
-    process = start(LONG, killed.path)
-    wait_for_lines(process, killed.metrics, 13)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    running = start(LONG, killed.path)
+    wait_for_lines(running, killed.metrics, 13)
+    running.process.kill()
+    assert running.ended() == -signal.SIGKILL
     assert not killed.model.exists()
     assert checkpoints(killed.checkpoints)
     resumed = train(load_config(DIGITS, LONG), killed.path, resume=True, device="cpu")
@@ -68,11 +63,11 @@ def test_a_killed_run_goes_on_to_what_it_would_have_been(uninterrupted, tmp_path
 
 def test_a_process_told_to_terminate_saves_and_exits_with_143(uninterrupted, tmp_path):
     stopped = Run(tmp_path / "run")
-    process = start(LONG, stopped.path)
-    wait_for_lines(process, stopped.metrics, 7)
-    process.send_signal(signal.SIGTERM)
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 143
+    running = start(LONG, stopped.path)
+    wait_for_lines(running, stopped.metrics, 7)
+    running.process.terminate()
+    assert running.ended() == 143
+    complaint = running.said("stderr")
     step = lines(stopped)[-1]["step"]
     assert f"stopped after step {step}" in complaint
     assert "Traceback" not in complaint
@@ -81,32 +76,15 @@ def test_a_process_told_to_terminate_saves_and_exits_with_143(uninterrupted, tmp
     assert weights(resumed) == weights(uninterrupted)
 
 
-def two_processes(command: str, overrides: list[str], out: Path, *more: str) -> None:
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "msgm.cli",
-    ]
-    arguments = [command, str(DIGITS), *settings(overrides), "--device", "cpu", "--out", str(out), *more]
-    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=ONE_THREAD, timeout=200)
-    assert done.returncode == 0, done.stderr
-
-
 # Rounding alone tells two processes from one, as each averages half of the batch: losses differ by about 2e-7 of their
 # size. Adam divides a gradient by its size, so that a weight whose gradient is near zero may differ by more: all
 # weights together agree to 1e-5 of their norm, and each to 1e-4, where six steps move it by 1e-2.
-@pytest.mark.parametrize(
-    "objective", ["{name: redirect}", pytest.param("{name: erasediff, multiplier: null}", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("objective", ["{name: redirect}", "{name: erasediff, multiplier: null}"])
 def test_two_processes_train_what_one_trains(tmp_path, objective):
     overrides = [*TINY, f"objective={objective}", "network.dropout=0"]
-    two_processes("train", overrides, tmp_path / "two")
-    one, two = train(load_config(DIGITS, overrides), tmp_path / "one", device="cpu"), Run(tmp_path / "two")
+    config, two = load_config(DIGITS, overrides), Run(tmp_path / "two")
+    launched(lambda rank: train(config, two.path, device="cpu") and 0)
+    one = train(config, tmp_path / "one", device="cpu")
     for line, other in zip(lines(one), lines(two), strict=True):
         assert other == pytest.approx(line, rel=1e-4)
     agree(one, two)
@@ -122,11 +100,10 @@ def agree(one: Run, two: Run) -> None:
         assert (one_vector - two_vector).abs().max() < 1e-4
 
 
-@pytest.mark.slow
 def test_two_processes_unlearn_with_a_teacher_as_one_does(tmp_path):
     base = train(load_config(DIGITS, TINY), tmp_path / "base", device="cpu")
     overrides = [*TINY, "objective.name=orthogonal", "objective.variant=marginal", "objective.teacher_steps=3"]
     overrides += ["finetune.steps=6", "training.accumulate=2"]
-    two_processes("unlearn", overrides, tmp_path / "two", "--from", str(base.path))
-    one = unlearn(load_config(DIGITS, overrides), base.path, tmp_path / "one", device="cpu")
-    agree(one, Run(tmp_path / "two"))
+    config, two = load_config(DIGITS, overrides), Run(tmp_path / "two")
+    launched(lambda rank: unlearn(config, base.path, two.path, device="cpu") and 0)
+    agree(unlearn(config, base.path, tmp_path / "one", device="cpu"), two)
