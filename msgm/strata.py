@@ -60,7 +60,7 @@ def controls(members: Codes, others: Codes) -> Controls:
     """Return the controls of members of strata (m,) among others of strata (n,)."""
     first = np.arange(len(members) + len(others)) < len(members)
     kept, weights = balanced(np.concatenate([members, others]), first)
-    return Controls(kept[first], np.where(kept, weights, 0.0)[~first])
+    return Controls(kept[first], weights[~first])
 
 
 def balanced(strata: Codes, first: Mask) -> tuple[Mask, Floats]:

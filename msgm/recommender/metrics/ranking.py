@@ -12,7 +12,8 @@ the numbers of lists drawn at random.
 
 All items are ranked but those that the user had before the request, forgotten ones included, and forgotten items: every
 model of a comparison ranks the same candidates, so that a model's memory of forgotten cells, which is measured
-elsewhere, costs no quality here. Public code has an IDCG over all of T, so that the best list is below 1 where
+elsewhere, costs no quality here. What is left of the use for the forgotten kind is NDCG on the held-out cells of those
+retained users who lose cells. Public code has an IDCG over all of T, so that the best list is below 1 where
 |T| > k, and recall by the name of HR.
 """
 
@@ -118,6 +119,9 @@ class Ranking(Metric):
         "recall": Number("mean Recall@k on held-out cells of retained users, 0 to 1", "utility", "higher"),
         "ndcg": Number("mean NDCG@k on held-out cells of retained users, 0 to 1", "utility", "higher"),
         "hit_rate": Number("share of retained users whose k best hold a held-out item, 0 to 1", "utility", "higher"),
+        "ndcg_of_kind": Number(
+            "mean NDCG@k on held-out cells of the retained users who lose cells, 0 to 1", "utility", "higher"
+        ),
     }
     k: int = 10
 
@@ -128,8 +132,11 @@ class Ranking(Metric):
         found = retained_quality(case, self.k)
         if not len(found.users):
             return dict.fromkeys(self.numbers)
+        train = case.split.train
+        losing = found.ndcg[np.isin(found.users, rows_of(train)[case.deletion.mask(train)])]
         return {
             "recall": float(found.recall.mean()),
             "ndcg": float(found.ndcg.mean()),
             "hit_rate": float(found.hit.mean()),
+            "ndcg_of_kind": float(losing.mean()) if len(losing) else None,
         }

@@ -86,7 +86,23 @@ def test_forgotten_users_items_and_cells_do_not_count():
     deletion = Deletion(users=np.array([2]), items=np.array([3]), cells=np.array([[0, 1]]))
     case = tiny_case(given(scores), split_of(train, test), deletion)
     # User 0 does not see the forgotten cell's item 1 again, user 1 not the forgotten item 3, and user 2 is gone.
-    assert METRICS.build({"name": "ranking", "k": 1}).measure(case) == {"recall": 1.0, "ndcg": 1.0, "hit_rate": 1.0}
+    found = METRICS.build({"name": "ranking", "k": 1}).measure(case)
+    assert found == {"recall": 1.0, "ndcg": 1.0, "hit_rate": 1.0, "ndcg_of_kind": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("deletion", "wanted"),
+    [
+        (Deletion(cells=np.array([[1, 0]])), 1.0),
+        (Deletion(items=np.array([1])), 0.0),
+        (Deletion(items=np.array([0])), 0.5),
+        (Deletion(users=np.array([1])), None),
+    ],
+)
+def test_utility_for_the_forgotten_kind_is_that_of_the_users_who_lose_cells(deletion, wanted):
+    train, test = [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]], [[0, 0, 1, 0], [0, 0, 1, 0], [1, 0, 0, 0]]
+    case = tiny_case(given([[0, 0, 1, 9], [0, 0, 9, 1], [1, 0, 9, 9]]), split_of(train, test), deletion)
+    assert METRICS.build({"name": "ranking", "k": 1}).measure(case)["ndcg_of_kind"] == wanted
 
 
 def test_without_a_held_out_cell_there_is_no_number():
