@@ -306,7 +306,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.config is None and Path(options.runs[0]).is_dir() and not own.is_file():
         raise UserError(f"{options.runs[0]} is no run with a config of its own; say with --config what to measure.")
     from msgm.config import SECTIONS
-    from msgm.generator.compare import evaluate
+    from msgm.generator.evaluate import evaluate
     from msgm.plugins import load_received
 
     options.config = options.config or load_received(Path(options.runs[0]), SECTIONS)

@@ -17,7 +17,7 @@ from msgm.settings import Source, domain_of, read_settings
 from msgm.study.client import Client, Settings
 
 _DOMAINS: dict[str, str | Client[Any]] = {
-    "generator": "msgm.generator.client:GENERATORS",
+    "generator": "msgm.generator.compare:GENERATORS",
     "classifier": "msgm.classifier.compare:CLASSIFIERS",
     "recommender": "msgm.recommender.compare:RECOMMENDERS",
     "attributes": "msgm.recommender.attribute_compare:ATTRIBUTES",

@@ -76,6 +76,22 @@ def together(device: str) -> Iterator["torch.device"]:
         _sharing.reset(token)
 
 
+def device(name: str) -> "torch.device":
+    """Return the device that ``auto``, ``cpu`` or ``cuda`` means for this process, inside ``together`` its own.
+
+    Raises:
+        UserError: CUDA was asked for, and there is none.
+    """
+    from msgm.runs import chosen_device
+
+    if sharing() == 1:
+        return chosen_device(name)
+    from accelerate.state import PartialState
+
+    found: torch.device = PartialState().device
+    return found
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """Run a block that the other processes may not run, so that its work cannot be shared."""

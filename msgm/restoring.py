@@ -20,7 +20,6 @@ from msgm.evaluation import Bench
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
 from msgm.folders import locked, write_bytes, write_json
-from msgm.generator.jobs import make_bench
 from msgm.masks import parse_mask
 from msgm.pictures import figure_png
 from msgm.runs import Run, chosen_device, environment, find_model
@@ -178,7 +177,7 @@ class Work:
         for owner in (Path(source), Path(source).parent.parent):
             if (owner / "judge" / "judge.json").is_file() and not (folder / "judge").exists():
                 shutil.copytree(owner / "judge", folder / "judge")
-        return make_bench(self.config, run, self.dataset, self.split, self.device)
+        return Bench.make(self.config, run, self.dataset, self.split, self.device)
 
 
 def _default_folder(source: Path, command: str) -> Path:

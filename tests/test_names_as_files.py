@@ -16,7 +16,7 @@ from msgm.errors import UserError
 from msgm.evaluation import figures
 from msgm.evaluation.card_views import card_place
 from msgm.evaluation.report import write_views as write_generator
-from msgm.generator.compare import evaluate
+from msgm.generator.evaluate import evaluate
 from msgm.recommender.attribute_compare import asked_labels
 from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.config import RecommenderConfig

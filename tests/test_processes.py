@@ -106,7 +106,7 @@ def test_two_processes_compare_what_one_compares(one, tmp_path):
     assert (manifest["processes"], manifest["status"]) == (2, "finished")
     again = torchrun(*arguments, "--no-cache")
     assert again.returncode == 0, again.stderr
-    assert "redirect: already measured" in again.stdout
+    assert "redirect: kept" in again.stdout
     refused = torchrun(*arguments, "--set", "seed=5")
     assert "holds a comparison with other settings" in refused.stderr
 

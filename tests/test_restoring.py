@@ -18,8 +18,8 @@ from msgm.data import dequantise
 from msgm.diffusion import SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import reconstruct, sdedit
 from msgm.errors import UserError
+from msgm.evaluation import Bench
 from msgm.evaluation.restored import inpainting, items_to_restore, reconstruction, restoration_numbers
-from msgm.generator.jobs import make_bench
 from msgm.masks import parse_mask
 from msgm.reading import read_json
 from msgm.runs import Run
@@ -132,7 +132,7 @@ def base(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def bench(base, tmp_path_factory):
     config = load_config(base / "config.yaml")
-    return make_bench(config, Run(tmp_path_factory.mktemp("bench")), *load_data(config), torch.device("cpu"))
+    return Bench.make(config, Run(tmp_path_factory.mktemp("bench")), *load_data(config), torch.device("cpu"))
 
 
 def originals(bench, indices):

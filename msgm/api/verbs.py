@@ -262,7 +262,7 @@ def evaluate(
             by ``compare``.
     """
     from msgm.config import SECTIONS
-    from msgm.generator.compare import evaluate as evaluate_runs
+    from msgm.generator.evaluate import evaluate as evaluate_runs
     from msgm.plugins import load_received
 
     given = [sources] if isinstance(sources, str | Path) else list(sources)

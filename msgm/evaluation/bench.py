@@ -5,14 +5,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from msgm import processes, traces
 from msgm.chain import Chain
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel, sample
 from msgm.diffusion.samplers import State
-from msgm.evaluation.judge import Judge
+from msgm.evaluation.judge import Judge, train_judge
 from msgm.evaluation.reality import Reality, to_items
 from msgm.progress import Progress
 from msgm.runs import Run
@@ -42,6 +44,34 @@ class Bench:
     folder: Path | None = None
     chain: Chain = field(default_factory=Chain)
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def make(
+        cls,
+        config: Config,
+        run: Run,
+        dataset: Dataset,
+        split: Split,
+        device: torch.device,
+        chain: Chain | None = None,
+    ) -> "Bench":
+        """Train the judge, or load that of the run, and calibrate the distances.
+
+        Args:
+            config: the experiment.
+            run: whose folder keeps judge and statistics.
+            dataset: the data.
+            split: its parts.
+            device: of the judge.
+            chain: what the models were asked to forget; None where they were asked nothing.
+        """
+        folder, settings = run.path / "judge", config.evaluation.judge
+        for name in ("judge", "reference"):
+            traces.register(run.path, run.path / name, *traces.KNOWN[name])
+        with processes.first_before_others():
+            judge = train_judge(dataset, split, config.request, settings, config.seed, folder, device)
+        reality = Reality.of(dataset, split, device)
+        return cls(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
 
     def at(self, seed: int) -> "Bench":
         """Return the same bench for one model of ``seed``, which draws its samples, noise and items from it."""

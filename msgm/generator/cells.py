@@ -13,21 +13,17 @@ their own. The split of the data and the judge are the same for all.
 """
 
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
-
-import torch
 
 from msgm import processes, traces
 from msgm.cache import Cache
 from msgm.config import BASE_ROW, ROWS, Config, Row
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.model import describe
-from msgm.errors import Interrupted, RunError, UserError
+from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import missing_metrics
 from msgm.folders import place, write_bytes, write_json, write_text
@@ -42,12 +38,13 @@ from msgm.training.run import finished, fit, load_source, new_model
 
 GRID = 100
 UNTRAINED = ("none", "random")
+FAILED = "failed.json"
 RETRAINED = "unseen-scratch"
 """The row whose settings retrained models have."""
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class Model:
     """One model of a comparison.
 
     Attributes:
@@ -79,19 +76,19 @@ def seeds_of(config: Config) -> list[int]:
     return [config.seed + number for number in range(config.seeds)]
 
 
-def row_cells(config: Config, name: str) -> list[Cell]:
-    """Return the cells of a row, one a seed."""
+def row_models(config: Config, name: str) -> list[Model]:
+    """Return the models of a row, one a seed."""
     found = []
     for seed in seeds_of(config):
         first = seed == config.seed
         folder = place(Path("rows"), name) if first else place(Path("rows"), name) / f"seed-{seed}"
         label = name if config.seeds == 1 else f"{name}, seed {seed}"
-        found.append(Cell(name, config.rows[name], seed, folder, label))
+        found.append(Model(name, config.rows[name], seed, folder, label))
     return found
 
 
-def retrained_cells(config: Config) -> list[Cell]:
-    """Return the cells of the retrained models: none where the row ``unseen-scratch`` is the only one."""
+def retrained_models(config: Config) -> list[Model]:
+    """Return the retrained models: none where the row ``unseen-scratch`` is the only one."""
     if config.retrains == 1:
         return []
     row = config.rows.get(RETRAINED, ROWS[RETRAINED])
@@ -99,19 +96,15 @@ def retrained_cells(config: Config) -> list[Cell]:
     names = [f"retrained-{number}" for number in range(1, config.retrains + 1)]
     # Seeds of 32 bits: they stand in configs and are given on the command line.
     seeds = [derive_seed(config.seed, name) % 2**32 for name in names]
-    return [Cell(name, row, seed, Path("retrains") / name, name) for name, seed in zip(names, seeds, strict=True)]
+    return [Model(name, row, seed, Path("retrains") / name, name) for name, seed in zip(names, seeds, strict=True)]
 
 
-def cells(config: Config, names: list[str]) -> Iterator[Cell]:
-    """Return all cells in the order in which they are run: seed by seed, the base model first; then the retrained."""
+def models(config: Config, names: list[str]) -> Iterator[Model]:
+    """Return all models in the order in which they are made: seed by seed, the base model first; then the retrained."""
     chosen = [BASE_ROW, *(name for name in names if name != BASE_ROW)]
-    for of_seed in zip(*(row_cells(config, name) for name in chosen), strict=True):
+    for of_seed in zip(*(row_models(config, name) for name in chosen), strict=True):
         yield from of_seed
-    yield from retrained_cells(config)
-
-
-Elsewhere = Callable[[Mapping[Cell, bool]], Iterator[tuple[Cell, str | None]]]
-"""Runs cells, given with whether they are measured; yields each with why it failed, if it did."""
+    yield from retrained_models(config)
 
 
 class Named(TypedDict):
@@ -151,31 +144,43 @@ class StoredRow(TypedDict):
     grid: str
 
 
-def stored_row(run: Run, cell: Cell) -> dict[str, Any] | None:
-    """Read what was measured of a cell before, if it was.
+class Failure(TypedDict):
+    """What ``failed.json`` of a model says that could not be made or measured."""
+
+    reason: str
+
+
+def stored_row(run: Run, model: Model) -> dict[str, Any] | None:
+    """Read what was measured of a model before, if it was.
 
     Raises:
         UserError: the file is damaged, or of another row.
     """
-    path = Run(run.path / cell.folder).report
+    path = Run(run.path / model.folder).report
     if not path.is_file():
         return None
     row: dict[str, Any] = read_json(path, StoredRow)
-    if row["name"] != cell.name:
-        raise UserError(f"{path}: name: expected {cell.name!r}, got {row['name']!r}.")
-    return row | {"seed": cell.seed}
+    if row["name"] != model.name:
+        raise UserError(f"{path}: name: expected {model.name!r}, got {row['name']!r}.")
+    return row | {"seed": model.seed}
+
+
+def stored_failure(run: Run, model: Model) -> str | None:
+    """Read why a model could not be made or measured, if it could not."""
+    path = run.path / model.folder / FAILED
+    failure: Failure | None = read_json(path, Failure) if path.is_file() else None
+    return failure and failure["reason"]
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Makes and measures the cells of a comparison.
+class Workshop:
+    """What makes and measures the models of a comparison.
 
     Attributes:
         run: the folder of the comparison.
         bench: what all models are measured against.
         source: run or diffusers folder that the base model of every seed is taken from; None trains one a seed.
         device: ``auto``, ``cpu`` or ``cuda``.
-        where: the device that it means here.
         cache: of retrained models; None trains them all.
     """
 
@@ -183,109 +188,116 @@ class Cells:
     bench: Bench
     source: Path | str | None
     device: str
-    where: torch.device
     cache: Cache | None
 
-    def run_all(self, names: list[str], elsewhere: Elsewhere | None = None) -> dict[str, str]:
-        """Make and measure all cells, those that are there already aside.
-
-        Args:
-            names: of the rows.
-            elsewhere: runs cells in other processes; None runs them here, one after the other.
-
-        Returns:
-            why cells failed, by their labels: a failure ends its own cell alone.
-
-        Raises:
-            RunError: a cell failed, among several processes of a launch.
-            UserError: bad input, such as a damaged file; nothing is tried after that.
-            OSError: a file that cannot be written.
-        """
+    def cells(self, names: list[str]) -> list["Cell"]:
+        """Return the cells of the rows ``names`` and of the retrained models; base models are always among them."""
         config, given = self.bench.config, self.source is not None
         # A base model that is given is one for all seeds.
-        wanted = [cell for cell in cells(config, names) if not (given and cell.is_base and cell.seed != config.seed)]
-        due = {cell: not cell.is_base or BASE_ROW in names for cell in wanted}
-        failed: dict[str, str] = {}
-        for cell, fault in (elsewhere or self._attempted)(due):
-            if fault is not None:
-                failed[cell.label] = fault
-                print(f"{cell.label}: failed: {fault}", flush=True)
-        return failed
+        wanted = [m for m in models(config, names) if not (given and m.is_base and m.seed != config.seed)]
+        return [Cell(self, model, not model.is_base or BASE_ROW in names) for model in wanted]
 
-    def _attempted(self, due: Mapping[Cell, bool]) -> Iterator[tuple[Cell, str | None]]:
-        for cell, measured in due.items():
-            yield cell, self.attempt(cell, measured)
+    def base(self, seed: int) -> Model:
+        """Return the base model that rows of a seed start from."""
+        config = self.bench.config
+        found = {model.seed: model for model in row_models(config, BASE_ROW)}
+        return found[config.seed if self.source is not None else seed]
 
-    def attempt(self, cell: Cell, measured: bool) -> str | None:
-        """Make a cell, and measure it if it is to be; return why it failed, if it did. Raises as ``run_all``."""
-        try:
-            self._run(cell, measured)
-        except (UserError, OSError, Interrupted):
-            raise
-        except Exception as error:  # objectives, metrics and plugins fail each in their own way
-            if processes.sharing() > 1:  # others may wait for this one, and go on only when it has ended
-                raise RunError(f"{cell.label}: {reason(error)}") from error
-            return reason(error)
-        return None
 
-    def _run(self, cell: Cell, measured: bool) -> None:
-        """Make and measure one model, unless its report is there."""
-        target, bench = Run(self.run.path / cell.folder), self.bench.at(cell.seed)
-        known, made = stored_row(self.run, cell), finished(target)
-        due = measured and (known is None or bool(missing_metrics(known, bench)))
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Makes and measures one model.
+
+    Attributes:
+        workshop: of the comparison.
+        model: to make.
+        measured: whether it is measured, too; a base model need not be.
+    """
+
+    workshop: Workshop
+    model: Model
+    measured: bool
+
+    @property
+    def label(self) -> str:
+        """The model's."""
+        return self.model.label
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is measured."""
+        return self.measured
+
+    @property
+    def group(self) -> str:
+        """Its own: models share files alone."""
+        return self.model.label
+
+    @property
+    def after(self) -> Collection[str]:
+        """The base model that it starts from."""
+        starts = not self.model.is_base and self.model.row.start == "finetune"
+        return (self.workshop.base(self.model.seed).label,) if starts else ()
+
+    @property
+    def target(self) -> Run:
+        """The run folder of the model."""
+        return Run(self.workshop.run.path / self.model.folder)
+
+    @property
+    def bench(self) -> Bench:
+        """What it is measured against, at its seed."""
+        return self.workshop.bench.at(self.model.seed)
+
+    def kept(self) -> bool:
+        """Return whether it is made, and measured if it is to be."""
+        if not self.measured:
+            return finished(self.target)
+        row = stored_row(self.workshop.run, self.model)
+        return row is not None and not missing_metrics(row, self.bench)
+
+    def run(self) -> str:
+        """Make the model if it is not there, and measure what is not known of it."""
+        run, target, bench = self.workshop.run, self.target, self.bench
+        known, made = stored_row(run, self.model), finished(target)
         processes.wait()  # until all have read what the first may write from here on
-        if cell.is_base and not made:
-            self._make_base(cell, target, bench)
-        elif due and not made:
-            self._make(cell, target, bench)
+        if not made:
+            self._make(target, bench)
         processes.wait()  # until the first has written the model
-        if not due:
-            if measured:
-                print(f"{cell.label}: already measured", flush=True)
-            return
-        subject = Subject(cell.label, ScoreModel.load(target.model).to(self.where), bench, target.path, target)
-        grid = cell.folder / "samples" / "final.png"
-        row = placed(subject, known or _facts(cell, bench.config, target), self.run, grid, target.model)
-        measure(subject, row, keep=lambda found: write_json(target.report, found))
+        if self.measured:
+            model = ScoreModel.load(target.model).to(processes.device(self.workshop.device))
+            subject = Subject(self.label, model, bench, target.path, target)
+            grid = self.model.folder / "samples" / "final.png"
+            row = placed(subject, known or _facts(self.model, bench.config, target), run, grid, target.model)
+            measure(subject, row, keep=lambda found: write_json(target.report, found))
+        if processes.writes():
+            (target.path / FAILED).unlink(missing_ok=True)
+        return "measured" if self.measured else "made"
 
-    def _make_base(self, cell: Cell, target: Run, bench: Bench) -> None:
-        """Train the base model of a seed on all data, or copy the one that was given, with its chain."""
-        experiment = bench.config.for_row(cell.row)
-        if self.source is None:
-            fit(experiment, target, bench.dataset, bench.split, None, resume=True, device=self.device)
-            return
-        found = find_model(self.source)
-        facts = {"source": str(found), "start": "none", "weights": "as given"}
-        _write_untrained(target, load_source(found, experiment, bench.dataset), experiment, facts, bench)
+    def fail(self, reason: dict[str, Any]) -> None:
+        """Keep why there is no model, or why it was not measured."""
+        write_json(self.target.path / FAILED, {"reason": reason["reason"]})
 
-    def _make(self, cell: Cell, target: Run, bench: Bench) -> None:
-        """Train the row's model, or draw its random weights."""
-        experiment = bench.config.for_row(cell.row)
-        if cell.row.start == "random":
+    def _base(self) -> Path:
+        return Run(self.workshop.run.path / self.workshop.base(self.model.seed).folder).model
+
+    def _make(self, target: Run, bench: Bench) -> None:
+        """Train the model, copy the one that was given, or draw random weights."""
+        workshop, row = self.workshop, self.model.row
+        experiment = bench.config.for_row(row)
+        if self.model.is_base and workshop.source is not None:
+            found = find_model(workshop.source)
+            facts: dict[str, Any] = {"source": str(found), "start": "none", "weights": "as given"}
+            _write_untrained(target, load_source(found, experiment, bench.dataset), experiment, facts, bench)
+        elif self.model.is_base:
+            fit(experiment, target, bench.dataset, bench.split, None, resume=True, device=workshop.device)
+        elif row.start == "random":
             facts = {"source": None, "start": "random", "weights": "random"}
             _write_untrained(target, new_model(experiment, bench.dataset), experiment, facts, bench)
-        elif cell.row.start in ("scratch", "finetune"):
-            source = self._base(cell.seed) if cell.row.start == "finetune" else None
-            fit(experiment, target, bench.dataset, bench.split, source, True, self.device, bench.chain, self.cache)
-
-    def _base(self, seed: int) -> Path:
-        config = self.bench.config
-        found = {cell.seed: Run(self.run.path / cell.folder) for cell in row_cells(config, BASE_ROW)}
-        base = found[config.seed if self.source is not None else seed]
-        if not finished(base):
-            raise RunError("the base model that it starts from failed.")
-        return base.model
-
-
-def reason(error: Exception) -> str:
-    """Return why a cell failed, in one sentence; what nobody foresaw is printed in full on the standard error."""
-    if isinstance(error, RunError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "the machine has no memory left for this; take smaller batches or less data."
-    traceback.print_exception(error, file=sys.stderr)
-    first = next(iter(str(error).splitlines()), "").rstrip(".")
-    return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."
+        elif row.start in ("scratch", "finetune"):
+            source = self._base() if row.start == "finetune" else None
+            given = (bench.dataset, bench.split, source, True, workshop.device, bench.chain, workshop.cache)
+            fit(experiment, target, *given)
 
 
 def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dict[str, Any], bench: Bench) -> None:
@@ -309,13 +321,13 @@ def placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: P
     return row | {"grid": str(grid)} | {key: os.path.relpath(path, run.path) for key, path in places.items()}
 
 
-def _facts(cell: Cell, config: Config, target: Run) -> dict[str, Any]:
-    """Return what a cell is: its objective, start, steps and seconds."""
+def _facts(model: Model, config: Config, target: Run) -> dict[str, Any]:
+    """Return what a model is: its objective, start, steps and seconds."""
     manifest = target.finished_manifest()
-    if cell.row.start in UNTRAINED:
-        return _facts_of_given(cell.name, manifest["weights"], cell.row.start)
-    settings = config.row_training(cell.row)
-    return _facts_of_run(cell.name, cell.row.objective, cell.row.start, settings.steps, settings.lr, manifest)
+    if model.row.start in UNTRAINED:
+        return _facts_of_given(model.name, manifest["weights"], model.row.start)
+    settings = config.row_training(model.row)
+    return _facts_of_run(model.name, model.row.objective, model.row.start, settings.steps, settings.lr, manifest)
 
 
 def given_facts(name: str, folder: Path) -> dict[str, Any]:

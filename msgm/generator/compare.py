@@ -1,269 +1,150 @@
-"""``msgm compare``: a base model a seed, every row's objective run on it, all measured alike, one report.
+"""``msgm compare`` of generators: a base model a seed, every row's objective run on it, all measured alike, one report.
 
 The report holds each row's numbers over the seeds, and those of the models that were retrained without the request.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, ClassVar, Literal
 
-import torch
-
-from msgm import processes, threads, traces
+from msgm import processes
 from msgm.cache import Cache
-from msgm.cards.stored import showing
-from msgm.chain import merged
-from msgm.config import BASE_ROW, Config
+from msgm.cards.views import Card
+from msgm.chain import Chain
+from msgm.config import BASE_ROW, Config, load_config
 from msgm.data import Dataset, load_dataset
-from msgm.diffusion import ScoreModel
-from msgm.digests import positions_digest
-from msgm.errors import RunError, UserError, known
-from msgm.evaluation import Bench, Subject, measure
+from msgm.errors import UserError, known
+from msgm.evaluation import Bench
 from msgm.evaluation.card import card
-from msgm.evaluation.card_views import draw_cards, write_cards
-from msgm.evaluation.measuring import check_metrics, comparable, protocol, refuse_obstacles
-from msgm.evaluation.metrics.unlearning_ratio import real_numbers
-from msgm.evaluation.numbers import band_facts, numbers, over_seeds, standings
-from msgm.evaluation.paper import paper_tables
-from msgm.evaluation.provenance import provenance
-from msgm.evaluation.report import print_table, tables, write_pages
-from msgm.evaluation.sweeps import sweep_tables
-from msgm.folders import check_names, locked, place, write_json, write_text
-from msgm.generator.cells import Cells, given_facts, placed, retrained_cells, row_cells, seeds_of, stored_row
-from msgm.generator.jobs import Job, make_bench, run_elsewhere
-from msgm.reading import read_json
+from msgm.evaluation.measuring import check_metrics
+from msgm.evaluation.report import print_table, write_views
+from msgm.folders import write_json, write_text
+from msgm.generator.assemble import comparison_report, publish
+from msgm.generator.cells import Cell, Workshop
 from msgm.runs import Run, environment, find_model
-from msgm.settings import differences
-from msgm.study.executors import Workers, executor_of
-from msgm.sweep import with_stored_sweeps
+from msgm.settings import Source, differences
+from msgm.splits import Split
+from msgm.study.engine import Chosen, Domain, Place
+from msgm.study.judging import Report, Row
+from msgm.study.tuning import Tunable
+from msgm.sweep import with_start, with_stored_sweeps, with_sweeps
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import finished, load_source, new_model, split_data
 
-TAKEN = ("final", "samples", "png", "shards")
-"""What lies in the folder ``samples`` of a run, beside the samples of an evaluation."""
 
+@dataclass(frozen=True, eq=False)
+class World:
+    """All that the cells of a comparison need.
 
-def compare(
-    config: Config,
-    out: Path | str | None = None,
-    only: list[str] | None = None,
-    source: Path | str | None = None,
-    device: str = "auto",
-    fresh_chain: bool = False,
-    cache: bool = True,
-    jobs: int = 1,
-    cluster: str | None = None,
-) -> Run:
-    """Run and measure the rows of ``config`` and write the report; rows already finished are not run again.
-
-    Args:
+    Attributes:
         config: the experiment.
-        out: compare folder; by default ``runs/NAME``.
-        only: names of the rows to run; by default all that are not optional.
-        source: run or diffusers folder to take the base model from; by default it is trained.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        fresh_chain: start a new history: what ``source`` was asked to forget before is data to retain again.
-        cache: take models that are retrained without the request from the user's cache, and keep them there.
-        jobs: how many models are made and measured at a time, each in a process of its own.
-        cluster: address of a dask scheduler whose workers make and measure the models; see ``executor_of``.
-
-    Raises:
-        UserError: an unknown row, a base model that does not fit, data that is not that of the base's earlier requests,
-            or a folder that holds another comparison; nothing is written then.
+        place: where it runs.
+        dataset: the data.
+        split: its parts.
+        chain: what the base model was asked to forget before.
+        source: run or diffusers folder that the base model is taken from; None trains one a seed.
+        names: of the rows to run.
+        cache: of retrained models; None trains them all.
     """
-    run = Run(out or Path("runs") / config.name)
-    with processes.together(device) as where, locked(run.path):
-        threads.keep(run.manifest)
-        with executor_of(jobs, cluster) as workers:
-            job = Job(run.path, source, device, fresh_chain, Cache.of_user() if cache else None)
-            return _compare(config, run, only, job, where, workers)
+
+    config: Config
+    place: Place
+    dataset: Dataset
+    split: Split
+    chain: Chain
+    source: Path | str | None
+    names: list[str]
+    cache: Cache | None
+
+    @cached_property
+    def bench(self) -> Bench:
+        """What all models are measured against; its judge is trained, or loaded if it is there."""
+        device = processes.device(self.place.device)
+        return Bench.make(self.config, self.place.run, self.dataset, self.split, device, self.chain)
 
 
-def _compare(
-    config: Config, run: Run, only: list[str] | None, job: Job, where: torch.device, workers: Workers | None
-) -> Run:
-    names = _chosen(config, only)
-    config = with_stored_sweeps(config, run.stored_config())
-    dataset, split, chain = job.data(config)
-    check_metrics(config, dataset, split)
-    _check_base(config, run, dataset, job.source)
-    processes.wait()  # until all have read what the first is about to write
-    _claim(run, config, job.source, job.fresh_chain)
-    bench = make_bench(config, run, dataset, split, where, chain)
-    elsewhere = partial(run_elsewhere, job, config, workers) if workers else None
-    failed = Cells(run, bench, job.source, job.device, where, job.cache).run_all(names, elsewhere)
-    if processes.is_first():
-        _finish_comparison(run, bench, failed)
-    if failed:
-        count = "one model" if len(failed) == 1 else f"{len(failed)} models"
-        raise RunError(f"{count} failed, and the same command tries again: {_told(failed)}.")
-    return run
+class Generators(Domain[Config, World]):
+    """Comparisons of ways to make score-based models forget."""
+
+    name: ClassVar = "generator"
+    kind: ClassVar = None
+    options: ClassVar = ("only", "source", "device", "fresh_chain", "start", "sweep", "metrics", "cache")
+    launched: ClassVar = True
+
+    def load(self, source: Source, overrides: Sequence[str] = ()) -> Config:
+        return load_config(source, list(overrides))
+
+    def compare(
+        self,
+        config: Config,
+        out: Path | str | None = None,
+        device: str = "auto",
+        only: Sequence[str] | None = None,
+        start: Literal["scratch", "finetune"] | None = None,
+        sweep: Sequence[str] = (),
+        **options: Any,
+    ) -> Run:
+        rows = None if only is None else list(only)
+        config = with_start(config, start) if start else config
+        if sweep:
+            config, rows = with_sweeps(config, list(sweep), rows)
+        names = _chosen(config, rows)
+        config = with_stored_sweeps(config, Run(out or Path("runs") / config.name).stored_config())
+        return super().compare(config, out, device, only=names, **options)
+
+    def prepare(self, config: Config, place: Place, chosen: Chosen) -> World:
+        source = chosen.get("source")
+        dataset, chain = load_dataset(config.data), Chain()
+        if source is not None:
+            chain = earlier_chain(find_model(source), config, dataset, bool(chosen.get("fresh_chain")))
+        split = split_data(config, dataset, chain.requests)
+        check_metrics(config, dataset, split)
+        _check_base(config, place.run, dataset, source)
+        cache = Cache.of_user() if chosen.get("cache", True) else None
+        return World(config, place, dataset, split, chain, source, chosen["only"], cache)
+
+    def claim(self, config: Config, run: Run, chosen: Chosen) -> None:
+        source = chosen.get("source")
+        began = {"source": str(source) if source else None, "fresh_chain": bool(chosen.get("fresh_chain"))}
+        _refuse_other(config, run, began)
+        run.create()
+        write_text(run.config, config.to_yaml())
+        write_json(run.manifest, environment() | began)
+
+    def begin(self, world: World) -> None:
+        world.bench  # noqa: B018 - trains the judge, which every cell loads
+
+    def cells(self, world: World) -> list[Cell]:
+        workshop = Workshop(world.place.run, world.bench, world.source, world.place.device, world.cache)
+        return workshop.cells(world.names)
+
+    def report(self, world: World) -> Report:
+        return comparison_report(world.place.run, world.bench)
+
+    def publish(self, run: Run, report: Report) -> None:
+        publish(run, report)
+
+    def card(self, report: Report, row: Row) -> Card:
+        return card(report, row)
+
+    def write_views(self, run: Run, report: Report) -> None:
+        write_views(run, report)
+
+    def print_report(self, report: Report) -> None:
+        print_table(report)
+
+    def upgraded(self, report: Report) -> Report:
+        return report
+
+    def tunable(self, config: Config, run: Run, source: Path | str | None, device: str) -> Tunable:
+        from msgm.generator.tuning import GeneratorTuning
+
+        return GeneratorTuning(config, run, source, device)
 
 
-def _told(failed: dict[str, str]) -> str:
-    return "; ".join(f"{label}: {text.rstrip('.')}" for label, text in failed.items())
-
-
-def _finish_comparison(run: Run, bench: Bench, failed: dict[str, str]) -> None:
-    """Write the report of all cells that were measured, now or earlier, and of those that ``failed``.
-
-    Raises:
-        RunError: none was measured.
-    """
-    config = bench.config
-    of_rows = [cell for name in config.rows for cell in row_cells(config, name)]
-    of_band = retrained_cells(config)
-    found = {cell: row for cell in [*of_rows, *of_band] if (row := stored_row(run, cell)) is not None}
-    found = dict(zip(found, comparable(list(found.values()), bench), strict=True))
-    bases = [Run(run.path / cell.folder) for cell in row_cells(config, BASE_ROW)]
-    made = next((base for base in bases if finished(base)), None)
-    rows = [found[cell] for cell in of_rows if cell in found]
-    if made is None or not rows:
-        raise RunError(f"nothing could be measured: {_told(failed)}.")
-    manifest = made.finished_manifest()
-    cost = {"seconds": manifest["seconds"], "source": manifest["source"]}
-    waiting = {cell.label for cell in [*of_rows, *of_band] if cell not in found}
-    failed = {label: text for label, text in (_earlier(run).get("failed", {}) | failed).items() if label in waiting}
-    finish(run, bench, rows, cost, [found[cell] for cell in of_band if cell in found], failed)
-
-
-def evaluate(config: Config, sources: list[str], out: Path | str | None = None, device: str = "auto") -> Run:
-    """Measure trained models as ``compare`` does, and write the same report.
-
-    Args:
-        config: the experiment: data, request and protocol.
-        sources: run folders or diffusers folders.
-        out: folder of the report; by default the run itself when one run is given, else ``runs/NAME-evaluation``.
-        device: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        UserError: no model in a folder, a model that makes items of another shape, two folders of one name, a metric
-            that cannot be measured on the only model, or a folder that holds the report of a comparison; nothing is
-            written then.
-    """
-    names = [Path(source).resolve().name for source in sources]
-    alone = len(sources) == 1 and Run(sources[0]).manifest.is_file()
-    run = Run(out or (sources[0] if alone else Path("runs") / f"{config.name}-evaluation"))
-    check_names(names, "folders to evaluate", TAKEN if alone and not out else ())
-    models = {name: find_model(source) for name, source in zip(names, sources, strict=True)}
-    with processes.together(device) as where, locked(run.path):
-        return _evaluate(config, models, run, where)
-
-
-def _evaluate(config: Config, models: dict[str, Path], run: Run, where: torch.device) -> Run:
-    if run.report.is_file() and read_json(run.report, dict[str, Any]).get("base", "a row") is not None:
-        raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
-    dataset = load_dataset(config.data)
-    chain = merged([earlier_chain(folder, config, dataset) for folder in models.values()])
-    split = split_data(config, dataset, chain.requests)
-    check_metrics(config, dataset, split)
-    for folder in models.values():
-        _load_fitting(folder, dataset)
-        if len(models) == 1:
-            refuse_obstacles(config, split, _maker(folder))
-    bench = make_bench(config, run, dataset, split, where, chain)
-    rows = []
-    for name, folder in models.items():
-        if folder.resolve() != run.model.resolve():
-            traces.follow(run.path, folder)
-        for path in (place(run.samples, name), place(run.samples, name, ending=".png")):
-            traces.register(run.path, path, *traces.KNOWN["samples"])
-        model = _load_fitting(folder, dataset).to(where)
-        subject = Subject(name, model, bench, place(run.samples, name), _maker(folder))
-        grid = Path("samples") / f"{name}.png"
-        rows.append(measure(subject, placed(subject, given_facts(name, folder), run, grid, folder)))
-    return finish(run, bench, rows, None) if processes.is_first() else run
-
-
-def _maker(folder: Path) -> Run | None:
-    """Return the run that a model folder belongs to, if there is one."""
-    run = Run(folder.parent)
-    return run if folder == run.model else None
-
-
-def finish(
-    run: Run,
-    bench: Bench,
-    rows: list[dict[str, Any]],
-    base: dict[str, Any] | None,
-    retrains: Sequence[dict[str, Any]] = (),
-    failed: Mapping[str, str] = MappingProxyType({}),
-) -> Run:
-    """Write the report and its views.
-
-    The protocol of a comparison keeps its lines of metrics that were measured in an earlier call.
-
-    Args:
-        run: where to.
-        bench: what the models were measured against.
-        rows: measured models, one a row and seed.
-        base: what the base model cost, in a comparison.
-        retrains: measured models that were retrained without the request, from seeds of their own.
-        failed: why others were not measured, by their labels.
-    """
-    request = bench.config.request
-    for name in ("samples.png", "report.html"):
-        traces.register(run.path, run.path / name, *traces.KNOWN[name])
-    earlier = _earlier(run).get("protocol", {}) if base else {}
-    report: dict[str, Any] = {
-        "title": bench.config.name,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": bench.config.seed,
-        "seeds": seeds_of(bench.config),
-        "request": {
-            "text": request.describe(),
-            "goal": request.goal,
-            "target": request.target,
-            "forget_digest": positions_digest(run.path, bench.split.train.forget),
-        },
-        "data": {
-            "name": bench.dataset.name,
-            "digest": bench.dataset.digest(),
-            "items": {
-                part: {
-                    "retain": len(getattr(bench.split, part).retain),
-                    "forget": len(getattr(bench.split, part).forget),
-                }
-                for part in ("train", "validation", "test")
-            },
-        },
-        "judge": bench.judge.summary(),
-        "real": real_numbers(bench),
-        "base": base,
-        "protocol": earlier | protocol(bench),
-        "environment": environment(),
-        "retrains": [],
-        "failed": dict(failed),
-        "artifacts": [],
-    }
-    made = [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in (*rows, *retrains)]
-    for row in made if base else []:  # some were measured by an earlier command, and are read
-        with showing(run.path / row["folder"] / "report.json"):
-            numbers(row, report)
-    report["rows"] = over_seeds(made[: len(rows)], report)
-    report["retrains"] = over_seeds(made[len(rows) :], report)
-    for row in report["rows"]:
-        row["numbers"] = {heading: found.tree() for heading, found in standings(report, row).items()}
-    report["band"] = band_facts(report)
-    for row in report["rows"] if base else []:
-        with showing(place(run.path, "rows", row["name"], "report.json")):
-            tables(report | {"rows": [row]})
-            card(report, row)
-    report["paper"] = paper_tables(bench.config, report) + sweep_tables(bench.config, report) if base else []
-    write_json(run.report, report)
-    write_pages(run, report)
-    drawn = draw_cards(run, report)
-    write_cards(run, report, drawn)
-    # Pages and cards hold samples, too: they are listed on the cards, which are therefore written again.
-    report["artifacts"] = traces.of_request(traces.holders(run.path), request.describe())
-    write_json(run.report, report)
-    write_cards(run, report, drawn)
-    traces.seal_views(run.path)
-    print_table(report)
-    return run
+GENERATORS = Generators()
 
 
 def _chosen(config: Config, only: list[str] | None) -> list[str]:
@@ -274,13 +155,6 @@ def _chosen(config: Config, only: list[str] | None) -> list[str]:
     return [name for name, row in config.rows.items() if (name in only if only else not row.optional)]
 
 
-def _load_fitting(folder: Path, dataset: Dataset) -> ScoreModel:
-    model = ScoreModel.load(folder)
-    if model.shape != dataset.shape:
-        raise UserError(f"{folder} makes items of shape {model.shape}, but the data has {dataset.shape}.")
-    return model
-
-
 def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str | None) -> None:
     """Refuse a base model that cannot be made or taken, before anything is written."""
     if source is None:
@@ -289,9 +163,14 @@ def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str |
         load_source(find_model(source), config, dataset)
 
 
-def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: bool) -> None:
-    """Make the compare folder, or check that it holds this comparison; rows, metrics and seeds may be added to it."""
-    began = {"source": str(source) if source else None, "fresh_chain": fresh_chain}
+def _refuse_other(config: Config, run: Run, began: dict[str, Any]) -> None:
+    """Refuse a folder that holds another comparison; rows, metrics, seeds and retrained models may be added to it.
+
+    Args:
+        config: the experiment.
+        run: its folder.
+        began: ``source`` and ``fresh_chain``.
+    """
     stored, wanted = run.stored_config(), config.to_dict() | began
     if stored is not None:
         manifest = run.stored_manifest()
@@ -305,18 +184,3 @@ def _claim(run: Run, config: Config, source: Path | str | None, fresh_chain: boo
             raise UserError(
                 f"{run.path} holds a comparison with other settings ({'; '.join(changed[:3])}); give another --out."
             )
-    run.create()
-    write_text(run.config, config.to_yaml())
-    write_json(run.manifest, environment() | began)
-
-
-class Earlier(TypedDict, total=False):
-    """What is read of the report of an earlier call."""
-
-    protocol: dict[str, str]
-    failed: dict[str, str]
-
-
-def _earlier(run: Run) -> Earlier:
-    earlier: Earlier = read_json(run.report, Earlier) if run.report.is_file() else {}
-    return earlier

@@ -1,7 +1,7 @@
 """Cells of a comparison: which of them are run, in which order, here or in other processes.
 
-A cell that others come after makes what these read, such as a retrained model. It is run only where one of them is due,
-and before any of them. Where it fails they fail with its reason. Cells of one group share what is costly to make and is
+A cell that others come after makes what these read, such as a retrained model. It is run before any of them; one that
+is not wanted for its own sake, only where one of them is due. Where it fails they fail with its reason. Cells of one group share what is costly to make and is
 kept in memory alone, such as fitted recommenders; one process runs them in their order.
 
 Another process is told how the comparison is prepared, not what its cells are: it prepares it once, finds the same
@@ -19,8 +19,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from msgm import processes
+from msgm.errors import Interrupted, RunError
 from msgm.study.executors import Task, Workers, run
-from msgm.study.records import EXPECTED, reason_record
+from msgm.study.records import FAILED, reason_record
 
 Reason = dict[str, Any]
 T = TypeVar("T")
@@ -41,6 +43,10 @@ class Cell(Protocol):
     def after(self) -> Collection[str]:
         """Labels of the cells that make what it reads."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether it is run for its own sake, and not only where a cell that comes after it is due."""
+
     def kept(self) -> bool:
         """Return whether it is there, made with the same settings."""
 
@@ -48,7 +54,7 @@ class Cell(Protocol):
         """Make, measure and keep it, and return in a few words how it went.
 
         Raises:
-            Exception: one of ``EXPECTED``, of which ``fail`` is told.
+            Exception: of which ``fail`` is told; what is wrong with the machine or was stopped ends the comparison.
         """
 
     def fail(self, reason: Reason) -> None:
@@ -90,28 +96,30 @@ class _Ended:
     reason: Reason | None = None
 
 
-def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> None:
+def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> dict[str, str]:
     """Run the cells that are not there and are needed, and print a line for each.
 
     Args:
         cells: all of the comparison.
         elsewhere: the processes that run them; None runs them in this one.
 
+    Returns:
+        Why cells failed, by their labels: a failure ends its own cell alone, and those that come after it.
+
     Raises:
-        RunError: one of these processes was killed.
-        Exception: what a cell raised that is not one of ``EXPECTED``.
+        RunError: one of these processes was killed, or a cell failed among several processes of a launch.
+        OSError: a file that cannot be written.
     """
     every = list(cells)
-    making = {label for cell in every for label in cell.after}
     due = [number for number, cell in enumerate(every) if not cell.kept()]
-    needed = {label for number in due for label in every[number].after}
+    needed = {label for number in due if every[number].wanted for label in every[number].after}
     for number, cell in enumerate(every):
-        if number not in due and cell.label not in making:
+        if number not in due and cell.wanted:
             print(f"{cell.label}: kept", flush=True)
     failed: dict[str, Reason] = {}
     for stage in (
         [number for number in due if every[number].label in needed],
-        [number for number in due if every[number].label not in making],
+        [number for number in due if every[number].wanted and every[number].label not in needed],
     ):
         begun = [number for number in stage if not _blocked(every[number], failed)]
         for ended in _run_elsewhere(every, begun, elsewhere) if elsewhere else _run_here(every, begun):
@@ -119,6 +127,7 @@ def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> None
             print(f"{label}: {ended.text}", flush=True)
             if ended.reason is not None:
                 failed[label] = ended.reason
+    return {label: reason["reason"] for label, reason in failed.items() if reason["status"] == FAILED}
 
 
 def _blocked(cell: Cell, failed: dict[str, Reason]) -> bool:
@@ -126,6 +135,7 @@ def _blocked(cell: Cell, failed: dict[str, Reason]) -> bool:
     reason = next((failed[label] for label in cell.after if label in failed), None)
     if reason is not None:
         cell.fail(reason)
+        failed[cell.label] = reason
         print(f"{cell.label}: {reason['reason']}", flush=True)
     return reason is not None
 
@@ -134,8 +144,12 @@ def _run_here(cells: Sequence[Cell], numbers: Iterable[int]) -> Iterator[_Ended]
     for number in numbers:
         try:
             yield _Ended(number, cells[number].run())
-        except EXPECTED as error:
+        except (OSError, Interrupted):
+            raise
+        except Exception as error:  # methods, metrics and plugins fail each in their own way
             reason = reason_record(error)
+            if processes.sharing() > 1:  # others may wait for this one, and go on only when it has ended
+                raise RunError(f"{cells[number].label}: {reason['reason']}") from error
             cells[number].fail(reason)
             yield _Ended(number, reason["reason"], reason)
 

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from msgm import threads
+from msgm import processes, threads
 from msgm.cards.views import Card
-from msgm.errors import UserError, known
+from msgm.errors import RunError, UserError, known
 from msgm.folders import locked, write_json, write_text
 from msgm.plugins import made_by, plugins_of
 from msgm.runs import Run, environment
@@ -31,8 +31,7 @@ from msgm.study.judging import Report, Row, upgraded
 from msgm.study.views import Views
 from msgm.traces import holders, seal_views
 
-Chosen = Mapping[str, Sequence[str] | None]
-
+Chosen = Mapping[str, Any]
 
 W = TypeVar("W")
 
@@ -60,11 +59,12 @@ class Domain(Client[C], Generic[C, W]):
         views: of its reports; a domain whose rows have no cards has none, and shows them in its own way.
         fixed: settings that all of a run folder shares; others may be added or changed when it goes on.
         blas_threads: threads of linear algebra, while cells are run; None leaves them as they are.
+        launched: whether the processes of ``accelerate launch`` can share its work.
     """
 
-    kind: ClassVar[str]
     views: ClassVar[Views]
     fixed: ClassVar[tuple[str, ...]]
+    launched: ClassVar[bool] = False
     blas_threads: ClassVar[int | None] = None
 
     @abstractmethod
@@ -74,7 +74,8 @@ class Domain(Client[C], Generic[C, W]):
         Args:
             config: the experiment.
             place: where it runs.
-            chosen: names of rows (``only``), requests and models to run, None for all.
+            chosen: what else was asked for, by the domain's ``options``: names of rows (``only``), requests and models
+                to run, None for all.
 
         Raises:
             UserError: a name that the config does not have, or a request that does not fit the data.
@@ -119,6 +120,20 @@ class Domain(Client[C], Generic[C, W]):
         files = plugins_of(type(self))
         return (made_by, (files[0]["path"], type(self).__name__)) if files else (type(self), ())
 
+    def claim(self, config: C, run: Run, chosen: Chosen) -> None:
+        """Make the run folder of an experiment, or check that it holds this one.
+
+        Raises:
+            UserError: it holds an experiment of another kind, or one with other settings of ``fixed``.
+        """
+        claim(self, config, run)
+
+    def publish(self, run: Run, report: Report) -> None:
+        """Write a new report, with the list of what in its folder holds items of the requests, and its views."""
+        listed = report | {"artifacts": holders(run.path)}
+        write_json(run.report, listed)
+        self.write_views(run, listed)
+
     def before(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a folder that an earlier version wrote as this version has them."""
         return stored
@@ -162,7 +177,7 @@ def compare(
     device: str = "auto",
     jobs: int = 1,
     cluster: str | None = None,
-    **chosen: Sequence[str] | None,
+    **chosen: Any,
 ) -> Run:
     """Run and measure the cells of ``config`` and write the report; what is there already is kept.
 
@@ -173,31 +188,42 @@ def compare(
         device: ``auto``, ``cpu`` or ``cuda``.
         jobs: how many cells are run at a time, each in a process of its own.
         cluster: address of a dask scheduler whose workers run the cells; see ``executor_of``.
-        chosen: names of rows (``only``), ``requests`` and ``models`` to run; by default all. The report shows all that
-            are there.
+        chosen: others of the domain's options: names of rows (``only``), ``requests`` and ``models`` to run, by default
+            all. The report shows all that are there.
 
     Raises:
         UserError: an unknown name, a request that does not fit the data, a folder that holds another experiment, or a
             cluster that is not there; nothing is written then.
-        RunError: a process that ran cells was killed; what is finished is kept.
+        RunError: a cell failed, or a process that ran cells was killed; what is finished is kept.
     """
     run = Run(out or Path("runs") / config.name)
-    with locked(run.path):
+    if processes.count() > 1 and not domain.launched:
+        raise UserError(f"compare: a {domain.name} experiment runs in one process; give --jobs in place of a launch.")
+    with processes.together(device), locked(run.path):
         threads.keep(run.manifest)
         with executor_of(jobs, cluster) as workers:
             place = Place(run, device)
             world = domain.prepare(config, place, chosen)
-            claim(domain, config, run)
+            processes.wait()  # until all have read what the first is about to write
+            domain.claim(config, run, chosen)
             domain.begin(world)
             begun = Begun(domain, config.to_dict(), place, chosen)
             with threadpool_limits(limits=domain.blas_threads):
-                run_cells(domain.cells(world), Elsewhere(workers, run.path, begun) if workers else None)
-        report = domain.report(world) | {"artifacts": holders(run.path)}
-        write_json(run.report, report)
-        domain.write_views(run, report)
-        seal_views(run.path)
-        domain.print_report(report)
+                failed = run_cells(domain.cells(world), Elsewhere(workers, run.path, begun) if workers else None)
+        if processes.is_first():
+            report = domain.report(world)
+            domain.publish(run, report)
+            seal_views(run.path)
+            domain.print_report(report)
+    if failed:
+        count = "one model" if len(failed) == 1 else f"{len(failed)} models"
+        raise RunError(f"{count} failed, and the same command tries again: {told(failed)}.")
     return run
+
+
+def told(failed: Mapping[str, str]) -> str:
+    """Return in words which cells failed, and why."""
+    return "; ".join(f"{label}: {text.rstrip('.')}" for label, text in failed.items())
 
 
 def claim(domain: Domain[C, W], config: C, run: Run) -> None:

@@ -1,6 +1,8 @@
 """Records of what was measured: JSON files that say what they were made with, and are read only for the same."""
 
 import math
+import sys
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +14,6 @@ from msgm.folders import write_json
 from msgm.reading import read_json
 
 FAILED, SKIPPED = "failed", "skipped"
-EXPECTED = (RunError, ArithmeticError, MemoryError, ValueError)
-"""What a cell may fail with; the comparison goes on, and the report says why. (A ``UserError`` is a ``ValueError``.)"""
 
 
 class Record(TypedDict):
@@ -77,6 +77,11 @@ class RecordCell:
     after: Collection[str] = field(default=(), kw_only=True)
 
     @property
+    def wanted(self) -> bool:
+        """True: its record is what the report is made of."""
+        return True
+
+    @property
     def group(self) -> str:
         """What is common to the cells that have to be run in the same process."""
         return self.label if self.shares is None else self.shares
@@ -116,6 +121,11 @@ class ModelCell:
     make: Callable[[], float]
 
     @property
+    def wanted(self) -> bool:
+        """False: it is made for the cells that come after it."""
+        return False
+
+    @property
     def group(self) -> str:
         """Its own: it shares nothing that is in memory alone."""
         return self.label
@@ -145,9 +155,18 @@ def _went(record: dict[str, Any]) -> str:
     return f"{fmean(run['seconds'] for run in runs):.3f} s" if all("seconds" in run for run in runs) else "done"
 
 
-def reason_record(error: BaseException) -> dict[str, Any]:
+def reason_record(error: Exception) -> dict[str, Any]:
     """Return the record of a cell that has no numbers: skipped, where it does not fit, or failed."""
-    if isinstance(error, UserError):
-        return {"status": SKIPPED, "reason": str(error)}
-    text = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-    return {"status": FAILED, "reason": text}
+    return {"status": SKIPPED if isinstance(error, UserError) else FAILED, "reason": reason(error)}
+
+
+def reason(error: Exception) -> str:
+    """Return why a cell failed, in one sentence; what nobody foresaw is printed in full on the standard error."""
+    if isinstance(error, RunError | UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the machine has no memory left for this; take smaller batches or less data."
+    if not isinstance(error, ArithmeticError | ValueError):
+        traceback.print_exception(error, file=sys.stderr)
+    first = next(iter(str(error).splitlines()), "").rstrip(".")
+    return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."

@@ -14,7 +14,8 @@ from msgm.evaluation.attacks.base import with_weights
 from msgm.evaluation.attacks.course import Course
 from msgm.evaluation.attacks.quantisation import Quantisation, quantised, quantised_copy
 from msgm.evaluation.attacks.weights import Weights
-from msgm.generator.compare import compare, evaluate
+from msgm.generator.compare import GENERATORS
+from msgm.generator.evaluate import evaluate
 from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.training import train
@@ -151,7 +152,7 @@ def test_widths_out_of_range_are_refused(bits):
 def test_a_row_may_be_a_network_of_random_weights(tmp_path):
     overrides = ["evaluation.samples=10", "evaluation.metrics=[ur,weights]", "evaluation.judge.epochs=1"]
     config = load_config(None, [*TINY, "sampling.steps=3", *overrides])
-    run = compare(config, tmp_path / "out", only=["do-nothing", "random-network"], device="cpu")
+    run = GENERATORS.compare(config, tmp_path / "out", only=["do-nothing", "random-network"], device="cpu")
     base, random = read_json(run.report)["rows"]
     assert (random["name"], random["start"], random["weights"], random["steps"]) == (
         "random-network",

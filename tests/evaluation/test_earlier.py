@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from msgm.config import load_config
-from msgm.generator.compare import compare, evaluate
+from msgm.generator.compare import GENERATORS
+from msgm.generator.evaluate import evaluate
 from msgm.reading import read_json
 from msgm.training import train, unlearn
 from tests.conftest import TINY
@@ -122,7 +123,7 @@ def test_every_row_of_a_comparison_carries_the_chain_of_its_base(runs, tmp_path)
         "rows.redirect={start: finetune, objective: {name: redirect}}",
     ]
     config = experiment("[5]", "evaluation.metrics=[ur]", *rows)
-    run = compare(config, tmp_path / "compare", source=runs / "A", device="cpu")
+    run = GENERATORS.compare(config, tmp_path / "compare", source=runs / "A", device="cpu")
     found = {row["name"]: row["history"] for row in read_json(run.report)["rows"]}
     assert texts(found["do-nothing"]["requests"]) == ["3"]
     assert texts(found["unseen"]["requests"]) == texts(found["redirect"]["requests"]) == ["3", "5"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msgm.config import load_config
-from msgm.generator.cells import cells, retrained_cells, row_cells
+from msgm.generator.cells import models, retrained_models, row_models
 from msgm.objectives.redirect import Redirect
 from tests.conftest import DIGITS, settings
 from tests.test_cli import COMPARISON
@@ -47,24 +47,24 @@ def copied(made, tmp_path) -> Path:
 
 def test_one_seed_lies_where_it_always_did_and_has_no_band():
     config = load_config(DIGITS)
-    assert [str(cell.folder) for cell in cells(config, ["redirect"])] == ["rows/do-nothing", "rows/redirect"]
-    assert retrained_cells(config) == []
+    assert [str(cell.folder) for cell in models(config, ["redirect"])] == ["rows/do-nothing", "rows/redirect"]
+    assert retrained_models(config) == []
 
 
 def test_retrained_models_have_seeds_that_no_row_and_no_neighbouring_run_has():
-    seeds = [cell.seed for k in range(3) for cell in retrained_cells(load_config(DIGITS, [f"seed={k}", "retrains=5"]))]
+    seeds = [cell.seed for k in range(3) for cell in retrained_models(load_config(DIGITS, [f"seed={k}", "retrains=5"]))]
     assert len({*seeds, *range(1000)}) == 15 + 1000
 
 
 def test_retrained_models_are_trained_as_the_row_is_but_never_on_the_request():
     config = load_config(DIGITS, ["retrains=2", "rows.unseen-scratch.training.steps=7"])
-    assert {config.row_training(cell.row).steps for cell in retrained_cells(config)} == {7}
+    assert {config.row_training(cell.row).steps for cell in retrained_models(config)} == {7}
     other = load_config(DIGITS, ["retrains=2", "rows.unseen-scratch.objective.name=redirect"])
-    assert {cell.row.objective["name"] for cell in retrained_cells(other)} == {"unseen"}
+    assert {cell.row.objective["name"] for cell in retrained_models(other)} == {"unseen"}
 
 
 def test_every_cell_is_a_run_of_its_own_seed(made):
-    expected = [cell.seed for cell in retrained_cells(load_config(DIGITS, SMALL))]
+    expected = [cell.seed for cell in retrained_models(load_config(DIGITS, SMALL))]
     assert seeds_in(made) == [0, 0, 1, 1, *expected]
     weights = [next((made / cell / "model").rglob("*.safetensors")).read_bytes() for cell in CELLS]
     assert len(set(weights)) == len(CELLS)
@@ -90,7 +90,7 @@ def test_seeds_may_be_added_and_what_is_there_is_kept(cli, copied):
     shutil.rmtree(copied / "rows" / "redirect" / "seed-1")
     again = cli(*arguments(copied, "seeds=3"))
     assert again.code == 0, again.err
-    assert "redirect, seed 0: already measured" in again.out
+    assert "redirect, seed 0: kept" in again.out
     after = [(copied / cell / "report.json").read_bytes() for cell in CELLS]
     assert [one == other for one, other in zip(before, after, strict=True)].count(False) <= 1  # its seconds
     assert [seed["seed"] for seed in report_of(copied)["rows"][1]["per_seed"]] == [0, 1, 2]
@@ -126,7 +126,7 @@ def test_rows_of_a_seed_whose_base_model_failed_say_so(cli, copied, monkeypatch)
     monkeypatch.setattr(Standard, "terms", lambda *_, **__: 1 / 0)
     assert cli(*arguments(copied)).code == 1
     failed = report_of(copied)["failed"]
-    assert failed["redirect, seed 1"] == "the base model that it starts from failed."
+    assert failed["redirect, seed 1"] == "ZeroDivisionError: division by zero."
     assert failed.keys() == {"do-nothing, seed 1", "redirect, seed 1"}
 
 
@@ -157,8 +157,8 @@ def test_none_of_them_is_refused(cli, tmp_path, key):
 
 
 def test_rows_name_their_seed_only_where_there_are_several():
-    assert [cell.label for cell in row_cells(load_config(DIGITS), "redirect")] == ["redirect"]
-    assert [cell.label for cell in row_cells(load_config(DIGITS, ["seeds=2"]), "redirect")][1] == "redirect, seed 1"
+    assert [cell.label for cell in row_models(load_config(DIGITS), "redirect")] == ["redirect"]
+    assert [cell.label for cell in row_models(load_config(DIGITS, ["seeds=2"]), "redirect")][1] == "redirect, seed 1"
 
 
 # The band
@@ -198,4 +198,4 @@ def test_the_config_with_the_band_runs_all_default_rows_and_every_attack():
     assert (config.seeds, config.retrains, config.request.target) == (3, 5, "observed")
     assert {*ATTACKS} <= {*config.evaluation.metrics}
     chosen = [name for name, row in config.rows.items() if not row.optional]
-    assert len(list(cells(config, chosen))) == 3 * 8 + 5
+    assert len(list(models(config, chosen))) == 3 * 8 + 5
