@@ -125,14 +125,15 @@ def make_report(
 def publish(run: Run, report: Report) -> None:
     """Write the report, report.md, report.html, the pictures and the cards.
 
-    Pages and cards hold samples of the request, too. They are listed in the report and on the cards, which are
-    therefore written last, the report once more.
+    Pages and cards hold samples of the request, too. They are listed in the report and on the cards, both of which are
+    therefore written again.
     """
     write_json(run.report, report)
     for name in ("samples.png", "report.html"):
         traces.register(run.path, run.path / name, *traces.KNOWN[name])
     write_pages(run, report)
     drawn = draw_cards(run, report)
+    write_cards(run, report, drawn)
     report["artifacts"] = traces.of_request(traces.holders(run.path), report["request"]["text"])
     write_json(run.report, report)
     write_cards(run, report, drawn)

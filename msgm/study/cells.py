@@ -1,8 +1,9 @@
 """Cells of a comparison: which of them are run, in which order, here or in other processes.
 
 A cell that others come after makes what these read, such as a retrained model. It is run before any of them; one that
-is not wanted for its own sake, only where one of them is due. Where it fails they fail with its reason. Cells of one group share what is costly to make and is
-kept in memory alone, such as fitted recommenders; one process runs them in their order.
+is not wanted for its own sake, only where one of them is due. Where it fails they fail with its reason. Cells of one
+group share what is costly to make and is kept in memory alone, such as fitted recommenders; one process runs them in
+their order.
 
 Another process is told how the comparison is prepared, not what its cells are: it prepares it once, finds the same
 cells in the same places, and runs those that it is given.

@@ -214,7 +214,8 @@ def test_a_method_that_fails_does_not_stop_the_others(config, cli, tmp_path):
     only = ["--only", "do-nothing,finetune", "--requests", "few"]
     blown = settings(["methods.finetune.lr=1e30", "seeds=1"])
     done = cli("classifier", "compare", config, *only, *blown, "--out", tmp_path / "run")
-    assert done.code == 0
+    assert done.code == 1
+    assert "one model failed, and the same command tries again: seed 0, few: finetune" in done.err
     report = read_json(tmp_path / "run" / "report.json")
     assert [row["method"] for row in report["rows"]] == ["do-nothing"]
     assert report["left_out"][0]["status"] == "failed"
@@ -242,7 +243,7 @@ def test_a_plugin_that_raises_is_left_out_with_its_error_and_tried_again(config,
         line = ["--only", "broken,do-nothing", "--requests", "few", *plugin, "--out", tmp_path / "run"]
         for _ in range(2):
             done = cli("classifier", "compare", config, *line)
-            assert done.code == 0, done.err
+            assert done.code == 1, done.err
             assert "broken: broken failed: KeyError" in done.out
         report = read_json(tmp_path / "run" / "report.json")
         assert [row["method"] for row in report["rows"]] == ["do-nothing"]

@@ -13,7 +13,7 @@ import msgm
 from msgm import domains
 from msgm.classifier.compare import CLASSIFIERS
 from msgm.classifier.methods import METHODS
-from msgm.errors import UserError
+from msgm.errors import RunError, UserError
 from msgm.fields import structured
 from msgm.plugins import PREFIX
 from msgm.settings import read_settings
@@ -62,7 +62,9 @@ def test_a_cell_that_fails_is_a_line_of_the_report_and_the_others_go_on(tmp_path
         raise ArithmeticError("the counts are negative")
 
     monkeypatch.setattr(letters.Subtract, "forget", broken)
-    report = msgm.compare(SMALL, tmp_path / "run")
+    with pytest.raises(RunError, match="6 models failed, and the same command tries again: ada: subtract 0: Arithmetic"):
+        msgm.compare(SMALL, tmp_path / "run")
+    report = msgm.Report.read(tmp_path / "run")
     assert {row["method"] for row in report.rows} == {"do-nothing", "retrain", "finetune"}
     lines = [(line["request"], line["method"], line["seeds"]) for line in report.tree["left_out"]]
     assert lines == [("ada", "subtract", [0, 1, 2]), ("cato", "subtract", [0, 1, 2])]
