@@ -62,7 +62,7 @@ def test_a_cell_that_fails_is_a_line_of_the_report_and_the_others_go_on(tmp_path
         raise ArithmeticError("the counts are negative")
 
     monkeypatch.setattr(letters.Subtract, "forget", broken)
-    with pytest.raises(RunError, match="6 models failed, and the same command tries again: ada: subtract 0: Arithmetic"):
+    with pytest.raises(RunError, match="6 models failed, and the same command tries again: ada: subtract 0: "):
         msgm.compare(SMALL, tmp_path / "run")
     report = msgm.Report.read(tmp_path / "run")
     assert {row["method"] for row in report.rows} == {"do-nothing", "retrain", "finetune"}
