@@ -67,8 +67,8 @@ class ForgetRequest:
         "file",
         "predicate",
     )
-    listing: ClassVar[tuple[str, ...]] = ("indices", "files", "file")
-    """Selectors that list items one by one, as those of ``handed`` do too."""
+    listing: ClassVar[tuple[str, ...]] = ("indices", "files", "file", "mask", "dataset")
+    """Selectors that list items one by one, and so name no kind that held-out items may be of."""
     handed: ClassVar[tuple[str, ...]] = ("mask", "dataset")
     """Selectors that Python alone can hand over, and no config can hold."""
 
@@ -202,8 +202,8 @@ class ForgetRequest:
 
     @property
     def by_item(self) -> bool:
-        """Whether it lists items one by one, and so names no kind that held-out items may be of."""
-        return self.selector() in (*self.listing, *self.handed)
+        """Whether it lists items one by one (``listing``)."""
+        return self.selector() in self.listing
 
     def selector(self) -> str:
         """Return the name of the one selector that is given; none or several are refused with a UserError."""

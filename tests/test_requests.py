@@ -381,3 +381,11 @@ def test_no_setting_is_for_python_alone(name):
 def test_recommenders_refuse_what_is_for_items_of_a_data_set():
     with pytest.raises(UserError, match="request.mask is not for recommenders"):
         RecommenderRequest(mask=MASK, users=["a"]).deletion(None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "lists"),
+    [({"labels": [1]}, False), ({"group": {"a": 1}}, False), ({"indices": [1]}, True), ({"mask": MASK}, True)],
+)
+def test_a_request_by_item_names_no_kind(given, lists):
+    assert ForgetRequest(**given).by_item == lists

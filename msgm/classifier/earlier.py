@@ -22,6 +22,7 @@ from msgm.evaluation.attacks.membership import auc
 from msgm.evaluation.rates import Share, rate
 from msgm.plugins import load_received
 from msgm.runs import Run
+from msgm.strata import controls
 
 MARGIN = 0.1
 """How far the AUC of an attack that tells nothing may lie above one half, interval included."""
@@ -66,7 +67,8 @@ def _tested(model: nn.Module, experiment: Experiment, split: Split, entry: Entry
     """Test one request: a class that nothing retained shows by its accuracy, other items by a membership attack.
 
     The accuracy on a class that the model does not know is at most that of chance. Other items are to be told from
-    held-out items of their classes no better than by chance: the AUC of the cross-entropy loss.
+    held-out items of their classes and sources (``msgm.strata``) no better than by chance: the AUC of the cross-entropy
+    loss.
     """
     dataset, device = experiment.dataset, experiment.device
     named = entry.mask(len(dataset))
@@ -78,11 +80,12 @@ def _tested(model: nn.Module, experiment: Experiment, split: Split, entry: Entry
     seen = rate(float(right.sum()), len(right))
     numbers = {"accuracy on its training items": _percent(seen)}
     held_out = np.concatenate([experiment.parts[part] for part in ("nonmembers", "test")])
-    same = np.isin(_labels(dataset), labels)
-    fresh = _some(dataset, held_out, same & (named | ~experiment.chain.gone(len(dataset))))
+    never_seen = _some(dataset, held_out, named | ~experiment.chain.gone(len(dataset)))
+    found = controls(members.strata, never_seen.strata)
+    fresh = never_seen.where(found.used)
     if len(fresh):
         known, others_losses = _read(model, fresh, device)
-        attack = auc(-losses, -others_losses)
+        attack = auc(-losses[found.matched], -others_losses, found.weights[found.used])
         numbers["accuracy on held-out items of its classes"] = _percent(rate(float(known.sum()), len(known)))
         numbers["AUC of membership by loss"] = f"{attack['value']:.2f} [{attack['low']:.2f}, {attack['high']:.2f}]"
     if not np.isin(labels, np.unique(split.retain.labels.numpy())).any():
@@ -90,7 +93,7 @@ def _tested(model: nn.Module, experiment: Experiment, split: Split, entry: Entry
         text = f"accuracy on its training items {_percent(seen)}, where chance is {100 * chance:.1f}%"
         return Earlier(entry, True, numbers, verdict_at_most(seen["low"], seen["high"], chance), text)
     if not len(fresh):
-        return untested(entry, True, "no held-out item of its classes is left to compare with")
+        return untested(entry, True, "no held-out item of its classes and sources is left to compare with")
     verdict = FAIL if attack["low"] > 0.5 else PASS if attack["high"] <= 0.5 + MARGIN else INCONCLUSIVE
     text = f"AUC of membership by loss {numbers['AUC of membership by loss']}, where .5 is chance"
     return Earlier(entry, True, numbers, verdict, text)
@@ -98,11 +101,6 @@ def _tested(model: nn.Module, experiment: Experiment, split: Split, entry: Entry
 
 def _some(dataset: Dataset, positions: NDArray[np.int64], mask: NDArray[np.bool_]) -> Examples:
     return Examples.of(dataset, positions[mask[positions]])
-
-
-def _labels(dataset: Dataset) -> NDArray[np.int64]:
-    assert dataset.labels is not None
-    return dataset.labels
 
 
 def _read(model: nn.Module, examples: Examples, device: object) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

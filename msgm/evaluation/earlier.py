@@ -24,6 +24,7 @@ from msgm.evaluation.metrics.base import Metric
 from msgm.evaluation.metrics.likelihood import nll_unit
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import Share, rate, total
+from msgm.requests import ForgetRequest
 from msgm.splits import Part, Split
 
 
@@ -43,12 +44,13 @@ def _tested(subject: Subject, entry: Entry, asked: bool, metrics: dict[str, Metr
     mask = entry.mask(len(bench.dataset))
     split = bench.split
     train, test, validation = (part.whole[mask[part.whole]] for part in (split.train, split.test, split.validation))
-    held_out = np.concatenate([validation, test])
+    listed = entry.selector in ForgetRequest.listing
+    controls = np.concatenate([split.validation.whole, split.test.whole] if listed else [validation, test])
     if "nll" in metrics:
         numbers["NLL"] = _likelihood(subject, test if len(test) else train)
     membership = metrics.get("membership")
-    if isinstance(membership, Membership) and len(train) and len(held_out):
-        numbers["AUC of membership by loss"] = _membership(subject, membership, train, held_out)
+    if isinstance(membership, Membership) and len(train) and len(controls):
+        numbers["AUC of membership by loss"] = _membership(subject, membership, train, controls)
     if "ur" not in metrics:
         return Earlier(entry, asked, numbers, NOT_TESTED, "ur was not measured")
     judge = _judge(bench, entry, mask)

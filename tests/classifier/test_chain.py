@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from msgm.chain import Chain, read_chain
+from msgm.chain import Chain, Entry, read_chain
 from msgm.classifier.config import ClassifierConfig, load_config
 from msgm.classifier.data import Examples
+from msgm.classifier.earlier import tested
 from msgm.classifier.experiment import Experiment
 from msgm.classifier.outputs import load_outputs
 from msgm.classifier.single import train, unlearn
 from msgm.classifier.sisa import SISA
 from msgm.classifier.store import load_classifier
-from msgm.data import load_dataset
+from msgm.data import Dataset, load_dataset
 from msgm.digests import KEY
 from msgm.errors import UserError
 from msgm.reading import read_json
@@ -119,6 +120,29 @@ def test_items_of_instances_are_tested_by_membership(runs, tmp_path):
         "AUC of membership by loss",
     }
     assert earlier["verdict"] in ("PASS", "INCONCLUSIVE")
+
+
+def test_a_patient_who_was_forgotten_is_told_from_his_own_held_out_items_alone():
+    """His items are easier than others' for a model that never saw any item, so that it has nothing to forget."""
+    rng = np.random.default_rng(0)
+    labels, his = rng.integers(0, 2, 2000), np.arange(2000) % 4 == 0
+    items = (2 * labels - 1) * (rng.normal(size=2000) + 2 * his)
+    patient = {"patient": np.where(his, "ann", "bob")}
+    dataset = Dataset("d", torch.tensor(items).float()[:, None], (1,), None, labels, ["0", "1"], groups=patient)
+    entry = Entry("removal of ann", "removal", "observed", "group", "retrain", "2026-01-01", np.flatnonzero(his))
+    settings = load_config(None, ["requests.bobs={indices: [1]}"])
+    experiment = Experiment(settings, dataset, 0, torch.device("cpu"), chain=Chain((entry,)))
+    experiment.parts["train"] = np.union1d(experiment.parts["train"], [1])
+    own = [at for part in ("nonmembers", "test") for at in experiment.parts[part] if his[at]]
+    model = torch.nn.Linear(1, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        model.bias.zero_()
+    (found,) = tested(model, experiment, experiment.split("bobs"), "bobs")
+    assert found.numbers["accuracy on held-out items of its classes"].endswith(f"of {len(own)}")
+    area = float(found.numbers["AUC of membership by loss"].split()[0])
+    assert area == pytest.approx(0.5, abs=0.06)
+    assert found.verdict != "FAIL"
 
 
 def test_the_logits_say_it_too(runs):

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from msgm.chain import Entry
 from msgm.config import load_config
+from msgm.evaluation.attacks.membership import Membership
+from msgm.evaluation.earlier import _tested
 from msgm.generator.compare import GENERATORS
 from msgm.generator.evaluate import evaluate
 from msgm.reading import read_json
 from msgm.training import train, unlearn
 from tests.conftest import TINY
+from tests.evaluation.attacks import bench_of, subject_of
 
 MEASURED = [
     "objective.name=redirect",
@@ -148,3 +152,11 @@ def test_a_history_started_anew_stands_on_the_card(runs, tmp_path):
     card = next(run.path.rglob("card.md")).read_text()
     assert "started anew on purpose" in card
     assert "labels 3" in card
+
+
+@pytest.mark.parametrize(("selector", "compared"), [("indices", True), ("labels", False)])
+def test_items_listed_one_by_one_are_compared_with_any_held_out_ones_of_their_class(selector, compared):
+    bench = bench_of()
+    entry = Entry("removal", "removal", "observed", selector, "retrain", None, bench.split.train.forget[:9])
+    found = _tested(subject_of(bench), entry, True, {"membership": Membership(items=20, levels=[0.5])})
+    assert ("AUC of membership by loss" in found.numbers) is compared

@@ -85,6 +85,11 @@ def test_weights_of_the_others_move_the_best_threshold():
     assert best_thresholds(members, others, np.array([9.0, 1.0])).tolist() == [3]
 
 
+def test_thresholds_that_differ_by_rounding_are_equally_good():
+    same = np.arange(7.0)
+    assert len(best_thresholds(same, same, np.full(7, 0.1))) == 8
+
+
 def test_items_are_compared_with_non_members_of_their_class_and_source():
     labels = {"retain": np.array([0, 1]), "forget": np.array([2, 2]), "nonmembers": np.repeat([0, 1, 2], [5, 5, 2])}
     outputs = Outputs({"forget": np.zeros((2, 3))}, labels)
