@@ -15,7 +15,6 @@ from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import check_metrics
 from msgm.fields import Tree
-from msgm.generator.jobs import make_bench
 from msgm.objectives import OBJECTIVES
 from msgm.ranges import searched
 from msgm.runs import Run, chosen_device, find_model
@@ -93,7 +92,7 @@ class GeneratorTuning(Tunable):
         split = split_data(self.config, dataset, chain.requests)
         split = Split(split.train, split.validation, split.validation)
         check_metrics(self.config, dataset, split)
-        return make_bench(self.config, self.run, dataset, split, where, chain)
+        return Bench.make(self.config, self.run, dataset, split, where, chain)
 
     @cached_property
     def base(self) -> Path:
