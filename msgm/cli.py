@@ -256,7 +256,7 @@ def _unlearn(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from msgm.sampling import sample_run, sampling_settings
+    from msgm.generator.sample import sample_run, sampling_settings
 
     settings = sampling_settings(options.run, options.sampler, options.steps, options.set)
     formats = names(options.format)
@@ -270,7 +270,7 @@ def _inpaint(options: argparse.Namespace) -> None:
     _single_process(options)
     config = _restored_config(options)
     from msgm.diffusion import SamplingSettings
-    from msgm.restoring import inpaint_run
+    from msgm.generator.restore import inpaint_run
 
     settings = SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
     kind, work = (options.mask, options.count, settings, options.resamples), (options.out, options.device)
@@ -282,7 +282,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     _single_process(options)
     config = _restored_config(options)
     from msgm.diffusion import SamplingSettings
-    from msgm.restoring import reconstruct_run
+    from msgm.generator.restore import reconstruct_run
 
     settings = SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
     kind, work = (options.method, options.t, options.count, settings), (options.out, options.device)

@@ -20,7 +20,7 @@ _DOMAINS: dict[str, str | Client[Any]] = {
     "generator": "msgm.generator.compare:GENERATORS",
     "classifier": "msgm.classifier.compare:CLASSIFIERS",
     "recommender": "msgm.recommender.compare:RECOMMENDERS",
-    "attributes": "msgm.recommender.attribute_compare:ATTRIBUTES",
+    "attributes": "msgm.recommender.erasure.compare:ATTRIBUTES",
 }
 _KINDS = {None: "generator", "recommender-attributes": "attributes"}
 """Kinds of reports that are not called as their domain is."""

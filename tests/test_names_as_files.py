@@ -17,10 +17,10 @@ from msgm.evaluation import figures
 from msgm.evaluation.card_views import card_place
 from msgm.evaluation.report import write_views as write_generator
 from msgm.generator.evaluate import evaluate
-from msgm.recommender.attribute_compare import asked_labels
-from msgm.recommender.attribute_config import AttributeConfig
 from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.config import RequestSettings as RecommenderRequest
+from msgm.recommender.erasure.compare import asked_labels
+from msgm.recommender.erasure.config import AttributeConfig
 from msgm.recommender.report import VIEWS as RECOMMENDERS
 from msgm.runs import Run
 from msgm.study.judging import SCHEMA

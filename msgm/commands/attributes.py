@@ -26,6 +26,6 @@ def add(commands: Commands) -> None:
 
 
 def _erasures(options: argparse.Namespace) -> None:
-    from msgm.recommender.attribute_ways import CARDS
+    from msgm.recommender.erasure.ways import CARDS
 
     print_cards(options.names, CARDS, "erasure")

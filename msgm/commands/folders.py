@@ -62,7 +62,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from msgm.preview import preview
+    from msgm.commands.preview import preview
 
     seeds = [] if options.seed is None else [f"seed={options.seed}"]
     requests = names(options.requests) if options.requests else None
@@ -80,7 +80,7 @@ def _forget_traces(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from msgm.answered import lines
+    from msgm.commands.answered import lines
     from msgm.traces import verify
 
     run = Path(options.run)

@@ -6,11 +6,11 @@ import pytest
 from scipy.sparse import csr_array
 
 from msgm.recommender import tuning
-from msgm.recommender.attribute_config import AttributeConfig
-from msgm.recommender.attribute_tuning import AttributeTuning
 from msgm.recommender.config import load_config, load_experiment
 from msgm.recommender.data.base import Split
 from msgm.recommender.data.splits import load_split
+from msgm.recommender.erasure.config import AttributeConfig
+from msgm.recommender.erasure.tuning import AttributeTuning
 from msgm.recommender.tuning import RecommenderTuning
 from msgm.runs import Run
 from msgm.study.tuning import tune

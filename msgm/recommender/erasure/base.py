@@ -1,0 +1,110 @@
+"""What erasing attributes from user embeddings is: ``erase(embeddings, attributes, context) -> embeddings``.
+
+Items are never moved. Closed forms and gradient methods stand behind the same call.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msgm.errors import RunError, UserError
+from msgm.recommender.erasure.labels import Labels, encode
+from msgm.recommender.erasure.plugin import Plugin
+from msgm.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What an erasure may read beside embeddings and attributes.
+
+    Attributes:
+        items: (I, d) item embeddings, which give the scores ``embeddings @ items.T``.
+        seed: of every draw.
+        gone: (U,) users who were forgotten: none of their values counts; None for none.
+    """
+
+    items: NDArray[np.floating[Any]]
+    seed: int = 0
+    gone: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a user must know of an erasure before relying on it.
+
+    Attributes:
+        formula: what it does, in one line.
+        source: paper and section.
+        deviations: from the source.
+        guarantee: what holds afterwards, and against whom.
+    """
+
+    formula: str
+    source: str
+    deviations: str = "none"
+    guarantee: str = "none; measure it with fresh attackers"
+
+    def describe(self) -> str:
+        """Return the card as text."""
+        return "\n".join(f"{name}: {text}" for name, text in vars(self).items())
+
+
+class Erasure(ABC):
+    """A way to take attributes out of user embeddings. Subclasses are dataclasses whose fields are their settings."""
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+    several: ClassVar[bool] = True
+    """Whether it takes several attributes at once."""
+
+    def erase(
+        self, embeddings: NDArray[Any], attributes: Mapping[str, NDArray[np.str_]], context: Context
+    ) -> NDArray[Any]:
+        """Return (U, d) embeddings, of the same type, that tell less of the attributes; the given ones are kept.
+
+        Args:
+            embeddings: (U, d) user embeddings.
+            attributes: name to (U,) text; users with empty text are left out of what is learned.
+            context: items, seed, and who was forgotten.
+
+        Raises:
+            UserError: no attribute, one with fewer than two values, or more than the erasure takes.
+            RunError: the result is not finite.
+        """
+        labels = self.labels(attributes, context)
+        erased = self._erase(embeddings, labels, context)
+        if not np.isfinite(erased).all():
+            raise RunError(f"{self.name}: the erased embeddings are not finite.")
+        return erased.astype(embeddings.dtype)
+
+    def labels(self, attributes: Mapping[str, NDArray[np.str_]], context: Context) -> list[Labels]:
+        """Return the attributes as class numbers; errors as ``erase``."""
+        if len(attributes) > 1 and not self.several:
+            raise UserError(f"{self.name} takes one attribute, got {', '.join(attributes)}; use combined for several.")
+        return encode(attributes, context.gone)
+
+    @abstractmethod
+    def _erase(self, embeddings: NDArray[Any], labels: list[Labels], context: Context) -> NDArray[Any]:
+        """Return the erased embeddings."""
+
+
+class PluginErasure(Erasure):
+    """An erasure that learns a map of embeddings: it needs no label to serve, and moves users without a value too."""
+
+    def plugin(self, embeddings: NDArray[Any], attributes: Mapping[str, NDArray[np.str_]], context: Context) -> Plugin:
+        """Return the map; arguments and errors as ``erase``."""
+        return self._plugin(embeddings, self.labels(attributes, context), context)
+
+    @abstractmethod
+    def _plugin(self, embeddings: NDArray[Any], labels: list[Labels], context: Context) -> Plugin:
+        """Return the map."""
+
+    def _erase(self, embeddings: NDArray[Any], labels: list[Labels], context: Context) -> NDArray[Any]:
+        return self._plugin(embeddings, labels, context)(embeddings)
+
+
+ERASURES: Registry[Erasure] = Registry("erasure")
