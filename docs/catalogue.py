@@ -23,9 +23,9 @@ from msgm.evaluation.extractors import EXTRACTORS
 from msgm.evaluation.judge import JUDGES
 from msgm.evaluation.metrics import METRICS
 from msgm.objectives import OBJECTIVES
+from msgm.recommender.attributes import ERASURES
 from msgm.recommender.data import SOURCES
 from msgm.recommender.data.splits import SPLITS
-from msgm.recommender.erasure import ERASURES
 from msgm.recommender.methods import METHODS as RECOMMENDER_METHODS
 from msgm.recommender.metrics import METRICS as RECOMMENDER_METRICS
 from msgm.recommender.models import MODELS

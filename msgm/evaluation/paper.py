@@ -15,8 +15,8 @@ from msgm.config import BASE_ROW, Config
 from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.published import BASE, EXPERIMENTS, METHODS, AtLeast, Experiment, Settings
-from msgm.generator.sweep import swept
 from msgm.runs import Run
+from msgm.sweep import swept
 
 PaperTable = dict[str, Any]
 

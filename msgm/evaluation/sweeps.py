@@ -13,9 +13,9 @@ from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.paper import MEASURES, Line, Measure, Ours, PaperTable, as_table, differing
 from msgm.evaluation.published import ALPHA, ALPHA_VALUES
-from msgm.generator.sweep import swept
 from msgm.markdown import label as plain
 from msgm.pictures import figure_png
+from msgm.sweep import swept
 
 ALPHA_OF_BOTH = 0.99
 ALTERNATION = {"1": " (simultaneous)", "4": " (alternating)"}

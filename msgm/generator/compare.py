@@ -23,13 +23,13 @@ from msgm.evaluation.report import print_table, write_views
 from msgm.folders import write_json, write_text
 from msgm.generator.assemble import comparison_report, publish
 from msgm.generator.cells import Cell, Workshop
-from msgm.generator.sweep import with_start, with_stored_sweeps, with_sweeps
 from msgm.runs import Run, environment, find_model
 from msgm.settings import Source, differences
 from msgm.splits import Split
 from msgm.study.engine import Chosen, Domain, Place
 from msgm.study.judging import Report, Row
 from msgm.study.tuning import Tunable
+from msgm.sweep import with_start, with_stored_sweeps, with_sweeps
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import finished, load_source, new_model, split_data
 

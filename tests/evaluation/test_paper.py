@@ -10,7 +10,7 @@ from msgm.evaluation.published import ALPHA_VALUES, EXPERIMENTS
 from msgm.evaluation.report import tables
 from msgm.evaluation.sweeps import sweep_png, sweep_tables
 from msgm.folders import write_json
-from msgm.generator.sweep import with_start, with_sweeps
+from msgm.sweep import with_start, with_sweeps
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("rendered")

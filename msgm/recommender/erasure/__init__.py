@@ -1,11 +1,1 @@
-"""Taking user attributes out of a recommender: before, in and after training. Every file registers itself."""
-
-from importlib import import_module
-from pkgutil import iter_modules
-
-from msgm.recommender.erasure.base import ERASURES, Card, Context, Erasure, PluginErasure
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
-
-__all__ = ["ERASURES", "Card", "Context", "Erasure", "PluginErasure"]
+"""Comparisons of the ways to take users' attributes out of recommenders: the client of the frame for them."""

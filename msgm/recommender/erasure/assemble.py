@@ -27,9 +27,9 @@ from typing import Any, Literal
 from msgm import __version__
 from msgm.folders import place
 from msgm.recommender.assemble import data_facts
+from msgm.recommender.attributes.labels import Labels
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.erasure.config import BEFORE, CONTROLS, SHUFFLED, AttributeConfig
-from msgm.recommender.erasure.labels import Labels
 from msgm.recommender.erasure.ways import CARDS, build_way
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS, AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking

@@ -15,13 +15,13 @@ import numpy as np
 
 from msgm.errors import UserError
 from msgm.folders import check_names
+from msgm.recommender.attributes.labels import Labels, chosen, encode, shuffled
 from msgm.recommender.compare import FIXED
 from msgm.recommender.config import load_experiment
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.erasure.assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.erasure.config import CONTROLS, SHUFFLED, AttributeConfig
-from msgm.recommender.erasure.labels import Labels, chosen, encode, shuffled
 from msgm.recommender.erasure.report import print_report, write_views
 from msgm.recommender.erasure.ways import Way, build_way, has_users
 from msgm.recommender.metrics import Case

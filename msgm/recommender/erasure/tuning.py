@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 from msgm.errors import RunError, UserError
 from msgm.fields import Tree
 from msgm.ranges import Range, searched
+from msgm.recommender.attributes import ERASURES
+from msgm.recommender.attributes.obfuscation import Obfuscation
 from msgm.recommender.data.base import Interactions, Split
-from msgm.recommender.erasure import ERASURES
 from msgm.recommender.erasure.compare import asked_labels
 from msgm.recommender.erasure.config import AttributeConfig
-from msgm.recommender.erasure.obfuscation import Obfuscation
 from msgm.recommender.erasure.ways import OBFUSCATION, build_way
 from msgm.recommender.metrics import Case
 from msgm.recommender.models.base import Recommender

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from msgm.errors import UserError, nearest
 from msgm.fields import structured
-from msgm.recommender.erasure import ERASURES, Card, Erasure, PluginErasure
-from msgm.recommender.erasure.apply import Erased, erase_attributes, plug
-from msgm.recommender.erasure.obfuscation import Obfuscation
+from msgm.recommender.attributes import ERASURES, Card, Erasure, PluginErasure
+from msgm.recommender.attributes.apply import Erased, erase_attributes, plug
+from msgm.recommender.attributes.obfuscation import Obfuscation
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.adversarial_mult_vae import AdversarialMultVAE
 from msgm.recommender.models.mult_vae import MultVAE

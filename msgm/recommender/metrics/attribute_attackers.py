@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from msgm.checks import at_least
 from msgm.errors import UserError
-from msgm.recommender.erasure.labels import Labels, chosen, encode
+from msgm.recommender.attributes.labels import Labels, chosen, encode
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.models.base import Recommender
 from msgm.seeding import derive_seed

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from msgm.checks import at_least, below_one
 from msgm.errors import UserError
-from msgm.recommender.erasure.labels import UNKNOWN, Labels, encode
+from msgm.recommender.attributes.labels import UNKNOWN, Labels, encode
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.models.mult_vae import MultVAE
 from msgm.recommender.requests import Deletion

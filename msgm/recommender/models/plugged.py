@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.fields import Settings
-from msgm.recommender.erasure.plugin import IDENTITY, Plugin
-from msgm.recommender.erasure.tables import exchange_users, factors
+from msgm.recommender.attributes.plugin import IDENTITY, Plugin
+from msgm.recommender.attributes.tables import exchange_users, factors
 from msgm.recommender.models.base import EXACTNESS, MODELS, Recommender
 from msgm.recommender.requests import Deletion
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.recommender.erasure import ERASURES
-from msgm.recommender.erasure.combined import Combined, mixing_weights
-from tests.recommender.erasure.planted import labelled, table
+from msgm.recommender.attributes import ERASURES
+from msgm.recommender.attributes.combined import Combined, mixing_weights
+from tests.recommender.attributes.planted import labelled, table
 
 
 def two():

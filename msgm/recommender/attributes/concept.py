@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msgm.recommender.erasure.labels import Labels
+from msgm.recommender.attributes.labels import Labels
 
 RELATIVE = 1e-9
 """Directions weaker than this, next to the strongest, count as rounding."""

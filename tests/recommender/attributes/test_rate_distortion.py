@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from msgm.errors import UserError
-from msgm.recommender.erasure import ERASURES
-from msgm.recommender.erasure.rate_distortion import RateDistortion, coding_rate, rate_gaps
+from msgm.recommender.attributes import ERASURES
+from msgm.recommender.attributes.rate_distortion import RateDistortion, coding_rate, rate_gaps
 from msgm.recommender.metrics.attribute_attackers import attack
-from tests.recommender.erasure.planted import labelled, table
+from tests.recommender.attributes.planted import labelled, table
 
 
 def test_coding_rate_is_its_definition():

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.recommender.erasure import ERASURES
-from msgm.recommender.erasure.apply import erase_attributes, plug
+from msgm.recommender.attributes import ERASURES
+from msgm.recommender.attributes.apply import erase_attributes, plug
 from msgm.recommender.models import MODELS, load_recommender
 from msgm.recommender.requests import Deletion
-from tests.recommender.erasure.planted import cells
+from tests.recommender.attributes.planted import cells
 
 SETTINGS = {
     "als": {"factors": 6, "sweeps": 3},

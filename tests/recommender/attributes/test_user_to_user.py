@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.recommender.erasure import ERASURES
-from msgm.recommender.erasure.closeness import closeness
-from msgm.recommender.erasure.user_to_user import UserToUser, user_to_user
-from tests.recommender.erasure.planted import labelled, table
+from msgm.recommender.attributes import ERASURES
+from msgm.recommender.attributes.closeness import closeness
+from msgm.recommender.attributes.user_to_user import UserToUser, user_to_user
+from tests.recommender.attributes.planted import labelled, table
 
 
 def double_loop(rows, codes):

@@ -6,8 +6,8 @@ import pytest
 from msgm.cli import main
 from msgm.config import load_config
 from msgm.errors import UserError
-from msgm.generator.sweep import swept, with_start, with_stored_sweeps, with_sweeps
 from msgm.objectives import OBJECTIVES, Card, Mixed, mean_square
+from msgm.sweep import swept, with_start, with_stored_sweeps, with_sweeps
 from tests.conftest import DIGITS, settings
 
 REFERENCES = ["do-nothing", "unseen-scratch", "unseen"]

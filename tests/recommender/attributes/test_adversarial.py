@@ -7,7 +7,7 @@ from msgm.recommender.metrics.attribute_attackers import attack, features
 from msgm.recommender.models import MODELS, load_recommender
 from msgm.recommender.models.adversarial_mult_vae import AdversarialMultVAE, reverse
 from msgm.recommender.requests import Deletion
-from tests.recommender.erasure.planted import cells, labelled
+from tests.recommender.attributes.planted import cells, labelled
 
 SMALL = {"hidden": 12, "latent": 6, "epochs": 2, "batch_size": 32, "head_hidden": 8}
 

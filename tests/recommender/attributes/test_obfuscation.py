@@ -3,8 +3,8 @@ import pytest
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.erasure.obfuscation import Obfuscation, typicality
-from tests.recommender.erasure.planted import cells, labelled
+from msgm.recommender.attributes.obfuscation import Obfuscation, typicality
+from tests.recommender.attributes.planted import cells, labelled
 
 
 def test_typicality_is_the_log_ratio_of_smoothed_shares():

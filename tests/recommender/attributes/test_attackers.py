@@ -17,7 +17,7 @@ from msgm.recommender.metrics.attribute_attackers import (
 )
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import Deletion
-from tests.recommender.erasure.planted import cells, labelled, table
+from tests.recommender.attributes.planted import cells, labelled, table
 
 
 @pytest.mark.parametrize("attacker", ATTACKERS)

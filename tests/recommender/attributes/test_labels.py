@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.recommender.erasure.labels import chosen, encode, shuffled
+from msgm.recommender.attributes.labels import chosen, encode, shuffled
 
 TEXTS = np.array(["M", "F", "", "M", "F", "M"])
 

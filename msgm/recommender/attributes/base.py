@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import RunError, UserError
-from msgm.recommender.erasure.labels import Labels, encode
-from msgm.recommender.erasure.plugin import Plugin
+from msgm.recommender.attributes.labels import Labels, encode
+from msgm.recommender.attributes.plugin import Plugin
 from msgm.registry import Registry
 
 

@@ -3,10 +3,10 @@ import os
 import numpy as np
 import pytest
 
+from msgm.recommender.attributes import ERASURES
+from msgm.recommender.attributes.apply import erase_attributes
+from msgm.recommender.attributes.labels import chosen, encode
 from msgm.recommender.data import load_interactions
-from msgm.recommender.erasure import ERASURES
-from msgm.recommender.erasure.apply import erase_attributes
-from msgm.recommender.erasure.labels import chosen, encode
 from msgm.recommender.metrics.attribute_attackers import attack, features
 from msgm.recommender.models import MODELS
 

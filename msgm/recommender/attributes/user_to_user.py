@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from msgm.checks import positive
 from msgm.ranges import Range, ranges
-from msgm.recommender.erasure.base import ERASURES, Card, Context, Erasure
-from msgm.recommender.erasure.closeness import Space, closeness
-from msgm.recommender.erasure.labels import Labels
+from msgm.recommender.attributes.base import ERASURES, Card, Context, Erasure
+from msgm.recommender.attributes.closeness import Space, closeness
+from msgm.recommender.attributes.labels import Labels
 
 FLAT = 1e-12
 """Least eigenvalue of M, next to the largest: directions that no score sees are erased whole."""

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from msgm.errors import UserError
-from msgm.recommender.erasure import ERASURES
-from msgm.recommender.erasure.distribution import Distribution, mmd
+from msgm.recommender.attributes import ERASURES
+from msgm.recommender.attributes.distribution import Distribution, mmd
 from msgm.recommender.metrics.attribute_attackers import attack
-from tests.recommender.erasure.planted import labelled, table
+from tests.recommender.attributes.planted import labelled, table
 
 
 def explicit(one, other):

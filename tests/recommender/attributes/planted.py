@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from msgm.recommender.erasure import Context
-from msgm.recommender.erasure.labels import encode
+from msgm.recommender.attributes import Context
+from msgm.recommender.attributes.labels import encode
 
 GENDER = np.array(["F", "M"])
 

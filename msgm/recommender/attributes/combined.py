@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from msgm.errors import RunError, UserError
 from msgm.fields import Settings
-from msgm.recommender.erasure.base import ERASURES, Card, Context, Erasure
-from msgm.recommender.erasure.labels import Labels
+from msgm.recommender.attributes.base import ERASURES, Card, Context, Erasure
+from msgm.recommender.attributes.labels import Labels
 
 
 @ERASURES.register("combined")

@@ -35,11 +35,11 @@ from numpy.typing import NDArray
 
 from msgm.checks import at_least, positive
 from msgm.ranges import Range, ranges
-from msgm.recommender.erasure.base import ERASURES, Card, Context, PluginErasure
-from msgm.recommender.erasure.closeness import Space, closeness
-from msgm.recommender.erasure.concept import labelled
-from msgm.recommender.erasure.labels import Labels, shuffled
-from msgm.recommender.erasure.plugin import Plugin
+from msgm.recommender.attributes.base import ERASURES, Card, Context, PluginErasure
+from msgm.recommender.attributes.closeness import Space, closeness
+from msgm.recommender.attributes.concept import labelled
+from msgm.recommender.attributes.labels import Labels, shuffled
+from msgm.recommender.attributes.plugin import Plugin
 from msgm.seeding import derive_seed, generator
 
 if TYPE_CHECKING:

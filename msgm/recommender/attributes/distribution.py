@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from msgm.checks import at_least, positive
 from msgm.errors import UserError
 from msgm.ranges import Range, ranges
-from msgm.recommender.erasure.base import ERASURES, Card, Context, Erasure
-from msgm.recommender.erasure.closeness import Space, closeness
-from msgm.recommender.erasure.concept import labelled
-from msgm.recommender.erasure.labels import Labels
+from msgm.recommender.attributes.base import ERASURES, Card, Context, Erasure
+from msgm.recommender.attributes.closeness import Space, closeness
+from msgm.recommender.attributes.concept import labelled
+from msgm.recommender.attributes.labels import Labels
 from msgm.seeding import derive_seed
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from msgm.recommender.erasure import ERASURES
+from msgm.recommender.attributes import ERASURES
 from msgm.recommender.metrics.attribute_attackers import attack
-from tests.recommender.erasure.planted import labelled, table
+from tests.recommender.attributes.planted import labelled, table
 
 
 def erased(name, rows, texts, context):

@@ -13,10 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from msgm.recommender.erasure.base import ERASURES, Card, Context, PluginErasure
-from msgm.recommender.erasure.concept import concept_covariance, labelled, span
-from msgm.recommender.erasure.labels import Labels
-from msgm.recommender.erasure.plugin import Plugin, affine
+from msgm.recommender.attributes.base import ERASURES, Card, Context, PluginErasure
+from msgm.recommender.attributes.concept import concept_covariance, labelled, span
+from msgm.recommender.attributes.labels import Labels
+from msgm.recommender.attributes.plugin import Plugin, affine
 
 
 @ERASURES.register("class-mean")

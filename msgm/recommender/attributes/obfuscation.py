@@ -24,8 +24,8 @@ from scipy.sparse import csr_array
 from msgm.checks import positive
 from msgm.errors import UserError
 from msgm.ranges import Range, ranges
+from msgm.recommender.attributes.labels import UNKNOWN, Labels, encode
 from msgm.recommender.cells import kept, ones, rows_of
-from msgm.recommender.erasure.labels import UNKNOWN, Labels, encode
 from msgm.seeding import derive_seed
 
 

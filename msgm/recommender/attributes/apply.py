@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.errors import UserError
-from msgm.recommender.erasure.base import Context, Erasure, PluginErasure
-from msgm.recommender.erasure.tables import exchange_users, factors
+from msgm.recommender.attributes.base import Context, Erasure, PluginErasure
+from msgm.recommender.attributes.tables import exchange_users, factors
 
 if TYPE_CHECKING:
     from msgm.recommender.models.base import Recommender
