@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from msgm import traces
 from msgm.errors import UserError
 from msgm.folders import write_text
-from msgm.traces import delete, follow, holders, of_request, register, report_lines, seal, verify
+from msgm.reading import read_json
+from msgm.traces import FILE, delete, follow, holders, of_request, register, report_lines, seal, verify
 
 
 @pytest.fixture
@@ -143,3 +145,18 @@ def test_a_retrained_row_of_the_first_version_holds_nothing_of_its_request(tmp_p
     write_text(tmp_path / "rows/new/manifest.json", json.dumps(manifest))
     assert of_request(holders(tmp_path), "removal of 3") == []
     assert paths(of_request(holders(tmp_path), "removal of 7")) == ["rows/new/model"]
+
+
+def test_processes_that_share_a_folder_lose_nothing_that_another_registers_or_seals(tmp_path):
+    def write(first: int) -> None:
+        for number in range(first, first + 10):
+            path = tmp_path / f"{number}.npz"
+            path.write_text("")
+            register(tmp_path, path, "logits")
+            seal(tmp_path, path)
+
+    with ThreadPoolExecutor(4) as executor:  # each opens the lock file for itself, as a process does
+        list(executor.map(write, range(0, 40, 10)))
+    found = read_json(tmp_path / FILE, traces.Register)
+    assert set(found["written"]) == set(found["hashes"]) == {f"{number}.npz" for number in range(40)}
+    assert not list(tmp_path.glob(".*"))
