@@ -50,11 +50,11 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
         digests = {e.seed: e.digest(e.split(request)) for e in experiments}
         band = _band(config, run, experiments, request)
         for name, method in config.rows().items():
-            records = {e.seed: _record(run, e, request, name, digests[e.seed]) for e in experiments if band}
+            records = {e.seed: _record(run, e, request, name, digests[e.seed]) for e in experiments}
             found = {seed: record for seed, record in records.items() if record is not None}
             left_out += left_out_at(found, method=name, request=request)
             measured = {seed: record for seed, record in found.items() if "metrics" in record}
-            if measured:
+            if measured and band:
                 rows.append(_row(config, request, name, method, measured, band))
         if any(row["request"] == request for row in rows):
             requests[request] = _request(config, run, experiments, request, list(digests.values()))
@@ -110,7 +110,7 @@ def _near_duplicates(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _band(config: ClassifierConfig, run: Run, experiments: Sequence[Experiment], request: str) -> list[dict[str, Any]]:
-    """Return the records of the retrained models that are there, in the report's form.
+    """Return the records of the retrained models that are there and have numbers, in the report's form.
 
     Each was measured at one of the seeds, in turn: ``seed`` is that of the original it was measured against.
     """
@@ -119,7 +119,7 @@ def _band(config: ClassifierConfig, run: Run, experiments: Sequence[Experiment],
         experiment = experiments[(number - 1) % len(experiments)]
         path = place(_records(run, experiment, request), "retrains", str(number), ending=".json")
         record = read_record(path, experiment.retrain_facts(experiment.split(request), number))
-        if record is not None:
+        if record is not None and "metrics" in record:
             made = {"retrain": number, "of": 1, "seed": experiment.seed, "seconds": record["seconds"]}
             found.append(made | {"metrics": _numbers(config, record)})
     return found

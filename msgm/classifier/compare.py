@@ -182,7 +182,7 @@ class Reference:
 
     def missing(self, record: Record | None) -> list[Metric]:
         """Return the metrics that a record lacks, or has by other settings."""
-        has = {} if record is None else record["metrics"]
+        has = (record or {}).get("metrics", {})
         return [m for m in self.metrics if has.get(m.name, {}).get("protocol") != self.protocol(m)]
 
     def numbers(self, case: Case, metrics: Sequence[Metric]) -> Record:
@@ -385,12 +385,12 @@ def _cells(reference: Reference) -> Iterator[RecordCell]:
 
 def _measure_retrained(reference: Reference, number: int, where: Path, facts: Record) -> Record:
     """Measure one model of the band against the others, as far as its record lacks it."""
-    record = read_record(where, facts) or {"metrics": {}}
+    record = read_record(where, facts) or {}
     own, model = reference.band[number - 1], reference.retrained[number - 1]
     case = reference.case(own, model, METHODS.build({"name": "retrain"}))
     found = reference.numbers(case, reference.missing(record))
     seconds = seconds_of(reference.world.retrained_at(reference.request, number))
-    return {"seconds": seconds, "metrics": record["metrics"] | found}
+    return {"seconds": seconds, "metrics": record.get("metrics", {}) | found}
 
 
 def _duplicates(reference: Reference) -> Record:

@@ -115,6 +115,13 @@ def test_what_a_domain_does_not_have_is_refused(verb, config, options, said, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("config", [CLASSIFIER, RECOMMENDER])
+def test_every_domain_runs_its_cells_where_it_is_told_to(config, tmp_path):
+    with pytest.raises(UserError, match="give --jobs or --cluster"):
+        msgm.compare(config, tmp_path / "run", jobs=2, cluster="tcp://nowhere:1")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_report_is_its_folder_and_its_rows(report):
     assert (report.run / "report.html").is_file()
     assert report.to_json() == json.loads((report.run / "report.json").read_text())

@@ -15,7 +15,7 @@ from msgm.classifier.methods import METHODS
 from msgm.classifier.outputs import load_outputs
 from msgm.data import load_dataset
 from msgm.digests import unkeyed_digest
-from msgm.errors import Interrupted
+from msgm.errors import Interrupted, RunError
 from msgm.reading import read_json
 from tests.conftest import settings
 
@@ -220,6 +220,36 @@ def test_a_method_that_fails_does_not_stop_the_others(config, cli, tmp_path):
     assert [row["method"] for row in report["rows"]] == ["do-nothing"]
     assert report["left_out"][0]["status"] == "failed"
     assert "finite" in report["left_out"][0]["reason"]
+
+
+def test_where_no_model_can_be_trained_each_is_tried_once_and_the_command_says_why(config, cli, tmp_path):
+    only = ["--only", "do-nothing,finetune", "--requests", "few"]
+    blown = settings(["training.lr=1e30", "seeds=1"])
+    done = cli("classifier", "compare", config, *only, *blown, "--out", tmp_path / "run")
+    assert done.code == 1
+    assert done.err.startswith("msgm: 13 models failed, and the same command tries again: seed 0: original: training")
+    assert done.err.count("\n") == 1
+    lines = [line.split(": training, step")[0] for line in done.out.splitlines() if "non-finite" in line]
+    assert len(lines) == len(set(lines)) == 1 + 5 + 5 + 2  # the original, retrained models, and rows without them
+    assert read_json(tmp_path / "run" / "report.json")["rows"] == []
+
+
+def test_retrained_models_that_failed_are_left_out_of_the_band(config, cli, monkeypatch, tmp_path):
+    def retrain(self, folder, request, number):
+        if number == 2:
+            raise RunError("the loss is not finite.")
+        return made(self, folder, request, number)
+
+    made = Experiment.retrain
+    monkeypatch.setattr(Experiment, "retrain", retrain)
+    line = ["--only", "do-nothing", "--requests", "few", *settings(["seeds=1"]), "--out", tmp_path / "run"]
+    assert cli("classifier", "compare", config, *line).code == 1
+    monkeypatch.undo()
+    done = cli("classifier", "compare", config, *line)
+    assert done.code == 0, done.err
+    assert done.out.count("training retrained model") == 1
+    (row,) = read_json(tmp_path / "run" / "report.json")["rows"]
+    assert len(row["retrain_band"]) == 5
 
 
 BROKEN = """
