@@ -63,6 +63,10 @@ def test_the_level_is_the_highest_that_passed():
     assert level([]) == "C0"
 
 
+def test_a_claim_is_made_unless_its_method_makes_none():
+    assert (decide("C1", [RIGHT], []).claimed, decide("C4", [WRONG], [], claimed=False).claimed) == (True, False)
+
+
 def test_a_claims_tree_has_its_rule_and_whether_anybody_makes_it():
     tree = claim_tree(decide("C4", [WRONG], [], claimed=False), {"C4": ("exact", "by its log")})
     assert (tree["name"], tree["rule"], tree["claimed"]) == ("exact", "by its log", False)

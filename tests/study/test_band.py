@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from msgm.study.band import FALSE_ALARMS, POWER, Band, band_of, joint_false_alarms
+from msgm.study.band import FALSE_ALARMS, POWER, Band, band_of, joint_false_alarms, t_interval
 
 DRAWS = 20_000
 
@@ -53,18 +53,29 @@ def test_the_closed_form_of_five_models():
     half = stats.t.ppf(1 - 0.05 / 6, 4) * math.sqrt(2.5) * math.sqrt(1 / 2 + 1 / 5)
     assert band.half_width(seeds=2, judged=3) == pytest.approx(half)
     assert band.limits(2, 3) == pytest.approx((3 - half, 3 + half))
+    assert band.half_width() == pytest.approx(stats.t.ppf(0.975, 4) * math.sqrt(2.5) * math.sqrt(1 + 1 / 5))
 
 
 def test_a_mean_inside_and_outside_on_either_side():
-    band = Band(0.0, 1.0, 5)
+    band = Band(7.0, 1.0, 5)
     half = band.half_width(2, 3)
     for sign in (-1, 1):
-        assert band.holds([sign * half * 0.9, sign * half * 1.09], judged=3)
-        assert not band.holds([sign * half * 0.9, sign * half * 1.11], judged=3)
-        assert band.holds([sign * half * 0.9, sign * half * 1.11], judged=3, slack=0.01 * half)
+        near, inside, outside = (7 + sign * half * share for share in (0.9, 1.09, 1.11))
+        assert band.holds([near, inside], judged=3)
+        assert not band.holds([near, outside], judged=3)
+        assert band.holds([near, outside], judged=3, slack=0.01 * half)
+    assert Band(7.0, 0.0, 5).holds([7.0], slack=0.0)
 
 
 def test_a_band_takes_the_values_that_exist_and_five_of_them():
     assert band_of([1.0, None, 2.0, 3.0, 4.0]) is None
     assert band_of([1.0, None, 2.0, 3.0, 4.0], least=4).count == 4
+    assert band_of([1.0, 2.0], least=1).count == 2
     assert band_of([1.0], least=1) is None
+
+
+def test_the_interval_of_a_mean_has_students_quantile():
+    assert t_interval([1.0]) == (None, None)
+    # sd / sqrt(n) is sqrt(2) / sqrt(2) of two values and 3 / sqrt(3) of three.
+    assert t_interval([0.0, 2.0]) == pytest.approx((1 - 12.7062, 1 + 12.7062), abs=1e-4)
+    assert t_interval([1.0, 4.0, 7.0]) == pytest.approx((4 - 4.30265 * 3**0.5, 4 + 4.30265 * 3**0.5), abs=1e-4)
