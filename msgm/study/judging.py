@@ -126,7 +126,7 @@ def enough_retrained(row: Row) -> bool:
 
 def seeds_of(row: Row, entry: Entry) -> int:
     """Return how many values like one of a retrained model's the row's value is the mean of, at least 1."""
-    of = max((model.get("of", 1) for model in row.get("retrain_band", [])), default=1)
+    of = max(model.get("of", 1) for model in row["retrain_band"])
     return max(int(entry["seeds"]) // int(of), 1)
 
 
@@ -208,14 +208,14 @@ def _judged(report: Report, row: Row, reading: Reading) -> Row:
         name: entry | _place(row, name, entry, len(names) if name in names else None, reading.slack, unsure)
         for name, entry in row["metrics"].items()
     }
-    held = [_held_out(row, k, names, reading.slack, unsure) for k in range(len(retrained(row)))] if names else []
+    held = sum(_held_out(row, k, names, reading.slack, unsure) for k in range(len(retrained(row))))
     return row | {
         "metrics": entries,
         "judged": {
             "numbers": len(names),
             "retrains": len(retrained(row)),
             "false_alarms": joint_false_alarms(len(names)) if names else None,
-            "held_out_inside": sum(held) if held else None,
+            "held_out_inside": held if names else None,
         },
         "share_of_retraining": share_of_retraining(report, row, reading),
         "effect": _effect(row, reading.row_of(report, row, reading.baseline), reading),

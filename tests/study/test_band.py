@@ -47,6 +47,13 @@ def test_the_smallest_shift_is_noticed_at_the_stated_rate(models, seeds, judged)
     assert noticed.mean() == pytest.approx(POWER, abs=0.01)
 
 
+@pytest.mark.parametrize(("models", "judged"), [(2, 1), (5, 1), (5, 12), (9, 3)])
+def test_the_smallest_shift_is_that_of_the_non_central_t_distribution(models, judged):
+    shift = Band(0.0, 2.0, models).smallest_shift(3, judged) / (2.0 * math.sqrt(1 / 3 + 1 / models))
+    reach = stats.t.ppf(1 - FALSE_ALARMS / (2 * judged), models - 1)
+    assert stats.nct.sf(reach, models - 1, shift) == pytest.approx(POWER, abs=1e-3)
+
+
 def test_the_closed_form_of_five_models():
     band = band_of([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (band.mean, band.sd, band.count) == (3.0, math.sqrt(2.5), 5)

@@ -92,6 +92,7 @@ def test_retrained_models_left_out_in_turn_are_counted():
     models = [{"a": value} for value in (0.50, 0.51, 0.52, 0.53, 5.0)]
     assert judged([{"a": 0.5}], models)["judged"]["held_out_inside"] == 4
     assert judged([{"a": 0.5}], [*models[:4], {"a": 0.54}])["judged"]["held_out_inside"] == 5
+    assert judged([{"a": 0.5}], [{"a": 0.5}] * 5)["judged"]["held_out_inside"] is None
 
 
 def test_fewer_than_five_retrained_models_give_numbers_without_verdicts():
@@ -107,6 +108,14 @@ def test_numbers_that_are_the_same_for_all_models_and_those_said_twice_are_not_j
     row = judged([models[0]], models)
     assert [name for name, entry in row["metrics"].items() if entry["place"] is None] == ["same", "a_gap"]
     assert judged([models[0] | {"same": 0.5}], models)["metrics"]["same"]["place"] == BELOW
+    shown = row["metrics"]["a_gap"]["band"]  # at the level of one number
+    assert shown["high"] == pytest.approx(Band(shown["mean"], shown["sd"], 5).limits(1, 1)[1])
+
+
+def test_a_number_that_a_row_does_not_have_is_not_judged():
+    models = draws(np.random.default_rng(4), 5)
+    row = judged([models[0] | {"c": None}], models)
+    assert (row["judged"]["numbers"], row["metrics"]["c"]["band"]) == (2, None)
 
 
 @pytest.mark.parametrize(("value", "place"), [(0.0, INSIDE), (3 / 30, TOO_FEW), (3 / 30 + 0.01, ABOVE)])
@@ -117,6 +126,13 @@ def test_a_band_without_width_tells_nothing_of_a_value_within_three_of_the_thing
     found = judge(report_of([row, original]), READING)["rows"][0]["metrics"]["a"]
     assert (found["place"], found["noticed"]) == (place, None)
     assert found["inside"] == {TOO_FEW: None}.get(place, place == INSIDE)
+
+
+@pytest.mark.parametrize(("size", "value", "place"), [(30, 0.95, TOO_FEW), (30, 0.85, BELOW), (None, 0.95, BELOW)])
+def test_the_rule_of_three_is_about_the_distance_and_needs_the_requests_size(size, value, place):
+    row = row_of([{"a": value}], [{"a": 1.0}] * 5)
+    found = judge(report_of([row], n=size), READING)["rows"][0]["metrics"]["a"]
+    assert found["place"] == place
 
 
 def test_the_slack_of_a_domain_widens_the_band():
@@ -174,6 +190,16 @@ def test_an_earlier_versions_retrained_models_of_each_seed_make_one_mean_each():
     assert (band["low"], band["high"]) == pytest.approx(Band(band["mean"], band["sd"], 5).limits(1, 1))
 
 
+def test_an_earlier_versions_retrained_models_that_are_the_same_for_all_seeds_are_one_each():
+    models = [{"retrain": k, "seed": seed, "metrics": {"a": float(k)}} for seed in (0, 1) for k in range(5)]
+    row = row_of([{"a": 2.0}, {"a": 2.1}], []) | {"retrain_band": models}
+    found = upgraded(report_of([row]), READING)["rows"][0]
+    assert [(model["of"], model["metrics"]["a"]) for model in found["retrain_band"]] == [(1, k) for k in range(5)]
+    band = found["metrics"]["a"]["band"]
+    assert (band["low"], band["high"]) == pytest.approx(Band(2.0, 2.5**0.5, 5).limits(2, 1))
+
+
 def test_a_report_of_this_version_is_read_as_it_is():
     report = judge(report_of([row_of([{"a": 0.5}], draws(np.random.default_rng(8), 5))]), READING)
+    assert report["schema"] == 2  # as reports on disk say
     assert upgraded(report, READING) is report
