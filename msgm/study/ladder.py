@@ -7,8 +7,7 @@ margins and attacks are data (``Ladder``):
   not flagged (below).
 - C2, attack-bounded: C1, and no number of an attack lies outside the band. Both sides count: a model that looks less
   like one that knows than models that never saw the items can be told from these just as well.
-- C3, oracle-indistinguishable within a band: C2, all judged numbers of forgetting and privacy inside the band, and
-  held-out retrained models that are not flagged.
+- C3, oracle-indistinguishable within a band: C2, and all judged numbers of forgetting and privacy inside the band.
 - C4, exact by algorithm, and C5, a proven bound: the domain's records.
 
 Inside and outside are the verdicts of ``judging``: of the mean over seeds, corrected for all numbers judged together.
@@ -17,7 +16,7 @@ Controls. Retrained models that know nothing lie outside their own, uncorrected 
 know the items in 2.5 of 100 numbers. A model is *flagged*, as not forgotten, when more of its n numbers of forgetting
 and privacy lie there than the 95% quantile of the binomial distribution Bin(n, .025): so that, were the numbers
 independent, chance flags at most one retrained model in 20. The original has to be flagged; of the retrained models,
-each held out and read against the others, at most ``FLAGGED_AT_MOST`` may be.
+each held out and read against the others, at most ``FLAGGED_AT_MOST`` may be. Else C1, C2 and C3 stay open.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,6 @@ from scipy import stats
 
 from msgm.cards.claims import (
     NOT_TESTED,
-    PASS,
     Check,
     Claim,
     Control,
@@ -100,11 +98,11 @@ class Ladder(Reading):
         attacks = [self._attack(row, name, numbers) for name, numbers in self.attacks(report, row).items()]
         attacks = attacks or [Check("attacks", None, f"{NOT_TESTED}: no attack was run")]
         bounded = decide("C2", [holds_before(behaviour), *by_reference(attacks, right)], checked)
-        band = [_enough(row), self._all_inside(row), _own_audit(checked[1])]
+        whole = by_reference([self._all_inside(row)], right)
         return [
             behaviour,
             bounded,
-            decide("C3", [holds_before(bounded), *by_reference(band, right)], checked),
+            decide("C3", [holds_before(bounded), *whole], checked),
             decide("C4", self.exactness(report, row), [], claimed=self.exact(row)),
             decide("C5", self.bound(report, row), [], claimed=self.bounded(row)),
         ]
@@ -144,22 +142,23 @@ class Ladder(Reading):
         """Return how many counted numbers lie outside their own 95% interval on the leaking side, of how many."""
         names, metrics = self.counted(report, row), row["metrics"]
         values = {name: metrics[name]["value"] for name in names}
-        return self._leaking(row, values, retrained(row), {name: seeds_of(row, metrics[name]) for name in names}, LEAST)
+        return self._leaking(row, values, retrained(row), {name: seeds_of(row, metrics[name]) for name in names})
 
     def _held_out(self, report: Report, row: Row) -> list[tuple[int, int]]:
         names, models = self.counted(report, row), retrained(row)
         return [
-            self._leaking(row, {name: model.get(name) for name in names}, models[:k] + models[k + 1 :], {}, LEAST - 1)
+            self._leaking(row, {name: model.get(name) for name in names}, models[:k] + models[k + 1 :], {})
             for k, model in enumerate(models)
         ]
 
     def _leaking(
-        self, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int], least: int
+        self, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int]
     ) -> tuple[int, int]:
+        """Return how many values lie outside on the leaking side of ``models``, of which one may be held out."""
         found = []
         for name, value in values.items():
             side = self.leaking_side(name, row["metrics"][name]["better"])
-            band = band_of([tree.get(name) for tree in models], least)
+            band = band_of([tree.get(name) for tree in models], LEAST - 1)
             if side and value is not None and band is not None:
                 found.append(place_of(value, band, seeds.get(name, 1), 1, self.slack) == side)
         return sum(found), len(found)
@@ -213,7 +212,7 @@ class Ladder(Reading):
             for name, entry in row["metrics"].items()
             if entry["section"] in COUNTED
             and entry["inside"] is False
-            and entry["place"] == opposite.get(self.leaking_side(name, entry["better"]) or "")
+            and opposite[entry["place"]] == self.leaking_side(name, entry["better"])
         ]
 
 
@@ -310,12 +309,6 @@ def recorded(name: str, value: Any, holds: bool) -> Check:
 def _enough(row: Row) -> Check:
     count = len(retrained(row))
     return Check(f"at least {LEAST} retrained models", True if count >= LEAST else None, f"{count} retrained models")
-
-
-def _own_audit(negative: Control) -> Check:
-    """Return whether the held-out retrained models pass, by the control that tests it."""
-    holds = None if negative.verdict == NOT_TESTED else negative.verdict == PASS
-    return Check("held-out retrained models pass their own audit", holds, negative.evidence)
 
 
 @lru_cache

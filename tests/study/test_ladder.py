@@ -1,11 +1,14 @@
 """The ladder on a small domain: how often a retrained model passes, and what breaks each rule."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS, Check
-from msgm.study.judging import ABOVE, BELOW, judge, means
-from msgm.study.ladder import Ladder, is_inside, near_mean, rules_of
+from msgm.cards.words import WRONG_REFERENCE
+from msgm.study.judging import ABOVE, BELOW, INSIDE, TOO_FEW, judge, means
+from msgm.study.ladder import Ladder, by_reference, is_inside, near_mean, recorded, rules_of
 
 NAMES = ("seen", "rate_auc", "tail", "use")
 SECTIONS = {"seen": "forgetting", "rate_auc": "privacy", "tail": "privacy", "use": "utility"}
@@ -41,7 +44,9 @@ def row_of(method, models, per_seed):
         "request": "few",
         "seconds": 1.0,
         "retrain_seconds": 4.0,
-        "metrics": {name: summary[name] | {"better": "band", "section": SECTIONS[name]} for name in summary},
+        "metrics": {
+            name: summary[name] | {"better": "band", "section": SECTIONS.get(name, "privacy")} for name in summary
+        },
         "per_seed": [{"seed": k, "metrics": numbers} for k, numbers in enumerate(per_seed)],
         "retrain_band": [{"retrain": k, "of": 1, "metrics": numbers} for k, numbers in enumerate(models)],
     }
@@ -74,6 +79,7 @@ def test_a_true_retrained_model_passes_as_often_as_stated_and_the_controls_hold(
         ({"rate_auc": 0.9, "tail": 0.1}, "C0"),  # flagged by the rule that has to flag the original
         ({"rate_auc": 0.9}, "C1"),  # the attack sees it, as it would see one that knows
         ({"tail": 0.9}, "C1"),  # the attack sees it on the side of models that never saw the items
+        ({"use": 0.9}, "C3"),  # more useful than retrained models: no matter of forgetting
         ({"seen": 0.1}, "C2"),  # behaves better than retrained models, by which it is told from them
     ],
 )
@@ -112,3 +118,139 @@ def test_controls_that_fail_leave_everything_open():
     assert {verdicts(report)[level] for level in ("C1", "C2", "C3")} == {INCONCLUSIVE}
     report["rows"].pop(0)
     assert LADDER.controls(report, report["rows"][0])[0].verdict == NOT_TESTED
+
+
+def edited(report, **numbers):
+    """Return the edited row, judged again after some of what is known of its numbers was changed."""
+    row = report["rows"][1]
+    return row | {"metrics": row["metrics"] | {name: row["metrics"][name] | new for name, new in numbers.items()}}
+
+
+def check_of(report, row, level, words, ladder=LADDER):
+    (claim,) = [claim for claim in ladder.claims(report, row) if claim.level == level]
+    (found,) = [check for check in claim.checks if words in check.name]
+    return found
+
+
+def test_what_cannot_be_told_leaves_the_band_open_but_one_number_outside_still_fails():
+    report = report_of(np.random.default_rng(1))
+    unsure, out = {"place": TOO_FEW, "inside": None}, {"place": ABOVE, "inside": False}
+    found = [
+        check_of(report, edited(report, **numbers), "C3", "inside the band")
+        for numbers in ({}, {"seen": unsure}, {"seen": out}, {"seen": unsure, "tail": out})
+    ]
+    assert [(check.holds, check.unknown) for check in found] == [
+        (True, ""),
+        (None, TOO_FEW),
+        (False, ""),
+        (False, TOO_FEW),
+    ]
+    assert [check.evidence[:13] for check in found] == [f"{n} of 3 outside"[:13] for n in (0, 0, 1, 1)]
+
+
+def test_an_attack_counts_its_numbers_and_what_cannot_be_told_leaves_it_open():
+    report = report_of(np.random.default_rng(1))
+    unsure = check_of(report, edited(report, tail={"place": TOO_FEW, "inside": None}), "C2", "tail")
+    assert (unsure.holds, unsure.evidence) == (None, f"0 of 1 numbers outside; tail: {TOO_FEW}")
+    assert check_of(report, edited(report), "C2", "tail").evidence == "0 of 1 numbers outside"
+
+
+def test_attacks_that_were_not_run_leave_c2_open():
+    report = report_of(np.random.default_rng(1))
+    row = report["rows"][1]
+    absent = replace(LADDER, attacks=lambda report, row: {"some_attack": ["none", "use"]})
+    assert check_of(report, edited(report, use={"band": None}), "C2", "some attack", absent) == Check(
+        "some attack: no number outside the band", None, f"{NOT_TESTED}: some_attack"
+    )
+    none = replace(LADDER, attacks=lambda report, row: {})
+    assert none.claims(report, row)[1].verdict == INCONCLUSIVE
+    assert check_of(report, row, "C2", "attacks", none).evidence == f"{NOT_TESTED}: no attack was run"
+
+
+def test_forgetting_and_privacy_are_counted_and_usefulness_is_not():
+    report = report_of(np.random.default_rng(1), use=0.9)
+    row = report["rows"][1]
+    row["metrics"]["use"]["better"] = "lower"  # now the band has a side on which models know
+    assert LADDER.counted(report, row) == ["seen", "rate_auc", "tail"]
+    assert LADDER.leaking(report, row)[1] == 3
+
+
+def test_numbers_beyond_the_other_side_of_the_band_are_overshooting():
+    report = report_of(np.random.default_rng(1), seen=0.1, rate_auc=0.9, tail=0.9, use=0.9)
+    row = report["rows"][1]
+    row["metrics"]["use"]["better"] = "higher"
+    assert LADDER.overshooting(row) == ["seen", "tail"]
+    assert LADDER.overshooting(edited(report_of(np.random.default_rng(1)))) == []
+    report["rows"][1]["metrics"]["use"] |= {"section": "forgetting", "better": "band"}  # no side is that of members
+    assert LADDER.overshooting(report["rows"][1]) == ["seen", "tail"]
+    assert LADDER.outside("use", row["metrics"]["use"]).endswith(": above")
+
+
+def test_what_nobody_can_read_says_what_is_missing():
+    few, none = report_of(np.random.default_rng(2), retrains=4), report_of(np.random.default_rng(2))
+    for entry in none["rows"][1]["metrics"].values():
+        entry["section"] = "utility"
+    more = "4 retrained models, of at least 5: more of these are needed"
+    for report, words in ((few, more), (none, "no number of forgetting or privacy has a side, a value and a band")):
+        row = report["rows"][1]
+        for level, name in (("C1", "not flagged"), ("C3", "inside the band")):
+            assert check_of(report, row, level, name) == Check(
+                check_of(report, row, level, name).name, None, f"{NOT_TESTED}: {words}"
+            )
+        assert LADDER.controls(report, row)[1].evidence == words
+    assert LADDER.strict_passes(few["rows"][1]) == f"{NOT_TESTED}: {more}"
+    passed = none["rows"][1]["judged"]["held_out_inside"]
+    assert LADDER.strict_passes(none["rows"][1]).endswith(f"held out, {passed} of 5 have all numbers inside")
+
+
+@pytest.mark.parametrize(("models", "verdict", "share"), [(8, PASS, "2 of 8"), (7, FAIL, "2 of 7")])
+def test_a_quarter_of_the_retrained_models_held_out_may_be_flagged(models, verdict, share):
+    """Two models know, each by two numbers of four; of four numbers, chance puts one outside and not two."""
+    names = [f"{k}_auc" for k in range(4)]
+    trees = [{name: 0.5 + 0.01 * ((j + k) % 3) for j, name in enumerate(names)} for k in range(models)]
+    trees[0] |= {"0_auc": 0.9, "1_auc": 0.9}
+    trees[1] |= {"2_auc": 0.9, "3_auc": 0.9}
+    report = judge(
+        {"rows": [row_of("edit", trees, [trees[2]])], "requests": {"few": {"n": 30, "target": "observed"}}}, LADDER
+    )
+    control = LADDER.controls(report, report["rows"][0])[1]
+    assert (control.verdict, control.evidence[:14]) == (verdict, f"{share} flagged")
+    assert f"{4 / (4 * models):.1%} of their numbers lie outside" in control.evidence
+
+
+def test_distance_from_the_wrong_reference_fails_and_closeness_to_it_is_unknown():
+    near, far, open_ = Check("near", True, "1"), Check("far", False, "2"), Check("open", None, "3")
+    assert by_reference([near, far, open_], True) == [near, far, open_]
+    unknown = [Check(c.name, None, f"{c.evidence} ({WRONG_REFERENCE})", WRONG_REFERENCE) for c in (near, open_)]
+    assert by_reference([near, far, open_], False) == [unknown[0], far, unknown[1]]
+
+
+@pytest.mark.parametrize(
+    ("place", "also", "holds"),
+    [
+        (INSIDE, (), True),
+        (None, (), True),
+        (ABOVE, (), False),
+        (BELOW, (), False),
+        (BELOW, (BELOW,), True),
+        (ABOVE, (BELOW,), False),
+        (TOO_FEW, (), None),
+    ],
+)
+def test_a_number_is_inside_by_its_place(place, also, holds):
+    row = edited(report_of(np.random.default_rng(1)), rate_auc={"place": place})
+    found = is_inside(row, "rate_auc", also)
+    assert (found.holds, found.name) == (holds, f"rate auc {'not above' if also else 'inside'} the band")
+    assert found.unknown == (f"rate_auc: {TOO_FEW}" if place == TOO_FEW else "")
+
+
+@pytest.mark.parametrize("lacking", [{"value": None}, {"band": None}])
+def test_a_number_without_a_value_or_a_band_is_not_tested(lacking):
+    row = edited(report_of(np.random.default_rng(1)), rate_auc=lacking)
+    expected = Check("rate auc inside the band", None, f"{NOT_TESTED}: rate_auc, or its band")
+    assert is_inside(row, "rate_auc") == expected
+    assert is_inside(row, "absent").evidence == f"{NOT_TESTED}: absent, or its band"
+
+
+def test_what_a_record_says_holds_or_not_and_silence_is_unknown():
+    assert [recorded("seeds", value, value == 3).holds for value in (3, 4, None)] == [True, False, None]
