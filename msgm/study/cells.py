@@ -113,7 +113,7 @@ def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> dict
     """
     every = list(cells)
     due = [number for number, cell in enumerate(every) if not cell.kept()]
-    needed = {label for number in due if every[number].wanted for label in every[number].after}
+    needed = {label for number in due for label in every[number].after}
     for number, cell in enumerate(every):
         if number not in due and cell.wanted:
             print(f"{cell.label}: kept", flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
+from msgm import processes
 from msgm.errors import RunError, UserError
 from msgm.reading import read_json
 from msgm.study.cells import Elsewhere, Latest, run_cells
@@ -76,26 +77,60 @@ def test_what_others_come_after_is_made_first(run, tmp_path, capsys):
 
 def test_what_is_there_is_kept_and_a_model_that_nobody_needs_is_not_made_again(run, tmp_path, capsys):
     run(Small(tmp_path))
+    capsys.readouterr()
+    run(Small(tmp_path))
+    assert capsys.readouterr().out.splitlines() == ["one: kept", "two: kept", "alone: kept"]
     (tmp_path / "model").unlink()
     (tmp_path / "alone.json").unlink()
-    capsys.readouterr()
     run(Small(tmp_path))
     assert made(Small(tmp_path)) == ["model", "one", "two", "alone", "alone"]
     assert capsys.readouterr().out.splitlines() == ["one: kept", "two: kept", "alone: 2.000 s"]
 
 
 @pytest.mark.parametrize(
-    ("model", "record"),
+    ("model", "record", "failed"),
     [
-        ("failed", {"status": "failed", "reason": "the loss is not finite."}),
-        ("unfit", {"status": "skipped", "reason": "it does not fit."}),
+        ("failed", {"status": "failed", "reason": "the loss is not finite."}, ["model", "one", "two"]),
+        ("unfit", {"status": "skipped", "reason": "it does not fit."}, []),
     ],
 )
-def test_what_comes_after_a_cell_that_failed_fails_for_its_reason_and_the_others_go_on(run, tmp_path, model, record):
-    run(Small(tmp_path, model))
+def test_what_comes_after_a_cell_that_failed_fails_for_its_reason_and_the_others_go_on(
+    run, tmp_path, capsys, model, record, failed
+):
+    assert run(Small(tmp_path, model)) == dict.fromkeys(failed, record["reason"])
     assert made(Small(tmp_path)) == ["model", "alone"]
+    told = [f"{name}: {record['reason']}" for name in ("model", "one", "two")]
+    assert capsys.readouterr().out.splitlines() == [*told, "alone: 2.000 s"]
     for name in ("one", "two"):
         assert read_json(tmp_path / f"{name}.json") == {"made": {}} | record
+
+
+def faulty() -> dict[str, object]:
+    raise ValueError("bad shape.")
+
+
+def test_a_cell_that_fails_keeps_why_and_the_next_one_is_run(tmp_path):
+    cells = [RecordCell("bad", tmp_path / "bad.json", {}, faulty), RecordCell("good", tmp_path / "good.json", {}, dict)]
+    assert run_cells(cells) == {"bad": "ValueError: bad shape."}
+    assert read_json(tmp_path / "bad.json")["status"] == "failed"
+    assert cells[1].kept()
+
+
+def test_a_cell_that_fails_among_several_processes_of_a_launch_ends_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "sharing", lambda: 2)
+    with pytest.raises(RunError, match=r"^bad: ValueError: bad shape\.$"):
+        run_cells([RecordCell("bad", tmp_path / "bad.json", {}, faulty)])
+    assert not (tmp_path / "bad.json").exists()
+
+
+def test_a_row_that_others_read_is_made_once_and_before_them(tmp_path):
+    order: list[str] = []
+
+    def cell(name: str, *after: str) -> RecordCell:
+        return RecordCell(name, tmp_path / f"{name}.json", {}, lambda: order.append(name) or {}, after=after)
+
+    assert run_cells([cell("second", "first"), cell("first")]) == {}
+    assert order == ["first", "second"]
 
 
 def test_what_failed_is_tried_again(run, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS, Check
 from msgm.cards.words import WRONG_REFERENCE
+from msgm.study.band import band_of
 from msgm.study.judging import ABOVE, BELOW, INSIDE, TOO_FEW, judge, means
 from msgm.study.ladder import Ladder, by_reference, is_inside, near_mean, recorded, rules_of
 
@@ -173,6 +174,23 @@ def test_forgetting_and_privacy_are_counted_and_usefulness_is_not():
     row["metrics"]["use"]["better"] = "lower"  # now the band has a side on which models know
     assert LADDER.counted(report, row) == ["seen", "rate_auc", "tail"]
     assert LADDER.leaking(report, row)[1] == 3
+
+
+def test_a_number_without_a_side_tells_nothing_of_who_knows():
+    report = report_of(np.random.default_rng(1))
+    report["rows"][1]["metrics"]["use"]["section"] = "privacy"
+    assert len(LADDER.counted(report, report["rows"][1])) == 4
+    assert LADDER.leaking(report, report["rows"][1])[1] == 3
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.99, 0), (1.01, 1)])
+def test_numbers_leak_outside_their_own_interval_not_the_one_of_all_together(share, count):
+    report = report_of(np.random.default_rng(1))
+    row = report["rows"][1]
+    band = band_of([model["metrics"]["seen"] for model in row["retrain_band"]])
+    value = band.mean + share * band.half_width(3)
+    assert value < band.limits(3, 2)[1]
+    assert LADDER.leaking(report, edited(report, seen={"value": value}))[0] == count
 
 
 def test_numbers_beyond_the_other_side_of_the_band_are_overshooting():
