@@ -103,6 +103,21 @@ def test_fewer_than_five_retrained_models_give_numbers_without_verdicts():
     assert judged_note(row, {}) == "4 retrained models, of at least 5: numbers stand here without verdicts."
 
 
+def test_the_side_of_models_that_know_is_the_first_that_is_named_else_the_worse_one():
+    reading = replace(READING, sides=((r"_auc$", ABOVE), (r"^b", None)))
+    known = {name: reading.leaking_side(name, "higher") for name in ("b_auc", "b", "a")}
+    assert known == {"b_auc": ABOVE, "b": None, "a": BELOW}
+    assert [reading.leaking_side("a", better) for better in ("lower", "band")] == [ABOVE, None]
+
+
+def test_a_row_is_read_beside_the_original_of_its_own_request():
+    models = draws(np.random.default_rng(4), 5)
+    rows = [row_of(models[:1], models, method="do-nothing", request=name) for name in ("many", "few")]
+    row = row_of(models[:1], models)
+    assert READING.original_of({"rows": [*rows, row]}, row) is rows[1]
+    assert READING.original_of({"rows": [rows[0], row]}, row) is None
+
+
 def test_numbers_that_are_the_same_for_all_models_and_those_said_twice_are_not_judged():
     models = [tree | {"same": 1.0, "a_gap": tree["a"]} for tree in draws(np.random.default_rng(4), 5)]
     row = judged([models[0]], models)
