@@ -150,6 +150,13 @@ def test_the_rule_of_three_is_about_the_distance_and_needs_the_requests_size(siz
     assert found["place"] == place
 
 
+def test_the_ends_of_a_band_belong_to_it_and_only_one_without_width_leaves_room_for_doubt():
+    exact, narrow = Band(1.0, 0.0, 5), Band(1.0, 0.001, 5)
+    assert place_of(1.0, exact, 1, 1, 0.0) == INSIDE
+    assert [place_of(1.05, exact, 1, 1, 0.0, *unsure) for unsure in ((), (0.1,))] == [ABOVE, TOO_FEW]
+    assert place_of(1.05, narrow, 1, 1, 0.0, 0.1) == ABOVE
+
+
 def test_the_slack_of_a_domain_widens_the_band():
     assert place_of(BAND.limits()[1] + 0.01, BAND, 1, 1, 0.02) == INSIDE
     assert place_of(BAND.limits()[1] + 0.03, BAND, 1, 1, 0.02) == ABOVE
