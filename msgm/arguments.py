@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, known, nearest
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -15,6 +15,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with 2 and the sentence; its usage is a ``--help`` away."""
         self.exit(2, f"msgm: {message}; see {self.prog} --help.\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is no choice, and name the nearest one, as for any other name."""
+        key = "/".join(action.option_strings) or str(action.metavar or action.dest)
+        try:
+            known(value, list(action.choices or [value]), key, "choice")
+        except UserError as error:
+            self.exit(2, f"msgm: {error}\n")
 
 
 def command(

@@ -142,13 +142,16 @@ def note_changed(stored: Sequence[Plugin], used: Sequence[Plugin], source: Path)
             print(f"note: {source} was made with another version of {Path(plugin['path']).name}.", flush=True)
 
 
-def load_received(folder: Path, sections: Sequence[str] = (), own: Settings | None = None) -> dict[str, Any]:
+def load_received(
+    folder: Path, sections: Sequence[str] = (), own: Settings | None = None, used: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Return the settings in a run folder, which anybody may have made.
 
     Args:
         folder: the run folder.
         sections: settings that must be there; one that were missing would silently mean its default.
         own: the user's own settings, if he named a config: what it names, too, is his.
+        used: the settings to return, where not all are used: what the others name is neither opened nor refused.
 
     Raises:
         UserError: the file is missing, damaged or not whole, or names what only a trusted one may.
@@ -158,6 +161,8 @@ def load_received(folder: Path, sections: Sequence[str] = (), own: Settings | No
     missing = [name for name in sections if name not in settings]
     if missing:
         raise UserError(f"{path} is not whole: it lacks {', '.join(missing)}; msgm writes every setting.")
+    if used is not None:
+        settings = {name: value for name, value in settings.items() if name in (*used, "extends")}
     refuse_foreign(settings, path, own)
     return settings
 

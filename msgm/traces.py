@@ -266,6 +266,11 @@ def of_request(found: list[dict[str, Any]] | None, request: str) -> list[dict[st
     return [line for line in found if line.get("part") != "retain" or line.get("request") != request]
 
 
+def _refuse_no_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give a run or compare folder.")
+
+
 def _runs(folder: Path) -> list[Path]:
     """Return the run folders in a folder: itself, those with a register, and the rows of a comparison."""
     registers = [path.parent for path in folder.rglob(FILE)]
@@ -326,8 +331,7 @@ def report_lines(folder: Path) -> list[str]:
     Raises:
         UserError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a run or compare folder.")
+    _refuse_no_folder(folder)
     found = traces(folder)
     lines = []
     for trace in found:
@@ -391,8 +395,9 @@ def verify(folder: Path) -> tuple[int, list[str]]:
         How many files were hashed, and a sentence for each that is not as it was.
 
     Raises:
-        UserError: the folder has no hashes, or its register is damaged.
+        UserError: there is no such folder, it has no hashes, or its register is damaged.
     """
+    _refuse_no_folder(folder)
     count, faults = 0, []
     for run in _runs(folder):
         hashes = _read(run)["hashes"]

@@ -221,6 +221,19 @@ def test_a_file_in_place_of_the_folder_is_refused(cli, tmp_path):
     refused(cli, tmp_path, "train", DIGITS, *settings(TINY), "--device", "cpu", "--out", tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    ("command", "config", "domain"),
+    [
+        ("classifier", "digits/vp", "generator"),
+        ("classifier", "recommender/attributes", "attributes"),
+        ("recommender", "classifier/digits", "classifier"),
+    ],
+)
+def test_a_modules_own_compare_refuses_the_configs_of_others(cli, tmp_path, command, config, domain):
+    message = refused(cli, tmp_path / "out", command, "compare", config, "--out", tmp_path / "out")
+    assert f"{config} is of the domain {domain}: use msgm compare {config}" in message
+
+
 @pytest.mark.parametrize("command", ["sample", "evaluate", "report"])
 def test_commands_on_a_missing_run_refuse_it(cli, tmp_path, command):
     assert "missing" in refused(cli, tmp_path, command, tmp_path / "missing")
@@ -252,6 +265,23 @@ def test_a_malformed_command_line_exits_with_2(arguments, capsys):
         main(arguments)
     assert end.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "near"),
+    [
+        (["comapre", "digits/vp"], "COMMAND", "compare"),
+        (["recommender", "recomend", "runs/shop"], "COMMAND", "recommend"),
+        (["train", "digits/vp", "--device", "cdua"], "--device", "cuda"),
+    ],
+)
+def test_the_nearest_choice_is_named(arguments, key, near, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    message = capsys.readouterr().err
+    assert (end.value.code, message.count("\n")) == (2, 1)
+    assert message.startswith(f"msgm: {key}: unknown choice ")
+    assert message.endswith(f"Did you mean {near!r}?\n")
 
 
 def test_unlearning_with_an_objective_that_forgets_nothing_is_refused(cli, tmp_path, base):

@@ -64,6 +64,8 @@ def test_what_is_listed_can_be_deleted_and_nothing_else(run: Path) -> None:
     assert paths(holders(run)) == ["rows/retrain/model", "../A/model"]
     with pytest.raises(UserError, match="holds no hashes"):
         verify(run)
+    with pytest.raises(UserError, match=r"missing is no folder; give a run"):
+        verify(run / "missing")
 
 
 def test_verify_names_what_was_changed_lost_or_added(run: Path) -> None:

@@ -139,6 +139,16 @@ def test_what_a_received_run_names_is_not_run_opened_or_fetched(command, old, ne
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_samples_need_no_trust_in_the_data_that_a_run_names(command, received, cli, tmp_path):
+    run, _ = received(r"^  name: digits", "  name: folder\n  root: pictures")
+    done = cli(*arguments(command, run, tmp_path / "out"))
+    if command == "sample":
+        assert done.code == 0
+    else:
+        assert "data.root: pictures, which would be opened" in done.err
+
+
 def test_a_received_run_reads_nothing_of_the_environment(received, cli, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     run, _ = received(r"^name: .*", "name: ${oc.env:SECRET}")

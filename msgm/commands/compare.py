@@ -6,6 +6,7 @@ from typing import Any
 
 from msgm import processes
 from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, names, received, tuned, workers
+from msgm.errors import UserError
 
 GO_ON = "Run the same command again to go on."
 LISTS = ("only", "requests", "models", "metrics")
@@ -56,11 +57,22 @@ def run(options: argparse.Namespace) -> None:
     """Compare, and say what was written; an option that a command lacks counts as not given."""
     from msgm.api.verbs import compare
 
+    _refuse_other_modules(options)
     given: dict[str, Any] = {name: getattr(options, name) for name in GIVEN if hasattr(options, name)}
     given |= {name: names(text) for name in LISTS if (text := getattr(options, name, None))}
     sweep, cache = getattr(options, "sweep", None) or (), not getattr(options, "no_cache", False)
     report = compare(options.config, options.out, sweep=sweep, cache=cache, overrides=options.set, **given)
     say_written(report.run)
+
+
+def _refuse_other_modules(options: argparse.Namespace) -> None:
+    """Refuse the config of another module where a classifier's or a recommender's own command was given."""
+    from msgm.settings import domain_of, read_settings
+
+    domain = domain_of(read_settings(options.config, options.set))
+    module = {"attributes": "recommender"}.get(domain, domain)
+    if options.command not in ("compare", module):
+        raise UserError(f"{options.config} is of the domain {domain}: use msgm compare {options.config}.")
 
 
 def say_written(folder: Path) -> None:

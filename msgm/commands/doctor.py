@@ -50,7 +50,7 @@ def lines() -> Iterator[str]:
     yield _data()
     for name, (what, how) in OPTIONAL.items():
         found = version_of(name) if find_spec(name) else None
-        yield f"{name} {found}: {what}" if found else f"{name} is not installed, which {what} needs: {how}"
+        yield f"{name} {found}: {what}" if found else f"{name} is not installed; for {what}: {how}"
 
 
 def _doctor(options: argparse.Namespace) -> None:

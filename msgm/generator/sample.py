@@ -38,6 +38,8 @@ from msgm.runs import Run, chosen_device, find_model
 from msgm.settings import differences, read_settings
 
 GRID = 100
+USED = ("plugins", "sampling")
+"""The settings of a run that its samples depend on; its data, such as a folder of pictures, are not opened."""
 FORMATS = {"grid": "samples.png", "npz": "samples.npz", "png": "png"}
 
 
@@ -55,7 +57,7 @@ def sampling_settings(
     Raises:
         UserError: an unknown key, a wrong type, a value out of range, or an override of another section.
     """
-    stored = load_received(Path(source), SECTIONS) if Run(source).config.is_file() else {}
+    stored = load_received(Path(source), SECTIONS, used=USED) if Run(source).config.is_file() else {}
     load_files(stored.get("plugins", []))
     own = dict(stored.get("sampling", {}))
     if sampler is not None and sampler != own.get("sampler"):
