@@ -202,7 +202,7 @@ def _merged(row: Row, a_seed: bool) -> list[Row]:
 
 def _judged(report: Report, row: Row, reading: Reading) -> Row:
     names = reading.judged_names(report, row)
-    size = report["requests"][row["request"]].get(reading.size) or 0
+    size = report["requests"][row["request"]].get(reading.size)
     unsure = RULE_OF_THREE / size if size else 0.0
     entries = {
         name: entry | _place(row, name, entry, len(names) if name in names else None, reading.slack, unsure)

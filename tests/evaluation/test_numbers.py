@@ -6,8 +6,8 @@ import pytest
 from msgm.evaluation.band_table import NO_EFFECT, band_tables
 from msgm.evaluation.claims import band_checks
 from msgm.evaluation.metrics.unlearning_ratio import histogram_distance
-from msgm.evaluation.numbers import band_facts, no_effect, standings
-from msgm.study.band import band_of
+from msgm.evaluation.numbers import Standing, band_facts, no_effect, over_seeds, standings
+from msgm.study.band import Band, band_of
 
 NAMES = ("UR %", "junk %", "NLL retain", "NLL forget")
 
@@ -55,6 +55,25 @@ def test_the_mean_over_seeds_is_judged_and_has_its_interval():
     assert found.limits == pytest.approx([10 - 3.2054, 10 + 3.2054], abs=1e-3)  # 2.7764 * sqrt(2.5 * (1/3 + 1/5))
     assert found.high - found.value == pytest.approx(4.3027 / 3**0.5, abs=1e-3)
     assert standings(a_report([], models), a_row("row", [[13.3]] * 3))["UR %"].side == "above"
+
+
+def test_a_number_stands_beside_its_band_in_words_and_in_the_report():
+    one = Standing("UR %", 2.5, None, None, 1, Band(2.0, 0.5, 5), 1, 0.0)
+    assert one.text() == "2.5 beside 0.5 to 3.5 of 5 retrained models; a shift of 2.1 would have been noticed"
+    two = Standing("NLL retain", 2.5, 2.0, 3.0, 2, None, 1, 0.0)
+    assert (two.text(), two.tree()["band"]) == ("2.50 over 2 seeds", None)
+    assert Standing("UR %", None, None, None, 2, None, 1, 0.0).text() == "no value over 2 seeds"
+    tree = one.tree()["band"]
+    assert (tree["low"], tree["high"], tree["smallest_shift"]) == (*one.limits, one.smallest_shift)
+
+
+def test_seeds_of_one_name_make_one_row():
+    rows = [{"name": name, "seed": seed, "measured": {}} for seed in (0, 1) for name in ("a", "b")]
+    found = over_seeds(rows, {})
+    assert [(row["name"], [part["seed"] for part in row["per_seed"]]) for row in found] == [
+        ("a", [0, 1]),
+        ("b", [0, 1]),
+    ]
 
 
 def test_one_sample_beyond_a_band_without_width_is_inside():

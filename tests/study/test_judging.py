@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from msgm.study.band import LEAST, Band, joint_false_alarms
 from msgm.study.judging import (
@@ -90,9 +91,17 @@ def test_a_place_is_told(shift, place):
 
 def test_retrained_models_left_out_in_turn_are_counted():
     models = [{"a": value} for value in (0.50, 0.51, 0.52, 0.53, 5.0)]
-    assert judged([{"a": 0.5}], models)["judged"]["held_out_inside"] == 4
+    for order in (models, models[::-1]):
+        assert judged([{"a": 0.5}], order)["judged"]["held_out_inside"] == 4
     assert judged([{"a": 0.5}], [*models[:4], {"a": 0.54}])["judged"]["held_out_inside"] == 5
     assert judged([{"a": 0.5}], [{"a": 0.5}] * 5)["judged"]["held_out_inside"] is None
+
+
+@pytest.mark.parametrize(("share", "inside"), [(0.99, 5), (1.01, 4)])
+def test_a_model_left_out_is_one_value_beside_the_others(share, inside):
+    others = [0.0, 1.0, 2.0, 3.0]
+    last = 1.5 + share * Band(1.5, float(np.std(others, ddof=1)), 4).half_width(1, 1)
+    assert judged([{"a": 1.0}], [{"a": value} for value in [*others, last]])["judged"]["held_out_inside"] == inside
 
 
 def test_fewer_than_five_retrained_models_give_numbers_without_verdicts():
@@ -123,6 +132,7 @@ def test_numbers_that_are_the_same_for_all_models_and_those_said_twice_are_not_j
     row = judged([models[0]], models)
     assert [name for name, entry in row["metrics"].items() if entry["place"] is None] == ["same", "a_gap"]
     assert judged([models[0] | {"same": 0.5}], models)["metrics"]["same"]["place"] == BELOW
+    assert row["metrics"]["a_gap"]["noticed"] is None
     shown = row["metrics"]["a_gap"]["band"]  # at the level of one number
     assert shown["high"] == pytest.approx(Band(shown["mean"], shown["sd"], 5).limits(1, 1)[1])
 
@@ -177,6 +187,16 @@ def test_a_row_that_is_not_told_from_fine_tuning_by_the_spread_of_seeds_has_no_e
     assert effect_of(0.0, method="retrain") == [None, None]
 
 
+@pytest.mark.parametrize(("share", "effect"), [(0.99, NO_EFFECT), (1.01, None)])
+def test_the_spread_of_seeds_is_pooled_over_both_rows(share, effect):
+    """Variances 1 of three seeds and 4 of two are pooled to (2 * 1 + 1 * 4) / 3 = 2, with 3 degrees of freedom."""
+    reach = stats.t.ppf(0.975, 3) * (2 * (1 / 3 + 1 / 2)) ** 0.5
+    mine, plain = ([{"a": share * reach + z} for z in (-1, 0, 1)], [{"a": z} for z in (-(2**0.5), 2**0.5)])
+    models = [{"a": float(k)} for k in range(5)]
+    rows = [row_of(mine, models), row_of(plain, models, method="finetune")]
+    assert judge(report_of(rows), READING)["rows"][0]["effect"] == effect
+
+
 def test_alike_rows_are_told_apart_as_seldom_as_stated():
     rng, n, found = np.random.default_rng(6), 1000, 0
     models = draws(rng, 5)
@@ -204,6 +224,7 @@ def test_the_share_of_retraining_is_that_of_one_request(facts, asked, share):
 
 def test_an_earlier_versions_retrained_models_of_each_seed_make_one_mean_each():
     models = [{"retrain": k, "seed": seed, "metrics": {"a": k + seed / 10}} for seed in (0, 1) for k in range(5)]
+    models += [{"retrain": 0, "seed": 9, "metrics": {"a": 99.0}}]  # of a seed that the row does not have
     row = row_of([{"a": 2.0}, {"a": 2.1}], []) | {"retrain_band": models}
     found = upgraded(report_of([row]), replace(READING, retrained_a_seed=True))["rows"][0]
     assert [model["metrics"]["a"] for model in found["retrain_band"]] == pytest.approx([0.05, 1.05, 2.05, 3.05, 4.05])
