@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
+from msgm.devices import NAMES, Names
 from msgm.errors import UserError, known, nearest
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -66,7 +67,8 @@ def common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--download", action="store_true", help="let data sets and weights that are missing be fetched from the network"
     )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes a GPU if any")
+    text = "where to compute: cuda:1 takes the second GPU; auto takes cuda where there is one, else cpu"
+    parser.add_argument("--device", choices=Names(NAMES), default="auto", help=text)
     threads(parser)
 
 

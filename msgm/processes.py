@@ -49,12 +49,12 @@ def together(device: str) -> Iterator["torch.device"]:
     """Work with the other processes of the launch, all of which enter this, and yield this process's device.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
-        UserError: CUDA was asked for, and there is none.
+        UserError: an unknown device, or one that is not there.
     """
-    from msgm.runs import chosen_device
+    from msgm.devices import chosen_device
 
     where = chosen_device(device)
     if count() == 1:
@@ -77,12 +77,12 @@ def together(device: str) -> Iterator["torch.device"]:
 
 
 def device(name: str) -> "torch.device":
-    """Return the device that ``auto``, ``cpu`` or ``cuda`` means for this process, inside ``together`` its own.
+    """Return the device that a name means for this process, inside ``together`` its own.
 
     Raises:
-        UserError: CUDA was asked for, and there is none.
+        UserError: an unknown device, or one that is not there.
     """
-    from msgm.runs import chosen_device
+    from msgm.devices import chosen_device
 
     if sharing() == 1:
         return chosen_device(name)

@@ -16,7 +16,7 @@ from msgm.reading import read_json, read_yaml
 from msgm.shapes import Seconds
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 PACKAGES = [
     "torch",
@@ -131,19 +131,6 @@ def find_model(path: Path | str) -> Path:
             return candidate
     what = "holds no finished run and no diffusers model" if path.exists() else "does not exist"
     raise UserError(f"{path} {what}; expected a run folder, or a diffusers folder with model_index.json.")
-
-
-def chosen_device(name: str) -> "torch.device":
-    """Return the device that ``auto``, ``cpu`` or ``cuda`` means here.
-
-    Raises:
-        UserError: CUDA was asked for, and there is none.
-    """
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is available here; use --device cpu.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def environment() -> dict[str, Any]:

@@ -78,7 +78,7 @@ def fit(
         forget: what to forget; needed by every objective but those that train on all data.
         steps: optimiser steps.
         seed: of order, noise and dropout.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         checkpoints: folder for checkpoints and ``metrics.jsonl``. The same call goes on from its newest checkpoint. By
             default nothing is kept, and a call that is stopped begins anew.
         fresh_chain: start a new history: items of earlier requests are items to retain again, and the chain says so.

@@ -17,6 +17,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from msgm.classifier.metrics.forgetting_rate import forgetting_rate
 from msgm.classifier.metrics.scores import best_thresholds, mean_of
+from msgm.devices import precise
 from msgm.errors import UserError
 from msgm.evaluation.attacks.membership import auc
 from msgm.evaluation.judge import class_votes, forgotten_share
@@ -229,8 +230,8 @@ class ForgettingRate(Metric):
         if before.shape != after.shape or before.dim() != 1:
             shapes = f"{tuple(before.shape)} and {tuple(after.shape)}"
             raise UserError(f"ForgettingRate: expected losses of shape (B,) before and after, got {shapes}.")
-        self.before += (before[:, None] <= self.thresholds).sum(0)
-        self.after += (after[:, None] <= self.thresholds).sum(0)
+        self.before += (before[:, None].to(self.thresholds) <= self.thresholds).sum(0)
+        self.after += (after[:, None].to(self.thresholds) <= self.thresholds).sum(0)
 
     def compute(self) -> Tensor:
         """Return the rate."""
@@ -280,8 +281,8 @@ class MembershipAUC(Metric):
             raise UserError(f"MembershipAUC: expected scores and members of shape (B,), got {shapes}.")
         if not scores.isfinite().all():
             raise UserError("MembershipAUC: a score is not finite.")
-        self.scores.append(scores.detach().double())
-        self.members.append(member.bool())
+        self.scores.append(precise(scores.detach()))
+        self.members.append(member.bool().to(self.scores[-1].device))
 
     def sync(self, *args: Any, **options: Any) -> None:
         """Gather what all processes saw; one that saw nothing takes part with nothing of the same types."""

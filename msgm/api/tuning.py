@@ -45,7 +45,7 @@ def tune(
         metric: the number to judge by; by default the domain's objective.
         source: where the base model comes from: for generators a run or a diffusers folder, for classifiers a file of
             weights; by default it is trained.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         seed: seed of models and draws; by default the config's.
         overrides: settings over the config's.
         trust: run the Python files, and open the files, that the source's folder names.

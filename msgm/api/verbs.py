@@ -42,7 +42,7 @@ def train(
         config: name of a shipped config, path of a YAML file, settings by name, or a config that was read.
         out: run folder; by default below ``runs/``, as on the command line.
         resume: go on with a generator's run that was stopped.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         seed: seed of the run; by default the config's.
         model: of a recommender's config, the model to fit; needed where it has several.
         overrides: settings over the config's.
@@ -99,7 +99,7 @@ def unlearn(
         source: a run; for generators also a diffusers folder, for classifiers also a file of weights.
         out: run folder; by default below ``runs/``, as on the command line.
         resume: go on with a generator's run that was stopped.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         fresh_chain: start a new history: items of earlier requests are items to retain again, and the card says so.
         seed: seed of the run; for generators by default the config's, for classifiers the source's.
         method: of a classifier, the row of the config that forgets.
@@ -177,7 +177,7 @@ def compare(
         only: rows (objectives, methods, erasures) to run; by default all that are not optional.
         source: where the base model comes from; by default it is trained. A run or a diffusers folder for generators, a
             file of weights for classifiers.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         fresh_chain: of generators: what ``source`` was asked to forget before is data to retain again.
         seed: the first seed; by default the config's.
         start: of generators, where rows start.
@@ -249,7 +249,7 @@ def evaluate(
         config: the experiment: data, request and protocol; None takes the first run's own.
         sources: one or several runs or diffusers folders.
         out: folder of the report; by default the run itself when one run is given, else ``runs/NAME-evaluation``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         seed: seed of the samples; by default the config's.
         metrics: what to measure; by default what the config says.
         overrides: settings over the config's.

@@ -28,9 +28,10 @@ from msgm.classifier.report import VIEWS
 from msgm.classifier.store import NETWORK
 from msgm.data import load_dataset
 from msgm.data.duplicates import near_duplicates
+from msgm.devices import chosen_device
 from msgm.errors import UserError
 from msgm.folders import place
-from msgm.runs import Run, chosen_device
+from msgm.runs import Run
 from msgm.settings import Source
 from msgm.study.band import LEAST
 from msgm.study.cells import Cell, Latest
@@ -280,7 +281,7 @@ def compare(
         out: run folder; by default ``runs/NAME``.
         only: methods to run; by default all. The report shows all that are there.
         requests: requests to run; by default all.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         source: file of weights of a model that was trained elsewhere, to take in place of the original.
         trained_on: the file that names the items it was trained on.
         jobs: how many cells are run at a time, each in a process of its own.

@@ -30,12 +30,13 @@ from msgm.classifier.sisa import Ensemble
 from msgm.classifier.store import SHARDS, load_classifier, save_classifier
 from msgm.classifier.training import check_outputs
 from msgm.data import load_dataset
+from msgm.devices import chosen_device
 from msgm.digests import positions_digest, read_key
 from msgm.errors import UserError, known
 from msgm.folders import locked, place, whole_folder, write_json, write_text
 from msgm.plugins import load_received
 from msgm.reading import read_json
-from msgm.runs import Run, chosen_device, environment
+from msgm.runs import Run, environment
 from msgm.settings import differences
 from msgm.shapes import Count
 from msgm.study.engine import claim
@@ -48,7 +49,7 @@ def train(config: ClassifierConfig, out: Path | str | None = None, device: str =
     Args:
         config: the experiment; its seed makes the split and the weights.
         out: run folder; by default ``runs/NAME-original``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
         UserError: a network that does not fit the data, or a folder that holds another experiment.
@@ -101,7 +102,7 @@ def unlearn(
         request: name in the config; None takes its only one.
         seed: of the method's draws; None takes the source's.
         out: run folder; by default ``runs/NAME-METHOD-REQUEST``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         fresh_chain: start a new history: items of earlier requests are items to retain again, and cards say so.
         trained_on: of a file of weights, the file that names the items it was trained on.
 

@@ -25,11 +25,12 @@ from msgm.classifier.metrics import METRICS
 from msgm.classifier.metrics.base import Case
 from msgm.classifier.outputs import Outputs
 from msgm.data import load_dataset
+from msgm.devices import chosen_device
 from msgm.errors import UserError
 from msgm.fields import Tree
 from msgm.folders import place
 from msgm.ranges import searched
-from msgm.runs import Run, chosen_device
+from msgm.runs import Run
 from msgm.study.tuning import Searched, Tunable
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class ClassifierTuning(Tunable):
         config: the experiment.
         run: folder of the search.
         source: file of weights to take as the original; None trains it.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     """
 
     domain = "classifier"

@@ -68,6 +68,8 @@ def _devices() -> Iterator[str]:
         yield "! there is an NVIDIA driver, and torch cannot use it: the driver may be older than this torch needs"
     else:
         yield "device: cpu"
+    if torch.backends.mps.is_available():
+        yield "device: mps, which --device auto does not take: msgm was not run on one"
 
 
 def _data() -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from msgm.devices import precise, precise_device
 from msgm.diffusion.adaptive import State, dormand_prince
 from msgm.diffusion.model import per_item
 from msgm.diffusion.samplers import Eps, flow
@@ -63,7 +64,7 @@ def integrate_fixed(
         out, trace = eps_and_trace(eps, math.hypot(1, ratio) * z, ratio, probes)
         return flow(out, z, ratio), ratio * trace
 
-    gain = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+    gain = torch.zeros(len(z), dtype=torch.float64, device=precise_device(z.device))
     for now, then in itertools.pairwise(ratios):
         moved, gained = step(slope, z, now, then)
         z, gain = z + moved, gain + gained
@@ -76,8 +77,8 @@ def integrate_adaptive(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Integrate from rho = ``low`` to ``high`` by Dormand-Prince, each item with its own steps.
 
-    The state is kept in float64; the network computes in the precision of ``z``. Absolute and relative tolerance are
-    the same number, for z as for the gain in nats.
+    The state is kept in float64, on the CPU where the device has none; the network computes in the precision of ``z``.
+    Absolute and relative tolerance are the same number, for z as for the gain in nats.
 
     Returns:
         z at ``high``, (B, *shape) float64, the gain, (B,) float64, and the evaluations, (B,) int64.
@@ -88,9 +89,10 @@ def integrate_adaptive(
         spread = per_item(ratios, z)
         y = (torch.sqrt(1 + spread**2) * state[0]).to(z)
         out, trace = eps_and_trace(eps, y, ratios, [probe[items] for probe in probes])
-        return flow(out, state[0], spread), ratios * trace
+        return flow(precise(out), state[0], spread), ratios * trace
 
-    start = (z.double(), torch.zeros(len(z), dtype=torch.float64, device=z.device))
+    wide = precise(z)
+    start = (wide, wide.new_zeros(len(z)))
     (end, gain), evaluations = dormand_prince(
         derivative, start, math.log(low), math.log(high), rtol=tolerance, atol=tolerance
     )
@@ -102,10 +104,10 @@ def eps_and_trace(eps: Eps, y: Tensor, ratio: float | Tensor, probes: Sequence[T
     with torch.enable_grad():
         y = y.detach().requires_grad_(True)
         out = eps(y, ratio)
-        trace = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+        trace = torch.zeros(len(y), dtype=torch.float64, device=precise_device(y.device))
         for number, probe in enumerate(probes):
             (product,) = torch.autograd.grad(out, y, probe, retain_graph=number + 1 < len(probes))
-            trace = trace + (product * probe).flatten(1).sum(1, dtype=torch.float64)
+            trace = trace + precise(product * probe).flatten(1).sum(1)
     return out.detach(), trace
 
 

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from msgm.checks import at_least, below_one, positive
 from msgm.data.pixels import DATA_RANGE, dequantise
+from msgm.devices import precise
 from msgm.diffusion.augmented import (
     basis_probes,
     heun,
@@ -335,7 +336,7 @@ def _integrate(
         step, cost = STEPS[settings.solver]
         z, gain = integrate_fixed(eps, z, ratios, probes, step, watch)
         evaluations = torch.full((len(x),), settings.steps * cost)
-    final = (end * math.hypot(1, high) * z).double().flatten(1)
+    final = precise(end * math.hypot(1, high) * z).flatten(1)
     # Row by row: a sum over a batch may round differently at another batch size.
     squares = torch.stack([row.square().sum() for row in final / process.prior_std])
     prior = -0.5 * squares - dims * math.log(process.prior_std * math.sqrt(2 * math.pi))

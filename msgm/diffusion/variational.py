@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from msgm.data.pixels import DATA_RANGE, dequantise
+from msgm.devices import precise
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import DDPM
 from msgm.errors import UserError
@@ -108,12 +109,12 @@ def _bound(model: ScoreModel, process: DDPM, items: Tensor, levels: int, terms: 
         signal, sigma = (per_item(c(t), x).to(x) for c in (process.signal, process.noise))
         return model.denoise(signal * x + sigma * noise, t.to(x)).clamp(-1, 1)
 
-    first_label = torch.full((len(x),), 1 / process.steps, dtype=torch.float64, device=x.device)
+    first_label = precise(torch.full((len(x),), 1.0, device=x.device)) / process.steps
     total = _prior_term(process, x) + _decoder_term(process, denoised(first_label), items, levels)
     for place, (low, high) in zip(places.T.to(x.device), _strata(process.steps, terms), strict=True):
-        label = low + (place.double() * (high - low)).floor()
+        label = low + (precise(place) * (high - low)).floor()
         precision = [process.ratio((label - back) / process.steps) ** -2 for back in (1, 0)]
-        square = (x - denoised(label / process.steps)).double().flatten(1).square().sum(1)
+        square = precise(x - denoised(label / process.steps)).flatten(1).square().sum(1)
         total += (high - low) * 0.5 * (precision[0] - precision[1]) * square
     return total
 
@@ -126,9 +127,9 @@ def _strata(steps: int, terms: int) -> Iterator[tuple[int, int]]:
 
 def _prior_term(process: DDPM, x: Tensor) -> Tensor:
     """Return KL(N(a x, sigma^2 I) || N(0, I)) at t = 1 (label N), (B,) in nats."""
-    end = torch.ones(1, dtype=torch.float64, device=x.device)
+    end = precise(torch.ones(1, device=x.device))
     signal, variance = process.signal(end), process.noise(end) ** 2
-    square = (signal * x.double().flatten(1)).square()
+    square = (signal * precise(x).flatten(1)).square()
     return 0.5 * (square + variance - 1 - variance.log()).sum(1)
 
 
@@ -137,10 +138,10 @@ def _decoder_term(process: DDPM, mean: Tensor, items: Tensor, levels: int) -> Te
 
     A bin above the mean is mirrored below it, where the difference of two small masses keeps its digits.
     """
-    first = torch.full((1,), 1 / process.steps, dtype=torch.float64, device=mean.device)
-    width = process.noise(first)
-    low = DATA_RANGE / levels * items.double() - 1
-    low, high = (low - mean.double()) / width, (low + DATA_RANGE / levels - mean.double()) / width
+    items, mean = precise(items), precise(mean)
+    width = process.noise(torch.full((1,), 1 / process.steps, dtype=torch.float64, device=mean.device))
+    low = DATA_RANGE / levels * items - 1
+    low, high = (low - mean) / width, (low + DATA_RANGE / levels - mean) / width
     low, high = low.masked_fill(items == 0, -math.inf), high.masked_fill(items == levels - 1, math.inf)
     mirrored = low + high > 0
     low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)

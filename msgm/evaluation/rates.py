@@ -3,9 +3,9 @@
 import math
 from typing import TypedDict
 
-import torch
 from torch import Tensor
 
+from msgm.devices import precise
 from msgm.shapes import Positive
 
 
@@ -20,7 +20,7 @@ class Share(TypedDict):
 
 def total(shares: Tensor) -> float:
     """Return the sum of shares, in double precision."""
-    return float(shares.sum(dtype=torch.float64))
+    return float(precise(shares).sum())
 
 
 def wilson(hits: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:

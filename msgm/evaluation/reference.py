@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msgm.devices import precise
 from msgm.evaluation.arrays import read_arrays, write_arrays
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import Extracted, Features, device_of
@@ -44,7 +45,7 @@ class Moments:
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
         """Return the moments of (N, F) features, N >= 1."""
-        x = features.double()
+        x = precise(features)
         mean = x.mean(0)
         return cls(len(x), mean, (x - mean).T @ (x - mean))
 

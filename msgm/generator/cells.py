@@ -180,7 +180,7 @@ class Workshop:
         run: the folder of the comparison.
         bench: what all models are measured against.
         source: run or diffusers folder that the base model of every seed is taken from; None trains one a seed.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         cache: of retrained models; None trains them all.
     """
 

@@ -33,7 +33,7 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
         config: the experiment: data, request and protocol.
         sources: run folders or diffusers folders.
         out: folder of the report; by default the run itself when one run is given, else ``runs/NAME-evaluation``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
         UserError: no model in a folder, a model that makes items of another shape, two folders of one name, a metric

@@ -13,6 +13,7 @@ from torch import Tensor
 from msgm import traces
 from msgm.config import Config
 from msgm.data import Dataset, load_dataset, quantise
+from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import check_resamples, check_time, inpainting_evaluations, inpainting_settings
 from msgm.errors import UserError
@@ -22,7 +23,7 @@ from msgm.evaluation.restored import Method, Restored, inpainting, items_to_rest
 from msgm.folders import locked, write_bytes, write_json
 from msgm.masks import parse_mask
 from msgm.pictures import figure_png
-from msgm.runs import Run, chosen_device, environment, find_model
+from msgm.runs import Run, environment, find_model
 from msgm.splits import Split
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import split_data
@@ -57,7 +58,7 @@ def inpaint_run(
         resamples: RePaint's U.
         seed: of the noise.
         out: by default ``inpaint`` in a run of ours, else ``runs/NAME-inpaint``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Returns:
         The files: ``triptychs.png``, ``restored.npz``, ``numbers.json``.
@@ -105,7 +106,7 @@ def reconstruct_run(
         settings: by default 100 steps; ``encode`` reads the steps (each way) and the batch size only.
         seed: of the noise.
         out: by default ``reconstruct`` in a run of ours, else ``runs/NAME-reconstruct``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Returns:
         The files: ``triptychs.png``, ``restored.npz``, ``numbers.json``.

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from msgm import threads, traces
 from msgm.config import SECTIONS
 from msgm.data import quantise
+from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
 from msgm.errors import UserError, nearest
@@ -34,7 +35,7 @@ from msgm.folders import locked, whole_folder, write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.plugins import load_files, load_received
 from msgm.reading import read_json, read_npz
-from msgm.runs import Run, chosen_device, find_model
+from msgm.runs import Run, find_model
 from msgm.settings import differences, read_settings
 
 GRID = 100
@@ -91,7 +92,7 @@ def sample_run(
         settings: by default those of ``sampling_settings``.
         seed: names the sequence of samples.
         out: by default ``samples`` in the run, or ``runs/NAME-samples`` for a folder that was made elsewhere.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         formats: ``grid`` writes ``samples.png``, the first 100; ``npz`` writes ``samples.npz``, whose array ``samples``
             holds images as (N, H, W, C) uint8 of 256 levels and vectors as (N, D) float32; ``png`` writes a folder of
             numbered PNG files.

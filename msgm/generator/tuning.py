@@ -10,6 +10,7 @@ from msgm import threads
 from msgm.chain import Chain
 from msgm.config import BASE_ROW, Config, Row, TrainingSettings
 from msgm.data import load_dataset
+from msgm.devices import chosen_device
 from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
@@ -17,7 +18,7 @@ from msgm.evaluation.measuring import check_metrics
 from msgm.fields import Tree
 from msgm.objectives import OBJECTIVES
 from msgm.ranges import searched
-from msgm.runs import Run, chosen_device, find_model
+from msgm.runs import Run, find_model
 from msgm.splits import Split
 from msgm.study.tuning import Searched, Tunable, trial_folder
 from msgm.training.earlier import earlier_chain
@@ -35,7 +36,7 @@ class GeneratorTuning(Tunable):
         config: the experiment.
         run: folder of the search.
         source: where the base model comes from; None trains it.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     """
 
     domain = "generator"

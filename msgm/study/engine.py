@@ -42,7 +42,7 @@ class Place:
 
     Attributes:
         run: its folder.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     """
 
     run: Run
@@ -185,7 +185,7 @@ def compare(
         domain: of the config.
         config: the experiment.
         out: run folder; by default ``runs/NAME``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         jobs: how many cells are run at a time, each in a process of its own.
         cluster: address of a dask scheduler whose workers run the cells; see ``executor_of``.
         chosen: others of the domain's options: names of rows (``only``), ``requests`` and ``models`` to run, by default

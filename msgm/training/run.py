@@ -35,7 +35,7 @@ def train(config: Config, out: Path | str | None = None, resume: bool = False, d
         config: the experiment.
         out: run folder; by default ``runs/NAME``.
         resume: go on with a run that was stopped.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
         UserError: a folder that holds another run, data that does not fit, and what ``Trainer`` raises.
@@ -61,7 +61,7 @@ def unlearn(
         source: a run folder, or a diffusers folder of an unconditional UNet2DModel.
         out: run folder; by default ``runs/NAME-OBJECTIVE``.
         resume: go on with a run that was stopped.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         fresh_chain: start a new history: items of earlier requests are items to retain again, and the card says so.
 
     Raises:

@@ -22,12 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 from msgm import processes, traces
 from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed, dequantise
+from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.folders import write_bytes
 from msgm.objectives import Noised, Objective, Setup, Term, Unseen
 from msgm.pictures import to_png
-from msgm.runs import Run, chosen_device
+from msgm.runs import Run
 from msgm.seeding import derive_seed, generator
 from msgm.splits import Part
 from msgm.training.batches import noised_parts
@@ -50,7 +51,7 @@ class Trainer:
         settings: how to train.
         seed: of order, times, noise and dropout.
         run: folder of checkpoints, metrics and sample grids.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         label: name shown while training.
 
     Attributes:
@@ -349,7 +350,7 @@ class Trainer:
 
 
 def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerator:
-    chosen_device(device)
+    where = chosen_device(device)
     trackers = settings.trackers
     if trackers is None:
         trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
@@ -358,7 +359,7 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
     AcceleratorState._reset_state(reset_partial_state=processes.count() == 1)
     try:
         accelerator = Accelerator(
-            cpu=device == "cpu",
+            cpu=where.type == "cpu",
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
             log_with=trackers or None,
             project_dir=run.path,

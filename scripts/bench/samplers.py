@@ -30,11 +30,12 @@ from torch import Tensor
 
 from msgm.config import load_config
 from msgm.data import Dataset, dequantise
+from msgm.devices import chosen_device
 from msgm.diffusion import SAMPLERS, SamplingSettings, ScoreModel, sample
 from msgm.evaluation.reality import Reality, to_items
 from msgm.folders import write_bytes, write_json
 from msgm.pictures import figure_png
-from msgm.runs import Run, chosen_device, find_model
+from msgm.runs import Run, find_model
 from msgm.splits import Split
 from msgm.training.run import load_data
 

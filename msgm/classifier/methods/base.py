@@ -20,6 +20,7 @@ from msgm.classifier.data import Examples, Split
 from msgm.classifier.modules import Labelled, asked, fresh_weights
 from msgm.classifier.networks import reinitialised
 from msgm.classifier.training import TrainingSettings, check_outputs, finite, fit_inputs
+from msgm.devices import finish
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
@@ -84,8 +85,7 @@ class Ledger:
 
     def clock(self) -> float:
         """Return the time in seconds, once the device has done what it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        finish(self.device)
         return time.perf_counter()
 
     def saw(self, count: int) -> None:

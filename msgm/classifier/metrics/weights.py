@@ -34,7 +34,7 @@ def weight_distance(model: "nn.Module", original: "nn.Module") -> float | None:
     new, old = ({name: p.detach() for name, p in one.named_parameters()} for one in (model, original))
     if {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in old.items()}:
         return None
-    before = {name: value.double().cpu() for name, value in old.items()}
-    moved = sum(float((new[name].double().cpu() - value).square().sum()) for name, value in before.items())
+    before = {name: value.cpu().double() for name, value in old.items()}
+    moved = sum(float((new[name].cpu().double() - value).square().sum()) for name, value in before.items())
     norm = sum(float(value.square().sum()) for value in before.values())
     return (moved / norm) ** 0.5 if norm > 0 else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from msgm.checks import at_least, positive
+from msgm.devices import precise
 from msgm.diffusion.adaptive import dormand_prince
 from msgm.diffusion.model import per_item
 from msgm.diffusion.samplers.base import SAMPLERS, Noise, Sampler, State, Watch
@@ -142,7 +143,7 @@ class AdaptiveProbabilityFlow(Sampler):
         levels = [ratio for ratio in grid.ratios if ratio > 0]
         first, last = levels[0], levels[-1]
         if last != first:
-            start = (y.double() / math.hypot(1, first),)
+            start = (precise(y) / math.hypot(1, first),)
             (z,), _ = dormand_prince(slope, start, math.log(first), math.log(last), self.rtol, self.atol)
             y = (math.hypot(1, last) * z).to(y)
         if grid.ratios[-1] > 0:

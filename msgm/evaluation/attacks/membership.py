@@ -179,7 +179,7 @@ def item_losses(model: ScoreModel, bench: Bench, indices: NDArray[np.int64], lev
         for level in levels:
             t = torch.full((len(x0),), time_at(model.process, level), device=model.device)
             seen = noised(model.process, x0, t, noise())
-            total += mean_square(model.eps(seen.x, seen.t) - seen.eps).double().cpu()
+            total += mean_square(model.eps(seen.x, seen.t) - seen.eps).cpu().double()
         return total / len(levels)
 
     return torch.cat(spread(np.array_split(indices, -(-len(indices) // config.sampling.batch_size)), losses))

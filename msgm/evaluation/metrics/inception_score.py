@@ -15,6 +15,7 @@ from torch import Tensor
 
 from msgm.config import Config
 from msgm.data import Dataset
+from msgm.devices import precise
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import EXTRACTORS, Extracted, Features
@@ -30,7 +31,7 @@ def inception_score(probabilities: Tensor, splits: int) -> tuple[float, float]:
         probabilities: (N, classes), rows summing to 1.
         splits: 1 .. N.
     """
-    parts = probabilities.double().tensor_split(splits)
+    parts = precise(probabilities).tensor_split(splits)
     entropy = torch.special.entr
     scores = torch.stack([(entropy(p.mean(0)).sum() - entropy(p).sum(1).mean()).exp() for p in parts])
     return scores.mean().item(), scores.std(correction=0).item()

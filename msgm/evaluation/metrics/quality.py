@@ -16,6 +16,7 @@ from torch import Tensor
 
 from msgm.config import Config
 from msgm.data import Dataset
+from msgm.devices import precise_device
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.extractors import (
@@ -144,9 +145,9 @@ class ComparedMetric(SampleMetric):
         return {self.heading: f"{text}; against {len(self.real(bench))} {self.reference} items to retain"}
 
     def placed(self, seen: Extracted, bench: Bench, features: Features) -> tuple[Tensor, Tensor]:
-        """Return the features of ``seen`` and of the real items, in float64 on the device that measuring uses."""
+        """Return the features of ``seen`` and of the real items, in float64, where measuring computes in it."""
         real = self.real(bench).extracted(bench, features)
-        device = device_of(bench)
+        device = precise_device(device_of(bench))
         return seen.features.to(device).double(), real.features.to(device).double()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msgm.devices import precise
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
 from msgm.evaluation.rates import rate, total
@@ -79,7 +80,7 @@ def sample_numbers(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any
     votes, distances = judge.votes(items), reality.distances(items)
     junk = reality.junk(distances, finite)
     forgotten = judge.forgotten_share(votes)
-    counts = [int(count) if count.is_integer() else count for count in votes[~junk].double().sum(0).tolist()]
+    counts = [int(count) if count.is_integer() else count for count in precise(votes[~junk]).sum(0).tolist()]
     junk_rate, copy_rate = rate(int(junk.sum()), n), rate(int(reality.copies(distances, finite).sum()), n)
     return {
         "unlearning_ratio": rate(recognised(forgotten, junk), n),
