@@ -44,6 +44,8 @@ NOT_RUN = {
     "accelerate launch": "needs GPUs and CIFAR-10; its arguments are checked",
     "torchrun": "its arguments are checked; tests/training/test_processes.py runs two processes",
     "pip install": "the tests run in an installed package",
+    "msgm compare letters.yaml": "tests/study/test_fifth.py runs the same",
+    "msgm tune letters.yaml": "tests/study/test_fifth.py runs the same",
     "msgm classifier compare": "tests/classifier/test_compare.py runs the same",
     "msgm classifier audit TARGET": "tests/classifier/test_audit.py runs the same",
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
