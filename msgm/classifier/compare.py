@@ -263,37 +263,6 @@ class Classifiers(Domain[ClassifierConfig, World]):
 CLASSIFIERS = Classifiers()
 
 
-def compare(
-    config: ClassifierConfig,
-    out: Path | str | None = None,
-    only: Sequence[str] | None = None,
-    requests: Sequence[str] | None = None,
-    device: str = "auto",
-    source: Path | str | None = None,
-    trained_on: Path | str | None = None,
-    jobs: int = 1,
-    cluster: str | None = None,
-) -> Run:
-    """Run and measure the methods of ``config`` and write the report, as ``msgm.study.engine.compare`` does.
-
-    Args:
-        config: the experiment.
-        out: run folder; by default ``runs/NAME``.
-        only: methods to run; by default all. The report shows all that are there.
-        requests: requests to run; by default all.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        source: file of weights of a model that was trained elsewhere, to take in place of the original.
-        trained_on: the file that names the items it was trained on.
-        jobs: how many cells are run at a time, each in a process of its own.
-        cluster: address of a dask scheduler whose workers run the cells.
-
-    Raises:
-        UserError: as of the engine; fewer than five retrained models, or a network that does not fit the data.
-    """
-    own = {"only": only, "requests": requests, "jobs": jobs, "cluster": cluster}
-    return CLASSIFIERS.compare(config, out, device, source, trained_on, **own)
-
-
 def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: Path | str | None) -> ClassifierConfig:
     """Return the experiment with the file of weights ``source``, if it is one, as its original.
 

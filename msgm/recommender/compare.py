@@ -165,20 +165,6 @@ class Recommenders(Domain[RecommenderConfig, World]):
 RECOMMENDERS = Recommenders()
 
 
-def compare(
-    config: RecommenderConfig,
-    out: Path | str | None = None,
-    only: Sequence[str] | None = None,
-    models: Sequence[str] | None = None,
-    requests: Sequence[str] | None = None,
-    jobs: int = 1,
-    cluster: str | None = None,
-) -> Run:
-    """Run and measure the methods of ``config`` and write the report, as ``msgm.study.engine.compare`` does."""
-    own: dict[str, Any] = {"only": only, "models": models, "requests": requests}
-    return RECOMMENDERS.compare(config, out, jobs=jobs, cluster=cluster, **own)
-
-
 def _cells(world: World, model: str, request: str) -> Iterator[RecordCell]:
     """Yield the cells of one model on one request: methods of the request's own choice that are for the model."""
     config = world.config

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from msgm.classifier.compare import compare
+from msgm.classifier.compare import CLASSIFIERS
 from msgm.classifier.config import load_config
 from msgm.classifier.experiment import Experiment
 from msgm.classifier.methods import METHODS
@@ -297,7 +297,7 @@ def test_a_stopped_method_stops_the_run(config, monkeypatch, tmp_path, error):
 
     monkeypatch.setattr(METHODS.entries["do-nothing"], "_forget", stop)
     with pytest.raises((KeyboardInterrupt, Interrupted)):
-        compare(load_config(config, ["seeds=1"]), tmp_path / "run", ["do-nothing"], ["few"])
+        CLASSIFIERS.compare(load_config(config, ["seeds=1"]), tmp_path / "run", only=["do-nothing"], requests=["few"])
 
 
 @pytest.mark.parametrize(

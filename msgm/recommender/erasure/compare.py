@@ -115,23 +115,6 @@ class Attributes(Domain[AttributeConfig, World]):
 ATTRIBUTES = Attributes()
 
 
-def compare_erasures(
-    config: AttributeConfig,
-    out: Path | str | None = None,
-    only: Sequence[str] | None = None,
-    models: Sequence[str] | None = None,
-    jobs: int = 1,
-    cluster: str | None = None,
-) -> Run:
-    """Run and measure the erasures of ``config``, and the controls, as ``msgm.study.engine.compare`` does.
-
-    Raises:
-        UserError: as of the engine; a model without user embeddings, or an attribute that the data do not have or that
-            has one value.
-    """
-    return ATTRIBUTES.compare(config, out, jobs=jobs, cluster=cluster, only=only, models=models)
-
-
 @dataclass(frozen=True, eq=False)
 class Erasing:
     """One model, attribute and row: a way, which takes out ``erased``, or a control, which has none."""
