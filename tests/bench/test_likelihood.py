@@ -8,6 +8,7 @@ import torch
 from msgm.diffusion import VE, VP, SubVP, likelihood
 from msgm.diffusion.likelihood import LikelihoodSettings
 from scripts.bench import likelihood as bench
+from tests.conftest import DIGITS
 from tests.helpers import Mixture
 
 
@@ -28,7 +29,10 @@ def test_the_reference_way_agrees_with_ours(process):
 def test_it_trains_a_model_and_writes_its_figures(tmp_path, monkeypatch, capsys):
     found = tmp_path / "figures.json"
     small = "--train-steps 3 --items 4 --steps 2 --tolerance 1e-2 --truth-items 2 --truth-tolerance 1e-2 --rounds 1"
-    monkeypatch.setattr(sys, "argv", ["likelihood.py", *small.split(), "--json", str(found)])
+    config = tmp_path / "tiny.yaml"
+    config.write_text(f"extends: {DIGITS}\nnetwork: {{channels: [8], mid_attention: false}}\n")
+    given = ["likelihood.py", *small.split(), "--config", str(config), "--json", str(found)]
+    monkeypatch.setattr(sys, "argv", given)
     bench.main()
     figures = json.loads(found.read_text())
     assert {"speedup", "error_bits_per_dim", "reference_error_bits_per_dim", "threads"} < set(figures)

@@ -55,7 +55,7 @@ def test_samples_of_a_mixture_have_its_weights_means_and_spreads(process, name):
 
 
 @NAMES
-@CASES
+@pytest.mark.parametrize("process", [VE(), VP()], ids=["ve", "vp"])
 def test_a_walk_may_start_and_end_anywhere(process, name):
     """In pieces of one step each, as inpainting walks; a sampler of several steps starts anew at each."""
     flat, model = exact_eps(two_bumps(process)), two_bumps(process)

@@ -31,10 +31,10 @@ def digits():
     return dataset, settings.split(dataset, REQUEST)
 
 
-@pytest.fixture(scope="module")
-def judge(digits):
-    """A judge with default settings: a few seconds."""
-    return train_judge(*digits, REQUEST, JudgeSettings(), seed=0)
+@pytest.fixture(scope="module", params=[10, pytest.param(JudgeSettings().epochs, marks=pytest.mark.slow)])
+def judge(digits, request):
+    """A judge of default settings, and one that was trained for a third of its epochs."""
+    return train_judge(*digits, REQUEST, JudgeSettings(epochs=request.param), seed=0)
 
 
 @pytest.fixture(scope="module")
