@@ -8,8 +8,8 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "toy_gaussians.ipynb"
-SECONDS = 180
-pytestmark = pytest.mark.slow
+SECONDS = 600
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * SECONDS)]
 
 
 def printed(notebook):
