@@ -19,9 +19,12 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse what is no choice, and name the nearest one, as for any other name."""
+        choices = action.choices or [value]
+        if value in choices:
+            return
         key = "/".join(action.option_strings) or str(action.metavar or action.dest)
         try:
-            known(value, list(action.choices or [value]), key, "choice")
+            known(value, list(choices), key, "choice")
         except UserError as error:
             self.exit(2, f"msgm: {error}\n")
 

@@ -13,6 +13,8 @@ in the user's cache (``msgm.cache``) are listed where they saw items that a mode
 
 The first version of msgm wrote no register. In its folders the names of files say what they are (``KNOWN``), and the
 list says so.
+
+The file is long because all that writes, lists, deletes and hashes by the register is read side by side.
 """
 
 import os

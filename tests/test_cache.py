@@ -1,6 +1,7 @@
 """The cache of retrained models: what is kept comes back whole, or not at all."""
 
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_a_cache_that_cannot_be_written_is_a_line(run, tmp_path, capsys):
 def keep_many(folder: Path, run: Path) -> int:
     for _ in range(5):
         Cache(folder).keep("one", model(), run, PARTS)
-        assert Cache(folder).take("one", run.parent / "taken" / folder.name, PARTS) is not None
+        assert Cache(folder).take("one", run.parent / f"taken-{os.getpid()}", PARTS) is not None
     return len(Cache(folder).entries())
 
 

@@ -47,6 +47,8 @@ NOT_RUN = {
     "msgm compare letters.yaml": "tests/study/test_fifth.py runs the same",
     "msgm tune letters.yaml": "tests/study/test_fifth.py runs the same",
     "msgm classifier compare": "tests/classifier/test_compare.py runs the same",
+    "msgm compare configs/classifier": "tests/classifier/test_compare.py runs the same",
+    "msgm compare configs/recommender": "tests/recommender/test_compare.py runs the same",
     "msgm classifier audit TARGET": "tests/classifier/test_audit.py runs the same",
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
     "MSGM_DATA=": "needs MovieLens",

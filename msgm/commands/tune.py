@@ -5,12 +5,6 @@ from pathlib import Path
 
 from msgm.arguments import Commands, command, experiment, names, received, whole
 
-COMPARE = {
-    "classifier": "msgm classifier compare",
-    "recommender": "msgm recommender compare",
-    "attributes": "msgm recommender attributes",
-}
-
 
 def add(commands: Commands) -> None:
     """Add the command."""
@@ -50,5 +44,4 @@ def _tune(options: argparse.Namespace) -> None:
         overrides=options.set,
     )
     print(f"\n{table(found).text()}\n")
-    verb = COMPARE.get(found["domain"], "msgm compare")
-    print(f"wrote {out / 'tune.json'}, tuned.yaml; {verb} {options.config} --tuned {out} takes these values")
+    print(f"wrote {out / 'tune.json'}, tuned.yaml; msgm compare {options.config} --tuned {out} takes these values")

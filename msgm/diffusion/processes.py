@@ -23,6 +23,8 @@ sub-VP    exp(-B/2)             1 - exp(-B)             2 sinh(B/2)         beta
 with rho <= 200, and takes the prior N(0, prior_std^2 I) to hold there. Schedules that run on to (almost) no signal,
 as DDPM's cosine schedule to rho = 20,291 or one rescaled to zero terminal SNR, spend half a grid's steps where nothing
 is left to decide. At the top an item x differs from the prior by KL = a^2 |x|^2 / (2 prior_std^2) nats.
+
+The file is long because the four processes, each with an example that runs, are read side by side.
 """
 
 import functools

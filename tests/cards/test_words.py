@@ -20,7 +20,7 @@ ALLOWED = {
     "classifier/__init__.py": ["NewtonCertified", "msgm.classifier.methods.newton_certified"],  # The method's name.
     "commands/cache.py": ["removed "],  # Said of models that it took out of the cache.
     "classifier/methods/newton_certified.py": ["newton-certified"],  # The method's name, and errors that begin with it.
-    "restoring.py": ["removed", "psnr_removed", "ssim_removed"],  # Keys of numbers.json and restored.npz.
+    "generator/restore.py": ["removed", "psnr_removed", "ssim_removed"],  # Keys of numbers.json and restored.npz.
     "evaluation/restored.py": ["psnr_removed", "ssim_removed"],
     "cli.py": ["what is REMOVED: the upper, "],
     "commands/folders.py": ["deleted "],  # Said of files that forget-traces deleted.

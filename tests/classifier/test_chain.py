@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from msgm.chain import Chain, Entry, read_chain
+from msgm.classifier import earlier
 from msgm.classifier.config import ClassifierConfig, load_config
 from msgm.classifier.data import Examples
-from msgm.classifier.earlier import tested
 from msgm.classifier.experiment import Experiment
 from msgm.classifier.outputs import load_outputs
 from msgm.classifier.single import train, unlearn
@@ -138,7 +138,7 @@ def test_a_patient_who_was_forgotten_is_told_from_his_own_held_out_items_alone()
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[-1.0], [1.0]]))
         model.bias.zero_()
-    (found,) = tested(model, experiment, experiment.split("bobs"), "bobs")
+    (found,) = earlier.tested(model, experiment, experiment.split("bobs"), "bobs")
     assert found.numbers["accuracy on held-out items of its classes"].endswith(f"of {len(own)}")
     area = float(found.numbers["AUC of membership by loss"].split()[0])
     assert area == pytest.approx(0.5, abs=0.06)
