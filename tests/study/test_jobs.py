@@ -161,7 +161,7 @@ def test_a_process_that_dies_is_one_sentence_and_the_same_command_goes_on(cli, t
     assert not (tmp_path / "run" / "report.json").exists()
     (tmp_path / "lives").write_text("")
     done = cli(*line)
-    assert done.code == 0, done.err
+    assert done.code == 1, done.err
     assert "training retrained model" not in done.out
     (left,) = read_json(tmp_path / "run" / "report.json")["left_out"]
     assert (left["method"], left["status"]) == ("dies", "failed")
