@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeAlias
 from msgm.devices import NAMES, Names
 from msgm.errors import UserError, known, nearest
 
+GO_ON = "Run the same command again to go on."
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -54,6 +55,11 @@ def experiment(parser: argparse.ArgumentParser) -> None:
 def metrics(parser: argparse.ArgumentParser, text: str) -> None:
     """Add ``--metrics``."""
     parser.add_argument("--metrics", metavar="NAME,NAME", help=text)
+
+
+def settings(options: argparse.Namespace) -> list[str]:
+    """Return what ``--set`` and ``--seed`` say, as overrides of a config."""
+    return options.set + ([] if options.seed is None else [f"seed={options.seed}"])
 
 
 def overrides(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from msgm.arguments import (
     names,
     overrides,
     received,
+    settings,
 )
 from msgm.commands import (
     cache,
@@ -226,11 +227,9 @@ def _restoration(command: argparse.ArgumentParser) -> None:
 
 def _config(options: argparse.Namespace) -> "Config":
     from msgm.config import load_config
-    from msgm.tuned import with_tuned
 
-    seeds = [] if options.seed is None else [f"seed={options.seed}"]
     metrics = [f"evaluation.metrics=[{options.metrics}]"] if getattr(options, "metrics", None) else []
-    return load_config(with_tuned(options.config, options.set + seeds + metrics, getattr(options, "tuned", None)))
+    return load_config(options.config, settings(options) + metrics)
 
 
 def _single_process(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from msgm import traces
 from msgm.cards.history import history, history_lines
 from msgm.chain import Chain, read_chain
-from msgm.classifier.compare import FIXED, Classifiers, from_file, note_of_file
+from msgm.classifier.compare import CLASSIFIERS, FIXED, from_file, note_of_file
 from msgm.classifier.config import ClassifierConfig, OriginalSettings, load_config
 from msgm.classifier.data import Examples
 from msgm.classifier.earlier import earlier_chain, tested
@@ -39,7 +39,6 @@ from msgm.reading import read_json
 from msgm.runs import Run, environment
 from msgm.settings import differences
 from msgm.shapes import Count
-from msgm.study.engine import claim
 from msgm.study.records import plain
 
 
@@ -63,7 +62,7 @@ def _train(config: ClassifierConfig, run: Run, device: str) -> Run:
     experiment = _experiment(config, chosen_device(device), run)
     experiment.check()
     _refuse_answered(run, {})
-    claim(Classifiers(), config, run)
+    CLASSIFIERS.claim(config, run, {})
     traces.register(run.path, run.model, *traces.KNOWN["models/*/original"])
     model = experiment.original(run.model)
     for request in config.requests:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from msgm.arguments import Commands, command, config, print_cards, seed, tuned, workers
+from msgm.arguments import GO_ON, Commands, command, config, print_cards, seed, tuned, workers
 from msgm.commands import compare
 
 
@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
     attributes.add_argument("--models", metavar="NAME,NAME", help="run only these models of the config")
     tuned(attributes)
     workers(attributes)
-    attributes.set_defaults(go_on="Run the same command again to go on.")
+    attributes.set_defaults(go_on=GO_ON)
 
     erasures = command(commands, "erasures", _erasures, "print the cards of the ways to take attributes out")
     erasures.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")

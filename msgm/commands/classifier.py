@@ -3,7 +3,19 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, print_cards, received, tuned, workers
+from msgm.arguments import (
+    GO_ON,
+    Commands,
+    command,
+    experiment,
+    fresh_chain,
+    metrics,
+    print_cards,
+    received,
+    settings,
+    tuned,
+    workers,
+)
 from msgm.commands import audit, compare
 
 if TYPE_CHECKING:
@@ -25,7 +37,7 @@ def add(commands: Commands) -> None:
 def _add_compare(commands: Commands) -> None:
     parser = command(commands, "compare", compare.run, "run every method on every request, against a band of retrains")
     experiment(parser)
-    parser.set_defaults(go_on="Run the same command again to go on.")
+    parser.set_defaults(go_on=GO_ON)
     parser.add_argument("--only", metavar="METHOD,METHOD", help="run only these; the report shows all that are there")
     parser.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
     metrics(parser, "what to measure; by default all that are not costly")
@@ -69,8 +81,7 @@ def _add_cards(commands: Commands) -> None:
 def _config(options: argparse.Namespace) -> "ClassifierConfig":
     from msgm.classifier.config import load_config
 
-    seed = [] if options.seed is None else [f"seed={options.seed}"]
-    return load_config(options.config, options.set + seed)
+    return load_config(options.config, settings(options))
 
 
 def _train(options: argparse.Namespace) -> None:

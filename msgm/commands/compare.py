@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from msgm import processes
-from msgm.arguments import Commands, command, experiment, fresh_chain, metrics, names, received, tuned, workers
+from msgm.arguments import GO_ON, Commands, command, experiment, fresh_chain, metrics, names, received, tuned, workers
 from msgm.errors import UserError
 
-GO_ON = "Run the same command again to go on."
 LISTS = ("only", "requests", "models", "metrics")
 VIEWS = ("report.md", "report.json", "samples.png", "sweep.png", "rows", "outputs", "cards")
 GIVEN = ("source", "device", "fresh_chain", "start", "trained_on", "tuned", "jobs", "cluster", "seed")
@@ -57,7 +56,8 @@ def run(options: argparse.Namespace) -> None:
     """Compare, and say what was written; an option that a command lacks counts as not given."""
     from msgm.api.verbs import compare
 
-    _refuse_other_modules(options)
+    if options.command != "compare":
+        _refuse_other_domains(options)
     given: dict[str, Any] = {name: getattr(options, name) for name in GIVEN if hasattr(options, name)}
     given |= {name: names(text) for name in LISTS if (text := getattr(options, name, None))}
     sweep, cache = getattr(options, "sweep", None) or (), not getattr(options, "no_cache", False)
@@ -65,13 +65,13 @@ def run(options: argparse.Namespace) -> None:
     say_written(report.run)
 
 
-def _refuse_other_modules(options: argparse.Namespace) -> None:
-    """Refuse the config of another module where a classifier's or a recommender's own command was given."""
+def _refuse_other_domains(options: argparse.Namespace) -> None:
+    """Refuse the config of another domain where a classifier's or a recommender's own command was given."""
     from msgm.settings import domain_of, read_settings
 
     domain = domain_of(read_settings(options.config, options.set))
     module = {"attributes": "recommender"}.get(domain, domain)
-    if options.command not in ("compare", module):
+    if options.command != module:
         raise UserError(f"{options.config} is of the domain {domain}: use msgm compare {options.config}.")
 
 

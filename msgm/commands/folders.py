@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from msgm.arguments import Commands, command, config, names, received, seed
+from msgm.arguments import Commands, command, config, names, received, seed, settings
 from msgm.errors import UserError
 
 
@@ -64,9 +64,8 @@ def _report(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> None:
     from msgm.commands.preview import preview
 
-    seeds = [] if options.seed is None else [f"seed={options.seed}"]
     requests = names(options.requests) if options.requests else None
-    for line in preview(Path(options.config), options.set + seeds, requests, options.list):
+    for line in preview(Path(options.config), settings(options), requests, options.list):
         print(line, flush=True)
 
 

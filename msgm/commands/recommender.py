@@ -4,7 +4,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgm.arguments import Commands, command, config, metrics, print_cards, received, seed, threads, tuned, workers
+from msgm.arguments import (
+    GO_ON,
+    Commands,
+    command,
+    config,
+    metrics,
+    print_cards,
+    received,
+    seed,
+    settings,
+    threads,
+    tuned,
+    workers,
+)
 from msgm.commands import attributes, compare
 from msgm.errors import UserError
 
@@ -40,7 +53,7 @@ def _add_compare(commands: Commands) -> None:
     metrics(parser, "what to measure; by default all that are not costly")
     tuned(parser)
     workers(parser)
-    parser.set_defaults(go_on="Run the same command again to go on.")
+    parser.set_defaults(go_on=GO_ON)
 
 
 def _add_service(commands: Commands) -> None:
@@ -84,8 +97,7 @@ def _add_cards(commands: Commands) -> None:
 def _config(options: argparse.Namespace) -> "RecommenderConfig":
     from msgm.recommender.config import load_config
 
-    first = [] if options.seed is None else [f"seed={options.seed}"]
-    return load_config(options.config, options.set + first)
+    return load_config(options.config, settings(options))
 
 
 def _fit(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from msgm.arguments import Commands, command, experiment, names, received, whole
+from msgm.arguments import GO_ON, Commands, command, experiment, names, received, whole
 
 
 def add(commands: Commands) -> None:
@@ -11,7 +11,7 @@ def add(commands: Commands) -> None:
     text = "search settings of a config's rows, of any domain, on the validation part alone; needs msgm[tune]"
     tune = command(commands, "tune", _tune, text)
     experiment(tune)
-    tune.set_defaults(go_on="Run the same command again to go on.")
+    tune.set_defaults(go_on=GO_ON)
     tune.add_argument("--trials", type=whole(1), default=20, metavar="N", help="for every row, in all (20)")
     tune.add_argument("--rows", metavar="ROW,ROW", help="tune only these; by default all that have a setting to search")
     tune.add_argument(

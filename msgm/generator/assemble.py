@@ -143,7 +143,6 @@ class Earlier(TypedDict, total=False):
     """What is read of the report of an earlier call."""
 
     protocol: dict[str, str]
-    failed: dict[str, str]
 
 
 def _earlier(run: Run) -> Earlier:

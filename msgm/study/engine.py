@@ -126,7 +126,14 @@ class Domain(Client[C], Generic[C, W]):
         Raises:
             UserError: it holds an experiment of another kind, or one with other settings of ``fixed``.
         """
-        claim(self, config, run)
+        stored = run.stored_config()
+        stored = None if stored is None else self.before(stored)
+        if run.manifest.is_file() and run.stored_manifest().get("kind") != self.kind:
+            raise UserError(f"{run.path} holds a run of another kind; give another --out.")
+        refuse_other(run.path, stored, config.to_dict(), self.fixed)
+        run.create()
+        write_text(run.config, dump_yaml(self.stored(config, run)))
+        write_json(run.manifest, environment() | {"kind": self.kind, "seed": config.seed})
 
     def publish(self, run: Run, report: Report) -> None:
         """Write a new report, with the list of what in its folder holds items of the requests, and its views."""
@@ -224,22 +231,6 @@ def compare(
 def told(failed: Mapping[str, str]) -> str:
     """Return in words which cells failed, and why."""
     return "; ".join(f"{label}: {text.rstrip('.')}" for label, text in failed.items())
-
-
-def claim(domain: Domain[C, W], config: C, run: Run) -> None:
-    """Make the run folder of an experiment, or check that it holds this one.
-
-    Raises:
-        UserError: it holds an experiment of another kind, or one with other settings of ``fixed``.
-    """
-    stored = run.stored_config()
-    stored = None if stored is None else domain.before(stored)
-    if run.manifest.is_file() and run.stored_manifest().get("kind") != domain.kind:
-        raise UserError(f"{run.path} holds a run of another kind; give another --out.")
-    refuse_other(run.path, stored, config.to_dict(), domain.fixed)
-    run.create()
-    write_text(run.config, dump_yaml(domain.stored(config, run)))
-    write_json(run.manifest, environment() | {"kind": domain.kind, "seed": config.seed})
 
 
 def picked(entries: Mapping[str, Any], names: Sequence[str] | None, option: str, what: str) -> dict[str, Any]:
