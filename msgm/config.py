@@ -38,7 +38,6 @@ class TrainingSettings:
         accumulate: parts that a step's batch is cut into.
         precision: ``fp32``, or ``bf16`` for the network's passes.
         compile: pass the network through torch.compile.
-        channels_last: memory format of the network and of images.
         checkpoint_every: steps between checkpoints; 0 writes only the last one and those of signals.
         log_every: steps between log lines and checks for non-finite losses.
         sample_every: steps between sample grids; 0 writes none.
@@ -59,7 +58,6 @@ class TrainingSettings:
     accumulate: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
-    channels_last: bool = False
     checkpoint_every: int = 1000
     log_every: int = 50
     sample_every: int = 0
@@ -68,6 +66,7 @@ class TrainingSettings:
     trackers: list[str] | None = None
 
     search: ClassVar[Mapping[str, Range]] = ranges(lr=Range(1e-5, 5e-3, log=True))
+    retired: ClassVar[tuple[str, ...]] = ("channels_last",)
 
     def __post_init__(self) -> None:
         at_least(1, self, "training", "steps", "batch_size", "forget_batch_size", "accumulate", "log_every")

@@ -49,7 +49,8 @@ def structured(cls: type[T], values: Any, section: str) -> T:
     """Make the dataclass ``cls`` from a tree of settings over its defaults.
 
     Args:
-        cls: a dataclass with annotations of text, numbers, bools, choices, lists, dictionaries and dataclasses.
+        cls: a dataclass with annotations of text, numbers, bools, choices, lists, dictionaries and dataclasses; its
+            ``retired``, if it has any, names settings of earlier versions that are read over.
         values: settings by name.
         section: place of the settings in the config, which errors name; empty at the top.
 
@@ -58,7 +59,8 @@ def structured(cls: type[T], values: Any, section: str) -> T:
             refuses.
     """
     known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
-    given = by_name(values, section)
+    retired = getattr(cls, "retired", ())
+    given = {key: value for key, value in by_name(values, section).items() if key not in retired}
     for key in given:
         if key not in known:
             listed = ", ".join(known) or "none"
@@ -163,7 +165,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
 
 def own(part: Any, settings: Mapping[str, Any]) -> Tree:
     """Return ``settings`` with the values that they have in the part that was built from them."""
-    return {key: getattr(part, key) for key in settings}
+    retired = getattr(part, "retired", ())
+    return {key: getattr(part, key) for key in settings if key not in retired}
 
 
 def joined(section: str, key: str) -> str:

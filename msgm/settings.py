@@ -28,6 +28,8 @@ FLOW = ("[", "{", "'", '"')
 ADDED = {"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"}
 ADDED |= {"seeds": 1, "retrains": 1}
 """Settings that came after the first version, and are not empty where they change nothing."""
+RETIRED = ("training.channels_last",)
+"""Settings of earlier versions that decide nothing any more: images' networks always have their channels last."""
 
 
 def read_settings(source: Source, overrides: Sequence[str] = ()) -> Tree:
@@ -210,6 +212,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     found: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         if key not in old and _as_before(f"{prefix}{key}", new[key]):
+            continue
+        if f"{prefix}{key}".endswith(RETIRED):
             continue
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):

@@ -314,3 +314,13 @@ def test_a_plugin_that_failed_is_tried_again(tmp_path):
 
 def test_settings_are_plain_data():
     assert asdict(load_config()) == load_config().to_dict()
+
+
+def test_a_setting_of_an_earlier_version_that_decides_nothing_is_read_over():
+    config = load_config(
+        {"training": {"channels_last": False}, "rows": {"redirect": {"training": {"channels_last": True}}}}
+    )
+    assert config == load_config({"rows": {"redirect": {}}})
+    stored = {"training": {"channels_last": False, "steps": 1}}
+    assert differences(stored, {"training": {"steps": 1}}) == []
+    assert differences(stored, {"training": {"steps": 2}}) == ["training.steps: 1 -> 2"]

@@ -122,7 +122,8 @@ class UNet(Network):
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
-        self.unet = unet
+        # Channels last, in which convolutions of a CPU take a tenth to a quarter less time.
+        self.unet = unet.to(memory_format=torch.channels_last)
         self.multiple = 2 ** (len(unet.config.block_out_channels) - 1)
 
     @property

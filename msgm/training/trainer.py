@@ -90,8 +90,6 @@ class Trainer:
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
     def _prepare_network(self, network: nn.Module) -> nn.Module:
-        if self.settings.channels_last:
-            network.to(memory_format=torch.channels_last)
         compiled = torch.compile(network) if self.settings.compile else network
         prepared: nn.Module = self.accelerator.prepare_model(compiled)
         return prepared
@@ -240,17 +238,10 @@ class Trainer:
 
     def _parts(self, step: int, retain: Tensor, forget: Tensor | None) -> Iterator[tuple[Noised, Noised | None]]:
         count, process = self.settings.accumulate, self.model.process
-        kept = noised_parts(process, self.retain, self._laid_out(retain), self.seed, step, count)
+        kept = noised_parts(process, self.retain, retain, self.seed, step, count)
         if forget is None:
             return zip(kept, itertools.repeat(None))
-        return zip(
-            kept, noised_parts(process, self.forget, self._laid_out(forget), self.seed, step, count), strict=True
-        )
-
-    def _laid_out(self, raw: Tensor) -> Tensor:
-        if self.settings.channels_last and raw.dim() == 4:
-            return raw.contiguous(memory_format=torch.channels_last)
-        return raw
+        return zip(kept, noised_parts(process, self.forget, forget, self.seed, step, count), strict=True)
 
     def _summed_gradient(self, parts: list[tuple[Noised, Noised | None]]) -> dict[str, Tensor]:
         """Backpropagate the weighted sum of the terms; return the terms' means."""
@@ -281,7 +272,8 @@ class Trainer:
         shared = {name: self._averaged(found) for name, found in gradients.items()}
         merged = self.objective.combine(shared["retain"], shared["forget"])
         for weight, gradient in zip(weights, merged, strict=True):
-            weight.grad = gradient
+            # In the weight's memory format, which the fused optimiser takes for granted.
+            weight.grad = torch.empty_like(weight).copy_(gradient)
         return totals
 
     def _averaged(self, gradients: list[Tensor]) -> list[Tensor]:

@@ -114,8 +114,8 @@ def prepare(options: argparse.Namespace) -> tuple[ScoreModel, Images]:
             model = ScoreModel.load(run.path / "model")
     order = np.concatenate([split.test.all, split.validation.all, split.train.all])
     levels = dataset.take(order[: options.items])
-    x = dequantise(levels, dataset.levels, likelihood._uniform(levels, SEED, 0))
-    (probe,) = likelihood._probes(x, LikelihoodSettings(exact_dims=0), SEED, 0, 0)
+    x = dequantise(levels, dataset.levels, likelihood._uniform(levels, SEED, range(len(levels)), 0))
+    (probe,) = likelihood._probes(x, LikelihoodSettings(exact_dims=0), SEED, range(len(x)), 0)
     return model.to(options.device), Images(levels, dataset.levels, x, probe)
 
 

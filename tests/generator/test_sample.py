@@ -134,10 +134,10 @@ def test_settings_are_the_runs_own_and_each_can_be_changed(tmp_path):
     own = sampling_settings(tmp_path)
     assert (own.sampler, own.steps, own.schedule, own.options) == ("heun", 7, "log", {"churn": 3})
     assert sampling_settings(tmp_path, steps=9, overrides=["sampling.options.s_noise=1.1"]) == SamplingSettings(
-        "heun", 9, "log", options={"churn": 3, "s_noise": 1.1}
+        "heun", 9, "log", 1000, {"churn": 3, "s_noise": 1.1}
     )
     # Another sampler has other options and another grid.
-    assert sampling_settings(tmp_path, "ddim") == SamplingSettings("ddim", 7)
+    assert sampling_settings(tmp_path, "ddim") == SamplingSettings("ddim", 7, batch_size=1000)
     assert sampling_settings(tmp_path / "elsewhere") == SamplingSettings()
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.data import Dataset
-from msgm.diffusion.likelihood import Likelihoods, measure_likelihood
+from msgm.diffusion.likelihood import Likelihoods, measure_likelihoods
 from msgm.evaluation.arrays import write_arrays
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
@@ -49,11 +49,11 @@ class NegativeLogLikelihood(Metric):
         settings = config.evaluation.likelihood
         found: dict[str, Any] = {"unit": nll_unit(data), "forget_part": forget_part(bench)}
         kept: Arrays = {}
-        for name, indices in nll_indices(bench).items():
-            with Progress(f"{subject.name}: nll of {len(indices)} items to {name}") as progress:
-                measured = measure_likelihood(
-                    subject.model, data.take(indices), data.levels, settings, config.seed, progress.update
-                )
+        parts = nll_indices(bench)
+        sets = [data.take(indices) for indices in parts.values()]
+        with Progress(f"{subject.name}: nll of {sum(map(len, sets))} items") as progress:
+            values = measure_likelihoods(subject.model, sets, data.levels, settings, config.seed, progress.update)
+        for (name, indices), measured in zip(parts.items(), values, strict=True):
             found[name] = summary(measured.per_item) | errors(measured)
             found["protocol"] = measured.protocol
             kept |= {name: measured.values.numpy(), f"{name}_indices": indices}
