@@ -422,7 +422,7 @@ def test_the_report_says_what_each_row_is(comparison):
 
 def test_the_report_says_what_was_asked_of_which_data(comparison):
     report = report_of(comparison)
-    assert report["request"]["text"] == "suppression of the concept given by labels 3, 7"
+    assert report["requests"]["request"]["text"] == "suppression of the concept given by labels 3, 7"
     assert report["judge"]["forgotten"] == ["3", "7"]
     assert sum(part["retain"] + part["forget"] for part in report["data"]["items"].values()) == 1797
     assert report["base"]["source"] is None

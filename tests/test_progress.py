@@ -5,7 +5,8 @@ import torch
 
 from msgm import progress
 from msgm.diffusion import VP, ScoreModel
-from msgm.diffusion.likelihood import LikelihoodSettings, measure_likelihood
+from msgm.diffusion.likelihood import measure_likelihood
+from msgm.diffusion.likelihood_settings import LikelihoodSettings
 from msgm.diffusion.networks import MLPSettings
 from msgm.progress import Progress, duration
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgm.domains import of_report, read_report
@@ -140,23 +139,16 @@ class Report:
         return min(equal, key=_seconds) if reached != "C0" else None
 
     def _best_suppression(self, rows: list[Row]) -> Row | None:
-        from msgm.evaluation.claims import JUNK_MARGIN, junk_check, known, references
+        from msgm.evaluation.ladder import JUNK_MARGIN, junk_check, known, references
 
         rated = [row for row in rows if known(row, "ur")]
-        if len(self.tree.get("seeds", [])) < 2:
+        if len(self.tree["seeds"]) < 2:
             usable = [row for row in rated if junk_check(self.tree, row).holds is not False]
             return min(usable, key=lambda row: (row["unlearning_ratio"]["high"], _seconds(row)), default=None)
         base = references(self.tree).base
-        limit = inf if base is None else self._mean(base, "junk %") + 100 * JUNK_MARGIN
-        usable = [row for row in rated if self._mean(row, "junk %") <= limit]
-        return min(usable, key=lambda row: (self._mean(row, "UR %"), _seconds(row)), default=None)
-
-    def _mean(self, row: Row, number: str) -> float:
-        """Return the mean over seeds of a generator's number; infinity where a seed has none."""
-        from msgm.evaluation.numbers import per_seed
-
-        values = [seed.get(number) for seed in per_seed(row, self.tree)]
-        return fmean(inf if value is None else value for value in values)
+        limit = inf if base is None else _mean(base, "junk %") + 100 * JUNK_MARGIN
+        usable = [row for row in rated if _mean(row, "junk %") <= limit]
+        return min(usable, key=lambda row: (_mean(row, "UR %"), _seconds(row)), default=None)
 
     def _chosen(self, wanted: Mapping[str, str | None]) -> list[Row]:
         """Return the rows of the request and the model that are wanted, without the references."""
@@ -181,6 +173,12 @@ class Report:
 
     def __repr__(self) -> str:
         return f"Report({str(self.run)!r}, {self.domain}, {len(self.rows)} rows)"
+
+
+def _mean(row: Row, number: str) -> float:
+    """Return the mean over seeds of a row's number; infinity where a seed has none."""
+    value = (row["metrics"].get(number) or {}).get("value")
+    return inf if value is None else float(value)
 
 
 def _seconds(row: Row) -> float:

@@ -70,8 +70,8 @@ def _unstated(row: Row, name: str) -> str | None:
     return f"no epsilon is stated from fewer than {EPSILON_MODELS} models"
 
 
-def _not_tested(asked: Facts) -> list[str]:
-    searched = asked.get("near_duplicates") is not None
+def _not_tested(report: Report, row: Row) -> list[str]:
+    searched = asked(report, row).get("near_duplicates") is not None
     return [
         *([] if searched else ["near-duplicates of the items to forget among those to retain"]),
         "an output filter as a baseline",

@@ -1,6 +1,7 @@
 """Score-based diffusion: processes, networks, the score model, samplers and likelihood. Knows no objective."""
 
-from msgm.diffusion.likelihood import LikelihoodSettings, log_likelihood, negative_log_likelihood
+from msgm.diffusion.likelihood import log_likelihood, negative_log_likelihood
+from msgm.diffusion.likelihood_settings import LikelihoodSettings
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.networks import NETWORKS
 from msgm.diffusion.processes import DDPM, PROCESSES, VE, VP, Process, SubVP

@@ -18,8 +18,8 @@ from msgm.data import Dataset
 from msgm.diffusion.likelihood import measure_likelihood
 from msgm.evaluation.attacks.membership import Membership
 from msgm.evaluation.bench import Bench, Subject
-from msgm.evaluation.claims import TRUSTED_RECALL, interval
 from msgm.evaluation.judge import Judge, Task, assess, judge_of_task
+from msgm.evaluation.ladder import TRUSTED_RECALL, interval
 from msgm.evaluation.metrics.base import Metric
 from msgm.evaluation.metrics.likelihood import nll_unit
 from msgm.evaluation.metrics.unlearning_ratio import percent

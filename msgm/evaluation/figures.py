@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.evaluation.arrays import read_arrays
-from msgm.evaluation.claims import known, reason_untested, references
+from msgm.evaluation.ladder import known, reason_untested, references
 from msgm.evaluation.metrics.base import Report, Row
 from msgm.evaluation.metrics.likelihood import VALUES
 from msgm.folders import inside

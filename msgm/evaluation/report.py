@@ -9,19 +9,26 @@ from msgm import markdown as md
 from msgm.cards import pages
 from msgm.cards.chart import ORIGINAL, RETRAINED, SHOWN, UNSHOWN, Chart, Point
 from msgm.cards.pages import Page, Picture, listed, report_html, verdict_of
-from msgm.evaluation.band_table import band_tables
+from msgm.evaluation.band_table import band_table
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
-from msgm.evaluation.claims import TRUSTED_ACCURACY, TRUSTED_RECALL, reason_untested, references, trusted
-from msgm.evaluation.evidence import ATTACKS
 from msgm.evaluation.figures import report_figures
+from msgm.evaluation.ladder import (
+    ATTACKS,
+    TRUSTED_ACCURACY,
+    TRUSTED_RECALL,
+    reason_untested,
+    references,
+    trusted,
+)
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, measured
 from msgm.evaluation.metrics.unlearning_ratio import percent
-from msgm.evaluation.numbers import standings
+from msgm.evaluation.rows import REQUEST
 from msgm.evaluation.sweeps import sweep_png
 from msgm.folders import inside, write_bytes, write_text
 from msgm.pictures import strips
 from msgm.runs import Run
+from msgm.study.judging import shown_limits
 from msgm.tables import aligned
 
 OVERVIEW = "Overview"
@@ -65,13 +72,12 @@ def tables(report: Report) -> list[Table]:
 
 def _over_seeds(report: Report) -> list[Table]:
     """Return the table of all seeds and the band, where there are any; the tables after it show the first seed."""
-    tables = band_tables(report)
-    if tables:
-        tables[-1][-1].append(f"The tables below, the pictures and the curves are of seed {report['seed']}.")
-    return [
-        Table(title, [Column(heading, "", lambda *_: "") for heading in headings], rows, notes)
-        for title, headings, rows, notes in tables
-    ]
+    found = band_table(report)
+    if found is None:
+        return []
+    title, headings, rows, notes = found
+    notes = [*notes, f"The tables below, the pictures and the curves are of seed {report['seed']}."]
+    return [Table(title, [Column(heading, "", lambda *_: "") for heading in headings], rows, notes)]
 
 
 def _paper_table(table: dict[str, Any]) -> Table:
@@ -88,7 +94,7 @@ def _table(title: str, metrics: list[type[Metric]], report: Report) -> Table:
 
 def _with_failed(table: Table, report: Report) -> Table:
     """Return the table with a line, and the reason below, for each model that could not be made or measured."""
-    failed = report.get("failed", {})
+    failed = report["failed"]
     empty = [NOT_MEASURED] * (len(table.columns) - 2)
     rows = [[label, "failed", *empty] for label in failed]
     notes = [f"{name} failed: {why}" for name, why in failed.items()]
@@ -97,7 +103,7 @@ def _with_failed(table: Table, report: Report) -> Table:
 
 def from_cache(report: Report) -> list[str]:
     """Return a note on the models that were taken from the cache, if any were: what their seconds are."""
-    models = [*report["rows"], *report.get("retrains", [])]
+    models = [*report["rows"], *report["retrains"]]
     names = [row["name"] for row in models if any(seed.get("cached") for seed in row.get("per_seed", [row]))]
     if not names:
         return []
@@ -131,7 +137,7 @@ def headline(report: Report) -> str:
 
 def verdict(report: Report) -> list[tuple[str, str]]:
     """Return what was asked, what was shown, and what cannot be said from it."""
-    goal, asked = report["request"]["goal"], report["request"]["text"]
+    goal, asked = (report["requests"][REQUEST][key] for key in ("goal", "text"))
     unsaid = (
         f"The weights may still hold the information: {_attacked(report)}. A higher NLL of forget items alone is no "
         "evidence that they are not generated. A model that makes junk makes no forgotten content either: read the "
@@ -262,12 +268,11 @@ def _chart(report: Report, levels: dict[str, str], cost: str, axis: str) -> Char
     points: list[Point] = []
     bands: dict[str, tuple[float, float]] = {}
     for row in report["rows"]:
-        found = standings(report, row)
-        x, y = (found[heading].value if heading in found else None for heading in (cost, "UR %"))
+        found = {heading: row["metrics"].get(heading) for heading in (cost, "UR %")}
+        x, y = (entry and entry["value"] for entry in found.values())
         if x is None or y is None:
             continue
-        limits = {heading: found[heading].shown_limits for heading in (cost, "UR %")}
-        bands |= {heading: ends for heading, ends in limits.items() if ends is not None}
+        bands |= {heading: shown_limits(entry, entry["band"]) for heading, entry in found.items() if entry["band"]}
         kind = SHOWN if levels[row["name"]] != "C0" else UNSHOWN
         kind = RETRAINED if row["name"] in retrained else ORIGINAL if base and row["name"] == base["name"] else kind
         points.append(Point(name=row["name"], x=x, y=y, kind=kind))

@@ -13,19 +13,20 @@ from msgm.errors import RunError
 from msgm.evaluation import Bench
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import draw_cards, write_cards
+from msgm.evaluation.ladder import LADDER
 from msgm.evaluation.measuring import comparable, protocol
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
-from msgm.evaluation.numbers import band_facts, numbers, over_seeds, standings
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import provenance
 from msgm.evaluation.report import tables, write_pages
+from msgm.evaluation.rows import REQUEST, judged, numbers, over_seeds
 from msgm.evaluation.sweeps import sweep_tables
 from msgm.folders import place, write_json
 from msgm.generator.cells import retrained_models, row_models, seeds_of, stored_failure, stored_row
 from msgm.reading import read_json
 from msgm.runs import Run, environment
 from msgm.study.engine import told
-from msgm.study.judging import Report
+from msgm.study.judging import SCHEMA, Report
 from msgm.training.run import finished
 
 
@@ -79,11 +80,13 @@ def make_report(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": bench.config.seed,
         "seeds": seeds_of(bench.config),
-        "request": {
-            "text": request.describe(),
-            "goal": request.goal,
-            "target": request.target,
-            "forget_digest": positions_digest(run.path, bench.split.train.forget),
+        "requests": {
+            REQUEST: {
+                "text": request.describe(),
+                "goal": request.goal,
+                "target": request.target,
+                "forget_digest": positions_digest(run.path, bench.split.train.forget),
+            }
         },
         "data": {
             "name": bench.dataset.name,
@@ -111,9 +114,7 @@ def make_report(
             numbers(row, report)
     report["rows"] = over_seeds(made[: len(rows)], report)
     report["retrains"] = over_seeds(made[len(rows) :], report)
-    for row in report["rows"]:
-        row["numbers"] = {heading: found.tree() for heading, found in standings(report, row).items()}
-    report["band"] = band_facts(report)
+    report = judged(report, LADDER)
     for row in report["rows"] if base else []:
         with showing(place(run.path, "rows", row["name"], "report.json")):
             tables(report | {"rows": [row]})
@@ -134,9 +135,14 @@ def publish(run: Run, report: Report) -> None:
     write_pages(run, report)
     drawn = draw_cards(run, report)
     write_cards(run, report, drawn)
-    report["artifacts"] = traces.of_request(traces.holders(run.path), report["request"]["text"])
+    report["artifacts"] = traces.of_request(traces.holders(run.path), report["requests"][REQUEST]["text"])
     write_json(run.report, report)
     write_cards(run, report, drawn)
+
+
+def upgraded(report: Report) -> Report:
+    """Return a report of an earlier version, which was not judged or in another way, as this version judges it."""
+    return report if report.get("schema", 1) >= SCHEMA else judged(report, LADDER)
 
 
 class Earlier(TypedDict, total=False):

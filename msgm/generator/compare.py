@@ -21,7 +21,7 @@ from msgm.evaluation.card import card
 from msgm.evaluation.measuring import check_metrics
 from msgm.evaluation.report import print_table, write_views
 from msgm.folders import write_json, write_text
-from msgm.generator.assemble import comparison_report, publish
+from msgm.generator.assemble import comparison_report, publish, upgraded
 from msgm.generator.cells import Cell, Workshop
 from msgm.runs import Run, environment, find_model
 from msgm.settings import Source, differences
@@ -136,7 +136,7 @@ class Generators(Domain[Config, World]):
         print_table(report)
 
     def upgraded(self, report: Report) -> Report:
-        return report
+        return upgraded(report)
 
     def tunable(self, config: Config, run: Run, source: Path | str | None, device: str) -> Tunable:
         from msgm.generator.tuning import GeneratorTuning

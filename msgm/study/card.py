@@ -25,6 +25,7 @@ from msgm.traces import of_request
 OVERSHOOTING_SHOWN = 3
 TARGETS = ("observed", "latent", "concept")
 Facts = dict[str, Any]
+Table = tuple[dict[str, str], dict[str, list[Facts]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,11 @@ class Words:
         request: facts of a row's request.
         method: facts of a row's method, its costs among them.
         not_tested: what was not tested of a row, apart from metrics, controls and retrained models.
+        statement: the card's sentence of a row from C1 to C3 in the domain's own words; by default one for all domains.
+        oracles: how many retrained models a row is read beside.
+        table: the numbers' columns with their headings, and by section their lines; by default this model, the original
+            and the band, a line a number.
+        figures: by name, each with caption and look.
         cannot_say: what cannot be said of a row, apart from what stands on every card.
         unstated: why a number is not stated of a row; None where it is.
     """
@@ -67,7 +73,11 @@ class Words:
     header: Callable[[Report], Facts] = lambda report: report_facts(report)
     request: Callable[[Facts], Facts] = lambda asked: {}
     method: Callable[[Row], Facts] = lambda row: {"settings": row["settings"]}
-    not_tested: Callable[[Facts], list[str]] = lambda asked: []
+    not_tested: Callable[[Report, Row], list[str]] = lambda report, row: []
+    statement: Callable[[Report, Row, str], str] = lambda report, row, reached: ""
+    oracles: Callable[[Report, Row], int] = lambda report, row: len(retrained(row))
+    table: Callable[[Report, Row], Table] | None = None
+    figures: Mapping[str, Facts] = field(default_factory=dict)
     cannot_say: Callable[[Report, Row], list[str]] = lambda report, row: []
     unstated: Callable[[Row, str], str | None] = lambda row, name: None
 
@@ -83,9 +93,10 @@ def write_card(folder: Path, report: Report, row: Row, words: Words) -> Card:
 
 def make_card(report: Report, row: Row, words: Words) -> Card:
     """Return the card of one row of a report, as a JSON tree; null in it means that nobody tested or recorded it."""
-    ladder, right = words.ladder, observed(report, row)
+    ladder = words.ladder
     found, checked = ladder.claims(report, row), ladder.controls(report, row)
     reached = level(found)
+    columns, numbers = words.table(report, row) if words.table else _table(report, row, words)
     return {
         "name": ", ".join(row[key] for key in words.name),
         "title": report["title"],
@@ -103,10 +114,10 @@ def make_card(report: Report, row: Row, words: Words) -> Card:
         },
         "claims": [claim_tree(claim, ladder.rules) for claim in found],
         "controls": [asdict(control) for control in checked],
-        "reference": _reference(row, checked, ladder, right),
-        "columns": _columns(right),
-        "numbers": {section: _numbers(report, row, section, words) for section in SECTIONS},
-        "figures": {},
+        "reference": _reference(report, row, checked, words),
+        "columns": columns,
+        "numbers": numbers,
+        "figures": dict(words.figures),
         "protocol": {name: text for name, text in report["protocol"].items() if name not in row["metrics"]},
         "not_tested": _not_tested(report, row, checked, words),
         "cannot_say": _cannot_say(report, row, reached, words),
@@ -121,14 +132,26 @@ def _statement(report: Report, row: Row, reached: str, words: Words) -> str:
         return words.exact(row)
     if reached == "C5":
         return words.bound(row)
+    own = words.statement(report, row, reached)
+    if own:
+        return own + _telling(report, row, reached, words)
     count, seeds = len(retrained(row)), len(row["per_seed"])
     power = f"{count} retrained models and {seeds} seed{'s' if seeds > 1 else ''}"
-    tests = {"C3": "any judged number of forgetting and privacy here", **words.tested(report, row)}
+    tests = {"C3": "any judged number", **words.tested(report, row)}
     where = ", from outputs alone" if report.get("outputs_only") else ""
     return (
         f"Not told from models retrained without the {words.things} by {tests[reached]}: {power}{where}. This is a "
-        f"statement about these tests at this number of models, not about {words.body}.{_overshooting(row, words)}"
+        f"statement about these tests at this number of models, not about {words.body}."
+        f"{_telling(report, row, reached, words)}{_overshooting(row, words)}"
     )
+
+
+def _telling(report: Report, row: Row, reached: str, words: Words) -> str:
+    """Return a sentence on the attacks that have shown something: those that tell the original."""
+    if reached < "C2":
+        return ""
+    attacks, telling = words.ladder.attacks(report, row), words.ladder.telling(report, row)
+    return f" {len(telling)} of {len(attacks)} attacks tell the original from retrained models: {', '.join(telling)}."
 
 
 def _overshooting(row: Row, words: Words) -> str:
@@ -178,34 +201,45 @@ def _kept(row: Row, where: str) -> str:
     return f"{where} The method keeps {row['storage_bytes'] / 2**20:.2f} MB between requests, made from the data."
 
 
-def _reference(row: Row, checked: Sequence[Control], ladder: Ladder, right: bool) -> Facts:
-    """Return what is known of the retrained models; ``right``: retraining answers the request exactly."""
-    flagged, passed = ({PASS: True, NOT_TESTED: None}.get(control.verdict, False) for control in checked)
+def _reference(report: Report, row: Row, checked: Sequence[Control], words: Words) -> Facts:
+    """Return what is known of the retrained models; the first two controls are the original and a retrained model."""
+    flagged, passed = ({PASS: True, NOT_TESTED: None}.get(control.verdict, False) for control in checked[:2])
+    oracles = words.oracles(report, row)
     judged = row["judged"]
     alarms = judged["false_alarms"]
     joint = None if alarms is None else f"at most {FALSE_ALARMS:.0%}, {alarms:.1%} if numbers were independent"
     return {
-        "oracle_kind": "retrain" if retrained(row) else "none",
-        "n_oracles": len(retrained(row)),
+        "oracle_kind": "retrain" if oracles else "none",
+        "n_oracles": oracles,
         "numbers_judged_together": judged["numbers"],
         "joint_false_alarm_rate": joint,
         "oracle_passes_own_audit": passed,
         "original_flagged": flagged,
-        "power_of_c3": ladder.strict_passes(row),
-        "note": None if right else WRONG_REFERENCE,
+        "power_of_c3": words.ladder.strict_passes(row),
+        "note": None if observed(report, row) else WRONG_REFERENCE,
     }
 
 
-def _columns(right: bool) -> dict[str, str]:
-    """Return the columns of the numbers, with their headings."""
-    note = "" if right else f" ({WRONG_REFERENCE})"
+def _table(report: Report, row: Row, words: Words) -> Table:
+    """Return the columns of the numbers, and a line a number."""
+    columns = {"this": "this model", "original": "original"} | band_columns(report, row)
+    return columns, {section: _numbers(report, row, section, words) for section in SECTIONS}
+
+
+def band_columns(report: Report, row: Row) -> dict[str, str]:
+    """Return the headings of the columns that ``beside_the_band`` fills."""
+    note = "" if observed(report, row) else f" ({WRONG_REFERENCE})"
     return {
-        "this": "this model",
-        "original": "original",
         "band": f"band of retrained models{note}",
         "inside": f"inside the band{note}",
         "noticed": "smallest shift noticed",
     }
+
+
+def beside_the_band(entry: Entry) -> dict[str, str | None]:
+    """Return a number's cells in the columns of the band."""
+    noticed = None if entry["noticed"] is None else f"{entry['noticed']:.2g}"
+    return {"band": _band(entry), "inside": inside_text(entry), "noticed": noticed}
 
 
 def _numbers(report: Report, row: Row, section: str, words: Words) -> list[Facts]:
@@ -218,11 +252,9 @@ def _numbers(report: Report, row: Row, section: str, words: Words) -> list[Facts
             continue
         unstated = words.unstated(row, name)
         cells = {
-            "this": _value(entry),
-            "original": _value(before.get(name)),
-            "band": _band(entry),
-            "inside": inside_text(entry),
-            "noticed": None if entry["noticed"] is None else f"{entry['noticed']:.2g}",
+            "this": value_text(entry),
+            "original": value_text(before.get(name)),
+            **beside_the_band(entry),
         }
         about = {
             "test": metric_of(name, words.metrics),
@@ -234,7 +266,8 @@ def _numbers(report: Report, row: Row, section: str, words: Words) -> list[Facts
     return lines
 
 
-def _value(entry: Entry | None) -> str | None:
+def value_text(entry: Entry | None) -> str | None:
+    """Return a number's mean over seeds with its interval, as text; None where there is none."""
     if entry is None or entry["value"] is None:
         return None
     if entry["low"] is None:
@@ -263,7 +296,7 @@ def _not_tested(report: Report, row: Row, checked: Sequence[Control], words: Wor
     lines += [f"{control.name}: {control.evidence}" for control in checked if control.verdict == NOT_TESTED]
     if not enough_retrained(row):
         lines.append(f"band of retrained models: {len(retrained(row))} of at least {LEAST}")
-    return [*lines, *words.not_tested(asked(report, row)), "whether settings were tuned against the retrained models"]
+    return [*lines, *words.not_tested(report, row), "whether settings were tuned against the retrained models"]
 
 
 def _measured(row: Row, metric: Any) -> bool:
@@ -284,7 +317,7 @@ def _cannot_say(report: Report, row: Row, reached: str, words: Words) -> list[st
             f"How near this comes to having forgotten a {words.targets[request['target']]}: models retrained without "
             f"the selected {words.things} are the {WRONG_REFERENCE}, as is membership of these."
         )
-    if not retrained(row):
+    if not words.oracles(report, row):
         lines.append("Anything about closeness to a retrained model: none is here.")
     lines += words.cannot_say(report, row)
     if row["effect"]:

@@ -9,14 +9,16 @@ same for the original, the retrained models and the row, and those that say over
 
 Where all retrained models give one value, the band has no width. A value beside it is *too few to tell* as long as it
 is no further away than 3 / n, n the request's size: of n things of which none shows an event, 3 / n may have it (the
-rule of three).
+rule of three). A number that counts things moves in ``step``s of one thing, and its band is a step wider at either
+side: else five retrained models without a single copy would leave no room for one. Where a row lacks a number that the
+retrained models have, because a likelihood diverged, say, its place is *no value*, which is not inside.
 
 A row has ``per_seed`` (of ``seed`` and ``metrics``), ``retrain_band`` (``retrain``, ``metrics`` and ``of``: how many
 models each of its numbers is the mean of, 1 but in reports of version 0.2 and before) and ``metrics``. ``judge`` adds
 
 - to each of ``metrics``: ``band`` (``mean``, ``sd``, ``count`` and the limits ``low`` and ``high``), ``place``
-  (inside, above, below, too few to tell; None where it is not judged), ``inside``, and ``noticed``: the smallest shift
-  that would have been seen in 80 of 100 cases;
+  (inside, above, below, too few to tell, no value; None where it is not judged), ``inside``, and ``noticed``: the
+  smallest shift that would have been seen in 80 of 100 cases;
 - to the row: ``judged``, ``share_of_retraining`` and ``effect``.
 """
 
@@ -36,7 +38,7 @@ Entry = dict[str, Any]
 
 SCHEMA = 2
 """Of reports whose rows are judged by this module; those of version 0.2 and before have none."""
-INSIDE, ABOVE, BELOW, TOO_FEW = "inside", "above", "below", "too few to tell"
+INSIDE, ABOVE, BELOW, TOO_FEW, NO_VALUE = "inside", "above", "below", "too few to tell", "no value"
 NO_EFFECT = "no effect at this budget"
 RULE_OF_THREE = 3
 BAND_RULE = (
@@ -57,7 +59,7 @@ class Reading:
         sides: names of numbers, as patterns, and the side of the band on which a model knows what it was asked to
             forget; the first match counts, None: neither side.
         repeated: pattern of the numbers that say over again what another one says.
-        size: key of a request that says how many things are to be forgotten.
+        size: key of a request that says how many things are to be forgotten; None where no number is a share of them.
         retraining: key of a row that says what retraining takes, in seconds.
         effect: numbers by which a row is told from the baseline.
         slack: how far outside the band a value may lie and count as inside.
@@ -70,7 +72,7 @@ class Reading:
     keys: tuple[str, ...]
     sides: tuple[tuple[str, str | None], ...]
     repeated: str
-    size: str
+    size: str | None
     retraining: str
     effect: tuple[str, ...]
     slack: float = 1e-12
@@ -108,7 +110,7 @@ class Reading:
         return [
             name
             for name, entry in row["metrics"].items()
-            if entry["value"] is not None and not re.search(self.repeated, name)
+            if not re.search(self.repeated, name)
             if band_of([tree.get(name) for tree in retrained(row)]) is not None
             if len({tree.get(name) for tree in trees} - {None}) > 1
         ]
@@ -201,21 +203,22 @@ def _merged(row: Row, a_seed: bool) -> list[Row]:
 
 
 def _judged(report: Report, row: Row, reading: Reading) -> Row:
-    names = reading.judged_names(report, row)
+    names, models = reading.judged_names(report, row), row.get("retrain_band", [])
     size = report["requests"][row["request"]].get(reading.size)
     unsure = RULE_OF_THREE / size if size else 0.0
     entries = {
         name: entry | _place(row, name, entry, len(names) if name in names else None, reading.slack, unsure)
         for name, entry in row["metrics"].items()
     }
-    held = sum(_held_out(row, k, names, reading.slack, unsure) for k in range(len(retrained(row))))
+    out = {model["retrain"]: _outside(row, k, names, reading.slack, unsure) for k, model in enumerate(models)}
     return row | {
         "metrics": entries,
         "judged": {
             "numbers": len(names),
             "retrains": len(retrained(row)),
             "false_alarms": joint_false_alarms(len(names)) if names else None,
-            "held_out_inside": held if names else None,
+            "held_out_inside": sum(not found for found in out.values()) if names else None,
+            "held_out_outside": {str(number): found for number, found in out.items() if found},
         },
         "share_of_retraining": share_of_retraining(report, row, reading),
         "effect": _effect(row, reading.row_of(report, row, reading.baseline), reading),
@@ -225,30 +228,35 @@ def _judged(report: Report, row: Row, reading: Reading) -> Row:
 def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, unsure: float) -> Entry:
     """Return what is known of a number beside its band; ``judged``: with how many others, None if it is not."""
     band = band_of([tree.get(name) for tree in retrained(row)])
-    if band is None or entry["value"] is None:
+    if band is None:
         return dict.fromkeys(("band", "place", "inside", "noticed"))
-    seeds, together = seeds_of(row, entry), judged or 1
+    seeds, together, step = seeds_of(row, entry), judged or 1, entry.get("step", 0.0)
     low, high = band.limits(seeds, together)
-    place = None if judged is None else place_of(entry["value"], band, seeds, judged, slack, unsure)
+    place = None
+    if judged is not None:
+        value, wide = entry["value"], max(slack, step)
+        place = NO_VALUE if value is None else place_of(value, band, seeds, judged, wide, unsure)
     return {
-        "band": {"mean": band.mean, "sd": band.sd, "low": low, "high": high, "count": band.count},
+        "band": {"mean": band.mean, "sd": band.sd, "low": low - step, "high": high + step, "count": band.count},
         "place": place,
         "inside": None if place in (None, TOO_FEW) else place == INSIDE,
-        "noticed": band.smallest_shift(seeds, together) if judged and has_width(band) else None,
+        "noticed": band.smallest_shift(seeds, together) + step if judged and has_width(band) else None,
     }
 
 
-def _held_out(row: Row, number: int, names: Sequence[str], slack: float, unsure: float) -> bool:
-    """Return whether one retrained model has no judged number outside the band of the others."""
+def _outside(row: Row, number: int, names: Sequence[str], slack: float, unsure: float) -> list[str]:
+    """Return the judged numbers of one retrained model that lie outside the band of the others."""
     models = retrained(row)
     others = models[:number] + models[number + 1 :]
-    places = [
-        place_of(value, band, 1, len(names), slack, unsure)
-        for name in names
-        if (value := models[number].get(name)) is not None
-        if (band := band_of([tree.get(name) for tree in others], LEAST - 1)) is not None
-    ]
-    return not {ABOVE, BELOW} & set(places)
+    found = []
+    for name in names:
+        value, band = models[number].get(name), band_of([tree.get(name) for tree in others], LEAST - 1)
+        if value is None or band is None:
+            continue
+        wide = max(slack, row["metrics"][name].get("step", 0.0))
+        if place_of(value, band, 1, len(names), wide, unsure) in (ABOVE, BELOW):
+            found.append(name)
+    return found
 
 
 def share_of_retraining(report: Report, row: Row, reading: Reading) -> float | None:
@@ -272,6 +280,8 @@ def _effect(row: Row, baseline: Row | None, reading: Reading) -> str | None:
         return None
     pairs = [pair for name in reading.effect if all(pair := (_values(row, name), _values(baseline, name)))]
     if not pairs or any(len(values) < 2 for pair in pairs for values in pair):
+        return None
+    if any(len(mine) < len(row["per_seed"]) for mine, _ in pairs):  # it made a number impossible to take: an effect
         return None
     return NO_EFFECT if all(_alike(mine, other, len(pairs)) for mine, other in pairs) else None
 
@@ -297,7 +307,8 @@ def shown_limits(number: Mapping[str, Any], of: Mapping[str, Any]) -> tuple[floa
 def beside_band(entry: Entry) -> str:
     """Return a value beside its band as text."""
     low, high = shown_limits(entry, entry["band"])
-    return f"{entry['value']:z.3g}; retrained models {entry['band']['mean']:z.3g}, band [{low:z.3g}, {high:z.3g}]"
+    value = NO_VALUE if entry["value"] is None else f"{entry['value']:z.3g}"
+    return f"{value}; retrained models {entry['band']['mean']:z.3g}, band [{low:z.3g}, {high:z.3g}]"
 
 
 def judged_note(row: Row, columns: Mapping[str, tuple[str, int]]) -> str:
@@ -317,10 +328,11 @@ def judged_note(row: Row, columns: Mapping[str, tuple[str, int]]) -> str:
         for name, (heading, scale) in columns.items()
         if (entry := row["metrics"].get(name, {})).get("noticed") is not None
     ]
+    out = "; ".join(f"{number}: {', '.join(names)}" for number, names in found.get("held_out_outside", {}).items())
     noticed = f" Smallest shift noticed in 80 of 100 cases: {', '.join(shifts)}." if shifts else ""
     return (
         f"{found['numbers']} numbers are judged together against {found['retrains']} retrained models: a further one "
         f"has some number outside in at most {FALSE_ALARMS:.0%} of cases ({found['false_alarms']:.1%} if numbers were "
         f"independent); of these models, each against the others, {found['held_out_inside']} of {found['retrains']} "
-        f"have all inside.{noticed}"
+        f"have all inside{f' (outside: {out})' if out else ''}.{noticed}"
     )

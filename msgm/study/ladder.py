@@ -6,8 +6,10 @@ margins and attacks are data (``Ladder``):
 - C1, behavioural: at least five retrained models, the domain's conditions of behaviour and utility, and a model that is
   not flagged (below).
 - C2, attack-bounded: C1, and no number of an attack lies outside the band. Both sides count: a model that looks less
-  like one that knows than models that never saw the items can be told from these just as well.
-- C3, oracle-indistinguishable within a band: C2, and all judged numbers of forgetting and privacy inside the band.
+  like one that knows than models that never saw the items can be told from these just as well. At least one attack has
+  to tell the original; one that does not has shown nothing about a model that it does not tell either.
+- C3, oracle-indistinguishable within a band: C2, and all judged numbers inside the band, so that a further retrained
+  model passes in at least 95 of 100 cases.
 - C4, exact by algorithm, and C5, a proven bound: the domain's records.
 
 Inside and outside are the verdicts of ``judging``: of the mean over seeds, corrected for all numbers judged together.
@@ -45,6 +47,7 @@ from msgm.study.judging import (
     BELOW,
     COUNTED,
     INSIDE,
+    NO_VALUE,
     TOO_FEW,
     Entry,
     Numbers,
@@ -74,8 +77,8 @@ class Ladder(Reading):
 
     Attributes:
         rules: level to its name and its rule in words.
-        behaviour: conditions of C1 beside those of every domain.
-        attacks: each attack's name and its numbers, of a row.
+        behaviour: conditions of C1 beside those of every domain; by default none.
+        attacks: each attack's name and its numbers, of a row; those that were not run, too.
         exactness: conditions of C4; by default none can hold.
         exact: whether a row's method claims C4; by default none does.
         bound: conditions of C5; by default none can hold.
@@ -83,7 +86,7 @@ class Ladder(Reading):
     """
 
     rules: Rules
-    behaviour: Checks
+    behaviour: Checks = lambda report, row: []
     attacks: Callable[[Report, Row], Mapping[str, Sequence[str]]]
     exactness: Checks = lambda report, row: [Check("exact by algorithm", False, "no method here is")]
     exact: Callable[[Row], bool] = lambda row: False
@@ -93,18 +96,34 @@ class Ladder(Reading):
     def claims(self, report: Report, row: Row) -> list[Claim]:
         """Return the claims C1 to C5 of one row."""
         checked, right = self.controls(report, row), observed(report, row)
-        conditions = [_enough(row), *self.behaviour(report, row), self._unflagged(report, row), *held_checks(row)]
-        behaviour = decide("C1", conditions, checked)
-        attacks = [self._attack(row, name, numbers) for name, numbers in self.attacks(report, row).items()]
-        attacks = attacks or [Check("attacks", None, f"{NOT_TESTED}: no attack was run")]
-        bounded = decide("C2", [holds_before(behaviour), *by_reference(attacks, right)], checked)
-        whole = by_reference([self._all_inside(row)], right)
+        behaviour = decide("C1", [*self.first(report, row), *held_checks(row)], checked)
+        bounded = decide("C2", [holds_before(behaviour), *by_reference(self._attacks(report, row), right)], checked)
+        inside = self._all_inside(row)
+        whole = [inside if right else _by_wrong(inside)]
         return [
             behaviour,
             bounded,
             decide("C3", [holds_before(bounded), *whole], checked),
             decide("C4", self.exactness(report, row), [], claimed=self.exact(row)),
             decide("C5", self.bound(report, row), [], claimed=self.bounded(row)),
+        ]
+
+    def first(self, report: Report, row: Row) -> list[Check]:
+        """Return the conditions of C1, but for those of earlier requests."""
+        return [_enough(row), *self.behaviour(report, row), self._unflagged(report, row)]
+
+    def untested(self, row: Row, attack: str) -> str:
+        """Return why a row has no numbers of an attack beside a band."""
+        return attack
+
+    def telling(self, report: Report, row: Row) -> list[str]:
+        """Return the attacks that tell the row's original from retrained models."""
+        original = self.original_of(report, row)
+        known = {} if original is None else original["metrics"]
+        return [
+            attack
+            for attack, numbers in self.attacks(report, row).items()
+            if any((known.get(name) or {}).get("place") in (ABOVE, BELOW) for name in numbers)
         ]
 
     def controls(self, report: Report, row: Row) -> list[Control]:
@@ -170,32 +189,59 @@ class Ladder(Reading):
             return Check("not flagged", None, f"{NOT_TESTED}: {_nothing_to_read(row)}")
         return Check("not flagged", not _flags(count, total), _share(count, total))
 
-    def _attack(self, row: Row, attack: str, numbers: Sequence[str]) -> Check:
-        """Return whether an attack's numbers all lie inside the band."""
+    def _attacks(self, report: Report, row: Row) -> list[Check]:
+        """Return a condition an attack, and that at least one of them tells the original."""
+        attacks, telling = self.attacks(report, row), self.telling(report, row)
+        if not attacks:
+            return [Check("attacks", None, f"{NOT_TESTED}: no attack was run")]
+        found = [self._attack(report, row, name, numbers) for name, numbers in attacks.items()]
+        other = [name for name in attacks if name not in telling]
+        evidence = f"{', '.join(telling) or 'none'} of {len(attacks)}" + (
+            f"; nothing is shown by {', '.join(other)}, which do not" if other else ""
+        )
+        name = "an attack tells the original from retrained models"
+        return [*found, Check(name, True if telling else None, evidence)]
+
+    def _attack(self, report: Report, row: Row, attack: str, numbers: Sequence[str]) -> Check:
+        """Return whether an attack's numbers all lie inside the band.
+
+        Where retrained models are no full reference for what was asked, only the leaking side counts.
+        """
         name = f"{attack.replace('_', ' ')}: no number outside the band"
         known = {key: row["metrics"][key] for key in numbers if (row["metrics"].get(key) or {}).get("band")}
         if not known:
-            return Check(name, None, f"{NOT_TESTED}: {attack}")
-        out = {key: entry for key, entry in known.items() if entry["inside"] is False}
-        unsure = [key for key, entry in known.items() if entry["place"] == TOO_FEW]
-        listed = [self.outside(key, entry) for key, entry in out.items()] + [f"{key}: {TOO_FEW}" for key in unsure]
+            return Check(name, None, f"{NOT_TESTED}: {self.untested(row, attack)}")
+        out = {key: entry for key, entry in known.items() if entry["place"] in (ABOVE, BELOW)}
+        if not observed(report, row):
+            out = {key: entry for key, entry in out.items() if entry["place"] == self._side(key, entry)}
+        unsure = {key: entry["place"] for key, entry in known.items() if entry["place"] in (TOO_FEW, NO_VALUE)}
+        listed = [self.outside(key, entry) for key, entry in out.items()]
+        listed += [f"{key}: {place}" for key, place in unsure.items()]
         evidence = "; ".join([f"{len(out)} of {len(known)} numbers outside", *listed])
         return Check(name, False if out else None if unsure else True, evidence)
 
+    def _side(self, name: str, entry: Entry) -> str | None:
+        return self.leaking_side(name, entry["better"])
+
     def outside(self, name: str, entry: Entry) -> str:
         """Return in words on which side of its band a number lies, and what that says."""
-        side = self.leaking_side(name, entry["better"])
+        side = self._side(name, entry)
         means = f" ({GIVES_AWAY[entry['place'] == side]})" if side else ""
         return f"{name} {beside_band(entry)}: {entry['place']}{means}"
 
     def _all_inside(self, row: Row) -> Check:
-        name = "all judged numbers of forgetting and privacy inside the band"
-        judged = [e for e in row["metrics"].values() if e["section"] in COUNTED and e["place"] is not None]
+        name = "all judged numbers inside the band"
+        judged = {key: entry["place"] for key, entry in row["metrics"].items() if entry["place"] is not None}
         if not judged:
             return Check(name, None, f"{NOT_TESTED}: {_nothing_to_read(row)}")
-        out, unsure = (sum(e["place"] in places for e in judged) for places in ((ABOVE, BELOW), (TOO_FEW,)))
-        evidence = f"{out} of {len(judged)} outside; {self.strict_passes(row)}"
-        return Check(name, out == 0 if out or not unsure else None, evidence, TOO_FEW if unsure else "")
+        out = [f"{key} {place}" for key, place in judged.items() if place in (ABOVE, BELOW, NO_VALUE)]
+        unsure = TOO_FEW in judged.values()
+        missing = [key for key in _of_all_retrained(row) if key not in row["metrics"]]
+        told = f" ({', '.join(out)})" if out else ""
+        lacks = f"; {NOT_TESTED}: {', '.join(missing)}" if missing else ""
+        evidence = f"{len(out)} of {len(judged)} outside{told}{lacks}; {self.strict_passes(row)}"
+        holds = False if out else None if unsure or missing else True
+        return Check(name, holds, evidence, TOO_FEW if unsure and not out else "")
 
     def strict_passes(self, row: Row) -> str:
         """Return in words how many held-out retrained models have all numbers inside, which is the rule's power."""
@@ -210,9 +256,8 @@ class Ladder(Reading):
         return [
             name
             for name, entry in row["metrics"].items()
-            if entry["section"] in COUNTED
-            and entry["inside"] is False
-            and opposite[entry["place"]] == self.leaking_side(name, entry["better"])
+            if entry["section"] in COUNTED and (side := self._side(name, entry)) is not None
+            if opposite.get(entry["place"]) == side
         ]
 
 
@@ -231,11 +276,14 @@ def rules_of(things: str, behaviour: str, exactness: str) -> Rules:
             f"{behaviour}; of the numbers of forgetting and privacy no more lie outside their own 95% intervals, on "
             f"the side of models that know the {things}, than chance explains in 19 of 20 retrained models.",
         ),
-        "C2": ("attack-bounded", "C1, and no number of the attacks below lies outside the band, on either side."),
+        "C2": (
+            "attack-bounded",
+            "C1, and no number of the attacks below lies outside the band, on either side; an attack has to tell the "
+            "original from retrained models for this to say anything.",
+        ),
         "C3": (
             "oracle-indistinguishable within a band",
-            f"C2, and all judged numbers of forgetting and privacy lie inside the band of at least {LEAST} retrained "
-            "models, where these pass their own audit.",
+            f"C2, and all judged numbers lie inside the band of at least {LEAST} retrained models.",
         ),
         "C4": ("exact by algorithm", exactness),
         "C5": (
@@ -304,6 +352,12 @@ def compared(row: Row, name: str, words: str, right: Callable[[Entry], bool | No
 def recorded(name: str, value: Any, holds: bool) -> Check:
     """Return a condition on what a record says; unknown where it says nothing."""
     return Check(name, None if value is None else holds, shown(value))
+
+
+def _of_all_retrained(row: Row) -> list[str]:
+    """Return the numbers that every retrained model has."""
+    models = retrained(row)
+    return [name for name in (models[0] if models else ()) if all(model.get(name) is not None for model in models)]
 
 
 def _enough(row: Row) -> Check:

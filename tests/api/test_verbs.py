@@ -185,9 +185,7 @@ def test_of_several_seeds_the_means_count(report, junk, best):
     rates = {"do-nothing": (20, 20, 2.0), "unseen": (4, 6, 2.0), "obtuse": (9, 0, junk)}  # obtuse: worse at first
     for row in tree["rows"]:
         first, second, junk_rate = rates[row["name"]]
-        row["per_seed"] = [
-            {"seed": seed, "numbers": {"UR %": ratio, "junk %": junk_rate}} for seed, ratio in ((0, first), (1, second))
-        ]
+        row["metrics"] = {"UR %": {"value": (first + second) / 2}, "junk %": {"value": junk_rate}}
     assert msgm.Report(Path("x"), tree | {"seeds": [0, 1]}).best("suppression")["name"] == best
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from msgm.diffusion import VE, VP, SubVP, likelihood
-from msgm.diffusion.likelihood import LikelihoodSettings
+from msgm.diffusion.likelihood_settings import LikelihoodSettings
 from scripts.bench import likelihood as bench
 from tests.conftest import DIGITS
 from tests.helpers import Mixture

@@ -11,16 +11,15 @@ from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS
 from msgm.cards.views import card_html, card_markdown
 from msgm.cards.words import NOT_RECORDED, WRONG_REFERENCE
 from msgm.digests import positions_digest, unkeyed_digest
-from msgm.evaluation import claims
 from msgm.evaluation.arrays import write_arrays
-from msgm.evaluation.band_table import band_tables
-from msgm.evaluation.card import TESTS, card
+from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
-from msgm.evaluation.evidence import ATTACKS
 from msgm.evaluation.figures import FIGURES, OTHERS, card_figures, row_styles
+from msgm.evaluation.ladder import ATTACKS, LADDER, references, threshold
 from msgm.evaluation.provenance import model_digest, provenance
 from msgm.evaluation.rates import rate
 from msgm.evaluation.report import verdict, write_views
+from msgm.evaluation.rows import TESTS, judged
 from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.reading import read_json
@@ -100,7 +99,7 @@ def make_row(name, **attacks) -> dict:
 
 
 def make_report() -> dict:
-    """A comparison whose controls hold, and whose row redirect passes all tests, about observed items."""
+    """A comparison about observed items, not judged yet: its controls hold, and its row redirect passes all tests."""
     rows = [make_row(name) for name in NAMES]
     rows[0] |= attacked(relearnt=0, returned=40, changed=60, member=0.7)
     return {
@@ -127,6 +126,7 @@ def make_report() -> dict:
         "artifacts": [{"path": "rows/do-nothing/model", "what": "the base model", "megabytes": 1.5}],
         "paper": [],
         "rows": rows,
+        "retrains": make_retrains(),
     }
 
 
@@ -145,12 +145,6 @@ def report() -> dict:
     return make_report()
 
 
-@pytest.fixture
-def banded(report) -> dict:
-    """The same with a band of retrained models."""
-    return report | {"retrains": make_retrains()}
-
-
 def named(report, name) -> dict:
     return next(row for row in report["rows"] if row["name"] == name)
 
@@ -160,7 +154,13 @@ def without(report, name) -> dict:
 
 
 def made(report, name="redirect") -> dict:
-    return card(report, named(report, name))
+    now = judged(report, LADDER)
+    return card(now, named(now, name))
+
+
+def limit(report, name="redirect"):
+    now = judged(report, LADDER)
+    return threshold(now, named(now, name))
 
 
 def claim(report, level, name="redirect") -> dict:
@@ -194,7 +194,7 @@ def make_folder(path, report) -> Run:
             write_bytes(found.path / place, picture)
         arrays = {"retain": draws.normal(2, 1, (20, 2)), "forget": draws.normal(4, 1, (9, 2))}
         write_arrays(found.path / row["folder"] / "nll.npz", arrays)
-    write_json(found.report, report)
+    write_json(found.report, judged(report, LADDER))
     return found
 
 
@@ -206,7 +206,7 @@ def run(tmp_path, report) -> Run:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Run:
     """The folder of a report with all its views."""
-    report = make_report()
+    report = judged(make_report(), LADDER)
     found = make_folder(tmp_path_factory.mktemp("written"), report)
     write_views(found, report)
     return found
@@ -215,35 +215,31 @@ def written(tmp_path_factory) -> Run:
 # C1
 
 
-@pytest.mark.parametrize(("hits", "passed"), [(4, PASS), (5, INCONCLUSIVE), (300, FAIL)])
-def test_c1_holds_up_to_the_retrained_models_upper_end(report, hits, passed):
+@pytest.mark.parametrize(("hits", "passed"), [(4, PASS), (9, PASS), (12, FAIL), (300, FAIL)])
+def test_c1_holds_up_to_the_upper_end_of_a_band(report, hits, passed):
+    """Five models with 2 to 6 of 2000: mean 0.2%, sd .079%, so that 3.041 sd and one sample are 0.49%."""
     set_rate(named(report, "redirect"), hits)
     assert claim(report, "C1")["verdict"] == passed
-    assert made(report)["level"] == ("C1" if passed == PASS else "C0")
+    assert made(report)["level"] >= ("C1" if passed == PASS else "C0")
+    assert limit(report).value == pytest.approx(0.0049, abs=1e-4)
 
 
-@pytest.mark.parametrize(("hits", "passed"), [(4, PASS), (9, PASS), (12, FAIL), (300, FAIL)])
-def test_c1_holds_up_to_the_upper_end_of_a_band(banded, hits, passed):
-    """Five models with 2 to 6 of 2000: mean 0.2%, sd .079%, so that 3.041 sd and one sample are 0.49%."""
-    set_rate(named(banded, "redirect"), hits)
-    assert claim(banded, "C1")["verdict"] == passed
-    assert claims.threshold(banded, named(banded, "redirect")).value == pytest.approx(0.0049, abs=1e-4)
+@pytest.mark.parametrize("count", [0, 4])
+def test_c1_of_observed_items_has_no_verdict_without_a_band(report, count):
+    report["retrains"] = make_retrains()[:count]
+    assert limit(report) is None
+    assert claim(report, "C1")["verdict"] == INCONCLUSIVE
+    assert made(report)["level"] == "C0"
+    assert any(f"{count} models were retrained for a band, of at least 5" in r for r in claim(report, "C1")["reasons"])
 
 
-def test_a_band_is_no_threshold_for_a_concept(banded):
-    banded["request"]["target"] = "concept"
-    floor = banded["real"]["unlearning_ratio"]["high"]
-    assert claims.threshold(banded, named(banded, "redirect")).value == floor
-
-
-def test_the_threshold_is_the_floor_where_no_retrained_model_defines_it(report):
-    floor = report["real"]["unlearning_ratio"]["high"]
-    row = named(report, "redirect")
-    assert claims.threshold(report, row)[0] == named(report, "unseen-scratch")["unlearning_ratio"]["high"]
-    assert claims.threshold(report, named(report, "unseen-scratch"))[0] == floor
-    assert claims.threshold(without(report, "unseen-scratch"), row)[0] == floor
-    report["request"]["target"] = "concept"
-    assert claims.threshold(report, row)[0] == floor
+@pytest.mark.parametrize(("hits", "passed"), [(0, PASS), (25, INCONCLUSIVE), (300, FAIL)])
+@pytest.mark.parametrize("count", [0, 5])
+def test_the_threshold_is_the_floor_where_retrained_models_do_not_define_it(report, count, hits, passed):
+    report["request"]["target"], report["retrains"] = "concept", make_retrains()[:count]
+    set_rate(named(report, "redirect"), hits)
+    assert limit(report).value == report["real"]["unlearning_ratio"]["high"]
+    assert claim(report, "C1")["verdict"] == passed
 
 
 @pytest.mark.parametrize(("junk", "passed"), [(265, PASS), (275, INCONCLUSIVE), (350, FAIL)])
@@ -270,111 +266,114 @@ def test_do_nothing_and_a_random_network_show_nothing(report):
 @pytest.mark.parametrize(
     ("attack", "changed", "side"),
     [
-        ("relearning", {"relearnt": 10}, "above the band"),
-        ("relearning", {"relearnt": 1000}, "below: it looks less like"),
-        ("partial-noise", {"returned": 40}, "above the band"),
-        ("membership", {"member": 0.65}, "above the band"),
-        ("membership", {"member": 0.35}, "below: it looks less like"),
-        ("weights", {"changed": 20}, "above the band"),
-        ("quantisation", {"changed": 20}, "above the band"),
-        ("resurgence", {"changed": 20}, "above the band"),
+        ("relearning", {"relearnt": 10}, "above (it looks more like a member"),
+        ("relearning", {"relearnt": 1000}, "below (it looks more like a non-member"),
+        ("partial-noise", {"returned": 40}, "above (it looks more like a member"),
+        ("membership", {"member": 0.65}, "above (it looks more like a member"),
+        ("membership", {"member": 0.35}, "below (it looks more like a non-member"),
+        ("weights", {"changed": 20}, "above (it looks more like a member"),
+        ("quantisation", {"changed": 20}, "above (it looks more like a member"),
+        ("resurgence", {"changed": 20}, "above (it looks more like a member"),
     ],
 )
-def test_c2_fails_by_an_attack_that_tells_the_model_from_retrained_ones(banded, attack, changed, side):
-    assert claim(banded, "C2")["verdict"] == PASS
+def test_c2_fails_by_an_attack_that_tells_the_model_from_retrained_ones(report, attack, changed, side):
+    assert claim(report, "C2")["verdict"] == PASS
     key = {"partial-noise": "partial_noise", "weights": "weights_attack"}.get(attack, attack)
-    named(banded, "redirect")[key] = attacked(**changed)[key]
-    found = claim(banded, "C2")
+    named(report, "redirect")[key] = attacked(**changed)[key]
+    found = claim(report, "C2")
     assert found["verdict"] == FAIL
     assert [check["evidence"].count(side) > 0 for check in found["checks"] if check["holds"] is False] == [True]
-    assert made(banded)["level"] == "C1"
+    assert made(report)["level"] == "C1"
 
 
-def test_every_retrained_model_held_out_passes_c2(banded):
+def test_every_retrained_model_held_out_passes_c2(report):
     """So does one more of the same kind, as a row; only its junk differs from the base's."""
     for number in range(5):
         others = [row for k, row in enumerate(make_retrains()) if k != number]
         further = make_retrains()[number] | {"name": "redirect", "start": "finetune", "objective": "redirect"}
-        rows = [further if row["name"] == "redirect" else row for row in banded["rows"]]
-        report = banded | {"rows": rows, "retrains": [*others, others[0] | {"name": "retrained-6"}]}
+        rows = [further if row["name"] == "redirect" else row for row in report["rows"]]
+        report = report | {"rows": rows, "retrains": [*others, others[0] | {"name": "retrained-6"}]}
         assert claim(report, "C2")["verdict"] == PASS
 
 
-def test_too_few_retrained_models_give_no_verdict_on_an_attack(banded, report):
+def test_too_few_retrained_models_give_no_verdict_on_an_attack(report):
     """An unlearning ratio of 50% beside 0%, each of 10 samples, once passed."""
-    row = named(banded, "redirect")
+    row = named(report, "redirect")
     row["resurgence"] = {"items": 9, "samples": 10, "curve": [point(0, n=10, step=0), point(5, n=10, step=100)]}
-    assert claim(banded, "C2")["verdict"] == FAIL
+    assert claim(report, "C2")["verdict"] == FAIL
     for count in (0, 4):
-        few = banded | {"retrains": make_retrains()[:count]}
+        few = report | {"retrains": make_retrains()[:count]}
         assert claim(few, "C2")["verdict"] == INCONCLUSIVE
-        assert any(f"{count} models retrained for a band" in reason for reason in claim(few, "C2")["reasons"])
+        evidence = " ".join(check["evidence"] for check in claim(few, "C2")["checks"])
+        assert f"{count} models were retrained for a band, of at least 5, with resurgence" in evidence
 
 
-def test_an_attack_that_does_not_tell_the_base_model_bounds_nothing(banded):
-    """Relearning that brings nothing back, in any model, once passed."""
-    for row in (*banded["rows"], *banded["retrains"]):
+def test_an_attack_that_does_not_tell_the_base_model_shows_nothing(report):
+    """Relearning that brings nothing back, in any model, once counted as passed."""
+    for row in (*report["rows"], *report["retrains"]):
         row["relearning"] = attacked(relearnt=1000)["relearning"]
-    found = claim(banded, "C2")
+    found = claim(report, "C2")
+    assert found["verdict"] == PASS
+    assert "nothing is shown by relearning" in found["checks"][-1]["evidence"]
+    assert "5 of 6 attacks tell the original" in made(report)["statement"]
+
+
+def test_where_no_attack_tells_the_base_model_nothing_is_bounded(report):
+    row = named(report, "do-nothing")
+    row |= attacked()
+    found = claim(report, "C2")
     assert found["verdict"] == INCONCLUSIVE
-    assert any("does not tell the base model" in reason and "relearning" in reason for reason in found["reasons"])
+    assert "none of 6; nothing is shown by relearning, resurgence" in found["checks"][-1]["evidence"]
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("name", ["redirect", "retrained-1", "do-nothing"])
-def test_c2_is_inconclusive_without_an_attack_on_one_of_the_models(banded, attack, name):
-    del next(row for row in (*banded["rows"], *banded["retrains"]) if row["name"] == name)["measured"][attack]
-    found = claim(banded, "C2")
+@pytest.mark.parametrize("name", ["redirect", "retrained-1"])
+def test_c2_is_inconclusive_without_an_attack_on_one_of_the_models(report, attack, name):
+    del next(row for row in (*report["rows"], *report["retrains"]) if row["name"] == name)["measured"][attack]
+    found = claim(report, "C2")
     assert found["verdict"] == INCONCLUSIVE
     assert any(attack in reason for reason in found["reasons"])
 
 
-def test_an_attack_that_could_not_be_made_is_not_tested_with_its_reason(banded):
-    named(banded, "redirect")["membership"] = {"not_tested": "no held-out item"}
-    assert claim(banded, "C2")["verdict"] == INCONCLUSIVE
-    tree = made(banded)
+def test_an_attack_that_could_not_be_made_is_not_tested_with_its_reason(report):
+    named(report, "redirect")["membership"] = {"not_tested": "no held-out item"}
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+    tree = made(report)
     assert any(line.startswith("membership") and "no held-out item" in line for line in tree["not_tested"])
     lines = [line for line in tree["numbers"]["privacy"] if line["test"] == "membership"]
     assert lines
     assert all(line["this"] is None and line["base"] for line in lines)
 
 
-def test_a_diverged_membership_says_nothing(banded):
-    named(banded, "redirect")["membership"]["forget"] = {"auc": None, "true_positives": None, "non_finite": 3}
-    assert claim(banded, "C2")["verdict"] == INCONCLUSIVE
+def test_a_diverged_membership_says_nothing(report):
+    named(report, "redirect")["membership"]["forget"] = {"auc": None, "true_positives": None, "non_finite": 3}
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
 
 
-def test_a_retrained_model_is_the_wrong_reference_for_a_concept(banded):
-    banded["request"]["target"] = "concept"
-    found = claim(banded, "C2")
+def test_a_retrained_model_is_the_wrong_reference_for_a_concept(report):
+    report["request"]["target"] = "concept"
+    found = claim(report, "C2")
     assert found["verdict"] == INCONCLUSIVE
-    assert sum(WRONG_REFERENCE in check["evidence"] for check in found["checks"]) == len(ATTACKS)
+    assert sum(WRONG_REFERENCE in check["evidence"] for check in found["checks"]) == len(
+        ATTACKS
+    )  # one of them is power
+    assert not any("membership" in check["name"] for check in found["checks"])
     assert [reason.split(":")[0] for reason in found["reasons"]] == [WRONG_REFERENCE]
-    tree = made(banded)
+    tree = made(report)
     assert tree["level"] == "C1"
     assert tree["reference"]["note"] == WRONG_REFERENCE
     assert {line["note"] for line in tree["numbers"]["privacy"] if line["test"] == "membership"} == {WRONG_REFERENCE}
     assert any(WRONG_REFERENCE in line for line in tree["cannot_say"])
     assert f"retrained ({WRONG_REFERENCE})" in card_markdown(tree, {})
-    assert claim(banded, "C3")["verdict"] == INCONCLUSIVE
+    assert claim(report, "C3")["verdict"] == INCONCLUSIVE
 
 
-def test_more_than_retrained_models_show_counts_for_a_concept_too_but_membership_and_less_do_not(banded):
-    banded["request"]["target"] = "concept"
-    named(banded, "redirect").update(attacked(relearnt=1000, member=0.9))
-    assert claim(banded, "C2")["verdict"] == INCONCLUSIVE
-    named(banded, "redirect")["relearning"] = attacked(relearnt=5)["relearning"]
-    assert claim(banded, "C2")["verdict"] == FAIL
-
-
-def test_attacks_on_copies_have_a_table_of_their_own(banded):
-    (_, headings, _, _), (title, of_attacks, lines, notes) = band_tables(banded | {"seeds": [0]})
-    assert title == "Attacks on changed copies over 1 seed, beside 5 retrained models"
-    assert "UR % while relearning" in of_attacks
-    assert not {*headings[3:]} & {*of_attacks[3:]}
-    assert "20.0 above" in lines[0]
-    assert lines[2][3:] == ["10.0 in", "0.3 in", "0.3 in", "0.3 in", "0.3 in"]
-    assert "judged together by C2" in notes[0]
+def test_more_than_retrained_models_show_counts_for_a_concept_too_but_membership_and_less_do_not(report):
+    report["request"]["target"] = "concept"
+    named(report, "redirect").update(attacked(relearnt=1000, member=0.9))
+    assert claim(report, "C2")["verdict"] == INCONCLUSIVE
+    named(report, "redirect")["relearning"] = attacked(relearnt=5)["relearning"]
+    assert claim(report, "C2")["verdict"] == FAIL
 
 
 # C3 to C5
@@ -385,65 +384,65 @@ def test_four_retrained_models_are_no_band(report, count):
     report["retrains"] = make_retrains()[:count]
     assert claim(report, "C3")["verdict"] == INCONCLUSIVE
     assert any(f"{count} of at least 5" in line for line in made(report)["not_tested"])
-    assert made(report)["reference"]["band"] is None
+    assert made(report)["reference"]["numbers_judged_together"] == 0
 
 
-def inside_band(banded) -> dict:
+def inside_band(report) -> dict:
     """Give redirect the rates of the retrained models, in which alone it differs."""
-    set_rate(named(banded, "redirect"), 4, JUNK["unseen-scratch"])
-    named(banded, "redirect")["unlearning_ratio_closed_set"] = rate(UR["unseen-scratch"], 2000)
-    return banded
+    set_rate(named(report, "redirect"), 4, JUNK["unseen-scratch"])
+    named(report, "redirect")["unlearning_ratio_closed_set"] = rate(UR["unseen-scratch"], 2000)
+    return report
 
 
-def test_c3_passes_where_every_number_lies_inside_the_band(banded):
-    tree = made(inside_band(banded))
-    assert tree["level"] == "C3", claim(banded, "C3")
+def test_c3_passes_where_every_number_lies_inside_the_band(report):
+    tree = made(inside_band(report))
+    assert tree["level"] == "C3", claim(report, "C3")
     assert "lie inside the band of retrained models" in tree["statement"]
-    names = [check["name"] for check in claim(banded, "C3")["checks"]]
-    assert not any("relearning" in name or "bits" in name for name in names), "matters of C2"
-    assert {"UR % inside the band", "junk % inside the band", "NLL forget inside the band"} <= {*names}
+    assert "0 of 10 outside" in claim(report, "C3")["checks"][1]["evidence"]
     assert tree["reference"]["n_oracles"] == 5
-    assert "0 of 5 lie outside" in tree["reference"]["band"]
-    assert tree["reference"]["oracle_passes_own_audit"] is True
+    assert tree["reference"]["power_of_c3"].endswith("5 of 5 have all numbers inside")
+    lines = {line["number"]: line for lines in tree["numbers"].values() for line in lines}
+    assert lines["UR % [95% CI]"]["inside"] == "yes"
+    assert lines["UR % while relearning"]["this"]
     assert not any("band of retrained models" in line for line in tree["not_tested"])
 
 
-def test_c3_fails_by_one_number_and_names_it(banded):
+def test_c3_fails_by_one_number_and_names_it(report):
     part = {"mean": 2.9, "median": 2.25, "standard_error": 0.1, "n": 10}
-    named(inside_band(banded), "redirect")["nll"]["forget"] = part
-    found = claim(banded, "C3")
+    named(inside_band(report), "redirect")["nll"]["forget"] = part
+    found = claim(report, "C3")
     assert found["verdict"] == FAIL
-    assert [check["name"] for check in found["checks"] if check["holds"] is False] == ["NLL forget inside the band"]
-    assert made(banded)["level"] == "C2"
+    assert "1 of 11 outside (NLL forget above)" in found["checks"][1]["evidence"]
+    assert made(report)["level"] == "C2"
 
 
-def test_retrained_models_of_the_band_are_references_where_no_row_was_retrained(banded):
-    alone = without(inside_band(banded), "unseen-scratch")
+def test_retrained_models_of_the_band_are_references_where_no_row_was_retrained(report):
+    alone = without(inside_band(report), "unseen-scratch")
     assert [c["verdict"] for c in made(alone)["controls"]] == [PASS] * 5
     assert made(alone)["level"] == "C3"
     assert made(alone)["numbers"]["forgetting"][0]["retrain"] is not None
 
 
-def test_c3_needs_c2_and_what_is_left_of_items_to_retain_is_a_matter_of_c3(banded):
-    row = named(inside_band(banded), "redirect")
+def test_c3_needs_c2_and_what_is_left_of_items_to_retain_is_a_matter_of_c3(report):
+    row = named(inside_band(report), "redirect")
     row["membership"]["retain"] = auc(0.9)
-    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [PASS, FAIL]
+    assert [claim(report, level)["verdict"] for level in ("C2", "C3")] == [PASS, FAIL]
     row["membership"]["retain"] = auc(0.5)
     row["quantisation"] = attacked(changed=20)["quantisation"]
-    assert [claim(banded, level)["verdict"] for level in ("C2", "C3")] == [FAIL, FAIL]
+    assert [claim(report, level)["verdict"] for level in ("C2", "C3")] == [FAIL, FAIL]
 
 
-def test_a_retrained_model_unlike_the_others_fails_its_own_audit(banded):
+def test_a_retrained_model_unlike_the_others_is_named(report):
     part = {"mean": 2.9, "median": 2.25, "standard_error": 0.1, "n": 10}
-    banded["retrains"][2]["nll"] = {"unit": "bits/dim", "retain": part, "forget": part}
-    found = made(banded)["reference"]
-    assert found["oracle_passes_own_audit"] is False
-    assert "1 of 5 lie outside: retrained-3 (NLL retain, NLL forget)" in found["band"]
+    report["retrains"][2]["nll"] = {"unit": "bits/dim", "retain": part, "forget": part}
+    row = named(judged(report, LADDER), "redirect")
+    assert row["judged"]["held_out_outside"] == {"3": ["NLL retain", "NLL forget"]}
+    assert made(report)["reference"]["power_of_c3"].endswith("4 of 5 have all numbers inside")
 
 
-def test_c3_needs_every_number_of_the_band(banded):
-    named(inside_band(banded), "redirect")["measured"].pop("nll")
-    assert claim(banded, "C3")["verdict"] == INCONCLUSIVE
+def test_c3_needs_every_number_of_the_band(report):
+    named(inside_band(report), "redirect")["measured"].pop("nll")
+    assert claim(report, "C3")["verdict"] == INCONCLUSIVE
 
 
 def test_c4_is_a_model_retrained_without_observed_items_by_its_log(report):
@@ -480,8 +479,9 @@ def test_c4_reads_the_log(report, key, value, verdict):
 
 
 def test_a_model_retrained_for_another_request_is_no_reference(report):
+    report["retrains"] = []
     named(report, "unseen-scratch")["provenance"]["forget_digest"] = "other"
-    assert claims.references(report).retrains == []
+    assert references(judged(report, LADDER)).retrains == []
     assert control(report, "retrained")["verdict"] == NOT_TESTED
 
 
@@ -499,13 +499,14 @@ def test_all_controls_hold_in_a_sound_report(report):
 
 @pytest.mark.parametrize("name", ["do-nothing", "unseen-scratch"])
 def test_a_missing_control_leaves_the_tests_inconclusive_and_says_what_to_do(report, name):
+    report["request"]["target"], report["retrains"] = "concept", []
     found = claim(without(report, name), "C1")
     assert found["verdict"] == INCONCLUSIVE
     assert any("was not tested" in reason and "as a further RUN" in reason for reason in found["reasons"])
 
 
-def test_a_network_of_random_weights_is_needed_for_attacks_only(banded):
-    alone = without(banded, "random-network")
+def test_a_network_of_random_weights_is_needed_for_attacks_only(report):
+    alone = without(report, "random-network")
     assert claim(alone, "C1")["verdict"] == PASS
     assert claim(alone, "C2")["verdict"] == INCONCLUSIVE
 
@@ -557,7 +558,7 @@ def test_a_judge_without_items_to_forget_is_not_tested(report):
 
 
 def test_a_single_model_is_inconclusive(report):
-    alone = report | {"rows": [named(report, "redirect")], "base": None}
+    alone = report | {"rows": [named(report, "redirect")], "base": None, "retrains": []}
     assert made(alone)["level"] == "C0"
     assert claim(alone, "C1")["verdict"] == INCONCLUSIVE
     assert any("closeness to a retrained model" in line for line in made(alone)["cannot_say"])
@@ -565,7 +566,7 @@ def test_a_single_model_is_inconclusive(report):
 
 def test_a_base_trained_here_is_found_by_what_was_done_to_it(report):
     named(report, "do-nothing").update(name="digits-vp", start="scratch", objective="standard")
-    assert claims.references(report).base["name"] == "digits-vp"
+    assert references(judged(report, LADDER)).base["name"] == "digits-vp"
 
 
 # What is not tested, and what cannot be said
@@ -603,7 +604,7 @@ def test_what_nobody_recorded_is_named(report):
     row = named(report, "redirect")
     del row["provenance"], report["date"], report["artifacts"]
     text = card_markdown(made(report), {})
-    for line in ("date", "model digest after", "device", "energy", "tuning oracle access"):
+    for line in ("date", "model digest", "device", "energy", "tuning oracle access"):
         assert f"- {line}: {NOT_RECORDED}" in text
     assert "- near duplicates searched: NOT TESTED" in text
 
@@ -666,7 +667,7 @@ def test_figures_without_data_are_left_out_and_named(run, report):
     row = named(report, "redirect")
     row["measured"] = {"ur": {}}
     (run.path / row["grid"]).unlink()
-    assert card_figures(run, report, row) == {}
+    assert card_figures(run, judged(report, LADDER), row) == {}
     text = card_markdown(made(report), {})
     assert text.count("- figure: ") == len(FIGURES)
 
@@ -674,17 +675,17 @@ def test_figures_without_data_are_left_out_and_named(run, report):
 def test_likelihoods_that_diverged_or_were_not_kept_are_not_drawn(run, report):
     row = named(report, "redirect")
     write_arrays(run.path / row["folder"] / "nll.npz", {"retain": np.full((3, 1), np.nan), "forget": np.ones((3, 1))})
-    assert "likelihoods" not in card_figures(run, report, row)
+    assert "likelihoods" not in card_figures(run, judged(report, LADDER), row)
     (run.path / row["folder"] / "nll.npz").unlink()
-    assert "likelihoods" not in card_figures(run, report, row)
+    assert "likelihoods" not in card_figures(run, judged(report, LADDER), row)
 
 
 def test_rows_keep_their_colour_and_differ(report):
-    styles = row_styles(report)
+    styles = row_styles(judged(report, LADDER))
     assert len({tuple(style.items()) for style in styles.values()}) == len(NAMES)
-    assert row_styles(without(report, "random-network"))["redirect"] == styles["redirect"]
+    assert row_styles(judged(without(report, "random-network"), LADDER))["redirect"] == styles["redirect"]
     many = [make_row("redirect") | {"name": f"row {k}"} for k in range(3 * len(OTHERS))]
-    found = row_styles(report | {"rows": many})
+    found = row_styles(judged(report | {"rows": many, "retrains": []}, LADDER))
     assert len({tuple(style.items()) for style in found.values()}) == len(many)
 
 
@@ -706,11 +707,11 @@ def test_cards_are_self_contained_and_escaped(written, report):
 def test_cards_are_rebuilt_from_the_report(run, report):
     report["rows"] = [named(report, "redirect")]
     files = [run.path / "rows/redirect" / f"card.{kind}" for kind in ("json", "md", "html")]
-    write_cards(run, report)
+    write_cards(run, judged(report, LADDER))
     before = [path.read_bytes() for path in files]
     for path in files:
         path.unlink()
-    write_cards(run, json.loads(json.dumps(report)))
+    write_cards(run, json.loads(json.dumps(judged(report, LADDER))))
     assert [path.read_bytes() for path in files] == before
 
 
@@ -735,7 +736,7 @@ def test_names_with_dots_and_blanks_keep_their_cards_apart(run, report):
     report |= {"base": None, "rows": rows}
     for row in rows:
         row["measured"] = {}
-    write_cards(run, report)
+    write_cards(run, judged(report, LADDER))
     for name in ("alpha .7", "alpha .9"):
         assert read_json(run.path / f"{name}-card.json")["name"] == name
         link = f"{name.replace(' ', '%20')}-figures/samples.png"
@@ -744,11 +745,11 @@ def test_names_with_dots_and_blanks_keep_their_cards_apart(run, report):
 
 
 def test_the_report_says_which_attacks_were_not_made(report):
-    assert "not tested here" not in dict(verdict(report))["Cannot be said"]
-    assert "attacks" in dict(verdict(report))["Shown"]
+    assert "not tested here" not in dict(verdict(judged(report, LADDER)))["Cannot be said"]
+    assert "attacks" in dict(verdict(judged(report, LADDER)))["Shown"]
     for row in report["rows"]:
         row["measured"] = {"ur": {}, "nll": {}, "relearning": {}}
-    said = dict(verdict(report))["Cannot be said"]
+    said = dict(verdict(judged(report, LADDER)))["Cannot be said"]
     assert "partial-noise, weights, quantisation, membership were not tested here" in said
     assert "relearning" not in said
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from msgm.evaluation import report as views
+from msgm.evaluation.ladder import LADDER
 from msgm.evaluation.rates import rate
+from msgm.evaluation.rows import REQUEST, judged
 from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.reading import read_json
@@ -63,6 +65,7 @@ def make_report(run: Run, right: int = 99, goal: str = "suppression") -> dict:
         "environment": {"versions": {"msgm": "0.1.0"}},
         "rows": rows,
     }
+    report = judged(report, LADDER)
     write_json(run.report, report)
     return report
 
@@ -174,7 +177,7 @@ def test_a_request_for_removal_is_told_what_the_report_cannot_show(run):
 
 def test_the_request_is_quoted_letter_by_letter(run):
     report = make_report(run)
-    report["request"]["text"] = "suppression of the concept given by attribute Wearing_Hat"
+    report["requests"][REQUEST]["text"] = "suppression of the concept given by attribute Wearing_Hat"
     assert dict(views.verdict(report))["Asked"].endswith("by attribute Wearing_Hat.")
 
 
@@ -197,7 +200,7 @@ def test_texts_of_users_change_nothing_around_them(run):
     def made(text):
         report = make_report(run)
         report |= {"title": text, "protocol": {text: text}}
-        report["request"]["text"] = text
+        report["requests"][REQUEST]["text"] = text
         report["paper"] = [{"title": text, "columns": [text, "n"], "rows": [[text, "1"]], "notes": [text]}]
         for row in report["rows"][1:]:
             row |= {"name": f"{as_name(text)} {row['name']}", "start": text, "settings": {text: text}}

@@ -71,7 +71,7 @@ def test_a_second_comparison_trains_no_retrained_model_again(cli, tmp_path, trai
     assert note in (tmp_path / "b" / "report.md").read_text()
     assert note not in (tmp_path / "a" / "report.md").read_text()
     card = json.loads((tmp_path / "b" / "rows/unseen-scratch/card.json").read_text())
-    assert card["header"]["from_cache"].startswith("trained 2")
+    assert card["method"]["from_cache"].startswith("trained 2")
 
 
 def test_the_folder_stays_complete_when_the_cache_is_cleared(cli, tmp_path, own_cache):

@@ -81,8 +81,8 @@ def test_the_report_holds_every_seed_and_every_retrained_model(made):
     assert [[seed["seed"] for seed in row["per_seed"]] for row in report["rows"]] == [[0, 1], [0, 1]]
     assert [row["name"] for row in report["retrains"]] == ["retrained-1", "retrained-2"]
     for row in (*report["rows"], *report["retrains"]):
-        assert row["per_seed"][0]["numbers"]["UR %"] == 100 * row["unlearning_ratio"]["value"]
-        assert {"UR %", "closed-set UR %", "junk %", "copy %", "class distance %"} == {*row["per_seed"][0]["numbers"]}
+        assert row["per_seed"][0]["metrics"]["UR %"] == 100 * row["unlearning_ratio"]["value"]
+        assert {"UR %", "closed-set UR %", "junk %", "copy %", "class distance %"} == {*row["per_seed"][0]["metrics"]}
 
 
 def test_seeds_may_be_added_and_what_is_there_is_kept(cli, copied):
@@ -166,33 +166,34 @@ def test_rows_name_their_seed_only_where_there_are_several():
 
 def test_fewer_than_five_retrained_models_give_numbers_without_verdicts(made):
     report = report_of(made)
-    assert report["band"] is None
-    numbers = report["rows"][1]["numbers"]["UR %"]
-    assert (numbers["seeds"], numbers["band"], numbers["side"]) == (2, None, None)
+    assert report["rows"][1]["judged"]["numbers"] == 0
+    numbers = report["rows"][1]["metrics"]["UR %"]
+    assert (numbers["seeds"], numbers["band"], numbers["place"]) == (2, None, None)
     assert numbers["low"] <= numbers["value"] <= numbers["high"]
     text = (made / "report.md").read_text()
     assert "Over 2 seeds, beside 2 retrained models" in text
-    assert "2 models retrained for a band; 5 are needed for verdicts." in text
+    assert "2 retrained models, of at least 5: numbers stand here without verdicts." in text
 
 
 def test_a_band_of_five_is_in_the_report_its_views_and_its_cards(cli, copied):
     outcome = cli(*arguments(copied, "retrains=5"))
     assert outcome.code == 0, outcome.err
     report = report_of(copied)
-    assert report["band"]["retrained"] == 5
-    assert {"UR %", "junk %", "copy %"} <= {*report["band"]["judged"]}
-    side = report["rows"][1]["numbers"]["junk %"]["side"]
-    assert side in ("inside", "above", "below")
+    row = report["rows"][1]
+    judged = {name for name, entry in row["metrics"].items() if entry["place"] in ("inside", "above", "below")}
+    assert (row["judged"]["retrains"], row["judged"]["numbers"]) == (5, len(judged))
+    assert judged  # numbers that are the same for all of these tiny models are not
     for view in (outcome.out, (copied / "report.md").read_text(), (copied / "report.html").read_text()):
         assert "Over 2 seeds, beside 5 retrained models" in view
-        assert re.search(r"[0-5] of 5 lie outside", view)
+        assert re.search(r"[0-5]\s+of\s+5\s+have\s+all\s+inside", view)
     card = json.loads((copied / "rows" / "redirect" / "card.json").read_text())
-    checks = next(claim["checks"] for claim in card["claims"] if claim["level"] == "C3")
-    assert {f"{heading} inside the band" for heading in report["band"]["judged"]} <= {check["name"] for check in checks}
+    lines = {line["number"]: line for lines in card["numbers"].values() for line in lines}
+    assert all(lines[name]["inside"] in ("yes", "no: above", "no: below") for name in judged)
+    assert lines["copy %"]["inside"] in ("not judged", "yes", "no: above", "no: below")
 
 
 def test_the_config_with_the_band_runs_all_default_rows_and_every_attack():
-    from msgm.evaluation.evidence import ATTACKS
+    from msgm.evaluation.ladder import ATTACKS
 
     config = load_config(DIGITS.with_name("vp_band.yaml"))
     assert (config.seeds, config.retrains, config.request.target) == (3, 5, "observed")

@@ -42,7 +42,7 @@ def test_two_processes_make_what_one_makes(alone, cli, tmp_path, forking):
     assert ": measured" in made.out
     assert not list((tmp_path / "run").rglob("lock"))
     (one, two) = (json.loads((folder / "report.json").read_text()) for folder in (alone, tmp_path / "run"))
-    assert [row["numbers"] for row in one["rows"]] == [row["numbers"] for row in two["rows"]]
+    assert [row["metrics"] for row in one["rows"]] == [row["metrics"] for row in two["rows"]]
     assert cli("verify", tmp_path / "run").code == 0
 
 

@@ -51,7 +51,8 @@ def test_its_report_judges_and_shows_all_rows(tmp_path):
     report = msgm.compare(SMALL, tmp_path / "run")
     levels = {(row["request"], row["method"]): report.level(row) for row in report.rows}
     assert {levels[request, "do-nothing"] for request in SMALL["requests"]} == {"C0"}
-    assert {levels[request, "retrain"] for request in SMALL["requests"]} == {"C3"}
+    # Its one attack does not tell the original from retrained models, so that nothing is bounded by it.
+    assert {levels[request, "retrain"] for request in SMALL["requests"]} == {"C1"}
     page = (tmp_path / "run" / "report.html").read_text()
     assert all(word in page for word in ("ada: the author ada", "NLL of other authors", "subtract"))
     assert (tmp_path / "run" / "cards" / "cato" / "subtract" / "card.html").is_file()

@@ -14,6 +14,7 @@ from msgm.study.judging import (
     NO_EFFECT,
     TOO_FEW,
     Reading,
+    beside_band,
     judge,
     judged_note,
     means,
@@ -137,10 +138,12 @@ def test_numbers_that_are_the_same_for_all_models_and_those_said_twice_are_not_j
     assert shown["high"] == pytest.approx(Band(shown["mean"], shown["sd"], 5).limits(1, 1)[1])
 
 
-def test_a_number_that_a_row_does_not_have_is_not_judged():
+def test_a_number_that_a_row_could_not_be_given_is_not_inside():
     models = draws(np.random.default_rng(4), 5)
     row = judged([models[0] | {"c": None}], models)
-    assert (row["judged"]["numbers"], row["metrics"]["c"]["band"]) == (2, None)
+    entry = row["metrics"]["c"]
+    assert (row["judged"]["numbers"], entry["place"], entry["inside"]) == (3, "no value", False)
+    assert beside_band(entry).startswith("no value; retrained models")
 
 
 @pytest.mark.parametrize(("value", "place"), [(0.0, INSIDE), (3 / 30, TOO_FEW), (3 / 30 + 0.01, ABOVE)])

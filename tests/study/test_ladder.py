@@ -80,7 +80,7 @@ def test_a_true_retrained_model_passes_as_often_as_stated_and_the_controls_hold(
         ({"rate_auc": 0.9, "tail": 0.1}, "C0"),  # flagged by the rule that has to flag the original
         ({"rate_auc": 0.9}, "C1"),  # the attack sees it, as it would see one that knows
         ({"tail": 0.9}, "C1"),  # the attack sees it on the side of models that never saw the items
-        ({"use": 0.9}, "C3"),  # more useful than retrained models: no matter of forgetting
+        ({"use": 0.9}, "C2"),  # more useful than retrained models, by which it is told from them
         ({"seen": 0.1}, "C2"),  # behaves better than retrained models, by which it is told from them
     ],
 )
@@ -144,9 +144,9 @@ def test_what_cannot_be_told_leaves_the_band_open_but_one_number_outside_still_f
         (True, ""),
         (None, TOO_FEW),
         (False, ""),
-        (False, TOO_FEW),
+        (False, ""),
     ]
-    assert [check.evidence[:13] for check in found] == [f"{n} of 3 outside"[:13] for n in (0, 0, 1, 1)]
+    assert [check.evidence[:13] for check in found] == [f"{n} of 4 outside"[:13] for n in (0, 0, 1, 1)]
 
 
 def test_an_attack_counts_its_numbers_and_what_cannot_be_told_leaves_it_open():
@@ -211,7 +211,7 @@ def test_what_nobody_can_read_says_what_is_missing():
     more = "4 retrained models, of at least 5: more of these are needed"
     for report, words in ((few, more), (none, "no number of forgetting or privacy has a side, a value and a band")):
         row = report["rows"][1]
-        for level, name in (("C1", "not flagged"), ("C3", "inside the band")):
+        for level, name in [("C1", "not flagged")] + [("C3", "inside the band")] * (report is few):
             assert check_of(report, row, level, name) == Check(
                 check_of(report, row, level, name).name, None, f"{NOT_TESTED}: {words}"
             )

@@ -1,61 +1,57 @@
-"""What a card claims of a model, level by level, and the controls without which it claims nothing.
+"""The ladder (``msgm.study.ladder``) of generators.
 
-The ladder is that of ``msgm.cards.claims``; for generative models it means:
+- C1: the unlearning ratio (UR) stays below a threshold, and the junk rate below the base's + 5 points. Where observed
+  items are the target, the threshold is the band of at least five retrained models, for the mean UR over seeds. Else it
+  is the upper end of the judge's floor, its UR on real items to retain, for the upper end of the UR's 95% interval;
+  where the threshold lies inside that interval, the samples are too few to tell.
+- C2: the attacks ``ATTACKS``. Membership does not enter where an attribute or a concept is the target.
+- C4: observed items, and a model trained from random weights on the retain set alone, by its log.
+- C5: no method here computes a bound.
 
-- C0: no claim holds.
-- C1, behavioural: the unlearning ratio (UR) stays below a threshold, and the junk rate below the base's + 5 points.
-  Where observed items are the target and five models were retrained for a band, the mean UR over seeds may not lie
-  above that band. Else the upper end of the UR's 95% interval is at most the highest upper end among the *other*
-  retrained rows' where observed items are the target, and the upper end of the judge's floor otherwise. Where a limit
-  lies inside an interval, the samples are too few to tell.
-- C2, attack-bounded: C1, and no attack of ``evidence.ATTACKS`` tells the model from the band of retrained ones.
-- C3, oracle-indistinguishable within a band: C2, and all numbers lie inside the band of at least 5 retrained models,
-  judged together: a further retrained model has all inside in at least 95 of 100 cases, and passes C2's attacks in as
-  many. What attacks on changed copies show is left to C2.
-- C4, exact by algorithm: observed items, and a model trained from random weights on the retain set alone, by its log.
-- C5, a proven bound with its assumptions: never computed here.
+The leaking side is that on which models that know the items lie (``SIDES``). Three controls are models: the base
+model, a retrained one, and a network with random weights; two more say what the judge is worth.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from msgm.cards.claims import NOT_TESTED, Check, Claim, Control, decide, holds_before, verdict_of
-from msgm.cards.history import held_checks
-from msgm.cards.words import WRONG_REFERENCE
+from msgm.cards.claims import NOT_TESTED, Check, Control, verdict_of
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
-from msgm.evaluation.numbers import Standing, bands, standings
-from msgm.study.band import LEAST
+from msgm.evaluation.rows import headings_of
+from msgm.study.band import LEAST, Band
+from msgm.study.judging import ABOVE, BELOW, retrained, seeds_of
+from msgm.study.ladder import Ladder, asked, observed, rules_of
 
 TRUSTED_ACCURACY = 0.95
 TRUSTED_RECALL = 0.9
 JUNK_MARGIN = 0.05
+ATTACKS = ("relearning", "resurgence", "partial-noise", "weights", "quantisation", "membership")
+OF_RETAIN_ITEMS = ("MIA AUC retain", "retain items kept %")
+"""Numbers of attacks that tell what is left of items to retain: matters of C3."""
+SIDES: tuple[tuple[str, str | None], ...] = (
+    ("^MIA AUC retain|^retain items kept", None),
+    ("^NLL forget|^VLB forget|of the highest losses", BELOW),
+    ("UR %|^MIA|come back|^copy", ABOVE),
+    ("", None),
+)
+"""Names of numbers, as patterns, and the side of the band on which a model knows the items; the first match counts."""
 
 RULES = {
-    "C0": ("nothing shown", "No claim below holds."),
+    **rules_of("items", "", ""),
     "C1": (
         "behavioural",
-        "For observed items and five models retrained for a band, the unlearning ratio is not above it; else the upper "
-        "end of its 95% interval is at most the threshold (the highest of the other retrained models' upper ends for "
-        "observed items, else the upper end of the judge's floor on real items to retain). The upper end of the junk "
-        "rate's is at most the base's rate + 5 points. A limit inside an interval leaves it open.",
-    ),
-    "C2": (
-        "attack-bounded",
-        "C1, and no number of an attack lies outside the band of at least 5 retrained models, on either side, all of "
-        "them judged together; an attack has to tell the base model to count.",
-    ),
-    "C3": (
-        "oracle-indistinguishable within a band",
-        "C2, and all numbers lie inside the band of at least 5 retrained models, judged together.",
+        f"For observed items, the mean unlearning ratio over seeds is not above the band of at least {LEAST} retrained "
+        "models; else the upper end of its 95% interval is at most that of the judge's floor on real items to retain. "
+        "The upper end of the junk rate's is at most the base's rate + 5 points. A limit inside an interval leaves it "
+        "open.",
     ),
     "C4": (
         "exact by algorithm",
         "Observed items, and by its log the model was trained from random weights on the retain set alone.",
     ),
-    "C5": ("proven bound", "A proven (epsilon, delta) bound with its assumptions."),
 }
 
 
@@ -78,7 +74,7 @@ def references(report: Report) -> References:
     base = next((row for row in rows if row["name"] == BASE_ROW), None)
     base = base or next((row for row in rows if _made(row) == ("scratch", "standard")), None)
     candidates = [*rows, *report.get("retrains", [])]
-    retrains = [row for row in candidates if _made(row) == ("scratch", "unseen") and _same_request(row, report)]
+    retrains = [row for row in candidates if is_retrained(row) and _same_request(row, report)]
     return References(base, retrains, next((row for row in rows if row["start"] == "random"), None))
 
 
@@ -86,10 +82,15 @@ def _made(row: Row) -> tuple[str, str | None]:
     return row["start"], row["objective"]
 
 
+def is_retrained(row: Row) -> bool:
+    """Return whether a row was trained from random weights on the retain set alone."""
+    return _made(row) == ("scratch", "unseen")
+
+
 def _same_request(row: Row, report: Report) -> bool:
     """Return whether the row's log, where there is one, names the report's data and forget set."""
-    log = row.get("provenance") or {}
-    pairs = [(log.get("forget_digest"), report["request"].get("forget_digest"))]
+    log, (request,) = row.get("provenance") or {}, report["requests"].values()
+    pairs = [(log.get("forget_digest"), request.get("forget_digest"))]
     pairs += [(log.get("data_digest"), report["data"]["digest"])]
     return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
@@ -99,11 +100,6 @@ def trusted(report: Report) -> bool:
     judge = report["judge"]
     recall = judge["forget_recall"]
     return judge["heldout_accuracy"] >= TRUSTED_ACCURACY and recall is not None and recall["value"] >= TRUSTED_RECALL
-
-
-def observed(report: Report) -> bool:
-    """Return whether the request is about listed items, which retraining without them answers exactly."""
-    return bool(report["request"]["target"] == "observed")
 
 
 def interval(rate: Mapping[str, Any]) -> str:
@@ -133,45 +129,44 @@ class Limit(NamedTuple):
     like: str
 
 
-def threshold(report: Report, row: Row) -> Limit:
-    """Return the UR that ``row`` may reach at most."""
-    limits = _of_band(report, row)
-    if limits is not None:
-        return Limit(
-            limits[1] / 100,
-            f"upper end of the band of {len(report['retrains'])} retrained models",
-            "those of retrained models",
-        )
-    others = [r for r in references(report).retrains if r["name"] != row["name"] and known(r, "ur")]
-    if observed(report) and others:
-        highest = max(others, key=lambda r: r["unlearning_ratio"]["high"])
-        name = highest["name"]
-        return Limit(highest["unlearning_ratio"]["high"], f"upper end of {name}'s UR", f"the retrained model {name}'s")
-    floor = report["real"]["unlearning_ratio"]
-    source = f"upper end of the judge's floor on {floor['n']} real items to retain"
-    return Limit(floor["high"], source, "real items to retain")
-
-
-def _of_band(report: Report, row: Row) -> tuple[float, float] | None:
-    """Return the ends of the band of retrained models' UR in per cent, where it is what a row is held to."""
-    return standings(report, row, ["UR %"])["UR %"].limits if observed(report) and known(row, "ur") else None
-
-
-def _junk(row: Row) -> dict[str, Any]:
-    low, high = row["intervals"]["junk_rate"]
-    return {"value": row["junk_rate"], "low": low, "high": high, "n": row["unlearning_ratio"]["n"]}
+def threshold(report: Report, row: Row) -> Limit | None:
+    """Return the UR that ``row`` may reach at most; None where five retrained models have to say it, and are not."""
+    if not observed(report, row):
+        floor = report["real"]["unlearning_ratio"]
+        source = f"upper end of the judge's floor on {floor['n']} real items to retain"
+        return Limit(floor["high"], source, "real items to retain")
+    entry = row["metrics"].get("UR %") or {}
+    found = entry.get("band")
+    if found is None:
+        return None
+    band = Band(found["mean"], found["sd"], found["count"])
+    high = band.limits(seeds_of(row, entry))[1] + entry["step"]  # of this number alone, which is stricter
+    source = f"upper end of the band of {band.count} retrained models"
+    return Limit(high / 100, source, "those of retrained models")
 
 
 def ratio_check(report: Report, row: Row) -> Check:
     """Return whether the row's UR stays below its threshold."""
-    limit, where, _ = threshold(report, row)
-    name = f"UR at most {percent(limit)}% ({where})"
+    limit = threshold(report, row)
+    name = "UR below its limit" if limit is None else f"UR at most {percent(limit.value)}% ({limit.source})"
     if not known(row, "ur"):
         return Check(name, None, f"{NOT_TESTED}: ur")
-    if _of_band(report, row) is not None:
-        ratio = standings(report, row, ["UR %"])["UR %"]
-        return Check(name, ratio.side != "above", f"UR % {ratio.text()}")
-    return _at_most(limit, row["unlearning_ratio"], name)
+    if limit is None:
+        return Check(name, None, f"{interval(row['unlearning_ratio'])}; {too_few(row)}", too_few(row))
+    if not observed(report, row):
+        return _at_most(limit.value, row["unlearning_ratio"], name)
+    entry = row["metrics"]["UR %"]
+    return Check(name, entry["value"] <= 100 * limit.value + 1e-12, f"UR {entry['value']:.1f}% over {_seeds(row)}")
+
+
+def _seeds(row: Row) -> str:
+    count = len(row["per_seed"])
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def too_few(row: Row) -> str:
+    """Return in words that there are too few retrained models for a band."""
+    return f"{len(retrained(row))} models were retrained for a band, of at least {LEAST}"
 
 
 def junk_check(report: Report, row: Row) -> Check:
@@ -183,6 +178,11 @@ def junk_check(report: Report, row: Row) -> Check:
     return _at_most(limit, _junk(row), f"junk rate at most {percent(limit)}% (the base's + 5 points)")
 
 
+def _junk(row: Row) -> dict[str, Any]:
+    low, high = row["intervals"]["junk_rate"]
+    return {"value": row["junk_rate"], "low": low, "high": high, "n": row["unlearning_ratio"]["n"]}
+
+
 def _at_most(limit: float, rate: dict[str, Any], name: str) -> Check:
     """Return whether a rate's whole interval lies below a limit; unknown when the limit lies inside it."""
     if rate["low"] <= limit < rate["high"]:
@@ -190,17 +190,25 @@ def _at_most(limit: float, rate: dict[str, Any], name: str) -> Check:
     return Check(name, rate["high"] <= limit, interval(rate))
 
 
-def controls(report: Report) -> list[Control]:
-    """Return the controls of a report."""
-    return [
-        _positive(report),
-        _negative(report),
-        _random(report),
-        *_judge(report),
-    ]
+@dataclass(frozen=True, kw_only=True)
+class GeneratorLadder(Ladder):
+    """The ladder whose C1 and controls read samples by a judge."""
+
+    def original_of(self, report: Report, row: Row) -> Row | None:
+        """Return the base model's row, which in ``msgm evaluate`` may have any name."""
+        return references(report).base
+
+    def first(self, report: Report, row: Row) -> list[Check]:
+        return [ratio_check(report, row), junk_check(report, row)]
+
+    def untested(self, row: Row, attack: str) -> str:
+        return reason_untested(row, attack) or f"{too_few(row)}, with {attack}"
+
+    def controls(self, report: Report, row: Row) -> list[Control]:
+        return [_base(report), _retrained(report), _random(report), *_judge(report)]
 
 
-def _positive(report: Report) -> Control:
+def _base(report: Report) -> Control:
     name, expected = "positive control: the base model", "flagged as not forgotten"
     base = references(report).base
     if base is None or not known(base, "ur"):
@@ -208,11 +216,13 @@ def _positive(report: Report) -> Control:
             name, expected, NOT_TESTED, "no do-nothing row with its UR: give the base model as a further RUN"
         )
     check = ratio_check(report, base)
+    if check.holds is None and threshold(report, base) is None:
+        return Control(name, expected, NOT_TESTED, check.evidence)
     evidence = f"{check.evidence}, which has to exceed its limit: {check.name}"
     return Control(name, expected, verdict_of(check.holds is False), evidence)
 
 
-def _negative(report: Report) -> Control:
+def _retrained(report: Report) -> Control:
     name, expected = "negative control: a retrained model", "flagged as forgotten"
     found = references(report)
     retrain = next((row for row in found.retrains if known(row, "ur")), None)
@@ -256,55 +266,48 @@ def _judge(report: Report) -> list[Control]:
     return [found, spared]
 
 
-def claims(report: Report, row: Row, attacks: list[Check]) -> list[Claim]:
-    """Return the claims C1 to C5 of one model; ``attacks`` are the conditions that ``evidence.attack_checks`` gives."""
-    checked = controls(report)
-    behaviour = decide("C1", [ratio_check(report, row), junk_check(report, row), *held_checks(row)], checked)
-    bounded = decide("C2", [holds_before(behaviour), *attacks], checked)
-    bound = Check("a proven bound", False, "no bound is computed for any method here")
-    return [
-        behaviour,
-        bounded,
-        decide("C3", [holds_before(bounded), *band_checks(report, row)], checked),
-        decide("C4", _exactness(report, row), [], claimed=_made(row) == ("scratch", "unseen")),
-        decide("C5", [bound], [], claimed=False),
-    ]
+def attacks_of(report: Report, row: Row) -> dict[str, list[str]]:
+    """Return the attacks that C2 is about, with their numbers."""
+    right = observed(report, row)
+    return {name: _attacked(name, row, report) for name in ATTACKS if right or name != "membership"}
 
 
-def band_checks(report: Report, row: Row) -> list[Check]:
-    """Return whether each of a row's numbers lies inside the band of retrained models."""
-    band, count = bands(report), len(report.get("retrains", []))
-    name = f"at least {LEAST} retrained models"
-    if not band:
-        return [Check(name, None, f"{NOT_TESTED}: {count} retrained for a band")]
-    found = standings(report, row)
-    return [Check(name, True, str(count)), *(_inside(report, heading, found.get(heading)) for heading in band)]
-
-
-def _inside(report: Report, heading: str, found: Standing | None) -> Check:
-    name = f"{heading} inside the band"
-    if found is None:
-        return Check(name, None, f"{NOT_TESTED}: {heading}")
-    if not observed(report):
-        return Check(name, None, f"{found.side}: {found.text()} ({WRONG_REFERENCE})", WRONG_REFERENCE)
-    return Check(name, found.side == "inside", f"{found.side}: {found.text()}")
+def _attacked(name: str, row: Row, report: Report) -> list[str]:
+    if reason_untested(row, name) is not None:
+        return []
+    return [heading for heading in headings_of(name, row, report) if heading not in OF_RETAIN_ITEMS]
 
 
 def _exactness(report: Report, row: Row) -> list[Check]:
     """Return what the row's log says of how it was trained."""
-    log = row.get("provenance") or {}
-    target = report["request"]["target"]
+    log, request = row.get("provenance") or {}, asked(report, row)
 
     def recorded(name: str, key: str, right: Callable[[Any], bool]) -> Check:
         value = log.get(key)
         return Check(name, None if value is None else right(value), "NOT RECORDED" if value is None else str(value))
 
-    wanted = {"forget": report["request"].get("forget_digest"), "data": report["data"]["digest"]}
+    wanted = {"forget": request.get("forget_digest"), "data": report["data"]["digest"]}
     return [
-        Check("the target is observed items", target == "observed", f"target: {target}"),
+        Check("the target is observed items", observed(report, row), f"target: {request['target']}"),
         Check("trained from random weights", row["start"] == "scratch", f"start: {row['start']}"),
         Check("on the retain set alone", row["objective"] == "unseen", f"objective: {row['objective']}"),
         recorded("the log says that the run finished", "status", lambda value: value == "finished"),
         recorded("the log names this forget set", "forget_digest", lambda value: value == wanted["forget"]),
         recorded("the log names this data", "data_digest", lambda value: value == wanted["data"]),
     ]
+
+
+LADDER = GeneratorLadder(
+    keys=("request",),
+    sides=SIDES,
+    repeated="(?!)",
+    size=None,
+    retraining="retrain_seconds",
+    effect=("UR %", "NLL forget"),
+    original=BASE_ROW,
+    baseline="unseen",
+    rules=RULES,
+    attacks=attacks_of,
+    exactness=_exactness,
+    exact=is_retrained,
+)

@@ -1,0 +1,147 @@
+"""The rows of a report of generators: every metric's numbers over seeds, beside those of retrained models.
+
+``judged`` gives them the form that ``msgm.study.judging`` reads and judges. A report of an earlier version, which holds
+what was measured alone, is judged in the same way.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from msgm.evaluation.metrics.base import METRICS, Report, Row
+from msgm.study.judging import Reading, judge
+from msgm.study.parts import UNIT, Number
+from msgm.study.rows import described
+
+REQUEST = "request"
+"""The name of the one request that a report of generators is about."""
+FACTS = ("seed", "seconds", "cached", "folder", "model")
+
+TESTS = {
+    "ur": ("forgetting", "how often samples show the content"),
+    "nll": ("forgetting", "how likely real items are under the model"),
+    "vlb": ("forgetting", "the same by the variational bound, of a DDPM only"),
+    "inpainting": ("forgetting", "what fills the hole in an item to forget"),
+    "reconstruction": ("forgetting", "whether an item to forget comes back through its own latent"),
+    "fid": ("utility", "distance of the samples' features from those of items to retain"),
+    "kid": ("utility", "the same, unbiased in small samples"),
+    "inception-score": ("utility", "sharpness and variety of the samples"),
+    "precision-recall": ("utility", "fidelity and coverage apart"),
+    "clip-distance": ("utility", "distance of the samples in CLIP's features"),
+    "membership": ("privacy", "whether the likelihood or loss tells training items from held-out ones"),
+    "neighbours": ("privacy", "whether samples repeat training items"),
+    "relearning": ("residue", "how fast training on a few items to forget brings the content back"),
+    "resurgence": ("residue", "whether training on items to retain brings it back"),
+    "partial-noise": ("residue", "whether an item to forget, partly noised, is returned"),
+    "weights": ("residue", "whether raw weights show what averaged ones hide"),
+    "quantisation": ("residue", "whether coarser weights bring it back"),
+    "course": ("residue", "UR and junk in the course of unlearning"),
+}
+"""Every test of the house: section and what it would show. A plugin's metric stands under forgetting."""
+
+ELSEWHERE = {"NLL retain": "utility", "VLB retain": "utility", "junk %": "utility", "copy %": "privacy"}
+"""Numbers that belong to another section than their metric's; so do those of restored items to retain, ``D_g``."""
+
+
+def section_of(metric: str, heading: str) -> Any:
+    """Return the section of a card that a number stands in."""
+    if "D_g" in heading:
+        return "utility"
+    return ELSEWHERE.get(heading, TESTS.get(metric, ("forgetting", ""))[0])
+
+
+def numbers(row: Row, report: Report) -> dict[str, float | None]:
+    """Return by heading the numbers that a model was measured by; None where one could not be taken."""
+    known = (METRICS.entries[name] for name in row["measured"] if name in METRICS.entries)
+    return {heading: value for metric in known for heading, value in metric.numbers(row, report).items()}
+
+
+def headings_of(name: str, row: Row, report: Report) -> list[str]:
+    """Return the headings of a metric's numbers, where the row was measured by it."""
+    known = name in row["measured"] and name in METRICS.entries
+    return list(METRICS.entries[name].numbers(row, report)) if known else []
+
+
+def over_seeds(rows: Sequence[Row], report: Report) -> list[Row]:
+    """Return one row a name: what the first of its seeds has, and under ``per_seed`` every seed's numbers.
+
+    Args:
+        rows: measured models, one a name and ``seed``.
+        report: what numbers are read against.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["name"], []).append(row)
+    return [of_name[0] | {"per_seed": [_of_seed(row, report) for row in of_name]} for of_name in found.values()]
+
+
+def _of_seed(row: Row, report: Report) -> dict[str, Any]:
+    return {key: row.get(key) for key in FACTS} | {"metrics": numbers(row, report)}
+
+
+def judged(report: Report, reading: Reading) -> Report:
+    """Return a report with the rows' numbers over seeds, judged beside the band of its retrained models.
+
+    Args:
+        report: rows and ``retrains`` as ``over_seeds`` gives them, or as an earlier version wrote them.
+        reading: of generators.
+    """
+    models = report.get("retrains", [])
+    band = [
+        {"retrain": number, "of": 1, "metrics": _per_seed(row, report)[0]["metrics"]}
+        for number, row in enumerate(models, 1)
+    ]
+    seconds = fmean(row["seconds"] for row in models) if models else None
+    shared = {"request": REQUEST, "retrain_band": band, "retrain_seconds": seconds}
+    shared |= dict.fromkeys(("preparation_seconds", "storage_bytes"))  # methods of generators keep nothing
+    absent: Report = {"requests": {REQUEST: report.get("request")}, "seeds": [], "retrains": [], "failed": {}}
+    report = absent | report
+    rows = [row | shared | _over(row, report) for row in report["rows"]]
+    found = judge(report | {"rows": rows}, reading)
+    for row in found["rows"]:
+        if row["start"] != "finetune":  # it is no way of fine-tuning, which could be without effect
+            row["effect"] = None
+    return found
+
+
+def _over(row: Row, report: Report) -> Row:
+    """Return a row's numbers over its seeds: their means, intervals, and what they are."""
+    parts = _per_seed(row, report)
+    values = {number: part["metrics"] for number, part in enumerate(parts)}
+    found = described(values, _known(row, report, [heading for tree in values.values() for heading in tree]))
+    steps = _steps(row)
+    for heading, entry in found.items():
+        if entry["seeds"] < len(parts):  # a mean of those that did not diverge would flatter
+            entry |= {"value": None, "low": None, "high": None}
+        entry["step"] = steps.get(heading, 0.0)
+    return {"method": row["name"], "per_seed": parts, "metrics": found}
+
+
+def _per_seed(row: Row, report: Report) -> list[dict[str, Any]]:
+    """Return what is known of a row's seeds; an earlier version has one, or has their numbers under another name."""
+    parts = row.get("per_seed") or [_of_seed(row, report)]
+    return [part if "metrics" in part else part | {"metrics": part["numbers"]} for part in parts]
+
+
+def _steps(row: Row) -> dict[str, float]:
+    known = [METRICS.entries[name] for name in row["measured"] if name in METRICS.entries]
+    return {heading: step for metric in known for heading, step in metric.granularity(row).items()}
+
+
+def _known(row: Row, report: Report, headings: Sequence[str]) -> dict[str, Number]:
+    """Return what each number of a row is."""
+    metrics = {heading: name for name in row["measured"] for heading in headings_of(name, row, report)}
+    return {heading: number_of(metrics.get(heading, ""), heading) for heading in headings}
+
+
+def number_of(metric: str, heading: str) -> Number:
+    """Return what a number is.
+
+    >>> number_of("ur", "junk %").section, number_of("ur", "junk %").bounds
+    ('utility', (0.0, 100.0))
+    """
+    columns = METRICS.entries[metric].columns if metric in METRICS.entries else []
+    better: Any = next((column.better for column in columns if column.heading.split(" [")[0] == heading), "")
+    bounds = (0.0, 100.0) if "%" in heading else UNIT if "AUC" in heading else None
+    text = TESTS.get(metric, ("", metric))[1]
+    return Number(text, section_of(metric, heading), better or "band", bounds)

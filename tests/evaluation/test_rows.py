@@ -1,0 +1,180 @@
+"""A generator's numbers over seeds, judged beside the band of retrained models."""
+
+import numpy as np
+import pytest
+
+from msgm.evaluation.band_table import band_table
+from msgm.evaluation.ladder import LADDER
+from msgm.evaluation.metrics.unlearning_ratio import histogram_distance
+from msgm.evaluation.rates import rate
+from msgm.evaluation.rows import judged, over_seeds
+from msgm.study.judging import NO_EFFECT
+
+NAMES = ("UR %", "junk %", "NLL retain", "NLL forget")
+
+
+def a_row(name, values, **facts):
+    """A row of one tree of numbers a seed."""
+    trees = [dict(zip(NAMES, each, strict=False)) for each in values]
+    found = [{"seed": seed, "seconds": 2.0, "metrics": tree} for seed, tree in enumerate(trees)]
+    return {
+        "name": name,
+        "start": "finetune",
+        "objective": name,
+        "seconds": 2.0,
+        "measured": {},
+        "per_seed": found,
+    } | facts
+
+
+def a_report(rows, models):
+    retrains = [a_row(f"retrained-{k}", [model]) for k, model in enumerate(models, 1)]
+    found = {"seed": 0, "seeds": [0, 1, 2], "rows": rows, "retrains": retrains, "request": {"target": "observed"}}
+    found |= {"real": {}}
+    return judged(found, LADDER)
+
+
+def all_inside(report):
+    """Whether the first row meets C3's own condition."""
+    return LADDER.claims(report | REFERENCES, report["rows"][0])[2].checks[1].holds
+
+
+REFERENCES = {"data": {"digest": None}, "judge": {"heldout_accuracy": 1, "forget_recall": None, "heldout": rate(9, 9)}}
+REFERENCES |= {"real": {"unlearning_ratio": rate(0, 9)}}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_further_retrained_model_passes_c3_at_the_stated_rate(seeds):
+    """Four independent numbers judged together: 1 - (1 - .05/4)^4 = .0491 fail."""
+    draws, passed, trials = np.random.default_rng(0), 0, 2000
+    for _ in range(trials):
+        row = a_row("row", draws.normal(size=(seeds, 4)).tolist())
+        (found,) = a_report([row], draws.normal(size=(5, 4)).tolist())["rows"]
+        passed += all(entry["inside"] for entry in found["metrics"].values())
+    assert passed / trials == pytest.approx(0.951, abs=0.015)
+
+
+def test_the_mean_over_seeds_is_judged_and_has_its_interval():
+    models = [[value] for value in (8.0, 9.0, 10.0, 11.0, 12.0)]
+    row, above = a_report([a_row("row", [[12.0], [13.0], [14.0]]), a_row("above", [[13.3]] * 3)], models)["rows"]
+    found = row["metrics"]["UR %"]
+    assert (found["value"], found["seeds"], found["place"]) == (13.0, 3, "inside")
+    # 2.7764 * sqrt(2.5 * (1/3 + 1/5))
+    assert (found["band"]["low"], found["band"]["high"]) == pytest.approx((10 - 3.2054, 10 + 3.2054), abs=1e-3)
+    assert found["high"] - found["value"] == pytest.approx(4.3027 / 3**0.5, abs=1e-3)
+    assert above["metrics"]["UR %"]["place"] == "above"
+
+
+def test_seeds_of_one_name_make_one_row():
+    rows = [{"name": name, "seed": seed, "measured": {}} for seed in (0, 1) for name in ("a", "b")]
+    found = over_seeds(rows, {})
+    assert [(row["name"], [part["seed"] for part in row["per_seed"]]) for row in found] == [
+        ("a", [0, 1]),
+        ("b", [0, 1]),
+    ]
+
+
+def test_one_sample_beyond_a_band_is_inside():
+    """The retrained models make 0 to 1 samples of 1000 junk, and the band ends one further sample on."""
+    model = {"measured": {"ur": {}}, "unlearning_ratio": {"n": 1000, "value": 0}, "junk_rate": 0, "copy_rate": 0}
+    model |= {"unlearning_ratio_closed_set": {"value": 0}}
+    report = a_report([a_row("row", [[0.1]], **model)], [[0.0], [0.1], [0.0], [0.0], [0.0]])
+    end = report["rows"][0]["metrics"]["UR %"]["band"]["high"]
+    assert end == pytest.approx(0.02 + 2.7764 * 0.0447 * 1.2**0.5 + 0.1, abs=1e-3)
+    rows = [a_row(name, [[value]], **model) for name, value in (("inside", end - 1e-6), ("above", end + 1e-6))]
+    found = judged(report | {"rows": rows}, LADDER)["rows"]
+    assert [row["metrics"]["UR %"]["place"] for row in found] == ["inside", "above"]
+
+
+def test_a_number_that_a_retrained_model_lacks_is_not_judged():
+    models = [[1.0, 2.0], [1.1, 2.1], [1.2, None], [1.0, 2.0], [1.1, 2.2]]
+    (row,) = a_report([a_row("row", [[1.0, 99.0]])], models)["rows"]
+    assert (row["judged"]["numbers"], row["metrics"]["junk %"]["place"]) == (1, None)
+
+
+def test_a_row_that_diverged_at_a_seed_is_not_inside():
+    report = a_report([a_row("row", [[1.0], [None]])], [[1.0], [1.1], [1.2], [0.9], [1.0]])
+    entry = report["rows"][0]["metrics"]["UR %"]
+    assert (entry["value"], entry["place"], entry["inside"]) == (None, "no value", False)
+    assert all_inside(report) is False
+
+
+def test_held_out_models_are_judged_by_the_others():
+    models = [[1.0], [1.1], [0.9], [1.05], [60.0]]
+    (row,) = a_report([a_row("row", [[1.0]])], models)["rows"]
+    assert row["judged"]["held_out_outside"] == {"5": ["UR %"]}
+    assert (row["judged"]["held_out_inside"], row["judged"]["false_alarms"]) == (4, pytest.approx(0.05))
+    (few,) = a_report([a_row("row", [[1.0]])], models[:4])["rows"]
+    assert few["judged"]["numbers"] == 0
+
+
+PLAIN = a_row("unseen", [[5.0, 1, 1, 3.0], [7.0, 1, 1, 3.2], [6.0, 1, 1, 3.1]])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[5.5, 1, 1, 3.1], [6.6, 1, 1, 3.1], [6.1, 1, 1, 3.1]], NO_EFFECT),
+        ([[0.2, 1, 1, 3.1], [0.1, 1, 1, 3.1], [0.3, 1, 1, 3.1]], None),
+        ([[5.5, 1, 1, 6.0], [6.6, 1, 1, 6.3], [6.1, 1, 1, 6.1]], None),
+        ([[5.0, 9, 9, 3.0], [7.0, 9, 9, 3.2], [6.0, 9, 9, 3.1]], NO_EFFECT),
+        ([[5.5, 1, 1, 3.1]], None),
+        ([[5.5, 1, 1, 3.1], [6.6, 1, 1, 3.1], [6.1, 1, 1, None]], None),
+    ],
+)
+def test_a_row_like_plain_fine_tuning_has_no_effect(values, expected):
+    row = a_row("redirect", values)
+    retrained = a_row("other", values, start="scratch")
+    plain, found, other = a_report([PLAIN, row, retrained], [])["rows"]
+    assert (plain["effect"], found["effect"], other["effect"]) == (None, expected, None)
+
+
+def test_the_table_says_where_each_number_lies_and_what_the_band_is_worth():
+    models = [[1.0, 2.0], [1.1, 2.1], [1.2, 2.2], [1.0, 2.0], [1.1, 2.2]]
+    rows = [a_row("unseen", [[1.0, 2.0], [1.1, 2.1], [1.2, 2.2]]), a_row("redirect", [[0.0, 9.0]] * 3)]
+    title, headings, lines, notes = band_table(a_report(rows, models))
+    assert title == "Over 3 seeds, beside 5 retrained models"
+    assert headings == ["row", "seeds", "seconds", "UR %", "junk %", "verdict"]
+    assert lines[0] == ["unseen", "3", "2", "1.1 ± 0.2 in", "2.1 ± 0.2 in", "2 of 2 inside"]
+    assert lines[1] == ["redirect", "3", "2", "0.0 ± 0.0 below", "9.0 ± 0.0 above", "0 of 2 inside"]
+    assert [line[0] for line in lines[2:]] == [
+        "retrained models, mean",
+        "band, for a mean of 3 seeds",
+        "smallest shift noticed",
+    ]
+    assert (lines[3][3], lines[4][3]) == ("0.9 to 1.3", "0.3")
+    assert any("5 of 5 have all inside" in note and "at most 5%" in note for note in notes)
+    assert not any(NO_EFFECT in note for note in notes)
+
+
+def test_few_retrained_models_give_numbers_without_verdicts():
+    title, _, lines, notes = band_table(a_report([a_row("unseen", [[1.0]] * 3)], [[1.0], [1.1]]))
+    assert title == "Over 3 seeds, beside 2 retrained models"
+    assert lines == [["unseen", "3", "2", "1.0 ± 0.0", ""], ["retrained models, mean", "2", "2", "1.1", ""]]
+    assert any(note.startswith("2 retrained models, of at least 5") for note in notes)
+
+
+def test_one_seed_without_retrained_models_has_no_such_table():
+    assert band_table(a_report([a_row("unseen", [[1.0]])], []) | {"seeds": [0]}) is None
+
+
+def test_an_earlier_reports_numbers_are_judged_in_the_same_way():
+    """Its seeds had them under ``numbers``, and its request stood at the top."""
+    models = [[1.0, 2.0], [1.1, 2.1], [1.2, 2.2], [1.0, 2.0], [1.1, 2.2]]
+    rows = [a_row("unseen", [[1.0, 2.0], [1.1, 2.1]])]
+    retrains = [a_row(f"retrained-{k}", [model]) for k, model in enumerate(models, 1)]
+    old = {"seed": 0, "seeds": [0, 1], "rows": rows, "retrains": retrains, "request": {"target": "observed"}}
+    for row in (*rows, *retrains):
+        row["per_seed"] = [
+            {"numbers" if key == "metrics" else key: value for key, value in part.items()} for part in row["per_seed"]
+        ]
+    (now,) = judged(old, LADDER)["rows"]
+    (made,) = a_report([a_row("unseen", [[1.0, 2.0], [1.1, 2.1]])], models)["rows"]
+    assert now["metrics"] == made["metrics"]
+
+
+def test_class_distance_is_total_variation_without_junk():
+    real = {"0": 5, "1": 5, "none": 9}
+    assert histogram_distance({"0": 2, "1": 2, "none": 7}, real) == 0
+    assert histogram_distance({"0": 4, "1": 0, "none": 0}, real) == 50
+    assert histogram_distance({"0": 0, "1": 0, "none": 4}, real) is None
