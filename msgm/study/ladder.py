@@ -99,7 +99,7 @@ class Ladder(Reading):
         behaviour = decide("C1", [*self.first(report, row), *held_checks(row)], checked)
         bounded = decide("C2", [holds_before(behaviour), *by_reference(self._attacks(report, row), right)], checked)
         inside = self._all_inside(row)
-        whole = [inside if right else _by_wrong(inside)]
+        whole = [inside if right or inside.holds is None else _by_wrong(inside)]
         return [
             behaviour,
             bounded,
@@ -195,7 +195,7 @@ class Ladder(Reading):
         if not attacks:
             return [Check("attacks", None, f"{NOT_TESTED}: no attack was run")]
         found = [self._attack(report, row, name, numbers) for name, numbers in attacks.items()]
-        other = [name for name in attacks if name not in telling]
+        other = [name for name, numbers in attacks.items() if numbers and name not in telling]
         evidence = f"{', '.join(telling) or 'none'} of {len(attacks)}" + (
             f"; nothing is shown by {', '.join(other)}, which do not" if other else ""
         )
@@ -309,7 +309,7 @@ def by_reference(checks: Sequence[Check], right: bool) -> list[Check]:
 
     For a request that these do not define, being no worse than they are leaves a condition unknown.
     """
-    return [check if right or check.holds is False else _by_wrong(check) for check in checks]
+    return [_by_wrong(check) if check.holds and not right else check for check in checks]
 
 
 def _by_wrong(check: Check) -> Check:
