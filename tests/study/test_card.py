@@ -180,6 +180,8 @@ def test_the_names_title_request_and_claims_are_those_of_the_row():
     assert card["history"] == {"lines": [], "notes": []}
     assert card["protocol"] == {"band": "a rule"}  # what it says of single numbers stands beside these
     assert card["figures"] == {}
+    figures = {"samples": {"caption": "Samples.", "look": "pixels"}}
+    assert made(report, replace(WORDS, figures=figures))["figures"] == figures
 
 
 def test_what_a_report_says_of_itself_and_silence_where_it_does_not():
@@ -428,7 +430,10 @@ def test_numbers_that_are_missing_are_not_the_same():
     changed(report, "seen", value=None)
     original["seen"]["value"] = value
     assert line not in made(report)["cannot_say"]
-    assert line not in made(report, replace(WORDS, alike=("absent",)))["cannot_say"]
+    none = made(report, replace(WORDS, alike=("absent",)))["cannot_say"]
+    assert not any("did anything" in line for line in none)
+    del original["seen"]
+    assert made(report)["cannot_say"][-1] == line  # by the number that both have
 
 
 @pytest.mark.parametrize(("target", "thing"), [("concept", "theme"), ("latent", "trait")])

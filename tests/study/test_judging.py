@@ -146,6 +146,64 @@ def test_a_number_that_a_row_could_not_be_given_is_not_inside():
     assert beside_band(entry).startswith("no value; retrained models")
 
 
+COUNTS = [{"a": value} for value in (0.0, 0.1, 0.2, 0.1, 0.1)]
+
+
+def counting(value, models, step, reading=READING, **facts):
+    """A row whose number moves in steps, judged; the request's size is not known."""
+    row = row_of([{"a": value}], models, **facts)
+    row["metrics"]["a"]["step"] = step
+    return judge(report_of([row], n=None), reading)["rows"][0]
+
+
+@pytest.mark.parametrize(("beyond", "place"), [(0.099, INSIDE), (0.101, ABOVE)])
+def test_the_band_of_a_number_that_counts_things_is_a_step_wider_at_either_side(beyond, place):
+    band = Band(0.1, 0.005**0.5, 5)
+    low, high = band.limits()
+    above, below = (counting(value, COUNTS, 0.1)["metrics"]["a"] for value in (high + beyond, low - beyond))
+    assert (above["place"], below["place"]) == (place, {ABOVE: BELOW}.get(place, place))
+    assert (above["band"]["low"], above["band"]["high"]) == pytest.approx((low - 0.1, high + 0.1))
+    assert above["noticed"] == pytest.approx(band.smallest_shift() + 0.1)  # of shifts within it nothing is noticed
+    assert counting(high + 0.001, COUNTS, 0.0)["metrics"]["a"]["place"] == ABOVE
+    assert counting(high + beyond, COUNTS, 0.1, replace(READING, slack=0.2))["metrics"]["a"]["place"] == INSIDE
+
+
+@pytest.mark.parametrize(("step", "slack", "inside"), [(0.0, 0.0, 4), (0.05, 0.0, 4), (0.1, 0.0, 5), (0.0, 0.1, 5)])
+def test_a_model_left_out_may_lie_a_step_beyond_the_others_too(step, slack, inside):
+    models = [{"a": value} for value in (0.0, 0.0, 0.1, 0.0, 0.0)]
+    row = row_of([{"a": 0.0}], models) | {
+        "retrain_band": [{"retrain": k, "metrics": m} for k, m in enumerate(models, 1)]
+    }
+    row["metrics"]["a"]["step"] = step
+    found = judge(report_of([row], n=None), replace(READING, slack=slack))["rows"][0]["judged"]
+    assert found["held_out_inside"] == inside
+    assert found["held_out_outside"] == ({} if inside == 5 else {"3": ["a"]})
+
+
+def test_of_the_models_left_out_those_on_either_side_are_named_with_their_numbers():
+    """With two numbers judged together; one that cannot be told, or that a model lacks, is not outside."""
+    calm = [{"a": 0.50 + k / 100, "b_auc": 0.50 + k / 50, "c": 0.0} for k in range(6)]
+    calm[1] |= {"a": 5.0}
+    calm[2] |= {"b_auc": -5.0}
+    calm[3] |= {"b_auc": None}
+    calm[4] |= {"c": 0.1}  # of 30 things, no further from the others' 0 than three may be
+    found = judged([{"a": 0.5, "b_auc": 0.5, "c": 0.0}], calm)
+    assert found["judged"]["held_out_outside"] == {"1": ["a"], "2": ["b_auc"]}
+    assert found["judged"]["held_out_inside"] == 4
+    note = judged_note(found, {"a": ("A", 100), "c": ("C", 1), "absent": ("D", 1)})
+    assert "4 of 6 have all inside (outside: 1: a; 2: b_auc). Smallest shift noticed in 80 of 100 cases: A " in note
+    assert f"A {100 * found['metrics']['a']['noticed']:.2g}, C {found['metrics']['c']['noticed']:.2g}." in note
+    earlier = {key: value for key, value in found["judged"].items() if key != "held_out_outside"}
+    assert judged_note(found | {"judged": earlier}, {}).endswith("4 of 6 have all inside.")
+
+
+def test_where_all_models_and_the_row_agree_nothing_is_judged():
+    row = judged([{"a": 0.5}], [{"a": 0.5}] * 5)
+    assert judged_note(row, {}) == (
+        "No number differs between the original, the retrained models and the row: nothing is judged."
+    )
+
+
 @pytest.mark.parametrize(("value", "place"), [(0.0, INSIDE), (3 / 30, TOO_FEW), (3 / 30 + 0.01, ABOVE)])
 def test_a_band_without_width_tells_nothing_of_a_value_within_three_of_the_things_asked_for(value, place):
     models = [{"a": 0.0, "b_auc": k / 10} for k in range(5)]
@@ -188,6 +246,14 @@ def test_a_row_that_is_not_told_from_fine_tuning_by_the_spread_of_seeds_has_no_e
     assert effect_of(3.0) == [None, None]
     assert effect_of(0.0, seeds=1) == [None, None]
     assert effect_of(0.0, method="retrain") == [None, None]
+
+
+def test_a_number_that_could_not_be_taken_at_a_seed_is_an_effect():
+    models = draws(np.random.default_rng(5), 5)
+    plain = row_of(models[:3], models, method="finetune")
+    for lost, effect in ((None, None), (models[2]["a"], NO_EFFECT)):
+        row = row_of([*models[:2], models[2] | {"a": lost}], models)
+        assert judge(report_of([row, plain]), READING)["rows"][0]["effect"] == effect
 
 
 @pytest.mark.parametrize(("share", "effect"), [(0.99, NO_EFFECT), (1.01, None)])

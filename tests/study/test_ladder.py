@@ -8,7 +8,7 @@ import pytest
 from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS, Check
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.study.band import band_of
-from msgm.study.judging import ABOVE, BELOW, INSIDE, TOO_FEW, judge
+from msgm.study.judging import ABOVE, BELOW, INSIDE, NO_VALUE, TOO_FEW, judge
 from msgm.study.ladder import by_reference, is_inside, recorded
 from tests.study.things import LADDER, edited, report_of, row_of
 
@@ -113,6 +113,94 @@ def test_attacks_that_were_not_run_leave_c2_open():
     none = replace(LADDER, attacks=lambda report, row: {})
     assert none.claims(report, row)[1].verdict == INCONCLUSIVE
     assert check_of(report, row, "C2", "attacks", none).evidence == f"{NOT_TESTED}: no attack was run"
+
+
+def test_a_number_that_a_row_could_not_be_given_leaves_its_attack_open_and_fails_c3():
+    report = report_of(np.random.default_rng(1))
+    row = edited(report, tail={"value": None, "place": NO_VALUE, "inside": False})
+    attack = check_of(report, row, "C2", "tail:")
+    assert (attack.holds, attack.evidence) == (None, "0 of 1 numbers outside; tail: no value")
+    whole = check_of(report, row, "C3", "inside the band")
+    assert (whole.holds, whole.unknown) == (False, "")
+    assert whole.evidence.startswith("1 of 4 outside (tail no value); of the retrained models")
+
+
+def test_an_attack_with_one_number_outside_fails_whatever_else_cannot_be_told():
+    both = replace(LADDER, attacks=lambda report, row: {"rate": ["rate_auc", "tail"]})
+    report = report_of(np.random.default_rng(1), rate_auc=0.9)
+    found = check_of(report, edited(report, tail={"place": TOO_FEW}), "C2", "rate", both)
+    told = LADDER.outside("rate_auc", report["rows"][1]["metrics"]["rate_auc"])
+    assert (found.holds, found.evidence) == (False, f"1 of 2 numbers outside; {told}; tail: {TOO_FEW}")
+
+
+TELLS = "an attack tells the original from retrained models"
+
+
+@pytest.mark.parametrize(
+    ("place", "tells"), [(ABOVE, True), (BELOW, True), (INSIDE, None), (TOO_FEW, None), (NO_VALUE, None), (None, None)]
+)
+def test_c2_needs_an_attack_by_which_the_original_lies_outside_on_any_side(place, tells):
+    report = report_of(np.random.default_rng(1))
+    original = report["rows"][0]["metrics"]
+    original["tail"]["place"], original["rate_auc"]["place"] = place, INSIDE
+    found = check_of(report, report["rows"][1], "C2", TELLS)
+    shown = "tail of 2; nothing is shown by rate" if tells else "none of 2; nothing is shown by rate, tail"
+    assert (found.holds, found.evidence) == (tells, f"{shown}, which do not")
+    assert verdicts(report)["C2"] == (PASS if tells else INCONCLUSIVE)
+
+
+def test_one_of_an_attacks_numbers_is_enough_to_tell_the_original_and_a_missing_one_is_none():
+    report = report_of(np.random.default_rng(1))
+    row, original = report["rows"][1], report["rows"][0]
+    whole = replace(LADDER, attacks=lambda report, row: {"both": ["tail", "rate_auc"]})
+    assert whole.telling(report, row) == ["both"]
+    assert check_of(report, row, "C2", TELLS, whole).evidence == "both of 1"
+    del original["metrics"]["tail"]
+    assert LADDER.telling(report, row) == ["rate"]
+    report["rows"].pop(0)
+    assert LADDER.telling(report, row) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "numbers", "holds"),
+    [
+        ("observed", {"tail": 0.9}, False),
+        ("concept", {"tail": 0.9}, None),  # less than retrained models show is no fault: they may hold the concept
+        ("latent", {"tail": 0.9}, None),
+        ("concept", {"tail": 0.1}, False),  # more than they show is one
+        ("concept", {}, None),
+        ("observed", {}, True),
+    ],
+)
+def test_where_retrained_models_are_the_wrong_reference_only_the_leaking_side_counts(target, numbers, holds):
+    report = report_of(np.random.default_rng(1), target=target, **numbers)
+    found = check_of(report, report["rows"][1], "C2", "tail:")
+    assert found.holds is holds
+    assert found.unknown == (WRONG_REFERENCE if holds is None else "")
+    assert (f"({WRONG_REFERENCE})" in found.evidence) == (holds is None)
+    assert found.evidence.startswith(f"{int(holds is False)} of 1 numbers outside")
+
+
+@pytest.mark.parametrize("numbers", [{}, {"use": 0.9}])
+def test_of_the_wrong_reference_c3_is_open_inside_the_band_and_outside(numbers):
+    report = report_of(np.random.default_rng(1), target="concept", **numbers)
+    found = check_of(report, report["rows"][1], "C3", "inside the band")
+    assert (found.holds, found.unknown) == (None, WRONG_REFERENCE)
+
+
+def test_c3_is_open_where_a_row_lacks_a_number_that_every_retrained_model_has():
+    report = report_of(np.random.default_rng(1))
+    row = report["rows"][1]
+    for model in row["retrain_band"]:
+        model["metrics"] |= {"more": 1.0}
+    found = check_of(report, row, "C3", "inside the band")
+    assert (found.holds, found.unknown) == (None, "")
+    assert found.evidence.startswith(f"0 of 4 outside; {NOT_TESTED}: more; of the retrained models")
+    row["retrain_band"][3]["metrics"]["more"] = None
+    assert check_of(report, row, "C3", "inside the band").holds is True
+    out = edited(report, use={"place": BELOW})
+    row["retrain_band"][3]["metrics"]["more"] = 1.0
+    assert check_of(report, out, "C3", "inside the band").holds is False
 
 
 def test_forgetting_and_privacy_are_counted_and_usefulness_is_not():
