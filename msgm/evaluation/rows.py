@@ -10,14 +10,14 @@ from typing import Any
 
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.study.judging import Reading, judge
-from msgm.study.parts import UNIT, Number
+from msgm.study.parts import UNIT, Number, Section
 from msgm.study.rows import described
 
 REQUEST = "request"
 """The name of the one request that a report of generators is about."""
 FACTS = ("seed", "seconds", "cached", "folder", "model")
 
-TESTS = {
+TESTS: dict[str, tuple[Section, str]] = {
     "ur": ("forgetting", "how often samples show the content"),
     "nll": ("forgetting", "how likely real items are under the model"),
     "vlb": ("forgetting", "the same by the variational bound, of a DDPM only"),
@@ -39,11 +39,16 @@ TESTS = {
 }
 """Every test of the house: section and what it would show. A plugin's metric stands under forgetting."""
 
-ELSEWHERE = {"NLL retain": "utility", "VLB retain": "utility", "junk %": "utility", "copy %": "privacy"}
+ELSEWHERE: dict[str, Section] = {
+    "NLL retain": "utility",
+    "VLB retain": "utility",
+    "junk %": "utility",
+    "copy %": "privacy",
+}
 """Numbers that belong to another section than their metric's; so do those of restored items to retain, ``D_g``."""
 
 
-def section_of(metric: str, heading: str) -> Any:
+def section_of(metric: str, heading: str) -> Section:
     """Return the section of a card that a number stands in."""
     if "D_g" in heading:
         return "utility"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Section = Literal["utility", "forgetting", "privacy", "residue"]
+"""The sections of a report card."""
 UNIT = (0.0, 1.0)
 """Bounds of shares, accuracies and areas under curves."""
 
@@ -23,6 +25,6 @@ class Number:
     """
 
     text: str
-    section: Literal["utility", "forgetting", "privacy", "residue"]
+    section: Section
     better: Literal["lower", "higher", "band"] = "band"
     bounds: tuple[float, float] | None = None
