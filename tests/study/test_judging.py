@@ -105,6 +105,15 @@ def test_a_model_left_out_is_one_value_beside_the_others(share, inside):
     assert judged([{"a": 1.0}], [{"a": value} for value in [*others, last]])["judged"]["held_out_inside"] == inside
 
 
+@pytest.mark.parametrize(("share", "inside"), [(0.99, 5), (1.01, 4)])
+def test_a_model_left_out_is_judged_by_all_numbers_together_too(share, inside):
+    """With two numbers: a limit that is corrected for both, 4.18 deviations of four others instead of 3.18."""
+    others = [0.0, 1.0, 2.0, 3.0]
+    last = 1.5 + share * Band(1.5, float(np.std(others, ddof=1)), 4).half_width(1, 2)
+    models = [{"a": value, "b_auc": float(k)} for k, value in zip((2, 1, 3, 0, 2), [*others, last], strict=True)]
+    assert judged([{"a": 1.0, "b_auc": 1.0}], models)["judged"]["held_out_inside"] == inside
+
+
 def test_fewer_than_five_retrained_models_give_numbers_without_verdicts():
     models = draws(np.random.default_rng(3), LEAST - 1)
     row = judged([models[0]], models)
