@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from msgm.cache import Cache
-from msgm.chain import Entry, read_chain
+from msgm.chain import FILE as CHAIN
+from msgm.chain import Chain, read_chain
 from msgm.digests import file_digest
 from msgm.errors import UserError
 from msgm.folders import changing, inside, is_hidden, locked, recover, write_json
@@ -220,7 +221,7 @@ def traces(folder: Path) -> list[Trace]:
     """
     found: dict[Path, Trace] = {}
     seen: set[Path] = set()
-    waiting, asked = [folder], dict[str, list[Entry]]()
+    waiting, asked = [folder], dict[str, list[Chain]]()
     while waiting:
         start = waiting.pop(0)
         if start.resolve() in seen:
@@ -239,19 +240,21 @@ def traces(folder: Path) -> list[Trace]:
     return [*found.values(), *_cached(asked)]
 
 
-def _asked(run: Path) -> tuple[Entry, ...]:
-    """Return the requests that the model of a run was asked."""
-    chain = read_chain(run / "model")
-    return chain.requests if chain is not None else ()
+def _asked(run: Path) -> list[Chain]:
+    """Return what the model of a run was asked, and what those were that a comparison of classifiers retrained."""
+    folders = [run / "model", *(path.parent for path in sorted(run.glob(f"models/**/{CHAIN}")))]
+    chains = [read_chain(folder) for folder in folders]
+    return [chain for chain in chains if chain is not None and chain.requests]
 
 
-def _cached(asked: Mapping[str, Sequence[Entry]]) -> Iterator[Trace]:
+def _cached(asked: Mapping[str, Sequence[Chain]]) -> Iterator[Trace]:
     """Yield the cached models that saw items of requests, given by the digest of the data that these are of."""
     for cached in Cache.of_user().entries():
         model = cached.model
-        requests = asked.get(model.data_digest, [])
-        if any(cached.saw(request.positions) for request in requests):
-            same_words = any(request.text == model.request for request in requests)
+        chains = asked.get(model.data_digest, [])
+        held = [chain for chain in chains if any(cached.saw(request.positions) for request in chain.requests)]
+        if held:
+            same_words = any(chain.requests[-1].text == model.request for chain in held)
             what = f"a retrained model in msgm's cache: {model.what}"
             yield Trace(cached.folder, what, "all" if same_words else "retain", model.request)
 
@@ -261,11 +264,16 @@ def holders(folder: Path) -> list[dict[str, Any]]:
     return [trace.line(folder) for trace in traces(folder) if trace.part != "retain" or trace.request is not None]
 
 
-def of_request(found: list[dict[str, Any]] | None, request: str) -> list[dict[str, Any]] | None:
-    """Return those lines of ``holders`` that items of ``request`` may be in; None where nobody recorded any."""
+def of_request(found: list[dict[str, Any]] | None, *request: str) -> list[dict[str, Any]] | None:
+    """Return those lines of ``holders`` that items of a request may be in; None where nobody recorded any.
+
+    Args:
+        found: the lines.
+        request: its name, and its words, by which the cache knows it.
+    """
     if found is None:
         return None
-    return [line for line in found if line.get("part") != "retain" or line.get("request") != request]
+    return [line for line in found if line.get("part") != "retain" or line.get("request") not in request]
 
 
 def _refuse_no_folder(folder: Path) -> None:

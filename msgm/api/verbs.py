@@ -187,8 +187,8 @@ def compare(
         models: of recommenders, the models to run.
         trained_on: of a classifier's file of weights, the file that names the items it was trained on.
         tuned: folder of ``msgm.tune``, whose chosen values are laid over the config and the overrides.
-        cache: take generators that are retrained without the request from the user's cache, and keep them there; see
-            ``msgm cache``.
+        cache: of generators and classifiers, take models that are retrained without the request from the user's
+            cache, and keep them there; see ``msgm cache``.
         jobs: how many models are made and measured at a time, each in a process of its own. A script that gives more
             than one calls this below ``if __name__ == "__main__":``.
         cluster: address of a dask scheduler whose workers make and measure the models.
@@ -217,6 +217,8 @@ def compare(
     }
     client = of_settings(named.tree)
     named.refuse_foreign("compare", client.takes(), options)
+    if not cache and "cache" not in client.takes():
+        raise UserError(f"compare: a {named.domain} experiment shares no models through a cache; leave --no-cache out.")
     own = set(client.takes()) - {"metrics"}  # these are a setting of the config
     wanted = {k: value for k, value in (options | {"cache": cache}).items() if k in own and value is not None}
     with working(trust, download, threads):

@@ -29,7 +29,8 @@ PROTOCOL = {
     "retrained models are the same for all seeds. Intervals are 95% t-intervals over seeds.",
     "retrain": "The row retrain is one further retrained model, not one of the band.",
     "seconds": "From request to answer, measuring excluded; work done before any request is preparation and stands "
-    "apart. Time is given as a share of the median seconds of the band's retrained models too.",
+    "apart. Time is given as a share of the median seconds of the band's retrained models too; those of models "
+    "from the cache are of when they were trained.",
     "controls": "Attacks on membership compare items with held-out ones (nonmembers) of the same class and the same "
     "source, which is what the data's groups name, such as a patient; these weigh so that both sides have the same "
     "classes and sources in the same shares.",
@@ -121,6 +122,7 @@ def _band(config: ClassifierConfig, run: Run, experiments: Sequence[Experiment],
         record = read_record(path, experiment.retrain_facts(experiment.split(request), number))
         if record is not None and "metrics" in record:
             made = {"retrain": number, "of": 1, "seed": experiment.seed, "seconds": record["seconds"]}
+            made |= {"cached": record["cached"]} if record.get("cached") else {}
             found.append(made | {"metrics": _numbers(config, record)})
     return found
 

@@ -11,7 +11,7 @@ from torch import nn
 from msgm import traces
 from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.data import Split
-from msgm.classifier.experiment import Experiment, has, seconds_of
+from msgm.classifier.experiment import Experiment, cached_of, has, seconds_of
 from msgm.classifier.measuring import outputs_of
 from msgm.classifier.methods import METHODS, Method
 from msgm.classifier.metrics import METRICS, Case, Metric
@@ -190,7 +190,7 @@ def model_cells(world: World) -> Iterator[ModelCell]:
         yield ModelCell(
             _original_label(experiment),
             partial(has, folder, experiment.facts),
-            partial(_seconds, partial(world.original, at), folder),
+            partial(_told, partial(world.original, at), folder),
         )
     first = world.experiments[0]
     for request in world.requests:
@@ -200,13 +200,14 @@ def model_cells(world: World) -> Iterator[ModelCell]:
             yield ModelCell(
                 _retrained_label(first, request, number),
                 partial(has, folder, first.retrain_facts(split, number)),
-                partial(_seconds, partial(world.retrained, request, number), folder),
+                partial(_told, partial(world.retrained, request, number), folder),
             )
 
 
-def _seconds(make: Callable[[], nn.Module], folder: Path) -> float:
+def _told(make: Callable[[], nn.Module], folder: Path) -> str:
+    """Make a model and return in words how long that took."""
     make()
-    return seconds_of(folder)
+    return f"{'taken from the cache, where it took ' if cached_of(folder) else ''}{seconds_of(folder):.3f} s"
 
 
 def _original_label(experiment: Experiment) -> str:
@@ -246,8 +247,9 @@ def _measure_retrained(reference: Reference, number: int, where: Path, facts: Re
     own, model = reference.band[number - 1], reference.retrained[number - 1]
     case = reference.case(own, model, METHODS.build({"name": "retrain"}))
     found = reference.numbers(case, reference.missing(record))
-    seconds = seconds_of(reference.world.retrained_at(reference.request, number))
-    return {"seconds": seconds, "metrics": record.get("metrics", {}) | found}
+    folder = reference.world.retrained_at(reference.request, number)
+    made = {"seconds": seconds_of(folder), "cached": cached_of(folder)}
+    return made | {"metrics": record.get("metrics", {}) | found}
 
 
 def _duplicates(reference: Reference) -> Record:

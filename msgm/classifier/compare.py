@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from msgm.cache import Cache
 from msgm.chain import Chain, read_chain
 from msgm.classifier.assemble import make_report
 from msgm.classifier.cells import Reference, World, cells, model_cells
@@ -20,6 +21,7 @@ from msgm.classifier.store import NETWORK
 from msgm.data import load_dataset
 from msgm.devices import chosen_device
 from msgm.errors import UserError
+from msgm.folders import write_json
 from msgm.runs import Run
 from msgm.settings import Source
 from msgm.study.band import LEAST
@@ -37,7 +39,7 @@ class Classifiers(Domain[ClassifierConfig, World]):
 
     name: ClassVar = "classifier"
     kind: ClassVar = "classifier"
-    options: ClassVar = ("only", "requests", "source", "trained_on", "device", "metrics")
+    options: ClassVar = ("only", "requests", "source", "trained_on", "device", "metrics", "cache")
     views: ClassVar = VIEWS
     fixed: ClassVar = FIXED
 
@@ -67,13 +69,16 @@ class Classifiers(Domain[ClassifierConfig, World]):
             raise UserError(f"retrains must be at least {LEAST}, got {config.retrains}: fewer make no band.")
         dataset, device = load_dataset(config.data), chosen_device(place.device)
         chain = Chain() if config.original.weights is None else Chain(unknown=note_of_file(config))
-        seeds = [config.seed + k for k in range(config.seeds)]
-        experiments = [Experiment(config, dataset, seed, device, place.run.path, chain, config.seed) for seed in seeds]
+        cache = Cache.of_user() if chosen.get("cache", True) else None
+        given = (device, place.run.path, chain, config.seed, cache)
+        experiments = [Experiment(config, dataset, config.seed + k, *given) for k in range(config.seeds)]
         for experiment in experiments:
             experiment.check()
         return World(config, place.run, experiments, methods, requests)
 
     def begin(self, world: World) -> None:
+        digest = {"data_digest": world.experiments[0].dataset.digest()}
+        write_json(world.run.manifest, world.run.stored_manifest() | digest)
         rekey(world.run.path, world.experiments)
 
     def cells(self, world: World) -> Iterator[Cell]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from msgm import __version__
+from msgm.cache import Cache
+from msgm.cache_keys import origin
 from msgm.chain import Chain, Entry, gone_before
 from msgm.classifier import networks
 from msgm.classifier.config import ClassifierConfig, below
 from msgm.classifier.data import Examples, Split, held_out, split_by
 from msgm.classifier.foreign import parts_around, trained_on
 from msgm.classifier.methods import METHODS, Settings
-from msgm.classifier.store import filled, load_classifier, save_classifier
+from msgm.classifier.shared import shared
+from msgm.classifier.store import NETWORK, filled, load_classifier, save_classifier
 from msgm.classifier.training import check_outputs, fit
 from msgm.data import Dataset
 from msgm.digests import file_digest, folder_key, positions_digest, unkeyed_digest
@@ -40,10 +43,11 @@ MADE = "made.json"
 
 
 class Made(TypedDict):
-    """What ``made.json`` says."""
+    """What ``made.json`` says; ``cached`` is where a model was taken from that was not trained here."""
 
     made: Facts
     seconds: Seconds
+    cached: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,7 @@ class Experiment:
         chain: what the model that is given was asked to forget before.
         first: the experiment's first seed, which makes the data split where the config gives it no seed of its own; by
             default ``seed``.
+        cache: of retrained models; None trains them all.
     """
 
     config: ClassifierConfig
@@ -68,6 +73,7 @@ class Experiment:
     folder: Path | None = None
     chain: Chain = field(default_factory=Chain)
     first: int | None = None
+    cache: Cache | None = None
 
     @property
     def split_seed(self) -> int:
@@ -169,17 +175,29 @@ class Experiment:
         return model.to(self.device)
 
     def retrain(self, folder: Path, request: str, number: int) -> nn.Module:
-        """Return retrained model ``number`` of a request's band, from ``folder`` if it is there."""
+        """Return retrained model ``number`` of a request's band, from ``folder`` or from the cache if it is there."""
         split = self.split(request)
-        facts = self.retrain_facts(split, number)
-        model = self._kept(folder, facts)
-        if model is None:
-            retraining = METHODS.build({"name": "retrain"})
-            made = retraining.unlearn(self.build(self.seed), split, self.settings("band", number))
-            model = made.model
-            self.keep(
-                model, folder, facts, made.cost.seconds, self.answered(request, "retrain", self.folder or folder.parent)
-            )
+        model = self._kept(folder, self.retrain_facts(split, number))
+        return self._retrained(folder, split, request, number) if model is None else model
+
+    def _retrained(self, folder: Path, split: Split, request: str, number: int) -> nn.Module:
+        """Take a model over from the cache, else train it and put it there; it is written into ``folder``."""
+        model, known = self.build(self.seed), shared(self, split, request, number)
+        for name in (MADE, NETWORK):  # those of other settings: nothing may vouch for weights that are taken over
+            (folder / name).unlink(missing_ok=True)
+        entry = None if known is None else known.take(folder, model)
+        if entry is None:
+            made = METHODS.build({"name": "retrain"}).unlearn(model, split, self.settings("band", number))
+            model, seconds = made.model, made.cost.seconds
+        else:
+            seconds = entry.model.facts["seconds"]
+        facts, chain = (
+            self.retrain_facts(split, number),
+            self.answered(request, "retrain", self.folder or folder.parent),
+        )
+        self.keep(model.to(self.device), folder, facts, seconds, chain, None if entry is None else origin(entry))
+        if known is not None and entry is None:
+            known.keep(folder, seconds)
         return model
 
     def digest(self, split: Split) -> str:
@@ -195,11 +213,19 @@ class Experiment:
         for request in self.config.requests:
             self.split(request)
 
-    def keep(self, model: nn.Module, folder: Path, facts: Facts, seconds: float, chain: Chain) -> None:
+    def keep(
+        self,
+        model: nn.Module,
+        folder: Path,
+        facts: Facts,
+        seconds: float,
+        chain: Chain,
+        cached: dict[str, str] | None = None,
+    ) -> None:
         """Write a model with the settings that it depends on; these come last, so that they vouch for the rest."""
         (folder / MADE).unlink(missing_ok=True)
         save_classifier(model, folder, self.config.network, self.dataset.shape, len(self.dataset.classes), chain)
-        write_json(folder / MADE, {"made": facts, "seconds": seconds})
+        write_json(folder / MADE, {"made": facts, "seconds": seconds} | ({"cached": cached} if cached else {}))
         if self.folder is not None:
             seal(self.folder, folder)
 
@@ -220,6 +246,11 @@ def has(folder: Path, facts: Facts) -> bool:
 def seconds_of(folder: Path) -> float:
     """Return what a kept model's training took."""
     return _made(folder)["seconds"]
+
+
+def cached_of(folder: Path) -> dict[str, str] | None:
+    """Return where a kept model was taken from, and when it was trained; None where it was trained here."""
+    return _made(folder).get("cached")
 
 
 def _made(folder: Path) -> Made:

@@ -76,6 +76,7 @@ class ClassifierViews(Views):
                 f"A {TARGETS[asked['target']]} was asked for: a model retrained without its items is no full reference "
                 "for it, and neither is an attack on membership."
             )
+        notes += from_cache(self.rows(report, request))
         exact = [row["method"] for row in self.rows(report, request) if row["family"] == "exact"]
         notes += [
             f"{method} is exact by its algorithm, and its model is of another kind than those of the band: lying "
@@ -98,6 +99,15 @@ class ClassifierViews(Views):
             "network": listed(report["network"]),
             "training": listed(report["training"]),
         }
+
+
+def from_cache(rows: Sequence[Row]) -> list[str]:
+    """Return a note on the retrained models of a request that were taken from the cache, if any were."""
+    models = {model["retrain"] for row in rows for model in row.get("retrain_band", []) if model.get("cached")}
+    if not models:
+        return []
+    named = ", ".join(map(str, sorted(models)))
+    return [f"Taken from the cache, with the seconds that training took when it was done: retrained models {named}."]
 
 
 VIEWS = ClassifierViews()

@@ -154,6 +154,7 @@ def _unlearn(
         "method": config.methods[method] | rate,
         "request": config.requests[request].describe(),
         "source": str(source),
+        "data_digest": experiment.dataset.digest(),
     }
     facts |= {
         "forget_digest": positions_digest(run.path, split.forget.indices),

@@ -45,6 +45,7 @@ def _add_compare(commands: Commands) -> None:
         "--from", dest="source", metavar="FILE", help="take weights that were trained elsewhere as the original"
     )
     compare.trained_on(parser)
+    compare.no_cache(parser)
     tuned(parser)
     workers(parser)
 

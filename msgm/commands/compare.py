@@ -39,9 +39,7 @@ def add(commands: Commands) -> None:
     compare.add_argument("--models", metavar="NAME,NAME", help="of recommenders: run only these models of the config")
     trained_on(compare)
     metrics(compare, "what to measure; rows keep what was measured before")
-    compare.add_argument(
-        "--no-cache", action="store_true", help="train retrained models here, and do not keep them for other runs"
-    )
+    no_cache(compare)
     workers(compare)
     received(compare)
 
@@ -50,6 +48,12 @@ def trained_on(parser: argparse.ArgumentParser) -> None:
     """Add ``--trained-on``."""
     text = "of a file of weights: the items it was trained on, one position or file name a line; others are held out"
     parser.add_argument("--trained-on", metavar="FILE", help=text)
+
+
+def no_cache(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-cache``."""
+    text = "train retrained models here, and do not keep them for other runs; of generators and classifiers"
+    parser.add_argument("--no-cache", action="store_true", help=text)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -109,7 +109,7 @@ def make_card(report: Report, row: Row, words: Words) -> Card:
         "method": _method(row, words),
         "artifacts": {
             "purged": False,
-            "found": of_request(report.get("artifacts"), row["request"]),
+            "found": of_request(report.get("artifacts"), row["request"], asked(report, row)["text"]),
             "note": _kept(row, words.where),
         },
         "claims": [claim_tree(claim, ladder.rules) for claim in found],

@@ -113,12 +113,12 @@ class ModelCell:
     Attributes:
         label: what it is called in printed lines.
         there: returns whether the model is there, made with the same settings.
-        make: makes and keeps it, and returns the seconds that this took.
+        make: makes and keeps it, and returns in a few words how it went.
     """
 
     label: str
     there: Callable[[], bool]
-    make: Callable[[], float]
+    make: Callable[[], str]
 
     @property
     def wanted(self) -> bool:
@@ -141,7 +141,7 @@ class ModelCell:
 
     def run(self) -> str:
         """Make the model."""
-        return f"{self.make():.3f} s"
+        return self.make()
 
     def fail(self, reason: dict[str, Any]) -> None:
         """Leave it to the cells that come after it."""

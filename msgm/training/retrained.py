@@ -4,29 +4,22 @@ A run that takes a model over gets the checkpoints, and goes on from the last on
 its folder is complete by itself: model, chain and digests are written there as after training, under its own key.
 """
 
-import hashlib
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 
-import msgm
 from msgm.cache import Cache, Model, name_of
+from msgm.cache_keys import FACTS, asked, code, origin
 from msgm.chain import Chain, ranges
 from msgm.config import Config
 from msgm.data import Dataset
-from msgm.digests import file_digest
 from msgm.runs import Manifest, Run
 from msgm.splits import Split
 
 PARTS = ("metrics.jsonl", "course", "samples", "checkpoints")
 """What training leaves in a run folder beside the model; the checkpoints come last, for they end the training."""
-FACTS = ("versions", "git_commit", "platform", "threads", "device", "seconds", "peak_memory_mb")
-"""What a run records of where and when it was trained, which stays true of the model wherever it is taken over."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ class Shared:
             return {}
         seconds = entry.model.facts["seconds"]
         print(f"{self.run.path.name}: taken from the cache, where it was trained in {seconds:.0f} s", flush=True)
-        return entry.model.facts | {"cached": {"trained": entry.made, "entry": self.name}}
+        return entry.model.facts | {"cached": origin(entry)}
 
     def keep(self, manifest: dict[str, Any]) -> None:
         """Put the trained model into the cache, with the facts in its ``manifest``."""
@@ -89,8 +82,6 @@ def parts_of(
 ) -> dict[str, Any]:
     """Return all that makes a retrained model what it is; how it is sampled and measured is no part of it.
 
-    The number of threads and the kind of GPU are left out: they change the last bits of a sum.
-
     Args:
         config: the experiment.
         dataset: its data.
@@ -104,25 +95,9 @@ def parts_of(
         "data": [dataset.digest(), settings["data"]],
         "items": {kind: ranges(np.sort(getattr(split.train, kind))) for kind in ("retain", "forget", "gone")},
         "request": settings["request"],
-        "chain": _asked(chain),
+        "chain": asked(chain),
         "settings": {name: settings[name] for name in ("process", "network", "objective", "training")},
         "seed": config.seed,
         "device": [device, processes],
-        "code": {"msgm": msgm.__version__, "sources": _sources(), "torch": torch.__version__}
-        | {"plugins": [file_digest(Path(path)) for path in config.plugins]},
+        "code": code(config.plugins),
     }
-
-
-def _asked(chain: Chain) -> list[Any]:
-    """Return the requests of a chain without their dates."""
-    entries = [asdict(entry) | {"positions": ranges(entry.positions), "date": None} for entry in chain.requests]
-    return [entries, chain.unknown, list(chain.anew)]
-
-
-@cache
-def _sources() -> str:
-    """Return a hash of msgm's own source, which changes between versions while it is worked on."""
-    found = hashlib.sha256()
-    for path in sorted(Path(msgm.__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()

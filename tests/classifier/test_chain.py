@@ -309,11 +309,11 @@ def test_a_damaged_ensemble_is_named(runs, tmp_path, change):
 
 
 def first_version(folder, source: str, forget: str) -> None:
-    """Make a result one of the first version, which wrote no chain."""
+    """Make a result one of the first version, which wrote no chain, and no digest of the data where it unlearned."""
     (folder / "model" / "chain.json").unlink()
     (folder / KEY).unlink()
     manifest = read_json(folder / "manifest.json") | {"source": source, "forget_digest": forget}
-    del manifest["history"]
+    del manifest["history"], manifest["data_digest"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import msgm
+from msgm import cache_keys
 from msgm.cache import Cache
 from msgm.chain import Chain, Entry
 from msgm.config import load_config
 from msgm.data import load_dataset
-from msgm.training import retrained
 from msgm.training.retrained import parts_of
 from msgm.training.run import split_data
 from msgm.training.trainer import Trainer
@@ -246,13 +246,13 @@ def test_the_whole_chain_is_part_of_the_key_but_for_its_dates():
 def test_versions_are_part_of_the_key(monkeypatch, name):
     before = parts()
     module, attribute = name.split(".")
-    monkeypatch.setattr(getattr(retrained, module), attribute, "99.0")
+    monkeypatch.setattr(getattr(cache_keys, module), attribute, "99.0")
     assert parts() != before
 
 
 def test_msgm_s_own_source_is_part_of_the_key(monkeypatch):
     before = parts()
-    monkeypatch.setattr(retrained, "_sources", lambda: "other")
+    monkeypatch.setattr(cache_keys, "sources", lambda: "other")
     assert parts() != before
     assert len(before["code"]["sources"]) == 64
 

@@ -81,7 +81,7 @@ def test_cells_share_a_process_where_they_say_so(tmp_path):
 
 
 def test_a_model_is_made_for_others_alone():
-    cell = ModelCell("model", lambda: False, lambda: 1.5)
+    cell = ModelCell("model", lambda: False, lambda: "1.500 s")
     assert (cell.group, list(cell.after), cell.wanted, cell.kept(), cell.run()) == (
         "model",
         [],

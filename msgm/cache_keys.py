@@ -1,0 +1,53 @@
+"""What makes a retrained model what it is, in every domain: the requests before, where it is trained, and the code.
+
+The number of threads and the kind of GPU are left out: they change the last bits of a sum.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import msgm
+from msgm.cache import Cached
+from msgm.chain import Chain, ranges
+from msgm.digests import file_digest
+from msgm.plugins import plugins_of
+
+FACTS = ("versions", "git_commit", "platform", "threads", "device", "seconds", "peak_memory_mb")
+"""What a run records of where and when it was trained, which stays true of the model wherever it is taken over."""
+
+
+def origin(entry: Cached) -> dict[str, str]:
+    """Return what a run records of a model that it took over: when it was trained, and the name of the entry."""
+    return {"trained": entry.made, "entry": entry.folder.name}
+
+
+def asked(chain: Chain) -> list[Any]:
+    """Return the requests of a chain without their dates."""
+    entries = [asdict(entry) | {"positions": ranges(entry.positions), "date": None} for entry in chain.requests]
+    return [entries, chain.unknown, list(chain.anew)]
+
+
+def code(files: Iterable[str]) -> dict[str, Any]:
+    """Return the versions of the code that trains, and the hashes of the user's own Python files."""
+    versions = {"msgm": msgm.__version__, "sources": sources(), "torch": torch.__version__}
+    return versions | {"plugins": [file_digest(Path(path)) for path in files]}
+
+
+def is_known(part: type) -> bool:
+    """Return whether ``code`` says what a registered class is: msgm's own, or a plugin's, not one of a notebook."""
+    return part.__module__.startswith("msgm.") or bool(plugins_of(part))
+
+
+@cache
+def sources() -> str:
+    """Return a hash of msgm's own source, which changes between versions while it is worked on."""
+    found = hashlib.sha256()
+    for path in sorted(Path(msgm.__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
