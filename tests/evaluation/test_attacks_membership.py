@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from msgm.data import DATASETS
 from msgm.evaluation import Bench
+from msgm.evaluation.attacks import membership
 from msgm.evaluation.attacks.levels import clean_items
 from msgm.evaluation.attacks.membership import (
     Membership,
@@ -131,6 +133,43 @@ def test_items_listed_one_by_one_are_compared_with_held_out_ones_of_their_classe
     found = Membership().measure(subject_of(alone))["membership"]
     assert (found["forget"]["members"], found["forget"]["others"]) == (9, len(classes))
     assert (found["forget"]["unmatched"], found["retain"]["unmatched"]) == (0, 0)
+
+
+def test_items_are_drawn_among_those_that_have_controls_and_weighted_as_drawn(bench):
+    """All but 30 forgotten items are of a patient without a held-out item; most held-out items are of other classes."""
+    labels, forget = bench.dataset.labels, bench.split.train.forget
+    listed = forget[:-30]
+    patient = np.where(np.isin(np.arange(len(labels)), listed), "ann", "bob")
+    alone = asking(bench, replace(bench.dataset, groups={"patient": patient}), indices=forget.tolist())
+    sides = Membership(items=12).sides(alone, alone.split.train.forget, held_out(alone.split, "all"))
+    assert (len(sides.members), len(sides.others), sides.unmatched) == (12, 12, len(listed))
+    assert not np.isin(sides.members, listed).any()
+    for label in (3, 7):
+        count = (labels[sides.members] == label).sum()
+        assert sides.weights[labels[sides.others] == label] == pytest.approx(
+            count / (labels[sides.others] == label).sum()
+        )
+
+
+def test_losses_are_read_by_the_weights_of_the_controls(monkeypatch):
+    """Two controls of weights 3 and 1 beside four members, whose losses lie between them."""
+    losses = {0: torch.full((4,), 2.0).double(), 1: torch.tensor([1.0, 3.0]).double()}
+    monkeypatch.setattr(membership, "item_losses", lambda model, bench, indices, levels: losses[int(indices[0])])
+    subject = SimpleNamespace(model=None, bench=None)
+    sides = Sides(np.zeros(4, dtype=int), np.ones(2, dtype=int), np.array([3.0, 1.0]), unmatched=0)
+    found = Membership().inferred(subject, sides)
+    assert found["auc"]["value"] == 1 / 4  # members have the lower loss than one of four controls by weight
+    assert found["mean_loss_others"] == (3 * 1 + 1 * 3) / 4
+
+
+@pytest.mark.parametrize(("highest", "found"), [(1, 1), (4, 0)])
+def test_true_positives_cost_a_share_of_the_weight(highest, found):
+    """Of 200 controls that weigh 1 the highest costs .5%, which is allowed; where it weighs 4, 2%, which is not."""
+    weights = np.append(np.ones(199), highest)
+    scores = np.append(np.zeros(199), 3.0)
+    assert true_positives(np.full(5, 2.0), scores, weights)["value"] == found
+    tails = inference(np.full(5, -2.0), -scores, weights)
+    assert (tails["true_positives"]["value"], tails["true_positives_low"]["value"]) == (found, 0)
 
 
 def test_items_that_a_kind_names_are_compared_with_held_out_ones_that_it_names(bench):

@@ -188,6 +188,18 @@ def test_of_the_wrong_reference_c3_is_open_inside_the_band_and_outside(numbers):
     assert (found.holds, found.unknown) == (None, WRONG_REFERENCE)
 
 
+def test_what_was_not_tested_is_not_called_a_wrong_reference():
+    few = report_of(np.random.default_rng(1), retrains=4, target="concept")
+    absent = replace(LADDER, attacks=lambda report, row: {"rate": ["rate_auc"], "unrun": []})
+    for level, words in (("C2", "rate:"), ("C2", "unrun:"), ("C2", TELLS), ("C3", "inside the band")):
+        found = check_of(few, few["rows"][1], level, words, absent)
+        assert found.holds is None
+        assert WRONG_REFERENCE not in found.evidence + found.unknown
+    whole = report_of(np.random.default_rng(1))
+    told = check_of(whole, whole["rows"][1], "C2", TELLS, absent).evidence
+    assert told == "rate of 2"  # of an attack that was not run, its own condition speaks
+
+
 def test_c3_is_open_where_a_row_lacks_a_number_that_every_retrained_model_has():
     report = report_of(np.random.default_rng(1))
     row = report["rows"][1]
