@@ -11,10 +11,13 @@ import numpy as np
 from accelerate import Accelerator
 
 from msgm.cache import Cache, Model, name_of
-from msgm.cache_keys import FACTS, asked, code, origin
+from msgm.cache_keys import FACTS, asked, code, is_known, origin
 from msgm.chain import Chain, ranges
 from msgm.config import Config
 from msgm.data import Dataset
+from msgm.diffusion import PROCESSES
+from msgm.diffusion.networks import NETWORKS
+from msgm.objectives import OBJECTIVES
 from msgm.runs import Manifest, Run
 from msgm.splits import Split
 
@@ -64,6 +67,13 @@ class Shared:
 def taken_before(manifest: Manifest) -> dict[str, Any]:
     """Return what an unfinished run has recorded of the model that it took over, if it took one."""
     return {name: manifest.get(name) for name in (*FACTS, "cached")} if "cached" in manifest else {}
+
+
+def is_shared(config: Config) -> bool:
+    """Return whether comparisons share the model: it is retrained without the request, by code that the key covers."""
+    objective = OBJECTIVES.entries[config.objective["name"]]
+    others = NETWORKS.entries[config.network["name"]], PROCESSES.entries[config.process["name"]]
+    return objective.data == "retain" and all(map(is_known, (objective, *others)))
 
 
 def shared(

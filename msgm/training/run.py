@@ -24,7 +24,7 @@ from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.training.earlier import earlier_chain, extended
-from msgm.training.retrained import shared
+from msgm.training.retrained import is_shared, shared
 from msgm.training.trainer import Trainer
 
 
@@ -141,7 +141,7 @@ def _fit(
     if finished(run):
         return run
     kept, taken = None, dict[str, Any]()
-    if cache is not None and source is None and objective.data == "retain":
+    if cache is not None and source is None and is_shared(config):
         kept = shared(cache, config, dataset, split, chain, trainer.accelerator, run)
     if main:
         manifest = _manifest(config, trainer, source, dataset, split)

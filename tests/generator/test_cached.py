@@ -14,7 +14,10 @@ from msgm.cache import Cache
 from msgm.chain import Chain, Entry
 from msgm.config import load_config
 from msgm.data import load_dataset
-from msgm.training.retrained import parts_of
+from msgm.diffusion import PROCESSES
+from msgm.diffusion.networks import NETWORKS
+from msgm.objectives import OBJECTIVES
+from msgm.training.retrained import is_shared, parts_of
 from msgm.training.run import split_data
 from msgm.training.trainer import Trainer
 from tests.conftest import DIGITS, settings
@@ -98,6 +101,21 @@ def test_in_python_the_cache_may_be_left_out(tmp_path, own_cache):
     only = ["do-nothing", "unseen-scratch"]
     msgm.compare(DIGITS, tmp_path / "a", only, device="cpu", cache=False, overrides=overrides)
     assert not own_cache.exists()
+
+
+@pytest.mark.parametrize("part", ["network", "process", "objective"])
+def test_a_part_whose_code_the_key_does_not_cover_is_not_shared(monkeypatch, part):
+    """A class of a notebook may change under its name; a plugin's is known by its file."""
+    config = load_config(DIGITS, ["objective.name=unseen"])
+    assert is_shared(config)
+    registry = {"network": NETWORKS, "process": PROCESSES, "objective": OBJECTIVES}[part]
+    name = getattr(config, part)["name"]
+    monkeypatch.setitem(registry.entries, name, type("Own", (registry.entries[name],), {"__module__": "__main__"}))
+    assert not is_shared(config)
+
+
+def test_a_model_that_saw_the_request_is_not_shared():
+    assert not is_shared(load_config(DIGITS, ["objective.name=standard"]))
 
 
 def test_a_run_that_was_stopped_goes_on_by_itself(cli, tmp_path, trained):
