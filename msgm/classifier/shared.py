@@ -5,7 +5,7 @@ its own key, so that its folder is complete by itself.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class Shared:
     def keep(self, folder: Path, seconds: float) -> None:
         """Put the model that was trained in ``seconds`` and lies in ``folder`` into the cache."""
         known = environment() | {"device": self.model.facts["device"], "seconds": seconds}
-        model = Model(**(vars(self.model) | {"facts": {name: known[name] for name in FACTS}}))
+        model = replace(self.model, facts={name: known[name] for name in FACTS})
         self.cache.keep(self.name, model, folder, [WEIGHTS])
 
 

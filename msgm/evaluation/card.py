@@ -5,6 +5,7 @@ network with random weights; where five models were retrained, the band stands t
 baseline, energy is not measured, and requests are answered one at a time; the card says so.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgm.cards.parts import SECTIONS, method_lines
@@ -23,7 +24,7 @@ from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rows import TESTS, headings_of, section_of
 from msgm.study.band import LEAST
 from msgm.study.card import Facts, Table, Words, band_columns, beside_the_band, make_card, value_text
-from msgm.study.judging import enough_retrained, retrained
+from msgm.study.judging import Entry, enough_retrained, retrained
 from msgm.study.ladder import observed
 
 RETRAIN_BASED = {"membership"}
@@ -124,40 +125,41 @@ def _family(row: Row) -> str:
 
 
 def _table(report: Report, row: Row) -> Table:
-    banded = enough_retrained(row)
+    banded, found = enough_retrained(row), references(report)
+    models = {"this": row, "base": found.base, "retrain": found.retrain_for(row), "random": found.random}
     columns = COLUMNS | ({} if observed(report, row) else {"retrain": f"{COLUMNS['retrain']} ({WRONG_REFERENCE})"})
     if banded:
         columns |= band_columns(report, row)
-    return columns, {section: _lines(report, row, section, banded) for section in SECTIONS}
+    lines: dict[str, list[Facts]] = {section: [] for section in SECTIONS}
+    for metric, heading, column in _numbers(report, row):
+        line = _line(report, row, metric, heading, column)
+        line |= {key: _cell(heading, column, metric, model, report) for key, model in models.items()}
+        line |= _beside(row["metrics"].get(heading)) if banded else {}
+        lines[section_of(metric, heading)].append(line)
+    return columns, lines
 
 
-def _lines(report: Report, row: Row, section: str, banded: bool) -> list[Facts]:
-    """Return one line a column of each metric that some row holds, and one a number that stands in no column."""
-    lines = []
+def _numbers(report: Report, row: Row) -> Iterator[tuple[str, str, Column | None]]:
+    """Yield metric, heading and column of all that some row was measured by; numbers in no column have None."""
     for name in dict.fromkeys(name for other in report["rows"] for name in other.get("measured", {})):
         columns = METRICS.entries[name].columns if name in METRICS.entries else []
         shown = {column.heading.split(" [")[0]: column for column in columns}
         followed = [] if reason_untested(row, name) else headings_of(name, row, report)
-        for heading in dict.fromkeys([*shown, *followed]):
-            if section_of(name, heading) == section:
-                lines.append(_line(report, row, name, heading, shown.get(heading), banded))
-    return lines
+        yield from ((name, heading, shown.get(heading)) for heading in dict.fromkeys([*shown, *followed]))
 
 
-def _line(report: Report, row: Row, metric: str, heading: str, column: Column | None, banded: bool) -> Facts:
-    found = references(report)
-    shown = {"this": row, "base": found.base, "retrain": found.retrain_for(row), "random": found.random}
-    cells = {key: _cell(heading, column, metric, other, report) for key, other in shown.items()}
-    note = WRONG_REFERENCE if metric in RETRAIN_BASED and not observed(report, row) else None
-    about = {
+def _line(report: Report, row: Row, metric: str, heading: str, column: Column | None) -> Facts:
+    """Return what a number is."""
+    return {
         "test": metric,
         "number": column.heading if column else heading,
         "better": column.better if column else "",
-        "note": note,
+        "note": WRONG_REFERENCE if metric in RETRAIN_BASED and not observed(report, row) else None,
     }
-    entry = row["metrics"].get(heading)
-    beside = beside_the_band(entry) if entry else dict.fromkeys(("band", "inside", "noticed"))
-    return about | cells | (beside if banded else {})
+
+
+def _beside(entry: Entry | None) -> Facts:
+    return dict(beside_the_band(entry)) if entry else dict.fromkeys(("band", "inside", "noticed"))
 
 
 def _cell(heading: str, column: Column | None, metric: str, row: Row | None, report: Report) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from msgm.evaluation.metrics.base import METRICS, Report, Row
+from msgm.evaluation.metrics.base import METRICS, Metric, Report, Row
 from msgm.study.judging import Reading, judge
 from msgm.study.parts import UNIT, Number, Section
 from msgm.study.rows import described
@@ -57,8 +57,12 @@ def section_of(metric: str, heading: str) -> Section:
 
 def numbers(row: Row, report: Report) -> dict[str, float | None]:
     """Return by heading the numbers that a model was measured by; None where one could not be taken."""
-    known = (METRICS.entries[name] for name in row["measured"] if name in METRICS.entries)
-    return {heading: value for metric in known for heading, value in metric.numbers(row, report).items()}
+    return {heading: value for metric in _metrics(row) for heading, value in metric.numbers(row, report).items()}
+
+
+def _metrics(row: Row) -> list[type[Metric]]:
+    """Return the metrics that a row was measured by, but for those of plugins that are not loaded."""
+    return [METRICS.entries[name] for name in row["measured"] if name in METRICS.entries]
 
 
 def headings_of(name: str, row: Row, report: Report) -> list[str]:
@@ -129,13 +133,12 @@ def _per_seed(row: Row, report: Report) -> list[dict[str, Any]]:
 
 
 def _steps(row: Row) -> dict[str, float]:
-    known = [METRICS.entries[name] for name in row["measured"] if name in METRICS.entries]
-    return {heading: step for metric in known for heading, step in metric.granularity(row).items()}
+    return {heading: step for metric in _metrics(row) for heading, step in metric.granularity(row).items()}
 
 
 def _known(row: Row, report: Report, headings: Sequence[str]) -> dict[str, Number]:
     """Return what each number of a row is."""
-    metrics = {heading: name for name in row["measured"] for heading in headings_of(name, row, report)}
+    metrics = {heading: metric.name for metric in _metrics(row) for heading in metric.numbers(row, report)}
     return {heading: number_of(metrics.get(heading, ""), heading) for heading in headings}
 
 

@@ -176,7 +176,7 @@ class Ladder(Reading):
         """Return how many values lie outside on the leaking side of ``models``, of which one may be held out."""
         found = []
         for name, value in values.items():
-            side = self.leaking_side(name, row["metrics"][name]["better"])
+            side = self._side(name, row["metrics"][name])
             band = band_of([tree.get(name) for tree in models], LEAST - 1)
             if side and value is not None and band is not None:
                 found.append(place_of(value, band, seeds.get(name, 1), 1, self.slack) == side)

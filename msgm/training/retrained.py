@@ -4,7 +4,7 @@ A run that takes a model over gets the checkpoints, and goes on from the last on
 its folder is complete by itself: model, chain and digests are written there as after training, under its own key.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,7 @@ class Shared:
 
     def keep(self, manifest: dict[str, Any]) -> None:
         """Put the trained model into the cache, with the facts in its ``manifest``."""
-        facts = {name: manifest[name] for name in FACTS}
-        model = Model(**(vars(self.model) | {"facts": facts}))
+        model = replace(self.model, facts={name: manifest[name] for name in FACTS})
         self.cache.keep(self.name, model, self.run.path, PARTS)
 
 
