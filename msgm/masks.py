@@ -25,6 +25,12 @@ def parse_mask(text: str, shape: tuple[int, ...]) -> Tensor:
     the items' size (white is repainted, as in diffusers; transparent pixels are
     refused, since a person may mean either by them). Vectors lose the coordinates of ``dims:0,2``.
 
+    Example:
+        >>> parse_mask("upper", (1, 4, 2)).int()
+        tensor([[0, 0], [0, 0], [1, 1], [1, 1]], dtype=torch.int32)
+        >>> parse_mask("dims:0", (3,))
+        tensor([False,  True,  True])
+
     Returns:
         (H, W) bool for images, (D,) bool for vectors.
 

@@ -68,7 +68,13 @@ class Standardise(nn.Module):
 @CLASSIFIERS.register("linear")
 @dataclass(frozen=True)
 class Linear(NetworkSettings):
-    """Multinomial logistic regression."""
+    """Multinomial logistic regression.
+
+    Example:
+        >>> network = Linear().build(shape=(64,), classes=10)
+        >>> network(torch.randn(5, 64)).shape
+        torch.Size([5, 10])
+    """
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         size = int(torch.tensor(shape).prod())
@@ -79,6 +85,11 @@ class Linear(NetworkSettings):
 @dataclass(frozen=True)
 class MLP(NetworkSettings):
     """Fully connected layers with ReLU.
+
+    Example:
+        >>> network = MLP(hidden=[32, 16]).build(shape=(1, 8, 8), classes=10)
+        >>> network(torch.randn(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
 
     Attributes:
         hidden: units of each hidden layer.
@@ -102,6 +113,11 @@ class MLP(NetworkSettings):
 @dataclass(frozen=True)
 class CNN(NetworkSettings):
     """Three 3x3 convolutions with batch normalisation and ReLU, two poolings, one linear layer; for images.
+
+    Example:
+        >>> network = CNN(width=8).build(shape=(3, 32, 32), classes=10)
+        >>> network(torch.randn(5, 3, 32, 32)).shape
+        torch.Size([5, 10])
 
     Attributes:
         width: channels of the first convolution; the others have twice and four times as many.
@@ -136,6 +152,11 @@ def _block(channels: int, width: int) -> list[nn.Module]:
 @dataclass(frozen=True)
 class Torchvision(NetworkSettings):
     """Any classifier of torchvision, from random weights.
+
+    Example:
+        >>> network = Torchvision("resnet18", small_images=True).build(shape=(3, 32, 32), classes=10)
+        >>> network(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
 
     Attributes:
         model: torchvision's name of it.
@@ -176,6 +197,12 @@ class Normalised(NetworkSettings):
 
     It has the weights of ``network`` under the same names. A pixel from -1 to 1 is mapped to ``range``, then less
     ``mean`` and over ``std``.
+
+    Example:
+        >>> settings = Normalised({"name": "cnn"}, mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
+        >>> network = settings.build(shape=(3, 32, 32), classes=10)
+        >>> network(torch.rand(5, 3, 32, 32) * 2 - 1).shape
+        torch.Size([5, 10])
 
     Attributes:
         network: settings of the network.
@@ -220,6 +247,12 @@ class Normalised(NetworkSettings):
 @dataclass(frozen=True)
 class Module(NetworkSettings):
     """A network of the user's.
+
+    Example:
+        >>> line = "from torch.nn import Linear; small = lambda shape, classes: Linear(*shape, classes)"
+        >>> written = (out / "networks.py").write_text(line)
+        >>> Module("networks.py:small").build(shape=(64,), classes=10)
+        Linear(in_features=64, out_features=10, bias=True)
 
     Attributes:
         function: ``path/to/file.py:function``; ``function(shape, classes)`` returns a torch module.

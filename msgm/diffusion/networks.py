@@ -208,6 +208,11 @@ def _variant(folder: Path) -> str | None:
 class UNetSettings(NetworkSettings):
     """A DDPM U-Net (Ho et al., arXiv 2006.11239, appendix B).
 
+    Example:
+        >>> network = UNetSettings(channels=[8, 16], attention=[4]).build(shape=(1, 8, 8))
+        >>> network(torch.randn(2, 1, 8, 8), torch.tensor([10.0, 500.0])).shape
+        torch.Size([2, 1, 8, 8])
+
     Attributes:
         channels: width of each level; every level halves the size.
         layers: residual blocks a level.
@@ -324,6 +329,11 @@ class MLP(Network):
 @dataclass
 class MLPSettings(NetworkSettings):
     """A residual MLP.
+
+    Example:
+        >>> network = MLPSettings().build(shape=(2,))
+        >>> network(torch.randn(5, 2), torch.full((5,), 0.5)).shape
+        torch.Size([5, 2])
 
     Attributes:
         width: hidden units.

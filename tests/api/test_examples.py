@@ -14,11 +14,18 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import msgm
+from msgm.classifier.methods import METHODS
+from msgm.classifier.methods.finetune import FineTune
+from msgm.classifier.metrics import METRICS
 from msgm.classifier.modules import asked, fresh_weights
 from msgm.classifier.training import TrainingSettings, fit
-from msgm.diffusion import SAMPLERS
+from msgm.classifier.networks import CLASSIFIERS
+from msgm.diffusion import PROCESSES, SAMPLERS
+from msgm.diffusion.networks import NETWORKS
+from msgm.masks import parse_mask
 from msgm.objectives import OBJECTIVES
 from tests.api.conftest import FAST
+from tests.classifier.metrics.worlds import noise_world
 
 MODULES = (
     "msgm.testing",
@@ -29,8 +36,9 @@ MODULES = (
     "msgm.objectives",
 )
 """Modules of public names beside the flat ones."""
-REGISTRIES = (OBJECTIVES, SAMPLERS)
+REGISTRIES = (OBJECTIVES, SAMPLERS, PROCESSES, NETWORKS, CLASSIFIERS, METHODS, METRICS)
 """Whatever is registered is public too."""
+OTHERS = (parse_mask,)
 FINDER = doctest.DocTestFinder(recurse=True)
 
 
@@ -53,6 +61,14 @@ def clouds():
 
 
 @cache
+def case():
+    """What a metric of classifiers is given: a model that forgot by fine-tuning, and two retrained ones."""
+    world, method = noise_world(retrains=2), FineTune(epochs=2)
+    made = method.unlearn(world.original, world.split, world.settings).model
+    return world.case(made, [world.outputs(model) for model in world.retrains], method)
+
+
+@cache
 def likes():
     """Who likes what, when, and what plan each is on."""
     matrix = csr_array(random_array((60, 30), density=0.3, rng=np.random.default_rng(0)))
@@ -70,7 +86,7 @@ def public():
     homes = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
     homes += [(module, name) for module in MODULES for name in import_module(module).__all__]
     found = [getattr(import_module(module), name) for module, name in homes]
-    found += [cls for registry in REGISTRIES for cls in registry.entries.values()]
+    found += [cls for registry in REGISTRIES for cls in registry.entries.values()] + list(OTHERS)
     shown = [thing for thing in found if inspect.isclass(thing) or inspect.isfunction(thing)]
     return sorted({(thing.__module__, thing.__name__) for thing in shown})
 
@@ -90,7 +106,7 @@ def test_examples_run(module, name, report, tmp_path, monkeypatch):
     home = vars(import_module(module))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples(module, name):
-        places = {"out": tmp_path, "compared": compared, "tiny": FAST}
+        places = {"out": tmp_path, "compared": compared, "tiny": FAST, "case": case()}
         test.globs = {**home, "msgm": msgm, "torch": torch, "base": base(), **places, **clouds(), **likes()}
         said = []
         runner.run(test, out=said.append)

@@ -18,7 +18,15 @@ from msgm.classifier.outputs import Outputs
 @METRICS.register("accuracy")
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """Shares of items whose largest logit is the true class'."""
+    """Shares of items whose largest logit is the true class'.
+
+    Example:
+        >>> found = Accuracy().measure(case)
+        >>> found["retain_accuracy"], found["forget_accuracy"]
+        (0.9..., 0.7...)
+        >>> found["test_accuracy_forgotten"] is None  # the request is of instances, not of a class
+        True
+    """
 
     numbers = {  # noqa: RUF012
         "retain_accuracy": Number("accuracy on retain items, 0 to 1", "utility", bounds=UNIT),

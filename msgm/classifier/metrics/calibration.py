@@ -14,6 +14,12 @@ from msgm.classifier.metrics.scores import Floats
 class Calibration(Metric):
     """Expected calibration error.
 
+    Example:
+        >>> Calibration(bins=10).measure(case)
+        {'ece_test': 0.1...}
+        >>> calibration_error(confidence=np.array([0.75, 0.75]), right=np.array([1.0, 0.0]), bins=10)
+        0.25
+
     Attributes:
         bins: of equal width in confidence.
     """

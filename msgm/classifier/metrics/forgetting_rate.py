@@ -25,7 +25,15 @@ from msgm.classifier.outputs import Outputs
 @METRICS.register("forgetting-rate")
 @dataclass(frozen=True)
 class ForgettingRate(Metric):
-    """Forgetting rate with the oracle of the original and with one of the model's own."""
+    """Forgetting rate with the oracle of the original and with one of the model's own.
+
+    Example:
+        >>> found = ForgettingRate().measure(case)
+        >>> found["fr_fixed"], found["oracle_tpr"]
+        (0.0..., 0.8...)
+        >>> forgetting_rate(before=20, after=5)
+        0.75
+    """
 
     numbers = {  # noqa: RUF012
         "fr_fixed": Number("1 - AT / BT, at most 1, by a loss threshold fixed on the original", "forgetting"),

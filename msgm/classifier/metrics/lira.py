@@ -27,7 +27,14 @@ FPR = 0.001
 @METRICS.register("lira")
 @dataclass(frozen=True)
 class LiRA(Metric):
-    """Offline LiRA with the retrained models as shadows."""
+    """Offline LiRA with the retrained models as shadows.
+
+    Example:
+        >>> LiRA().measure(case)["lira_auc"]
+        0.8...
+        >>> LiRA().measure(Case(case.target, case.original, retrains=[]))["lira_auc"] is None  # no shadow
+        True
+    """
 
     numbers = attack_numbers("lira", "offline LiRA", FPR)
     costly = True

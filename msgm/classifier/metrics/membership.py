@@ -74,7 +74,13 @@ def _numbers() -> dict[str, Number]:
 @METRICS.register("membership")
 @dataclass(frozen=True)
 class Membership(Metric):
-    """Threshold attacks on the posterior."""
+    """Threshold attacks on the posterior.
+
+    Example:
+        >>> found = Membership().measure(case)
+        >>> found["mia_loss_auc"], found["mia_loss_auc_gap"]
+        (0.8..., 0.2...)
+    """
 
     numbers = _numbers()
 

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 class Probe(Metric):
     """Linear probes of the features.
 
+    Example:
+        >>> found = Probe(folds=3).measure(case)
+        >>> 0 <= found["probe_membership_auc"] <= 1
+        True
+        >>> found["probe_class_auc"] is None  # the request is of instances, not of a class
+        True
+
     Attributes:
         folds: of the cross-validation.
         items: items of each group at most, drawn at random when there are more.

@@ -68,6 +68,13 @@ class ForgettingQuality:
 class Quality(Metric):
     """Forgetting quality from models trained, then unlearned by the method, and from retrained ones.
 
+    Example:
+        >>> Quality().needed()
+        Needed(trained=128, unlearned=64)
+        >>> alike = np.linspace(0, 1, 64)
+        >>> epsilons(unlearned=alike + 9, retrained=alike)[0]  # told apart by every model
+        50.0
+
     Attributes:
         models: N, of either kind; each unlearned one has an original of its own.
         folder: where the models' logits are kept, to resume and to share the retrained ones; empty keeps none.

@@ -32,6 +32,11 @@ _anchors: "WeakKeyDictionary[Split, dict[tuple[object, ...], float]]" = WeakKeyD
 class Relearning(Metric):
     """Relearn time in steps.
 
+    Example:
+        >>> found = Relearning(cap=30).measure(case)
+        >>> found["relearn_steps"] < found["relearn_steps_random"] == 30
+        True
+
     Attributes:
         cap: steps at most; a model that has not arrived by then gets this number.
         factor: how many times the original's loss on the forget items is low enough.

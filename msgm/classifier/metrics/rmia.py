@@ -31,6 +31,11 @@ FPR = 0.01
 class RMIA(Metric):
     """Offline RMIA with the retrained models as references.
 
+    Example:
+        >>> found = RMIA(a=0.3, gamma=2.0).measure(case)
+        >>> found["rmia_auc"], found["rmia_worst_decile"]
+        (0.8..., 0.7...)
+
     Attributes:
         a: of the offline correction, 0 to 1; the paper's value for small sets of references is about .3.
         gamma: the ratio that counts as a win, 1 or more.

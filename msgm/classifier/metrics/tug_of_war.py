@@ -13,7 +13,14 @@ from msgm.classifier.metrics.scores import gap, mean_of, share
 @METRICS.register("tug-of-war")
 @dataclass(frozen=True)
 class TugOfWar(Metric):
-    """Product of one minus each accuracy's distance from the retrained models' mean."""
+    """Product of one minus each accuracy's distance from the retrained models' mean.
+
+    Example:
+        >>> TugOfWar().measure(case)
+        {'tow': 0.4...}
+        >>> TugOfWar().measure(Case(case.target, case.original, retrains=[case.target]))
+        {'tow': 1.0}
+    """
 
     numbers = {  # noqa: RUF012
         "tow": Number(

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 class ULiRA(Metric):
     """Online LiRA against trained-then-unlearned shadows.
 
+    Example:
+        >>> ULiRA(pairs=32).needed()
+        Needed(trained=64, unlearned=64)
+        >>> ULiRA(pairs=2).measure(case)["u_lira_auc"]
+        0.8...
+
     Attributes:
         pairs: pairs of shadow models; the literature has 32 to 128.
         folder: where the shadows' logits are kept, to resume and to share between models; empty keeps none.

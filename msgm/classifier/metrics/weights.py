@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 @METRICS.register("weights")
 @dataclass(frozen=True)
 class Weights(Metric):
-    """Distance of the weights from the original's."""
+    """Distance of the weights from the original's.
+
+    Example:
+        >>> Weights().measure(case)
+        {'weight_distance': 0.1...}
+        >>> weight_distance(network, network)
+        0.0
+    """
 
     numbers = {  # noqa: RUF012
         "weight_distance": Number(

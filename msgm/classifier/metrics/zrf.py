@@ -24,6 +24,10 @@ from msgm.seeding import derive_seed
 class ZRF(Metric):
     """Zero retrain forgetting.
 
+    Example:
+        >>> ZRF(networks=2).measure(case)
+        {'zrf': 0.8...}
+
     Attributes:
         networks: untrained networks to compare with.
     """
