@@ -210,6 +210,14 @@ class Config:
     rows: dict[str, Row] = field(default_factory=lambda: {name: replace(row) for name, row in ROWS.items()})
     tuned: dict[str, Any] = field(default_factory=dict)
 
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "requests": "request",
+        "methods": "rows",
+        "metrics": "evaluation.metrics",
+        "options": "evaluation.options",
+        "shares": "data.validation and data.test",
+    }
+
     def __post_init__(self) -> None:
         at_least(0, self, "", "seed")
         at_least(1, self, "", "seeds", "retrains")

@@ -50,7 +50,8 @@ def structured(cls: type[T], values: Any, section: str) -> T:
 
     Args:
         cls: a dataclass with annotations of text, numbers, bools, choices, lists, dictionaries and dataclasses; its
-            ``retired``, if it has any, names settings of earlier versions that are read over.
+            ``retired``, if it has any, names settings of earlier versions that are read over, and its ``elsewhere``
+            says what settings that other domains have are called in it.
         values: settings by name.
         section: place of the settings in the config, which errors name; empty at the top.
 
@@ -63,8 +64,9 @@ def structured(cls: type[T], values: Any, section: str) -> T:
     given = {key: value for key, value in by_name(values, section).items() if key not in retired}
     for key in given:
         if key not in known:
-            listed = ", ".join(known) or "none"
-            raise UserError(f"{joined(section, key)}: unknown setting; known: {listed}.{nearest(key, list(known))}")
+            listed, instead = ", ".join(known) or "none", getattr(cls, "elsewhere", {}).get(key)
+            hint = f" Set {instead} instead." if instead else nearest(key, list(known))
+            raise UserError(f"{joined(section, key)}: unknown setting; known: {listed}.{hint}")
     for key, found in known.items():
         if key not in given and found.default is MISSING and found.default_factory is MISSING:
             raise UserError(f"{joined(section, key)}: the setting is missing.")

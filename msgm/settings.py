@@ -194,17 +194,23 @@ def module_of(path: Path) -> str | None:
     return {"generator": None, "attributes": "recommender"}.get(found, found)
 
 
+INSTEAD = {"request": "requests", "rows": "methods", "evaluation": "metrics and options"}
+"""What generators' settings are called in a comparison of classifiers or recommenders."""
+
+
 def domain_of(tree: Mapping[str, Any]) -> str:
     """Return what a config is of: ``generator``, ``classifier``, ``recommender``, ``attributes``, or a plugin's domain.
 
     ``attributes`` are the comparisons that take attributes of users out of recommenders. A plugin's domain is the one
-    that the config names with ``domain``.
+    that the config names with ``domain``. Whatever names a process is of generators, so that a setting which they do
+    not have is refused as theirs.
     """
     if "domain" in tree:
         return str(tree["domain"])
     if "models" in tree:
         return "attributes" if {"attribute", "erasures", "surfaces"} & set(tree) else "recommender"
-    return "classifier" if {"requests", "methods", "shares"} & set(tree) else "generator"
+    classifier = "process" not in tree and {"requests", "methods", "shares"} & set(tree)
+    return "classifier" if classifier else "generator"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -56,3 +56,21 @@ def test_other_commands_say_what_a_plugins_config_is_for(tmp_path, cli):
     done = cli("train", path)
     told = f"msgm: {path} is of the domain toy: its configs are for msgm compare and msgm tune.\n"
     assert (done.code, done.err) == (2, told)
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "instead"),
+    [
+        ("digits/vp", "methods.x.lr=1", "rows"),
+        ("digits/vp", "requests.a.labels=[3]", "request"),
+        ("digits/vp", "metrics=[ur]", "evaluation.metrics"),
+        ("digits/vp", "options.ur.n=3", "evaluation.options"),
+        ("digits/vp", "shares.test=.2", "data.validation and data.test"),
+        ("classifier/digits", "rows.x.lr=1", "methods"),
+        ("classifier/digits", "request.labels=[3]", "requests"),
+        ("recommender/synthetic", "evaluation.metrics=[mia]", "metrics and options"),
+    ],
+)
+def test_a_setting_of_another_domain_is_refused_with_its_name_here(config, override, instead):
+    with pytest.raises(UserError, match=f"unknown setting; .* Set {instead} instead"):
+        domains.load(config, [override])

@@ -1,6 +1,6 @@
 """Settings of classifier experiments, from YAML and ``key.sub=value`` overrides."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -20,7 +20,7 @@ from msgm.folders import check_name, check_names
 from msgm.plugins import load_files
 from msgm.requests import ForgetRequest
 from msgm.seeding import derive_seed
-from msgm.settings import Source, dump_yaml, read_settings
+from msgm.settings import INSTEAD, Source, dump_yaml, read_settings
 
 T = TypeVar("T")
 BEFORE = ("original", "source")
@@ -131,6 +131,8 @@ class ClassifierConfig:
     metrics: list[str] | None = None
     options: dict[str, Settings] = field(default_factory=dict)
     tuned: dict[str, Any] = field(default_factory=dict)
+
+    elsewhere: ClassVar[Mapping[str, str]] = INSTEAD
 
     def __post_init__(self) -> None:
         at_least(0, self, "", "seed", "split_seed")

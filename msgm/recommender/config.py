@@ -1,10 +1,10 @@
 """Settings of recommender experiments, from YAML and ``key.sub=value`` overrides."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from msgm.checks import at_least
 from msgm.errors import UserError, known
@@ -18,7 +18,7 @@ from msgm.recommender.methods import METHODS, Method
 from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import RecommenderRequest
-from msgm.settings import Source, dump_yaml, read_settings
+from msgm.settings import INSTEAD, Source, dump_yaml, read_settings
 from msgm.study.judging import CONTROLS
 
 T = TypeVar("T")
@@ -155,6 +155,8 @@ class RecommenderConfig(Experiment):
     metrics: list[str] | None = None
     options: dict[str, Settings] = field(default_factory=dict)
     tuned: dict[str, Any] = field(default_factory=dict)
+
+    elsewhere: ClassVar[Mapping[str, str]] = INSTEAD
 
     def __post_init__(self) -> None:
         super().__post_init__()
