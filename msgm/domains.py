@@ -9,12 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from msgm import __version__
 from msgm.cards import stored
 from msgm.errors import UserError, known
 from msgm.fields import Tree, typed
 from msgm.plugins import load_files, load_received
 from msgm.settings import Source, domain_of, read_settings
 from msgm.study.client import Client, Settings
+from msgm.study.judging import SCHEMA
 
 _DOMAINS: dict[str, str | Client[Any]] = {
     "generator": "msgm.generator.compare:GENERATORS",
@@ -90,13 +92,16 @@ def of_report(report: dict[str, Any]) -> Client[Any]:
 def read_report(path: Path) -> dict[str, Any]:
     """Read the report of a comparison, one of an earlier version as this one reads it.
 
-    The plugins that its run's config names are imported where it is of none of the domains that are known.
+    A report of a newer version is refused. The plugins that its run's config names are imported where it is of none of
+    the domains that are known.
 
     Raises:
-        UserError: the file is missing or damaged, the report is no comparison's, or it needs plugins that the user does
-            not trust.
+        UserError: the file is missing or damaged, the report is no comparison's or a newer version's, or it needs
+            plugins that the user does not trust.
     """
     report = stored.read_report(path)
+    if report.get("schema", 1) > SCHEMA:
+        raise UserError(f"{path} was written by a newer version of msgm than this one, {__version__}.")
     config = path.parent / "config.yaml"
     if report.get("kind") not in {*_DOMAINS, *_KINDS} and config.is_file():
         load_files(typed(load_received(path.parent).get("plugins", []), list[str], f"{config}: plugins"))

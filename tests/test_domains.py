@@ -1,11 +1,14 @@
 """Domains are found by config and by report; a plugin's is one of them once it is registered."""
 
+import json
+
 import pytest
 
 from msgm import domains
 from msgm.errors import UserError
 from msgm.settings import domain_of
 from msgm.study.client import Client
+from msgm.study.judging import SCHEMA
 
 
 class Toy(Client):
@@ -74,3 +77,10 @@ def test_other_commands_say_what_a_plugins_config_is_for(tmp_path, cli):
 def test_a_setting_of_another_domain_is_refused_with_its_name_here(config, override, instead):
     with pytest.raises(UserError, match=f"unknown setting; .* Set {instead} instead"):
         domains.load(config, [override])
+
+
+def test_a_report_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"kind": "classifier", "schema": SCHEMA + 1, "rows": [{}]}))
+    with pytest.raises(UserError, match="newer version"):
+        domains.read_report(path)

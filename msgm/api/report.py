@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +15,11 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 APART = ("card", "provenance", "measured", "retrain_band", "per_seed", "artefacts", "facts", "latencies", "history")
 """What a row holds beside its numbers and settings; ``to_json`` has it."""
+SHARED = (
+    *("name", "objective", "settings", "start", "steps", "lr", "weights"),
+    *("seconds", "share_of_retraining", "metrics", "judged", "effect"),
+)
+"""What a generator's row of several seeds holds that is true of all of them."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,10 @@ class Report:
         """Return one flat dictionary a row.
 
         A number with an interval gives three entries, ``name``, ``name.low`` and ``name.high``; what a row holds beside
-        numbers and settings is left out. Of a generator's several seeds these are the first one's. ``level`` is the
-        level that the row's card reaches on the ladder.
+        numbers and settings is left out. Numbers are means where a row has several seeds. ``level`` is the level that
+        the row's card reaches on the ladder.
         """
-        return [{**self._level(row), **dict(_flat(row, ""))} for row in self.rows]
+        return [{**self._level(row), **dict(_flat(_of_all_seeds(row), ""))} for row in self.rows]
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return ``table()`` as a data frame.
@@ -108,8 +112,7 @@ class Report:
         The base model and the retrained models are references and are never returned.
 
         - ``suppression`` (generators): of the rows whose junk rate is not shown to exceed the base's by more than 5
-          points, the one whose unlearning ratio has the lowest upper end of its 95% interval; of equal ones the faster.
-          Of several seeds the means of both rates count, for their spread is no interval of one seed's samples.
+          points, the one whose mean unlearning ratio over seeds is lowest; of equal ones the faster.
         - ``removal``: the row whose card reaches the highest level on the ladder, C1 at least; of equal ones the
           faster.
 
@@ -139,16 +142,10 @@ class Report:
         return min(equal, key=_seconds) if reached != "C0" else None
 
     def _best_suppression(self, rows: list[Row]) -> Row | None:
-        from msgm.evaluation.ladder import JUNK_MARGIN, junk_check, known, references
+        from msgm.evaluation.ladder import junk_check, known, ratio_of
 
-        rated = [row for row in rows if known(row, "ur")]
-        if len(self.tree["seeds"]) < 2:
-            usable = [row for row in rated if junk_check(self.tree, row).holds is not False]
-            return min(usable, key=lambda row: (row["unlearning_ratio"]["high"], _seconds(row)), default=None)
-        base = references(self.tree).base
-        limit = inf if base is None else _mean(base, "junk %") + 100 * JUNK_MARGIN
-        usable = [row for row in rated if _mean(row, "junk %") <= limit]
-        return min(usable, key=lambda row: (_mean(row, "UR %"), _seconds(row)), default=None)
+        usable = [row for row in rows if known(row, "ur") and junk_check(self.tree, row).holds is not False]
+        return min(usable, key=lambda row: (ratio_of(row)["value"], _seconds(row)), default=None)
 
     def _chosen(self, wanted: Mapping[str, str | None]) -> list[Row]:
         """Return the rows of the request and the model that are wanted, without the references."""
@@ -175,14 +172,14 @@ class Report:
         return f"Report({str(self.run)!r}, {self.domain}, {len(self.rows)} rows)"
 
 
-def _mean(row: Row, number: str) -> float:
-    """Return the mean over seeds of a row's number; infinity where a seed has none."""
-    value = (row["metrics"].get(number) or {}).get("value")
-    return inf if value is None else float(value)
-
-
 def _seconds(row: Row) -> float:
     return float(row["seconds"])
+
+
+def _of_all_seeds(row: Row) -> Row:
+    """Return what is true of all seeds of a row; a generator's holds what was measured at the first one, too."""
+    of_first = "measured" in row and len(row.get("per_seed", ())) > 1
+    return {key: value for key, value in row.items() if key in SHARED} if of_first else row
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ class StoredReport(TypedDict):
     """What every report says. What a row says further is up to its metrics, a plugin's among them."""
 
     kind: NotRequired[str]
+    schema: NotRequired[int]
     outputs_only: NotRequired[bool]
     rows: Annotated[list[dict[str, Any]], ROWS]
 

@@ -15,6 +15,7 @@ from msgm.evaluation.ladder import (
     LADDER,
     known,
     ratio_check,
+    ratio_of,
     reason_untested,
     references,
     threshold,
@@ -163,10 +164,12 @@ def _beside(entry: Entry | None) -> Facts:
 
 
 def _cell(heading: str, column: Column | None, metric: str, row: Row | None, report: Report) -> str | None:
+    """Return a model's number as text: its mean over seeds if there are several, else as the report's table has it."""
     if row is None or reason_untested(row, metric) is not None:
         return None
-    if column is None:
-        return value_text(row.get("metrics", {}).get(heading))
+    followed = row.get("metrics", {}).get(heading)
+    if column is None or (followed is not None and len(row["per_seed"]) > 1):
+        return value_text(followed)
     text = column.cell(row, report)
     return None if text == NOT_MEASURED else text
 
@@ -200,7 +203,7 @@ def _cannot_say(report: Report, row: Row) -> list[str]:
 def _like_the_base(base: Row | None, row: Row) -> bool:
     if base is None or base["name"] == row["name"] or not (known(base, "ur") and known(row, "ur")):
         return False
-    one, other = base["unlearning_ratio"], row["unlearning_ratio"]
+    one, other = ratio_of(base), ratio_of(row)
     return bool(one["low"] <= other["high"] and other["low"] <= one["high"])
 
 

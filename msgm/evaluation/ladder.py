@@ -1,9 +1,11 @@
 """The ladder (``msgm.study.ladder``) of generators.
 
-- C1: the unlearning ratio (UR) stays below a threshold, and the junk rate below the base's + 5 points. Where observed
-  items are the target, the threshold is the band of at least five retrained models, for the mean UR over seeds. Else it
+- C1: the unlearning ratio (UR) stays below a threshold, and the junk rate below the base's + 5 points, both as means
+  over seeds. Where observed items are the target, the threshold is the band of at least five retrained models. Else it
   is the upper end of the judge's floor, its UR on real items to retain, for the upper end of the UR's 95% interval;
-  where the threshold lies inside that interval, the samples are too few to tell.
+  where the threshold lies inside that interval, the samples are too few to tell. The interval of a mean over seeds
+  holds both the t-interval of the seeds and Wilson's of all samples together: seeds that agree by chance, as three
+  without a hit do, leave the first without width.
 - C2: the attacks ``ATTACKS``. Membership does not enter where an attribute or a concept is the target.
 - C4: observed items, and a model trained from random weights on the retain set alone, by its log.
 - C5: no method here computes a bound.
@@ -20,6 +22,7 @@ from msgm.cards.claims import NOT_TESTED, Check, Control, verdict_of
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
+from msgm.evaluation.rates import Share, rate
 from msgm.evaluation.rows import headings_of
 from msgm.study.band import LEAST, Band
 from msgm.study.judging import ABOVE, BELOW, retrained, seeds_of
@@ -107,6 +110,34 @@ def interval(rate: Mapping[str, Any]) -> str:
     return f"{percent(rate['value'])}% [{percent(rate['low'])}, {percent(rate['high'])}], n = {rate['n']}"
 
 
+def ratio_of(row: Row) -> Share:
+    """Return a row's UR over its seeds."""
+    return _over_seeds(row, "UR %", row["unlearning_ratio"])
+
+
+def _junk(row: Row) -> Share:
+    low, high = row["intervals"]["junk_rate"]
+    n = row["unlearning_ratio"]["n"]
+    return _over_seeds(row, "junk %", {"value": row["junk_rate"], "low": low, "high": high, "n": n})
+
+
+def _over_seeds(row: Row, heading: str, first: Share) -> Share:
+    """Return a rate over a row's seeds, whose samples are as many at each.
+
+    Args:
+        row: a row of a judged report.
+        heading: of the rate.
+        first: the rate at the first seed, which is all that a row of one seed has.
+    """
+    seeds = len(row.get("per_seed", ()))
+    if seeds < 2:
+        return first
+    entry, n = row["metrics"][heading], seeds * first["n"]
+    together = rate(entry["value"] / 100 * n, n)
+    low, high = min(entry["low"] / 100, together["low"]), max(entry["high"] / 100, together["high"])
+    return {"value": together["value"], "low": max(low, 0.0), "high": min(high, 1.0), "n": n}
+
+
 def known(row: Row | None, metric: str) -> bool:
     """Return whether there is a row that holds the metric's numbers."""
     return row is not None and metric in row.get("measured", {})
@@ -152,9 +183,9 @@ def ratio_check(report: Report, row: Row) -> Check:
     if not known(row, "ur"):
         return Check(name, None, f"{NOT_TESTED}: ur")
     if limit is None:
-        return Check(name, None, f"{interval(row['unlearning_ratio'])}; {too_few(row)}", too_few(row))
+        return Check(name, None, f"{interval(ratio_of(row))}; {too_few(row)}", too_few(row))
     if not observed(report, row):
-        return _at_most(limit.value, row["unlearning_ratio"], name)
+        return _at_most(limit.value, ratio_of(row), name)
     entry = row["metrics"]["UR %"]
     return Check(name, entry["value"] <= 100 * limit.value + 1e-12, f"UR {entry['value']:.1f}% over {_seeds(row)}")
 
@@ -174,20 +205,15 @@ def junk_check(report: Report, row: Row) -> Check:
     base = references(report).base
     if base is None or not known(base, "ur") or not known(row, "ur"):
         return Check("junk rate at most the base's + 5 points", None, f"{NOT_TESTED}: ur of this model and of the base")
-    limit = base["junk_rate"] + JUNK_MARGIN
+    limit = _junk(base)["value"] + JUNK_MARGIN
     return _at_most(limit, _junk(row), f"junk rate at most {percent(limit)}% (the base's + 5 points)")
 
 
-def _junk(row: Row) -> dict[str, Any]:
-    low, high = row["intervals"]["junk_rate"]
-    return {"value": row["junk_rate"], "low": low, "high": high, "n": row["unlearning_ratio"]["n"]}
-
-
-def _at_most(limit: float, rate: dict[str, Any], name: str) -> Check:
+def _at_most(limit: float, found: Share, name: str) -> Check:
     """Return whether a rate's whole interval lies below a limit; unknown when the limit lies inside it."""
-    if rate["low"] <= limit < rate["high"]:
-        return Check(name, None, interval(rate), "too few samples to tell")
-    return Check(name, rate["high"] <= limit, interval(rate))
+    if found["low"] <= limit < found["high"]:
+        return Check(name, None, interval(found), "too few samples or seeds to tell")
+    return Check(name, found["high"] <= limit, interval(found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +257,7 @@ def _retrained(report: Report) -> Control:
         return Control(name, expected, NOT_TESTED, advice)
     if found.base is None or not known(found.base, "ur"):
         return Control(name, expected, NOT_TESTED, "no base model to tell it from")
-    ratio, base, junk = retrain["unlearning_ratio"], found.base["unlearning_ratio"], junk_check(report, retrain)
+    ratio, base, junk = ratio_of(retrain), ratio_of(found.base), junk_check(report, retrain)
     evidence = (
         f"{retrain['name']}: UR {interval(ratio)}, which has to end below the base's {percent(base['low'])}%; "
         f"junk {junk.evidence}. It is no test of the threshold that it sets itself"
@@ -244,7 +270,7 @@ def _random(report: Report) -> Control:
     found = references(report)
     if found.random is None or found.base is None or not (known(found.random, "ur") and known(found.base, "ur")):
         return Control(name, expected, NOT_TESTED, "no row random-network, or no base model", ("C2", "C3"))
-    junk, limit = _junk(found.random), found.base["junk_rate"] + JUNK_MARGIN
+    junk, limit = _junk(found.random), _junk(found.base)["value"] + JUNK_MARGIN
     evidence = f"junk {interval(junk)}; its lower end has to exceed {percent(limit)}%"
     return Control(name, expected, verdict_of(junk["low"] > limit), evidence, ("C2", "C3"))
 

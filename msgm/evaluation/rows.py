@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from msgm.cards.history import held_checks
 from msgm.evaluation.metrics.base import METRICS, Metric, Report, Row
 from msgm.study.judging import Reading, judge
 from msgm.study.parts import UNIT, Number, Section
@@ -72,7 +73,10 @@ def headings_of(name: str, row: Row, report: Report) -> list[str]:
 
 
 def over_seeds(rows: Sequence[Row], report: Report) -> list[Row]:
-    """Return one row a name: what the first of its seeds has, and under ``per_seed`` every seed's numbers.
+    """Return one row a name: what its seeds share, and under ``per_seed`` every seed's numbers.
+
+    What has no place there, such as a histogram, is the first seed's; the history is of the seed at which earlier
+    requests hold least.
 
     Args:
         rows: measured models, one a name and ``seed``.
@@ -81,7 +85,16 @@ def over_seeds(rows: Sequence[Row], report: Report) -> list[Row]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["name"], []).append(row)
-    return [of_name[0] | {"per_seed": [_of_seed(row, report) for row in of_name]} for of_name in found.values()]
+    return [
+        of_name[0] | _worst_history(of_name) | {"per_seed": [_of_seed(row, report) for row in of_name]}
+        for of_name in found.values()
+    ]
+
+
+def _worst_history(rows: Sequence[Row]) -> Row:
+    order = (False, None, True)
+    worst = min(rows, key=lambda row: min((order.index(check.holds) for check in held_checks(row)), default=len(order)))
+    return {"history": worst["history"]} if "history" in worst else {}
 
 
 def _of_seed(row: Row, report: Report) -> dict[str, Any]:
@@ -123,7 +136,8 @@ def _over(row: Row, report: Report) -> Row:
         if entry["seeds"] < len(parts):  # a mean of those that did not diverge would flatter
             entry |= {"value": None, "low": None, "high": None}
         entry["step"] = steps.get(heading, 0.0)
-    return {"method": row["name"], "per_seed": parts, "metrics": found}
+    seconds = fmean(part["seconds"] for part in parts) if all(part["seconds"] is not None for part in parts) else None
+    return {"method": row["name"], "seconds": seconds, "per_seed": parts, "metrics": found}
 
 
 def _per_seed(row: Row, report: Report) -> list[dict[str, Any]]:

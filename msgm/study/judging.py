@@ -1,8 +1,8 @@
 """Rows of a report judged against the models that were retrained without the request: one meaning of *inside*.
 
 A row's value is the mean over its seeds, and it is compared with the band of ``band``: it is *inside* where the mean
-of so many seeds lies within the band's limits, corrected for the number m of numbers that are judged together. Report,
-card, star and claims all read this verdict; nothing judges again.
+of so many seeds lies within the band's limits, corrected for the number m of numbers that are judged together. Tables,
+stars, C2 and C3 read this verdict. C1 alone asks each of its numbers by itself, which is stricter (``study.ladder``).
 
 Judged are the row's numbers, of all sections, for which there are enough retrained models, except those that are the
 same for the original, the retrained models and the row, and those that say over again what another number says.
@@ -100,6 +100,11 @@ class Reading:
             if re.search(pattern, name):
                 return side
         return {"lower": ABOVE, "higher": BELOW}.get(better)
+
+    def unsure(self, report: Report, row: Row) -> float:
+        """Return how far outside a band without width nothing can be told, for a request's size (rule of three)."""
+        size = report["requests"][row["request"]].get(self.size)
+        return RULE_OF_THREE / size if size else 0.0
 
     def judged_names(self, report: Report, row: Row) -> list[str]:
         """Return the numbers of a row that are judged."""
@@ -204,8 +209,7 @@ def _merged(row: Row, a_seed: bool) -> list[Row]:
 
 def _judged(report: Report, row: Row, reading: Reading) -> Row:
     names, models = reading.judged_names(report, row), row.get("retrain_band", [])
-    size = report["requests"][row["request"]].get(reading.size)
-    unsure = RULE_OF_THREE / size if size else 0.0
+    unsure = reading.unsure(report, row)
     entries = {
         name: entry | _place(row, name, entry, len(names) if name in names else None, reading.slack, unsure)
         for name, entry in row["metrics"].items()
@@ -230,17 +234,17 @@ def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, 
     band = band_of([tree.get(name) for tree in retrained(row)])
     if band is None:
         return dict.fromkeys(("band", "place", "inside", "noticed"))
-    seeds, together, step = seeds_of(row, entry), judged or 1, entry.get("step", 0.0)
+    seeds, together, wide = seeds_of(row, entry), judged or 1, max(slack, entry.get("step", 0.0))
     low, high = band.limits(seeds, together)
     place = None
     if judged is not None:
-        value, wide = entry["value"], max(slack, step)
+        value = entry["value"]
         place = NO_VALUE if value is None else place_of(value, band, seeds, judged, wide, unsure)
     return {
-        "band": {"mean": band.mean, "sd": band.sd, "low": low - step, "high": high + step, "count": band.count},
+        "band": {"mean": band.mean, "sd": band.sd, "low": low - wide, "high": high + wide, "count": band.count},
         "place": place,
         "inside": None if place in (None, TOO_FEW) else place == INSIDE,
-        "noticed": band.smallest_shift(seeds, together) + step if judged and has_width(band) else None,
+        "noticed": band.smallest_shift(seeds, together) + wide if judged and has_width(band) else None,
     }
 
 

@@ -161,17 +161,18 @@ class Ladder(Reading):
         """Return how many counted numbers lie outside their own 95% interval on the leaking side, of how many."""
         names, metrics = self.counted(report, row), row["metrics"]
         values = {name: metrics[name]["value"] for name in names}
-        return self._leaking(row, values, retrained(row), {name: seeds_of(row, metrics[name]) for name in names})
+        seeds = {name: seeds_of(row, metrics[name]) for name in names}
+        return self._leaking(row, values, retrained(row), seeds, self.unsure(report, row))
 
     def _held_out(self, report: Report, row: Row) -> list[tuple[int, int]]:
-        names, models = self.counted(report, row), retrained(row)
+        names, models, unsure = self.counted(report, row), retrained(row), self.unsure(report, row)
         return [
-            self._leaking(row, {name: model.get(name) for name in names}, models[:k] + models[k + 1 :], {})
+            self._leaking(row, {name: model.get(name) for name in names}, models[:k] + models[k + 1 :], {}, unsure)
             for k, model in enumerate(models)
         ]
 
     def _leaking(
-        self, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int]
+        self, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int], unsure: float
     ) -> tuple[int, int]:
         """Return how many values lie outside on the leaking side of ``models``, of which one may be held out."""
         found = []
@@ -179,7 +180,7 @@ class Ladder(Reading):
             side = self._side(name, row["metrics"][name])
             band = band_of([tree.get(name) for tree in models], LEAST - 1)
             if side and value is not None and band is not None:
-                found.append(place_of(value, band, seeds.get(name, 1), 1, self.slack) == side)
+                found.append(place_of(value, band, seeds.get(name, 1), 1, self.slack, unsure) == side)
         return sum(found), len(found)
 
     def _unflagged(self, report: Report, row: Row) -> Check:

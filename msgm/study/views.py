@@ -17,6 +17,7 @@ from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
 from msgm.cards.views import Card
 from msgm.folders import place, write_text
 from msgm.runs import Run
+from msgm.study.band import LEAST
 from msgm.study.card import Words, write_card
 from msgm.study.charts import chart_of, kind_of
 from msgm.study.judging import CONTROLS, Entry, Report, Row, inside_share, judged_note, shown_limits
@@ -244,7 +245,10 @@ class Views:
 
 def near_retraining(rows: Sequence[Row]) -> str:
     """Return in words which methods have nearly all numbers inside the band, and how many the controls have."""
-    shares = {row["method"]: (inside_share(row) or 0.0, row) for row in rows}
+    judged = [(share, row) for row in rows if (share := inside_share(row)) is not None]
+    shares = {row["method"]: (share, row) for share, row in judged}
+    if not shares:
+        return f"no number is judged: a band needs {LEAST} retrained models that have it."
     near = [
         f"{name} ({share:.0%} inside, {row['share_of_retraining'] or 0:.0%} of the time)"
         for name, (share, row) in shares.items()

@@ -180,13 +180,19 @@ def test_the_best_suppression_is_the_lowest_ratio_without_junk(report, unseen, o
 
 
 @pytest.mark.parametrize(("junk", "best"), [(5.0, "obtuse"), (20.0, "unseen")])
-def test_of_several_seeds_the_means_count(report, junk, best):
+def test_of_several_seeds_the_means_count(report, junk, best, monkeypatch):
+    monkeypatch.setattr(msgm.Report, "level", lambda self, row: "C0")
     tree = with_rates(report, do_nothing=(0.2, 0, 0.02, 1), unseen=(0.1, 0, 0.02, 9), obtuse=(0.5, 0, 0.02, 9)).tree
     rates = {"do-nothing": (20, 20, 2.0), "unseen": (4, 6, 2.0), "obtuse": (9, 0, junk)}  # obtuse: worse at first
     for row in tree["rows"]:
         first, second, junk_rate = rates[row["name"]]
-        row["metrics"] = {"UR %": {"value": (first + second) / 2}, "junk %": {"value": junk_rate}}
-    assert msgm.Report(Path("x"), tree | {"seeds": [0, 1]}).best("suppression")["name"] == best
+        ratio = {"value": (first + second) / 2, "low": min(first, second), "high": max(first, second)}
+        row["metrics"] = {"UR %": ratio, "junk %": dict.fromkeys(("value", "low", "high"), junk_rate)}
+        row["unlearning_ratio"]["n"], row["per_seed"] = 1000, row["per_seed"] * 2
+    found = msgm.Report(Path("x"), tree | {"seeds": [0, 1]})
+    assert found.best("suppression")["name"] == best
+    assert [row["UR %"] for row in found.table()] == [20, 5, 4.5]
+    assert not any("unlearning_ratio" in row or "junk_rate" in row for row in found.table())
 
 
 def test_the_best_removal_reaches_the_highest_level(report, monkeypatch):

@@ -11,6 +11,7 @@ from msgm.chain import Chain, Entry, read_chain
 from msgm.classifier import earlier
 from msgm.classifier.config import ClassifierConfig, load_config
 from msgm.classifier.data import Examples
+from msgm.classifier.earlier import verdict_beside_chance
 from msgm.classifier.experiment import Experiment
 from msgm.classifier.outputs import load_outputs
 from msgm.classifier.single import train, unlearn
@@ -347,3 +348,17 @@ def test_an_empty_chain_for_comparisons():
     experiment = Experiment(config(), load_dataset("digits"), 0, torch.device("cpu"))
     assert experiment.chain == Chain()
     assert experiment.split("three").gone is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.41, 0.59, "PASS"),
+        (0.39, 0.59, "INCONCLUSIVE"),
+        (0.41, 0.61, "INCONCLUSIVE"),
+        (0.51, 0.52, "FAIL"),
+        (0.01, 0.02, "FAIL"),
+    ],
+)
+def test_items_that_look_less_like_members_are_told_too(low, high, verdict):
+    assert verdict_beside_chance(low, high) == verdict

@@ -19,7 +19,7 @@ from msgm.evaluation.ladder import ATTACKS, LADDER, references, threshold
 from msgm.evaluation.provenance import model_digest, provenance
 from msgm.evaluation.rates import rate
 from msgm.evaluation.report import verdict, write_views
-from msgm.evaluation.rows import TESTS, judged
+from msgm.evaluation.rows import TESTS, judged, over_seeds
 from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.reading import read_json
@@ -405,6 +405,16 @@ def test_c3_passes_where_every_number_lies_inside_the_band(report):
     assert lines["UR % [95% CI]"]["inside"] == "yes"
     assert lines["UR % while relearning"]["this"]
     assert not any("band of retrained models" in line for line in tree["not_tested"])
+
+
+def test_a_card_of_several_seeds_shows_the_means_that_it_judges(report):
+    rows = [row | {"seed": seed} for seed in (0, 1) for row in copy.deepcopy(report["rows"])]
+    for row in rows:
+        set_rate(row, 4 + 40 * row["seed"])
+    tree = made(report | {"rows": over_seeds(rows, report), "seeds": [0, 1]})
+    (line,) = (line for line in tree["numbers"]["forgetting"] if line["number"].startswith("UR % ["))
+    assert line["this"].startswith("1.2 ") and line["base"].startswith("1.2 ")
+    assert line["retrain"].startswith("1.2 ")
 
 
 def test_c3_fails_by_one_number_and_names_it(report):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from msgm.evaluation.band_table import band_table
-from msgm.evaluation.ladder import LADDER
+from msgm.evaluation.ladder import LADDER, ratio_of
 from msgm.evaluation.metrics.unlearning_ratio import histogram_distance
 from msgm.evaluation.rates import rate
 from msgm.evaluation.rows import judged, over_seeds
@@ -72,6 +72,56 @@ def test_seeds_of_one_name_make_one_row():
         ("a", [0, 1]),
         ("b", [0, 1]),
     ]
+
+
+def a_model(ratio, junk, seed, n=100, **facts):
+    """What is measured of a model at one seed, with rates in hits of n samples."""
+    found = {"name": "row", "seed": seed, "start": "finetune", "objective": "redirect", "seconds": 10.0 * (seed + 1)}
+    found |= {"measured": {"ur": {}}, "unlearning_ratio": rate(ratio, n), "unlearning_ratio_closed_set": rate(ratio, n)}
+    shares = {name: rate(hits, n) for name, hits in (("junk_rate", junk), ("copy_rate", 0))}
+    found |= {name: share["value"] for name, share in shares.items()}
+    return found | {"intervals": {name: [share["low"], share["high"]] for name, share in shares.items()}} | facts
+
+
+def of_seeds(*models, base=None):
+    """A judged report on a concept, of a row over seeds and of the base model."""
+    request = {"target": "concept", "goal": "suppression"}
+    report = {"seed": 0, "seeds": list(range(len(models))), "request": request, "real": REFERENCES["real"]}
+    bases = [base | {"name": "do-nothing", "start": "none", "objective": "standard"}] if base else []
+    return judged(report | {"rows": over_seeds([*models, *bases], report)}, LADDER) | REFERENCES
+
+
+def test_c1_is_about_all_seeds():
+    """The floor's upper end is 1 - 9 / (9 + z^2) = .299; a t-interval of three seeds has 4.303 sd / sqrt(3) a side."""
+    base = a_model(50, 2, 0)
+    good = of_seeds(*(a_model(1, 2, seed) for seed in range(3)), base=base)
+    one_bad = of_seeds(a_model(1, 2, 0), a_model(1, 90, 1), a_model(1, 90, 2), base=base)
+    above = of_seeds(a_model(1, 2, 0), *(a_model(90, 2, seed) for seed in (1, 2)), base=base)
+    all_junk = of_seeds(a_model(1, 2, 0), *(a_model(1, 60 + seed, seed) for seed in range(1, 9)), base=base)
+    checks = [[check.holds for check in LADDER.first(report, report["rows"][0])] for report in (good, one_bad, above)]
+    assert checks == [[True, True], [True, None], [None, True]]
+    assert LADDER.first(all_junk, all_junk["rows"][0])[1].holds is False
+
+
+def test_the_interval_of_seeds_that_agree_is_wilsons_of_all_samples():
+    report = of_seeds(*(a_model(0, 0, seed) for seed in range(3)))
+    assert ratio_of(report["rows"][0]) == pytest.approx(rate(0, 300))
+    spread = of_seeds(a_model(0, 0, 0), a_model(10, 0, 1), a_model(20, 0, 2))
+    found = ratio_of(spread["rows"][0])
+    assert (found["value"], found["low"], found["n"]) == (pytest.approx(0.1), 0.0, 300)
+    assert found["high"] == pytest.approx(0.1 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
+
+
+def test_a_row_has_the_mean_seconds_of_its_seeds_and_the_history_of_the_worst():
+    def history(verdict):
+        told = {"text": "x", "evidence": "y", "asked": True, "verdict": verdict}
+        return {"requests": [], "unknown": None, "anew": [], "earlier": [told]}
+
+    verdicts = ("PASS", "FAIL", "INCONCLUSIVE")
+    report = of_seeds(*(a_model(1, 1, seed, history=history(verdict)) for seed, verdict in enumerate(verdicts)))
+    (row,) = report["rows"]
+    assert row["seconds"] == 20.0
+    assert row["history"]["earlier"][0]["verdict"] == "FAIL"
 
 
 def test_one_sample_beyond_a_band_is_inside():

@@ -174,7 +174,9 @@ def test_the_band_of_a_number_that_counts_things_is_a_step_wider_at_either_side(
     assert (above["band"]["low"], above["band"]["high"]) == pytest.approx((low - 0.1, high + 0.1))
     assert above["noticed"] == pytest.approx(band.smallest_shift() + 0.1)  # of shifts within it nothing is noticed
     assert counting(high + 0.001, COUNTS, 0.0)["metrics"]["a"]["place"] == ABOVE
-    assert counting(high + beyond, COUNTS, 0.1, replace(READING, slack=0.2))["metrics"]["a"]["place"] == INSIDE
+    slack = counting(high + beyond, COUNTS, 0.1, replace(READING, slack=0.2))["metrics"]["a"]
+    assert (slack["place"], slack["noticed"]) == (INSIDE, pytest.approx(band.smallest_shift() + 0.2))
+    assert (slack["band"]["low"], slack["band"]["high"]) == pytest.approx((low - 0.2, high + 0.2))
 
 
 @pytest.mark.parametrize(("step", "slack", "inside"), [(0.0, 0.0, 4), (0.05, 0.0, 4), (0.1, 0.0, 5), (0.0, 0.1, 5)])

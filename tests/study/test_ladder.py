@@ -240,6 +240,16 @@ def test_numbers_leak_outside_their_own_interval_not_the_one_of_all_together(sha
     assert LADDER.leaking(report, edited(report, seen={"value": value}))[0] == count
 
 
+@pytest.mark.parametrize(("beyond", "count"), [(0.09, 0), (0.11, 1)])
+def test_what_a_band_without_width_cannot_tell_does_not_leak(beyond, count):
+    """Of 30 things of which none shows an event, 3 / 30 may have it."""
+    report = report_of(np.random.default_rng(1))
+    row = edited(report, seen={"value": 0.5 + beyond})
+    for model in row["retrain_band"]:
+        model["metrics"]["seen"] = 0.5
+    assert LADDER.leaking(report, row)[0] == count
+
+
 def test_numbers_beyond_the_other_side_of_the_band_are_overshooting():
     report = report_of(np.random.default_rng(1), seen=0.1, rate_auc=0.9, tail=0.9, use=0.9)
     row = report["rows"][1]

@@ -1,0 +1,25 @@
+"""What tables say of rows that were judged, or could not be."""
+
+from msgm.study.views import near_retraining
+
+
+def row(method, *inside, share=0.5):
+    metrics = {str(number): {"inside": value} for number, value in enumerate(inside)}
+    return {"method": method, "metrics": metrics, "share_of_retraining": share}
+
+
+def test_rows_near_retraining_are_named_with_what_the_controls_have():
+    rows = [row("do-nothing", False, False), row("near", True, True, share=0.1), row("far", True, False)]
+    found = near_retraining(rows)
+    assert (
+        found
+        == "at least 90% of the numbers inside the band: near (100% inside, 10% of the time); controls: do-nothing 0%."
+    )
+
+
+def test_rows_without_a_verdict_are_not_far_from_retraining():
+    """Four retrained models make no band."""
+    assert near_retraining([row("do-nothing", None), row("near", None)]).startswith(
+        "no number is judged: a band needs 5"
+    )
+    assert "do-nothing" not in near_retraining([row("do-nothing", None), row("near", True)])
