@@ -18,8 +18,8 @@ from msgm.classifier.methods import METHODS
 from msgm.classifier.methods.finetune import FineTune
 from msgm.classifier.metrics import METRICS
 from msgm.classifier.modules import asked, fresh_weights
-from msgm.classifier.training import TrainingSettings, fit
 from msgm.classifier.networks import CLASSIFIERS
+from msgm.classifier.training import TrainingSettings, fit
 from msgm.diffusion import PROCESSES, SAMPLERS
 from msgm.diffusion.networks import NETWORKS
 from msgm.masks import parse_mask

@@ -413,7 +413,8 @@ def test_a_card_of_several_seeds_shows_the_means_that_it_judges(report):
         set_rate(row, 4 + 40 * row["seed"])
     tree = made(report | {"rows": over_seeds(rows, report), "seeds": [0, 1]})
     (line,) = (line for line in tree["numbers"]["forgetting"] if line["number"].startswith("UR % ["))
-    assert line["this"].startswith("1.2 ") and line["base"].startswith("1.2 ")
+    assert line["this"].startswith("1.2 ")
+    assert line["base"].startswith("1.2 ")
     assert line["retrain"].startswith("1.2 ")
 
 
