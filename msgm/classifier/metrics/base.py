@@ -78,7 +78,8 @@ class Needed:
 class Metric(ABC):
     """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
 
-    In their examples ``case`` is a ``Case`` of a model that was fine-tuned to forget 40 items, with two retrained models.
+    In their examples ``case`` is a ``Case`` of a model that was fine-tuned to forget 40 items, beside two retrained
+    models.
 
     Attributes:
         numbers: what it gives, by name; a name is one metric's alone.
