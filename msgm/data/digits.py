@@ -12,7 +12,13 @@ from msgm.data.base import DATASETS, Dataset, DataSettings
 @DATASETS.register("digits")
 @dataclass
 class Digits(DataSettings):
-    """The test part of UCI's "Optical Recognition of Handwritten Digits", as scikit-learn ships it."""
+    """The test part of UCI's "Optical Recognition of Handwritten Digits", as scikit-learn ships it.
+
+    Example:
+        >>> digits = Digits(test=0.2).load()
+        >>> digits.items.shape, digits.levels
+        (torch.Size([1797, 1, 8, 8]), 17)
+    """
 
     def load(self) -> Dataset:
         """Read the digits from the installed scikit-learn."""

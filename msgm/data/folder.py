@@ -24,6 +24,14 @@ class Folder(DataSettings):
     is left out: hidden names, other endings, empty files, what a link leads to again, and pictures beside class
     folders. ``msgm.data.pictures`` says how a file is seen.
 
+    Example:
+        >>> from PIL import Image
+        >>> (out / "photos" / "cat").mkdir(parents=True)
+        >>> Image.new("RGB", (60, 40), "orange").save(out / "photos" / "cat" / "one.png")
+        >>> photos = Folder(root="photos", size=16).load()
+        >>> photos.items.shape, photos.classes, photos.names
+        (torch.Size([1, 3, 16, 16]), ['cat'], ['cat/one.png'])
+
     Attributes:
         root: the folder.
         size: side of the square images that the model sees.

@@ -19,6 +19,11 @@ from msgm.errors import UserError
 class Gaussians(DataSettings):
     """A mixture of Gaussians of unit covariance in the plane; the label is the component.
 
+    Example:
+        >>> points = Gaussians(count=100, weights=[0.2, 0.3, 0.5]).load()
+        >>> points.items.shape, points.classes
+        (torch.Size([100, 2]), ['0', '1', '2'])
+
     Attributes:
         count: number of points drawn.
         means: one (x, y) a component.

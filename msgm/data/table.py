@@ -24,6 +24,12 @@ class Table(DataSettings):
 
     The files are those of ``msgm.tabular.read_table``.
 
+    Example:
+        >>> np.savez(out / "plants.npz", height=[1.0, 2.0, 4.0], width=[3.0, 1.0, 1.0], kind=[0, 1, 0])
+        >>> plants = Table(path="plants.npz", label="kind").load()
+        >>> plants.items.shape, plants.labels
+        (torch.Size([3, 2]), array([0, 1, 0]))
+
     Attributes:
         path: the file: .csv, .tsv, .parquet, .npz or .npy.
         label: the column of class labels, numbers or words; None for data without labels.

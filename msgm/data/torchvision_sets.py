@@ -89,7 +89,12 @@ def resize(images: Tensor, size: int | None, chunk: int = 1000) -> Tensor:
 @DATASETS.register("mnist")
 @dataclass
 class MNIST(Published):
-    """MNIST: 60,000 + 10,000 grey digits of 28x28."""
+    """MNIST: 60,000 + 10,000 grey digits of 28x28.
+
+    Example:
+        >>> MNIST(root="data", size=32).load().shape  # where ``data`` holds the published files
+        (1, 32, 32)
+    """
 
     torchvision_name = "MNIST"
 
@@ -106,7 +111,12 @@ class MNIST(Published):
 @DATASETS.register("fashion-mnist")
 @dataclass
 class FashionMNIST(MNIST):
-    """FashionMNIST: 60,000 + 10,000 grey garments of 28x28."""
+    """FashionMNIST: 60,000 + 10,000 grey garments of 28x28.
+
+    Example:
+        >>> FashionMNIST(root="data").load().shape  # where ``data`` holds the published files
+        (1, 28, 28)
+    """
 
     torchvision_name = "FashionMNIST"
 
@@ -114,7 +124,12 @@ class FashionMNIST(MNIST):
 @DATASETS.register("cifar10")
 @dataclass
 class CIFAR10(Published):
-    """CIFAR-10: 50,000 + 10,000 colour images of 32x32."""
+    """CIFAR-10: 50,000 + 10,000 colour images of 32x32.
+
+    Example:
+        >>> CIFAR10(root="data", flip=True).load().shape  # where ``data`` holds the published files
+        (3, 32, 32)
+    """
 
     torchvision_name = "CIFAR10"
 
@@ -130,7 +145,12 @@ class CIFAR10(Published):
 @DATASETS.register("cifar100")
 @dataclass
 class CIFAR100(CIFAR10):
-    """CIFAR-100: 50,000 + 10,000 colour images of 32x32 in 100 fine classes."""
+    """CIFAR-100: 50,000 + 10,000 colour images of 32x32 in 100 fine classes.
+
+    Example:
+        >>> CIFAR100(root="data").load().shape  # where ``data`` holds the published files
+        (3, 32, 32)
+    """
 
     torchvision_name = "CIFAR100"
 
@@ -138,7 +158,12 @@ class CIFAR100(CIFAR10):
 @DATASETS.register("svhn")
 @dataclass
 class SVHN(Published):
-    """SVHN: 73,257 + 26,032 colour images of 32x32, street numbers' digits; the extra part is left out."""
+    """SVHN: 73,257 + 26,032 colour images of 32x32, street numbers' digits; the extra part is left out.
+
+    Example:
+        >>> SVHN(root="data").load().shape  # where ``data`` holds the published files
+        (3, 32, 32)
+    """
 
     def load(self) -> Dataset:
         """Read both published parts."""
@@ -152,7 +177,12 @@ class SVHN(Published):
 @DATASETS.register("stl10")
 @dataclass
 class STL10(Published):
-    """STL-10: 5,000 + 8,000 labelled colour images of 96x96; the unlabelled part is left out."""
+    """STL-10: 5,000 + 8,000 labelled colour images of 96x96; the unlabelled part is left out.
+
+    Example:
+        >>> STL10(root="data", size=64).load().shape  # where ``data`` holds the published files
+        (3, 64, 64)
+    """
 
     def load(self) -> Dataset:
         """Read both published parts."""
@@ -167,6 +197,11 @@ class STL10(Published):
 @dataclass
 class CelebA(Published):
     """CelebA: 202,599 aligned faces with 40 attributes, centre-cropped and resized.
+
+    Example:
+        >>> faces = CelebA(root="data", size=64).load()  # where ``data`` holds the published files
+        >>> faces.shape, faces.attributes["Smiling"].dtype
+        ((3, 64, 64), dtype('bool'))
 
     Attributes:
         crop: side of the centre crop (score_sde: 140).

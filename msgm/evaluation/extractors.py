@@ -132,7 +132,13 @@ def sample_features(subject: Subject, features: Features) -> Extracted:
 @EXTRACTORS.register("judge")
 @dataclass(frozen=True)
 class JudgeFeatures(Extractor):
-    """The judge's features below its last layer, and its classes."""
+    """The judge's features below its last layer, and its classes.
+
+    Example:
+        >>> seen = JudgeFeatures().load(subject.bench)(subject.items)
+        >>> len(seen), seen.probabilities.shape
+        (20, torch.Size([20, 10]))
+    """
 
     classifies = True
 
@@ -143,7 +149,12 @@ class JudgeFeatures(Extractor):
 @EXTRACTORS.register("pixels")
 @dataclass(frozen=True)
 class Pixels(Extractor):
-    """The items themselves: levels scaled to [-1, 1], or plain vectors."""
+    """The items themselves: levels scaled to [-1, 1], or plain vectors.
+
+    Example:
+        >>> Pixels().load(subject.bench)(subject.items).features.shape
+        torch.Size([20, 64])
+    """
 
     def load(self, bench: Bench) -> Features:
         levels = bench.dataset.levels
@@ -159,6 +170,10 @@ class Pixels(Extractor):
 @dataclass(frozen=True)
 class InceptionFeatures(Extractor):
     """Inception v3's 2048 pooled features, and its classes.
+
+    Example:
+        >>> EXTRACTORS.build({"name": "inception", "implementation": "torchvision"})
+        InceptionFeatures(implementation='torchvision', weights=None)
 
     Attributes:
         implementation: ``torch-fidelity`` has the TF port that published FIDs stand on, ``torchvision`` other weights
@@ -184,6 +199,10 @@ class InceptionFeatures(Extractor):
 class ClipFeatures(Extractor):
     """CLIP's image embeddings, not normalised.
 
+    Example:
+        >>> EXTRACTORS.build({"name": "clip", "weights": "ViT-B-32.pt"})
+        ClipFeatures(model='ViT-B/32', weights='ViT-B-32.pt')
+
     Attributes:
         model: OpenAI's name, such as ``ViT-B/32``; it says what to fetch when no file is given.
         weights: OpenAI's archive, or a state dict as .safetensors or by ``torch.save``; None takes OpenAI's.
@@ -206,7 +225,16 @@ class ClipFeatures(Extractor):
 @EXTRACTORS.register("torchvision")
 @dataclass
 class TorchvisionFeatures(ClassifierSettings, Extractor):
-    """The features below the last linear layer of any of torchvision's classifiers, and its classes."""
+    """The features below the last linear layer of any of torchvision's classifiers, and its classes.
+
+    Example:
+        >>> import torchvision
+        >>> torch.save(torchvision.models.shufflenet_v2_x0_5(num_classes=10).state_dict(), "classifier.pt")
+        >>> names = [f"class {k}" for k in range(10)]
+        >>> settings = TorchvisionFeatures("shufflenet_v2_x0_5", "classifier.pt", names, size=32)
+        >>> settings.load(subject.bench)(subject.items).features.shape
+        torch.Size([20, 1024])
+    """
 
     classifies = True
 

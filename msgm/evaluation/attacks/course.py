@@ -24,6 +24,11 @@ class Course(Attack):
 
     They are its checkpoints and, with ``training.keep_every``, the files in ``course/``.
 
+    Example:
+        >>> found = Course(samples=4).measure(subject)["course"]
+        >>> [(point["step"], point["unlearning_ratio"]["n"]) for point in found["curve"]]
+        [(6, 4)]
+
     Attributes:
         samples: samples of each, at most ``evaluation.samples``.
     """

@@ -45,6 +45,11 @@ def _nearer(part: str, row: Row, _: Report) -> str:
 class Neighbours(Attack):
     """Nearest training items of samples, of the retain set (a redirect's bank too) and of the forget set.
 
+    Example:
+        >>> found = Neighbours(samples=10).measure(subject)["neighbours"]
+        >>> found["n"], found["retain"]["samples"]["0.5"] > found["retain"]["control"]["0.5"]
+        (10, True)
+
     Attributes:
         samples: samples whose distances are taken, at most ``evaluation.samples``.
         shown: samples in the picture, each above its nearest item to forget and to retain: the first ones.

@@ -41,6 +41,11 @@ def _per_level(part: str, share: str, found: dict[str, Any]) -> str:
 class PartialNoise(Attack):
     """Sampling starts from noised real items instead of noise.
 
+    Example:
+        >>> found = PartialNoise(levels=[0.5, 2.0], items=3).measure(subject)["partial_noise"]
+        >>> [(start["level"], start["forget"]["forgotten"]["n"]) for start in found["levels"]]
+        [(0.5, 3), (2.0, 3)]
+
     Attributes:
         levels: noise levels rho = sigma / a to start at, in data units (images lie in [-1, 1]).
         items: items to forget, and as many to retain, started a level: the first ones of the test part, by index; to

@@ -46,6 +46,13 @@ def quantised_copy(model: ScoreModel, bits: int) -> ScoreModel:
 class Quantisation(Attack):
     """Weights rounded to a few bits; activations are not.
 
+    Example:
+        >>> found = Quantisation(bits=[8, 4], samples=4).measure(subject)["quantisation"]
+        >>> [(width["bits"], width["unlearning_ratio"]["n"]) for width in found["widths"]]
+        [(8, 4), (4, 4)]
+        >>> quantised(torch.tensor([[0.0, 0.4, 1.0]]), bits=2)
+        tensor([[0., 0., 1.]])
+
     Attributes:
         bits: widths to try, each from 2 to 8.
         samples: samples of each, at most ``evaluation.samples``.

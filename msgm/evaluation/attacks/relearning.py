@@ -59,6 +59,11 @@ class Relearning(Attack):
 
     Unlike "relearn time" of classifiers (loss on the forget set), what counts is what samples show.
 
+    Example:
+        >>> found = Relearning(items=8, steps=[1, 2], samples=4).measure(subject)["relearning"]
+        >>> [(point["step"], point["unlearning_ratio"]["n"]) for point in found["curve"]]
+        [(0, 4), (1, 4), (2, 4)]
+
     Attributes:
         items: training items to forget that are learnt again; the same ones for every row.
         steps: after how many steps to look; 0 always is one of them.

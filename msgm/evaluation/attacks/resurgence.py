@@ -27,6 +27,11 @@ def _before_and_after(found: dict[str, Any]) -> str:
 class Resurgence(Attack):
     """A copy is fine-tuned on the retain set alone, as a later user would do who knows of no forgetting.
 
+    Example:
+        >>> found = Resurgence(steps=[1, 2], samples=4).measure(subject)["resurgence"]
+        >>> [(point["step"], point["unlearning_ratio"]["n"]) for point in found["curve"]]
+        [(0, 4), (1, 4), (2, 4)]
+
     Attributes:
         steps: after how many steps to look; 0 always is one of them.
         lr: Adam's rate; None takes that of ``finetune``.

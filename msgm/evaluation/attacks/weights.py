@@ -17,6 +17,11 @@ from msgm.training.checkpoints import checkpoints, raw_and_averaged
 class Weights(Attack):
     """Raw and averaged weights of the run's newest checkpoint.
 
+    Example:
+        >>> found = Weights(samples=4).measure(subject)["weights_attack"]
+        >>> found["checkpoint"], found["raw"]["unlearning_ratio"]["n"], found["averaged"]["unlearning_ratio"]["n"]
+        ('step-00000006', 4, 4)
+
     Attributes:
         samples: samples of each, at most ``evaluation.samples``.
     """

@@ -55,6 +55,10 @@ class ClipJudge(Judge):
 class ZeroShot(JudgeKind):
     """CLIP asked by prompts.
 
+    Example:
+        >>> ZeroShot(prompts={"cat": ["a photo of a cat", "a kitten"]}).template
+        'a photo of a {class}'
+
     Attributes:
         model: OpenAI's name, such as ``ViT-B/32``; it says what to fetch when no file is given.
         weights: OpenAI's archive, or a state dict as .safetensors or by ``torch.save``; None takes OpenAI's.

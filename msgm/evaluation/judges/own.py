@@ -54,7 +54,16 @@ class OwnJudge(Judge):
 @JUDGES.register("own")
 @dataclass(frozen=True)
 class Own(JudgeKind):
-    """A convolutional network for images, an MLP for vectors; ``evaluation.judge`` says how it is trained."""
+    """A convolutional network for images, an MLP for vectors; ``evaluation.judge`` says how it is trained.
+
+    Example:
+        >>> bench = subject.bench
+        >>> asked = Task.of(bench.dataset, bench.split, bench.config.request)
+        >>> judge = Own().make(asked, JudgeSettings(epochs=1, width=8), seed=0, folder=None, device="cpu")
+        judge: training
+        >>> judge.votes(subject.items).shape, judge.forgotten
+        (torch.Size([20, 10]), [3, 7])
+    """
 
     def make(
         self, task: Task, settings: JudgeSettings, seed: int, folder: Path | None, device: torch.device | str

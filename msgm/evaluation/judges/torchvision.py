@@ -52,6 +52,12 @@ class TorchvisionJudge(Judge):
 class Torchvision(ClassifierSettings, JudgeKind):
     """A classifier of torchvision.
 
+    Example:
+        >>> names = ["tabby", "tiger cat", "beagle"]
+        >>> judge = Torchvision(weights="pets.pt", classes=names, mapping={"cat": ["tabby", "tiger cat"]})
+        >>> groups_of(["cat", "beagle"], judge.classes, judge.mapping)
+        [[0, 1], [2]]
+
     Attributes:
         mapping: for each class of the data, the names of the classifier's classes that stand for it; a class that is
             not named here is that of its own name.

@@ -36,6 +36,8 @@ class Column:
 class Metric(ABC):
     """A measurement of one model. Subclasses are dataclasses whose fields are its options (``evaluation.options``).
 
+    In their examples ``subject`` is a ``Subject``: a run's tiny model of digits, of which 20 samples are drawn.
+
     Attributes:
         table: title of the table that its columns stand in; ``Overview`` is the first one.
         columns: what the table shows of it.

@@ -45,7 +45,15 @@ def _shown(found: dict[str, Any]) -> str:
 @METRICS.register("clip-distance")
 @dataclass(frozen=True)
 class ClipDistance(ComparedMetric):
-    """Distance between the mean CLIP embeddings of samples and of real items."""
+    """Distance between the mean CLIP embeddings of samples and of real items.
+
+    Example:
+        >>> ClipDistance(extractor={"name": "clip", "weights": "ViT-B-32.pt"}).settings()["extractor"]["weights"]
+        'ViT-B-32.pt'
+        >>> embeddings = torch.tensor([[2.0, 0.0], [4.0, 0.0]])
+        >>> set_distance(embeddings, 3 * embeddings), set_distance(embeddings, -embeddings)
+        (0.0, 2.0)
+    """
 
     key = "clip_distance"
     heading = "CLIP distance"

@@ -35,6 +35,11 @@ class NegativeLogLikelihood(Metric):
 
     With a folder the values themselves are kept in ``nll.npz``: ``retain`` and ``forget``, (n, repeats) float64, and
     ``retain_indices`` and ``forget_indices``, (n,), the items' numbers in the data set.
+
+    Example:
+        >>> found = NegativeLogLikelihood().measure(subject)["nll"]
+        >>> found["unit"], found["retain"]["n"], found["forget"]["n"]
+        ('bits/dim', 4, 4)
     """
 
     table = "Overview"

@@ -60,6 +60,13 @@ def _shown(found: dict[str, Any]) -> str:
 class PrecisionRecall(ComparedMetric):
     """Precision (are samples realistic?) and recall (is what is real still made?).
 
+    Example:
+        >>> found = PrecisionRecall(neighbours=3).measure(subject)["precision_recall"]
+        >>> 0 <= found["recall"]["low"] <= found["recall"]["value"] <= found["recall"]["high"] <= 1
+        True
+        >>> precision_and_recall(torch.eye(4) + 9, torch.eye(4), k=1)
+        (0, 0)
+
     Attributes:
         neighbours: k.
     """

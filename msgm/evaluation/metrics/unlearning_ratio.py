@@ -27,7 +27,15 @@ def _ratio(row: Row, _: Report) -> str:
 @METRICS.register("ur")
 @dataclass(frozen=True)
 class UnlearningRatio(Metric):
-    """Share of samples judged forgotten, with what must be read beside it."""
+    """Share of samples judged forgotten, with what must be read beside it.
+
+    Example:
+        >>> found = UnlearningRatio().measure(subject)
+        >>> found["unlearning_ratio"]["n"], sum(found["class_histogram"].values())
+        (20, 20)
+        >>> found["unlearning_ratio"]["value"] <= found["unlearning_ratio_closed_set"]["value"]
+        True
+    """
 
     table = "Overview"
     columns = [  # noqa: RUF012

@@ -22,7 +22,14 @@ from msgm.recommender.attributes.plugin import Plugin, affine
 @ERASURES.register("class-mean")
 @dataclass(frozen=True)
 class ClassMean(PluginErasure):
-    """Class-mean removal; several attributes share one span."""
+    """Class-mean removal; several attributes share one span.
+
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> erased = ClassMean().erase(model.user_factors, {"plan": plans}, Context(model.item_factors))
+        >>> float(abs(erased[plans == "a"].mean(0) - erased[plans == "b"].mean(0)).max()) < 1e-4
+        True
+    """
 
     card = Card(
         "e - P_S (e - m), S the span of the class means about m",

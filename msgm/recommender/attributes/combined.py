@@ -31,6 +31,13 @@ from msgm.recommender.attributes.labels import Labels
 class Combined(Erasure):
     """Erase attributes one by one and combine.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> attributes = {"plan": plans, "region": np.array(["north", "south"]).repeat(30)}
+        >>> each = Combined(erasure={"name": "leace"})
+        >>> each.erase(model.user_factors, attributes, Context(model.item_factors)).shape
+        (60, 8)
+
     Attributes:
         erasure: the erasure of each, by its name and settings.
         convex: whether the weights sum to 1.

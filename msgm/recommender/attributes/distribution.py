@@ -41,6 +41,12 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 class Distribution(Erasure):
     """D2D with a penalty on the change; several attributes add up; users without a value stay as they are.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> erasure = Distribution(weight=0.5, steps=10)
+        >>> erasure.erase(model.user_factors, {"plan": plans}, Context(model.item_factors)).shape
+        (60, 8)
+
     Attributes:
         weight: of the penalty; smaller erases, and changes, more.
         space: ``function`` penalises changed scores, ``parameter`` changed embeddings.

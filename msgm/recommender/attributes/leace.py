@@ -28,7 +28,14 @@ from msgm.recommender.attributes.plugin import Plugin, affine
 @ERASURES.register("leace")
 @dataclass(frozen=True)
 class LEACE(PluginErasure):
-    """LEACE; several attributes are erased together, by the span of all their covariances."""
+    """LEACE; several attributes are erased together, by the span of all their covariances.
+
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> erased = LEACE().erase(model.user_factors, {"plan": plans}, Context(model.item_factors))
+        >>> float(abs(erased[plans == "a"].mean(0) - erased[plans == "b"].mean(0)).max()) < 1e-4
+        True
+    """
 
     card = Card(
         "e - W^+ P W (e - mean), W = Cov(e)^{-1/2}, P on the span of W Cov(e, z)",

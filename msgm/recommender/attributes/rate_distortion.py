@@ -53,6 +53,12 @@ SHUFFLES = 5
 class RateDistortion(PluginErasure):
     """A PAU-like plug-in; several attributes add up; users without a value pass through it too.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> erasure = RateDistortion(weight=0.5, steps=10)
+        >>> erasure.erase(model.user_factors, {"plan": plans}, Context(model.item_factors)).shape
+        (60, 8)
+
     Attributes:
         weight: of the penalty on the change; smaller erases, and changes, more.
         space: ``function`` penalises changed scores, ``parameter`` changed embeddings.

@@ -45,6 +45,13 @@ FLAT = 1e-12
 class UserToUser(Erasure):
     """U2U with a penalty on the change; users without a value stay as they are.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> erased = UserToUser(weight=1.0).erase(model.user_factors, {"plan": plans}, Context(model.item_factors))
+        >>> codes = (plans == "b").astype(int)
+        >>> user_to_user(erased, codes) < user_to_user(model.user_factors, codes)
+        True
+
     Attributes:
         weight: of the penalty; smaller erases, and changes, more.
         space: ``function`` penalises changed scores, ``parameter`` changed embeddings.

@@ -20,6 +20,11 @@ NUMBERS = re.compile("(?:0|[1-9][0-9]*)(?: (?:0|[1-9][0-9]*))*")
 class LightGCN(FileSource):
     """Implicit feedback; the published test part is marked, and the split ``published`` keeps to it.
 
+    Example:
+        >>> data = LightGCN(path="data/gowalla").load()  # a folder of the published train.txt and test.txt
+        >>> data.explicit, data.test is not None
+        (False, True)
+
     Attributes:
         path: folder of ``train.txt`` and, if published, ``test.txt``. A pair in both is a duplicate; with
             ``duplicates: last`` it is of the test part alone.

@@ -72,7 +72,14 @@ class MovieLens(RatedSource):
 @SOURCES.register("ml-100k")
 @dataclass
 class MovieLens100K(MovieLens):
-    """100,000 ratings of 943 users and 1,682 films; gender, group of age and occupation; genres as tags."""
+    """100,000 ratings of 943 users and 1,682 films; gender, group of age and occupation; genres as tags.
+
+    Example:
+        >>> films = MovieLens100K(root="data", feedback="explicit")  # ``data`` holds the unpacked folder ml-100k
+        >>> data = films.load()
+        >>> data.explicit, data.times is not None
+        (True, True)
+    """
 
     def load(self) -> Interactions:
         folder = self._folder("u.data")
@@ -92,6 +99,12 @@ class MovieLens1M(MovieLens):
     """1,000,209 ratings of 6,040 users and 3,706 films; attributes and tags as for the 100K set.
 
     Occupations are the published code numbers.
+
+    Example:
+        >>> films = MovieLens1M(root="data", feedback="explicit")  # ``data`` holds the unpacked folder ml-1m
+        >>> data = films.load()
+        >>> data.explicit, data.times is not None
+        (True, True)
     """
 
     def load(self) -> Interactions:

@@ -17,6 +17,12 @@ TYPES = ("token", "float", "token_seq", "float_seq")
 class RecBole(RatedSource):
     """A ``.inter`` file; a ``.user`` file of the same name beside it gives attributes: its columns but the sequences.
 
+    Example:
+        >>> settings = RecBole(path="data/films.inter", threshold=4.0)  # columns user_id, item_id, rating, timestamp
+        >>> data = settings.load()
+        >>> data.explicit, data.times is not None
+        (False, True)
+
     Attributes:
         path: the ``.inter`` file, or a folder that holds just one.
         user: name of the column of users.

@@ -53,6 +53,13 @@ SPLITS: Registry[Splitter] = Registry("split")
 class PerUser(Splitter):
     """Of every user's cells a share at random.
 
+    Example:
+        >>> users, items = ["ann"] * 10 + ["bob"] * 10, [*range(10)] * 2
+        >>> data = Interactions.of(users, items, np.ones(20))
+        >>> split = PerUser(validation=0.1, test=0.2).split(data)
+        >>> split.train.nnz, split.validation.nnz, split.test.nnz
+        (14, 2, 4)
+
     Attributes:
         validation: share for tuning, [0, 1).
         test: share for the reported numbers, [0, 1).
@@ -81,6 +88,13 @@ class LeaveLast(Splitter):
     """The last cell of every user is for testing, the one before for validation.
 
     A user of two cells has no validation cell; of cells of the same second, the one of the higher item is the later.
+
+    Example:
+        >>> users, items = ["ann"] * 10 + ["bob"] * 10, [*range(10)] * 2
+        >>> data = Interactions.of(users, items, np.ones(20), times=np.arange(20))
+        >>> split = LeaveLast().split(data)
+        >>> split.train.nnz, split.validation.nnz, split.test.nnz
+        (16, 2, 2)
     """
 
     def parts(self, data: Interactions) -> NDArray[np.int64]:
@@ -97,6 +111,13 @@ class GlobalTime(Splitter):
     """Two moments part training from validation and validation from test; cells of one second stay together.
 
     The first cell of a user who comes later is for training all the same: he could not be recommended to otherwise.
+
+    Example:
+        >>> users, items = ["ann"] * 10 + ["bob"] * 10, [*range(10)] * 2
+        >>> data = Interactions.of(users, items, np.ones(20), times=np.arange(20))
+        >>> split = GlobalTime(validation=0.1, test=0.2).split(data)
+        >>> split.train.nnz, split.validation.nnz, split.test.nnz
+        (14, 2, 4)
 
     Attributes:
         validation: share for tuning, [0, 1); met up to the users who come late and cells of the same second.
@@ -123,6 +144,13 @@ class GlobalTime(Splitter):
 @dataclass
 class Published(Splitter):
     """The test part that the data set's authors published; validation cells are drawn from the rest, per user.
+
+    Example:
+        >>> users, items = ["ann"] * 10 + ["bob"] * 10, [*range(10)] * 2
+        >>> data = Interactions.of(users, items, np.ones(20), test=np.arange(20) % 5 == 0)
+        >>> split = Published(validation=0.1).split(data)
+        >>> split.train.nnz, split.validation.nnz, split.test.nnz
+        (14, 2, 4)
 
     Attributes:
         validation: share of a user's other cells, [0, 1).

@@ -36,6 +36,11 @@ class Synthetic(Source):
 
     Attributes ``gender`` (two values) and ``age`` (three) are known of every user; the cluster of an item is its tag.
 
+    Example:
+        >>> data = Synthetic(users=50, items=40, interactions=800).load()
+        >>> data.shape, sorted(data.attributes)
+        ((50, 40), ['age', 'gender'])
+
     Attributes:
         users: number of users.
         items: number of items.

@@ -14,6 +14,13 @@ from msgm.tabular import read_table
 class Table(RatedSource):
     """A ``.csv``, ``.tsv``, ``.parquet`` or ``.npz`` file; columns that no setting names are left alone.
 
+    Example:
+        >>> import numpy as np
+        >>> np.savez(out / "plays.npz", who=[7, 7, 8], song=[1, 2, 2])
+        >>> data = Table(path="plays.npz", user="who", item="song").load()
+        >>> data.shape, data.users.ids
+        ((2, 2), ['7', '8'])
+
     Attributes:
         path: the file.
         user: name of the column of users.

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 class AltEraser(GradientMethod):
     """AltEraser.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> made = AltEraser(rounds=1).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         rounds: of users and then items.
         damping: mu.

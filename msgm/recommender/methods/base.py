@@ -67,7 +67,10 @@ class Unlearned:
 
 
 class Method(ABC):
-    """A way to forget. Subclasses are frozen dataclasses whose fields are their settings."""
+    """A way to forget. Subclasses are frozen dataclasses whose fields are their settings.
+
+    In their examples ``deletion`` is ``Deletion(users=np.array([3]))``.
+    """
 
     name: ClassVar[str]
     card: ClassVar[Card]

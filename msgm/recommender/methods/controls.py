@@ -10,7 +10,14 @@ from msgm.recommender.requests import Deletion
 @METHODS.register("do-nothing")
 @dataclass(frozen=True)
 class DoNothing(Method):
-    """Leave the model alone; its lists are not even filtered."""
+    """Leave the model alone; its lists are not even filtered.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> made = DoNothing().unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen.nnz == matrix.nnz
+        ('none', True)
+    """
 
     card = Card("the original model", "control", "none", needs=())
 
@@ -21,7 +28,14 @@ class DoNothing(Method):
 @METHODS.register("retrain")
 @dataclass(frozen=True)
 class Retrain(Method):
-    """Fit anew, from another seed, to what is left."""
+    """Fit anew, from another seed, to what is left.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> made = Retrain().unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('bit-exact', 0)
+    """
 
     card = Card("fit anew to the retained cells", "the reference of the field", "bit-exact", needs=("retain",))
 
@@ -34,7 +48,14 @@ class Retrain(Method):
 @METHODS.register("native")
 @dataclass(frozen=True)
 class Native(Method):
-    """``model.forget``: a downdate, an index repair, a re-solve or what the model knows best."""
+    """``model.forget``: a downdate, an index repair, a re-solve or what the model knows best.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> made = Native().unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('exact up to rounding', 0)
+    """
 
     card = Card("the model's own forget", "see the model's docstring", "the model's own")
 

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 class Fisher(GradientMethod):
     """The one step.
 
+    Example:
+        >>> model = msgm.recommender.BPR(factors=8, epochs=2).fit(matrix)
+        >>> made = Fisher(step_size=1.0).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         step_size: eta.
         damping: mu as a share of the mean importance.

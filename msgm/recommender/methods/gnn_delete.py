@@ -45,6 +45,12 @@ class GNNDelete(Method):
     propagation alone, .56 by this method and .50 by a refit: matrices that all nodes share cannot tell a deleted edge
     from another liked item, and lower both.
 
+    Example:
+        >>> model = msgm.recommender.LightGCN(factors=8, epochs=2).fit(matrix)
+        >>> made = GNNDelete(steps=3).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         balance: weight of the deleted edges against the neighbourhood, [0, 1).
         steps: of Adam; 0 leaves the operators at the identity, which is ``propagation-only``.

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 class IFRU(GradientMethod):
     """IFRU.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> made = IFRU(hops=1).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         hops: k; 0 keeps to the users and items of the forgotten cells.
         damping: mu to begin with, as a share of the Hessian's largest |eigenvalue|.

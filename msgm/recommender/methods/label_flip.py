@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 class LabelFlip(GradientMethod):
     """Label flip; for labels of yes and no alone.
 
+    Example:
+        >>> model = msgm.recommender.BPR(factors=8, epochs=2).fit(matrix)
+        >>> made = LabelFlip(steps=3).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         steps: of Adam.
         learning_rate: of Adam.

@@ -13,6 +13,12 @@ from msgm.recommender.sharding.laser import WARM, SequentialRecommender
 class Laser(Method):
     """LASER.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> made = Laser(stages=2).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         stages: number of groups, and of stages.
         rounds: sweeps or epochs of a stage.

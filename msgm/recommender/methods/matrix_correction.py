@@ -15,7 +15,14 @@ from msgm.recommender.requests import Deletion
 @METHODS.register("matrix-correction")
 @dataclass(frozen=True)
 class MatrixCorrection(Method):
-    """Drop the cells from X, keep M."""
+    """Drop the cells from X, keep M.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> made = MatrixCorrection().unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('none', 0)
+    """
 
     card = Card(
         formula="R = X' M, X' without F, M as it was",

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 class PrunedInfluence(IFRU):
     """``ifru`` with pruning.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> made = PrunedInfluence(keep=0.5).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         keep: share of the rows of positive weight that are changed, (0, 1]; of each side at least one.
     """

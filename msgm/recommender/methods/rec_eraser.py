@@ -15,6 +15,12 @@ from msgm.recommender.sharding.attention import FACTOR_MODELS
 class RecEraser(Method):
     """RecEraser.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> made = RecEraser(shards=2).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         shards: K.
         partition: by users (``ubp``), by items (``ibp``) or by interactions (``inbp``).

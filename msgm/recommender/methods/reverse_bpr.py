@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 class ReverseBPR(GradientMethod):
     """Reverse BPR.
 
+    Example:
+        >>> model = msgm.recommender.BPR(factors=8, epochs=2).fit(matrix)
+        >>> made = ReverseBPR(steps=3).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         beta: weight of the kept cells, (0, 1).
         ceiling: of a forgotten cell's loss, > 0.

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 class SCIF(GradientMethod):
     """SCIF.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> made = SCIF().unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         replacement: ``collaborative`` puts what the other users say of an item in the place of a forgotten label: its
             mean rating, or a cell that counts with the share of users who have the item; ``none`` drops the cell.

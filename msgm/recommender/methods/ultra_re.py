@@ -14,6 +14,12 @@ from msgm.recommender.requests import Deletion
 class UltraRE(Method):
     """UltraRE.
 
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> made = UltraRE(shards=2).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.model.seen[[3]].nnz
+        ('approximate', 0)
+
     Attributes:
         shards: K.
         balance: ``users`` of equal number, or ``interactions``: shards of equal users can differ many times in work,

@@ -54,6 +54,12 @@ class AttributeAttackers(Metric):
     Forgotten users and users without a value are left out. Every number is None where the data have no attribute,
     or the model nothing of the surface.
 
+    Example:
+        >>> AttributeAttackers(attribute="gender", surface="lists", k=5).attribute
+        'gender'
+        >>> features(case.target, np.array([2, 3]), "lists", k=5).sum(1)
+        array([5., 5.])
+
     Attributes:
         attribute: its name; None for the first by name.
         surface: what is attacked.

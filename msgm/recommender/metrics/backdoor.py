@@ -30,6 +30,10 @@ LEAST_EFFECT = 0.005
 class Backdoor(Metric):
     """Exposure of promoted items; None where no item carries the tag or no cell of such an item is to be forgotten.
 
+    Example:
+        >>> 0 <= Backdoor(k=10, tag="promoted").measure(case)["promoted_exposure"] <= 1
+        True
+
     Attributes:
         k: length of the lists.
         tag: of the promoted items.

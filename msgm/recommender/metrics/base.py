@@ -36,6 +36,8 @@ class Case:
 class Metric(ABC):
     """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
 
+    In their examples ``case`` is a ``Case``: a model that forgot two users and a tenth of the cells, and two retrained.
+
     Attributes:
         numbers: what it gives, by name.
         costly: whether it is left out of comparisons unless it is asked for by name.

@@ -24,6 +24,10 @@ class Completeness(Metric):
     None where no test cell is comparable, or where users are forgotten by a model that cannot be asked about a user
     without his row.
 
+    Example:
+        >>> Completeness().measure(case)
+        {'completeness_auc': 0.5...}
+
     Attributes:
         seed: of the halves of forgotten users' profiles; the same for every model.
     """

@@ -61,6 +61,11 @@ class View:
 class Distance(Metric):
     """Relative L2 of scores, Jaccard and RBO distance of lists, plain and in units of retrained models' distance.
 
+    Example:
+        >>> found = Distance(k=10, users=50).measure(case)
+        >>> 0 < found["score_distance"] < 1, 0 < found["jaccard_distance"] < 1
+        (True, True)
+
     Attributes:
         k: length of the lists.
         persistence: p of RBO, in (0, 1).

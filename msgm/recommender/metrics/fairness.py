@@ -23,6 +23,11 @@ from msgm.recommender.metrics.ranking import Quality, retained_quality
 class Fairness(Metric):
     """NDCG gaps between active and other users, and between groups.
 
+    Example:
+        >>> found = Fairness(k=10, attribute="gender").measure(case)
+        >>> -1 <= found["active_gap"] <= 1, 0 <= found["group_gap"] <= 1
+        (True, True)
+
     Attributes:
         k: length of the lists.
         active: share of the retained users, those with most training cells left, in (0, 1).

@@ -21,6 +21,10 @@ class Lists(Metric):
     A single forgotten cell does not count: its item may be recommended to its user as any other may. Where scores are
     tied, a user counts by the chance that the list holds a forgotten item.
 
+    Example:
+        >>> Lists(k=10).measure(case)  # the request names users and cells, but no item
+        {'lists_with_forgotten_items': None, 'forgotten_users_served': 0.0}
+
     Attributes:
         k: length of the lists.
     """

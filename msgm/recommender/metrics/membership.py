@@ -49,6 +49,11 @@ LEAST = 20
 class Membership(Metric):
     """Attackers on scores and on embeddings; None without validation cells, or where the model cannot be asked.
 
+    Example:
+        >>> found = Membership(cells=500).measure(case)
+        >>> 0 <= found["membership_scores_auc"] <= 1, 0 <= found["membership_embeddings_auc"] <= 1
+        (True, True)
+
     Attributes:
         cells: of a kind that an attacker learns from, at most.
         seed: of the draws.

@@ -111,6 +111,11 @@ class Ranking(Metric):
 
     Every cell counts as liked, ratings included.
 
+    Example:
+        >>> found = Ranking(k=10).measure(case)
+        >>> 0 < found["ndcg"] < found["hit_rate"] < 1
+        True
+
     Attributes:
         k: length of the lists.
     """

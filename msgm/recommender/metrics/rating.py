@@ -15,7 +15,12 @@ from msgm.recommender.metrics.ranking import blocks
 @METRICS.register("rating")
 @dataclass(frozen=True)
 class Rating(Metric):
-    """RMSE on held-out ratings of retained users; None for models that predict no rating."""
+    """RMSE on held-out ratings of retained users; None for models that predict no rating.
+
+    Example:
+        >>> Rating().measure(case)
+        {'rmse': 0.8...}
+    """
 
     numbers = {  # noqa: RUF012
         "rmse": Number(
