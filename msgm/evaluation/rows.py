@@ -76,7 +76,7 @@ def over_seeds(rows: Sequence[Row], report: Report) -> list[Row]:
     """Return one row a name: what its seeds share, and under ``per_seed`` every seed's numbers.
 
     What has no place there, such as a histogram, is the first seed's; the history is of the seed at which earlier
-    requests hold least.
+    requests hold least. What some seed was not measured by is left out of all.
 
     Args:
         rows: measured models, one a name and ``seed``.
@@ -85,10 +85,13 @@ def over_seeds(rows: Sequence[Row], report: Report) -> list[Row]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["name"], []).append(row)
-    return [
-        of_name[0] | _worst_history(of_name) | {"per_seed": [_of_seed(row, report) for row in of_name]}
-        for of_name in found.values()
-    ]
+    return [_of_name(seeds, report) for seeds in found.values()]
+
+
+def _of_name(seeds: Sequence[Row], report: Report) -> Row:
+    shared = {name: how for name, how in seeds[0]["measured"].items() if all(name in row["measured"] for row in seeds)}
+    seeds = [row | {"measured": shared} for row in seeds]
+    return seeds[0] | _worst_history(seeds) | {"per_seed": [_of_seed(row, report) for row in seeds]}
 
 
 def _worst_history(rows: Sequence[Row]) -> Row:

@@ -7,7 +7,7 @@ from msgm.evaluation.band_table import band_table
 from msgm.evaluation.ladder import LADDER, ratio_of
 from msgm.evaluation.metrics.unlearning_ratio import histogram_distance
 from msgm.evaluation.rates import rate
-from msgm.evaluation.rows import judged, over_seeds
+from msgm.evaluation.rows import headings_of, judged, number_of, over_seeds
 from msgm.study.judging import NO_EFFECT
 
 NAMES = ("UR %", "junk %", "NLL retain", "NLL forget")
@@ -124,14 +124,71 @@ def test_a_row_has_the_mean_seconds_of_its_seeds_and_the_history_of_the_worst():
     assert row["history"]["earlier"][0]["verdict"] == "FAIL"
 
 
+def test_a_row_is_its_first_seed_and_keeps_what_is_known_of_every_one():
+    rows = [
+        {"name": "a", "start": "none", "measured": {}, "seed": k, "seconds": 2.0 + k, "cached": None}
+        | {"folder": f"rows/a/seed-{k}", "model": f"rows/a/seed-{k}/model"}
+        for k in (0, 1)
+    ]
+    (found,) = over_seeds(rows, {})
+    kept = [{key: value for key, value in part.items() if key != "metrics"} for part in found.pop("per_seed")]
+    assert found == rows[0]
+    assert kept == [
+        {key: value for key, value in row.items() if key not in ("name", "start", "measured")} for row in rows
+    ]
+
+
+@pytest.mark.parametrize("metric", ["that of a plugin", "ur"])
+def test_a_metric_that_is_not_loaded_or_was_not_measured_has_no_numbers(metric):
+    row = {"name": "a", "seed": 0, "measured": {"that of a plugin": {}}}
+    assert headings_of(metric, row, {}) == []
+    assert over_seeds([row], {})[0]["per_seed"][0]["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    ("metric", "heading", "section", "better", "bounds"),
+    [
+        ("ur", "UR %", "forgetting", "lower", (0.0, 100.0)),
+        ("ur", "junk %", "utility", "lower", (0.0, 100.0)),
+        ("ur", "copy %", "privacy", "lower", (0.0, 100.0)),
+        ("ur", "class distance %", "forgetting", "band", (0.0, 100.0)),
+        ("nll", "NLL forget", "forgetting", "band", None),
+        ("nll", "NLL retain", "utility", "lower", None),
+        ("vlb", "VLB retain", "utility", "lower", None),
+        ("inpainting", "ACC D_f %", "forgetting", "lower", (0.0, 100.0)),
+        ("inpainting", "ACC D_g %", "utility", "higher", (0.0, 100.0)),
+        ("membership", "MIA AUC forget", "privacy", "band", (0.0, 1.0)),
+        ("that of a plugin", "its number", "forgetting", "band", None),
+    ],
+)
+def test_what_a_number_is(metric, heading, section, better, bounds):
+    found = number_of(metric, heading)
+    assert (found.section, found.better, found.bounds) == (section, better, bounds)
+
+
+def test_what_one_of_the_seeds_was_not_measured_by_is_left_out():
+    """Its samples were made with other options, say: there is no mean over seeds, and no reason to stop."""
+    report = of_seeds(a_model(1, 1, 0), a_model(1, 1, 1, measured={}), base=a_model(50, 2, 0))
+    row = report["rows"][0]
+    assert (row["measured"], row["metrics"]) == ({}, {})
+    assert [check.holds for check in LADDER.first(report, row)] == [None, None]
+
+
+SAMPLED = {"measured": {"ur": {}}, "unlearning_ratio": {"n": 1000, "value": 0}, "junk_rate": 0, "copy_rate": 0}
+SAMPLED |= {"unlearning_ratio_closed_set": {"value": 0}}
+
+
+def test_a_number_is_what_its_metric_says():
+    entry = a_report([a_row("row", [[0.1]], **SAMPLED)], [])["rows"][0]["metrics"]["UR %"]
+    assert (entry["text"], entry["better"]) == ("how often samples show the content", "lower")
+
+
 def test_one_sample_beyond_a_band_is_inside():
     """The retrained models make 0 to 1 samples of 1000 junk, and the band ends one further sample on."""
-    model = {"measured": {"ur": {}}, "unlearning_ratio": {"n": 1000, "value": 0}, "junk_rate": 0, "copy_rate": 0}
-    model |= {"unlearning_ratio_closed_set": {"value": 0}}
-    report = a_report([a_row("row", [[0.1]], **model)], [[0.0], [0.1], [0.0], [0.0], [0.0]])
+    report = a_report([a_row("row", [[0.1]], **SAMPLED)], [[0.0], [0.1], [0.0], [0.0], [0.0]])
     end = report["rows"][0]["metrics"]["UR %"]["band"]["high"]
     assert end == pytest.approx(0.02 + 2.7764 * 0.0447 * 1.2**0.5 + 0.1, abs=1e-3)
-    rows = [a_row(name, [[value]], **model) for name, value in (("inside", end - 1e-6), ("above", end + 1e-6))]
+    rows = [a_row(name, [[value]], **SAMPLED) for name, value in (("inside", end - 1e-6), ("above", end + 1e-6))]
     found = judged(report | {"rows": rows}, LADDER)["rows"]
     assert [row["metrics"]["UR %"]["place"] for row in found] == ["inside", "above"]
 
@@ -143,9 +200,10 @@ def test_a_number_that_a_retrained_model_lacks_is_not_judged():
 
 
 def test_a_row_that_diverged_at_a_seed_is_not_inside():
-    report = a_report([a_row("row", [[1.0], [None]])], [[1.0], [1.1], [1.2], [0.9], [1.0]])
+    report = a_report([a_row("row", [[1.0], [None], [1.1]])], [[1.0], [1.1], [1.2], [0.9], [1.0]])
     entry = report["rows"][0]["metrics"]["UR %"]
-    assert (entry["value"], entry["place"], entry["inside"]) == (None, "no value", False)
+    assert [entry[key] for key in ("value", "low", "high")] == [None] * 3
+    assert (entry["place"], entry["inside"]) == ("no value", False)
     assert all_inside(report) is False
 
 
@@ -174,9 +232,9 @@ PLAIN = a_row("unseen", [[5.0, 1, 1, 3.0], [7.0, 1, 1, 3.2], [6.0, 1, 1, 3.1]])
 )
 def test_a_row_like_plain_fine_tuning_has_no_effect(values, expected):
     row = a_row("redirect", values)
-    retrained = a_row("other", values, start="scratch")
-    plain, found, other = a_report([PLAIN, row, retrained], [])["rows"]
-    assert (plain["effect"], found["effect"], other["effect"]) == (None, expected, None)
+    others = [a_row(start, values, start=start) for start in ("scratch", "random", "none")]
+    effects = [row["effect"] for row in a_report([PLAIN, row, *others], [])["rows"]]
+    assert effects == [None, expected, None, None, None]
 
 
 def test_the_table_says_where_each_number_lies_and_what_the_band_is_worth():
