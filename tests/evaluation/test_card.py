@@ -626,12 +626,6 @@ def test_what_the_goal_leaves_open_is_said(report, goal, word):
     assert any(line.startswith(f"{word} was asked for") for line in made(report)["cannot_say"])
 
 
-def test_do_nothing_that_scores_like_the_method_is_said(report):
-    assert not any("do-nothing" in line for line in made(report)["cannot_say"])
-    set_rate(named(report, "redirect"), 350)
-    assert any("do-nothing scores like it" in line for line in made(report)["cannot_say"])
-
-
 def test_the_five_lines_always_stand(report):
     for name in NAMES:
         text = " ".join(made(report, name)["cannot_say"])
@@ -662,6 +656,193 @@ def test_what_users_wrote_stands_at_every_level(report, target):
 def test_a_request_in_other_words_has_no_selection(report):
     report["request"]["text"] = "what was given by hand"
     assert made(report)["request"]["selection"] is None
+
+
+# Facts and numbers
+
+
+def test_the_header_says_which_seeds_and_which_base_model(report):
+    report = judged(report, LADDER)
+    for seeds, text in (([], "0"), ([4, 5], "4, 5")):
+        header = card(report | {"seeds": seeds}, named(report, "redirect"))["header"]
+        assert (header["seeds"], header["base_digest"]) == (text, "digest of do-nothing")
+    assert made(without(report, "do-nothing"))["header"]["base_digest"] is None
+
+
+@pytest.mark.parametrize(
+    ("target", "scope"), [("observed", "instances"), ("latent", "attribute"), ("concept", "class or concept")]
+)
+def test_the_scope_of_a_request(report, target, scope):
+    report["request"]["target"] = target
+    assert made(report)["request"]["scope"] == scope
+
+
+@pytest.mark.parametrize(
+    ("facts", "family"),
+    [
+        ({"start": "none", "objective": None, "name": "do-nothing"}, "none: the base model"),
+        ({"start": "none", "objective": None}, "unknown: made elsewhere"),
+        ({"start": "random", "objective": None}, "none: random weights"),
+        ({"start": "scratch", "objective": "unseen"}, "exact: retrained"),
+        ({"start": "scratch", "objective": "standard"}, "none: trained on all data"),
+        (
+            {"start": "scratch", "objective": "redirect"},
+            "trained from random weights on the items to forget too",
+        ),
+        ({"start": "finetune", "objective": "unseen"}, "approximate update"),
+    ],
+)
+def test_the_family_of_a_method(report, facts, family):
+    named(report, "redirect").update(facts)
+    report = judged(report, LADDER)
+    assert card(report, report["rows"][NAMES.index("redirect")])["method"]["family"] == family
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "needs", "touches"),
+    [
+        ("data: retain", 7, [True, False], "all weights"),
+        ("data: forget and retain", 7, [True, False], "all weights"),
+        ("data: all", 7, [True, False], "all weights"),
+        ("data: forget", 7, [False, False], "all weights"),
+        ("formula: unknown", 7, [None, None], "all weights"),
+        (None, 0, [None, None], "nothing"),
+    ],
+)
+def test_what_a_method_needs_and_touches(report, text, steps, needs, touches):
+    named(report, "redirect").update(card=text, steps=steps)
+    method = made(report)["method"]
+    assert [method["needs_retain_data"], method["needs_nonmember_data"]] == needs
+    assert (method["touches"], method["model_digest"]) == (touches, "digest of redirect")
+    assert "from_cache" not in method
+
+
+def test_a_model_from_the_cache_says_when_it_was_trained(report):
+    named(report, "redirect")["provenance"]["cached"] = {"trained": "2026-01-01"}
+    assert made(report)["method"]["from_cache"] == "trained 2026-01-01"
+
+
+def lines_of(tree) -> dict:
+    """Every line of a card's numbers, with its section, by the number's name."""
+    return {line["number"]: line | {"section": section} for section, lines in tree["numbers"].items() for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("number", "section", "better"),
+    [
+        ("UR % [95% CI]", "forgetting", "lower"),
+        ("junk %", "utility", "lower"),
+        ("copy %", "privacy", "lower"),
+        ("NLL retain", "utility", "lower"),
+        ("relearning steps to half the base's UR", "residue", "higher"),
+        ("UR % while relearning", "residue", ""),
+    ],
+)
+def test_a_number_stands_in_its_section_beside_those_of_other_models(report, number, section, better):
+    tree = made(report)
+    line = lines_of(tree)[number]
+    assert (line["section"], line["better"], line["note"]) == (section, better, None)
+    assert list(tree["columns"]) == ["this", "base", "retrain", "random", "band", "inside", "noticed"]
+    assert line["this"] is not None
+    assert line.keys() >= tree["columns"].keys()
+
+
+def test_a_card_shows_numbers_that_only_other_rows_have(report):
+    named(report, "redirect")["measured"] = {"ur": {}}
+    lines = lines_of(made(report))
+    assert (lines["NLL retain"]["this"], lines["NLL retain"]["base"]) == (None, "2.50 (2.25)")
+    assert "NLL forget" in lines
+    assert "UR % while relearning" not in lines
+
+
+def test_without_a_band_its_columns_are_left_out(report):
+    report["retrains"] = []
+    tree = made(report)
+    assert set(tree["columns"]) == {"this", "base", "retrain", "random"}
+    assert not {"band", "inside", "noticed"} & set(lines_of(tree)["UR % [95% CI]"])
+
+
+def test_a_retrained_row_stands_beside_another_retrained_model(report):
+    line = lines_of(made(report, "unseen-scratch"))["UR % [95% CI]"]
+    assert (line["this"][:3], line["retrain"][:3]) == ("0.2", "0.1")
+    report["retrains"] = []
+    assert lines_of(made(report, "unseen-scratch"))["UR % [95% CI]"]["retrain"] is None
+
+
+def test_a_reason_stands_where_an_attack_was_asked_for_and_could_not_be_made(report):
+    row = named(report, "redirect")
+    row["weights_attack"] = {"not_tested": "no checkpoint"}
+    del row["measured"]["quantisation"]
+    lines = [line for line in made(report)["not_tested"] if line.startswith(("weights:", "quantisation:"))]
+    assert lines == [
+        f"weights: {TESTS['weights'][1]} (no checkpoint)",
+        f"quantisation: {TESTS['quantisation'][1]}",
+    ]
+
+
+def test_a_statement_says_no_more_than_was_reached(report):
+    band = "By the judge's unlearning ratio, samples are no longer distinguishable from those of retrained models: UR "
+    attacks, inside = "No attack listed below tells the model", "All 10 numbers that are judged lie inside"
+    bounded = made(report)["statement"]
+    assert bounded.startswith(f"{band}0.1% over 1 seed, where at most 0.5% is allowed (upper end of the band of 5 ")
+    assert (attacks in bounded, inside in bounded) == (True, False)
+    whole = made(inside_band(report))["statement"]
+    assert (attacks in whole, inside in whole) == (True, True)
+    named(report, "redirect").update(attacked(changed=20))
+    assert attacks not in made(report)["statement"]
+    report["request"]["target"] = "concept"
+    assert "no longer distinguishable from real items to retain: 0.2% [" in made(report)["statement"]
+
+
+@pytest.mark.parametrize(("count", "row"), [(0, True), (4, True), (5, True), (0, False)])
+def test_how_many_retrained_models_a_card_is_read_against(report, count, row):
+    report["retrains"] = make_retrains()[:count]
+    tree = made(report if row else without(report, "unseen-scratch"))
+    oracles = count or int(row)
+    assert (tree["reference"]["n_oracles"], tree["reference"]["oracle_kind"]) == (
+        oracles,
+        "retrain" if oracles else "none",
+    )
+    assert any("What spread retrained models have" in line for line in tree["cannot_say"]) is (0 < oracles < 5)
+
+
+@pytest.mark.parametrize("metric", ["nll", "ur"])
+def test_what_a_metric_does_not_show_is_said_where_it_was_measured(report, metric):
+    words = {"nll": "likelihood is no sampling", "ur": "junk shows no content either"}[metric]
+    assert any(words in line for line in made(report)["cannot_say"])
+    del named(report, "redirect")["measured"][metric]
+    assert not any(words in line for line in made(report)["cannot_say"])
+
+
+@pytest.mark.parametrize(
+    ("name", "hits", "unjudged", "alike"),
+    [
+        ("redirect", 350, None, True),
+        ("redirect", 200, None, False),  # wholly below the base's 360 of 2000
+        ("redirect", 600, None, False),  # wholly above
+        ("redirect", 350, "redirect", False),
+        ("redirect", 350, "do-nothing", False),
+        ("do-nothing", 360, None, False),  # it is the base model
+    ],
+)
+def test_a_method_is_like_do_nothing_where_the_intervals_meet(report, name, hits, unjudged, alike):
+    set_rate(named(report, name), hits)
+    if unjudged:
+        del named(report, unjudged)["measured"]["ur"]
+    assert any("do-nothing scores like it" in line for line in made(report, name)["cannot_say"]) is alike
+
+
+def test_a_diverged_number_has_an_empty_cell(report):
+    diverged = {"mean": None, "median": None, "standard_error": None, "n": 9, "non_finite": 2}
+    named(report, "redirect")["class_histogram"] = {"0": 0, "3": 0, "none": 9}
+    named(report, "redirect")["nll"]["forget"] = diverged
+    lines = lines_of(made(report))
+    assert (lines["NLL forget"]["this"], lines["class distance %"]["this"]) == ("diverged on 2", None)
+
+
+def test_pictures_are_shown_by_their_pixels_and_plots_as_such(report):
+    looks = {name: figure["look"] for name, figure in made(report)["figures"].items()}
+    assert (looks.pop("samples"), looks.pop("neighbours"), {*looks.values()}) == ("pixels", "wide", {"plot"})
 
 
 # Views and figures
