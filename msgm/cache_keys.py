@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ import torch
 import msgm
 from msgm.cache import Cached
 from msgm.chain import Chain, ranges
-from msgm.digests import file_digest
-from msgm.plugins import plugins_of
+from msgm.plugins import digest_of, plugins_of
 
 FACTS = ("versions", "git_commit", "platform", "threads", "device", "seconds", "peak_memory_mb")
 """What a run records of where and when it was trained, which stays true of the model wherever it is taken over."""
@@ -34,9 +34,10 @@ def asked(chain: Chain) -> list[Any]:
 
 
 def code(files: Iterable[str]) -> dict[str, Any]:
-    """Return the versions of the code that trains, and the hashes of the user's own Python files."""
+    """Return the versions of the code that trains, and the hashes of the user's own Python files as they run here."""
     versions = {"msgm": msgm.__version__, "sources": sources(), "torch": torch.__version__}
-    return versions | {"plugins": [file_digest(Path(path)) for path in files]}
+    versions |= {"diffusers": version("diffusers")}
+    return versions | {"plugins": [digest_of(path) for path in files]}
 
 
 def is_known(part: type) -> bool:

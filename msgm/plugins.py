@@ -88,8 +88,7 @@ def load_file(path: str, key: str = "plugins") -> Any:
         raise UserError(f"{key}: {path or 'an empty path'!r} is no Python file; expected path/to/file.py.")
     if not Path(path).is_file():
         raise UserError(f"{key}: the file {path!r} does not exist.")
-    whole = Path(path).resolve()
-    name = f"{PREFIX}{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:12]}"
+    whole, name = Path(path).resolve(), _module_name(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, whole)
@@ -107,6 +106,19 @@ def load_file(path: str, key: str = "plugins") -> Any:
         detail = next(iter(str(error).splitlines()), "")
         raise UserError(f"{key}: cannot import {path}: {type(error).__name__}: {detail}.") from error
     return module
+
+
+def _module_name(path: str) -> str:
+    whole = Path(path).resolve()
+    return f"{PREFIX}{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:12]}"
+
+
+def digest_of(path: str) -> str:
+    """Return the SHA-256 of a Python file as it was imported; as it is now, where it was not.
+
+    A file that is edited while a process runs does not change what runs there.
+    """
+    return _digests.get(_module_name(path)) or file_digest(Path(path))
 
 
 def made_by(path: str, name: str) -> Any:

@@ -1,13 +1,24 @@
 """Models whose score is known in closed form."""
 
 import re
+import sys
 
 import numpy as np
 import torch
 from torch import nn
 
+from msgm import plugins
 from msgm.diffusion import DDPM, VE, VP, ScoreModel, SubVP
 from msgm.diffusion.model import per_item
+
+
+def edit_unloaded(file, text, monkeypatch):
+    """Write a Python file anew and forget that it was imported, as a later process finds it."""
+    file.write_text(text)
+    name = plugins._module_name(str(file))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(plugins._digests, name, raising=False)
+
 
 PROCESS_CASES = {"ve": VE(), "vp": VP(), "subvp": SubVP(), "ddpm": DDPM()}
 

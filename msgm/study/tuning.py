@@ -2,9 +2,9 @@
 
 A trial gives one row values of its settings, trains it, and measures it; the objective, one number, is what the search
 makes small or great. The first trial of a row has the config's own values, so that what is chosen is never worse than
-they are on the validation part. Later ones are drawn by Optuna's tree-structured Parzen estimator (Bergstra et al.,
-NeurIPS 2011), whose seed is a function of the run's seed, the row and the trial's number: a search that was stopped
-goes on as if it had not been.
+they are on the validation part, at the budget that all rows share. Later ones are drawn by Optuna's tree-structured
+Parzen estimator (Bergstra et al., NeurIPS 2011), whose seed is a function of the run's seed, the row and the trial's
+number: a search that was stopped goes on as if it had not been.
 
 ``trials.log`` is Optuna's journal of the finished trials, one study a row, which its tools can read too.
 """

@@ -22,6 +22,7 @@ from msgm.data import load_dataset
 from msgm.reading import read_json
 from tests.classifier.test_compare import TABLE
 from tests.conftest import settings
+from tests.helpers import edit_unloaded
 
 ONLY = ["--only", "do-nothing,finetune", "--device", "cpu"]
 
@@ -301,17 +302,23 @@ def test_versions_are_part_of_the_key(monkeypatch, name):
     assert parts() != before
 
 
+def test_the_version_of_diffusers_is_part_of_the_key(monkeypatch):
+    before = parts()
+    monkeypatch.setattr(cache_keys, "version", {"diffusers": "99.0"}.get)
+    assert parts() != before
+
+
 def test_code_of_msgm_and_of_plugins_is_part_of_the_key(monkeypatch, tmp_path):
     (tmp_path / "plugin.py").write_text("")
     before = parts(f"plugins=[{tmp_path / 'plugin.py'}]")
-    (tmp_path / "plugin.py").write_text("# other\n")
+    edit_unloaded(tmp_path / "plugin.py", "# other\n", monkeypatch)
     assert parts() != parts(f"plugins=[{tmp_path / 'plugin.py'}]") != before
     before = parts()
     monkeypatch.setattr(cache_keys, "sources", lambda: "other")
     assert parts() != before
 
 
-def test_the_file_of_a_network_of_the_user_s_is_part_of_the_key(tmp_path):
+def test_the_file_of_a_network_of_the_user_s_is_part_of_the_key(tmp_path, monkeypatch):
     file = tmp_path / "net.py"
     file.write_text("def net(shape, classes): ...\n")
     network = ["network.name=normalised", "network.network.name=module", f"network.network.function={file}:net"]
@@ -321,7 +328,7 @@ def test_the_file_of_a_network_of_the_user_s_is_part_of_the_key(tmp_path):
         return parts_of(experiment, experiment.split("two"), "two", 1)
 
     before = key()
-    file.write_text("def net(shape, classes): return 1\n")
+    edit_unloaded(file, "def net(shape, classes): return 1\n", monkeypatch)
     assert key() != before
 
 

@@ -22,6 +22,7 @@ from msgm.training.run import split_data
 from msgm.training.trainer import Trainer
 from tests.conftest import DIGITS, settings
 from tests.generator.test_cells import SMALL
+from tests.helpers import edit_unloaded
 
 ONLY = ["--only", "do-nothing,unseen-scratch", "--device", "cpu"]
 OF_SEEDS = ["unseen-scratch", "seed-1", "retrained-1", "retrained-2"]
@@ -268,6 +269,12 @@ def test_versions_are_part_of_the_key(monkeypatch, name):
     assert parts() != before
 
 
+def test_the_version_of_diffusers_is_part_of_the_key(monkeypatch):
+    before = parts()
+    monkeypatch.setattr(cache_keys, "version", {"diffusers": "99.0"}.get)
+    assert parts() != before
+
+
 def test_msgm_s_own_source_is_part_of_the_key(monkeypatch):
     before = parts()
     monkeypatch.setattr(cache_keys, "sources", lambda: "other")
@@ -275,9 +282,9 @@ def test_msgm_s_own_source_is_part_of_the_key(monkeypatch):
     assert len(before["code"]["sources"]) == 64
 
 
-def test_the_code_of_plugins_is_part_of_the_key(tmp_path):
+def test_the_code_of_plugins_is_part_of_the_key(tmp_path, monkeypatch):
     plugin = tmp_path / "plugin.py"
     plugin.write_text("")
     before = parts(f"plugins=[{plugin}]")
-    plugin.write_text("# other\n")
+    edit_unloaded(plugin, "# other\n", monkeypatch)
     assert parts() != parts(f"plugins=[{plugin}]") != before
