@@ -24,7 +24,6 @@ from msgm.errors import UserError
 from msgm.folders import write_json
 from msgm.runs import Run
 from msgm.settings import Source
-from msgm.study.band import LEAST
 from msgm.study.cells import Cell
 from msgm.study.engine import Chosen, Domain, Place, picked
 from msgm.study.judging import Report
@@ -65,8 +64,6 @@ class Classifiers(Domain[ClassifierConfig, World]):
     def prepare(self, config: ClassifierConfig, place: Place, chosen: Chosen) -> World:
         methods = picked(config.rows(), chosen.get("only"), "--only", "method")
         requests = list(picked(config.requests, chosen.get("requests"), "--requests", "request"))
-        if config.retrains < LEAST:
-            raise UserError(f"retrains must be at least {LEAST}, got {config.retrains}: fewer make no band.")
         dataset, device = load_dataset(config.data), chosen_device(place.device)
         chain = Chain() if config.original.weights is None else Chain(unknown=note_of_file(config))
         cache = Cache.of_user() if chosen.get("cache", True) else None

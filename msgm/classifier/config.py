@@ -100,7 +100,7 @@ class ClassifierConfig:
         seed: the first seed; a seed makes the models and all draws.
         split_seed: of the data split and of items drawn to be forgotten, the same for all seeds; None: the first seed.
         seeds: how many seeds a comparison takes.
-        retrains: retrained models a request, in all, which make the band; a comparison wants at least five.
+        retrains: retrained models a request, in all, which make the band; of fewer than five, numbers have no verdicts.
         plugins: Python files to import first; they register data sets, networks, methods and metrics.
         data: the data set (``msgm.data``).
         shares: what is held out.

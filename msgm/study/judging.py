@@ -324,7 +324,7 @@ def judged_note(row: Row, columns: Mapping[str, tuple[str, int]]) -> str:
     """
     found = row["judged"]
     if found["retrains"] < LEAST:
-        return f"{found['retrains']} retrained models, of at least {LEAST}: numbers stand here without verdicts."
+        return f"{found['retrains']} of at least {LEAST} retrained models: numbers stand here without verdicts."
     if not found["numbers"]:
         return "No number differs between the original, the retrained models and the row: nothing is judged."
     shifts = [

@@ -305,7 +305,7 @@ def test_a_stopped_method_stops_the_run(config, monkeypatch, tmp_path, error):
     [
         (["--only", "finetun"], ["--only: unknown method 'finetun'", "Did you mean 'finetune'?"]),
         (["--requests", "many"], ["--requests: unknown request 'many'", "few, two"]),
-        (settings(["retrains=4"]), ["retrains must be at least 5, got 4"]),
+        (settings(["retrains=0"]), ["retrains must be at least 1, got 0"]),
         (settings(["data.label=null", "data.drop=[label]"]), ["table data have no class labels"]),
         (settings(["requests.two.labels=[0,1]"]), ["items of 1 class only"]),
         (settings(["requests.two.labels=[0,1,2]"]), ["selects all 150 items"]),
@@ -321,6 +321,16 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(config, cli, tmp_path,
     assert all(part in done.err for part in parts), done.err
     assert done.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_fewer_than_five_retrained_models_give_numbers_without_verdicts(config, tmp_path, count):
+    chosen = {"only": ["do-nothing", "retrain"], "requests": ["few"]}
+    run = CLASSIFIERS.compare(load_config(config, ["seeds=1", f"retrains={count}"]), tmp_path / "run", **chosen)
+    rows = read_json(run.report, dict)["rows"]
+    assert [len(row["retrain_band"]) for row in rows] == [count, count]
+    assert {entry["inside"] for row in rows for entry in row["metrics"].values()} == {None}
+    assert f"{count} of at least 5 retrained models" in (run.path / "report.md").read_text()
 
 
 def test_a_network_whose_output_size_differs_is_refused(config, cli, tmp_path):

@@ -172,7 +172,7 @@ def test_fewer_than_five_retrained_models_give_numbers_without_verdicts(made):
     assert numbers["low"] <= numbers["value"] <= numbers["high"]
     text = (made / "report.md").read_text()
     assert "Over 2 seeds, beside 2 retrained models" in text
-    assert "2 retrained models, of at least 5: numbers stand here without verdicts." in text
+    assert "2 of at least 5 retrained models: numbers stand here without verdicts." in text
 
 
 def test_a_band_of_five_is_in_the_report_its_views_and_its_cards(cli, copied):

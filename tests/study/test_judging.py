@@ -119,7 +119,7 @@ def test_fewer_than_five_retrained_models_give_numbers_without_verdicts():
     row = judged([models[0]], models)
     assert {entry["inside"] for entry in row["metrics"].values()} == {None}
     assert row["judged"]["numbers"] == 0
-    assert judged_note(row, {}) == "4 retrained models, of at least 5: numbers stand here without verdicts."
+    assert judged_note(row, {}) == "4 of at least 5 retrained models: numbers stand here without verdicts."
 
 
 def test_the_side_of_models_that_know_is_the_first_that_is_named_else_the_worse_one():
