@@ -118,10 +118,7 @@ def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> dict
         if number not in due and cell.wanted:
             print(f"{cell.label}: kept", flush=True)
     failed: dict[str, Reason] = {}
-    for stage in (
-        [number for number in due if every[number].label in needed],
-        [number for number in due if every[number].wanted and every[number].label not in needed],
-    ):
+    for stage in _stages(every, [number for number in due if every[number].wanted or every[number].label in needed]):
         begun = [number for number in stage if not _blocked(every[number], failed)]
         for ended in _run_elsewhere(every, begun, elsewhere) if elsewhere else _run_here(every, begun):
             label = every[ended.number].label
@@ -129,6 +126,24 @@ def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> dict
             if ended.reason is not None:
                 failed[label] = ended.reason
     return {label: reason["reason"] for label, reason in failed.items() if reason["status"] == FAILED}
+
+
+def _stages(cells: Sequence[Cell], numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the cells to run in stages, each of which comes after those before it alone.
+
+    Raises:
+        ValueError: cells wait for each other.
+    """
+    waiting = list(numbers)
+    awaited = {label for number in numbers for label in cells[number].after}
+    while waiting:
+        there = {cells[number].label for number in waiting}
+        ready = [number for number in waiting if not there.intersection(cells[number].after)]
+        stage = [number for number in ready if cells[number].label in awaited] or ready
+        if not stage:
+            raise ValueError(f"cells wait for each other: {', '.join(sorted(there))}")
+        yield stage
+        waiting = [number for number in waiting if number not in stage]
 
 
 def _blocked(cell: Cell, failed: dict[str, Reason]) -> bool:

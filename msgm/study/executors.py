@@ -2,7 +2,7 @@
 
 A cell is a ``Task``: a call that another process can make, as it carries all that it depends on. That process takes
 over from this one what holds for the whole command (``Surroundings``), and the lock of the folder that both write to.
-A task is begun when the one that it builds on has ended. When the command is stopped, processes of ``executor_of`` are
+When the command is stopped, processes of ``executor_of`` are
 told, end at their next safe point, and what they finished stays.
 """
 
@@ -32,12 +32,10 @@ class Task:
     Attributes:
         name: of the cell.
         call: makes and measures it; it and what it returns can be pickled.
-        after: name of the task that has to end first; None, or one that is not among the tasks, waits for nothing.
     """
 
     name: str
     call: Callable[[], Any]
-    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,25 +86,23 @@ def run(workers: Workers, held: Path, tasks: Sequence[Task]) -> Iterator[tuple[s
     Args:
         workers: where they run.
         held: the folder that they write to, whose lock this process holds.
-        tasks: what to run, in the order in which they are begun as far as ``Task.after`` lets them.
+        tasks: what to run, in the order in which they are begun.
 
     Raises:
         RunError: a process was killed.
         Exception: what a task raised; no further task is begun then.
     """
     around = Surroundings(Path.cwd(), held.resolve(), trusted(), may_download(), workers.threads)
-    waiting, open_names = list(tasks), {task.name for task in tasks}
+    waiting = list(tasks)
     running: dict[Future[Any], Task] = {}
     try:
         while waiting or running:
-            ready = [task for task in waiting if task.after not in open_names]
-            for task in ready if workers.count is None else ready[: workers.count - len(running)]:
+            count = len(waiting) if workers.count is None else workers.count - len(running)
+            for task in waiting[:count]:
                 running[workers.executor.submit(around.perform, task.call)] = task
-                waiting.remove(task)
+            waiting = waiting[count:]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                open_names.discard(task.name)
-                yield task.name, future.result()
+                yield running.pop(future).name, future.result()
     except BrokenExecutor as error:
         raise RunError(
             "a process was killed, as by a machine without memory left; finished models are kept."

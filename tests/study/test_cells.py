@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from threadpoolctl import threadpool_info
@@ -11,7 +12,7 @@ from threadpoolctl import threadpool_info
 from msgm import processes
 from msgm.errors import RunError, UserError
 from msgm.reading import read_json
-from msgm.study.cells import Elsewhere, Latest, run_cells
+from msgm.study.cells import Elsewhere, Latest, _stages, run_cells
 from msgm.study.executors import Workers
 from msgm.study.records import ModelCell, RecordCell
 
@@ -159,3 +160,22 @@ def test_the_latest_thing_is_kept_and_the_one_before_let_go():
     assert latest.get("a", list) is first
     assert latest.get("b", list) is not first
     assert latest.get("a", list) is not first
+
+
+@pytest.mark.parametrize(
+    ("after", "stages"),
+    [
+        ({"row": ["edit"], "edit": ["base"], "base": [], "alone": []}, [["base"], ["edit"], ["row", "alone"]]),
+        ({"row": ["base"], "other": ["kept"], "base": []}, [["base"], ["row", "other"]]),
+    ],
+)
+def test_cells_are_run_in_stages(after, stages):
+    cells = [SimpleNamespace(label=label, after=labels) for label, labels in after.items()]
+    found = _stages(cells, range(len(cells)))
+    assert [[cells[number].label for number in stage] for stage in found] == stages
+
+
+def test_cells_that_wait_for_each_other_are_an_error():
+    cells = [SimpleNamespace(label=label, after=labels) for label, labels in (("a", ["b"]), ("b", ["a"]))]
+    with pytest.raises(ValueError, match="wait for each other: a, b"):
+        list(_stages(cells, [0, 1]))

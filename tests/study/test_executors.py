@@ -16,11 +16,10 @@ from msgm.folders import locked
 from msgm.study.executors import Task, Workers, executor_of, run
 
 
-def note(folder: Path, name: str, wait_for: str | None = None) -> tuple[str, int, bool]:
-    """Write a file, and say where and after which other it was written."""
-    there = wait_for is None or (folder / wait_for).exists()
+def note(folder: Path, name: str) -> int:
+    """Write a file, and return which process did."""
     (folder / name).write_text("")
-    return name, os.getpid(), there
+    return os.getpid()
 
 
 def fail() -> None:
@@ -54,15 +53,10 @@ def pool():
         yield workers
 
 
-def test_a_task_begins_when_the_one_that_it_builds_on_has_ended(pool, tmp_path):
-    tasks = [
-        Task("row", partial(note, tmp_path, "row", "base"), after="base"),
-        Task("base", partial(note, tmp_path, "base")),
-        Task("other", partial(note, tmp_path, "other"), after="a task that is not here"),
-    ]
-    found = dict(run(pool, tmp_path, tasks))
-    assert {name: there for name, (_, _, there) in found.items()} == {"row": True, "base": True, "other": True}
-    assert os.getpid() not in {pid for _, pid, _ in found.values()}
+def test_tasks_run_in_other_processes(pool, tmp_path):
+    found = dict(run(pool, tmp_path, [Task(name, partial(note, tmp_path, name)) for name in ("one", "two", "three")]))
+    assert sorted(found) == ["one", "three", "two"]
+    assert os.getpid() not in found.values()
 
 
 def test_folders_below_one_that_is_held_may_be_locked_one_inside_another(pool, tmp_path):
@@ -108,11 +102,8 @@ def test_sigterm_stops_the_processes_too(tmp_path):
 
 def test_any_executor_does(tmp_path):
     with ThreadPoolExecutor(1) as executor:
-        tasks = [
-            Task("row", partial(note, tmp_path, "row", "base"), after="base"),
-            Task("base", partial(note, tmp_path, "base")),
-        ]
-        assert dict(run(Workers(executor, None, None), tmp_path, tasks))["row"][2]
+        tasks = [Task(name, partial(note, tmp_path, name)) for name in ("one", "two")]
+        assert dict(run(Workers(executor, None, None), tmp_path, tasks)) == dict.fromkeys(("one", "two"), os.getpid())
 
 
 def test_one_job_needs_no_process():
