@@ -1,6 +1,6 @@
 """Settings of classifier experiments, from YAML and ``key.sub=value`` overrides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -14,13 +14,14 @@ from msgm.classifier.metrics import METRICS, Metric
 from msgm.classifier.networks import CLASSIFIERS
 from msgm.classifier.training import TrainingSettings
 from msgm.data import DATASETS, Dataset
-from msgm.errors import UserError, known
+from msgm.errors import UserError
 from msgm.fields import OptionalSettings, Settings, lossless, structured
 from msgm.folders import check_name, check_names
 from msgm.plugins import load_files
 from msgm.requests import ForgetRequest
 from msgm.seeding import derive_seed
 from msgm.settings import INSTEAD, Source, dump_yaml, read_settings
+from msgm.study.config import below, built_rows, chosen_metrics, resolved
 
 T = TypeVar("T")
 BEFORE = ("original", "source")
@@ -140,45 +141,23 @@ class ClassifierConfig:
         self.plugins = load_files(self.plugins)
         self.data = _data(self.data)
         self.network = CLASSIFIERS.resolve(self.network)
-        self._check_names()
-        self.methods = {name: self._method(name) for name in [*self.methods, *_others(self.methods)]}
-        for name, request in self.requests.items():
-            at_least(1, request, f"requests.{name}", "random")
-            below(f"requests.{name}", "request", request.selector)
-            below(f"requests.{name}", "request", request.refuse_handed)
-        self.measures()
-
-    def _check_names(self) -> None:
-        """Refuse names that cannot be those of files: of the experiment, its requests and its methods."""
         check_name(self.name)
         check_names(self.requests, "requests", BEFORE)
-        check_names([*self.methods, *_others(self.methods)], "methods", BEFORE)
-
-    def _method(self, name: str) -> Any:
-        given = self.methods.get(name, {})
-        if given is None:
-            return None
-        if not isinstance(given, dict):
-            raise UserError(f"methods.{name}: expected settings by name, or null to leave it out, got {given!r}.")
-        return below(f"methods.{name}", "methods", lambda: METHODS.resolve({"name": name} | given))
+        others: dict[str, Any] = {name: {} for name in METHODS.entries if name not in self.methods}
+        self.methods = resolved("methods", self.methods | others, METHODS.resolve, BEFORE)
+        for name, request in self.requests.items():
+            at_least(1, request, f"requests.{name}", "random")
+            below(f"requests.{name}", request.selector)
+            below(f"requests.{name}", request.refuse_handed)
+        self.measures()
 
     def rows(self) -> dict[str, Method]:
         """Return the methods by their rows' names, the left out ones left out."""
-        return {name: METHODS.build(settings) for name, settings in self.methods.items() if settings is not None}
+        return built_rows(METHODS, self.methods)
 
     def measures(self) -> list[Metric]:
-        """Return the metrics to measure.
-
-        Raises:
-            UserError: an unknown metric, or options of one that does not have them.
-        """
-        names = [name for name, cls in METRICS.entries.items() if not cls.costly]
-        for name in self.options:
-            known(name, list(METRICS.entries), "options", "metric")
-        for name in self.metrics or []:
-            known(name, list(METRICS.entries), "metrics", "metric")
-        wanted = names if self.metrics is None else self.metrics
-        return [METRICS.build({"name": name} | self.options.get(name, {})) for name in wanted]
+        """Return the metrics to measure; errors as of ``chosen_metrics``."""
+        return chosen_metrics(METRICS, self.metrics, self.options)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as a plain tree."""
@@ -195,21 +174,6 @@ def _data(given: dict[str, Any]) -> dict[str, Any]:
         if key in given:
             raise UserError(f"data.{key} means nothing to a classifier; set {instead} instead.")
     return {key: value for key, value in DATASETS.resolve(given).items() if key not in ELSEWHERE}
-
-
-def _others(given: dict[str, Any]) -> list[str]:
-    """Return the registered methods that no row of ``given`` is named after."""
-    return [name for name in METHODS.entries if name not in given]
-
-
-def below(place: str, section: str, make: Callable[[], T]) -> T:
-    """Return ``make()``; its UserError names the whole ``place``, where it says ``section`` or nothing."""
-    try:
-        return make()
-    except UserError as error:
-        text = str(error)
-        named = text.startswith(f"{section}.")
-        raise UserError(f"{place}{text.removeprefix(section)}" if named else f"{place}: {text}") from error
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> ClassifierConfig:

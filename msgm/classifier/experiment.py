@@ -21,7 +21,7 @@ from msgm.cache import Cache
 from msgm.cache_keys import origin
 from msgm.chain import Chain, Entry, gone_before
 from msgm.classifier import networks
-from msgm.classifier.config import ClassifierConfig, below
+from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.data import Examples, Split, held_out, split_by
 from msgm.classifier.foreign import parts_around, trained_on
 from msgm.classifier.methods import METHODS, Settings
@@ -35,6 +35,7 @@ from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.seeding import derive_seed
 from msgm.shapes import Seconds
+from msgm.study.config import below
 from msgm.study.records import Record
 from msgm.traces import seal
 
@@ -95,7 +96,7 @@ class Experiment:
         Raises:
             UserError: the request selects nothing, everything, or leaves fewer than two classes.
         """
-        return below(f"requests.{request}", "request", lambda: self._split(self.selected(request)))
+        return below(f"requests.{request}", lambda: self._split(self.selected(request)))
 
     def _split(self, mask: NDArray[np.bool_]) -> Split:
         return split_by(self.dataset, self.parts, mask, gone_before(mask, self.chain.requests))

@@ -1,7 +1,6 @@
 """Settings of recommender experiments, from YAML and ``key.sub=value`` overrides."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,12 +18,11 @@ from msgm.recommender.metrics import METRICS, Metric
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import RecommenderRequest
 from msgm.settings import INSTEAD, Source, dump_yaml, read_settings
+from msgm.study.config import below, built_rows, chosen_metrics, resolved
 from msgm.study.judging import CONTROLS
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Experiment")
-SECTIONS = ("model", "methods", "erasure", "obfuscation", "request")
-"""What errors of a row's settings begin with, before they are told the row."""
 BY_IDS = ("users", "items", "interactions", "file")
 DRAWN = ("random_users", "most_active", "least_active", "random_interactions", "tag", "spam", "stream")
 
@@ -184,43 +182,11 @@ class RecommenderConfig(Experiment):
 
     def rows(self) -> dict[str, Method]:
         """Return the methods by their rows' names, the left out ones left out."""
-        return {name: METHODS.build(settings) for name, settings in self.methods.items() if settings is not None}
+        return built_rows(METHODS, self.methods)
 
     def measures(self) -> list[Metric]:
-        """Return the metrics to measure.
-
-        Raises:
-            UserError: an unknown metric, or options of one that does not have them.
-        """
-        for name in self.options:
-            known(name, list(METRICS.entries), "options", "metric")
-        for name in self.metrics or []:
-            known(name, list(METRICS.entries), "metrics", "metric")
-        usual = [name for name, cls in METRICS.entries.items() if not cls.costly]
-        wanted = usual if self.metrics is None else self.metrics
-        return [METRICS.build({"name": name} | self.options.get(name, {})) for name in wanted]
-
-
-def resolved(place: str, given: dict[str, Any], resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Return the settings of rows with defaults, as ``resolve`` fills them in; None where a row is left out.
-
-    Raises:
-        UserError: names that cannot be those of files, or settings that a row does not have.
-    """
-    check_names(given, place)
-    return {
-        row: None if own is None else below(f"{place}.{row}", lambda: resolve({"name": row} | own))  # noqa: B023
-        for row, own in given.items()
-    }
-
-
-def below(place: str, make: Callable[[], T]) -> T:
-    """Return ``make()``; its UserError names ``place``, instead of the section that it may begin with."""
-    try:
-        return make()
-    except UserError as error:
-        text = re.sub(rf"^({'|'.join(SECTIONS)})\.", ".", str(error))
-        raise UserError(f"{place}{text}" if text.startswith(".") else f"{place}: {text}") from error
+        """Return the metrics to measure; errors as of ``chosen_metrics``."""
+        return chosen_metrics(METRICS, self.metrics, self.options)
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> RecommenderConfig:

@@ -7,10 +7,11 @@ from msgm.checks import at_least
 from msgm.errors import UserError, known
 from msgm.fields import OptionalSettings
 from msgm.folders import check_names
-from msgm.recommender.config import Experiment, resolved
+from msgm.recommender.config import Experiment
 from msgm.recommender.erasure.ways import CARDS, build_way, resolve_way
 from msgm.recommender.metrics.attribute_attackers import AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
+from msgm.study.config import resolved
 
 SURFACES = ["embeddings", "scores", "lists"]
 BEFORE, SHUFFLED = CONTROLS = ("before", "shuffled-labels")
