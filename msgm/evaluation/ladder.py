@@ -299,8 +299,6 @@ def attacks_of(report: Report, row: Row) -> dict[str, list[str]]:
 
 
 def _attacked(name: str, row: Row, report: Report) -> list[str]:
-    if reason_untested(row, name) is not None:
-        return []
     return [heading for heading in headings_of(name, row, report) if heading not in OF_RETAIN_ITEMS]
 
 

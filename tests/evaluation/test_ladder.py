@@ -264,6 +264,7 @@ def test_the_side_on_which_a_number_gives_items_away(name, side):
         ({"measured": {"weights": {}}, "weights_attack": {"not_tested": "no checkpoint"}}, "no checkpoint"),
         ({"measured": {"weights": {}}, "weights_attack": {"samples": 9}}, None),
         ({"measured": {"weights": {}}}, None),
+        ({"measured": {"weights": {}}, "weights_attack": 0.5}, None),
     ],
 )
 def test_why_a_metric_has_no_numbers(row, reason):
