@@ -1,7 +1,7 @@
 """How the report of a comparison of recommenders is shown."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from msgm.cards.pages import listed
@@ -9,16 +9,14 @@ from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
 from msgm.recommender.card import WORDS
 from msgm.recommender.figures import request_figures
 from msgm.recommender.ladder import EXACT
-from msgm.study.judging import CONTROLS, Entry, Report, Row, judged_note
+from msgm.study import views
+from msgm.study.judging import CONTROLS, Report, Row
 from msgm.study.views import Views
-from msgm.tables import Outside, Table
 
 READING = (
-    "Means over seeds, ± half the 95% t-interval where there are two or more; -: does not apply, or was not measured; "
-    "* lies outside the band of retrained models by more than .005. "
-    "seconds: of the answer; time: as a share of a refit's, for a stream per request; prepared: seconds spent before "
-    "any request, shards above all. A method that fits shards makes another model: its exactness is against the same "
-    "shards fitted to the rest, not against the retrained models of the band."
+    f"{views.READING} A number may lie outside its band by .005. time: of a stream, per request. prepared: seconds "
+    "spent before any request, shards above all. A method that fits shards makes another model: its exactness is "
+    "against the same shards fitted to the rest, not against the retrained models of the band."
 )
 
 
@@ -57,36 +55,14 @@ class RecommenderViews(Views):
         models = list(report["models"])
         return sorted(rows, key=lambda row: (models.index(row["model"]), _place(row["method"])))
 
-    def table(self, report: Report, request: str) -> Table:
-        rows = self.rows(report, request)
-        shown = {
-            name: heading
-            for name, (heading, _) in self.columns.items()
-            if any(row["metrics"].get(name, {}).get("value") is not None for row in rows)
-        }
-        head = [*self.names, *shown.values(), "exactness", "seconds", "time", "prepared"]
-        lines = [
-            [
-                row["model"],
-                row["method"],
-                *(_cell(row["metrics"].get(name)) for name in shown),
-                _exactness(row),
-                f"{row['seconds']:.3f}",
-                _share(row),
-                f"{row['preparation_seconds']:.2f}",
-            ]
-            for row in rows
-        ]
-        return Table(self.heading(report, request), head, lines, self.notes(report, request))
+    def extras(self, rows: Sequence[Row]) -> Mapping[str, Callable[[Row], str]]:
+        return {"exactness": _exactness, "prepared": lambda row: f"{row['preparation_seconds']:.2f}"}
 
     def heading(self, report: Report, request: str) -> str:
         return f"{super().heading(report, request)}, {report['requests'][request]['cells']} training cells"
 
     def notes(self, report: Report, request: str) -> list[str]:
-        rows = self.rows(report, request)
-        by_model = {row["model"]: row for row in reversed(rows)}
-        judged = [f"{model}: {judged_note(row, self.columns)}" for model, row in reversed(by_model.items())]
-        return [*judged, *self.left_out(report, request), *solver_notes(rows)]
+        return [*self.left_out(report, request), *solver_notes(self.rows(report, request))]
 
     def left_out(self, report: Report, request: str) -> list[str]:
         """Return why rows have no numbers, methods that are not for several models together."""
@@ -131,22 +107,6 @@ VIEWS = RecommenderViews()
 
 def _place(method: str) -> int:
     return CONTROLS.index(method) if method in CONTROLS else len(CONTROLS)
-
-
-def _cell(number: Entry | None) -> str:
-    if number is None or number["value"] is None:
-        return "-"
-    if number["inside"] is False:
-        return Outside(f"{number['value']:.3f}*{_half(number)}")
-    return f"{number['value']:.3f}{_half(number)}"
-
-
-def _half(number: Entry) -> str:
-    """Return half the interval of a mean; nothing from one seed."""
-    if number["low"] is None:
-        return ""
-    half = (number["high"] - number["low"]) / 2
-    return f" ± {half:.3f}".replace(" 0.", " .")
 
 
 def _exactness(row: Row) -> str:

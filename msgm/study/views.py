@@ -4,7 +4,7 @@ A domain says in a ``Views`` which numbers stand in its tables and what its axes
 lay out its tables in its own way. All else is here, once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -27,7 +27,7 @@ Axis = tuple[str, str]
 Columns = Mapping[str, tuple[str, int]]
 Cards = Mapping[str, Card]
 READING = (
-    "Means over seeds, +- half a 95% t-interval; * lies outside the band of retrained models. inside: share of the "
+    "Means over seeds, ± half a 95% t-interval; * lies outside the band of retrained models. inside: share of the "
     "judged numbers that lie in their band; numbers that are the same for every model are not judged. time: seconds as "
     "a share of retraining's. No effect at this budget: not told from fine-tuning on the retain set by the spread of "
     "seeds."
@@ -98,20 +98,36 @@ class Views:
         return {name: table for name, table in found.items() if table.rows or table.notes}
 
     def table(self, report: Report, request: str) -> Table:
-        """Return the table of a request: the band of retrained models, then a line a row."""
+        """Return the table of a request: the band of retrained models, then a line a row, for each band."""
         rows = self.rows(report, request)
         if not rows:
             return Table(self.heading(report, request), list(self.names), [], self.notes(report, request))
-        columns = self.columns_of(rows)
-        shown = {name: column for name, column in columns.items() if any(name in row["metrics"] for row in rows)}
-        head = [*self.names, *(heading for heading, _ in shown.values()), "inside", "seconds", "time"]
-        lines = [self._band_line(rows[0], shown)] + [self._line(row, shown) for row in rows]
-        if not all(map(converged, rows)):
-            head.append("solver")
-            solved = ["", *("" if converged(row) else NOT_CONVERGED for row in rows)]
-            lines = [[*line, solver] for line, solver in zip(lines, solved, strict=True)]
-        notes = [judged_note(rows[0], shown), *self.notes(report, request)]
-        return Table(self.heading(report, request), head, lines, notes)
+        shown, extras, bands = self._shown(rows), self.extras(rows), self._banded(rows)
+        head = [*self.names, *(heading for heading, _ in shown.values()), "inside", "seconds", "time", *extras]
+        lines, judged = [], []
+        for group, own in bands.items():
+            lines.append([*self._band_line(own[0], shown), *[""] * len(extras)])
+            lines += [[*self._line(row, shown), *(cell(row) for cell in extras.values())] for row in own]
+            judged.append(": ".join([*group, judged_note(own[0], shown)]))
+        return Table(self.heading(report, request), head, lines, [*judged, *self.notes(report, request)])
+
+    def extras(self, rows: Sequence[Row]) -> Mapping[str, Callable[[Row], str]]:
+        """Return further columns of the table of these rows, by heading; by default whether solvers converged."""
+        if all(map(converged, rows)):
+            return {}
+        return {"solver": lambda row: "" if converged(row) else NOT_CONVERGED}
+
+    def _banded(self, rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+        """Return rows by what they share a band by: all of ``names`` but the method."""
+        found: dict[tuple[str, ...], list[Row]] = {}
+        for row in rows:
+            found.setdefault(tuple(row[key] for key in self.names[:-1]), []).append(row)
+        return found
+
+    def _shown(self, rows: Sequence[Row]) -> Columns:
+        """Return the columns of numbers that some of these rows have."""
+        known = {name for row in rows for name, number in row["metrics"].items() if number["value"] is not None}
+        return {name: column for name, column in self.columns_of(rows).items() if name in known}
 
     def heading(self, report: Report, request: str) -> str:
         """Return the title of a request's table."""
@@ -208,10 +224,7 @@ class Views:
 
     def charts(self, report: Report, request: str, cards: Cards) -> Iterator[Chart]:
         """Yield the charts of a request: one for all rows that share a band."""
-        rows = self.rows(report, request)
-        groups = dict.fromkeys(tuple(row[key] for key in self.names[:-1]) for row in rows)
-        for group in groups:
-            own = [row for row in rows if tuple(row[key] for key in self.names[:-1]) == group]
+        for group, own in self._banded(self.rows(report, request)).items():
             kinds = {row["method"]: (row, kind_of(row["method"], cards[self.link(row)]["level"])) for row in own}
             yield chart_of(": ".join([request, *group]), kinds, *self.axes_of(own))
 
@@ -229,8 +242,8 @@ class Views:
             ends = shown_limits(number, number["band"]) if number.get("band") else ()
             cells.append("..".join(short(end, scale) for end in ends))
         seconds = row[self.words.ladder.retraining]
-        named = ["band of retrained", *[""] * (len(self.names) - 1)]
-        return [*named, *cells, "", "" if seconds is None else f"{seconds:.2f}", "100%"]
+        named = [*(row[key] for key in self.names[:-1]), "band of retrained"]
+        return [*named, *cells, "", "" if seconds is None else _seconds(seconds), "100%"]
 
     def _line(self, row: Row, shown: Columns) -> list[str]:
         share, time = inside_share(row), row["share_of_retraining"]
@@ -238,8 +251,8 @@ class Views:
             *(row[key] for key in self.names),
             *(_cell(row["metrics"].get(name), scale) for name, (_, scale) in shown.items()),
             "" if share is None else f"{share:.0%}",
-            f"{row['seconds']:.2f}",
-            "" if time is None else f"{time:.0%}",
+            _seconds(row["seconds"]),
+            "" if time is None else _share(time),
         ]
 
 
@@ -259,6 +272,14 @@ def near_retraining(rows: Sequence[Row]) -> str:
     return f"{text}; controls: {control}." if control else f"{text}."
 
 
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+
+
 def short(value: float, scale: int) -> str:
     """Return a number as tables show it: per cent to a tenth, others to three places."""
     return f"{scale * value:z.1f}" if scale == 100 else f"{value:z.3f}"
@@ -268,7 +289,7 @@ def _cell(number: Entry | None, scale: int) -> str:
     if number is None or number["value"] is None:
         return "-"
     half = None if number["low"] is None else (number["high"] - number["low"]) / 2
-    shown = f"{short(number['value'], scale)}{'' if half is None else f' +-{short(half, scale)}'}"
+    shown = f"{short(number['value'], scale)}{'' if half is None else f' ± {short(half, scale)}'}"
     return Outside(f"{shown}*") if number["inside"] is False else shown
 
 

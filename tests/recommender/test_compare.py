@@ -10,7 +10,7 @@ from msgm.reading import read_json
 from msgm.recommender.card import WORDS
 from msgm.recommender.ladder import LADDER
 from msgm.recommender.models import MODELS
-from msgm.recommender.report import VIEWS, _cell
+from msgm.recommender.report import VIEWS
 from msgm.solves import Solve
 from msgm.study.card import make_card
 from msgm.study.judging import share_of_retraining
@@ -107,7 +107,9 @@ def test_views_and_cards_are_written_and_self_contained(made):
 def test_tables_have_intervals_and_banners_name_the_fastest_exact_answer(made):
     text, page = (made / "report.md").read_text(), (made / "report.html").read_text()
     row = next(line for line in text.split("\n") if line.startswith("| ease | do-nothing |"))
-    assert re.search(r"\| 0\.\d{3}(\\\*)? ± \.\d{3} \|", row), row
+    assert re.search(r"\| 0\.\d{3} ± 0\.\d{3}(\\\*)? \|", row), row
+    band = next(line for line in text.split("\n") if line.startswith("| ease | band of retrained |"))
+    assert re.search(r"\| 0\.\d{3}\.\.0\.\d{3} \|", band), band
     assert "bit-exact (of its shards)" in text
     assert re.search(
         r"^- fake: 2 of 2 answers exact; fastest: native on \S+, \S.*, \S+% of a refit's time\.$", text, re.M
@@ -152,14 +154,6 @@ def test_the_seconds_of_a_stream_are_shared_among_its_requests(answered, share):
     row = {"request": "s", "seconds": 10.0, "refit_seconds": 2.0, "facts": {"answered": answered}}
     assert share_of_retraining(report, row, LADDER) == pytest.approx(share)
     assert share_of_retraining(report, row | {"refit_seconds": None}, LADDER) is None
-
-
-def test_a_half_interval_has_no_leading_zero_and_there_is_none_of_one_seed():
-    number = {"value": 0.1234, "inside": False, "seeds": 2, "low": 0.1204, "high": 0.1264}
-    assert _cell(number) == "0.123* ± .003"
-    assert _cell(number | {"inside": True, "low": -1.2, "high": 1.2}) == "0.123 ± 1.200"
-    assert _cell(number | {"inside": None, "low": None, "high": None}) == "0.123"
-    assert _cell(None) == "-"
 
 
 def test_a_second_call_runs_nothing_and_gives_the_same_rows(made, config, cli, monkeypatch):

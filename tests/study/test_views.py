@@ -1,6 +1,8 @@
 """What tables say of rows that were judged, or could not be."""
 
-from msgm.study.views import near_retraining
+import pytest
+
+from msgm.study.views import _cell, near_retraining
 
 
 def row(method, *inside, share=0.5):
@@ -23,3 +25,16 @@ def test_rows_without_a_verdict_are_not_far_from_retraining():
         "no number is judged: a band needs 5"
     )
     assert "do-nothing" not in near_retraining([row("do-nothing", None), row("near", True)])
+
+
+@pytest.mark.parametrize(
+    ("inside", "low", "high", "scale", "text"),
+    [
+        (False, 0.1204, 0.1264, 1, "0.123 ± 0.003*"),
+        (True, -1.2, 1.2, 100, "12.3 ± 120.0"),
+        (None, None, None, 1, "0.123"),
+    ],
+)
+def test_a_number_stands_with_half_its_interval_and_a_star_outside_its_band(inside, low, high, scale, text):
+    assert _cell({"value": 0.1234, "inside": inside, "low": low, "high": high}, scale) == text
+    assert _cell(None, scale) == "-"

@@ -181,7 +181,7 @@ def _control(rows: Sequence[Report], model: str, attribute: str, noise: float, s
         "negative": negative,
         "sound": [surface for surface in positive if surface in negative],
         "evidence": f"permuted values are guessed with {min(every):.3f} to {max(every):.3f} "
-        f"(chance {chance:.3f} +- {noise:.3f}); before any erasure {attribute} leaks {leaks}",
+        f"(chance {chance:.3f} ± {noise:.3f}); before any erasure {attribute} leaks {leaks}",
     }
 
 
