@@ -363,6 +363,7 @@ def test_a_retrained_model_is_the_wrong_reference_for_a_concept(report):
     assert tree["level"] == "C1"
     assert tree["reference"]["note"] == WRONG_REFERENCE
     assert {line["note"] for line in tree["numbers"]["privacy"] if line["test"] == "membership"} == {WRONG_REFERENCE}
+    assert {line["note"] for line in tree["numbers"]["privacy"] if line["test"] != "membership"} == {None}
     assert any(WRONG_REFERENCE in line for line in tree["cannot_say"])
     assert f"retrained ({WRONG_REFERENCE})" in card_markdown(tree, {})
     assert claim(report, "C3")["verdict"] == INCONCLUSIVE
