@@ -39,6 +39,8 @@ from msgm.errors import Interrupted, RunError, UserError
 
 if TYPE_CHECKING:
     from msgm.config import Config
+    from msgm.diffusion import SamplingSettings
+    from msgm.evaluation.restored import RestorationTask
 
 
 CLOSED_PIPE = 128 + 13
@@ -266,38 +268,38 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _inpaint(options: argparse.Namespace) -> None:
-    _single_process(options)
-    config = _restored_config(options)
-    from msgm.diffusion import SamplingSettings
-    from msgm.generator.restore import inpaint_run
+    config, settings = _restored_config(options)
+    from msgm.evaluation.restored import InpaintingTask
 
-    settings = SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
-    kind, work = (options.mask, options.count, settings, options.resamples), (options.out, options.device)
-    for path in inpaint_run(options.run, config, *kind, options.seed or 0, *work):
-        print(f"wrote {path}")
+    _restore(options, config, InpaintingTask(settings, options.mask, options.resamples))
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
-    _single_process(options)
-    config = _restored_config(options)
-    from msgm.diffusion import SamplingSettings
-    from msgm.generator.restore import reconstruct_run
+    config, settings = _restored_config(options)
+    from msgm.evaluation.restored import ReconstructionTask
 
-    settings = SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
-    kind, work = (options.method, options.t, options.count, settings), (options.out, options.device)
-    for path in reconstruct_run(options.run, config, *kind, options.seed or 0, *work):
+    _restore(options, config, ReconstructionTask(settings, options.method, options.t))
+
+
+def _restore(options: argparse.Namespace, config: "Config", task: "RestorationTask") -> None:
+    from msgm.generator.restore import restore_run
+
+    for path in restore_run(options.run, config, task, options.count, options.seed or 0, options.out, options.device):
         print(f"wrote {path}")
 
 
-def _restored_config(options: argparse.Namespace) -> "Config":
-    """Return the experiment of the run; ``--seed`` is the noise's and leaves the judge alone."""
+def _restored_config(options: argparse.Namespace) -> "tuple[Config, SamplingSettings]":
+    """Return the experiment of the run and how to sample; ``--seed`` is the noise's and leaves the judge alone."""
+    _single_process(options)
     own = Path(options.run) / "config.yaml"
     if options.config is None and Path(options.run).is_dir() and not own.is_file():
         raise UserError(f"{options.run} is no run with a config of its own; say with --config what its data are.")
     from msgm.config import SECTIONS, load_config
+    from msgm.diffusion import SamplingSettings
     from msgm.plugins import load_received
 
-    return load_config(options.config or load_received(Path(options.run), SECTIONS), options.set)
+    config = load_config(options.config or load_received(Path(options.run), SECTIONS), options.set)
+    return config, SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

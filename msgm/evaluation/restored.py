@@ -8,9 +8,10 @@ removed pixels alone stand beside them, as the known ones are exact: with half a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,20 +19,45 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.data import dequantise
-from msgm.diffusion import SamplingSettings, ScoreModel
-from msgm.diffusion.restoration import decode, encode, fitting_mask, inpaint, perturb, sdedit
+from msgm.diffusion import Process, SamplingSettings, ScoreModel
+from msgm.diffusion.restoration import (
+    check_resamples,
+    check_time,
+    decode,
+    encode,
+    fitting_mask,
+    inpaint,
+    inpainting_evaluations,
+    perturb,
+    sdedit,
+)
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.metrics.unlearning_ratio import sample_numbers
 from msgm.evaluation.rates import rate, total
 from msgm.evaluation.reality import to_items
+from msgm.masks import parse_mask
 from msgm.splits import Split
 
 SSIM_PIXELS = 6
 """Smallest side of an image that the SSIM's window can be reflected into."""
 
 Method = Literal["encode", "sdedit"]
-Restore = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
+
+TIMES: dict[Method, float] = {"encode": 0.02, "sdedit": 0.3}
+"""Default t of each method: the paper's, and one at which digits show what was forgotten."""
+
+PROTOCOL = {
+    "accuracy": "share in which the judge sees what it sees in the original (ACC of arXiv 2412.07229); 95% Wilson "
+    "interval; the judge names a class for junk, too",
+    "label": "share in which the judge sees the original's label",
+    "UR": "unlearning ratio: share judged a forgotten class, junk being none",
+    "junk rate": "share farther from the training items than 99% of validation items are, in pixels",
+    "PSNR, SSIM": "torchmetrics, images in [0, 1], data range 1, not quantised; PSNR of the mean squared error over "
+    "all pixels of all images; SSIM with a Gaussian window of 11 pixels",
+    "hole": "PSNR and SSIM of the masked pixels alone",
+}
+"""What the numbers of restored items are, by name."""
 
 
 @dataclass(frozen=True)
@@ -69,84 +95,133 @@ def items_to_restore(split: Split, count: int | None) -> dict[str, NDArray[np.in
     return {"retain": retain[:count], "forget": forget[:count]}
 
 
-def inpainting(
-    model: ScoreModel,
-    bench: Bench,
-    known: Tensor,
-    count: int | None = 100,
-    settings: SamplingSettings | None = None,
-    resamples: int = 10,
-    seed: int = 0,
-) -> dict[str, Restored]:
-    """Remove a part of test items and have the model fill it in.
+@dataclass(frozen=True)
+class RestorationTask(ABC):
+    """How items are restored.
 
-    Args:
-        model: the model, which makes items of the data's shape.
-        bench: data, judge and distances.
-        known: bool mask, as for ``msgm.diffusion.restoration.inpaint``.
-        count: items of each kind, as in ``items_to_restore``.
-        settings: sampler and steps.
-        resamples: of RePaint; 1 is the plain projector.
-        seed: of the noise.
-
-    Returns:
-        ``retain`` and ``forget``.
+    Attributes:
+        name: of the task.
+        command: its name on the command line.
+        given: what items are restored from, in a word.
+        settings: sampler, steps and batch size.
     """
-    known = fitting_mask(known, bench.dataset.shape)
 
-    def restore(x: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return torch.where(known, x, 0.0), inpaint(model, x, known, settings, resamples, seed, numbers)
+    name: ClassVar[str]
+    command: ClassVar[str]
+    given: ClassVar[str]
 
-    return _restore(bench, count, restore, ~known)
+    settings: SamplingSettings
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """What was asked for, by name, as it is written down."""
+
+    @abstractmethod
+    def describe(self, shape: tuple[int, ...], process: Process) -> str:
+        """Return in words how items of this shape are restored.
+
+        Raises:
+            UserError: an option that does not fit shape or process.
+        """
+
+    @abstractmethod
+    def restore(self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return what x (B, *shape) is restored from and what becomes of it; ``numbers`` name the items' noise."""
+
+    def hole(self, shape: tuple[int, ...]) -> Tensor | None:
+        """Return a bool mask, true where an item of this shape is masked; None where nothing is."""
+        return None
+
+    def measured(self, model: ScoreModel, bench: Bench, count: int = 100, seed: int = 0) -> dict[str, Restored]:
+        """Return ``retain`` and ``forget``: ``count`` test items of each, as in ``items_to_restore``, restored."""
+        done, hole = {}, self.hole(model.shape)
+        removed = None if hole is None else fitting_mask(hole, model.shape)
+        for kind, indices in items_to_restore(bench.split, count).items():
+            items = bench.dataset.take(indices)
+            originals = items.float() if bench.dataset.levels is None else dequantise(items, bench.dataset.levels)
+            given, restored = self.restore(model, originals, seed, indices.tolist())
+            numbers = restoration_numbers(bench, indices, restored, removed)
+            part = "test" if np.isin(indices, bench.split.test.all).all() else "train"
+            done[kind] = Restored(indices, originals, given, restored, {"part": part, **numbers})
+        return done
 
 
-def reconstruction(
-    model: ScoreModel,
-    bench: Bench,
-    method: Method = "encode",
-    t: float = 0.02,
-    count: int | None = 100,
-    settings: SamplingSettings | None = None,
-    seed: int = 0,
-) -> dict[str, Restored]:
-    """Have the model reconstruct test items.
+@dataclass(frozen=True)
+class InpaintingTask(RestorationTask):
+    """A part is masked and filled in.
 
-    Args:
-        model: the model, which makes items of the data's shape.
-        bench: data, judge and distances.
+    Attributes:
+        mask: what is masked, as ``msgm.masks.parse_mask`` reads it.
+        resamples: RePaint's U; 1 is the plain projector.
+    """
+
+    name, command, given = "inpainting", "inpaint", "masked"
+
+    mask: str
+    resamples: int = 10
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"mask": self.mask}
+
+    def describe(self, shape: tuple[int, ...], process: Process) -> str:
+        hole = self.hole(shape)
+        check_resamples(self.resamples)
+        evaluations = inpainting_evaluations(self.settings, self.resamples)
+        return (
+            f"{self.mask} masked, {int(hole.sum())} of {hole.numel()} places; {self.settings.sampler}, "
+            f"{self.settings.steps} steps taken {self.resamples} times, "
+            f"{'adaptive' if evaluations is None else f'{evaluations} network evaluations'}"
+        )
+
+    def hole(self, shape: tuple[int, ...]) -> Tensor:
+        return ~parse_mask(self.mask, shape)
+
+    def restore(self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        known = ~self.hole(model.shape)
+        return torch.where(known, x, 0.0), inpaint(model, x, known, self.settings, self.resamples, seed, numbers)
+
+
+@dataclass(frozen=True)
+class ReconstructionTask(RestorationTask):
+    """Noise is put in and taken out again.
+
+    Attributes:
+        settings: ``encode`` reads the steps (each way) and the batch size only.
         method: ``encode``: PF-ODE, noise of time t on the latent, PF-ODE back; ``sdedit``: noise of time t on the item,
             sampled down.
-        t: of the noise.
-        count: items of each kind, as in ``items_to_restore``.
-        settings: by default 100 steps; ``encode`` reads the steps (each way) and the batch size only.
-        seed: of the noise.
-
-    Returns:
-        ``retain`` and ``forget``.
+        t: of the noise; by default that of ``TIMES``.
     """
-    settings = settings or SamplingSettings(steps=100)
-    prior, steps, size = model.process.prior_std, settings.steps, settings.batch_size
 
-    def encoded(x: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        latents = perturb(model, encode(model, x, steps, size), t, seed, numbers)
-        return latents / prior, decode(model, latents, steps, size)
+    name, command, given = "reconstruction", "reconstruct", "noised"
 
-    def edited(x: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return perturb(model, x, t, seed, numbers), sdedit(model, x, t, settings, seed, numbers)
+    method: Method = "encode"
+    t: float | None = None
 
-    return _restore(bench, count, encoded if method == "encode" else edited, None)
+    @property
+    def time(self) -> float:
+        """The t that is taken."""
+        return TIMES[self.method] if self.t is None else self.t
 
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"method": self.method, "t": self.time}
 
-def _restore(bench: Bench, count: int | None, restore: Restore, removed: Tensor | None) -> dict[str, Restored]:
-    done = {}
-    for kind, indices in items_to_restore(bench.split, count).items():
-        items = bench.dataset.take(indices)
-        originals = items.float() if bench.dataset.levels is None else dequantise(items, bench.dataset.levels)
-        given, restored = restore(originals, indices.tolist())
-        numbers = restoration_numbers(bench, indices, restored, removed)
-        part = "test" if np.isin(indices, bench.split.test.all).all() else "train"
-        done[kind] = Restored(indices, originals, given, restored, {"part": part, **numbers})
-    return done
+    def describe(self, shape: tuple[int, ...], process: Process) -> str:
+        t, evaluations = self.time, 8 * self.settings.steps
+        check_time(t, process.t_sample if self.method == "sdedit" else 0.0)
+        if self.method == "sdedit":
+            return f"SDEdit, noise of t = {t:g} on the item, sampled down by {self.settings.describe(process)}"
+        return f"PF-ODE to the latent, noise of t = {t:g} on it, PF-ODE back; {evaluations} network evaluations"
+
+    def restore(self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        if self.method == "sdedit":
+            given = perturb(model, x, self.time, seed, numbers)
+            return given, sdedit(model, x, self.time, self.settings, seed, numbers)
+        steps, size = self.settings.steps, self.settings.batch_size
+        latents = perturb(model, encode(model, x, steps, size), self.time, seed, numbers)
+        return latents / model.process.prior_std, decode(model, latents, steps, size)
 
 
 def restoration_numbers(

@@ -14,132 +14,61 @@ from msgm import traces
 from msgm.config import Config
 from msgm.data import Dataset, load_dataset, quantise
 from msgm.devices import chosen_device
-from msgm.diffusion import SamplingSettings, ScoreModel
-from msgm.diffusion.restoration import check_resamples, check_time, inpainting_evaluations, inpainting_settings
+from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
 from msgm.evaluation import Bench
 from msgm.evaluation.judge import check_judge
-from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
+from msgm.evaluation.metrics.unlearning_ratio import percent, percent_interval
+from msgm.evaluation.restored import PROTOCOL, RestorationTask, Restored, items_to_restore
 from msgm.folders import locked, write_bytes, write_json
-from msgm.masks import parse_mask
 from msgm.pictures import figure_png
 from msgm.runs import Run, environment, find_model
 from msgm.splits import Split
+from msgm.tables import aligned
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import split_data
 
-TIMES: dict[str, float] = {"encode": 0.02, "sdedit": 0.3}
-"""Default t of each method: the paper's, and one at which digits show what was forgotten."""
 SHOWN = 10
 """Items of each kind in the picture."""
 HOLE = (0.85, 0.45, 0.25)
 """Colour of removed pixels, which no grey image has."""
 
 
-def inpaint_run(
+def restore_run(
     source: Path | str,
     config: Config,
-    mask: str,
+    task: RestorationTask,
     count: int = 100,
-    settings: SamplingSettings | None = None,
-    resamples: int = 10,
     seed: int = 0,
     out: Path | str | None = None,
     device: str = "auto",
 ) -> list[Path]:
-    """Remove a part of the first ``count`` test items of each kind, have the model fill it in, and write what came out.
+    """Have a model restore the first ``count`` test items of each kind, and write what came out.
 
     Args:
         source: a run or diffusers folder.
         config: the experiment: data, request and judge.
-        mask: what is removed, as ``msgm.masks.parse_mask`` reads it.
+        task: how items are restored.
         count: items of each of retain and forget; where fewer are to be forgotten, all of those.
-        settings: sampler and steps.
-        resamples: RePaint's U.
         seed: of the noise.
-        out: by default ``inpaint`` in a run of ours, else ``runs/NAME-inpaint``.
+        out: by default ``inpaint`` or ``reconstruct`` in a run of ours, else ``runs/NAME-inpaint`` and so on.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Returns:
         The files: ``triptychs.png``, ``restored.npz``, ``numbers.json``.
 
     Raises:
-        UserError: no model there, one that does not fit the data, a mask that does not fit, more items than there are;
-            nothing is written then.
-    """
-    work = Work.prepare(source, config, count, device)
-    known = parse_mask(mask, work.model.shape)
-    check_resamples(resamples)
-    settings = settings or inpainting_settings()
-    evaluations = inpainting_evaluations(settings, resamples)
-    how = (
-        f"{mask} masked, {int((~known).sum())} of {known.numel()} places; {settings.sampler}, {settings.steps} steps "
-        f"taken {resamples} times, {'adaptive' if evaluations is None else f'{evaluations} network evaluations'}"
-    )
-    folder = Path(out) if out else _default_folder(Path(source), "inpaint")
-    with locked(folder):
-        bench = work.bench(folder, source)
-        done = inpainting(work.model, bench, known, count, settings, resamples, seed)
-        facts = {"source": str(source), "seed": seed, "mask": mask, "protocol": {"inpainting": how} | PROTOCOL}
-        return _write(folder, done, bench, facts, "masked", ~known)
-
-
-def reconstruct_run(
-    source: Path | str,
-    config: Config,
-    method: Method = "encode",
-    t: float | None = None,
-    count: int = 100,
-    settings: SamplingSettings | None = None,
-    seed: int = 0,
-    out: Path | str | None = None,
-    device: str = "auto",
-) -> list[Path]:
-    """Have the model reconstruct the first ``count`` test items of each kind, and write what came out.
-
-    Args:
-        source: a run or diffusers folder.
-        config: the experiment: data, request and judge.
-        method: ``encode`` (arXiv 2412.07229) or ``sdedit``.
-        t: time of the noise, on the latent or on the item; by default that of ``TIMES``.
-        count: items of each of retain and forget; where fewer are to be forgotten, all of those.
-        settings: by default 100 steps; ``encode`` reads the steps (each way) and the batch size only.
-        seed: of the noise.
-        out: by default ``reconstruct`` in a run of ours, else ``runs/NAME-reconstruct``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-
-    Returns:
-        The files: ``triptychs.png``, ``restored.npz``, ``numbers.json``.
-
-    Raises:
-        UserError: no model there, one that does not fit the data, t out of range, more items than there are; nothing is
+        UserError: no model there, one or a task that does not fit the data, more items than there are; nothing is
             written then.
     """
     work = Work.prepare(source, config, count, device)
-    settings, t = settings or SamplingSettings(steps=100), TIMES[method] if t is None else t
-    check_time(t, work.model.process.t_sample if method == "sdedit" else 0.0)
-    how = {
-        "encode": f"PF-ODE to the latent, noise of t = {t:g} on it, PF-ODE back; {8 * settings.steps} evaluations",
-        "sdedit": f"SDEdit, noise of t = {t:g} on the item, sampled down by {settings.describe(work.model.process)}",
-    }[method]
-    folder = Path(out) if out else _default_folder(Path(source), "reconstruct")
+    how = task.describe(work.model.shape, work.model.process)
+    folder = Path(out) if out else _default_folder(Path(source), task.command)
     with locked(folder):
         bench = work.bench(folder, source)
-        done = reconstruction(work.model, bench, method, t, count, settings, seed)
-        protocol = {"reconstruction": how} | PROTOCOL
-        facts = {"source": str(source), "seed": seed, "method": method, "t": t, "protocol": protocol}
-        return _write(folder, done, bench, facts, "latent" if method == "encode" else "noised", None)
-
-
-PROTOCOL = {
-    "accuracy": "share in which the judge sees what it sees in the original (ACC of arXiv 2412.07229); 95% Wilson "
-    "interval; the judge names a class for junk, too",
-    "label": "share in which the judge sees the original's label",
-    "UR": "unlearning ratio: share judged a forgotten class, junk being none",
-    "junk rate": "share farther from the training items than 99% of validation items are, in pixels",
-    "PSNR, SSIM": "torchmetrics, images in [0, 1], data range 1, not quantised; PSNR of the mean squared error over "
-    "all pixels of all images; SSIM with a Gaussian window of 11 pixels; hole: the masked pixels alone",
-}
+        done = task.measured(work.model, bench, count, seed)
+        facts = {"source": str(source), "seed": seed, **task.options, "protocol": {task.name: how} | PROTOCOL}
+        return _write(folder, done, bench, facts, task.given, task.hole(work.model.shape))
 
 
 @dataclass(frozen=True)
@@ -268,21 +197,14 @@ def _print_table(numbers: dict[str, dict[str, Any]], protocol: dict[str, str], h
     names = {"PSNR": "psnr", "SSIM": "ssim"} | (
         {"PSNR hole": "psnr_removed", "SSIM hole": "ssim_removed"} if hole else {}
     )
-    lines = [["", "items", "accuracy % [95% CI]", "label %", "UR % [95% CI]", "junk %", *names]]
+    head = ["", "items", "accuracy % [95% CI]", "label %", "UR % [95% CI]", "junk %", *names]
+    rows = []
     for kind, row in numbers.items():
         label = row["label_accuracy"]
-        cells = [kind, f"{row['n']} {row['part']}", _share(row["accuracy"])]
-        cells += ["-" if label is None else f"{100 * label['value']:.1f}", _share(row["unlearning_ratio"])]
-        cells += [f"{100 * row['junk_rate']:.1f}", *(_number(row[key]) for key in names.values())]
-        lines.append(cells)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]))
-    print(f"\n{next(iter(protocol.values()))}\n")
-
-
-def _share(rate: dict[str, Any]) -> str:
-    return f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+        cells = [kind, f"{row['n']} {row['part']}", percent_interval(row["accuracy"])]
+        cells += ["-" if label is None else percent(label["value"]), percent_interval(row["unlearning_ratio"])]
+        rows.append([*cells, percent(row["junk_rate"]), *(_number(row[key]) for key in names.values())])
+    print("\n".join([*aligned(head, rows), "", next(iter(protocol.values())), ""]))
 
 
 def _number(value: float | None) -> str:

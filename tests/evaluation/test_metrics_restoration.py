@@ -38,6 +38,14 @@ def test_the_columns_are_the_papers_in_its_order_and_are_filled(name):
     assert "the first 6 test items to retain and 6 to forget" in text
 
 
+@pytest.mark.parametrize(("method", "t"), [("encode", 0.02), ("sdedit", 0.3)])
+def test_what_was_measured_with_the_time_of_its_method_still_counts(method, t):
+    resolved = metric_of("reconstruction", method=method).settings()
+    assert resolved["t"] == t
+    assert resolved == metric_of("reconstruction", method=method, t=t).settings()
+    assert metric_of("reconstruction", method=method, t=0.1).settings() == resolved | {"t": 0.1}
+
+
 def test_clip_is_tested_where_there_are_weights(tmp_path):
     torch.save(tiny_clip_state(), tmp_path / "clip.pt")
     bench = digits_bench()

@@ -15,11 +15,11 @@ from PIL import Image
 from msgm.cli import main
 from msgm.config import load_config
 from msgm.data import dequantise
-from msgm.diffusion import SamplingSettings, ScoreModel
+from msgm.diffusion import PROCESSES, SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import reconstruct, sdedit
 from msgm.errors import UserError
 from msgm.evaluation import Bench
-from msgm.evaluation.restored import inpainting, items_to_restore, reconstruction, restoration_numbers
+from msgm.evaluation.restored import InpaintingTask, ReconstructionTask, items_to_restore, restoration_numbers
 from msgm.masks import parse_mask
 from msgm.reading import read_json
 from msgm.runs import Run
@@ -186,8 +186,8 @@ def test_what_diverged_has_no_fidelity(bench):
 
 def test_restored_items_come_with_their_places_and_do_not_depend_on_how_many(base, bench):
     model = ScoreModel.load(base / "model")
-    known, few = parse_mask("upper", SHAPE), SamplingSettings("euler-maruyama", 3)
-    many, two = (inpainting(model, bench, known, count, few, resamples=2) for count in (5, 2))
+    known, task = parse_mask("upper", SHAPE), InpaintingTask(SamplingSettings("euler-maruyama", 3), "upper", 2)
+    many, two = (task.measured(model, bench, count) for count in (5, 2))
     for kind in ("retain", "forget"):
         part = many[kind]
         torch.testing.assert_close(part.originals, originals(bench, part.indices))
@@ -202,7 +202,7 @@ def test_restored_items_come_with_their_places_and_do_not_depend_on_how_many(bas
 @pytest.mark.parametrize("method", ["encode", "sdedit"])
 def test_reconstruction_is_that_of_the_diffusion_package(base, bench, method):
     model, few = ScoreModel.load(base / "model"), SamplingSettings(steps=5)
-    for part in reconstruction(model, bench, method, 0.1, 3, few).values():
+    for part in ReconstructionTask(few, method, 0.1).measured(model, bench, 3).values():
         numbers, x = part.indices.tolist(), part.originals
         if method == "encode":
             expected = reconstruct(model, x, 0.1, 5, numbers=numbers)
@@ -210,6 +210,15 @@ def test_reconstruction_is_that_of_the_diffusion_package(base, bench, method):
             expected = sdedit(model, x, 0.1, few, numbers=numbers)
         torch.testing.assert_close(part.restored, expected)
         assert part.given.shape == x.shape
+
+
+@pytest.mark.parametrize(("method", "t"), [("encode", 0.02), ("sdedit", 0.3)])
+def test_each_method_has_a_time_of_its_own_by_default(method, t):
+    few, process = SamplingSettings(steps=5), PROCESSES.build({"name": "vp"})
+    default, given = (ReconstructionTask(few, method, time) for time in (None, t))
+    assert default.options == given.options == {"method": method, "t": t}
+    assert default.describe(SHAPE, process) == given.describe(SHAPE, process)
+    assert f"noise of t = {t}" in default.describe(SHAPE, process)
 
 
 def test_where_the_request_names_no_test_item_training_items_are_restored():

@@ -8,12 +8,13 @@ PSNR and SSIM, all of them over whole images (``restored``).
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from typing import Any, ClassVar
 
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import PROCESSES, SamplingSettings
-from msgm.diffusion.restoration import check_resamples, check_time, inpainting_evaluations
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.extractors import EXTRACTORS, load_features
@@ -23,9 +24,17 @@ from msgm.evaluation.metrics.frechet import frechet_distance
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.reality import to_items
 from msgm.evaluation.reference import Moments
-from msgm.evaluation.restored import Method, Restored, inpainting, items_to_restore, reconstruction
+from msgm.evaluation.restored import (
+    PROTOCOL,
+    TIMES,
+    InpaintingTask,
+    Method,
+    ReconstructionTask,
+    RestorationTask,
+    Restored,
+    items_to_restore,
+)
 from msgm.fields import Settings
-from msgm.masks import parse_mask
 from msgm.splits import Split
 
 NOT_TESTED = "NOT TESTED"
@@ -51,38 +60,30 @@ class Restoration(Metric):
     clip: Settings | None = None
 
     @abstractmethod
-    def restored(self, subject: Subject) -> dict[str, Restored]:
-        """Return ``retain`` and ``forget`` items, restored."""
+    def task(self, config: Config) -> RestorationTask:
+        """Return how the items are restored."""
 
-    @abstractmethod
-    def how(self, bench: Bench) -> str:
-        """Return how the items were restored, in words."""
+    def sampling(self, config: Config, **sampler: Any) -> SamplingSettings:
+        """Return the settings of the task."""
+        return SamplingSettings(**sampler, steps=self.steps, batch_size=config.sampling.batch_size)
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
+        setting = f"evaluation.options.{self.name}"
+        if self.clip is not None and self.clip.get("name") != "clip":
+            raise UserError(f"{setting}.clip.name must be clip, got {self.clip.get('name')}.")
         try:
             items_to_restore(split, self.n)
-            self.check_setting(config, dataset)
+            self.task(config).describe(dataset.shape, PROCESSES.build(config.process))
             EXTRACTORS.build(self.extractor).check(dataset)
+            if self.clip is not None:
+                setting += ".clip"
+                EXTRACTORS.build(self.clip).check(dataset)
         except UserError as error:
-            raise UserError(f"evaluation.options.{self.name}: {error}") from error
-        if self.clip is not None:
-            self._check_clip(dataset)
-
-    def _check_clip(self, dataset: Dataset) -> None:
-        name = (self.clip or {}).get("name")
-        if name != "clip":
-            raise UserError(f"evaluation.options.{self.name}.clip.name must be clip, got {name}.")
-        try:
-            EXTRACTORS.build(self.clip or {}).check(dataset)
-        except UserError as error:
-            raise UserError(f"evaluation.options.{self.name}.clip: {error}") from error
-
-    @abstractmethod
-    def check_setting(self, config: Config, dataset: Dataset) -> None:
-        """Raise a UserError when its own options do not fit the data."""
+            raise UserError(f"{setting}: {error}") from error
 
     def measure(self, subject: Subject) -> dict[str, Any]:
-        done = self.restored(subject)
+        config = subject.bench.config
+        done = self.task(config).measured(subject.model, subject.bench, self.n, config.seed)
         numbers = {kind: part.numbers for kind, part in done.items()}
         return {self.key: numbers | self.distances(done["retain"], subject.bench)}
 
@@ -105,12 +106,12 @@ class Restoration(Metric):
         items = {kind: len(indices) for kind, indices in items_to_restore(bench.split, self.n).items()}
         training = "" if len(bench.split.test.forget) else "training items "
         lines = [
-            self.how(bench),
+            self.task(bench.config).describe(bench.dataset.shape, PROCESSES.build(bench.config.process)),
             f"the first {items['retain']} test items to retain and {items['forget']} {training}to forget",
-            "ACC: share in which the judge sees what it sees in the original, junk being some class to it",
+            f"ACC: {PROTOCOL['accuracy']}",
             f"FID of the retained to their originals through {load_features(bench, self.extractor).text}, biased "
             "upwards at small n",
-            "PSNR and SSIM (window 11) by torchmetrics, images in [0, 1], of whole images",
+            f"PSNR, SSIM: {PROTOCOL['PSNR, SSIM']}",
         ]
         if self.clip is None:
             lines.append(f"CLIP distance not tested: set evaluation.options.{self.name}.clip to {{name: clip}}")
@@ -120,24 +121,21 @@ class Restoration(Metric):
 def _columns(key: str) -> list[Column]:
     """Return the paper's columns in its order, then what must be read beside them."""
 
-    def share(kind: str, name: str) -> Callable[[Row, Report], str]:
-        return lambda row, _: percent(row[key][kind][name]["value"])
+    def share(*path: str) -> Callable[[Row, Report], str]:
+        return lambda row, _: percent(reduce(getitem, path, row[key]))
 
-    def retained(name: str) -> Callable[[Row, Report], str]:
-        return lambda row, _: _shown(row[key]["retain"][name])
-
-    def distance(name: str) -> Callable[[Row, Report], str]:
-        return lambda row, _: _shown(row[key][name])
+    def number(*path: str) -> Callable[[Row, Report], str]:
+        return lambda row, _: _shown(reduce(getitem, path, row[key]))
 
     return [
-        Column("ACC D_g %", "higher", share("retain", "accuracy")),
-        Column("ACC D_f %", "lower", share("forget", "accuracy")),
-        Column("FID D_g", "lower", distance("fid")),
-        Column("CLIP distance D_g", "lower", distance("clip_distance")),
-        Column("PSNR D_g", "higher", retained("psnr")),
-        Column("SSIM D_g", "higher", retained("ssim")),
-        Column("UR D_f %", "lower", share("forget", "unlearning_ratio")),
-        Column("junk D_f %", "lower", lambda row, _: percent(row[key]["forget"]["junk_rate"])),
+        Column("ACC D_g %", "higher", share("retain", "accuracy", "value")),
+        Column("ACC D_f %", "lower", share("forget", "accuracy", "value")),
+        Column("FID D_g", "lower", number("fid")),
+        Column("CLIP distance D_g", "lower", number("clip_distance")),
+        Column("PSNR D_g", "higher", number("retain", "psnr")),
+        Column("SSIM D_g", "higher", number("retain", "ssim")),
+        Column("UR D_f %", "lower", share("forget", "unlearning_ratio", "value")),
+        Column("junk D_f %", "lower", share("forget", "junk_rate")),
     ]
 
 
@@ -172,21 +170,8 @@ class Inpainting(Restoration):
     resamples: int = 10
     sampler: str = "reverse-diffusion"
 
-    def check_setting(self, config: Config, dataset: Dataset) -> None:
-        parse_mask(self.mask, dataset.shape)
-        check_resamples(self.resamples)
-        SamplingSettings(self.sampler, self.steps)
-
-    def restored(self, subject: Subject) -> dict[str, Restored]:
-        bench = subject.bench
-        known = parse_mask(self.mask, bench.dataset.shape)
-        settings = SamplingSettings(self.sampler, self.steps, batch_size=bench.config.sampling.batch_size)
-        return inpainting(subject.model, bench, known, self.n, settings, self.resamples, bench.config.seed)
-
-    def how(self, bench: Bench) -> str:
-        count = inpainting_evaluations(SamplingSettings(self.sampler, self.steps), self.resamples)
-        evaluations = "adaptive" if count is None else f"{count} network evaluations"
-        return f"{self.mask} masked; {self.sampler}, {self.steps} steps taken {self.resamples} times, {evaluations}"
+    def task(self, config: Config) -> InpaintingTask:
+        return InpaintingTask(self.sampling(config, sampler=self.sampler), self.mask, self.resamples)
 
 
 @METRICS.register("reconstruction")
@@ -201,7 +186,7 @@ class Reconstruction(Restoration):
 
     Attributes:
         method: ``encode``, the paper's, puts the noise on the PF-ODE's latent; ``sdedit`` on the item.
-        t: time of the noise.
+        t: time of the noise; by default .02 for ``encode`` and .3 for ``sdedit``.
     """
 
     table = "Reconstruction"
@@ -209,18 +194,10 @@ class Reconstruction(Restoration):
     columns = _columns("reconstruction")
 
     method: Method = "encode"
-    t: float = 0.02
+    t: float | None = None
 
-    def check_setting(self, config: Config, dataset: Dataset) -> None:
-        check_time(self.t, PROCESSES.build(config.process).t_sample if self.method == "sdedit" else 0.0)
-        SamplingSettings(steps=self.steps)
+    def task(self, config: Config) -> ReconstructionTask:
+        return ReconstructionTask(self.sampling(config), self.method, self.t)
 
-    def restored(self, subject: Subject) -> dict[str, Restored]:
-        bench = subject.bench
-        settings = SamplingSettings(steps=self.steps, batch_size=bench.config.sampling.batch_size)
-        return reconstruction(subject.model, bench, self.method, self.t, self.n, settings, bench.config.seed)
-
-    def how(self, bench: Bench) -> str:
-        if self.method == "sdedit":
-            return f"SDEdit: noise of t = {self.t:g} on the item, {SamplingSettings(steps=self.steps).describe()}"
-        return f"PF-ODE to the latent, noise of t = {self.t:g} on it, PF-ODE back; {8 * self.steps} network evaluations"
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"t": TIMES[self.method] if self.t is None else self.t}

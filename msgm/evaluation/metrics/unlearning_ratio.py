@@ -1,5 +1,6 @@
 """What samples show: unlearning ratio, junk and copy rates, class histogram."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,9 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _ratio(row: Row, _: Report) -> str:
-    ratio = row["unlearning_ratio"]
-    return f"{percent(ratio['value'])} [{percent(ratio['low'])}, {percent(ratio['high'])}]"
+def percent_interval(share: Mapping[str, float]) -> str:
+    """Return a ``Share`` as per cent, with its interval in brackets."""
+    return f"{percent(share['value'])} [{percent(share['low'])}, {percent(share['high'])}]"
 
 
 @METRICS.register("ur")
@@ -39,7 +40,7 @@ class UnlearningRatio(Metric):
 
     table = "Overview"
     columns = [  # noqa: RUF012
-        Column("UR % [95% CI]", "lower", _ratio),
+        Column("UR % [95% CI]", "lower", lambda row, _: percent_interval(row["unlearning_ratio"])),
         Column("closed-set UR %", "lower", lambda row, _: percent(row["unlearning_ratio_closed_set"]["value"])),
         Column("junk %", "lower", lambda row, _: percent(row["junk_rate"])),
         Column("copy %", "lower", lambda row, _: percent(row["copy_rate"])),
