@@ -28,7 +28,7 @@ def working_folder(checkpoints: Path | str | None) -> Iterator[Path]:
             yield Path(checkpoints)
 
 
-def claim(folder: Path, facts: dict[str, Any], part: Part) -> None:
+def occupy(folder: Path, facts: dict[str, Any], part: Part) -> None:
     """Write what a fit depends on into its new folder, or check that the fit in it is this one.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msgm.api.checkpoints import claim, working_folder
+from msgm.api.checkpoints import occupy, working_folder
 from msgm.api.experiments import working
 from msgm.chain import Chain, Entry, gone_before
 from msgm.config import TrainingSettings
@@ -119,7 +119,7 @@ def fit(
         with working_folder(checkpoints) as folder:
             if checkpoints is not None:
                 facts = {"objective": {"name": name} | chosen.effective(), "training": asdict(settings), "seed": begun}
-                claim(folder, facts | {"data": data.dataset.digest(), "model": weights_digest(model.network)}, part)
+                occupy(folder, facts | {"data": data.dataset.digest(), "model": weights_digest(model.network)}, part)
             trainer = Trainer(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "fit")
             if checkpoints is None:
                 trainer.kept = "nothing is kept, since fit was given no folder for checkpoints"

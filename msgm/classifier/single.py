@@ -62,7 +62,7 @@ def _train(config: ClassifierConfig, run: Run, device: str) -> Run:
     experiment = _experiment(config, chosen_device(device), run)
     experiment.check()
     _refuse_answered(run, {})
-    CLASSIFIERS.claim(config, run, {})
+    CLASSIFIERS.occupy(config, run, {})
     traces.register(run.path, run.model, *traces.KNOWN["models/*/original"])
     model = experiment.original(run.model)
     for request in config.requests:

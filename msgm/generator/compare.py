@@ -105,7 +105,7 @@ class Generators(Domain[Config, World]):
         cache = Cache.of_user() if chosen.get("cache", True) else None
         return World(config, place, dataset, split, chain, source, chosen["only"], cache)
 
-    def claim(self, config: Config, run: Run, chosen: Chosen) -> None:
+    def occupy(self, config: Config, run: Run, chosen: Chosen) -> None:
         source = chosen.get("source")
         began = {"source": str(source) if source else None, "fresh_chain": bool(chosen.get("fresh_chain"))}
         _refuse_other(config, run, began)

@@ -82,7 +82,7 @@ class Domain(Client[C], Generic[C, W]):
         """
 
     def begin(self, world: W) -> None:
-        """Do what has to be done once the folder is claimed and before cells are run; by default nothing."""
+        """Do what has to be done once the folder is occupied and before cells are run; by default nothing."""
         return
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Domain(Client[C], Generic[C, W]):
         files = plugins_of(type(self))
         return (made_by, (files[0]["path"], type(self).__name__)) if files else (type(self), ())
 
-    def claim(self, config: C, run: Run, chosen: Chosen) -> None:
+    def occupy(self, config: C, run: Run, chosen: Chosen) -> None:
         """Make the run folder of an experiment, or check that it holds this one.
 
         Raises:
@@ -152,7 +152,7 @@ class Domain(Client[C], Generic[C, W]):
 
 @dataclass(frozen=True)
 class Begun(Generic[C, W]):
-    """A comparison as other processes take it up, in the folder that this one has claimed.
+    """A comparison as other processes take it up, in the folder that this one has occupied.
 
     Attributes:
         domain: of the comparison.
@@ -212,7 +212,7 @@ def compare(
             place = Place(run, device)
             world = domain.prepare(config, place, chosen)
             processes.wait()  # until all have read what the first is about to write
-            domain.claim(config, run, chosen)
+            domain.occupy(config, run, chosen)
             domain.begin(world)
             begun = Begun(domain, config.to_dict(), place, chosen)
             with threadpool_limits(limits=domain.blas_threads):

@@ -128,7 +128,7 @@ def tune(
     known(metric, list(tunable.numbers), "--metric", "number")
     _optuna()
     with locked(run.path):
-        _claim(run, tunable, metric)
+        _occupy(run, tunable, metric)
         tunable.prepare()
         journal = _journal(run)
         searches = {row: Search(tunable, journal, row, seed, metric, trials) for row in tunable.rows()}
@@ -288,7 +288,7 @@ def _chosen_rows(tunable: Tunable, only: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _claim(run: Run, tunable: Tunable, metric: str) -> None:
+def _occupy(run: Run, tunable: Tunable, metric: str) -> None:
     """Make the folder, or check that it holds this search; its rows and trials may grow."""
     stored, wanted, manifest = run.stored_config(), tunable.settings(), run.stored_manifest()
     began = {"kind": "tune", "objective": metric, "source": tunable.source}

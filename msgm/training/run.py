@@ -136,7 +136,7 @@ def _fit(
     trainer = Trainer(model, objective, dataset, split.train, config.training, seed, run, device, label)
     main, wait = trainer.accelerator.is_main_process, trainer.accelerator.wait_for_everyone
     if main:
-        _claim(run, config, source, resume)
+        _occupy(run, config, source, resume)
     wait()
     if finished(run):
         return run
@@ -203,7 +203,7 @@ def finished(run: Run) -> bool:
     return run.stored_manifest().get("status") == "finished" and run.model.is_dir()
 
 
-def _claim(run: Run, config: Config, source: Path | None, resume: bool) -> None:
+def _occupy(run: Run, config: Config, source: Path | None, resume: bool) -> None:
     """Make the run folder, or check that the run in it is this one."""
     stored = run.stored_config()
     if stored is not None:
