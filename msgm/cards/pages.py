@@ -181,7 +181,7 @@ class Page:
         verdicts: of rows, by heading; an empty heading where there is only one list.
         charts: what forgetting costs; those without points are left out.
         choosing: how to read the charts.
-        reading: how to read the tables.
+        legend: how to read the tables.
         tables: of numbers.
         figures: other plots.
         samples: what models make.
@@ -198,7 +198,7 @@ class Page:
     verdicts: Mapping[str, Sequence[Verdict]]
     charts: Sequence[Chart] = ()
     choosing: str
-    reading: Sequence[str] = ()
+    legend: Sequence[str] = ()
     tables: Sequence[Table]
     figures: Sequence[Picture] = ()
     samples: Sequence[Picture] = ()

@@ -7,8 +7,9 @@ from msgm.cards.pages import listed
 from msgm.classifier.card import WORDS
 from msgm.classifier.figures import report_figures, test_accuracy_of
 from msgm.classifier.ladder import TARGETS
+from msgm.study import views
 from msgm.study.judging import CONTROLS, Report, Row
-from msgm.study.views import READING, Axis, Columns, Views
+from msgm.study.views import Axis, Columns, Views
 
 AXES = {
     "test_accuracy": "accuracy on test items",
@@ -86,8 +87,8 @@ class ClassifierViews(Views):
         ]
         return notes + super().notes(report, request)
 
-    def reading(self, report: Report) -> list[str]:
-        return [LEGEND, READING]
+    def legend(self, report: Report) -> list[str]:
+        return [LEGEND, views.LEGEND]
 
     def figures(self, rows: Sequence[Row]) -> Mapping[str, bytes]:
         return report_figures(rows)

@@ -13,8 +13,8 @@ from msgm.study import views
 from msgm.study.judging import CONTROLS, Report, Row
 from msgm.study.views import Views
 
-READING = (
-    f"{views.READING} A number may lie outside its band by .005. time: of a stream, per request. prepared: seconds "
+LEGEND = (
+    f"{views.LEGEND} A number may lie outside its band by .005. time: of a stream, per request. prepared: seconds "
     "spent before any request, shards above all. A method that fits shards makes another model: its exactness is "
     "against the same shards fitted to the rest, not against the retrained models of the band."
 )
@@ -73,7 +73,7 @@ class RecommenderViews(Views):
                 reasons.setdefault((line["method"], f"{line['status']}: {text}"), []).append(line["model"])
         return [f"{method} on {', '.join(models)} {text}." for (method, text), models in reasons.items()]
 
-    def reading(self, report: Report) -> list[str]:
+    def legend(self, report: Report) -> list[str]:
         """Return what the shown numbers are, in the words of their metrics, how to read them, and what is left out."""
         texts = {
             name: number["text"]
@@ -81,10 +81,10 @@ class RecommenderViews(Views):
             for name, number in row["metrics"].items()
             if number["value"] is not None
         }
-        legend = "; ".join(f"{heading}: {texts[name]}" for name, (heading, _) in self.columns.items() if name in texts)
+        known = "; ".join(f"{heading}: {texts[name]}" for name, (heading, _) in self.columns.items() if name in texts)
         others = report.get("other_settings", 0)
         many = f"{others} rows of other settings left out." if others > 1 else "1 row of other settings left out."
-        return [f"{legend}.", READING, *([many] if others else [])]
+        return [f"{known}.", LEGEND, *([many] if others else [])]
 
     def summary(self, report: Report) -> list[str]:
         """Return a line a request: how many answers are exact, and the fastest of them."""

@@ -26,7 +26,7 @@ from msgm.tables import Outside, Table
 Axis = tuple[str, str]
 Columns = Mapping[str, tuple[str, int]]
 Cards = Mapping[str, Card]
-READING = (
+LEGEND = (
     "Means over seeds, ± half a 95% t-interval; * lies outside the band of retrained models. inside: share of the "
     "judged numbers that lie in their band; numbers that are the same for every model are not judged. time: seconds as "
     "a share of retraining's. No effect at this budget: not told from fine-tuning on the retain set by the spread of "
@@ -66,7 +66,7 @@ class Views:
         """Print the tables, how to read them, and a line a request."""
         for table in self.tables(report).values():
             print(f"\n{table.text()}")
-        print("\n" + "\n".join(map(md.line, [*self.reading(report), *self.summary(report)])))
+        print("\n" + "\n".join(map(md.line, [*self.legend(report), *self.summary(report)])))
 
     def link(self, row: Row) -> str:
         """Return where a row's card stands, relative to the report and without its ending.
@@ -159,11 +159,11 @@ class Views:
         """Return a row's name among those of its request."""
         return ": ".join(row[key] for key in self.names)
 
-    def reading(self, report: Report) -> list[str]:
+    def legend(self, report: Report) -> list[str]:
         """Return how to read the tables: what the numbers are, and the rest."""
         texts = {name: number["text"] for row in report["rows"] for name, number in row["metrics"].items()}
         shown = {heading: texts[name] for name, (heading, _) in self.columns.items() if name in texts}
-        return ["; ".join(f"{heading}: {text}" for heading, text in shown.items()) + ".", READING]
+        return ["; ".join(f"{heading}: {text}" for heading, text in shown.items()) + ".", LEGEND]
 
     def summary(self, report: Report) -> list[str]:
         """Return a line a request: which methods lie inside the band, at what share of retraining's time."""
@@ -186,7 +186,7 @@ class Views:
     def markdown(self, report: Report) -> str:
         """Return the report as Markdown."""
         lines = md.section(report["title"], self.summary(report), level=1)
-        lines += [line for text in self.reading(report) for line in ("", md.text(text))]
+        lines += [line for text in self.legend(report) for line in ("", md.text(text))]
         for table in self.tables(report).values():
             lines += table.markdown()
         lines += md.heading("Report cards")
@@ -210,7 +210,7 @@ class Views:
             verdicts=verdicts,
             charts=[chart for request in shown for chart in self.charts(report, request, cards)],
             choosing=self.choosing,
-            reading=self.reading(report),
+            legend=self.legend(report),
             tables=[self._on_page(report, request, table) for request, table in shown.items()],
             figures=[
                 Picture(png=png, caption=f"{request}: {caption}")

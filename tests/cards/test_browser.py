@@ -74,7 +74,7 @@ def crowded() -> Page:
         verdicts={"one": verdicts, "two": verdicts},
         charts=[Chart(title=f"chart {k}", x="x", y="y", points=points, band=((0, 1), None)) for k in range(2)],
         choosing="Take the left one.",
-        reading=["A note."],
+        legend=["A note."],
         tables=[
             Table(
                 title="Numbers " + "z" * 90,

@@ -14,7 +14,7 @@ from msgm.runs import Run
 from msgm.tables import aligned
 
 Row = dict[str, Any]
-READING = (
+LEGEND = (
     "Means over seeds, with 95% t-intervals for NDCG and leaks. leak: the attribute guessed by the best attacker who "
     "re-reads his guesses; logistic, mlp, gbdt: their balanced accuracies as they guess, which may fall below chance "
     "where an erasure overshoots. dropped: users whose value is not known. seconds: of the erasure; before and in "
@@ -109,12 +109,12 @@ def print_report(report: Report) -> None:
     """Print the tables, what they say and how to read them."""
     for name, heading in headings(report).items():
         print(f"\n{md.line(heading)}\n" + "\n".join(aligned(*table(report, name))))
-    print("\n" + "\n".join(map(md.line, [*_reasons(report), *summary(report), READING])))
+    print("\n" + "\n".join(map(md.line, [*_reasons(report), *summary(report), LEGEND])))
 
 
 def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    lines = [*md.section(report["title"], summary(report), level=1), "", md.text(READING)]
+    lines = [*md.section(report["title"], summary(report), level=1), "", md.text(LEGEND)]
     for name, heading in headings(report).items():
         lines += [*md.heading(heading), *md.table(*table(report, name)), ""]
     lines += md.bullets(_reasons(report))
@@ -146,7 +146,7 @@ def to_html(report: Report) -> str:
             verdicts={heading: _verdicts(report, name) for name, heading in names.items()},
             charts=[_chart(report, model, name) for name in names for model in report["models"]],
             choosing=CHOOSING,
-            reading=[*_reasons(report), READING],
+            legend=[*_reasons(report), LEGEND],
             tables=[_on_page(report, name, heading) for name, heading in names.items()],
             facts={
                 "Protocol": _protocol(report),
