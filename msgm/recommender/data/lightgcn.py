@@ -9,7 +9,7 @@ import numpy as np
 from msgm.errors import UserError
 from msgm.ids import shown
 from msgm.recommender.data.base import SOURCES, Interactions
-from msgm.recommender.data.records import FileSource, Records
+from msgm.recommender.data.rating_rows import FileSource, RatingRows
 from msgm.tabular import read_lines
 
 NUMBERS = re.compile("(?:0|[1-9][0-9]*)(?: (?:0|[1-9][0-9]*))*")
@@ -38,11 +38,11 @@ class LightGCN(FileSource):
         train, test = Path(self.path) / "train.txt", Path(self.path) / "test.txt"
         users, items, places = _read(train)
         if not test.is_file():
-            return self.collect(Records(users, items, places.__getitem__))
+            return self.collect(RatingRows(users, items, places.__getitem__))
         more_users, more_items, more_places = _read(test)
         places += more_places
         marks = np.arange(len(places)) >= len(users)
-        return self.collect(Records(users + more_users, items + more_items, places.__getitem__, test=marks))
+        return self.collect(RatingRows(users + more_users, items + more_items, places.__getitem__, test=marks))
 
 
 def _read(path: Path) -> tuple[list[str], list[str], list[str]]:

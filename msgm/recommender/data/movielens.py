@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msgm.errors import UserError
 from msgm.recommender.data.base import SOURCES, Interactions
-from msgm.recommender.data.records import RatedSource, Records, with_attributes
+from msgm.recommender.data.rating_rows import RatedSource, RatingRows, with_attributes
 from msgm.tabular import read_delimited
 
 AGES = [18, 25, 35, 45, 50, 56]
@@ -53,7 +53,7 @@ class MovieLens(RatedSource):
     def _read(self, ratings: Path, users: Path, delimiter: str, columns: list[str]) -> Interactions:
         """Read user, item, rating and time, and the attributes of users, where their file is there."""
         table = read_delimited(ratings, delimiter, ["user", "item", "rating", "time"], quotes=False)
-        found = Records(
+        found = RatingRows(
             table["user"].ids(),
             table["item"].ids(),
             table.where,

@@ -6,7 +6,7 @@ from pathlib import Path
 from msgm.errors import UserError, nearest
 from msgm.folders import is_hidden
 from msgm.recommender.data.base import SOURCES, Interactions
-from msgm.recommender.data.records import RatedSource, Records, with_attributes
+from msgm.recommender.data.rating_rows import RatedSource, RatingRows, with_attributes
 from msgm.tabular import Column, Table, read_delimited
 
 TYPES = ("token", "float", "token_seq", "float_seq")
@@ -43,7 +43,7 @@ class RecBole(RatedSource):
         users, items = (_column(table, titles, name).ids() for name in (self.user, self.item))
         ratings = table[titles[self.rating]].numbers() if self.rating in titles else None
         times = table[titles[self.time]].seconds() if self.time in titles else None
-        data = self.rated(Records(users, items, table.where, ratings, times))
+        data = self.rated(RatingRows(users, items, table.where, ratings, times))
         beside = path.with_suffix(".user")
         return self._with_users(data, beside) if beside.is_file() else data
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgm.errors import UserError
 from msgm.recommender.data.base import SOURCES, Interactions
-from msgm.recommender.data.records import RatedSource, Records, with_attributes
+from msgm.recommender.data.rating_rows import RatedSource, RatingRows, with_attributes
 from msgm.tabular import read_table
 
 
@@ -45,7 +45,7 @@ class Table(RatedSource):
         users, items = table.find(self.user, "data.user").ids(), table.find(self.item, "data.item").ids()
         ratings = None if self.rating is None else table.find(self.rating, "data.rating").numbers()
         times = None if self.time is None else table.find(self.time, "data.time").seconds()
-        data = self.rated(Records(users, items, table.where, ratings, times))
+        data = self.rated(RatingRows(users, items, table.where, ratings, times))
         return data if self.attributes is None else self._with_attributes(data, Path(self.attributes))
 
     def _with_attributes(self, data: Interactions, path: Path) -> Interactions:

@@ -3,7 +3,7 @@ import pytest
 
 from msgm.errors import UserError
 from msgm.recommender.data import Interactions
-from msgm.recommender.data.records import FileSource, RatedSource, Records, core, select, with_attributes
+from msgm.recommender.data.rating_rows import FileSource, RatedSource, RatingRows, core, select, with_attributes
 
 
 class Files(FileSource):
@@ -16,14 +16,14 @@ class Rated(RatedSource):
         raise NotImplementedError
 
 
-def records(pairs, ratings=None, **columns):
+def rating_rows(pairs, ratings=None, **columns):
     users, items = zip(*pairs, strict=True)
     ratings = None if ratings is None else np.array(ratings, dtype=float)
-    return Records(users, items, lambda row: f"file, line {row + 10}", ratings, **columns)
+    return RatingRows(users, items, lambda row: f"file, line {row + 10}", ratings, **columns)
 
 
 def test_a_doubled_pair_is_refused_by_line_or_its_last_row_kept():
-    doubled = records(["ax", "bx", "ax", "by"], [1, 2, 3, 4], times=np.array([1, 2, 3, 4]))
+    doubled = rating_rows(["ax", "bx", "ax", "by"], [1, 2, 3, 4], times=np.array([1, 2, 3, 4]))
     with pytest.raises(UserError, match="file, line 12: user a and item x are given twice"):
         Rated(feedback="explicit").rated(doubled)
     data = Rated(feedback="explicit", duplicates="last").rated(doubled)
@@ -32,24 +32,24 @@ def test_a_doubled_pair_is_refused_by_line_or_its_last_row_kept():
 
 
 def test_the_last_of_doubled_rows_is_that_of_the_latest_time_and_of_a_tie_the_later_row():
-    doubled = records(["ax", "ax", "bx", "bx"], [1, 2, 3, 4], times=np.array([9, 1, 5, 5]))
+    doubled = rating_rows(["ax", "ax", "bx", "bx"], [1, 2, 3, 4], times=np.array([9, 1, 5, 5]))
     data = Rated(feedback="explicit", duplicates="last").rated(doubled)
     assert (data.matrix.data.tolist(), data.times.tolist()) == ([1, 4], [9, 5])
 
 
 def test_a_last_rating_below_the_threshold_does_not_bring_the_one_before_back():
-    rows = records(["ax", "bx", "ax"], [5, 5, 1])
+    rows = rating_rows(["ax", "bx", "ax"], [5, 5, 1])
     data = Rated(duplicates="last", threshold=4).rated(rows)
     assert data.users.ids == ["b"]
 
 
 def test_errors_after_the_last_of_doubled_rows_name_the_right_line():
     with pytest.raises(UserError, match="file, line 12: the value is 0"):
-        Rated(feedback="explicit", duplicates="last").rated(records(["ax", "ax", "bx"], [1, 2, 0]))
+        Rated(feedback="explicit", duplicates="last").rated(rating_rows(["ax", "ax", "bx"], [1, 2, 0]))
 
 
 def test_implicit_feedback_takes_every_row_or_those_from_the_threshold_on():
-    rows = records(["ax", "ay", "bx", "cz"], [5, 3, 4, 0])
+    rows = rating_rows(["ax", "ay", "bx", "cz"], [5, 3, 4, 0])
     data = Rated().rated(rows)
     assert data.matrix.data.tolist() == [1, 1, 1, 1]
     assert not data.explicit
@@ -58,13 +58,13 @@ def test_implicit_feedback_takes_every_row_or_those_from_the_threshold_on():
 
 
 def test_explicit_feedback_keeps_ratings():
-    data = Rated(feedback="explicit").rated(records(["ax", "bx"], [4.5, 2]))
+    data = Rated(feedback="explicit").rated(rating_rows(["ax", "bx"], [4.5, 2]))
     assert data.explicit
     assert data.matrix.data.tolist() == [4.5, 2]
 
 
 def test_data_without_ratings_are_implicit():
-    assert Rated().rated(records(["ax", "bx"])).matrix.data.tolist() == [1, 1]
+    assert Rated().rated(rating_rows(["ax", "bx"])).matrix.data.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -78,22 +78,22 @@ def test_data_without_ratings_are_implicit():
 )
 def test_settings_that_do_not_fit_are_refused(settings, sentence):
     with pytest.raises(UserError, match=sentence):
-        Rated(**settings).rated(records(["ax", "bx"]))
+        Rated(**settings).rated(rating_rows(["ax", "bx"]))
 
 
 def test_a_threshold_that_leaves_nothing_is_refused():
     with pytest.raises(UserError, match="data.threshold 9 leaves none of the 2 interactions"):
-        Rated(threshold=9).rated(records(["ax", "bx"], [1, 2]))
+        Rated(threshold=9).rated(rating_rows(["ax", "bx"], [1, 2]))
 
 
 def test_the_core_drops_rare_users_and_items_until_none_is_left():
     # Without d, item z has one user; without z, user c has one item; the rest stands.
     pairs = ["ax", "ay", "bx", "by", "cx", "cz", "dz"]
-    data = Files(min_count=2).collect(records(pairs, times=np.arange(7)))
+    data = Files(min_count=2).collect(rating_rows(pairs, times=np.arange(7)))
     assert (data.users.ids, data.items.ids) == (["a", "b"], ["x", "y"])
     assert data.times.tolist() == [0, 1, 2, 3]
     with pytest.raises(UserError, match="data.min_count 3 leaves none of the 7 interactions"):
-        Files(min_count=3).collect(records(pairs))
+        Files(min_count=3).collect(rating_rows(pairs))
 
 
 def test_the_core_of_random_data_is_the_largest_with_the_counts():

@@ -15,7 +15,7 @@ from msgm.recommender.data.base import IdMap, Interactions, Source
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class RatingRows:
     """Rows of a file, as columns of length n.
 
     Attributes:
@@ -34,13 +34,13 @@ class Records:
     times: NDArray[np.int64] | None = None
     test: NDArray[np.bool_] | None = None
 
-    def last(self) -> "Records":
+    def last(self) -> "RatingRows":
         """Return the rows that no later one of the same user and item replaces: later by time, and then by row."""
         rows = range(len(self.users)) if self.times is None else np.argsort(self.times, kind="stable").tolist()
         # A dictionary keeps the last value of a key.
         last = {(self.users[row], self.items[row]): row for row in rows}
         kept = np.sort(np.fromiter(last.values(), dtype=np.int64))
-        return Records(
+        return RatingRows(
             [self.users[row] for row in kept],
             [self.items[row] for row in kept],
             lambda row: self.where(int(kept[row])),
@@ -67,17 +67,15 @@ class FileSource(Source):
     def __post_init__(self) -> None:
         at_least(1, self, "data", "min_count")
 
-    def collect(self, records: Records, explicit: bool = False, threshold: float | None = None) -> Interactions:
-        """Return the interactions of ``records``, those with a rating below ``threshold`` left out.
+    def collect(self, rows: RatingRows, explicit: bool = False, threshold: float | None = None) -> Interactions:
+        """Return the interactions of ``rows``, those with a rating below ``threshold`` left out.
 
         Raises:
             UserError: as ``Interactions.of``, or nothing is left.
         """
-        records = records.last() if self.duplicates == "last" else records
-        values = np.ones(len(records.users)) if records.ratings is None else records.ratings
-        data = Interactions.of(
-            records.users, records.items, values, records.times, explicit, records.test, records.where
-        )
+        rows = rows.last() if self.duplicates == "last" else rows
+        values = np.ones(len(rows.users)) if rows.ratings is None else rows.ratings
+        data = Interactions.of(rows.users, rows.items, values, rows.times, explicit, rows.test, rows.where)
         if threshold is not None:
             data = select(data, data.matrix.data >= threshold, f"data.threshold {threshold:g}")
         data = core(data, self.min_count)
@@ -103,12 +101,12 @@ class RatedSource(FileSource):
         if self.feedback == "explicit" and self.threshold is not None:
             raise UserError(f"data.threshold is for implicit feedback, got {self.threshold:g} with explicit.")
 
-    def rated(self, records: Records) -> Interactions:
-        """Return the interactions of ``records`` by ``feedback`` and ``threshold``; errors as ``collect``."""
-        if records.ratings is None and (self.feedback == "explicit" or self.threshold is not None):
+    def rated(self, rows: RatingRows) -> Interactions:
+        """Return the interactions of ``rows`` by ``feedback`` and ``threshold``; errors as ``collect``."""
+        if rows.ratings is None and (self.feedback == "explicit" or self.threshold is not None):
             key = "feedback explicit" if self.feedback == "explicit" else "threshold"
             raise UserError(f"data.{key} needs ratings, and the data hold none.")
-        return self.collect(records, self.feedback == "explicit", self.threshold)
+        return self.collect(rows, self.feedback == "explicit", self.threshold)
 
 
 def select(data: Interactions, keep: NDArray[np.bool_], reason: str) -> Interactions:
