@@ -22,9 +22,9 @@ import numpy as np
 from msgm.digests import folder_key, keyed_digest
 from msgm.errors import UserError
 from msgm.reading import parse_json, read_bytes
-from msgm.recommender.cells import rows_of
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import rows_of
 from msgm.shapes import Count, Positive
 
 PLANNED, DONE, REFUSED = "planned", "done", "refused"

@@ -11,8 +11,8 @@ from scipy.sparse import csr_array
 
 from msgm.errors import UserError
 from msgm.ids import as_id, as_list, shown
-from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions
+from msgm.recommender.sparse import kept, rows_of
 from msgm.requests import ForgetRequest
 from msgm.tabular import read_ids
 

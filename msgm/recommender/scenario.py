@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from msgm.errors import UserError, nearest
-from msgm.recommender.cells import rows_of
 from msgm.recommender.config import BY_IDS, RequestSettings
 from msgm.recommender.data.base import IdMap, Interactions, Split
 from msgm.recommender.requests import Deletion, RecommenderRequest
+from msgm.recommender.sparse import rows_of
 from msgm.seeding import derive_seed
 
 PROMOTED = "promoted"

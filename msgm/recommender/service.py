@@ -27,7 +27,6 @@ from msgm.digests import KEY, folder_key
 from msgm.errors import UserError, known
 from msgm.folders import locked, write_bytes, write_json
 from msgm.reading import read_json
-from msgm.recommender.cells import kept
 from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
@@ -37,6 +36,7 @@ from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
 from msgm.recommender.pending import FORGOTTEN, PARTS, PENDING, Pending, checked_pending, deletion_of, read_pending
 from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
+from msgm.recommender.sparse import kept
 from msgm.runs import environment
 from msgm.seeding import derive_seed
 

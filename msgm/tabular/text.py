@@ -42,7 +42,7 @@ def read_text(path: Path, encoding: str = "utf-8-sig", option: str = "") -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class TextTable:
     """The cells of a file, without the spaces around them.
 
     Attributes:
@@ -58,7 +58,7 @@ class Cells:
 
 def split_cells(
     path: Path, text: str, delimiter: str, width: int | None = None, header: bool = True, quotes: bool = True
-) -> Cells:
+) -> TextTable:
     """Split ``text``, the content of ``path``, into cells.
 
     Args:
@@ -86,7 +86,7 @@ def split_cells(
 
     if width not in (None, found):
         raise UserError(f"{path}, line {line(0)}: expected {width} columns, found {found}.")
-    return Cells(names, [flat[len(names) + k :: found] for k in range(found)], line)
+    return TextTable(names, [flat[len(names) + k :: found] for k in range(found)], line)
 
 
 def _split(text: str, delimiter: str, quotes: bool) -> tuple[list[str], int] | None:

@@ -3,10 +3,10 @@ import pytest
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.cells import kept
 from msgm.recommender.config import RequestSettings
 from msgm.recommender.data import Interactions
 from msgm.recommender.requests import Deletion, RecommenderRequest
+from msgm.recommender.sparse import kept
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from msgm.checks import positive
 from msgm.errors import UserError
 from msgm.ranges import Range, ranges
 from msgm.recommender.attributes.labels import UNKNOWN, Labels, encode
-from msgm.recommender.cells import kept, ones, rows_of
+from msgm.recommender.sparse import kept, ones, rows_of
 from msgm.seeding import derive_seed
 
 

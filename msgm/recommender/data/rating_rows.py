@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.errors import UserError
-from msgm.recommender.cells import rows_of
 from msgm.recommender.data.base import IdMap, Interactions, Source
+from msgm.recommender.sparse import rows_of
 
 
 @dataclass(frozen=True, eq=False)

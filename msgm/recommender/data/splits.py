@@ -15,8 +15,8 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, below_one
 from msgm.errors import UserError
-from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.data.base import Interactions, Split
+from msgm.recommender.sparse import kept, rows_of
 from msgm.registry import Registry
 from msgm.seeding import derive_seed
 

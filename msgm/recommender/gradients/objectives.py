@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.errors import UserError
-from msgm.recommender.cells import rows_of
 from msgm.recommender.gradients.pairs import Pairs
 from msgm.recommender.models.als import ALS
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.mf import MF
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import rows_of
 
 Tables = dict[str, Tensor]
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from msgm.errors import UserError
-from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.gradients.objectives import Objective, Tables, squares
 from msgm.recommender.gradients.pairs import Pairs
 from msgm.recommender.models.adjacency import normalised
@@ -26,6 +25,7 @@ from msgm.recommender.models.lightgcn import LightGCN
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.models.torch_base import TorchRecommender
 from msgm.recommender.propagation import propagate
+from msgm.recommender.sparse import kept, rows_of
 from msgm.seeding import derive_seed
 
 NEGATIVES = 4

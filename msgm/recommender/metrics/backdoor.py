@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.ranking import blocks, candidates
 from msgm.recommender.models.base import Recommender
+from msgm.recommender.sparse import rows_of
 from msgm.recommender.ties import any_of
 
 LEAST_EFFECT = 0.005

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from msgm.checks import at_least
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.probes import (
-    Cells,
     Probe,
+    UserItemPairs,
     guest_factors,
     guest_scorer,
     item_means,
@@ -99,7 +99,7 @@ class Membership(Metric):
     def _lesson(self, case: Case) -> Probe | None:
         """Return the cells that an attacker learns from; ``forgotten`` marks members."""
         retained = case.deletion.without(case.split.train)
-        seen, unseen = Cells.of(retained), Cells.of(case.deletion.without(case.split.validation))
+        seen, unseen = UserItemPairs.of(retained), UserItemPairs.of(case.deletion.without(case.split.validation))
         draws = np.random.default_rng(derive_seed(self.seed, "membership"))
         users = np.intersect1d(seen.users, unseen.users)
         parts = [self._drawn(cells.at(np.isin(cells.users, users)), draws) for cells in (seen, unseen)]
@@ -110,7 +110,7 @@ class Membership(Metric):
         enough = min(lesson.forgotten.sum(), (~lesson.forgotten).sum()) >= LEAST
         return lesson if enough else None
 
-    def _drawn(self, cells: Cells, draws: np.random.Generator) -> Cells:
+    def _drawn(self, cells: UserItemPairs, draws: np.random.Generator) -> UserItemPairs:
         count = len(cells.users)
         return cells.at(draws.choice(count, min(self.cells, count), replace=False))
 
@@ -144,5 +144,5 @@ def _factors(model: Recommender, probe: Probe) -> tuple[NDArray[Any], NDArray[An
     return np.concatenate([of_users, guests]), of_items
 
 
-def _products(tables: tuple[NDArray[Any], NDArray[Any]], cells: Cells) -> Features:
+def _products(tables: tuple[NDArray[Any], NDArray[Any]], cells: UserItemPairs) -> Features:
     return np.asarray(tables[0][cells.users] * tables[1][cells.items], dtype=np.float64)

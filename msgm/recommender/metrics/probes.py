@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from msgm.recommender.cells import kept, rows_of
 from msgm.recommender.metrics.base import Case
 from msgm.recommender.metrics.ranking import blocks
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import kept, rows_of
 from msgm.seeding import derive_seed
 from msgm.strata import auc, balanced
 
@@ -43,7 +43,7 @@ Scorer = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class UserItemPairs:
     """(n,) cells of users and items, with what was given there; users from U on are new ones."""
 
     users: NDArray[np.int64]
@@ -51,23 +51,23 @@ class Cells:
     values: NDArray[np.float32]
 
     @classmethod
-    def of(cls, matrix: csr_array) -> "Cells":
+    def of(cls, matrix: csr_array) -> "UserItemPairs":
         """Return the stored cells of a (U, I) matrix."""
         rows = rows_of(matrix)
         return cls(rows, matrix.indices.astype(np.int64), matrix.data)
 
-    def at(self, chosen: NDArray[Any]) -> "Cells":
+    def at(self, chosen: NDArray[Any]) -> "UserItemPairs":
         """Return the cells that an index or a mask chooses."""
-        return Cells(self.users[chosen], self.items[chosen], self.values[chosen])
+        return UserItemPairs(self.users[chosen], self.items[chosen], self.values[chosen])
 
-    def asked_as(self, users: NDArray[np.int64]) -> "Cells":
+    def asked_as(self, users: NDArray[np.int64]) -> "UserItemPairs":
         """Return the same items for other users."""
-        return Cells(users, self.items, self.values)
+        return UserItemPairs(users, self.items, self.values)
 
 
-def joined(parts: list[Cells]) -> Cells:
+def joined(parts: list[UserItemPairs]) -> UserItemPairs:
     """Return the cells of all parts."""
-    return Cells(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("users", "items", "values")))
+    return UserItemPairs(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("users", "items", "values")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Probe:
         times: of the profiles' cells; None without.
     """
 
-    cells: Cells
+    cells: UserItemPairs
     forgotten: NDArray[np.bool_]
     weights: NDArray[np.float64]
     profiles: csr_array
@@ -104,7 +104,7 @@ def probe_of(case: Case, seed: int) -> Probe:
     number = np.full(users, -1)
     number[deletion.users] = np.arange(len(deletion.users))
     half = np.random.default_rng(derive_seed(seed, "probe", "halves")).integers(2, size=train.nnz)
-    every, test = Cells.of(train), Cells.of(case.split.test)
+    every, test = UserItemPairs.of(train), UserItemPairs.of(case.split.test)
     asked = deletion.mask(train)
     whole = number[every.users] >= 0
     staying = number[test.users] < 0
@@ -190,7 +190,7 @@ def retained_users(deletion: Deletion, train: csr_array) -> NDArray[np.int64]:
 
 
 def readings(
-    model: Recommender, cells: Cells, means: NDArray[np.float64], guests: Scorer | None
+    model: Recommender, cells: UserItemPairs, means: NDArray[np.float64], guests: Scorer | None
 ) -> NDArray[np.float64]:
     """Return (n, 3) what is read of every cell: z, share of items below, z less the item's mean.
 
@@ -211,7 +211,11 @@ def readings(
 
 
 def _read(
-    scores: NDArray[np.float64], rows: NDArray[np.int64], cells: Cells, means: NDArray[np.float64], explicit: bool
+    scores: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    cells: UserItemPairs,
+    means: NDArray[np.float64],
+    explicit: bool,
 ) -> NDArray[np.float64]:
     standard = _standardised(scores)
     z = standard[rows, cells.items]

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.checks import at_least
-from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.models.base import Recommender
+from msgm.recommender.sparse import rows_of
 from msgm.recommender.ties import places
 
 BLOCK = 512

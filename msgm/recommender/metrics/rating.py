@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msgm.recommender.cells import rows_of
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.ranking import blocks
+from msgm.recommender.sparse import rows_of
 
 
 @METRICS.register("rating")

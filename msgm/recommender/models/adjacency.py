@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from msgm.recommender.cells import ones, rows_of
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import ones, rows_of
 
 
 def normalised(seen: csr_array) -> csr_array:

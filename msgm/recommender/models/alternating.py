@@ -20,10 +20,10 @@ from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from msgm.checks import at_least
-from msgm.recommender.cells import kept
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.row_batches import Batch, batches
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import kept
 from msgm.seeding import derive_seed
 from msgm.solves import Solve
 

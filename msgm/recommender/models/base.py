@@ -19,10 +19,10 @@ from msgm.errors import UserError
 from msgm.folders import write_bytes
 from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of, refuse_foreign
 from msgm.reading import read_headed_arrays
-from msgm.recommender.cells import kept
 from msgm.recommender.journal import Seal
 from msgm.recommender.models.estimator import Estimator, Ids, canonical, deletion_of
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import kept
 from msgm.registry import Registry, plain
 from msgm.shapes import Count, Positive, Rule
 

@@ -29,9 +29,9 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, positive
 from msgm.errors import RunError, UserError
-from msgm.recommender.cells import ones
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import ones
 from msgm.seeding import derive_seed
 
 UPDATE_SHARE = 0.25

@@ -13,8 +13,8 @@ from scipy.sparse import csr_array, issparse
 
 from msgm.errors import UserError
 from msgm.fields import structured
-from msgm.recommender.cells import ones, rows_of
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import ones, rows_of
 
 Ids: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]]
 """Row or column numbers: one, or several."""

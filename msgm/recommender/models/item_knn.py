@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least
-from msgm.recommender.cells import ones
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.neighbours import Neighbours
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import ones
 
 
 @MODELS.register("item-knn")

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.checks import at_least, below_one, positive
-from msgm.recommender.cells import ones
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.models.torch_base import TorchRecommender
+from msgm.recommender.sparse import ones
 from msgm.seeding import generator
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.cells import rows_of
+from msgm.recommender.sparse import rows_of
 
 
 class Negatives:

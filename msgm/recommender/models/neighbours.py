@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from msgm.recommender.cells import ones
 from msgm.recommender.models.estimator import top
+from msgm.recommender.sparse import ones
 
 BLOCK_CELLS = 4_000_000
 """Similarities that are held at a time."""

@@ -27,10 +27,10 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.errors import UserError
-from msgm.recommender.cells import kept, ones, rows_of
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.estimator import top
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import kept, ones, rows_of
 
 NEVER = np.iinfo(np.int64).min
 

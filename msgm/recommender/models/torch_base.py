@@ -14,9 +14,9 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, positive
 from msgm.errors import RunError
-from msgm.recommender.cells import rows_of
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import rows_of
 from msgm.seeding import derive_seed
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.cells import rows_of
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.sharding.combiners import Combiner, Scores, Shards
+from msgm.recommender.sparse import rows_of
 from msgm.seeding import derive_seed, generator
 
 if TYPE_CHECKING:

@@ -25,13 +25,13 @@ from scipy.sparse import csr_array
 from msgm.checks import at_least
 from msgm.errors import UserError
 from msgm.fields import Settings
-from msgm.recommender.cells import kept
 from msgm.recommender.models.alternating import Alternating
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.torch_base import TorchRecommender
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding.balanced import Space, balanced_clusters
 from msgm.recommender.sharding.partitions import pretrained
+from msgm.recommender.sparse import kept
 from msgm.seeding import derive_seed
 
 WARM = ("als", "bpr", "lightgcn", "mult-vae")

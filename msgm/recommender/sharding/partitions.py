@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError, nearest
-from msgm.recommender.cells import rows_of
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.sharding.balanced import Space, assign_ascending, balanced_clusters, capacity_of
 from msgm.recommender.sharding.transport import transport_clusters
+from msgm.recommender.sparse import rows_of
 from msgm.seeding import derive_seed
 from msgm.solves import Solve
 

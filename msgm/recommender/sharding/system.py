@@ -20,12 +20,12 @@ from scipy.sparse import csr_array
 
 from msgm.errors import UserError, nearest
 from msgm.fields import Settings
-from msgm.recommender.cells import kept
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding.attention import Attention
 from msgm.recommender.sharding.combiners import Combiner, FoldIn, Logistic, Mean, Own, Shards
 from msgm.recommender.sharding.partitions import cell_draws, check_partition, make_partition
+from msgm.recommender.sparse import kept
 from msgm.seeding import derive_seed
 
 COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in (Own, Mean, FoldIn, Logistic, Attention)}

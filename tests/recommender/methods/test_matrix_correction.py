@@ -6,11 +6,11 @@ import pytest
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.cells import kept
 from msgm.recommender.data import load_interactions
 from msgm.recommender.methods import METHODS
 from msgm.recommender.models import MODELS
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import kept
 from tests.recommender.models.cells import cells
 
 DATA = os.environ.get("MSGM_DATA")

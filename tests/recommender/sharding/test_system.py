@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
-from msgm.recommender.cells import kept
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import load_recommender
 from msgm.recommender.requests import Deletion
@@ -12,6 +11,7 @@ from msgm.recommender.sharding import system as module
 from msgm.recommender.sharding.attention import Attention
 from msgm.recommender.sharding.combiners import Logistic
 from msgm.recommender.sharding.system import HELD, ShardedRecommender
+from msgm.recommender.sparse import kept
 from tests.recommender.models.cells import cells
 
 MATRIX = cells(80, 40)
