@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import msgm
 from msgm import domains
 from msgm.errors import UserError
 from msgm.settings import domain_of
@@ -84,3 +85,21 @@ def test_a_report_of_a_newer_version_is_refused(tmp_path):
     path.write_text(json.dumps({"kind": "classifier", "schema": SCHEMA + 1, "rows": [{}]}))
     with pytest.raises(UserError, match="newer version"):
         domains.read_report(path)
+
+
+def test_the_verbs_of_a_plugins_domain_are_its_own(monkeypatch):
+    class Trained(Toy):
+        name, verbs = "trained", {"train": ("device",)}
+
+        def train(self, config, out=None, **options):
+            return out, options
+
+    monkeypatch.setattr(domains, "_DOMAINS", dict(domains._DOMAINS))
+    for client in (Toy(), Trained()):
+        domains.register(client)
+    assert msgm.train({"domain": "trained"}, "there", device="cpu") == ("there", {"device": "cpu"})
+    with pytest.raises(UserError, match="resume is no option of a trained experiment; it has device"):
+        msgm.train({"domain": "trained"}, resume=True)
+    for verb in (msgm.train, lambda config: msgm.unlearn(config, "there")):
+        with pytest.raises(UserError, match="a config of the domain toy is for compare"):
+            verb({"domain": "toy"})

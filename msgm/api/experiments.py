@@ -3,18 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from msgm import threads as threading
 from msgm.classifier.config import ClassifierConfig
 from msgm.config import Config
+from msgm.domains import of_settings
 from msgm.downloads import downloading
 from msgm.errors import UserError
 from msgm.fields import Tree, merged
 from msgm.plugins import trusting
 from msgm.recommender.config import Experiment as RecommenderExperiment
-from msgm.settings import domain_of, read_settings
+from msgm.settings import read_settings
+from msgm.study.client import Client
 from msgm.tuned import with_tuned
 
 ConfigLike: TypeAlias = str | Path | Mapping[str, Any] | Config | ClassifierConfig | RecommenderExperiment
@@ -25,15 +28,31 @@ Overrides: TypeAlias = Sequence[str] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Named:
-    """A user's settings, and what they are an experiment with.
+    """A user's settings.
 
     Attributes:
-        domain: ``generator``, ``classifier``, ``recommender`` or ``attributes``.
         tree: the settings.
     """
 
-    domain: str
     tree: Tree
+
+    @cached_property
+    def client(self) -> Client[Any]:
+        """The domain that they are of."""
+        return of_settings(self.tree)
+
+    @property
+    def domain(self) -> str:
+        """Its name: ``generator``, ``classifier``, ``recommender``, ``attributes`` or a plugin's."""
+        return self.client.name
+
+    def config(self) -> Any:
+        """Return them as the config of their domain.
+
+        Raises:
+            UserError: an unknown key, a wrong type, or a value out of range.
+        """
+        return self.client.load(self.tree)
 
     @classmethod
     def read(cls, config: ConfigLike, overrides: Overrides = (), seed: int | None = None) -> "Named":
@@ -50,32 +69,37 @@ class Named:
                 tree = merged(tree, _nested(key, value))
         else:
             tree = read_settings(tree, overrides)
-        found = cls(domain_of(tree), tree)
+        found = cls(tree)
         return found if seed is None else found.having("seed", seed)
 
     def with_tuned(self, folder: Path | str | None) -> "Named":
         """Return the settings with what ``msgm.tune`` chose in ``folder``, if one is given, over them."""
-        return Named(self.domain, with_tuned(self.tree, [], folder))
+        return Named(with_tuned(self.tree, [], folder))
 
     def having(self, key: str, value: Any) -> "Named":
         """Return the settings with the one at ``key`` (``section.name``) set."""
-        return Named(self.domain, merged(self.tree, _nested(key, value)))
+        return Named(merged(self.tree, _nested(key, value)))
 
-    def refuse_foreign(self, verb: str, own: Sequence[str], options: Mapping[str, Any]) -> None:
-        """Refuse options of ``verb`` that experiments of this kind do not have.
+    def measuring(self, metrics: Sequence[str] | None) -> "Named":
+        """Return the settings with ``metrics`` in place of what they say is measured, where any are given."""
+        return self if metrics is None else self.having(self.client.metrics, list(metrics))
+
+    def options(self, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the options of a verb that the domain has.
 
         Args:
-            verb: for the error.
-            own: the options that there are.
-            options: all options, by name; None, False and nothing of any kind count as not given.
+            verb: ``train``, ``unlearn``, ``compare`` or ``tune``.
+            given: all options, by name; None, False, ``auto`` and nothing of any kind count as not given.
 
         Raises:
-            UserError: one that is given is not among them.
+            UserError: one that is given is not among the domain's.
         """
-        for name, value in options.items():
+        own = self.client.takes(verb)
+        for name, value in given.items():
             if name not in own and value not in (None, False, "auto") and value != ():
                 known = ", ".join(own) or "none"
                 raise UserError(f"{verb}: {name} is no option of a {self.domain} experiment; it has {known}.")
+        return {name: value for name, value in given.items() if name in own and value is not None}
 
 
 def _nested(key: str, value: Any) -> Tree:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgm.api.experiments import ConfigLike, Named, Overrides, working
-from msgm.domains import of_settings
 from msgm.errors import UserError
 from msgm.fields import Tree
 from msgm.runs import Run
@@ -63,11 +62,9 @@ def tune(
     if trials < 1:
         raise UserError(f"trials must be at least 1, got {trials}.")
     named = Named.read(config, overrides, seed)
-    own = {"generator": ["source", "device"], "classifier": ["source", "device"]}
-    named.refuse_foreign("tune", own.get(named.domain, []), {"source": source, "device": device})
+    named.options("tune", {"source": source, "device": device})
     with working(trust, download, threads):
-        client = of_settings(named.tree)
-        experiment = client.load(named.tree)
+        experiment = named.config()
         run = Run(out or Path("runs") / f"{experiment.name}-tune")
-        tunable = client.tunable(experiment, run, source, device)
+        tunable = named.client.tunable(experiment, run, source, device)
         return search(tunable, run, experiment.name, experiment.seed, trials, rows, metric)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from msgm.api.domains import TRAIN, UNLEARN, Folder, refuse_training
 from msgm.api.experiments import ConfigLike, Named, Overrides, working
 from msgm.api.report import Report
 from msgm.config import load_config
-from msgm.domains import of_settings
 from msgm.errors import UserError
 from msgm.runs import Run
+
+Folder = Path | str
 
 
 def train(
@@ -56,11 +56,9 @@ def train(
         UserError: bad settings, data that do not fit, or a folder that holds another run.
     """
     named = Named.read(config, overrides, seed)
-    options = {"resume": resume, "device": device, "model": model}
-    own = {"generator": ["resume", "device"], "classifier": ["device"], "recommender": ["model"]}
-    named.refuse_foreign("train", own.get(named.domain, []), options)
+    own = named.options("train", {"resume": resume, "device": device, "model": model})
     with working(False, download, threads):
-        return TRAIN.get(named.domain, refuse_training)(named, out, **options)
+        return named.client.train(named.config(), out, **own)
 
 
 def unlearn(
@@ -115,12 +113,6 @@ def unlearn(
             another run, or a recommender: those forget through ``msgm.recommender``.
     """
     named = Named.read(config, overrides)
-    if named.domain in ("recommender", "attributes"):
-        raise UserError("unlearn: recommenders forget while they are served: see msgm.recommender and msgm.compare.")
-    if named.domain not in UNLEARN:
-        raise UserError(f"unlearn: a config of the domain {named.domain} is for compare.")
-    shared = ["device", "fresh_chain", "seed"]
-    own = {"generator": ["resume", *shared], "classifier": ["method", "request", "trained_on", *shared]}
     options = {
         "resume": resume,
         "device": device,
@@ -130,9 +122,9 @@ def unlearn(
         "request": request,
         "trained_on": trained_on,
     }
-    named.refuse_foreign("unlearn", own[named.domain], options)
+    own = named.options("unlearn", options)
     with working(trust, download, threads):
-        return UNLEARN[named.domain](named, source, out, **options)
+        return named.client.unlearn(named.config(), source, out, **own)
 
 
 def compare(
@@ -215,15 +207,14 @@ def compare(
         "models": models,
         "trained_on": trained_on,
     }
-    client = of_settings(named.tree)
-    named.refuse_foreign("compare", client.takes(), options)
-    if not cache and "cache" not in client.takes():
+    own = named.options("compare", options)
+    if "cache" in named.client.takes():
+        own["cache"] = cache
+    elif not cache:
         raise UserError(f"compare: a {named.domain} experiment shares no models through a cache; leave --no-cache out.")
-    own = set(client.takes()) - {"metrics"}  # these are a setting of the config
-    wanted = {k: value for k, value in (options | {"cache": cache}).items() if k in own and value is not None}
+    own.pop("metrics", None)  # these are a setting of the config
     with working(trust, download, threads):
-        experiment = client.load(_measuring(named, metrics).tree)
-        return Report.read(client.compare(experiment, out, **wanted).path)
+        return Report.read(named.client.compare(named.measuring(metrics).config(), out, **own).path)
 
 
 def evaluate(
@@ -274,12 +265,5 @@ def evaluate(
         named = Named.read(load_received(Path(given[0]), SECTIONS) if config is None else config, overrides, seed)
         if named.domain != "generator":
             raise UserError(f"evaluate measures generators; a {named.domain} experiment is measured by compare.")
-        tree = _measuring(named, metrics).tree
-        return Report.read(evaluate_runs(load_config(tree), list(map(str, given)), out, device).path)
-
-
-def _measuring(named: Named, metrics: Sequence[str] | None) -> Named:
-    """Return the settings with ``metrics`` in place of what they say is measured."""
-    if metrics is None:
-        return named
-    return named.having("evaluation.metrics" if named.domain == "generator" else "metrics", list(metrics))
+        wanted = load_config(named.measuring(metrics).tree)
+        return Report.read(evaluate_runs(wanted, list(map(str, given)), out, device).path)

@@ -39,11 +39,35 @@ class Classifiers(Domain[ClassifierConfig, World]):
     name: ClassVar = "classifier"
     kind: ClassVar = "classifier"
     options: ClassVar = ("only", "requests", "source", "trained_on", "device", "metrics", "cache")
+    verbs: ClassVar = {
+        "train": ("device",),
+        "unlearn": ("method", "request", "trained_on", "device", "fresh_chain", "seed"),
+        "tune": ("source", "device"),
+    }
     views: ClassVar = VIEWS
     fixed: ClassVar = FIXED
 
     def load(self, source: Source, overrides: Sequence[str] = ()) -> ClassifierConfig:
         return load_config(source, list(overrides))
+
+    def train(self, config: ClassifierConfig, out: Path | str | None = None, **options: Any) -> Run:
+        from msgm.classifier.single import train
+
+        return train(config, out, **options)
+
+    def unlearn(
+        self,
+        config: ClassifierConfig,
+        source: Path | str,
+        out: Path | str | None = None,
+        method: str | None = None,
+        **options: Any,
+    ) -> Run:
+        if method is None:
+            raise UserError(f"unlearn: method: say which; the config has {', '.join(config.rows())}.")
+        from msgm.classifier.single import unlearn
+
+        return unlearn(config, source, method, out=out, **options)
 
     def compare(
         self,

@@ -4,7 +4,7 @@ The report holds each row's numbers over the seeds, and those of the models that
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -30,6 +30,7 @@ from msgm.study.engine import Chosen, Domain, Place
 from msgm.study.judging import Report, Row
 from msgm.study.tuning import Tunable
 from msgm.sweep import with_start, with_stored_sweeps, with_sweeps
+from msgm.training import train, unlearn
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import finished, load_source, new_model, split_data
 
@@ -71,10 +72,24 @@ class Generators(Domain[Config, World]):
     name: ClassVar = "generator"
     kind: ClassVar = None
     options: ClassVar = ("only", "source", "device", "fresh_chain", "start", "sweep", "metrics", "cache")
+    verbs: ClassVar = {
+        "train": ("resume", "device"),
+        "unlearn": ("resume", "device", "fresh_chain", "seed"),
+        "tune": ("source", "device"),
+    }
+    metrics: ClassVar = "evaluation.metrics"
     launched: ClassVar = True
 
     def load(self, source: Source, overrides: Sequence[str] = ()) -> Config:
         return load_config(source, list(overrides))
+
+    def train(self, config: Config, out: Path | str | None = None, **options: Any) -> Run:
+        return train(config, out, **options)
+
+    def unlearn(
+        self, config: Config, source: Path | str, out: Path | str | None = None, seed: int | None = None, **options: Any
+    ) -> Run:
+        return unlearn(config if seed is None else replace(config, seed=seed), source, out, **options)
 
     def compare(
         self,

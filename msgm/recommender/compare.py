@@ -10,6 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from msgm.errors import UserError
+from msgm.folders import place
 from msgm.recommender.assemble import make_report, record_at, shared_facts
 from msgm.recommender.config import RecommenderConfig, load_config
 from msgm.recommender.data.base import Interactions, Split, load_interactions
@@ -123,12 +125,26 @@ class Recommenders(Domain[RecommenderConfig, World]):
     name: ClassVar = "recommender"
     kind: ClassVar = "recommender"
     options: ClassVar = ("only", "models", "requests", "metrics")
+    verbs: ClassVar = {"train": ("model",)}
     views: ClassVar = VIEWS
     fixed: ClassVar = FIXED
     blas_threads: ClassVar = 1  # so that seconds compare, and a busy machine does not make them worse
 
     def load(self, source: Source, overrides: Sequence[str] = ()) -> RecommenderConfig:
         return load_config(source, list(overrides))
+
+    def train(
+        self, config: RecommenderConfig, out: Path | str | None = None, model: str | None = None, **options: Any
+    ) -> Run:
+        from msgm.recommender.service import fit
+
+        folder = out or place(Path("runs"), config.name, model or "model", key="model")
+        return Run(fit(config, model, Path(folder)))
+
+    def unlearn(
+        self, config: RecommenderConfig, source: Path | str, out: Path | str | None = None, **options: Any
+    ) -> Run:
+        raise UserError("unlearn: recommenders forget while they are served: see msgm.recommender and msgm.compare.")
 
     def tunable(self, config: RecommenderConfig, run: Run, source: Path | str | None, device: str) -> Tunable:
         from msgm.recommender.tuning import RecommenderTuning

@@ -5,8 +5,9 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from msgm.cards.views import Card
@@ -37,11 +38,15 @@ class Client(ABC, Generic[C]):
         name: of the domain, as configs and messages have it.
         kind: of its reports and run folders; None, as that of generators, is the kind of a report that names none.
         options: what ``compare`` takes beside the config and the folder.
+        verbs: what ``train``, ``unlearn`` and ``tune`` take beside config, source and folder, by their names.
+        metrics: the setting of a config that says what is measured.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str | None]
     options: ClassVar[tuple[str, ...]]
+    verbs: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    metrics: ClassVar[str] = "metrics"
 
     @abstractmethod
     def load(self, source: Source, overrides: Sequence[str] = ()) -> C:
@@ -59,9 +64,25 @@ class Client(ABC, Generic[C]):
             UserError: bad settings, an unknown row, or a folder that holds another experiment.
         """
 
-    def takes(self) -> tuple[str, ...]:
-        """Return the names of all options of ``compare``, those that the engine has for every domain included."""
-        return self.options
+    def takes(self, verb: str = "compare") -> tuple[str, ...]:
+        """Return the names of all options of a verb, those that the engine has for every domain included."""
+        return self.options if verb == "compare" else self.verbs.get(verb, ())
+
+    def train(self, config: C, out: Path | str | None = None, **options: Any) -> Run:
+        """Train the model of a config; ``options`` are among ``takes("train")``.
+
+        Raises:
+            UserError: bad settings, or a domain that only compares, as by default.
+        """
+        raise UserError(f"train: a config of the domain {self.name} is for compare.")
+
+    def unlearn(self, config: C, source: Path | str, out: Path | str | None = None, **options: Any) -> Run:
+        """Make the model of ``source`` forget what a config asks; ``options`` are among ``takes("unlearn")``.
+
+        Raises:
+            UserError: bad settings, no model there, or a domain that only compares, as by default.
+        """
+        raise UserError(f"unlearn: a config of the domain {self.name} is for compare.")
 
     @abstractmethod
     def card(self, report: Report, row: Row) -> Card | None:

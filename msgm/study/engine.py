@@ -100,8 +100,8 @@ class Domain(Client[C], Generic[C, W]):
     def compare(self, config: C, out: Path | str | None = None, device: str = "auto", **options: Any) -> Run:
         return compare(self, config, out, device, **options)
 
-    def takes(self) -> tuple[str, ...]:
-        return (*self.options, "jobs", "cluster")
+    def takes(self, verb: str = "compare") -> tuple[str, ...]:
+        return (*self.options, "jobs", "cluster") if verb == "compare" else super().takes(verb)
 
     def card(self, report: Report, row: Row) -> Card | None:
         return make_card(report, row, self.views.words)
