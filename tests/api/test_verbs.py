@@ -103,12 +103,7 @@ def test_recommenders_are_fitted_and_compared(tmp_path):
         ("compare", RECOMMENDER, {"start": "scratch"}, "start is no option of a recommender experiment"),
         ("compare", CLASSIFIER, {"sweep": ["objective.alpha=1"]}, "sweep is no option of a classifier experiment"),
         ("train", CLASSIFIER, {"resume": True}, "resume is no option of a classifier experiment; it has device"),
-        (
-            "train",
-            {"models": {"als": {}}, "attribute": "gender"},
-            {},
-            "a config of the domain attributes is for compare",
-        ),
+        ("train", {"models": {"als": {}}, "attribute": "gender"}, {}, "domain attributes is for compare"),
         ("evaluate", CLASSIFIER, {"sources": "x"}, "a classifier experiment is measured by compare"),
         ("evaluate", DIGITS, {"sources": []}, "at least one run"),
         ("unlearn", RECOMMENDER, {"source": "x"}, "recommenders forget while they are served"),
