@@ -15,12 +15,12 @@ from msgm.downloads import downloading
 from msgm.errors import UserError
 from msgm.fields import Tree, merged
 from msgm.plugins import trusting
-from msgm.recommender.config import Experiment as RecommenderExperiment
+from msgm.recommender.config import BaseConfig as RecommenderSettings
 from msgm.settings import read_settings
 from msgm.study.client import Client
 from msgm.tuned import with_tuned
 
-ConfigLike: TypeAlias = str | Path | Mapping[str, Any] | Config | ClassifierConfig | RecommenderExperiment
+ConfigLike: TypeAlias = str | Path | Mapping[str, Any] | Config | ClassifierConfig | RecommenderSettings
 """A shipped config's name, the path of a YAML file, a tree of settings, or a config that was read before."""
 Overrides: TypeAlias = Sequence[str] | Mapping[str, Any]
 """Settings over the config's: ``["training.steps=100"]`` as on the command line, or ``{"training.steps": 100}``."""

@@ -14,7 +14,7 @@ from typing import Any
 from msgm.config import BASE_ROW, Config
 from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent
-from msgm.evaluation.published import BASE, EXPERIMENTS, METHODS, AtLeast, Experiment, Settings
+from msgm.evaluation.published import BASE, METHODS, RESULTS, AtLeast, PublishedResult, Settings
 from msgm.runs import Run
 from msgm.sweep import swept
 
@@ -139,36 +139,36 @@ def paper_tables(config: Config, report: Report) -> list[PaperTable]:
     """Return the paper's tables that a comparison is, as a JSON tree: title, columns, rows of cells, notes."""
     ours = Ours(config, report)
     rows = [row for row in report["rows"] if not swept(row["name"])]
-    return [_of_experiment(experiment, rows, ours) for experiment in _experiments(ours, rows)]
+    return [_of_result(result, rows, ours) for result in _results(ours, rows)]
 
 
-def _experiments(ours: Ours, rows: list[Row]) -> list[Experiment]:
-    """Return one experiment a table: of our data and process, started as our rows are, with the nearest request."""
+def _results(ours: Ours, rows: list[Row]) -> list[PublishedResult]:
+    """Return one result a table: of our data and process, started as our rows are, with the nearest request."""
     data, process = ours.config.data["name"], ours.config.process["name"]
-    known = [e for e in EXPERIMENTS if (e.shared["data.name"], e.shared["process.name"]) == (data, process)]
+    known = [e for e in RESULTS if (e.shared["data.name"], e.shared["process.name"]) == (data, process)]
     starts = {row["start"] for row in rows if row["objective"] in ("orthogonal", "obtuse", "erasediff")}
     known = [e for e in known if e.start in starts] or known
     nearest = sorted(known, key=lambda e: len(set(e.classes) ^ set(ours.forgotten)), reverse=True)
     return list({e.table: e for e in nearest}.values())
 
 
-def _of_experiment(experiment: Experiment, rows: list[Row], ours: Ours) -> PaperTable:
-    lines = [line for method in METHODS if (line := _line(experiment, method, rows, ours))]
-    data, process = (experiment.shared[key] for key in ("data.name", "process.name"))
-    start = "from scratch" if experiment.start == "scratch" else "fine-tuned"
-    title = f"The paper's {experiment.table}: {data}, {process}, {start}, forget {' and '.join(experiment.classes)}"
-    return as_table(title, experiment.table, "method", MEASURES, lines)
+def _of_result(result: PublishedResult, rows: list[Row], ours: Ours) -> PaperTable:
+    lines = [line for method in METHODS if (line := _line(result, method, rows, ours))]
+    data, process = (result.shared[key] for key in ("data.name", "process.name"))
+    start = "from scratch" if result.start == "scratch" else "fine-tuned"
+    title = f"The paper's {result.table}: {data}, {process}, {start}, forget {' and '.join(result.classes)}"
+    return as_table(title, result.table, "method", MEASURES, lines)
 
 
-def _line(experiment: Experiment, method: str, rows: list[Row], ours: Ours) -> Line | None:
+def _line(result: PublishedResult, method: str, rows: list[Row], ours: Ours) -> Line | None:
     """Return the line of a method: of the rows of its objective the one that differs least from the paper's."""
-    wanted, name = experiment.wanted(method), METHODS[method]["objective.name"]
+    wanted, name = result.wanted(method), METHODS[method]["objective.name"]
     fitting = [row for row in rows if (row["objective"] or row["start"]) == (name if method != "Standard" else "none")]
     found = [(differing(wanted, ours.settings(row["name"])), row) for row in fitting]
     if not found:
         return None
     differs, row = min(found, key=lambda pair: len(pair[0]))
-    return Line(method, row, experiment.values.get(method, {}), differs, experiment.remarks.get(method, ""))
+    return Line(method, row, result.values.get(method, {}), differs, result.remarks.get(method, ""))
 
 
 def as_table(title: str, source: str, head: str, measures: dict[str, Measure], lines: list[Line]) -> PaperTable:

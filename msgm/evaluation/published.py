@@ -41,8 +41,8 @@ METHODS: dict[str, Settings] = {
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """One request of one table.
+class PublishedResult:
+    """What one table of the paper has for one request.
 
     Attributes:
         table: the paper's name of it.
@@ -110,8 +110,8 @@ VP_FINETUNE = {"training.steps": 80000}
 DDPM_FINETUNE = {"training.steps": 30000}
 TWO_VALUES = "the paper prints two values of NLL D_f for this one setting: 13.23 in Table 2, 14.75 in Table 7"
 
-EXPERIMENTS = [
-    Experiment(
+RESULTS = [
+    PublishedResult(
         "Table 2",
         "scratch",
         ("3", "7"),
@@ -126,7 +126,7 @@ EXPERIMENTS = [
         },
         remarks={"Ort": TWO_VALUES},
     ),
-    Experiment(
+    PublishedResult(
         "Table 2",
         "scratch",
         ("automobile",),
@@ -140,10 +140,12 @@ EXPERIMENTS = [
             "EraseDiff": {"ur": 9.7},
         },
     ),
-    Experiment("Table 2", "scratch", ("automobile", "dog"), CIFAR10_VP, RELEASED, values={"Standard": {"ur": 24.6}}),
-    Experiment("Table 5", "finetune", ("automobile",), CIFAR10_VP, RELEASED, VP_FINETUNE),
-    Experiment("Table 5", "finetune", ("automobile", "dog"), CIFAR10_VP, RELEASED, VP_FINETUNE),
-    Experiment(
+    PublishedResult(
+        "Table 2", "scratch", ("automobile", "dog"), CIFAR10_VP, RELEASED, values={"Standard": {"ur": 24.6}}
+    ),
+    PublishedResult("Table 5", "finetune", ("automobile",), CIFAR10_VP, RELEASED, VP_FINETUNE),
+    PublishedResult("Table 5", "finetune", ("automobile", "dog"), CIFAR10_VP, RELEASED, VP_FINETUNE),
+    PublishedResult(
         "Table 6",
         "finetune",
         ("automobile",),
@@ -158,7 +160,7 @@ EXPERIMENTS = [
             "EraseDiff": {"ur": 3.0},
         },
     ),
-    Experiment(
+    PublishedResult(
         "Table 6",
         "finetune",
         ("automobile", "dog"),
@@ -175,8 +177,8 @@ EXPERIMENTS = [
     ),
 ]
 
-ALPHA = EXPERIMENTS[0]
-"""The experiment whose alpha Table 7 varies, for Orthogonal."""
+ALPHA = RESULTS[0]
+"""The result whose alpha Table 7 varies, for Orthogonal."""
 
 ALPHA_VALUES = {
     0.7: {"ur": 1.9, "nll_retain": 4.17, "nll_forget": 13.3},

@@ -22,7 +22,7 @@ from msgm.study.config import below, built_rows, chosen_metrics, resolved
 from msgm.study.judging import CONTROLS
 
 T = TypeVar("T")
-E = TypeVar("E", bound="Experiment")
+E = TypeVar("E", bound="BaseConfig")
 BY_IDS = ("users", "items", "interactions", "file")
 DRAWN = ("random_users", "most_active", "least_active", "random_interactions", "tag", "spam", "stream")
 
@@ -89,8 +89,8 @@ class RequestSettings(RecommenderRequest):
 
 
 @dataclass
-class Experiment:
-    """What every experiment with recommenders has.
+class BaseConfig:
+    """Settings that every experiment with recommenders has.
 
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
@@ -133,7 +133,7 @@ class Experiment:
 
 
 @dataclass
-class RecommenderConfig(Experiment):
+class RecommenderConfig(BaseConfig):
     """One comparison of methods. Its first seed is also the one that requests are drawn by.
 
     Attributes:

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from msgm.errors import RunError, UserError
 from msgm.fields import Tree
 from msgm.ranges import searched
-from msgm.recommender.config import Experiment, RecommenderConfig
+from msgm.recommender.config import BaseConfig, RecommenderConfig
 from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.methods import METHODS
@@ -37,7 +37,7 @@ class Pair:
     ndcg: float
 
 
-def on_validation(config: Experiment) -> tuple[Interactions, Split]:
+def on_validation(config: BaseConfig) -> tuple[Interactions, Split]:
     """Return an experiment's data, and its split with the validation cells in the test cells' place.
 
     Raises:

@@ -6,7 +6,7 @@ import pytest
 
 from msgm.config import load_config
 from msgm.evaluation.paper import paper_tables
-from msgm.evaluation.published import ALPHA_VALUES, EXPERIMENTS
+from msgm.evaluation.published import ALPHA_VALUES, RESULTS
 from msgm.evaluation.report import tables
 from msgm.evaluation.sweeps import sweep_png, sweep_tables
 from msgm.folders import write_json
@@ -250,6 +250,6 @@ def test_the_papers_tables_follow_the_others_in_a_report():
 
 
 def test_every_published_value_belongs_to_a_method_and_a_measure():
-    for published in EXPERIMENTS:
+    for published in RESULTS:
         assert published.values.keys() <= {"Standard", "Unseen", "Ort", "Obt", "EraseDiff"}
         assert {key for found in published.values.values() for key in found} <= {"ur", "nll_retain", "nll_forget"}

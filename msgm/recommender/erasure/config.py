@@ -7,7 +7,7 @@ from msgm.checks import at_least
 from msgm.errors import UserError, known
 from msgm.fields import OptionalSettings
 from msgm.folders import check_names
-from msgm.recommender.config import Experiment
+from msgm.recommender.config import BaseConfig
 from msgm.recommender.erasure.ways import CARDS, build_way, resolve_way
 from msgm.recommender.metrics.attribute_attackers import AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
@@ -19,7 +19,7 @@ BEFORE, SHUFFLED = CONTROLS = ("before", "shuffled-labels")
 
 
 @dataclass
-class AttributeConfig(Experiment):
+class AttributeConfig(BaseConfig):
     """One comparison of ways to take users' attributes out of models.
 
     Attributes:
