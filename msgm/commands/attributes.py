@@ -8,7 +8,7 @@ from msgm.commands import compare
 
 def add(commands: Commands) -> None:
     """Add both commands."""
-    text = "take users' attributes out of models in every way, and attack what is left"
+    text = "take users' attributes out of models by every erasure, and attack what is left"
     attributes = command(commands, "attributes", compare.run, text)
     config(attributes)
     seed(attributes)
@@ -21,11 +21,11 @@ def add(commands: Commands) -> None:
     workers(attributes)
     attributes.set_defaults(go_on=GO_ON)
 
-    erasures = command(commands, "erasures", _erasures, "print the cards of the ways to take attributes out")
+    erasures = command(commands, "erasures", _erasures, "print the cards of erasures, which take attributes out")
     erasures.add_argument("names", metavar="NAME", nargs="*", help="all when none is given")
 
 
 def _erasures(options: argparse.Namespace) -> None:
-    from msgm.recommender.erasure.ways import CARDS
+    from msgm.recommender.erasure.erasures import CARDS
 
     print_cards(options.names, CARDS, "erasure")

@@ -54,7 +54,7 @@ class Card:
 
 
 class Erasure(ABC):
-    """A way to take attributes out of user embeddings. Subclasses are dataclasses whose fields are their settings."""
+    """Takes attributes out of user embeddings. Subclasses are dataclasses whose fields are their settings."""
 
     name: ClassVar[str]
     card: ClassVar[Card]

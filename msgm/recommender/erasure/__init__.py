@@ -1,1 +1,1 @@
-"""Comparisons of the ways to take users' attributes out of recommenders: the client of the frame for them."""
+"""Comparisons of erasures of users' attributes from recommenders: the client of the frame for them."""

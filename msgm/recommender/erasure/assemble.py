@@ -30,7 +30,7 @@ from msgm.recommender.assemble import data_facts
 from msgm.recommender.attributes.labels import Labels
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.erasure.config import BEFORE, CONTROLS, SHUFFLED, AttributeConfig
-from msgm.recommender.erasure.ways import CARDS, build_way
+from msgm.recommender.erasure.erasures import CARDS, build_erasure
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS, AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
 from msgm.runs import Run, environment
@@ -112,17 +112,17 @@ def _records(
 
 
 def _row(config: AttributeConfig, cell: tuple[str, str, str], record: Report) -> Report:
-    model, attribute, method = cell
-    runs, control = record["runs"], method in CONTROLS
+    model, attribute, erasure = cell
+    runs, control = record["runs"], erasure in CONTROLS
     settings = {} if control else record["made"]["erasure"]
     texts = _texts(config)
     summary = means([run["numbers"] for run in runs])
     return {
         "model": model,
-        "method": method,
+        "method": erasure,
         "attribute": attribute,
         "erased": [] if control else list(record["made"]["erased"]),
-        "reversible": not control and build_way(settings).reversible,
+        "reversible": not control and build_erasure(settings).reversible,
         "seconds": fmean(run["seconds"] for run in runs),
         "fit_seconds": fmean(run["fit_seconds"] for run in runs),
         "dropped": runs[0]["dropped"],
@@ -132,7 +132,7 @@ def _row(config: AttributeConfig, cell: tuple[str, str, str], record: Report) ->
             for k, run in enumerate(runs)
         ],
         "settings": {key: value for key, value in settings.items() if key != "name"},
-        "card": CONTROL_CARDS[method] if control else CARDS[settings["name"]].describe(),
+        "card": CONTROL_CARDS[erasure] if control else CARDS[settings["name"]].describe(),
     }
 
 
@@ -185,9 +185,9 @@ def _control(rows: Sequence[Report], model: str, attribute: str, noise: float, s
     }
 
 
-def _find(rows: Sequence[Report], model: str, attribute: str, method: str) -> Report | None:
+def _find(rows: Sequence[Report], model: str, attribute: str, erasure: str) -> Report | None:
     return next(
-        (row for row in rows if (row["model"], row["attribute"], row["method"]) == (model, attribute, method)), None
+        (row for row in rows if (row["model"], row["attribute"], row["method"]) == (model, attribute, erasure)), None
     )
 
 

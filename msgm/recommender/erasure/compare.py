@@ -1,6 +1,6 @@
-"""``msgm recommender attributes``: every way to take an attribute out of every model, against fresh attackers.
+"""``msgm recommender attributes``: every erasure of an attribute from every model, against fresh attackers.
 
-A cell is one model, attribute and way, with all seeds; its record lies below ``records/`` and is kept while its
+A cell is one model, attribute and erasure, with all seeds; its record lies below ``records/`` and is kept while its
 settings are the same. Two controls are cells too: ``before``, the model as it was fitted, on which attackers must find
 the attribute, and ``shuffled-labels``, attackers on the same model who are given permuted values and must be at chance.
 """
@@ -22,8 +22,8 @@ from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.erasure.assemble import KIND, make_report, record_at, shared_facts
 from msgm.recommender.erasure.config import CONTROLS, SHUFFLED, AttributeConfig
+from msgm.recommender.erasure.erasures import ModelErasure, build_erasure, has_users
 from msgm.recommender.erasure.report import print_report, write_views
-from msgm.recommender.erasure.ways import Way, build_way, has_users
 from msgm.recommender.metrics import Case
 from msgm.recommender.metrics.attribute_attackers import check_sizes
 from msgm.recommender.models.base import Recommender
@@ -63,7 +63,7 @@ class World:
 
 
 class Attributes(Domain[AttributeConfig, World]):
-    """Comparisons of ways to take attributes of users out of recommenders."""
+    """Comparisons of erasures of users' attributes from recommenders."""
 
     name: ClassVar = "attributes"
     kind: ClassVar = KIND
@@ -117,13 +117,13 @@ ATTRIBUTES = Attributes()
 
 @dataclass(frozen=True, eq=False)
 class Erasing:
-    """One model, attribute and row: a way, which takes out ``erased``, or a control, which has none."""
+    """One model, attribute and row: an erasure, which takes out ``erased``, or a control, which has none."""
 
     world: World
     model: str
     row: str
     attribute: str
-    way: Way | None
+    erasure: ModelErasure | None
     erased: Sequence[str]
 
     @property
@@ -140,8 +140,8 @@ class Erasing:
         values = {name: self.world.data.attributes[name] for name in self.erased}
         model, seconds = original.model, 0.0
         dropped = int((self.world.data.attributes[self.attribute] == "").sum())
-        if self.way is not None:
-            made = self.way.erase(original, values, derive_seed(seed, "erasure"))
+        if self.erasure is not None:
+            made = self.erasure.erase(original, values, derive_seed(seed, "erasure"))
             model, seconds, dropped = made.model, made.seconds, made.dropped[self.attribute]
         numbers = self._numbers(model, original.model, seed)
         return {"seconds": seconds, "fit_seconds": original.seconds, "dropped": dropped, "numbers": numbers}
@@ -185,21 +185,21 @@ def asked_labels(config: AttributeConfig, data: Interactions) -> list[Labels]:
 
 
 def _cells(world: World, model: str) -> Iterator[RecordCell]:
-    """Yield the cells of one model: the controls, and the ways that are for it."""
+    """Yield the cells of one model: the controls, and the erasures that are for it."""
     names, shared = [each.name for each in world.labels], shared_facts(world.config, world.data, model)
-    ways = {row: build_way(settings) for row, settings in world.rows.items()}
-    ways = {
-        row: way
-        for row, way in ways.items()
-        if way.is_for(world.models[model]["name"]) and (len(names) > 1 or not way.several)
+    erasures = {row: build_erasure(settings) for row, settings in world.rows.items()}
+    erasures = {
+        row: erasure
+        for row, erasure in erasures.items()
+        if erasure.is_for(world.models[model]["name"]) and (len(names) > 1 or not erasure.several)
     }
     for attribute in names:
-        for row in [*CONTROLS, *ways]:
-            way = ways.get(row)
-            erased = names if way is not None and way.several else [attribute]
+        for row in [*CONTROLS, *erasures]:
+            erasure = erasures.get(row)
+            erased = names if erasure is not None and erasure.several else [attribute]
             facts = shared | {"attribute": attribute, "erased": {name: _digest(world.data, name) for name in erased}}
             facts |= {"erasure": world.rows.get(row, row)}
-            work = Erasing(world, model, row, attribute, way, erased)
+            work = Erasing(world, model, row, attribute, erasure, erased)
             label = f"{model}, {attribute}: {row}"
             where, shares = record_at(world.run, model, attribute, row), f"{model}, {attribute}"
             yield RecordCell(label, where, facts, work.record, shares=shares)

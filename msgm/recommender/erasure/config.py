@@ -8,7 +8,7 @@ from msgm.errors import UserError, known
 from msgm.fields import OptionalSettings
 from msgm.folders import check_names
 from msgm.recommender.config import BaseConfig
-from msgm.recommender.erasure.ways import CARDS, build_way, resolve_way
+from msgm.recommender.erasure.erasures import CARDS, build_erasure, resolve_erasure
 from msgm.recommender.metrics.attribute_attackers import AttributeAttackers
 from msgm.recommender.metrics.ranking import Ranking
 from msgm.study.config import resolved
@@ -20,15 +20,15 @@ BEFORE, SHUFFLED = CONTROLS = ("before", "shuffled-labels")
 
 @dataclass
 class AttributeConfig(BaseConfig):
-    """One comparison of ways to take users' attributes out of models.
+    """One comparison of erasures of users' attributes.
 
     Attributes:
         attribute: the one to take out; None takes every attribute of the data, each by itself.
         surfaces: what is attacked: ``embeddings``, ``scores``, ``lists``.
         folds: of the attackers' cross-validation; every value needs as many users.
         k: length of the lists.
-        erasures: settings of the ways, by the row's name; the key ``name`` picks the way, by default the row's name.
-            All ways are rows; one that is set to null is left out, as is one that is not for a model,
+        erasures: settings of the erasures, by the row's name; the key ``name`` picks one, by default the row's name.
+            All erasures are rows; one that is set to null is left out, as is one that is not for a model,
             and ``combined``, which takes out all attributes at once, where there is one.
         tuned: what ``msgm tune`` says of the values that it chose for erasures; reports show it.
     """
@@ -50,10 +50,10 @@ class AttributeConfig(BaseConfig):
             known(surface, SURFACES, "surfaces", "surface")
         check_names(self.erasures, "erasures", CONTROLS)
         others: dict[str, Any] = {name: {} for name in CARDS if name not in self.erasures}
-        self.erasures = resolved("erasures", self.erasures | others, resolve_way)
+        self.erasures = resolved("erasures", self.erasures | others, resolve_erasure)
         for settings in self.erasures.values():
             if settings is not None:
-                build_way(settings)
+                build_erasure(settings)
 
     def ranking(self) -> Ranking:
         """Return the metric of utility."""

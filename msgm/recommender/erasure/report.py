@@ -38,7 +38,7 @@ STATES = {
 
 def table(report: Report, attribute: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of an attribute's table."""
-    head = ["model", "method", "verdict", "NDCG", "Recall"]
+    head = ["model", "erasure", "verdict", "NDCG", "Recall"]
     for surface in report["surfaces"]:
         head += [f"{surface}: leak", *ATTACKERS]
     head += ["seconds", "dropped", "reversible"]

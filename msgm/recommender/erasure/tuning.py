@@ -16,7 +16,7 @@ from msgm.recommender.attributes.obfuscation import Obfuscation
 from msgm.recommender.data.base import Interactions, Split
 from msgm.recommender.erasure.compare import asked_labels
 from msgm.recommender.erasure.config import AttributeConfig
-from msgm.recommender.erasure.ways import OBFUSCATION, build_way
+from msgm.recommender.erasure.erasures import OBFUSCATION, build_erasure
 from msgm.recommender.metrics import Case
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.originals import Original, Originals
@@ -59,7 +59,7 @@ class AttributeTuning(Tunable):
     def rows(self) -> dict[str, Searched]:
         found = {}
         for name, settings in self.config.erasures.items():
-            if settings is None or build_way(settings).several or not self._fitting(settings):
+            if settings is None or build_erasure(settings).several or not self._fitting(settings):
                 continue
             space: dict[str, Range] = searched(_part(settings["name"]), settings)
             if space:
@@ -67,9 +67,9 @@ class AttributeTuning(Tunable):
         return found
 
     def _fitting(self, settings: Mapping[str, Any]) -> list[str]:
-        """Return the models that a way is for."""
-        way = build_way(settings)
-        return [name for name, own in self.config.models.items() if own is not None and way.is_for(own["name"])]
+        """Return the models that an erasure is for."""
+        erasure = build_erasure(settings)
+        return [name for name, own in self.config.models.items() if own is not None and erasure.is_for(own["name"])]
 
     def prepare(self) -> None:
         for name in self.originals:
@@ -96,12 +96,12 @@ class AttributeTuning(Tunable):
 
     def measure(self, row: str, values: Mapping[str, float]) -> dict[str, float]:
         settings = self.config.erasures[row] | values
-        way, found = build_way(settings), []
+        erasure, found = build_erasure(settings), []
         for model in self._fitting(settings):
             for attribute in self.attributes:
                 original, column = self.originals[model], {attribute: self.data[0].attributes[attribute]}
                 try:
-                    made = way.erase(original, column, derive_seed(self.config.seed, "erasure")).model
+                    made = erasure.erase(original, column, derive_seed(self.config.seed, "erasure")).model
                 except (ArithmeticError, ValueError) as error:
                     raise RunError(f"{model}, {attribute}: {type(error).__name__}: {error}") from error
                 found.append(self._numbers(made, original.model, attribute))
@@ -126,5 +126,5 @@ class AttributeTuning(Tunable):
 
 
 def _part(name: str) -> Any:
-    """Return the class that a way's settings are of, where it has any to search."""
+    """Return the class that an erasure's settings are of, where it has any to search."""
     return Obfuscation if name == OBFUSCATION else ERASURES.entries.get(name)

@@ -11,8 +11,8 @@ from msgm.recommender.config import load_experiment
 from msgm.recommender.data import SOURCES
 from msgm.recommender.erasure.assemble import _control, _judged, noise_of
 from msgm.recommender.erasure.config import AttributeConfig
+from msgm.recommender.erasure.erasures import CARDS
 from msgm.recommender.erasure.report import _interval, summary, to_html, to_markdown
-from msgm.recommender.erasure.ways import CARDS
 from msgm.recommender.metrics.attribute_attackers import ATTACKERS
 from msgm.recommender.models import MODELS
 from tests.conftest import ROOT, settings
@@ -53,7 +53,7 @@ def rows_of(folder):
     return {(row["model"], row["method"]): row for row in read_json(folder / "report.json")["rows"]}
 
 
-def test_the_report_has_the_controls_and_the_ways_that_are_for_each_model(made):
+def test_the_report_has_the_controls_and_the_erasures_that_are_for_each_model(made):
     report, rows = read_json(made / "report.json"), rows_of(made)
     wanted = {("als", name) for name in ["before", "shuffled-labels", *ERASURES]}
     wanted |= {("mult-vae", name) for name in ["before", "shuffled-labels", "obfuscation", "adversarial-mult-vae"]}
@@ -133,7 +133,7 @@ def _number(value, high):
 def test_intervals_end_where_the_numbers_do_and_the_verdict_stands_beside_the_method(made):
     assert _interval(_number(0.9, 1.3)) == "0.900 [0.500, 1.000]"
     assert _interval(_number(0.1, 0.3)) == "0.100 [0.000, 0.300]"
-    assert "| model | method | verdict |" in (made / "report.md").read_text()
+    assert "| model | erasure | verdict |" in (made / "report.md").read_text()
 
 
 def test_a_model_without_users_may_be_left_out(config, cli, tmp_path):
@@ -245,7 +245,7 @@ def test_noise_is_three_deviations_of_blind_guesses():
 
 
 @pytest.mark.parametrize("name", ["attributes", "attributes_ml100k"])
-def test_shipped_configs_run_every_way(name):
+def test_shipped_configs_run_every_erasure(name):
     config = load_experiment(AttributeConfig, ROOT / "configs" / "recommender" / f"{name}.yaml")
     assert set(config.erasures) == set(CARDS)
     assert None not in config.erasures.values()

@@ -1,4 +1,4 @@
-"""Ways to take attributes out of a recommender, before, in and after training, behind one call.
+"""Erasures of attributes from a recommender, before, in and after training, behind one call.
 
 After training are the entries of ``ERASURES``. Obfuscation fits the model anew to profiles that are thinned out first;
 ``adversarial-mult-vae`` is trained in the place of a MultVAE of the same settings.
@@ -41,7 +41,7 @@ CARDS: dict[str, Card] = {name: cls.card for name, cls in ERASURES.entries.items
         deviations="classes weigh alike; three heads, not ten; no reversal while the heads do no better than blindly",
     ),
 }
-"""What every way is, by its name."""
+"""What every erasure is, by its name."""
 
 
 def has_users(model: str) -> bool:
@@ -49,11 +49,11 @@ def has_users(model: str) -> bool:
     return model in (*FACTOR_MODELS, MultVAE.name) or hasattr(MODELS.entries[model], "user_factors")
 
 
-class Way(ABC):
-    """A way to take attributes out.
+class ModelErasure(ABC):
+    """What takes attributes out of a whole model, where an ``Erasure`` takes them out of its user table.
 
     Attributes:
-        name: of the way.
+        name: of the erasure.
         reversible: whether it is a plug-in that can be taken out again.
         several: whether it takes all attributes out at once; else one.
     """
@@ -68,10 +68,10 @@ class Way(ABC):
 
     @abstractmethod
     def erase(self, original: Original, attributes: Attributes, seed: int) -> Erased:
-        """Return another model that tells less of the attributes; errors as of the way itself."""
+        """Return another model that tells less of the attributes; errors as of the erasure itself."""
 
 
-class AfterTraining(Way):
+class AfterTraining(ModelErasure):
     """An entry of ``ERASURES`` on the user table; plugged in where it is a plug-in."""
 
     def __init__(self, erasure: Erasure) -> None:
@@ -86,7 +86,7 @@ class AfterTraining(Way):
         return make(original.model, attributes, self.erasure, seed)
 
 
-class BeforeTraining(Way):
+class BeforeTraining(ModelErasure):
     """Obfuscation of the training cells, and a fit with the original's settings and seed."""
 
     name = OBFUSCATION
@@ -105,7 +105,7 @@ class BeforeTraining(Way):
         return Erased(model, time.perf_counter() - start, _missing(attributes))
 
 
-class InTraining(Way):
+class InTraining(ModelErasure):
     """The adversarial MultVAE, with the settings and the seed of the MultVAE that it stands beside."""
 
     name = ADVERSARIAL
@@ -128,11 +128,11 @@ def _missing(attributes: Attributes) -> dict[str, int]:
     return {name: int((values == "").sum()) for name, values in attributes.items()}
 
 
-def resolve_way(settings: Mapping[str, Any]) -> Settings:
-    """Return the settings of a way with all its defaults; of the adversarial MultVAE, those that MultVAE lacks.
+def resolve_erasure(settings: Mapping[str, Any]) -> Settings:
+    """Return the settings of an erasure with all its defaults; of the adversarial MultVAE, those that MultVAE lacks.
 
     Raises:
-        UserError: an unknown name or key, or a value that the way refuses.
+        UserError: an unknown name or key, or a value that the erasure refuses.
     """
     name, own = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}
     if name not in CARDS:
@@ -146,8 +146,8 @@ def resolve_way(settings: Mapping[str, Any]) -> Settings:
     return ERASURES.resolve(settings)
 
 
-def build_way(settings: Mapping[str, Any]) -> Way:
-    """Return the way that resolved ``settings`` pick."""
+def build_erasure(settings: Mapping[str, Any]) -> ModelErasure:
+    """Return the erasure that resolved ``settings`` pick."""
     name, own = settings["name"], {key: value for key, value in settings.items() if key != "name"}
     if name == OBFUSCATION:
         return BeforeTraining(structured(Obfuscation, own, name))
