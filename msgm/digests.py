@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,14 @@ def model_key(folder: Path) -> bytes | None:
     return read_key(folder.parent) if folder.name == "model" else None
 
 
+def short_digest(parts: Iterable[bytes]) -> str:
+    """Return the first 16 hex digits of the SHA-256 over ``parts``, one after the other."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:16]
+
+
 def keyed_digest(key: bytes, *parts: str | bytes) -> str:
     """Return 32 hex digits that stand for ``parts`` in this order; they depend on ``key``."""
     known = [part if isinstance(part, str) else [hashlib.sha256(part).hexdigest()] for part in parts]
@@ -79,7 +88,7 @@ def positions_digest(folder: Path, positions: NDArray[np.int64]) -> str:
 
 def unkeyed_digest(positions: NDArray[np.int64]) -> str:
     """Return the digest of item numbers that manifests and records of the first version hold."""
-    return hashlib.sha256(np.sort(positions).tobytes()).hexdigest()[:16]
+    return short_digest([np.sort(positions).tobytes()])
 
 
 def stands_for(digest: str, folder: Path, positions: NDArray[np.int64]) -> bool | None:

@@ -4,7 +4,6 @@ There, a run's config names its request, and its manifest the source that it sta
 request's. A chain is made from these, from the first run to the last.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from msgm.chain import Chain, Entry, read_chain
 from msgm.data import Dataset
-from msgm.digests import stands_for
+from msgm.digests import short_digest, stands_for
 from msgm.errors import UserError
 from msgm.reading import read_json
 from msgm.runs import Run
@@ -63,7 +62,7 @@ def refuse_other(run: Run, manifest: Manifest, dataset: Dataset, forget: NDArray
         wrong["forget_digest"] = "names other items"
     if dataset.files is None and isinstance(dataset.items, Tensor):  # pictures were read in another way then
         labels = b"" if dataset.labels is None else dataset.labels.tobytes()
-        digest = hashlib.sha256(dataset.items.numpy().tobytes() + labels).hexdigest()[:16]
+        digest = short_digest([dataset.items.numpy().tobytes(), labels])
         if manifest.get("data_digest", digest) != digest:
             wrong["data_digest"] = "is of other data"
     for key, what in wrong.items():

@@ -5,7 +5,6 @@ least five models retrained without the items. All metrics that read logits alon
 The original has to be flagged and held-out retrained models must not be (``claims``), else nothing is concluded.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from msgm.classifier.ladder import LADDER, TARGETS
 from msgm.classifier.metrics import METRICS, Case, Metric
 from msgm.classifier.metrics.scores import controls, forgotten_classes
 from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
-from msgm.digests import file_digest
+from msgm.digests import file_digest, short_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json
 from msgm.runs import Run, environment
@@ -100,14 +99,17 @@ def _read(target: Path, original: Path, retrains: Sequence[Path]) -> dict[Path, 
     for path, outputs in files.items():
         _no_probabilities(path, outputs)
         _same_items(target, files[target], path, outputs)
-    seen = {_digest(files[original]): f"--original ({original})", _digest(files[target]): f"the target ({target})"}
+    seen = {
+        _logits_digest(files[original]): f"--original ({original})",
+        _logits_digest(files[target]): f"the target ({target})",
+    }
     for path in retrains:
-        twin = seen.get(_digest(files[path]))
+        twin = seen.get(_logits_digest(files[path]))
         if twin is not None:
             raise UserError(
                 f"--retrains: {path} holds the same logits as {twin}; a retrained model must be another one."
             )
-        seen[_digest(files[path])] = f"another one of --retrains ({path})"
+        seen[_logits_digest(files[path])] = f"another one of --retrains ({path})"
     return files
 
 
@@ -139,11 +141,8 @@ def _same_items(first: Path, expected: Outputs, path: Path, found: Outputs) -> N
             raise UserError(f"{path}: strata_{part} differ from those of {first}; all files need the same ones.")
 
 
-def _digest(outputs: Outputs) -> str:
-    found = hashlib.sha256()
-    for part in NEEDED:
-        found.update(np.ascontiguousarray(outputs.logits[part]).tobytes())
-    return found.hexdigest()
+def _logits_digest(outputs: Outputs) -> str:
+    return short_digest(np.ascontiguousarray(outputs.logits[part]).tobytes() for part in NEEDED)
 
 
 def _scope(outputs: Outputs, given: str | None) -> str:
@@ -170,7 +169,7 @@ def _row(name: str, numbers: Numbers, band: Sequence[Numbers], metrics: Sequence
 
 def _report(case: Case, asked: Asked, rows: list[dict[str, Any]], paths: list[Path]) -> dict[str, Any]:
     sizes = {part: len(labels) for part, labels in case.target.labels.items()}
-    labels = hashlib.sha256(b"".join(np.ascontiguousarray(case.target.labels[part]).tobytes() for part in NEEDED))
+    labels = short_digest(np.ascontiguousarray(case.target.labels[part]).tobytes() for part in NEEDED)
     request = {
         "text": f"{asked.goal} of the {TARGETS[asked.target]} of the file's forget part",
         "goal": asked.goal,
@@ -186,7 +185,7 @@ def _report(case: Case, asked: Asked, rows: list[dict[str, Any]], paths: list[Pa
         "title": "audit from saved logits",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "outputs_only": True,
-        "data": {"name": "given by labels alone", "digest": f"labels {labels.hexdigest()[:16]}", "n": sizes},
+        "data": {"name": "given by labels alone", "digest": f"labels {labels}", "n": sizes},
         "network": None,
         "training": None,
         "seeds": [],

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from msgm.checks import at_least
 from msgm.data.images import ImageFiles
 from msgm.data.listing import BROKEN, said
 from msgm.data.reading import Lazy, read
+from msgm.digests import short_digest
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
 from msgm.splits import Split, draw_parts, make_split
@@ -138,12 +140,8 @@ class Dataset:
         known["groups"] = {name: values.tolist() for name, values in self.groups.items()}
         columns = {"labels": self.labels, "test": self.test} | self.attributes
         known["columns"] = [name for name, column in columns.items() if column is not None]
-        found = hashlib.sha256(json.dumps(known).encode())
-        for column in columns.values():
-            found.update(b"" if column is None else column.tobytes())
-        for part in self._contents():
-            found.update(part)
-        return found.hexdigest()[:16]
+        given = (column.tobytes() for column in columns.values() if column is not None)
+        return short_digest(chain([json.dumps(known).encode()], given, self._contents()))
 
     def _contents(self) -> Iterator[bytes]:
         if self.files is not None:

@@ -6,7 +6,6 @@ told by ``reality``. Its accuracy on held-out items stands beside every number i
 asked by prompts.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from msgm.config import JudgeSettings
 from msgm.data import Dataset
+from msgm.digests import short_digest
 from msgm.errors import UserError, nearest
 from msgm.evaluation.rates import Share, rate, total
 from msgm.folders import write_json
@@ -140,7 +140,7 @@ class Task:
     def key(self) -> dict[str, str]:
         """Return hashes of the data and of what is asked of it."""
         left_out = b"" if self.by_classes else np.concatenate([p.gone for p in vars(self.split).values()]).tobytes()
-        asked = hashlib.sha256(self.targets.tobytes() + bytes(self.forgotten) + left_out).hexdigest()[:16]
+        asked = short_digest([self.targets.tobytes(), bytes(self.forgotten), left_out])
         return {"data": self.dataset.digest(), "forgotten": asked}
 
 

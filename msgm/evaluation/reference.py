@@ -8,7 +8,6 @@ memory. With n = n_1 + n_2 and d = mean_2 - mean_1,
     mean = mean_1 + d n_2 / n,  scatter = scatter_1 + scatter_2 + d d^T n_1 n_2 / n
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.devices import precise
+from msgm.digests import short_digest
 from msgm.evaluation.arrays import read_arrays, write_arrays
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.extractors import Extracted, Features, device_of
@@ -86,7 +86,7 @@ class Reference:
 
     def digest(self, bench: Bench) -> str:
         """Return a short hash of the items' contents."""
-        return hashlib.sha256(_data_digest(bench).encode() + self.indices.tobytes()).hexdigest()[:16]
+        return short_digest([_data_digest(bench).encode(), self.indices.tobytes()])
 
     def extracted(self, bench: Bench, features: Features) -> Extracted:
         """Return what ``features`` sees in the items, all in memory."""
@@ -100,7 +100,7 @@ class Reference:
         return Moments(int(found["n"]), torch.from_numpy(found["mean"]), torch.from_numpy(found["scatter"]))
 
     def _name(self, what: str, bench: Bench, features: Features) -> str:
-        seen = hashlib.sha256(features.digest.encode()).hexdigest()[:16]
+        seen = short_digest([features.digest.encode()])
         return f"{what}-{self.part}-{self.digest(bench)}-{features.name}-{seen}"
 
     def _extract(self, bench: Bench, features: Features) -> Arrays:

@@ -5,7 +5,6 @@ joined from them at the end. So a stopped run goes on where it was, several proc
 in either case the files are those of one undisturbed process. ``samples.json`` says what they are samples of.
 """
 
-import hashlib
 import io
 import os
 import shutil
@@ -13,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -29,6 +29,7 @@ from msgm.data import quantise
 from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.model import describe
+from msgm.digests import short_digest
 from msgm.errors import UserError, nearest
 from msgm.fields import structured
 from msgm.folders import locked, whole_folder, write_bytes, write_json
@@ -169,7 +170,7 @@ class Task:
         """Return all that the samples depend on."""
         grid = {"schedule": self.settings.spacing, "start": self.model.process.at_top()[1]}
         sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}} | grid
-        return {"model": _digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
+        return {"model": _model_digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
 
     def stored(self) -> dict[str, Any]:
         """Return what the folder says it holds."""
@@ -271,12 +272,13 @@ def _write_files(folder: Path, array: NDArray[Any]) -> None:
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(new / f"{number:06d}.png")
 
 
-def _digest(model: ScoreModel) -> str:
+def _model_digest(model: ScoreModel) -> str:
     """Return a hash of weights and process."""
-    found = hashlib.sha256(f"{describe(model.process)} {model.prediction}".encode())
-    for name, weight in model.network.state_dict().items():
-        found.update(name.encode() + weight.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+    weights = (
+        name.encode() + weight.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        for name, weight in model.network.state_dict().items()
+    )
+    return short_digest(chain([f"{describe(model.process)} {model.prediction}".encode()], weights))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ NAME = "journal.jsonl"
 
 def id_digest(key: bytes, kind: str, one: Any) -> str:
     """Return what stands in the journal for an id; for one of ``interactions``, a pair [user id, item id]."""
-    return keyed_digest(key, kind, "\t".join(one) if kind == "interactions" else one)
+    return keyed_digest(key, kind, "\t".join(map(str, one)) if kind == "interactions" else str(one))
 
 
 class Line(TypedDict):

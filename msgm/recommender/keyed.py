@@ -46,10 +46,8 @@ def key_records(folder: Path) -> None:
 
 
 def _keyed(request: dict[str, Any], key: bytes) -> dict[str, Any]:
-    return request | {kind: [_digest(one, kind, key) for one in request.get(kind) or []] for kind in IDS}
+    return request | {kind: [_keyed_id(one, kind, key) for one in request.get(kind) or []] for kind in IDS}
 
 
-def _digest(one: Any, kind: str, key: bytes) -> str:
-    if isinstance(one, str) and one.startswith(MARK):
-        return one
-    return MARK + id_digest(key, kind, [str(part) for part in one] if kind == "interactions" else str(one))
+def _keyed_id(one: Any, kind: str, key: bytes) -> str:
+    return one if isinstance(one, str) and one.startswith(MARK) else MARK + id_digest(key, kind, one)

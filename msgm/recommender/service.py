@@ -208,7 +208,7 @@ class Service:
             unfinished = {request["request"] for request in pending}  # Some may be done, and the crash came then.
             done = {digest: number for digest, number in journal.done().items() if number not in unfinished}
             ids = _as_held(kind, ids)
-            digests = [self._digest(kind, one) for one in ids]
+            digests = [id_digest(self.key, kind, one) for one in ids]
             before = [self._answered(done, kind, one, digest) for one, digest in zip(ids, digests, strict=True)]
             new = [k for k, number in enumerate(before) if number is None]
             groups = [new] if together and new else [[k] for k in new]
@@ -228,7 +228,7 @@ class Service:
         """Return the number of the request that answered an id; of a pair, also one for its user or its item."""
         digests = [digest]
         if kind == "interactions":
-            digests += [self._digest("users", one[0]), self._digest("items", one[1])]
+            digests += [id_digest(self.key, "users", one[0]), id_digest(self.key, "items", one[1])]
         return next((done[each] for each in digests if each in done), None)
 
     def resume(self) -> Outcome:
@@ -307,9 +307,6 @@ class Service:
         facts = {"seconds": answer.seconds, "touched": answer.touched, "exactness": answer.exactness}
         journal.add(request, DONE, **facts)
         return answer
-
-    def _digest(self, kind: str, one: Any) -> str:
-        return id_digest(self.key, kind, list(map(str, one)) if kind == "interactions" else str(one))
 
     def _load(self) -> tuple[Interactions, Recommender]:
         ids, model = read_json(self.folder / IDS, Ids), load_recommender(self.folder)

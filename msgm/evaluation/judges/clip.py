@@ -4,7 +4,6 @@ A class with several prompts is the normalised mean of their normalised embeddin
 section 3.1.4).
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from msgm.config import JudgeSettings
+from msgm.digests import short_digest
 from msgm.errors import UserError, nearest
 from msgm.evaluation.judge import JUDGES, SECTION, Judge, JudgeKind, Task, assess_once
 from msgm.evaluation.vision.clip import Clip, check_clip, load_clip
@@ -42,7 +42,7 @@ class ClipJudge(Judge):
 
     @property
     def digest(self) -> str:
-        return f"{self.clip.digest}-{hashlib.sha256(repr(self.prompts).encode()).hexdigest()[:16]}"
+        return f"{self.clip.digest}-{short_digest([repr(self.prompts).encode()])}"
 
     def outputs(self, items: Tensor) -> tuple[Tensor, Tensor]:
         assert self.levels is not None

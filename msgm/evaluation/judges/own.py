@@ -1,6 +1,5 @@
 """A small classifier, trained on the run's own data."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from msgm.config import JudgeSettings
 from msgm.data import Feed, dequantise
+from msgm.digests import short_digest
 from msgm.evaluation.judge import (
     JUDGES,
     Judge,
@@ -40,8 +40,7 @@ class OwnJudge(Judge):
 
     @property
     def digest(self) -> str:
-        weights = b"".join(value.cpu().numpy().tobytes() for value in self.network.state_dict().values())
-        return hashlib.sha256(weights).hexdigest()[:16]
+        return short_digest(value.cpu().numpy().tobytes() for value in self.network.state_dict().values())
 
     @torch.no_grad()
     def outputs(self, items: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """Users, items and what passed between them, as a sparse matrix with the ids that its rows and columns stand for."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from msgm.digests import short_digest
 from msgm.errors import UserError, nearest
 from msgm.ids import as_id
 from msgm.registry import Registry
@@ -147,10 +147,9 @@ class Interactions:
 
     def digest(self) -> str:
         """Return a short hash of ids, cells and values."""
-        content = hashlib.sha256("\n".join([*self.users.ids, "", *self.items.ids]).encode())
-        for part in (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data):
-            content.update(np.ascontiguousarray(part).tobytes())
-        return content.hexdigest()[:16]
+        ids = "\n".join([*self.users.ids, "", *self.items.ids])
+        cells = (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data)
+        return short_digest([ids.encode(), *(np.ascontiguousarray(part).tobytes() for part in cells)])
 
 
 def as_ids(ids: Sequence[Any], where: Callable[[int], str]) -> list[str]:

@@ -5,7 +5,6 @@ settings are the same. Two controls are cells too: ``before``, the model as it w
 the attribute, and ``shuffled-labels``, attackers on the same model who are given permuted values and must be at chance.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from msgm.digests import short_digest
 from msgm.errors import UserError
 from msgm.folders import check_names
 from msgm.recommender.attributes.labels import Labels, chosen, encode, shuffled
@@ -197,7 +197,10 @@ def _cells(world: World, model: str) -> Iterator[RecordCell]:
         for row in [*CONTROLS, *erasures]:
             erasure = erasures.get(row)
             erased = names if erasure is not None and erasure.several else [attribute]
-            facts = shared | {"attribute": attribute, "erased": {name: _digest(world.data, name) for name in erased}}
+            facts = shared | {
+                "attribute": attribute,
+                "erased": {name: _values_digest(world.data, name) for name in erased},
+            }
             facts |= {"erasure": world.rows.get(row, row)}
             work = Erasing(world, model, row, attribute, erasure, erased)
             label = f"{model}, {attribute}: {row}"
@@ -205,6 +208,5 @@ def _cells(world: World, model: str) -> Iterator[RecordCell]:
             yield RecordCell(label, where, facts, work.record, shares=shares)
 
 
-def _digest(data: Interactions, attribute: str) -> str:
-    """Return a short hash of an attribute's values."""
-    return hashlib.sha256("\n".join(data.attributes[attribute].tolist()).encode()).hexdigest()[:16]
+def _values_digest(data: Interactions, attribute: str) -> str:
+    return short_digest(["\n".join(data.attributes[attribute].tolist()).encode()])
