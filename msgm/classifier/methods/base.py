@@ -28,7 +28,7 @@ from msgm.requests import ForgetRequest
 
 @dataclass(frozen=True)
 class Settings:
-    """What every method is told, whatever its own settings.
+    """Run context of a method: training settings, seed, device and network factory.
 
     Attributes:
         training: how the original model was trained.
@@ -77,14 +77,20 @@ class Cost:
 
 @dataclass
 class Ledger:
-    """Where a method writes down what it does, on a device that finishes what it was told before a time is taken."""
+    """Records a method's time, examples, bytes and artefacts; synchronises CUDA before reading the clock.
+
+    Attributes:
+        device: where the method computes.
+        cost: what was counted so far.
+        artefacts: what the method leaves behind, by name.
+    """
 
     device: torch.device
     cost: Cost = field(default_factory=Cost)
     artefacts: dict[str, Any] = field(default_factory=dict)
 
     def clock(self) -> float:
-        """Return the time in seconds, once the device has done what it was told."""
+        """Return the time in seconds, once the device has finished all queued work."""
         finish(self.device)
         return time.perf_counter()
 

@@ -40,7 +40,13 @@ class Card:
 
 @dataclass
 class Ledger:
-    """Where a method writes down what is not the answering itself."""
+    """Records what a method spends and keeps beside answering the request.
+
+    Attributes:
+        preparation_seconds: wall time of preparation, such as fitting shards.
+        storage_bytes: kept between requests.
+        facts: further numbers, by name.
+    """
 
     preparation_seconds: float = 0.0
     storage_bytes: int = 0

@@ -98,7 +98,13 @@ class Neighbours:
         self._keep(rows[holed], ids, np.where(listed, -np.inf, self.similarities[rows])[holed])
 
     def _offer(self, rows: NDArray[np.int64], ids: NDArray[np.int64], similarities: NDArray[np.float64]) -> None:
-        """Take ``ids``, in rising order, into the lists that their (len(rows), len(ids)) similarities earn them."""
+        """Merge candidate ids into each row's top-K neighbours.
+
+        Args:
+            rows: (n,) whose lists change.
+            ids: (m,) candidates, in rising order.
+            similarities: (n, m) between rows and candidates.
+        """
         most = similarities.max(axis=1, initial=-np.inf)
         wanted = (most > -np.inf) & (most >= self.similarities[rows, -1])
         rows = rows[wanted]
@@ -107,7 +113,7 @@ class Neighbours:
         self._keep(rows, np.hstack([self.ids[rows], offered_ids]), np.hstack([self.similarities[rows], offered]))
 
     def _keep(self, rows: NDArray[np.int64], ids: NDArray[np.int64], similarities: NDArray[np.float64]) -> None:
-        """Make the lists of ``rows`` the best K of the candidates."""
+        """Keep the K best of the candidates of each row, equal ones by rising id."""
         order = np.lexsort((ids, -similarities), axis=1)[:, : self.ids.shape[1]]
         self.ids[rows] = np.take_along_axis(ids, order, axis=1)
         self.similarities[rows] = np.take_along_axis(similarities, order, axis=1)
