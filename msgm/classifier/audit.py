@@ -1,8 +1,8 @@
-"""The audit: what the outputs of a model, ours or not, show of what it was made to forget.
+"""Audit of any unlearned classifier from saved logits: what its outputs still show of the forgotten items.
 
-It needs no model, only files of logits (``outputs``) of the model, of the original it was made from, and of at
-least five models retrained without the items. All metrics that read logits alone are measured, costly ones left out.
-The original has to be flagged and held-out retrained models must not be (``claims``), else nothing is concluded.
+It needs only files of logits (``outputs``): of the model, of the original before unlearning, and of at least five
+models retrained without the forgotten items. All metrics that need only logits are measured, except costly ones. The
+original has to be flagged and held-out retrained models must not be (``claims``); otherwise no conclusion is drawn.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of the model, which no file of logits can say.
+    """The forget request of the audited model, which files of logits do not contain.
 
     Attributes:
         goal: ``removal`` of information from the model, or ``suppression`` of its outputs.
@@ -68,8 +68,8 @@ def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, ask
         asked: the request.
 
     Raises:
-        UserError: a file that cannot be read, lacks an array or does not fit the others, no retrained model, one that
-            is the target, the original or another one over again, or a scope that the labels contradict.
+        UserError: a file that cannot be read, lacks an array or does not fit the others, no retrained model, one
+            identical to the target, the original or another retrained model, or a scope that the labels contradict.
     """
     files = _read(target, original, retrains)
     models = [files[path] for path in retrains]
@@ -121,7 +121,7 @@ def _needed(outputs: Outputs) -> Outputs:
 
 
 def _no_probabilities(path: Path, outputs: Outputs) -> None:
-    """Refuse a file whose rows all are probabilities; the softmax of these is another model's."""
+    """Refuse a file whose rows are probabilities instead of logits: a second softmax would give wrong probabilities."""
     if all(z.min() >= 0 and np.allclose(z.sum(1), 1, atol=1e-3) for z in outputs.logits.values()):
         raise UserError(
             f"{path}: every row lies in [0, 1] and sums to 1, so it holds probabilities p, not logits; give log(p)."

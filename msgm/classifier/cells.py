@@ -36,8 +36,8 @@ class World:
         run: its folder.
         experiments: one a seed.
         methods: rows to run.
-        requests: likewise.
-        latest: the models of the request and seed that were measured last.
+        requests: names of the requests to run.
+        latest: cache of the ``Reference`` of the request and seed that were measured last.
     """
 
     config: ClassifierConfig
@@ -48,7 +48,7 @@ class World:
     latest: "Latest[Reference]" = field(default_factory=Latest)
 
     def measured(self, at: int, request: str, work: Callable[..., Record], *given: Any) -> Record:
-        """Return what ``work`` makes of the reference of a request at a seed, which is kept until another is needed."""
+        """Return ``work(reference, *given)`` for a request at a seed; the reference is kept until another is needed."""
         return work(self.latest.get((at, request), lambda: Reference(self, at, request)), *given)
 
     def original_at(self, at: int) -> Path:
@@ -75,10 +75,10 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """One request at one seed: what all its models are measured against, made when the first cell needs it.
+    """The original and the retrained models of one request at one seed, which its cells are measured against; lazy.
 
-    The retrained models and their outputs are the first seed's. Each is measured at one of the seeds, in turn, so that
-    their spread holds that of the originals.
+    Retrained models are trained at the first seed only. They are measured against the originals of all seeds in turn,
+    so that the band includes the spread between originals.
 
     Attributes:
         world: of the comparison.
@@ -97,7 +97,7 @@ class Reference:
 
     @cached_property
     def split(self) -> Split:
-        """What the request makes of the data."""
+        """The data split of the request."""
         return self.experiment.split(self.request)
 
     @cached_property
@@ -152,7 +152,7 @@ class Reference:
         return place(self.world.run.path, kind, f"seed-{self.experiment.seed}", self.request, *names, ending=ending)
 
     def case(self, target: Outputs, model: nn.Module | None, method: Method | None = None) -> Case:
-        """Return a model that ``method`` made as the metrics read it; without the model, logits alone."""
+        """Return the ``Case`` of a model made by ``method``; where ``model`` is None, it holds only the logits."""
         settings = self.experiment.settings("measure")
         live = None if model is None else Live(model, self.original, self.split, settings, method)
         others = [other for other in self.band if other is not target]
@@ -163,7 +163,7 @@ class Reference:
         return {"settings": _settings(metric), "retrains": self.world.config.retrains}
 
     def missing(self, record: Record | None) -> list[Metric]:
-        """Return the metrics that a record lacks, or has by other settings."""
+        """Return the metrics that a record lacks, or holds for other settings."""
         has = (record or {}).get("metrics", {})
         return [m for m in self.metrics if has.get(m.name, {}).get("protocol") != self.protocol(m)]
 
@@ -174,7 +174,7 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredCell(RecordCell):
-    """A model whose record may lack some of the metrics, or have them by other settings."""
+    """A cell whose stored record may lack some metrics, or hold them for other settings."""
 
     reference: Reference
 
@@ -184,7 +184,7 @@ class MeasuredCell(RecordCell):
 
 
 def model_cells(world: World) -> Iterator[ModelCell]:
-    """Yield the cells that make the models which all others read: originals and retrained models."""
+    """Yield the cells that train the originals and the retrained models, which all other cells read."""
     for at, experiment in enumerate(world.experiments):
         folder = world.original_at(at)
         yield ModelCell(
@@ -205,7 +205,7 @@ def model_cells(world: World) -> Iterator[ModelCell]:
 
 
 def _told(make: Callable[[], nn.Module], folder: Path) -> str:
-    """Make a model and return in words how long that took."""
+    """Call ``make`` and return the training time of the model in ``folder`` as text."""
     make()
     return f"{'taken from the cache, where it took ' if cached_of(folder) else ''}{seconds_of(folder):.3f} s"
 
@@ -242,7 +242,7 @@ def cells(reference: Reference) -> Iterator[RecordCell]:
 
 
 def _measure_retrained(reference: Reference, number: int, where: Path, facts: Record) -> Record:
-    """Measure one model of the band against the others, as far as its record lacks it."""
+    """Measure one retrained model against the others: only the metrics that its record lacks."""
     record = read_record(where, facts) or {}
     own, model = reference.band[number - 1], reference.retrained[number - 1]
     case = reference.case(own, model, METHODS.build({"name": "retrain"}))
@@ -260,7 +260,7 @@ def _duplicates(reference: Reference) -> Record:
 
 
 def _answer(reference: Reference, name: str, method: Method, where: Path, facts: Record) -> Record:
-    """Make the original forget and measure it, or measure what its record lacks, where logits are enough for that."""
+    """Run the method and measure its model, or add missing metrics to its record if they need only the saved logits."""
     if reference.split.scope not in method.card.scopes:
         return {"status": SKIPPED, "reason": f"it is meant for {' and '.join(method.card.scopes)} requests"}
     record = read_record(where, facts)
@@ -282,13 +282,13 @@ def _unlearn(reference: Reference, name: str, method: Method) -> Record:
 
 
 def _settings(metric: Metric) -> dict[str, Any]:
-    """Return a metric's settings, but for the folder of its models, on which no number depends."""
+    """Return a metric's settings without ``folder``, which does not affect its numbers."""
     own = {key: getattr(metric, key) for key in metric.__dataclass_fields__ if key != "folder"}  # type: ignore[attr-defined]
     return {key: value for key, value in METRICS.resolve({"name": metric.name} | own).items() if key != "folder"}
 
 
 def _placed(metric: Metric, run: Run) -> Metric:
-    """Return a metric that trains models of its own with a place below the run folder to keep their logits."""
+    """Return the metric; if it trains shadow models, its ``folder`` is set to ``shadows`` in the run folder."""
     if getattr(metric, "folder", None) != "":
         return metric
     traces.register(run.path, run.path / "shadows", *traces.KNOWN["shadows"])

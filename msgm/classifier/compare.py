@@ -120,11 +120,11 @@ CLASSIFIERS = Classifiers()
 
 
 def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: Path | str | None) -> ClassifierConfig:
-    """Return the experiment with the file of weights ``source``, if it is one, as its original.
+    """Return the config, with ``source`` as its original if that is a file of weights.
 
     Raises:
-        UserError: ``trained_on`` without such a file, a source that does not exist, or a file of a model folder
-            beside which stands that the model was asked to forget.
+        UserError: ``trained_on`` without such a file, a source that does not exist, or a file in a model folder whose
+            chain has earlier forget requests.
     """
     if source is not None and Path(source).is_file():
         owner = next((folder for folder in Path(source).parents[:2] if (folder / NETWORK).is_file()), None)
@@ -142,7 +142,7 @@ def from_file(config: ClassifierConfig, source: Path | str | None, trained_on: P
 
 
 def note_of_file(config: ClassifierConfig) -> str:
-    """Say of a model from a file of weights what is not known of it, and return the first half of it."""
+    """Print what is unknown about a model from a file of weights; return the part on its earlier forget requests."""
     reason = f"{config.original.weights} is a file of weights: what its model was asked to forget before is not known"
     held = f"the config's training part with seed {config.seed}"
     if config.original.trained_on is not None:

@@ -40,7 +40,7 @@ class RequestSettings(ForgetRequest):
     """What to forget, as in ``ForgetRequest``, or a number of items at random.
 
     Attributes:
-        random: so many training items, drawn by the seed.
+        random: number of training items, drawn at random by the seed.
     """
 
     selectors: ClassVar[tuple[str, ...]] = (*ForgetRequest.selectors, "random")
@@ -50,8 +50,8 @@ class RequestSettings(ForgetRequest):
     def chosen(self, dataset: Dataset, train: NDArray[np.int64], seed: int, name: str = "random") -> NDArray[np.bool_]:
         """Return the request's items as an (N,) mask; ``random`` draws from the positions ``train`` by ``seed``.
 
-        Requests of different names draw from streams of their own. One that is named ``random`` has the stream that
-        all had in the first version, so that its runs and tables stay what they were.
+        Each request name has its own random stream. The name ``random`` keeps the stream that all requests shared in
+        the first version, so that existing results stay reproducible.
 
         Raises:
             UserError: as ``ForgetRequest.select``, or more items at random than there are.
@@ -152,7 +152,7 @@ class ClassifierConfig:
         self.measures()
 
     def rows(self) -> dict[str, Method]:
-        """Return the methods by their rows' names, the left out ones left out."""
+        """Return the methods by row name, without those set to null."""
         return built_rows(METHODS, self.methods)
 
     def measures(self) -> list[Metric]:

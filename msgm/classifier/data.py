@@ -1,4 +1,4 @@
-"""Examples for classifiers: items of a data set with their labels, and the split that a request makes of them."""
+"""Examples for classifiers: labelled items of a data set, and their split into retain, forget and held-out sets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class Examples:
         return raw.float() if self.dataset.levels is None else dequantise(raw, self.dataset.levels)
 
     def drawn(self, count: int, *stream: int | str) -> "Examples":
-        """Return at most ``count`` of these examples, in their order, drawn by the stream's name."""
+        """Return at most ``count`` of these examples, drawn at random by the seed ``stream``, in their order here."""
         order = torch.randperm(len(self), generator=generator(*stream))
         return self.subset(order[:count].sort().values.numpy())
 
@@ -117,7 +117,7 @@ class Split:
 
     @property
     def train(self) -> Examples:
-        """Retain and forget items in the order of the data set: what the model may know before the request."""
+        """All training items, retain and forget, in data-set order."""
         indices = np.sort(np.concatenate([self.retain.indices, self.forget.indices]))
         return Examples.of(self.retain.dataset, indices)
 

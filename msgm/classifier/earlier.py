@@ -1,4 +1,4 @@
-"""What a classifier was asked to forget before, and whether that still holds."""
+"""Earlier forget requests of a classifier, and tests of whether their items are still forgotten."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def earlier_chain(folder: Path, own: ClassifierConfig, dataset: Dataset, fresh: 
         folder: model folder.
         own: the user's own experiment; code that a received run names is run only if this names it too, or on trust.
         dataset: its data.
-        fresh: start a chain anew, on purpose; the new one names what it leaves behind.
+        fresh: start a new chain deliberately; it records which earlier requests it drops.
 
     Raises:
         UserError: as ``first_version.chain_of``.
@@ -64,11 +64,10 @@ def tested(model: nn.Module, experiment: Experiment, split: Split, request: str)
 
 
 def _tested(model: nn.Module, experiment: Experiment, split: Split, entry: Entry) -> Earlier:
-    """Test one request: a class that nothing retained shows by its accuracy, other items by a membership attack.
+    """Test one request: by the accuracy on its items if no class of theirs is retained, else by a membership attack.
 
-    The accuracy on a class that the model does not know is at most that of chance. Other items are to be told from
-    held-out items of their classes and sources (``msgm.strata``) no better than by chance: the AUC of the cross-entropy
-    loss.
+    The accuracy must not exceed chance. The attack's AUC, of the cross-entropy loss against held-out items of the same
+    classes and sources (``msgm.strata``), must not differ from .5.
     """
     dataset, device = experiment.dataset, experiment.device
     named = entry.mask(len(dataset))
@@ -99,7 +98,7 @@ def _tested(model: nn.Module, experiment: Experiment, split: Split, entry: Entry
 
 
 def verdict_beside_chance(low: float, high: float) -> str:
-    """Return what the interval of an attack's AUC says: items that look less like members are told, too.
+    """Return the verdict from the confidence interval of an attack's AUC; an AUC below .5 reveals items as well.
 
     >>> verdict_beside_chance(0.45, 0.55), verdict_beside_chance(0.01, 0.02), verdict_beside_chance(0.3, 0.55)
     ('PASS', 'FAIL', 'INCONCLUSIVE')
@@ -114,7 +113,7 @@ def _some(dataset: Dataset, positions: NDArray[np.int64], mask: NDArray[np.bool_
 
 
 def _read(model: nn.Module, examples: Examples, device: object) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (n,) whether the largest logit is the true class', as 1 or 0, and (n,) cross-entropy losses."""
+    """Return (n,) correctness of the predictions, in [0, 1], and (n,) cross-entropy losses in nats."""
     z, y = logits_of(model, examples, str(device)), examples.labels.numpy()
     shifted = z - z.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]
@@ -128,7 +127,7 @@ def _percent(share: Share) -> str:
 def _answered(
     run: Run, config: ClassifierConfig, manifest: first_version.Manifest, before: Chain, dataset: Dataset
 ) -> Chain:
-    """Return the chain of a run of the first version; its config names all requests, its manifest one by digest."""
+    """Return the chain of a first-version run: the config's request that matches the digest in the manifest."""
     import torch
 
     seed = before.split_seed(config.seed, run.path)

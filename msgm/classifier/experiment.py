@@ -44,7 +44,7 @@ MADE = "made.json"
 
 
 class Made(TypedDict):
-    """What ``made.json`` says; ``cached`` is where a model was taken from that was not trained here."""
+    """Contents of ``made.json``; ``cached`` is the cache entry of a model that was not trained here."""
 
     made: Facts
     seconds: Seconds
@@ -60,8 +60,8 @@ class Experiment:
         dataset: its data.
         seed: of the original and all draws.
         device: where to compute.
-        folder: the run folder, whose key digests of items are made with; None for an experiment that writes none.
-        chain: what the model that is given was asked to forget before.
+        folder: the run folder, whose key is used for digests of items; None for an experiment that writes nothing.
+        chain: earlier forget requests of the given model.
         first: the experiment's first seed, which makes the data split where the config gives it no seed of its own; by
             default ``seed``.
         cache: of retrained models; None trains them all.
@@ -114,7 +114,7 @@ class Experiment:
         return {"seed": self.split_seed} | {f"shares.{key}": getattr(self.config.shares, key) for key in keys}
 
     def answered(self, request: str, by: str, folder: Path) -> Chain:
-        """Return the chain of a model that answered one more request; the key of the run ``folder`` is made."""
+        """Return the chain extended by one answered request; creates the key of the run ``folder``."""
         entry = Entry.of(self.config.requests[request], self.selected(request), by)
         return self.chain.extended(entry, self.dataset, self.split_facts, folder_key(folder))
 
@@ -124,7 +124,7 @@ class Experiment:
         return networks.build(settings, self.dataset.shape, len(self.dataset.classes), seed)
 
     def settings(self, *stream: int | str) -> Settings:
-        """Return what methods are told; their draws are those of the named stream."""
+        """Return the run context of a method; its seed is derived from the named stream."""
         seed = derive_seed(self.seed, *stream)
         return Settings(self.config.training, seed, self.device, self.build, self.seed)
 
@@ -223,7 +223,7 @@ class Experiment:
         chain: Chain,
         cached: dict[str, str] | None = None,
     ) -> None:
-        """Write a model with the settings that it depends on; these come last, so that they vouch for the rest."""
+        """Write a model and the settings it depends on; settings are written last and so mark the model as complete."""
         (folder / MADE).unlink(missing_ok=True)
         save_classifier(model, folder, self.config.network, self.dataset.shape, len(self.dataset.classes), chain)
         write_json(folder / MADE, {"made": facts, "seconds": seconds} | ({"cached": cached} if cached else {}))

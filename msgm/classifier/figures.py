@@ -1,4 +1,4 @@
-"""Figures of a classifier report: what lies how far outside the band, and time against likeness."""
+"""Figures of a classifier report: distances of the numbers from the band, and time against closeness to retraining."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -30,7 +30,7 @@ def report_figures(rows: Sequence[Row]) -> dict[str, bytes]:
 
 
 def test_accuracy_of(rows: Sequence[Row]) -> str:
-    """Return which test accuracy a request's rows are read by: on classes to retain, where a class is forgotten."""
+    """Return the name of the test accuracy to show: that of retained classes if a class is forgotten."""
     name = "test_accuracy_retained"
     by_class = any((row["metrics"].get(name) or {}).get("value") is not None for row in rows)
     return name if by_class else "test_accuracy"
@@ -86,7 +86,7 @@ def _times(rows: Sequence[Row]) -> bytes | None:
 
 
 def _points(axes: Any, rows: Sequence[Row], places: list[list[float]]) -> None:
-    """Draw a point a row, told apart by colour and shape: labels beside the points would cover one another."""
+    """Draw a point for each row, identified by colour and shape, as labels beside the points would overlap."""
     looks = cycle((colour, mark) for mark in "o^Dv" for colour in COLOURS)
     for row, (x, y) in zip(rows, places, strict=True):
         control = row["family"] == "none" or row["method"] == "retrain"

@@ -71,7 +71,7 @@ class Dense(nn.Module):
     unit: Tensor
 
     def __init__(self, weights: Weights, output: Tensor, seed: int, hidden: int = 64) -> None:
-        """Take the weights in.
+        """Store the weights and the mean output as the MLP's input.
 
         Args:
             weights: of the original model, by name; fewer than ``DENSE_LIMIT`` numbers.
@@ -105,7 +105,7 @@ class Direct(nn.Module):
     """The mask as free variables."""
 
     def __init__(self, weights: Weights) -> None:
-        """Start from no mask."""
+        """Start with a mask of zeros."""
         super().__init__()
         self.units = {name: rms(w) for name, w in weights.items()}
         self.free = nn.ParameterList([torch.zeros_like(w) for w in weights.values()])

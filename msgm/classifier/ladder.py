@@ -7,10 +7,10 @@
 - C4: observed items, and a method of the family ``exact`` with its record.
 - C5: observed items, and an (epsilon, delta) that the method itself certifies.
 
-The leaking side is that on which models that know the items lie (``SIDES``). It is below the band for the share of
-forget items that an attack finds by the lowest scores, where such a model has few of them. Distances from the retrained
-models have none. The gaps |value - mean of the retrained models| say over again what the values say, which are read on
-both sides.
+A metric's leaking side is the side of the band on which models that still know the items lie (``SIDES``). For the share
+of forget items found by an attack's lowest scores it is below the band, as such models have few of them. Distances from
+the retrained models have no leaking side. The gaps |value - mean of the retrained models| are not judged: the values
+themselves are judged on both sides.
 """
 
 from typing import Any

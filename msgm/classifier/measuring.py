@@ -1,4 +1,4 @@
-"""Logits of a model on every part of a split, taken of a copy, so that the model stays as it is."""
+"""Logits of a model on every part of a split, computed on a copy so that the model is unchanged."""
 
 import copy
 

@@ -30,7 +30,7 @@ Build: TypeAlias = Callable[[int], nn.Module]
 def read_labelled(data: Labelled, module: nn.Module) -> Dataset:
     """Return a data set with every item read once, in order, and as many classes as ``module`` has outputs.
 
-    Inputs are what the module reads, as the data give them: a random transform is drawn once an item.
+    Inputs are kept as the data set returns them; a random transform is applied once per item.
 
     Raises:
         UserError: no length, no item, items that are no pairs of an array and a class number, shapes that differ, or

@@ -39,9 +39,9 @@ def build(settings: NetworkSettings, shape: tuple[int, ...], classes: int, seed:
 
 
 class Standardise(nn.Module):
-    """Inputs less their mean, over their standard deviation, per feature: statistics of the training items alone.
+    """Standardises each input feature by its mean and standard deviation over the training items.
 
-    They are read again when the model is trained anew, so a retrained model or a shard knows its own items only.
+    The statistics are computed again for every training, so that a retrained model or a shard uses only its own items.
     """
 
     mean: Tensor
@@ -53,7 +53,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(features))
 
     def fit_inputs(self, examples: Examples) -> None:
-        """Take mean and standard deviation of vectors; images lie in [-1, 1] and stay as they are."""
+        """Compute mean and standard deviation of vectors; images lie in [-1, 1] and stay as they are."""
         if examples.dataset.is_image:
             return
         x = torch.cat([part for part, _ in examples.batches(CHUNK)]).double()
@@ -184,7 +184,7 @@ class Torchvision(NetworkSettings):
 
 
 class _Grey(nn.Module):
-    """One channel, three times."""
+    """Repeats a single channel three times."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.expand(-1, 3, -1, -1)
@@ -193,10 +193,10 @@ class _Grey(nn.Module):
 @CLASSIFIERS.register("normalised")
 @dataclass(frozen=True)
 class Normalised(NetworkSettings):
-    """A network that reads images in another range, or normalised by channel, as most that were trained elsewhere do.
+    """A network preceded by a change of pixel range and a normalisation per channel, as pretrained networks expect.
 
-    It has the weights of ``network`` under the same names. A pixel from -1 to 1 is mapped to ``range``, then less
-    ``mean`` and over ``std``.
+    It has the weights of ``network`` under the same names. A pixel in [-1, 1] is mapped to ``range``; then ``mean`` is
+    subtracted and the result divided by ``std``.
 
     Example:
         >>> settings = Normalised({"name": "cnn"}, mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
@@ -206,7 +206,7 @@ class Normalised(NetworkSettings):
 
     Attributes:
         network: settings of the network.
-        range: what black and white are to it; [0, 1] as torchvision's ``ToTensor`` gives them.
+        range: its values of black and white; [0, 1] as torchvision's ``ToTensor`` gives them.
         mean: of each channel, in that range; empty for none.
         std: standard deviation of each channel, in that range; empty for none.
     """

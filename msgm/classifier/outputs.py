@@ -26,13 +26,12 @@ NEEDED = ("retain", "forget", "nonmembers", "test")
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a model puts out.
+    """Logits of a model on the parts of a split, with the true classes.
 
     Attributes:
         logits: part to (n, C) float64.
         labels: part to (n,) int64 true classes.
-        history: what the model was asked so far and whether earlier requests still hold (``msgm.cards.history``); None
-            where nobody says.
+        history: forget requests so far and whether earlier ones still hold (``msgm.cards.history``); None if unknown.
         strata: part to (n,) int64 codes of the items' class and source; where it is empty, the classes serve.
     """
 
@@ -57,7 +56,7 @@ class Outputs:
         return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
     def right(self, part: str) -> NDArray[np.float64]:
-        """Return (n,) whether the largest logit is the true class': 1 or 0, and 1 / k where k tied ones have it."""
+        """Return (n,) correctness: 1 / k if the true class is among the k tied for the largest logit, else 0."""
         return credit(self.logits[part], self.labels[part])
 
     def save(self, path: Path) -> None:
@@ -72,7 +71,7 @@ class Outputs:
 
 
 def credit(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n,) the chance that a class drawn from those of the largest of (n, C) logits is the true one."""
+    """Return (n,) correctness in [0, 1]: 1 / k if the true class is among the k classes with the largest logit."""
     largest = logits == logits.max(1, keepdims=True)
     return np.asarray(largest[np.arange(len(labels)), labels] / largest.sum(1))
 

@@ -1,4 +1,4 @@
-"""Retrained classifiers and the cache (``msgm.cache``): what makes one what it is, and what is taken over of it.
+"""Retrained classifiers in the cache (``msgm.cache``): the facts that identify one, and reading and writing it.
 
 Only the weights are shared. A run that takes them over writes them as after training, with a chain and digests under
 its own key, so that its folder is complete by itself.
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shared:
-    """A retrained model that is in the cache, or will be.
+    """The cache entry of a retrained model, whether it exists yet or not.
 
     Attributes:
-        cache: where it is shared.
+        cache: the cache.
         name: of its entry.
-        model: what it is.
+        model: the facts that identify it.
     """
 
     cache: Cache
@@ -40,7 +40,7 @@ class Shared:
     model: Model
 
     def take(self, folder: Path, fresh: nn.Module) -> Cached | None:
-        """Fill ``fresh`` with the weights, by way of ``folder``, and return the entry; None where there is none."""
+        """Copy the cached weights to ``folder`` and load them into ``fresh``; return the entry, or None if none."""
         entry = self.cache.take(self.name, folder, [WEIGHTS])
         if entry is not None:
             fresh.load_state_dict(read_tensors(folder / WEIGHTS, fresh.state_dict()))
@@ -55,7 +55,7 @@ class Shared:
 
 
 def shared(experiment: "Experiment", split: Split, request: str, number: int) -> Shared | None:
-    """Return retrained model ``number`` of a request as the cache knows it; None where it is not shared.
+    """Return the cache entry of retrained model ``number`` of a request; None if such a model is not shared.
 
     Only models of code that the key covers are shared: a network's class in a notebook may change under its name.
     """
@@ -71,7 +71,7 @@ def shared(experiment: "Experiment", split: Split, request: str, number: int) ->
 
 
 def parts_of(experiment: "Experiment", split: Split, request: str, number: int) -> dict[str, Any]:
-    """Return all that makes a retrained model what it is; how it is measured is no part of it.
+    """Return all facts that determine the weights of a retrained model; how it is measured is not among them.
 
     Args:
         experiment: at the seed of the retrained models, with the chain of the requests before.

@@ -168,7 +168,7 @@ def _unlearn(
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a request starts from.
+    """The experiment and the model that a request starts from.
 
     Attributes:
         experiment: of the model that is given, with its chain and the one request.
@@ -215,7 +215,7 @@ class Seeded(TypedDict):
 
 
 def _check_out(run: Run, source: Path | str, asked: str) -> None:
-    """Refuse a folder whose model would be lost."""
+    """Refuse an output folder whose model would be overwritten."""
     if is_kept(run.model):
         raise UserError(f"--out: {run.path} holds a trained original, which is not overwritten; give another folder.")
     if Path(source).resolve().is_relative_to(run.path.resolve()):
@@ -225,11 +225,11 @@ def _check_out(run: Run, source: Path | str, asked: str) -> None:
 
 
 def _refuse_answered(run: Run, again: dict[str, str]) -> None:
-    """Refuse a folder whose model has answered a request, but for the same one of the same source, which is run again.
+    """Refuse a folder whose model answered a request, unless it is the same request from the same source.
 
     Args:
         run: the folder.
-        again: what the manifest says where the same command wrote it.
+        again: manifest entries that identify a rerun of the same command.
     """
     chain, stored = read_chain(run.model), run.stored_manifest()
     same = again and all(stored.get(key) == value for key, value in again.items())
@@ -286,7 +286,7 @@ def _only_request(config: ClassifierConfig, name: str | None) -> str:
 
 
 def _keep(experiment: Experiment, model: nn.Module, folder: Path, chain: Chain) -> bool:
-    """Save a model of the experiment's own network, or an ensemble of such; of others the outputs alone are kept."""
+    """Save a model of the experiment's own network, or an ensemble of such; other models keep only their outputs."""
     shapes = {name: value.shape for name, value in experiment.build(0).state_dict().items()}
     for one in model.models if isinstance(model, Ensemble) else [model]:
         if {name: value.shape for name, value in one.state_dict().items()} != shapes:

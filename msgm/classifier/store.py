@@ -51,7 +51,7 @@ def save_classifier(
         network: the network's settings.
         shape: of one input.
         classes: the number of logits.
-        chain: what the model was asked to forget so far; None: nobody knows.
+        chain: forget requests of the model so far; None if unknown.
     """
     (folder / WEIGHTS).unlink(missing_ok=True)
     if chain is not None:

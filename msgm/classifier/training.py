@@ -160,7 +160,7 @@ def fit_inputs(model: nn.Module, examples: Examples) -> None:
 
 @contextmanager
 def seeded(device: torch.device, *stream: int | str) -> Iterator[None]:
-    """Seed torch's global generators, which dropout draws from, by a stream's name; afterwards they are as before."""
+    """Seed torch's global generators, which dropout uses, by a stream's name; they are restored on exit."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(*stream))
         yield
@@ -182,7 +182,7 @@ def training_mode(model: nn.Module, single: bool, still: Sequence[nn.Module] = (
 
 
 def _accelerator(settings: TrainingSettings, device: torch.device) -> Accelerator:
-    """Return an accelerator of the device and precision; accelerate itself keeps those of the process's first one."""
+    """Return an accelerator of the device and precision; resets accelerate's state, which keeps the first one's."""
     precision = "bf16" if settings.precision == "bf16" else "no"
     if AcceleratorState._shared_state:
         state = AcceleratorState()
@@ -202,7 +202,7 @@ def augmented(
 ) -> Tensor:
     """Return images mirrored left-right at random and, for ``crop-flip``, shifted by up to 4 pixels over zeros.
 
-    The draws are those of (seed, step), made for a batch of ``size`` items of which ``share`` are those in ``x``.
+    Draws are seeded by (seed, step) and made for the global batch of ``size`` items; ``share`` is the slice in ``x``.
     Vectors and ``none`` come back as they are.
     """
     if kind == "none" or x.dim() < 4:

@@ -59,7 +59,7 @@ class OnValidation(Experiment):
 
 
 class ClassifierTuning(Tunable):
-    """Methods of a config over all its requests; those that train in epochs are given those of the row ``finetune``.
+    """Tuning of a config's methods over all its requests; methods that train in epochs get those of row ``finetune``.
 
     Args:
         config: the experiment.
@@ -101,7 +101,7 @@ class ClassifierTuning(Tunable):
         return found
 
     def _given(self, row: str) -> Tree:
-        """Return a row's settings, with the epochs that all have."""
+        """Return a row's settings, with the number of epochs that all rows share."""
         settings: Tree = self.config.methods[row]
         return settings | ({"epochs": self.epochs} if "epochs" in settings else {})
 
@@ -123,7 +123,7 @@ class ClassifierTuning(Tunable):
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """What each request makes of the data."""
+        """The data split of each request."""
         return {request: self.experiment.split(request) for request in self.config.requests}
 
     @cached_property
@@ -185,5 +185,5 @@ class ClassifierTuning(Tunable):
 
 
 def _means(found: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of every gap over those that have it."""
+    """Return the mean of every gap over the entries that have it."""
     return {key: fmean(one[key] for one in found if key in one) for key in COMPARED if any(key in one for one in found)}

@@ -83,5 +83,5 @@ class _Expanded(nn.Module):
         return torch.cat([logits, self.node(self._seen.pop())], dim=1)
 
     def drop(self) -> None:
-        """Let go of the classifier's head."""
+        """Detach from the classifier's head."""
         self._handle.remove()

@@ -121,7 +121,7 @@ class NewtonCertified(Method):
 
 
 def features_are_blind(model: nn.Module, settings: Settings) -> bool:
-    """Return whether the head's inputs are no function of training data: no other weights, all buffers as built."""
+    """Return whether the head's inputs do not depend on training data: no other weights, and all buffers as built."""
     own = {id(value) for value in head(model).parameters()}
     if any(id(value) not in own for value in model.parameters()):
         return False
@@ -188,7 +188,7 @@ class Problem:
         return -np.stack([np.linalg.solve(hessian, slope) for hessian, slope in pairs])
 
     def solve(self, weights: Array, steps: Array) -> Solve:
-        """Return how well Newton ``steps`` at the weights solve the worst class' system."""
+        """Return the largest relative residual over the classes' Newton systems, for given ``steps`` at the weights."""
         slopes = self.gradient(weights)
         left = np.stack([hessian @ step for hessian, step in zip(self.hessians(weights), steps, strict=True)]) + slopes
         sizes = np.maximum(np.linalg.norm(slopes, axis=1), np.finfo(float).tiny)

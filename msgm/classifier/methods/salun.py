@@ -4,8 +4,8 @@
     theta_u = m * (theta_0 + d) + (1 - m) * theta_0,
 
 with d found by random labels. ``hard`` puts weights outside the mask back after every step, so that they equal the
-original's bit for bit. Masking gradients alone (``legacy_grad``), as published code did for long, leaves them to weight
-decay, and batch normalisation's statistics to what passes through.
+original's bit for bit. Masking gradients alone (``legacy_grad``), as published code long did, still lets weight decay
+change these weights and every forward pass change batch normalisation's statistics.
 """
 
 from dataclasses import dataclass

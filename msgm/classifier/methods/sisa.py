@@ -86,7 +86,7 @@ class Sisa(Method):
 
 
 def _network(model: nn.Module, settings: Settings, seed: int) -> nn.Module:
-    """Return a fresh network of a shard; an ensemble that is gone on with has no weights of one to share."""
+    """Return a fresh network for a shard; an existing ensemble has no single network's weights to compare with."""
     if isinstance(model, Ensemble):
         return settings.build(seed).to(settings.device)
     return settings.fresh(model, seed)

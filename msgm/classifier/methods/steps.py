@@ -78,9 +78,9 @@ class Descent:
         self.optimiser = self.settings.training.optimiser_of(self.model, self.lr)
 
     def run(self, batches: Iterable[Batch], loss: Loss) -> nn.Module:
-        """Take a step down ``loss(*batch)`` for every batch; none where it is None. Returns the model.
+        """Take an optimiser step on ``loss(*batch)`` for every batch, none where it is None; return the model.
 
-        The masks of dropout are those of (seed, batch number): torch's global generator is left as it was.
+        Dropout masks are seeded by (seed, batch number); torch's global generator is left unchanged.
         """
         device, training = self.settings.device, self.settings.training
         with seeded(device, self.settings.seed, "dropout", self._batches):
@@ -99,7 +99,7 @@ class Descent:
 
 
 def cross_entropy(model: nn.Module) -> Loss:
-    """Return the loss that the mean cross-entropy of a batch is."""
+    """Return the function of a batch (x, y) that gives its mean cross-entropy."""
     return lambda x, y: F.cross_entropy(model(x), y)
 
 

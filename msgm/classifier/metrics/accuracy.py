@@ -1,9 +1,10 @@
 """Accuracies: on retain, forget and test items, and on the test items of each class.
 
-Without augmentation, by the largest logit. "Lower forget accuracy" is no aim in itself: the retrained models' is.
+Without augmentation, by the largest logit. The aim for forget accuracy is not a low value but the retrained models'
+value.
 
-What is left of the use for items of the forgotten kind is read on test items of the forget items' classes and sources:
-weighted to the forget items' shares (``msgm.strata``), or, where whole classes are forgotten, on these classes alone.
+Utility on items like the forgotten ones is measured on test items of the forget items' classes and sources: weighted to
+the forget items' shares (``msgm.strata``), or, where whole classes are forgotten, on these classes alone.
 """
 
 from dataclasses import dataclass

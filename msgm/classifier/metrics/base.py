@@ -1,8 +1,7 @@
 """What a metric is: numbers of one model, read against the original and against a band of retrained models.
 
-The same metric is taken of every retrained model in turn, with that one left out of the references: the values are the
-band. A file that registers a subclass of ``Metric`` makes it known to comparisons and, if it needs logits alone, to the
-audit.
+Each retrained model is measured in the same way, left out of its own references; these values form the band. A file
+that registers a subclass of ``Metric`` makes it known to comparisons and, if it needs logits alone, to the audit.
 """
 
 from abc import ABC, abstractmethod
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """The models themselves, where they are at hand; a saved file of logits has none.
+    """The models themselves; not available where only files of logits are given.
 
     Attributes:
         model: the one to measure.
         original: the model before unlearning.
-        split: what the request makes of the data.
-        settings: what the method was told.
-        method: what made the model, for attacks that run it on models of their own; None leaves these out.
+        split: the data split of the request.
+        settings: run context of the method.
+        method: the unlearning method, for attacks that run it on shadow models; None skips these attacks.
     """
 
     model: "nn.Module"
@@ -60,7 +59,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Needed:
-    """What a metric computes for one method before it can say anything.
+    """How many models a metric has to make for one method.
 
     Attributes:
         trained: models trained from random weights.
@@ -71,7 +70,7 @@ class Needed:
     unlearned: int
 
     def seconds(self, training: float, unlearning: float) -> float:
-        """Return the time of all, from the time of one training and of one run of the method, in seconds."""
+        """Return the total time in seconds, from the seconds of one training and of one run of the method."""
         return self.trained * training + self.unlearned * unlearning
 
 
@@ -82,8 +81,8 @@ class Metric(ABC):
     models.
 
     Attributes:
-        numbers: what it gives, by name; a name is one metric's alone.
-        live: whether it needs the models and not just their logits.
+        numbers: its numbers by name; no two metrics share a name.
+        live: whether it needs the models, not just their logits.
         costly: run only when asked for by name.
     """
 

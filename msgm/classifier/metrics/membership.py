@@ -14,8 +14,8 @@ hence the gaps |value - mean of the retrained models|.
 
 Deviations: the literature fits a support vector machine on each score; a threshold of the highest balanced accuracy is
 the same family for one score and has no settings. Its non-members were also the test items; here they are not.
-On retain items, too, the attack is run: unlearning can expose these. References do not help there, for all of the
-retrained models have seen them.
+The attack is also run on retain items, which unlearning can expose. Retrained models are no reference there, as all of
+them were trained on these items.
 """
 
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ def score(outputs: Outputs, part: str, variant: str) -> Floats:
 def attack(outputs: Outputs, variant: str) -> dict[str, float | None]:
     """Return ``auc`` of forget items against their controls and the ``efficacy``; None where a side is empty.
 
-    Every row of a comparison asks for the same retrained models, so what was found for a model is kept while it lives.
+    Results are cached for the lifetime of a model's outputs, as every row reads the same retrained models.
     """
     known = _found.setdefault(outputs, {})
     if variant not in known:

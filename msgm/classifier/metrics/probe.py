@@ -74,7 +74,7 @@ class Probe(Metric):
         }
 
     def _auc(self, live: Live, *sides: "Examples", matched: bool = False) -> float | None:
-        """Return how well the first side is told from the second, within strata if these are to be ``matched``."""
+        """Return the AUC of telling the first group's features from the second's, within strata if ``matched``."""
         drawn = [side.drawn(self.items, live.settings.seed, "probe-items") for side in sides]
         first = np.repeat([True, False], [len(side) for side in drawn])
         strata = np.concatenate([side.strata for side in drawn]) if matched else np.zeros(len(first), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Models that an audit trains for itself, cached as logits: each is made once, and a stopped audit goes on there."""
+"""Shadow models that metrics train, cached as logits: each is trained once, and an interrupted run resumes."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -29,7 +29,7 @@ class Checkpoints(Protocol):
         ...
 
     def keep(self, names: Collection[str]) -> int:
-        """Delete every checkpoint but ``names``, and return how many these were."""
+        """Delete every checkpoint except ``names`` and return how many were deleted."""
         ...
 
     def size(self) -> int:

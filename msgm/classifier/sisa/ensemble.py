@@ -22,7 +22,7 @@ class Ensemble(nn.Module):
       break ties, the surer shards winning, and to keep logarithms finite, too little to outweigh a vote below 999
       shards. A model's own ties go to its lowest class.
 
-    A shard with no item left has no say.
+    Shards without items are ignored.
     """
 
     weights: Tensor

@@ -31,7 +31,7 @@ FORMAT = 1  # of what a checkpoint's name vouches for: raise it when the same in
 
 
 class Stored(TypedDict):
-    """What the file beside the checkpoints says; ``models`` are the last checkpoints with the items left below them."""
+    """Contents of the file ``ensemble.json``; ``models`` are the last checkpoints with the items left below them."""
 
     identity: str
     forgotten: list[Count]
@@ -186,7 +186,7 @@ class SISA:
         return self._serving
 
     def _bring_up(self, forgotten: int, start: float) -> Work:
-        """Record what is forgotten, delete what depends on it, and only then train what is missing."""
+        """Record the forgotten items, delete the checkpoints that depend on them, then train the missing stages."""
         self._serving = None
         names = {shard: self._names(shard) for shard in range(self.shards)}
         sizes = [int(self.kept[self.layout.stage_positions(s, self.slices - 1)].sum()) for s in names]
@@ -243,7 +243,7 @@ class SISA:
         return names
 
     def _identify(self) -> str:
-        """Hash all that weights depend on but for what is forgotten."""
+        """Hash everything that the weights depend on, except the forgotten items."""
         first = self.build(derive_seed(self.seed, "sisa", 0)).state_dict()
         facts = {
             "format": FORMAT,
