@@ -81,11 +81,11 @@ def shared_facts(config: RecommenderConfig, run: Run, data: Interactions, model:
 def _records(
     config: RecommenderConfig, run: Run, data: Interactions
 ) -> tuple[dict[tuple[str, str, str], dict[str, Any]], int]:
-    """Return the records that can stand beside one another, by model, request and method, in the order of the config.
+    """Return the comparable records by (model, request, method), in the config's order, and the number of others.
 
-    The number of those that cannot, for they were made with other settings, is returned too.
+    Records made with other settings of model, request or data are not comparable; they are only counted.
 
-    A method's settings are those that its record was made with.
+    A method's own settings may differ from the config's: its record states them.
     """
     found, others = {}, 0
     for model in (name for name, settings in config.models.items() if settings is not None):

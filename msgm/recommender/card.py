@@ -1,4 +1,4 @@
-"""What the cards (``msgm.study.card``) of recommenders say."""
+"""The texts and facts of recommenders' cards (``msgm.study.card``)."""
 
 from msgm.cards.parts import method_lines
 from msgm.recommender.ladder import LADDER, attacks_of

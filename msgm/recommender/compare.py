@@ -1,7 +1,7 @@
-"""Comparisons of recommenders: every method on every model and request, against models fitted to what is left.
+"""Comparisons of recommenders: every method on every model and request, against models refitted to retained cells.
 
-Models are fitted again when a comparison goes on, for they are a function of the data, their settings and a seed;
-what is kept are the records of the cells (one model, request and method each, with all seeds), below ``records/``.
+Models are not saved, as data, settings and seed determine them: a resumed comparison fits them again. Saved are the
+records of the cells (one model, request and method each, with all seeds), below ``records/``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,13 +46,12 @@ class World:
         config: the experiment.
         run: its folder.
         data: the interactions.
-        scenarios: what every request asks for.
+        scenarios: data, split and deletion of every request.
         models: rows of the config to run.
-        methods: likewise.
-        requests: likewise.
-        fitted: the originals of the model that was used last, by what they are fitted to: requests that plant profiles
-            have a split of their own.
-        latest: what the rows of the model and request that were used last are measured against.
+        methods: rows of the config's methods to run.
+        requests: names of the requests to run.
+        fitted: cache of the last model's originals, by split; requests that plant profiles have their own split.
+        latest: cache of the last ``References``.
     """
 
     config: RecommenderConfig
@@ -66,7 +65,7 @@ class World:
     latest: "Latest[References]" = field(default_factory=Latest)
 
     def references(self, model: str, request: str) -> "References":
-        """Return what the rows of a model and request are measured against."""
+        """Return the ``References`` of a model and request, from the cache if they were used last."""
         return self.latest.get((model, request), lambda: self._references(model, request))
 
     def _references(self, model: str, request: str) -> "References":
@@ -79,7 +78,7 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """One model and request: what its rows are measured against, made when the first of them is run.
+    """The original and the retrained models of one model and request, which its rows are measured against; lazy.
 
     Attributes:
         config: the experiment.
@@ -93,7 +92,7 @@ class References:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """The original of every seed, as metrics read it."""
+        """The ``Case`` of every seed's original, for metrics."""
         scenario, fitted = self.scenario, self.originals.fitted
         retrains = retrained(fitted[0].model, scenario.together, self.config.seed, self.config.retrains)
         return [
@@ -102,7 +101,7 @@ class References:
 
     @cached_property
     def shared(self) -> dict[str, Any]:
-        """What the records of all rows hold: seconds of the fits, and the numbers of the retrained models."""
+        """Fields that all records share: seconds of the fits, and the numbers of the retrained models."""
         metrics = self.config.measures()
         return {
             "fit_seconds": [one.seconds for one in self.originals.fitted],
@@ -182,7 +181,7 @@ RECOMMENDERS = Recommenders()
 
 
 def _cells(world: World, model: str, request: str) -> Iterator[RecordCell]:
-    """Yield the cells of one model on one request: methods of the request's own choice that are for the model."""
+    """Yield the cells of one model on one request: the methods that the request selects and that support the model."""
     config = world.config
     facts = shared_facts(config, world.run, world.data, model, request)
     wanted, settings = config.requests[request].methods, config.models[model] or {}
@@ -208,9 +207,9 @@ def _is_for(method: Method, model: Mapping[str, Any]) -> bool:
 def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) -> tuple[Recommender, dict[str, Any]]:
     """Return the model that was made to forget, and what it cost.
 
-    A stream is answered request by request. Where the first answer is a model of another kind, such as one in shards,
-    that model's own way answers the others. The controls answer a stream at once: doing nothing costs nothing, and a
-    refit for every request would end in the same model.
+    A stream is answered request by request. Where the first answer is a model of another kind, such as a sharded one,
+    its own ``forget`` answers the rest. The controls answer a stream at once: doing nothing costs nothing, and a refit
+    for every request would end in the same model.
     """
     at_once = method.name in CONTROLS
     stream = [scenario.together] if at_once else scenario.stream

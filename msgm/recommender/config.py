@@ -32,13 +32,14 @@ class RequestSettings(RecommenderRequest):
     """What to forget: by ids, as in ``RecommenderRequest``, or in one of the ways that a comparison draws.
 
     Attributes:
-        random_users: so many users, at random.
-        most_active: the so many users with most training cells; of equally active ones any, drawn by the seed.
-        least_active: the so many users with fewest training cells, one at least; likewise.
-        random_interactions: this share of the training cells, at random; (0, 1).
+        random_users: number of users, drawn at random.
+        most_active: number of users, those with most training cells; ties are broken at random by the seed.
+        least_active: number of users, those with fewest training cells, at least one each; ties likewise.
+        random_interactions: share of the training cells, drawn at random; (0, 1).
         tag: all items with this tag.
-        spam: plant so many false profiles, which promote an unpopular item, in the training cells, and forget them.
-        stream: so many users at random, one request each, answered one after the other.
+        spam: number of false profiles that are planted in the training cells, promote an unpopular item, and are
+            forgotten.
+        stream: number of users, drawn at random; each is one request, answered one after the other.
         models: rows of the config's models to run it on; all when empty.
         methods: rows of the methods to run it with, besides the controls; all when empty.
     """
@@ -60,7 +61,7 @@ class RequestSettings(RecommenderRequest):
             raise UserError(f"request.random_interactions must lie in (0, 1), got {self.random_interactions}.")
 
     def way(self) -> str:
-        """Return the name of the one setting that says what to forget.
+        """Return the name of the one setting that selects what to forget.
 
         Raises:
             UserError: none, or several.
@@ -95,7 +96,7 @@ class BaseConfig:
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
         seed: the first seed. Data and split have seeds of their own.
-        seeds: how many seeds the models are fitted, and made to forget, with.
+        seeds: number of seeds; models are fitted and unlearned with each.
         plugins: Python files to import first; they register data, models, methods and metrics.
         data: the data (``msgm.recommender.data``).
         split: how cells are held out (``msgm.recommender.data.splits``).
@@ -134,7 +135,7 @@ class BaseConfig:
 
 @dataclass
 class RecommenderConfig(BaseConfig):
-    """One comparison of methods. Its first seed is also the one that requests are drawn by.
+    """One comparison of methods. Its first seed also seeds the random requests.
 
     Attributes:
         retrains: models fitted anew to what each request leaves, with further seeds; two at least; fewer than
@@ -181,7 +182,7 @@ class RecommenderConfig(BaseConfig):
         return self.to_dict() | {"requests": keyed_requests(self.to_dict()["requests"], folder)}
 
     def rows(self) -> dict[str, Method]:
-        """Return the methods by their rows' names, the left out ones left out."""
+        """Return the methods by row name, without those set to null."""
         return built_rows(METHODS, self.methods)
 
     def measures(self) -> list[Metric]:

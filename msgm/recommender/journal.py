@@ -1,9 +1,8 @@
-"""What a served model's folder needs to forget safely: a journal of what was asked.
+"""The journal of forget requests in a served model's folder.
 
-The journal may be kept and shown: it holds no id. A request stands in it as its number, kind, size and digests, one for
-each id and keyed with the folder's own ``key``, so that whoever knows an id and holds the key can find its request, and
-others cannot try ids out. What a request is about stands in ``pending.json`` alone, as numbers of rows and columns, and
-only until it is done.
+The journal contains no ids, so it may be kept and shown. A request stands in it as its number, kind, size and digests,
+one for each id and keyed with the folder's own ``key``, so that only someone who has both the key and an id can find
+the id's request. The row and column numbers of a request are in ``pending.json`` alone, and only until it is done.
 
 Its lines are chained: each ends with a keyed digest of itself and of the digest before it. A line that was edited, or
 taken out, is noticed, for the digests after it do not fit. The model file holds the number of lines, and the last
@@ -32,7 +31,7 @@ NAME = "journal.jsonl"
 
 
 def id_digest(key: bytes, kind: str, one: Any) -> str:
-    """Return what stands in the journal for an id; for one of ``interactions``, a pair [user id, item id]."""
+    """Return the keyed digest that represents an id in the journal; for ``interactions``, a pair [user id, item id]."""
     return keyed_digest(key, kind, "\t".join(map(str, one)) if kind == "interactions" else str(one))
 
 
@@ -49,7 +48,7 @@ class Line(TypedDict):
 
 
 class Seal(TypedDict):
-    """How far a journal had come: its number of lines, and the digest of the last one."""
+    """A state of a journal: its number of lines, and the digest of the last one."""
 
     lines: Count
     chain: str
@@ -79,7 +78,7 @@ class Journal:
             self.lines.append(self._checked(text, number))
 
     def _checked(self, text: bytes, number: int) -> dict[str, Any]:
-        """Return a line, and go on with the chain."""
+        """Parse and check a line, extend the digest chain and return the line."""
         source = f"{self.path}, line {number}"
         lines = "line 1" if number == 2 else f"lines 1 to {number - 1}"
         trusted = f"{lines} can be trusted" if number > 1 else "no line can be trusted"
@@ -109,7 +108,7 @@ class Journal:
         return {digest: line["request"] for line in lines for digest in line["digests"]}
 
     def forgotten(self, data: Interactions) -> Deletion:
-        """Return what of ``data`` the answered requests have asked to forget."""
+        """Return the parts of ``data`` that answered requests asked to forget."""
         done = set(self.done())
         users, items = (
             np.array([n for n, name in enumerate(ids.ids) if id_digest(self._key, kind, name) in done], dtype=np.int64)
@@ -124,14 +123,14 @@ class Journal:
         return Deletion(users, items, found.astype(np.int64))
 
     def seal(self) -> Seal:
-        """Return how far the journal has come."""
+        """Return the journal's present state."""
         return {"lines": len(self.lines), "chain": self._chain[-1]}
 
     def check(self, seal: Seal, applied: int, pending: set[int]) -> None:
-        """Refuse a journal whose last lines are missing.
+        """Refuse a journal from whose end lines are missing.
 
         Args:
-            seal: how far it had come when the model was written.
+            seal: its state when the model was written.
             applied: number of the last request that is in the model.
             pending: numbers of the requests that a crash left.
 

@@ -1,7 +1,7 @@
-"""Ids in the folder of a comparison: keyed digests stand in their place.
+"""Replaces ids in the folder of a comparison by keyed digests.
 
-A comparison keeps its settings and its records, and requests name users and items. Whoever reads the folder later need
-not learn whose request was compared, so each id is replaced by its digest under the folder's key.
+A comparison keeps its settings and its records, and requests name users and items. Later readers of the folder should
+not learn whose request it was, so each id is replaced by its digest under the folder's key.
 """
 
 from pathlib import Path
@@ -23,13 +23,13 @@ def keyed_requests(requests: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 class Made(TypedDict):
-    """What a record was made with."""
+    """The settings that a record was made with."""
 
     request: NotRequired[dict[str, Any]]
 
 
 class Stored(TypedDict):
-    """What is read of a record."""
+    """The fields of a record that are read here."""
 
     made: NotRequired[Made]
 

@@ -7,9 +7,9 @@
   served. Exactness at convergence is not claimed here: sweeps are finite.
 - C5: no method here computes a bound.
 
-The leaking side is that on which models that know the cells lie (``SIDES``). Distances from retrained models have none.
-The distances in units say over again what the distances say. A value may lie outside a band by ``SLACK``, for many
-models do not depend on a seed.
+A metric's leaking side is the side of the band on which models that still know the cells lie (``SIDES``). Distances
+from retrained models have no leaking side; those in units repeat the plain ones and are not judged. A value may lie
+outside a band by ``SLACK``, because many models do not depend on a seed.
 """
 
 from msgm.cards.claims import Check

@@ -1,9 +1,9 @@
-"""Whether a served folder still holds an id that it was asked to forget, by each format's own reader.
+"""Searches a served folder for ids that it was asked to forget, reading each file by its format.
 
-The ids themselves are gone, so every text that stands in a file, or in a file's name, is hashed with the folder's key
-and looked up among the digests of the journal. Of msgm's own files only the fields that can hold a text of the user's
-are looked into: an id may well be spelled like a state of the journal, ``done``, or like a request's number, ``1``.
-``manifest.json`` is left out: it is written from the config, before any request.
+The ids themselves were erased, so every string in a file or file name is hashed with the folder's key and looked up
+among the journal's digests. Of msgm's own files only fields that can hold the user's text are searched, because an id
+may equal a state of the journal, ``done``, or a request's number, ``1``. ``manifest.json`` is left out: it is written
+from the config, before any request.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """From models to the numbers of a report: each number of a model beside the band of retrained models.
 
-Every retrained model is measured as if it were the one to judge, against the others: its numbers make the band. So the
-band of a distance to retrained models is what one retrained model is from the others.
+Each retrained model is measured like a target, against the other retrained models; its numbers form the band. So the
+band of a distance to retrained models is the distance of one retrained model from the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def build_metrics(settings: Mapping[str, Mapping[str, Any]] | None = None) -> li
 def row_numbers(
     seeds: Sequence[int], values: Sequence[Numbers], retrains: Sequence[Sequence[Numbers]], metrics: Sequence[Metric]
 ) -> dict[str, Any]:
-    """Return what a row of a report holds of a model's numbers, as ``msgm.study.rows`` has it.
+    """Return the numbers of a model for a row of a report, in the form of ``msgm.study.rows``.
 
     Args:
         seeds: of the experiment.

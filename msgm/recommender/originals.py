@@ -1,4 +1,4 @@
-"""Fitted models before anything is forgotten, one a seed, and what is left of the data to fit others to."""
+"""Models fitted before any forgetting, one for each seed, and models refitted to the retained cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Original:
 
 @dataclass(frozen=True, eq=False)
 class Originals:
-    """A row of models, fitted with every seed when it is first needed, and no more often.
+    """The models of one row, one for each seed; fitted once, when first needed.
 
     Attributes:
         settings: of the model.
@@ -51,6 +51,6 @@ class Originals:
 
 
 def retrained(original: Recommender, deletion: Deletion, seed: int, count: int) -> list[Recommender]:
-    """Return ``count`` models fitted to what a request leaves, with seeds of their own, drawn from ``seed``."""
+    """Return ``count`` models fitted to the cells that a request retains, with seeds derived from ``seed``."""
     retrain = METHODS.build({"name": "retrain"})
     return [retrain.unlearn(original, deletion, derive_seed(seed, "band", k)).model for k in range(count)]

@@ -1,7 +1,7 @@
-"""Requests that a served model is answering: ``pending.json``, which holds them from the asking until they are done.
+"""Requests in progress of a served model: ``pending.json`` holds them from submission until they are done.
 
-A request stands there as the numbers of its rows and columns, for its ids will be erased. Its keyed digests, which the
-journal has as well, are those of the same ids; so an edited file, or one of another folder, is noticed.
+A request is stored as row and column numbers, because its ids will be erased. Its keyed digests, which the journal has
+as well, are those of the same ids; so an edited file, or one of another folder, is noticed.
 """
 
 from collections.abc import Sequence

@@ -110,7 +110,7 @@ def _place(method: str) -> int:
 
 
 def _exactness(row: Row) -> str:
-    """Return how exact an answer is; one of shards equals those fitted anew, and not a model of all the data."""
+    """Return the exactness of an answer; a sharded answer equals refitted shards, not a refit on all data."""
     of_shards = row["exactness"] == "bit-exact" and "shards_refitted" in row["facts"]
     shown = f"{row['exactness']} (of its shards)" if of_shards else str(row["exactness"])
     return shown if converged(row) else f"{shown}, {NOT_CONVERGED}"

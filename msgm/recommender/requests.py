@@ -1,4 +1,4 @@
-"""What a recommender is to forget: users, items or single interactions, by their ids; and the same as numbers."""
+"""Forget requests of recommenders: users, items or single interactions, by id or as row and column numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -148,11 +148,11 @@ class Deletion:
     cells: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
     def mask(self, matrix: csr_array) -> NDArray[np.bool_]:
-        """Return which stored cells of ``matrix``, its columns sorted, are to be forgotten, as ``matrix.data`` goes."""
+        """Return the mask of stored cells of ``matrix`` (columns sorted) to forget, in the order of ``matrix.data``."""
         return self._marked(matrix)[0]
 
     def _marked(self, matrix: csr_array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return the mask of stored cells to forget, and which of the single cells are there at all."""
+        """Return the mask of stored cells to forget, and the mask of single cells that exist in ``matrix``."""
         users, items = (np.zeros(size, dtype=bool) for size in matrix.shape)
         users[self.users], items[self.items] = True, True
         gone = np.repeat(users, np.diff(matrix.indptr)) | items[matrix.indices]

@@ -25,7 +25,7 @@ PROMOTED = "promoted"
 
 @dataclass(frozen=True, eq=False)
 class Scenario:
-    """What a request asks for, in numbers.
+    """Data, split and deletions of a request, as row and column numbers.
 
     Attributes:
         data: ids, attributes and tags.
@@ -58,7 +58,7 @@ FIRST_VERSION = {
 def make_scenario(
     request: RequestSettings, data: Interactions, split: Split, seed: int, name: str | None = None
 ) -> Scenario:
-    """Return the request in numbers; what is drawn is drawn by ``seed``, for requests of different names apart.
+    """Return the ``Scenario`` of a request; random draws are seeded by ``seed`` and the request's name.
 
     Raises:
         UserError: unknown ids or an unknown tag, more users than there are, or nothing would be left.

@@ -1,12 +1,12 @@
-"""A recommender that is served: fitted into a folder, made to forget there, and asked for lists.
+"""A served recommender: it is fitted into a folder, forgets there and recommends from there.
 
     FOLDER/  recommender.safetensors  ids.json  manifest.json  journal.jsonl  key  lock  [pending.json]
 
 A request is safe against a crash at any moment. It is written to ``pending.json`` first, with its number; from then on
 it is not lost. The model file carries the number of the last request that is in it and is replaced whole; so no request
-is applied twice. Going on takes the pending requests whose number the model does not carry yet. Numbers of rows and
-columns never change. Lists are made when they are asked for and are not kept, and what is pending is served no more
-than what is done: users and items of a request vanish at once.
+is applied twice. Resuming answers the pending requests whose number the model does not carry yet. Numbers of rows and
+columns never change. Lists are computed on demand and not stored, and the users and items of a request are no longer
+served once it is pending.
 
 A request that the model fails to answer is journalled as refused, with the reason, and the model is as before it.
 
@@ -53,7 +53,7 @@ class Ids(TypedDict):
 def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
     """Fit a model of ``config`` to all interactions of its data, held-out ones included, into a folder to serve from.
 
-    Where the folder has the journal of an earlier model, what that was asked to forget is left out of the fit.
+    Where the folder has the journal of an earlier model, everything it was asked to forget is left out of the fit.
 
     Args:
         config: the experiment.
@@ -136,13 +136,13 @@ def _earlier_requests(out: Path, data: Interactions) -> tuple[Journal, Deletion]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of ``forget`` did.
+    """Result of a call of ``forget``.
 
     Attributes:
         numbers: of the requests that were pending or new.
-        before: numbers of the requests that had answered some of the ids before.
+        before: numbers of earlier requests that already covered some of the ids.
         answers: those given now.
-        refused: why the model failed to answer, by number of the request.
+        refused: reasons of failure, by number of the request.
         unsearched: files of the folder whose content cannot be searched for ids.
     """
 
@@ -190,12 +190,12 @@ class Service:
     def forget(
         self, kind: str, ids: Sequence[Any], together: bool = False, places: Sequence[str] | None = None
     ) -> Outcome:
-        """Forget, one request an id; what was answered before is left alone, what a crash left is gone on with.
+        """Forget ids, one request each; skips ids that were answered before and finishes requests that a crash left.
 
         Args:
             kind: one of ``KINDS``.
             ids: ids of users or items, or pairs [user, item].
-            together: make all ids one request, which is answered faster.
+            together: combine all ids into one request, which is faster.
             places: where each id was read, for errors to begin with.
 
         Raises:
@@ -232,7 +232,7 @@ class Service:
         return next((done[each] for each in digests if each in done), None)
 
     def resume(self) -> Outcome:
-        """Answer what is pending after a crash; nothing, if nothing is.
+        """Answer the requests that a crash left pending, if any.
 
         Raises:
             UserError: another writer, or a journal or pending requests that were edited or cut.
@@ -256,7 +256,7 @@ class Service:
         return [*(_told(line) for _, line in sorted(last.items())), *map(not_searched, closed)]
 
     def _open(self) -> tuple[Journal, Interactions, Recommender, list[Pending]]:
-        """Return what the folder holds, its parts checked against one another."""
+        """Load the folder's contents, checked against one another."""
         journal = Journal(self.folder)
         data, model = self._load()
         pending = checked_pending(self.folder, self.key, data, model.applied)
@@ -297,7 +297,7 @@ class Service:
         return refuse_leftovers(self.folder, self.key, set(journal.done()))
 
     def _answer(self, journal: Journal, model: Recommender, request: Pending, answer: Answer | None) -> Answer:
-        """Write what a request came to: the model file first, then the ids, then the journal."""
+        """Write the outcome of a request: the model file first, then the ids, then the journal."""
         if answer is None:  # What it cost is not known.
             answer = Answer(0.0, 0, "not recorded")
         else:
@@ -324,7 +324,7 @@ def not_searched(path: Path) -> str:
 
 
 def _told(line: dict[str, Any]) -> str:
-    """Return what became of a request, from the last line about it."""
+    """Return a sentence on the state of a request, from its last journal line."""
     said = f"request {line['request']} ({line['kind']}, {line['size']})"
     if line["state"] == DONE:
         return f"{said}: answered {line['time']}, {line['exactness']}; no file here names what it asked for"
@@ -336,7 +336,7 @@ def _told(line: dict[str, Any]) -> str:
 def _planned(
     kind: str, groups: list[list[tuple[Any, str, str]]], data: Interactions, model: Recommender, first: int
 ) -> list[Pending]:
-    """Return requests in numbers, checked together and each for itself; of every id, digest and place are given."""
+    """Return requests as row and column numbers, checked together and singly; a group lists (id, digest, place)."""
     ids, _, places = zip(*(one for group in groups for one in group), strict=True)
     check_ids(data, kind, ids, places)
     _asked(kind, ids).deletion(data, model.seen)
@@ -350,7 +350,7 @@ def _planned(
 
 
 def _forgotten(model: Recommender, request: Pending) -> Answer | None:
-    """Let the model forget, in memory; None where the saved one has, before the process died."""
+    """Make the model forget, in memory; None if the saved model had answered the request before a crash."""
     return model.forget(deletion_of([request])) if request["request"] > model.applied else None
 
 

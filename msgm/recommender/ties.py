@@ -35,7 +35,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where (c,) cells stand in the lists of their rows.
+    """Positions of (c,) cells in the top-k lists of their rows.
 
     Attributes:
         rows: (c,) numbers of the rows, of ``count`` in all.
@@ -82,7 +82,7 @@ class Places:
 
 
 def places(scores: Floats, rows: Ints, columns: Ints, k: int) -> Places:
-    """Return where cells stand in the lists of the k best of (n, I) scores; -inf is on no list."""
+    """Return the positions of cells in the top-k lists of (n, I) scores; -inf is on no list."""
     width = min(k, scores.shape[1])
     best = np.partition(scores, -width, axis=1)[:, -width:]
     last = best.min(axis=1)
@@ -104,7 +104,7 @@ def any_of(scores: Floats, items: Ints, k: int) -> Floats:
 
 
 def tied_rows(scores: Floats, k: int) -> NDArray[np.bool_]:
-    """Return (n,) whether the order of the k best of (n, I) scores, or which they are, hangs on ties."""
+    """Return (n,) whether the members or the order of the top-k lists of (n, I) scores depend on ties."""
     width = min(k + 1, scores.shape[1])
     best = np.sort(np.partition(scores, -width, axis=1)[:, -width:], axis=1)
     return np.asarray(((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -np.inf)).any(axis=1))

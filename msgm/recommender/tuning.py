@@ -29,7 +29,7 @@ from msgm.study.tuning import Searched, Tunable
 
 @dataclass(frozen=True)
 class Pair:
-    """One model on one request: what it was, its case but for the target, and how good retrained models are."""
+    """One model on one request: the original, its ``Case`` without a target, and the retrained models' numbers."""
 
     model: str
     request: str

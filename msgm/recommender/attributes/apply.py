@@ -1,4 +1,4 @@
-"""Erasing attributes from a fitted recommender: a copy with another user table, or a plug-in that can be taken out."""
+"""Erasing attributes from a fitted recommender: a copy with a new user table, or a removable plug-in."""
 
 import copy
 import time
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Erased:
-    """What erasing attributes gave.
+    """Result of erasing attributes from a model.
 
     Attributes:
-        model: another model; the given one is as before.
+        model: a new model; the given one is unchanged.
         seconds: of the erasure.
-        dropped: users whose value was not known or who were forgotten, by attribute.
+        dropped: number of users left out, by attribute, because their value is unknown or they were forgotten.
     """
 
     model: "Recommender"
@@ -37,7 +37,7 @@ def erase_attributes(
 ) -> Erased:
     """Return a copy of ``model`` whose user embeddings are erased; item embeddings and biases are the same.
 
-    The copy is to be served. A request that it forgets may solve users' rows anew, and so bring the attribute back:
+    The copy is meant for serving. Forgetting with it may recompute user embeddings and so bring the attribute back:
     forget first, or use ``plug``.
 
     Args:

@@ -1,6 +1,6 @@
-"""What erasing attributes from user embeddings is: ``erase(embeddings, attributes, context) -> embeddings``.
+"""Base of attribute erasures on user embeddings: ``erase(embeddings, attributes, context) -> embeddings``.
 
-Items are never moved. Closed forms and gradient methods stand behind the same call.
+Item embeddings never change. Closed forms and gradient methods share this interface.
 """
 
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ from msgm.registry import Registry
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What an erasure may read beside embeddings and attributes.
+    """Further inputs of an erasure, beside embeddings and attributes.
 
     Attributes:
         items: (I, d) item embeddings, which give the scores ``embeddings @ items.T``.
         seed: of every draw.
-        gone: (U,) users who were forgotten: none of their values counts; None for none.
+        gone: (U,) mask of forgotten users, whose attribute values are ignored; None for none.
     """
 
     items: NDArray[np.floating[Any]]
@@ -64,11 +64,11 @@ class Erasure(ABC):
     def erase(
         self, embeddings: NDArray[Any], attributes: Mapping[str, NDArray[np.str_]], context: Context
     ) -> NDArray[Any]:
-        """Return (U, d) embeddings, of the same type, that tell less of the attributes; the given ones are kept.
+        """Return (U, d) embeddings of the same dtype that reveal less of the attributes; the input is not changed.
 
         Args:
             embeddings: (U, d) user embeddings.
-            attributes: name to (U,) text; users with empty text are left out of what is learned.
+            attributes: name to (U,) text; users with empty text are not used for learning.
             context: items, seed, and who was forgotten.
 
         Raises:
@@ -93,7 +93,7 @@ class Erasure(ABC):
 
 
 class PluginErasure(Erasure):
-    """An erasure that learns a map of embeddings: it needs no label to serve, and moves users without a value too."""
+    """An erasure that learns a map of embeddings; serving needs no labels, and users without a value are mapped too."""
 
     def plugin(self, embeddings: NDArray[Any], attributes: Mapping[str, NDArray[np.str_]], context: Context) -> Plugin:
         """Return the map; arguments and errors as ``erase``."""

@@ -1,4 +1,4 @@
-r"""Several attributes: erase each by itself, then weigh the results so that all of them are hidden.
+r"""Several attributes: erase each separately, then combine the changes with weights that hide all attributes.
 
 With E_a the embeddings after the erasure of attribute a alone,
 
@@ -9,8 +9,8 @@ the roots of the classes' shares, which are linear in X,
 
     leak(w) = sum_a |D_a(E')|^2 / |D_a(E)|^2,
 
-a quadratic form. ``convex`` asks for sum_a w_a = 1, as LEGO (ACM MM 2025) combines; as every calibration is then taken
-only in part, each class mean keeps about 1 - w_a of its distance. Without it every calibration can be taken whole.
+a quadratic form. ``convex`` requires sum_a w_a = 1, as LEGO (ACM MM 2025) does; each erasure is then applied only in
+part and each class mean keeps about 1 - w_a of its distance. Without it every erasure can be applied in full.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What linear erasures share: the covariance of embeddings and attributes, and an orthonormal basis of a span."""
+"""Helpers of linear erasures: the covariance of embeddings and attributes, and an orthonormal basis of a span."""
 
 from typing import Any
 

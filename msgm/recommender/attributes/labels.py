@@ -73,7 +73,7 @@ def _encoded(name: str, texts: NDArray[np.str_], without: NDArray[np.bool_] | No
 
 
 def chosen(attributes: Mapping[str, NDArray[np.str_]], names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
-    """Return the attributes of these names.
+    """Return the attributes with these names.
 
     Raises:
         UserError: one that the data do not have.
@@ -87,7 +87,7 @@ def chosen(attributes: Mapping[str, NDArray[np.str_]], names: Sequence[str]) -> 
 
 
 def shuffled(labels: Labels, draws: np.random.Generator) -> Labels:
-    """Return the same values dealt out anew among the users who have one."""
+    """Return the values randomly permuted among the users who have one."""
     codes = labels.codes.copy()
     codes[labels.known] = draws.permutation(codes[labels.known])
     return replace(labels, codes=codes)

@@ -1,4 +1,4 @@
-r"""Stereotypicality obfuscation: before training, thin out the items of a profile that are typical of its user's class.
+r"""Stereotypicality obfuscation: before training, drop interactions with items that are typical of the user's class.
 
 With p_i the share of users who have item i and p_ci = (n_ci + a p_i) / (n_c + a) that among class c's users, drawn to
 p_i as by a users more, the typicality of item i for class c is
@@ -9,8 +9,8 @@ A cell with t > 0 is kept with probability exp(-strength t), or its value multip
 strength 1 every item is then as common in one class as in the other, up to the smoothing. Any model is fitted to what
 is left. After the idea of obfuscation by stereotypicality (Escobedo et al., "Making Alice Appear Like Bob", RecSys
 2024). Deviations: the log-ratio in place of their score; nothing is added to a profile; several attributes add up; and
-cells go by chance. To take the most typical cells of every profile, whatever it takes to be neutral, is to mark the
-class by what is missing: attackers who are trained anew guess it better than before.
+cells are dropped at random. Dropping the most typical cells of each profile until it is neutral would itself reveal the
+class: freshly trained attackers then guess it better than before.
 """
 
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ class Obfuscation:
     """How much to obfuscate.
 
     Attributes:
-        strength: what typicality is multiplied by; 1 makes these very users' classes alike, and so overshoots what is
-            true of the classes where there are few users: attackers then read the opposite.
+        strength: factor of the typicality; 1 equalises the classes in this sample, which overshoots the population's
+            difference where there are few users, so that attackers learn the opposite relation.
         prior: a, in users.
         way: ``remove`` cells by chance, or ``weigh`` down their values; models that count every cell as 1 do not see
             weights.
@@ -53,7 +53,7 @@ class Obfuscation:
         positive(self, "obfuscation", "strength", "prior")
 
     def apply(self, matrix: csr_array, attributes: Mapping[str, NDArray[np.str_]]) -> csr_array:
-        """Return another (U, I) matrix; profiles of users without a value are as before, and nobody's gets empty.
+        """Return a new (U, I) matrix; profiles of users without a value are unchanged, and no profile becomes empty.
 
         Raises:
             UserError: no attribute, one with fewer than two values, or of another number of users.
@@ -79,7 +79,7 @@ class Obfuscation:
 def typicality(matrix: csr_array, labels: Labels, prior: float) -> NDArray[np.float64]:
     """Return (C, I) typicality of every item for every class, in nats; above 0 is more common there than elsewhere.
 
-    Items that no user with a value has are typical of nothing: 0.
+    It is 0 for items that no user with a known value has.
     """
     seen = ones(matrix)
     indicators = labels.one_hot()

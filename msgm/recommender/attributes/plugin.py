@@ -1,4 +1,4 @@
-"""A plug-in: a map of user embeddings that stands between the table and the scores, and can be taken out again.
+"""A plug-in: a removable map of user embeddings, applied between the user table and the scores.
 
     f(e) = e + g(e),    g(e) = relu(... relu(e W_1 + b_1) ...) W_n + b_n
 

@@ -1,16 +1,16 @@
-r"""Rate distortion: a plug-in f(e) after which the coding rates of the classes say nothing of who is in which.
+r"""Rate distortion: a plug-in f(e) that hides class membership by equalising coding rates.
 
 The coding rate of n rows Z of length d at precision eps,
 
     R(Z) = 1/2 logdet(I + d / (n eps^2) Z'Z),
 
-is how many nats a row costs, about. Rows of all classes together cost more than the classes cost by themselves,
+is about the number of nats needed to code a row. Coding all rows together costs more than coding each class separately,
 
     Delta = R(Z) - sum_c n_c / n R(Z_c) >= 0,
 
 with equality where, and only where, all classes have the same second moments Z_c'Z_c / n_c (log-determinants are
-strictly concave). PAU (WWW 2025) trains a plug-in to enlarge the rates within classes and to lessen the rate of all: to
-lower Delta. Here Z is centred and Delta taken apart, with Z~ the rows less the means of their classes, into
+strictly concave). PAU (WWW 2025) trains a plug-in to lower Delta: to raise the rates within classes and lower the total
+rate. Here Z is centred and Delta taken apart, with Z~ the rows less the means of their classes, into
 
     R(Z) - R(Z~),                              what the class means tell,
     R(Z~) - sum_c n_c / n R(Z~_c),             what the class covariances tell,
@@ -23,8 +23,8 @@ mean square. Adam minimises, over the weights of f, all users with a value in ev
 |.|_M as in ``closeness``; b, the flood level, is what the part is with shuffled labels, by chance alone: pressing it
 lower would fit the noise of these very users, which an attacker can read too. V and v start at zero, f as the identity.
 
-f is learned on the users with a value: those who had none pass through it, but may be hardly hidden by it (measured on
-ml-100k, f learned on half of the users: not at all). LEACE carries over better to users it has not seen.
+f is learned on the users with a value. It is applied to the others too, but may barely hide their class (on ml-100k,
+with f learned on half of the users: not at all). LEACE generalises better to unseen users.
 """
 
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ class RateDistortion(PluginErasure):
         return first.requires_grad_(), bias, second, shift
 
     def _flood(self, unit: "Tensor", labels: list[Labels], known: NDArray[np.bool_], seed: int) -> "Tensor":
-        """Return (attributes, 2) differences of rates that shuffled labels give, on average."""
+        """Return (attributes, 2) mean rate gaps under shuffled labels: the flood levels."""
         import torch
 
         draws = np.random.default_rng(derive_seed(seed, self.name, "flood"))
@@ -140,7 +140,7 @@ def _groups(labels: Labels, known: NDArray[np.bool_]) -> "list[Tensor]":
 
 
 def rate_gaps(rows: "Tensor", groups: "list[Tensor]", precision: float) -> "Tensor":
-    """Return (2,) what class means and class covariances tell, in nats, from 0 on.
+    """Return (2,) rate gaps of the class means and of the class covariances, in nats, at least 0.
 
     Args:
         rows: (n, d); those in no group are left out.

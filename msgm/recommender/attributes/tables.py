@@ -1,4 +1,4 @@
-"""The user and item embeddings that a factor model scores by, and their exchange."""
+"""Reading a factor model's user and item embeddings, and replacing the user table."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ def factors(model: "Recommender") -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def exchange_users(model: "Recommender", table: NDArray[Any]) -> None:
-    """Give ``model`` another (U, d) user table; arrays that it shares with copies of it are not written."""
+    """Replace the (U, d) user table of ``model``; arrays shared with copies of the model are not modified."""
     of: Any = model
     if not isinstance(getattr(type(model), "user_factors", None), property):
         of.user_factors = table

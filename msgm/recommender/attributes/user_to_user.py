@@ -17,11 +17,11 @@ with m_A = n - n_A and k_A = weight c_A P g / n, the derivative m_A e_i - (T - s
 
 where s_A and S_A are the sums of e and e0 over A, and T = sum_A s_A; all of them are coordinates along the eigenvector.
 
-What U2U can do is little. Every user is drawn to the mean of the other classes, so that classes shrink along with the
-distance between them: with two classes that distance, in units of a class's own deviation, falls by no more than the
-factor 2 however small the weight, and attackers who standardise their inputs hardly notice. Worse, with c = 1, as in
-the source, users of the smaller class are in more pairs and shrink more, which tells their class to every attacker that
-is not linear. ``balanced`` takes c_A in proportion to m_A, so that all shrink alike, by k / (1 + k), k = weight g / 2.
+U2U hides little. Every user is drawn to the mean of the other classes, so each class shrinks along with the distance
+between classes: with two classes that distance, in units of a class's standard deviation, falls at most by a factor of
+2 however small the weight, and attackers who standardise their inputs lose little. Worse, with c = 1, as in the source,
+users of the smaller class are in more pairs and shrink more, which tells their class to every attacker that is not
+linear. ``balanced`` takes c_A in proportion to m_A, so that all shrink alike, by k / (1 + k), k = weight g / 2.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Users, items and what passed between them, as a sparse matrix with the ids that its rows and columns stand for."""
+"""Interactions of users and items as a sparse matrix, with the ids of its rows and columns."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ from msgm.tabular.columns import parsed
 
 
 class IdMap:
-    """Ids, as the data write them, and the numbers that they have here; a number is never given again.
+    """Maps ids of the data to row or column numbers; numbers are never reused.
 
-    Forgetting drops interactions and never renumbers, so numbers of before and after a request are the same.
+    Forgetting drops interactions but never renumbers, so numbers stay valid after a request.
     """
 
     def __init__(self, ids: Iterable[Any], kind: str) -> None:
@@ -37,7 +37,7 @@ class IdMap:
         """Return the number of an id, a text or a whole number; spaces around it are no part of it.
 
         Raises:
-            UserError: there is no such id. Another user's id is nobody's business, so none is offered instead.
+            UserError: there is no such id; to protect other users' ids, no similar id is suggested.
         """
         text = as_id(name, f"the {self.kind}").strip()
         found = self._numbers.get(text)
@@ -53,7 +53,7 @@ class IdMap:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who had to do with what.
+    """Interactions of users with items, with times, attributes and tags.
 
     Attributes:
         matrix: (U, I) float32 in CSR form with sorted columns: a rating, or 1 for implicit feedback; no stored zeros.
@@ -95,7 +95,7 @@ class Interactions:
             times: (n,) seconds since 1970; None without.
             explicit: whether values are ratings.
             test: (n,) which rows are of the published test part; None without.
-            where: says in an error where row ``k``, counted from 0, comes from.
+            where: maps a row number, from 0, to its place in the source, for error messages.
 
         Raises:
             UserError: no row, columns of different lengths, an id that is missing or no text or whole number, a value
@@ -202,7 +202,7 @@ class Source(ABC):
 
     @abstractmethod
     def load(self) -> Interactions:
-        """Read or make the interactions; UserError for missing files, malformed or doubled rows."""
+        """Read or generate the interactions; UserError for missing files, malformed or duplicate rows."""
 
 
 SOURCES: Registry[Source] = Registry("data")

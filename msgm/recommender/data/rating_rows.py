@@ -1,4 +1,4 @@
-"""Rows on their way from a file to a matrix: doubled pairs, ratings or implicit feedback, rare users and items."""
+"""From a file's rows to a matrix: duplicate pairs, ratings or implicit feedback, and rare users and items."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class RatingRows:
     Attributes:
         users: ids.
         items: ids.
-        where: says in an error where a row, counted from 0, comes from.
+        where: maps a row number, from 0, to its place in the file, for error messages.
         ratings: finite numbers; None where the file has none.
         times: seconds since 1970; None where the file has none.
         test: rows of the published test part; None where there is none.
@@ -35,7 +35,7 @@ class RatingRows:
     test: NDArray[np.bool_] | None = None
 
     def last(self) -> "RatingRows":
-        """Return the rows that no later one of the same user and item replaces: later by time, and then by row."""
+        """Return the last row of each pair of user and item: the latest by time, then by row."""
         rows = range(len(self.users)) if self.times is None else np.argsort(self.times, kind="stable").tolist()
         # A dictionary keeps the last value of a key.
         last = {(self.users[row], self.items[row]): row for row in rows}
@@ -110,9 +110,9 @@ class RatedSource(FileSource):
 
 
 def select(data: Interactions, keep: NDArray[np.bool_], reason: str) -> Interactions:
-    """Return the stored cells that ``keep`` marks, with the users and items that still have one; numbers are new.
+    """Return the cells that ``keep`` marks, with the users and items that still have one, renumbered.
 
-    For the making of data only: a request never renumbers. ``reason`` is what an error names.
+    Only for building data: a request never renumbers. ``reason`` is named in the error.
 
     Raises:
         UserError: nothing is left.

@@ -1,4 +1,4 @@
-"""Training, validation and test cells: a split knows the data, its settings and its seed, and never a request.
+"""Training, validation and test cells: a split depends on the data, its settings and its seed, never on a request.
 
 Every way leaves every user at least one training cell, so a user with a single cell has neither validation nor test.
 Settings are chosen on validation cells; test cells are for the reported numbers alone.
@@ -51,7 +51,7 @@ SPLITS: Registry[Splitter] = Registry("split")
 @SPLITS.register("per-user")
 @dataclass
 class PerUser(Splitter):
-    """Of every user's cells a share at random.
+    """A random share of every user's cells.
 
     Example:
         >>> users, items = ["ann"] * 10 + ["bob"] * 10, [*range(10)] * 2
@@ -110,7 +110,8 @@ class LeaveLast(Splitter):
 class GlobalTime(Splitter):
     """Two moments part training from validation and validation from test; cells of one second stay together.
 
-    The first cell of a user who comes later is for training all the same: he could not be recommended to otherwise.
+    The first cell of a user who appears later is still a training cell, as nothing could be recommended to him
+    otherwise.
 
     Example:
         >>> users, items = ["ann"] * 10 + ["bob"] * 10, [*range(10)] * 2
@@ -202,7 +203,7 @@ def _rounded(counts: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
 def _by_rank(
     matrix: csr_array, keys: NDArray[Any], test: NDArray[np.int64], validation: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the parts: of every row the ``test`` cells of the least keys, then ``validation`` cells, then training."""
+    """Return the parts: each row's cells with the smallest keys are test, the next validation, the rest training."""
     rows = rows_of(matrix)
     order = np.lexsort((keys, rows))
     rank = np.empty(matrix.nnz, dtype=np.int64)

@@ -1,1 +1,1 @@
-"""Comparisons of erasures of users' attributes from recommenders: the client of the frame for them."""
+"""Comparisons of methods that erase user attributes from recommenders, as a domain of ``msgm.study``."""

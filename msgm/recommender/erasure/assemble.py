@@ -1,18 +1,18 @@
-r"""From the records of an attribute comparison to its report, and what its controls allow to be said.
+r"""From the records of an attribute comparison to its report, with the verdicts that its controls allow.
 
 An attacker who guesses blindly is right on each of class c's n_c users with chance 1 / C; his balanced accuracy has the
 standard deviation
 
     s = 1 / C sqrt(sum_c (1 / C) (1 - 1 / C) / n_c),
 
-and 3 s is the noise below which nothing is said. Of a model and an attribute, on means over seeds:
+and 3 s is the noise level. Of a model and an attribute, on means over seeds:
 
     negative control:  attackers who are given permuted values are within the noise of chance;
     positive control:  before any erasure the attribute is found.
 
 It is found on a surface where the leak exceeds that with permuted values by more than the noise. Both controls are
-taken on every surface by itself. Where one fails the surface is INCONCLUSIVE, and rows are judged on the others: there
-the attackers would have found nothing anyway, or find what is not there. With no surface left all rows are
+checked on each surface separately. A surface where one fails is INCONCLUSIVE and rows are judged on the others, because
+on it the attackers find nothing even before erasure, or find what does not exist. With no surface left all rows are
 INCONCLUSIVE. Where it is found on no surface, but the 95% t-interval of a leak reaches what counts as found, nobody can
 tell. "not found" is said of these attackers and of this number of users alone.
 """
@@ -96,9 +96,9 @@ def shared_facts(config: AttributeConfig, data: Interactions, model: str) -> Rep
 def _records(
     config: AttributeConfig, run: Run, data: Interactions, attributes: Sequence[str]
 ) -> dict[tuple[str, str, str], Report]:
-    """Return the records that can stand beside one another, in the order of the config and the controls first.
+    """Return the comparable records in the config's order, controls first.
 
-    An erasure's settings are those that its record was made with.
+    An erasure's own settings may differ from the config's: its record states them.
     """
     found = {}
     for model in (name for name, settings in config.models.items() if settings is not None):
@@ -137,7 +137,7 @@ def _row(config: AttributeConfig, cell: tuple[str, str, str], record: Report) ->
 
 
 def _texts(config: AttributeConfig) -> dict[str, dict[str, str]]:
-    """Return what every number is."""
+    """Return the description of every number."""
     found = {name: asdict(number) for name, number in Ranking.numbers.items()}
     for name, number in AttributeAttackers.numbers.items():
         for surface in config.surfaces:
@@ -163,7 +163,7 @@ def _attribute(labels: Labels) -> Report:
 
 
 def _control(rows: Sequence[Report], model: str, attribute: str, noise: float, surfaces: Sequence[str]) -> Report:
-    """Return the surfaces on which the controls of one model and attribute hold, and the numbers behind that."""
+    """Return the surfaces on which both controls of one model and attribute hold, and the controls' numbers."""
     found: Report = {"model": model, "attribute": attribute}
     before, dealt = (_find(rows, model, attribute, name) for name in CONTROLS)
     if before is None or dealt is None:

@@ -42,9 +42,9 @@ from msgm.study.tuning import Tunable
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """All that the cells of a comparison need: the config, its folder, data, split, and rows and models to run.
+    """Inputs that the cells of a comparison share: the config, its folder, data, split, and rows and models to run.
 
-    The originals of the model that was used last are kept.
+    The originals of the model that was used last are cached.
     """
 
     config: AttributeConfig
@@ -147,7 +147,7 @@ class Erasing:
         return {"seconds": seconds, "fit_seconds": original.seconds, "dropped": dropped, "numbers": numbers}
 
     def _shuffled(self, seed: int) -> Interactions:
-        """Return the data with the attribute's values dealt out anew among the users who have one."""
+        """Return the data with the attribute's values randomly permuted among the users who have one."""
         data, attribute = self.world.data, self.attribute
         (labels,) = encode({attribute: data.attributes[attribute]})
         dealt = shuffled(labels, np.random.default_rng(derive_seed(seed, "shuffled", attribute)))

@@ -60,5 +60,5 @@ class AttributeConfig(BaseConfig):
         return Ranking(k=self.k)
 
     def attackers(self, attribute: str, surface: Any, seed: int) -> AttributeAttackers:
-        """Return the metric of what a surface tells of an attribute."""
+        """Return the metric of the attackers on one surface and attribute."""
         return AttributeAttackers(attribute, surface, self.k, self.folds, seed)

@@ -1,7 +1,7 @@
 """Erasures of attributes from a recommender, before, in and after training, behind one call.
 
-After training are the entries of ``ERASURES``. Obfuscation fits the model anew to profiles that are thinned out first;
-``adversarial-mult-vae`` is trained in the place of a MultVAE of the same settings.
+After training: the entries of ``ERASURES``. Before: obfuscation, which refits the model to thinned-out profiles. In
+training: ``adversarial-mult-vae`` replaces a MultVAE of the same settings.
 """
 
 import time
@@ -50,12 +50,12 @@ def has_users(model: str) -> bool:
 
 
 class ModelErasure(ABC):
-    """What takes attributes out of a whole model, where an ``Erasure`` takes them out of its user table.
+    """Erases attributes from a whole model; an ``Erasure`` changes only its user table.
 
     Attributes:
         name: of the erasure.
-        reversible: whether it is a plug-in that can be taken out again.
-        several: whether it takes all attributes out at once; else one.
+        reversible: whether it is a removable plug-in.
+        several: whether it erases all attributes at once, rather than one.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ModelErasure(ABC):
 
     @abstractmethod
     def erase(self, original: Original, attributes: Attributes, seed: int) -> Erased:
-        """Return another model that tells less of the attributes; errors as of the erasure itself."""
+        """Return a new model that reveals less of the attributes; raises the erasure's own errors."""
 
 
 class AfterTraining(ModelErasure):

@@ -126,5 +126,5 @@ class AttributeTuning(Tunable):
 
 
 def _part(name: str) -> Any:
-    """Return the class that an erasure's settings are of, where it has any to search."""
+    """Return the dataclass of an erasure's settings; None if there is nothing to search."""
     return Obfuscation if name == OBFUSCATION else ERASURES.entries.get(name)

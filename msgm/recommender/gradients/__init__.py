@@ -1,4 +1,4 @@
-"""What influence and gradient methods share: objectives as functions of tables, blocks of rows, solvers, descent.
+"""Tools of influence and gradient methods: objectives as functions of tables, blocks of rows, solvers, descent.
 
 Imported by a method when it starts to forget, because it imports torch.
 """

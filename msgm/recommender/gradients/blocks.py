@@ -50,7 +50,7 @@ class Block:
         return torch.arange(len(self.objective.users))
 
     def loss(self, objective: Objective, tables: Tables) -> Callable[[Tensor], Tensor]:
-        """Return ``objective`` as a function of the vector, up to losses that do not depend on it."""
+        """Return ``objective`` as a function of the vector, without the losses that do not depend on these rows."""
         cells = self.cells()
         return lambda vector: objective.total(self.put(vector, tables), cells)
 

@@ -1,4 +1,4 @@
-"""How much rows of users and items are concerned by a request, and how much they matter to the cells that stay."""
+"""How strongly a request affects the rows of users and items, and how important they are to the retained cells."""
 
 import torch
 from torch import Tensor

@@ -68,7 +68,7 @@ class Objective(ABC):
         return {name: torch.from_numpy(getattr(model, name).astype(np.float64)) for name in names}
 
     def store(self, model: Recommender, tables: Tables) -> None:
-        """Give the model these tables, in the type of its own."""
+        """Write these tables into the model, cast to its dtype."""
         for name, table in tables.items():
             old: NDArray[Any] = getattr(model, name)
             setattr(model, name, table.detach().numpy().astype(old.dtype))
@@ -141,10 +141,10 @@ class Objective(ABC):
         return rest
 
     def replaced(self, forgotten: Tensor) -> Self:
-        """Return L_F with the forgotten cells back, labelled by what other users say of the item.
+        """Return L_F with the forgotten cells added back, labelled by the other users' feedback on the item.
 
-        Where cells say yes or no, a cell counts with the share of users, among those who keep a cell, who keep one of
-        the item: the expected loss under that chance of a yes.
+        For implicit feedback a cell is weighted by the share of users who have the item, among those who retain any
+        cell: the expected loss under that probability of an interaction.
         """
         kept_items = torch.bincount(self.items[~forgotten], minlength=self.shape[1]).double()
         rest = self.without(forgotten)
@@ -154,7 +154,7 @@ class Objective(ABC):
 
 
 class ALSObjective(Objective):
-    """That of ``ALS``."""
+    """The objective of ``ALS``."""
 
     def __init__(self, model: ALS, seed: int) -> None:
         super().__init__(model, seed)
@@ -187,7 +187,7 @@ class ALSObjective(Objective):
 
 
 class MFObjective(Objective):
-    """That of ``MF``; the mean is that of the cells with a weight."""
+    """The objective of ``MF``; the mean rating is taken over the cells with a nonzero weight."""
 
     user_tables = ("user_bias", "user_factors")
     item_tables = ("item_bias", "item_factors")

@@ -3,7 +3,7 @@ r"""Objectives of models fitted to triples of a user u, an item i that he has se
     l = mean over j of softplus(x_uj - x_ui) + lambda / 2 (|row_u|^2 + |row_i|^2 + |row_j|^2),   Omega = 0,
 
 with ``NEGATIVES`` items j drawn once for every cell, so that L is a function of the tables and has a Hessian; a fit
-draws one anew in every epoch. After a request the draws stay: a forgotten item is nobody's new negative.
+draws one anew in every epoch. The draws stay fixed after a request: a forgotten item never becomes a negative.
 """
 
 from abc import abstractmethod
@@ -32,7 +32,7 @@ NEGATIVES = 4
 
 
 class Pairwise(Objective):
-    """Of models fitted to triples; draws the negatives."""
+    """Base of the objectives of models fitted to triples; draws the negatives."""
 
     user_tables = ("users",)
 
@@ -80,7 +80,7 @@ class Pairwise(Objective):
 
 
 class BPRObjective(Pairwise):
-    """That of ``BPR``."""
+    """The objective of ``BPR``."""
 
     item_tables = ("items", "bias")
 
@@ -99,7 +99,7 @@ class BPRObjective(Pairwise):
 
 
 class LightGCNObjective(Pairwise):
-    """That of ``LightGCN``; every loss reads the whole graph, which loses the forgotten edges with their losses."""
+    """The objective of ``LightGCN``; every loss depends on the whole graph, from which forgotten edges are removed."""
 
     item_tables = ("items",)
     local = False

@@ -29,15 +29,15 @@ DIRECT = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What conjugate gradients found.
+    """Result of conjugate gradients.
 
     Attributes:
         x: (p,).
         steps: products used.
         residual: true length of b - (H + mu I) x, relative to that of b.
         convex: whether no direction of negative curvature was met.
-        share: mu as a share of H's largest |eigenvalue|, where it was chosen so.
-        tolerance: of the residual, that was asked for.
+        share: mu as a share of H's largest |eigenvalue|, if mu was set that way.
+        tolerance: requested bound on the residual.
     """
 
     x: Tensor
@@ -49,11 +49,11 @@ class Solution:
 
     @property
     def solve(self) -> Solve:
-        """What was reached of what was asked for."""
+        """Residual, tolerance and steps of the solve."""
         return Solve(self.residual, self.tolerance, self.steps)
 
     def facts(self) -> dict[str, Any]:
-        """Return what is known of the solve, for an answer."""
+        """Return the facts of the solve that an ``Answer`` records."""
         return {"solve": self.solve.facts(), "cg_damping": self.share, "convex": self.convex}
 
 
@@ -145,7 +145,7 @@ def solve_blocks(blocks: Tensor, b: Tensor, damping: float) -> Tensor:
 
 
 def blocks_solve(blocks: Tensor, b: Tensor, damping: float, x: Tensor) -> Solve:
-    """Return how well ``x`` solves the worst of the blocks; arguments as of ``solve_blocks``, whose x it is."""
+    """Return the largest relative residual of the blocks for the solution ``x`` of ``solve_blocks``; same arguments."""
     right = b.reshape(*blocks.shape[:2], 1)
     left = right - _damped(blocks, damping) @ x.reshape(right.shape)
     sizes = right.norm(dim=1).clamp_min(torch.finfo(b.dtype).tiny)

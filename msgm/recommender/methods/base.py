@@ -1,6 +1,6 @@
 """What an unlearning method for recommenders is: ``unlearn(model, deletion, seed) -> model, answer, preparation``.
 
-A model's own way is the method ``native``; the files beside this one hold the ways that are not a model's own.
+A model's own ``forget`` is the method ``native``; the other files here hold methods that work from outside the model.
 """
 
 import copy
@@ -54,7 +54,7 @@ class Ledger:
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        """Count what happens inside as preparation: shards, partitions, importances; all of it, failures included."""
+        """Count the time inside this context as preparation (shards, partitions, importances), also when it fails."""
         start = time.perf_counter()
         try:
             yield
@@ -64,7 +64,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What a method returns: another model, the answer, and what was spent before any request."""
+    """Result of a method: a new model, the answer, and the cost of preparation."""
 
     model: Recommender
     answer: Answer

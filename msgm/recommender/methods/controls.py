@@ -48,7 +48,7 @@ class Retrain(Method):
 @METHODS.register("native")
 @dataclass(frozen=True)
 class Native(Method):
-    """``model.forget``: a downdate, an index repair, a re-solve or what the model knows best.
+    """``model.forget``: the model's own method, such as a downdate, an index repair or a re-solve.
 
     Example:
         >>> model = msgm.recommender.EASE().fit(matrix)

@@ -1,9 +1,9 @@
-"""What methods share that change the tables of a model along gradients of its objective.
+"""Base of the methods that change a model's tables along gradients of its objective.
 
 L is the objective of the model as a function of its tables, L_F the same without the cells to forget; see
 ``msgm.recommender.gradients``. A method maps the tables to others; the rest (copying, dropping cells, writing tables
-back, counting rows) is done here. The rows of users and items that are gone for good become zeros: nothing is served
-by them, and what stood in them is no longer there to be attacked.
+back, counting rows) is done here. The rows of forgotten users and items become zeros: they are not served, and their
+former values cannot be attacked.
 """
 
 from abc import abstractmethod

@@ -1,8 +1,8 @@
 """Matrix correction: the forgotten cells leave the matrix that scores are read from, and nothing else changes.
 
 A neighbour or linear item-item model scores R = X M, with X the users' cells and M a mapping that was learnt from them.
-Dropping cells from X is free and takes them out of the users' own profiles, but M still holds what they taught: among
-forgotten and held-out cells alike the model ranks as before. It is no unlearning, and is here to show that.
+Dropping cells from X costs nothing and removes them from the users' profiles, but M was learnt from them: forgotten
+cells rank against held-out cells as before. It is not unlearning, and is included to show that.
 """
 
 from dataclasses import dataclass

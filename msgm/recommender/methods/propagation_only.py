@@ -1,4 +1,4 @@
-"""Propagation only: the graph forgets, the tables do not."""
+"""Propagation only: forgotten edges leave the graph, the embedding tables stay unchanged."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from msgm.recommender.requests import Deletion
 @METHODS.register("propagation-only")
 @dataclass(frozen=True)
 class PropagationOnly(Method):
-    """The free baseline of graph models: what any other method adds has to be worth its time.
+    """The cost-free baseline of graph models, against which other methods must justify their time.
 
     It is not unlearning: on MovieLens 100K with 5% of the cells forgotten, the AUC of forgotten against held-out cells
     falls from .57 to .55, where a refit has .50.

@@ -13,7 +13,7 @@ from msgm.recommender.sharding.system import ShardedRecommender
 def answer_in_shards(
     model: Recommender, deletion: Deletion, seed: int, ledger: Ledger, **settings: Any
 ) -> tuple[Recommender, int, str]:
-    """Build a system of the given ``settings`` on what ``model`` has seen, and make it forget.
+    """Build a sharded system of the given ``settings`` on the cells that ``model`` has seen, and make it forget.
 
     Preparation is all that comes before the request: vectors to partition by, the partition, the models of all shards,
     the combiner. Refitting and combining anew is the answer. The storage is that of all shards.

@@ -1,4 +1,4 @@
-"""Attribute attackers: what a fresh attacker learns of users' attributes from what a model shows of them.
+"""Attribute attackers: how well fresh attackers infer users' attributes from a model's outputs or embeddings.
 
 Attackers (logistic regression, a multi-layer perceptron, boosted trees) are trained and judged by stratified
 cross-validation over users, anew for every model. Within the training folds alone, users of rarer classes are repeated
@@ -6,16 +6,16 @@ until all classes are as large; inputs are standardised by the training folds. T
 mean over classes of the share guessed right, of all users at once, each guessed while held out. Chance is 1 / C.
 
 An erasure fitted to the same users can leave attackers well below chance: where it made the class means of these very
-users equal, those of the training folds differ by just the opposite of those of the fold held out. That is no safety:
-an attacker finds it out on users whose values he knows, and turns his guesses round. So ``leak`` says what the guesses
-are worth to him: the balanced accuracy after every guess is read as the class that makes it likeliest,
+users equal, those of the training folds differ by just the opposite of those of the fold held out. That is not safe: an
+attacker who knows some users' values notices it and inverts his guesses. So ``leak`` is the balanced accuracy after
+each guess is replaced by the class that makes it likeliest,
 
     leak = 1 / C sum over guesses g of max over classes c of P(g | c)  >= 1 / C,
 
-so, chosen on the very users that it is taken of, it is a little above chance where there is nothing to learn.
+as this replacement is chosen on the evaluated users, it is slightly above chance where there is nothing to learn.
 
-Three surfaces can be attacked: embeddings, scores of all items, and recommended lists. What an
-attacker learns from lists, whoever sees the lists can learn.
+Three surfaces can be attacked: embeddings, scores of all items, and recommended lists. Anyone who sees the lists can
+mount the attack on lists.
 """
 
 import warnings
@@ -101,12 +101,12 @@ class AttributeAttackers(Metric):
 
 
 def shows(model: Recommender, surface: Surface) -> bool:
-    """Return whether the model has embeddings, if they are what is asked for; scores and lists all models have."""
+    """Return whether the model has the surface: all models have scores and lists, not all have embeddings."""
     return surface != "embeddings" or hasattr(model, "user_factors") or hasattr(model, "encode")
 
 
 def features(model: Recommender, users: NDArray[np.int64], surface: Surface, k: int = 10) -> NDArray[np.float64]:
-    """Return (n, f) what ``model`` shows of ``users``.
+    """Return (n, f) features of ``users`` on the attacked surface of ``model``.
 
     Embeddings are user factors, or the mean codes of an autoencoder; lists are indicators of the k items recommended.
 
@@ -131,11 +131,11 @@ def features(model: Recommender, users: NDArray[np.int64], surface: Surface, k: 
 
 @dataclass(frozen=True)
 class Attack:
-    """What an attacker guessed.
+    """Result of an attack.
 
     Attributes:
         accuracy: balanced, [0, 1].
-        leak: the balanced accuracy after re-reading his guesses, [1 / C, 1].
+        leak: balanced accuracy after each guess is replaced by its likeliest class, [1 / C, 1].
     """
 
     accuracy: float
@@ -152,7 +152,7 @@ class Attack:
 
 
 def attack(shown: NDArray[np.floating[Any]], labels: Labels, attacker: str, folds: int = 5, seed: int = 0) -> Attack:
-    """Return what a fresh attacker guesses, every user while held out.
+    """Train a fresh attacker by cross-validation and score its guesses at the held-out users.
 
     Args:
         shown: (n, f) features of the n users whose value is known, in the order of their numbers.
@@ -203,14 +203,14 @@ def balanced_folds(
 def utility_at(accuracy: float, measured: Sequence[tuple[float, float]]) -> float | None:
     """Return the best utility among settings of a method that leave attackers no more than ``accuracy``.
 
-    Erasures trade one for the other, so that they are compared where they hide alike.
+    Erasures trade hiding for utility, so they are compared at equal attacker accuracy.
 
     Args:
         accuracy: balanced accuracy that is allowed, [0, 1].
         measured: (balanced accuracy, utility) of each setting.
 
     Returns:
-        None where no setting hides that well.
+        None where no setting reaches that accuracy.
     """
     hidden = [utility for reached, utility in measured if reached <= accuracy]
     return max(hidden, default=None)

@@ -1,4 +1,4 @@
-"""What a metric of a recommender is: numbers of one model, read against the original and against retrained models."""
+"""Base of recommender metrics: numbers of one model, compared with the original and with retrained models."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Case:
         target: the model.
         original: the model before any request.
         retrains: models fitted to the retained cells with other seeds; never the target itself.
-        deletion: what was asked for.
+        deletion: the forget request.
         split: the data before the request; test cells are read by metrics alone.
         data: ids, attributes and tags.
     """

@@ -37,13 +37,13 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a model says to the sample.
+    """Scores and lists of a model for the sample of users.
 
     Attributes:
         scores: (n, I) of all items.
         offers: (n, I) those of items that may be listed, -inf for others.
         lists: (n, k) items, best first, -1 where there is none.
-        tied: (n,) whether a list hangs on the order of tied items.
+        tied: (n,) whether a list depends on the order of tied items.
     """
 
     scores: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Who bears the cost: NDCG of active against inactive users, and between groups of an attribute.
+"""Fairness: NDCG gaps between active and inactive users, and between groups of an attribute.
 
     active gap = mean NDCG of the most active 5% - mean NDCG of the others
 
@@ -68,12 +68,12 @@ class Fairness(Metric):
 
 @dataclass(frozen=True, eq=False)
 class Active:
-    """The most active users; where the last of them are as active as others, each of these may be meant.
+    """The most active users, with ties at the cut-off kept apart.
 
     Attributes:
-        sure: (U,) those among them in any case.
-        tied: (U,) those of whom ``places`` are among them, any of them alike.
-        places: number of these.
+        sure: (U,) mask of users above the cut-off.
+        tied: (U,) mask of users at the cut-off, of whom any ``places`` count as active.
+        places: number of tied users who count as active.
     """
 
     sure: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""What is still served: a forgotten item in anybody's list, or a list for a forgotten user."""
+"""Counts forgotten items in any user's list, and lists that are served to forgotten users."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Membership inference: an attacker who knows retained cells and cells never seen judges the forgotten ones.
+"""Membership inference: an attacker trained on retained and never-seen cells classifies the forgotten ones.
 
 The attacker is a logistic regression. It learns on retained training cells (members) and validation cells (never seen
 by the model) of the same retained users, and is then asked about forgotten cells and test cells:
@@ -6,9 +6,9 @@ by the model) of the same retained users, and is then asked about forgotten cell
 - by scores: the three readings of ``probes``;
 - by embeddings: the element-wise product of the user's and the item's factors, for models that have both.
 
-Given are the AUC with which its opinion tells forgotten from test cells, and the share of the forgotten cells that it
-calls members. After a retrain the AUC is .5 in expectation and the share that of test cells (``probes`` says why, and
-how users who are gone are asked).
+Reported are the AUC of telling forgotten from test cells, and the share of forgotten cells that it classifies as
+members. After a retrain the AUC is .5 in expectation and the share that of test cells (``probes`` says why, and how
+users who are gone are asked).
 
 After the membership oracle of SCIF (Li et al., "Selective and collaborative influence function for efficient
 recommendation unlearning", Expert Systems with Applications 2023). Deviations: non-members are real cells held out, not
@@ -116,7 +116,7 @@ class Membership(Metric):
 
 
 def _attack(kind: str, taught: Features, lesson: Probe, asked: Features, probe: Probe) -> dict[str, float | None]:
-    """Return the AUC and the share of an attacker who learns on ``taught`` and judges ``asked``, where it is known."""
+    """Return AUC and member share of an attacker trained on ``taught``, over the rows of ``asked`` without NaN."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -1,4 +1,4 @@
-r"""Cells to ask a model about: forgotten ones, and held-out ones that are like them but that no model ever saw.
+r"""Probe cells of membership metrics: forgotten cells and comparable held-out cells that no model was trained on.
 
 Test cells are a random part of a user's cells, as forgotten cells are. A model that never saw either cannot tell them
 apart, whatever it is: in a comparison within strata of such cells it is right half of the time. Strata are
@@ -15,7 +15,7 @@ How a new user is asked: by the score path of models that score from profiles (E
 autoencoders), with his row appended to the rows that they know; else by ``fold_in``, his factors for the items'
 factors. A model that has neither, such as matrix factorisation with a row for every user, cannot be asked.
 
-Of a cell three things are read: z, the score in standard deviations from the mean of the user's scores of all items
+Three readings are taken of a cell: z, the score in standard deviations from the mean of the user's scores of all items
 (for models of ratings: minus the absolute error); the share of all items that score lower; and z less the mean of the
 item's z over retained users.
 """
@@ -44,7 +44,7 @@ Scorer = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
 
 @dataclass(frozen=True, eq=False)
 class UserItemPairs:
-    """(n,) cells of users and items, with what was given there; users from U on are new ones."""
+    """(n,) cells of users and items, with their values; users from U on are new ones."""
 
     users: NDArray[np.int64]
     items: NDArray[np.int64]
@@ -72,7 +72,7 @@ def joined(parts: list[UserItemPairs]) -> UserItemPairs:
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What to ask.
+    """The cells to score, and the profiles of new users.
 
     Attributes:
         cells: forgotten and held-out ones.
@@ -98,7 +98,7 @@ class Probe:
 
 
 def probe_of(case: Case, seed: int) -> Probe:
-    """Return what to ask a model about the request; ``seed`` draws the halves of forgotten users' profiles."""
+    """Return the ``Probe`` of a request; ``seed`` draws the halves of forgotten users' profiles."""
     train, deletion = case.split.train, case.deletion
     users, items = train.shape
     number = np.full(users, -1)
@@ -144,7 +144,7 @@ def _profiles(case: Case, half: NDArray[np.int64]) -> tuple[csr_array, NDArray[n
 
 
 def guest_scorer(model: Recommender, probe: Probe) -> Scorer | None:
-    """Return what gives the (n, I) scores of the probe's new users; None where the model cannot be asked."""
+    """Return a function that gives (n, I) scores of the probe's new users; None where the model cannot score them."""
     if not probe.profiles.shape[0]:
         return None
     users = model.seen.shape[0]
@@ -192,7 +192,7 @@ def retained_users(deletion: Deletion, train: csr_array) -> NDArray[np.int64]:
 def readings(
     model: Recommender, cells: UserItemPairs, means: NDArray[np.float64], guests: Scorer | None
 ) -> NDArray[np.float64]:
-    """Return (n, 3) what is read of every cell: z, share of items below, z less the item's mean.
+    """Return the (n, 3) readings of every cell: z, share of items below, z less the item's mean.
 
     Rows of cells of new users are NaN where ``guests`` is None.
     """

@@ -12,9 +12,9 @@ the numbers of lists drawn at random.
 
 All items are ranked but those that the user had before the request, forgotten ones included, and forgotten items: every
 model of a comparison ranks the same candidates, so that a model's memory of forgotten cells, which is measured
-elsewhere, costs no quality here. What is left of the use for the forgotten kind is NDCG on the held-out cells of those
-retained users who lose cells. Public code has an IDCG over all of T, so that the best list is below 1 where
-|T| > k, and recall by the name of HR.
+elsewhere, costs no quality here. Utility on content like the forgotten is measured as NDCG on held-out cells of
+retained users who lose cells. Public code has an IDCG over all of T, so that the best list is below 1 where |T| > k,
+and recall by the name of HR.
 """
 
 from dataclasses import dataclass

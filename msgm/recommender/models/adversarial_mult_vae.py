@@ -9,8 +9,8 @@ so that one step of one optimiser lowers the adversary's loss in the heads and r
 (Ganin and Lempitsky, ICML 2015; Ganhor et al., "Unlearning protected user attributes in recommendations with
 adversarial training", SIGIR 2022: Adv-MultVAE). A head is a hidden tanh layer and a linear one. Deviations: classes
 weigh alike, w_y = n / (C n_y), where the source oversamples for the attacker only; three heads, not ten; no early stop
-on the adversary's accuracy; the heads' dropout is a setting; and in steps where the heads do no better than guessing
-blindly, CE >= log C, lambda is 0, as an encoder that goes on marks the classes the other way round.
+on the adversary's accuracy; the heads' dropout is a setting; and lambda is 0 in steps where the heads do no better than
+chance, CE >= log C, as the encoder would otherwise learn to mark the classes with reversed labels.
 """
 
 from collections.abc import Mapping

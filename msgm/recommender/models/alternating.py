@@ -1,10 +1,10 @@
-"""What models fitted by alternating least squares share: sweeps over both sides, and two ways to forget by them.
+"""Base of models fitted by alternating least squares: sweeps over both sides, and two ways to forget with them.
 
 A sweep solves every user's row with the items held, then every item's with the users held. After a request, the cells
-forgotten are out of every later solve, so that sweeps from where the model stands go down on the objective of the rest
-alone: exact once they have converged, up to which of the equivalent minima is found. They have where every row solves
-its equations with the other side as it stands: the residual of these, relative to their right side, is computed after
-the last sweep, for each side over all its rows, and the larger one is told.
+forgotten are out of every later solve, so that further sweeps minimise the objective of the retained cells alone: exact
+once converged, up to the choice among equivalent minima. Sweeps have converged when every row solves its equations
+given the other side: after the last sweep the relative residual of these equations is computed for each side over all
+its rows, and the larger one is reported.
 """
 
 import math
@@ -48,7 +48,7 @@ class Alternating(Recommender):
         regularisation: lambda.
         sweeps: of a fit.
         forgetting: ``sweeps`` over all rows, or ``local``.
-        forget_sweeps: how many of either answer a request.
+        forget_sweeps: number of sweeps, or of local re-solves, per request.
     """
 
     factors: int
@@ -62,7 +62,7 @@ class Alternating(Recommender):
 
     @abstractmethod
     def tables(self, side: Side) -> tuple[NDArray[np.float32], ...]:
-        """Return what was fitted of a side; the first axis counts users, or items."""
+        """Return the fitted tables of a side; their first axis counts users, or items."""
 
     @abstractmethod
     def solve(self, side: Side, rows: Rows, made: list[Batch], values: NDArray[np.float32]) -> None:
@@ -84,7 +84,7 @@ class Alternating(Recommender):
 
     @abstractmethod
     def left(self, side: Side, made: list[Batch], values: NDArray[np.float32]) -> tuple[float, float]:
-        """Return the squared lengths of what a side's rows leave of their equations, and of the right sides."""
+        """Return the squared norms of the residuals of a side's row equations, and of their right-hand sides."""
 
     def residual(self, cells: csr_array) -> float:
         """Return the relative residual of the rows' equations for the (U, I) ``cells``, of the worse side."""

@@ -1,4 +1,4 @@
-"""What a recommender is: ``fit``, ``score``, ``forget``, ``save`` and ``load``; what users see of it is ``estimator``.
+"""Base of recommenders: ``fit``, ``score``, ``forget``, ``save`` and ``load``; the user-facing part is ``estimator``.
 
 A file that registers a subclass of ``Recommender`` makes it known to the command line and to comparisons.
 """
@@ -32,13 +32,13 @@ EXACTNESS = ("bit-exact", "exact up to rounding", "exact at convergence", "appro
 
 @dataclass(frozen=True)
 class Answer:
-    """What forgetting cost, and how exact it is.
+    """Cost and exactness of an answered forget request.
 
     Attributes:
         seconds: from request to answer.
         touched: rows of the model's tables that were written.
         exactness: one of ``EXACTNESS``.
-        facts: what else is to be known, as JSON values.
+        facts: further facts, as JSON values.
     """
 
     seconds: float
@@ -51,7 +51,7 @@ FILE = "recommender.safetensors"
 
 
 class Header(TypedDict):
-    """What the header of the model file says."""
+    """Header of the model file."""
 
     settings: dict[str, Any]
     shape: Annotated[list[Positive], Rule("the numbers of users and items", lambda value: len(value) == 2)]
@@ -62,16 +62,16 @@ class Header(TypedDict):
 
 
 class Recommender(Estimator, ABC):
-    """A model of who likes what. Subclasses are dataclasses whose init fields are their settings.
+    """A recommender of items to users. Subclasses are dataclasses whose init fields are their settings.
 
     Attributes:
         seen: (U, I) the training cells that the model knows; it shrinks with every request.
         gone_users: (U,) users that were forgotten; they are served nothing.
         gone_items: (I,) items that were forgotten; they are served to nobody.
-        times: seconds since 1970 of the cells in the order of ``seen.data``; None where nobody gave any.
+        times: seconds since 1970 of the cells in the order of ``seen.data``; None if not given.
         seed: of the fit.
         applied: number of the last request of a service that is in the model; it is saved with it.
-        seal: how far the service's journal had come when the model was written; saved with it likewise.
+        seal: state of the service's journal when the model was written; saved with it.
     """
 
     name: ClassVar[str]
@@ -89,8 +89,8 @@ class Recommender(Estimator, ABC):
         """Fit to the (U, I) cells of users and items, by ``seed`` alone; return self.
 
         Args:
-            matrix: sparse, as ``canonical`` reads it; what is in it is not changed.
-            seed: of all that a fit draws.
+            matrix: sparse, as ``canonical`` reads it; it is not modified.
+            seed: of all random draws of the fit.
             times: (nnz,) seconds since 1970 of the stored cells, rows first and columns sorted, which sessions need.
 
         Raises:
@@ -167,7 +167,7 @@ class Recommender(Estimator, ABC):
         """Update the model; ``seen`` is still the old one. Return rows touched, exactness, facts."""
 
     def refit(self, deletion: Deletion) -> Answer:
-        """Fit anew, from the same seed, to what is left: the reference."""
+        """Fit again to the retained cells with the same seed: the reference for forgetting."""
         deletion.check(self.seen)
         start = time.perf_counter()
         self.mark(deletion)
@@ -180,7 +180,7 @@ class Recommender(Estimator, ABC):
 
     @abstractmethod
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take what ``arrays`` gave; ``seen`` is there already."""
+        """Restore the fitted state from ``arrays``; ``seen`` is set already."""
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, with the name."""
@@ -234,7 +234,7 @@ def load_recommender(folder: Path) -> Recommender:
 
 
 def _restore_cells(model: Recommender, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> None:
-    """Give a model the cells that it knows, and what is gone."""
+    """Restore a model's seen cells, and its forgotten users and items."""
     parts = (arrays["seen.data"], arrays["seen.indices"], arrays["seen.indptr"])
     model.seen = csr_array(parts, shape=shape)
     model.seen.check_format()

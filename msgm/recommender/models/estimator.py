@@ -1,6 +1,6 @@
 """How a recommender is used from Python: implicit's ``recommend`` and ``similar_items``, scikit-learn's parameters.
 
-Everything here is made of ``score``, of the cells that the model knows and of its settings, so that every model has it.
+Everything here is derived from ``score``, the seen cells and the settings, so every model has it.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Answers: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 class Fitted(Protocol):
-    """What of a fitted model is read here."""
+    """The attributes of a fitted model that are read here."""
 
     name: ClassVar[str]
     seen: csr_array
@@ -38,7 +38,7 @@ class Fitted(Protocol):
 
 
 class Estimator:
-    """Habits of implicit and scikit-learn for a model; ``Recommender`` inherits them."""
+    """Methods of implicit and scikit-learn for a model; ``Recommender`` inherits them."""
 
     def recommend(
         self: Fitted,
@@ -51,8 +51,8 @@ class Estimator:
 
         Args:
             users: rows of the fitted matrix: one number, or several.
-            user_items: sparse (n, I) what these users have by now, in the order of ``users``; it is not recommended.
-                By default what the model has seen of them.
+            user_items: sparse (n, I) current interactions of these users, in the order of ``users``; by default those
+                the model has seen.
             N: how many items.
             filter_already_liked_items: leave out the items of ``user_items``.
 
@@ -105,8 +105,7 @@ class Estimator:
     def similarities(self: Fitted, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (len(items), I) similarities in [-1, 1], 1 of an item with itself.
 
-        They are cosines: of the model's item vectors where it has such, else of the columns of cells that it knows, by
-        which users have both items.
+        They are cosines: of the model's item vectors where it has any, else of the item columns of the seen cells.
         """
         vectors = getattr(self, "item_factors", None)
         if vectors is not None:
@@ -126,7 +125,7 @@ class Estimator:
         """Change settings and return self; they count from the next ``fit`` on.
 
         Raises:
-            UserError: an unknown setting, a wrong type or a value that the model refuses; nothing is changed then.
+            UserError: an unknown setting, a wrong type or a value that the model refuses; settings are then unchanged.
         """
         checked = structured(type(self), self.get_params() | params, "model")
         self.__init__(**checked.get_params())  # type: ignore[misc]

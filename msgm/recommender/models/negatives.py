@@ -1,4 +1,4 @@
-"""Items that a user has not seen, drawn at random to stand against those that he has."""
+"""Negative sampling: random items that a user has not seen."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""A factor model with a plug-in on its user table: the table stays as it was fitted, the scores see it mapped."""
+"""A factor model with a plug-in on its user table: the table is unchanged, and scores use the mapped embeddings."""
 
 import copy
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ BASE, PLUGIN = "base.", "plugin."
 @MODELS.register("plugged")
 @dataclass
 class Plugged(Recommender):
-    """A model seen through a plug-in, which ``unplug`` takes out again.
+    """A model whose user embeddings pass through a plug-in, which ``unplug`` removes.
 
-    Requests are the base's to answer, in its own way. The plug-in is kept, and so maps rows that are solved anew; its
-    guarantees hold for the rows that it was learned from. As these held the forgotten users' too, no answer that keeps
-    it is better than approximate. Where the base answers by fitting anew, the plug-in means nothing to the new table:
-    it is taken out, and the answer's facts say so. A fit is the base's, without a plug-in.
+    The base model answers requests in its own way. The plug-in is kept and also maps recomputed rows, though its
+    guarantees hold only for the rows it was learned from. As these include the forgotten users' rows, an answer that
+    keeps the plug-in is at best approximate. Where the base answers by a refit, the plug-in does not fit the new table:
+    it is removed, and the answer's facts say so. A fit is the base's, without a plug-in.
 
     Example:
         >>> model = msgm.recommender.Plugged().fit(matrix)

@@ -18,7 +18,7 @@ CELLS = 4000
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some rows.
+    """Rows of nearly equal length, padded to the same width.
 
     Attributes:
         rows: (n,) their numbers.

@@ -1,4 +1,4 @@
-"""Nearest neighbours of sessions (VS-kNN): what went on after, or beside, the same items in recent sessions.
+"""Nearest neighbours of sessions (VS-kNN): recommends items of recent sessions that share items with the present one.
 
 A session is a row with times, its items in order of time (of equal times, the lower number first). With p_i = 1..L the
 position of item i in a session s of L items, and w_i = p_i / L, so that the latest item weighs 1,
@@ -46,8 +46,8 @@ class SessionKNN(Recommender):
         >>> answer = model.forget(users=[3])
 
     Attributes:
-        neighbours: K, sessions that are listened to.
-        recent: M, sessions that are compared with.
+        neighbours: K, most similar sessions, whose items are scored.
+        recent: M, most recent sessions, among which the K are chosen.
     """
 
     neighbours: int = 100

@@ -1,4 +1,4 @@
-"""Makes the models that are built of other models known: ``sharded`` and ``sequential``."""
+"""Registers the models that are built from other models: ``sharded`` and ``sequential``."""
 
 import msgm.recommender.sharding.laser
 import msgm.recommender.sharding.system  # noqa: F401 - registers

@@ -28,13 +28,13 @@ PREFIX = "table."
 class TorchRecommender(Recommender):
     """A model trained by Adam. Subclasses are dataclasses with the first three attributes among their settings.
 
-    There is no exact way to forget but to fit anew, so ``forget`` does that; other methods approximate.
+    The only exact way to forget is a refit, so ``forget`` does that; other methods approximate.
 
     Attributes:
         epochs: of a fit.
-        batch_size: what a step takes of an epoch, in the model's own unit.
+        batch_size: size of a batch, in the model's own unit.
         learning_rate: of Adam (Kingma and Ba, ICLR 2015), with its usual other constants.
-        tables: what is trained: float32 tensors by name, without gradients. Replace them by ``set_tables``.
+        tables: the trained parameters: float32 tensors by name, without gradients. Replace them by ``set_tables``.
     """
 
     epochs: int
@@ -54,8 +54,8 @@ class TorchRecommender(Recommender):
     def losses(self, tables: "Mapping[str, Tensor]", cells: NDArray[np.int64], seed: int = 0) -> "Tensor":
         """Return (n,) losses of the (n, 2) ``cells`` (user, item), differentiable in ``tables`` (twice).
 
-        Their sum over all cells is, up to a factor, what a fit minimises. What is random in them (negatives, noise)
-        comes of ``seed`` and the cells alone, so that they are a fixed function of the tables.
+        Their sum over all cells is, up to a factor, the objective of a fit. Their random parts (negatives, noise)
+        depend only on ``seed`` and the cells, so that they are a fixed function of the tables.
         """
 
     @abstractmethod

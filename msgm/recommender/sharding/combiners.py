@@ -1,15 +1,15 @@
-r"""From the scores of K shards' models to one: s_u = sum over shards k of w_k s_k(u).
+r"""Combining the scores of K shards' models: s_u = sum over shards k of w_k s_k(u).
 
 - ``own``: the model of the user's own shard alone.
-- ``mean``: what every model itself says of the user, averaged. A model that never saw him has little to say: for
-  partitions that spread a user's cells over the shards.
+- ``mean``: every model's own scores of the user, averaged. Models that never saw him add little, so it suits partitions
+  that spread a user's cells over the shards.
 - ``fold-in``: every model is given all that the user has seen, whatever shard it came from, and answers in its own
   space: latent factors are solved anew against the shard's items, so no two shards' spaces are mixed. Averaged.
-- ``logistic``: w by a logistic regression of "seen" on the K scores (UltraRE: Li et al., NeurIPS 2023). It reads
-  cells that are held back from all shards, against as many cells that nobody has seen; test cells never come here.
+- ``logistic``: w by a logistic regression of "seen" on the K scores (UltraRE: Li et al., NeurIPS 2023). It is fitted on
+  cells held back from all shards and as many unobserved cells; test cells are never used.
 - ``attention``: see ``attention``.
 
-What a combiner learns, it learns from cells; after a request it is fitted anew, without those forgotten.
+A combiner that learns is refitted after a request, without the forgotten cells.
 """
 
 import copy
@@ -37,7 +37,7 @@ Scores = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """What a combiner has to work with.
+    """Inputs of a combiner.
 
     Attributes:
         models: of every shard; None for one without a cell.
@@ -53,12 +53,12 @@ class Shards:
 
     @property
     def live(self) -> list[Recommender]:
-        """The models that there are."""
+        """The models of the shards that have cells."""
         return [model for model in self.models if model is not None]
 
 
 class Combiner(ABC):
-    """A way to combine."""
+    """Base of combiners."""
 
     name: ClassVar[str]
     held: ClassVar[float] = 0.0
@@ -70,18 +70,18 @@ class Combiner(ABC):
         """Refuse a base model or a partition that it cannot combine."""
 
     def fit(self, shards: Shards, seed: int) -> None:  # noqa: B027 - most learn nothing
-        """Learn from cells; of ``shards`` and ``seed`` alone."""
+        """Learn from cells; depends on ``shards`` and ``seed`` alone."""
 
     @abstractmethod
     def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
         """Return (n, I) scores of the n ``users``, whose rows of cells are ``seen``, (n, I)."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what was learnt, by name."""
+        """Return the learnt arrays by name."""
         return {}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027 - most learn nothing
-        """Take what ``arrays`` gave."""
+        """Restore the learnt state from ``arrays``."""
 
 
 class Own(Combiner):
@@ -105,7 +105,7 @@ class Own(Combiner):
 
 
 class Mean(Combiner):
-    """What every model itself says."""
+    """Mean of every model's own scores."""
 
     name = "mean"
 
@@ -114,7 +114,7 @@ class Mean(Combiner):
 
 
 class FoldIn(Combiner):
-    """What every model says of the user's whole row."""
+    """Mean of every model's scores of the user's whole row, by fold-in."""
 
     name = "fold-in"
 

@@ -2,12 +2,12 @@ r"""One model trained on groups of users in turn, and rolled back (LASER: Li et 
 
 Users are grouped by taste: balanced clusters of vectors that a model learnt. Groups are ordered from easy to hard, by
 falling cohesion (mean cosine of the members' vectors with their centroid), and one model learns them in stages: stage s
-starts from what stage s - 1 left and trains on the groups 1 to s. What each stage left is kept. To forget, the model
-goes back to what was there before the first group that loses a cell and replays the rest without it: on average about
-half of the stages for one user, nearly all for many.
+starts from the weights of stage s - 1 and trains on groups 1 to s. Each stage is checkpointed. To forget, the model
+returns to the checkpoint before the first group that loses a cell and replays the later stages without it: on average
+about half of the stages for one user, nearly all for many.
 
-A replay is bit by bit the training from that state on; the state has not seen the forgotten cells. The groups and
-their order have: ``approximate``. ``refit`` groups anew.
+A replay equals, bit for bit, training from that checkpoint, which never saw the forgotten cells. But the groups and
+their order were computed from them, so the answer is ``approximate``. ``refit`` groups anew.
 
 Deviations: plain vectors of a factor model in place of a hypergraph's; a stage trains on all groups so far, not on the
 new one alone, as alternating least squares would drop the others'; the replay is run in full, without early stopping
@@ -76,9 +76,9 @@ class SequentialRecommender(Recommender):
         cells: csr_array,
         times: NDArray[np.int64] | None,
     ) -> tuple[Recommender, list[dict[str, NDArray[Any]]]]:
-        """Return the model after all stages from ``stage`` on, and what every stage left, ``checkpoints`` first.
+        """Return the model after all stages from ``stage`` on, and all stages' checkpoints, the given ones first.
 
-        A stage without a cell, as the first may be after a request, leaves nothing.
+        A stage without cells, as the first may be after a request, has an empty checkpoint.
         """
         model, left = self._model(), list(checkpoints)
         of_cell = np.repeat(self.groups, np.diff(cells.indptr))

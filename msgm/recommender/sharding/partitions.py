@@ -1,8 +1,8 @@
 """Which shard every cell belongs to.
 
-``random`` draws a shard for every user, ``random-interactions`` one for every cell. Both read the shape of the matrix,
-the number of shards and the seed, and nothing of the cells themselves, so that a cell's shard is the same whatever is
-forgotten: only then does retraining a shard give what a system has that never saw the data.
+``random`` draws a shard for every user, ``random-interactions`` one for every cell. Both depend on the matrix's shape,
+the number of shards and the seed alone, so that a cell's shard is the same whatever is forgotten: only then does
+retraining a shard give the same system as never having seen the data.
 
 ``ubp``, ``ibp``, ``inbp`` (see ``balanced``) and ``ot`` (see ``transport``) cluster vectors that a model learnt from
 all cells, as their papers do; so does balance by interactions read the cells. Such a partition remembers what is
@@ -89,7 +89,7 @@ def _weights(matrix: csr_array, balance: Balance) -> NDArray[np.float64]:
 
 
 def _random(matrix: csr_array, shards: int, balance: Balance, seed: int) -> Partition:
-    """Users in random order, dealt out in turn; by interactions: the greedy assignment with random distances."""
+    """Assign users in random order to the shards in turn; by interactions: greedy assignment with random distances."""
     rng, users = np.random.default_rng(derive_seed(seed, "partition", "random")), matrix.shape[0]
     if balance == "users":
         return _by_user(matrix, rng.permutation(users) % shards, learnt=False)

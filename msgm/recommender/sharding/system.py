@@ -4,9 +4,9 @@ Forgetting drops the cells and fits anew, from the same seed, the shards that ha
 it learns. Of r users in K shards at random K (1 - (1 - 1/K)^r) shards are hit: with r above 3 K nearly all (Bourtoule
 et al., "Machine Unlearning", IEEE S&P 2021, section 4, without its slices).
 
-Exact in law needs a partition that does not know the data. Then, and as every fit is a function of its cells and its
-seed, the system is bit by bit the one that never saw them. A partition that was learnt from all cells still knows those
-forgotten: ``approximate``. ``refit`` partitions anew.
+Exactness in distribution needs a partition that does not depend on the data. Then the system equals, bit for bit, one
+that never saw the forgotten cells, as every fit is a function of its cells and seed. A partition that was learnt from
+all cells still knows those forgotten: ``approximate``. ``refit`` partitions anew.
 """
 
 from collections.abc import Mapping
