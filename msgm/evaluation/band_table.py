@@ -1,4 +1,4 @@
-"""The table of rows over their seeds, beside the models that were retrained without the request."""
+"""The table of rows, averaged over seeds, beside the models that were retrained without the request."""
 
 from collections.abc import Sequence
 from statistics import fmean

@@ -1,4 +1,4 @@
-"""What every model of a comparison is measured against, and one model with its samples."""
+"""``Bench``, the references that all models are measured against, and ``Subject``, one model with its samples."""
 
 import functools
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from msgm.splits import Split
 
 @dataclass(frozen=True)
 class Bench:
-    """What every model of a comparison is measured against.
+    """The data, judge and references that all models of a comparison are measured against.
 
     Attributes:
         config: the experiment; its section ``evaluation`` says how to measure.
@@ -32,8 +32,8 @@ class Bench:
         judge: says what a sample shows.
         reality: says whether a sample is junk, or a copy of a training item.
         folder: where statistics of the data are kept between runs; None keeps none.
-        chain: what the models were asked to forget so far, all of them together.
-        memory: what metrics share, by name, such as loaded extractors.
+        chain: forget requests so far, of all models together.
+        memory: objects that metrics share, by name, such as loaded extractors.
     """
 
     config: Config
@@ -63,7 +63,7 @@ class Bench:
             dataset: the data.
             split: its parts.
             device: of the judge.
-            chain: what the models were asked to forget; None where they were asked nothing.
+            chain: forget requests of the models; None for none.
         """
         folder, settings = run.path / "judge", config.evaluation.judge
         for name in ("judge", "reference"):
@@ -74,7 +74,7 @@ class Bench:
         return cls(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
 
     def at(self, seed: int) -> "Bench":
-        """Return the same bench for one model of ``seed``, which draws its samples, noise and items from it."""
+        """Return the same bench for one model of ``seed``, which seeds its samples, noise and drawn items."""
         return replace(self, config=replace(self.config, seed=seed, seeds=1, retrains=1))
 
 
@@ -85,10 +85,10 @@ class Subject:
     Attributes:
         name: of the row.
         model: the model; metrics leave it as it is and change copies only.
-        bench: what it is measured against.
+        bench: the references it is measured against.
         folder: where a metric may keep pictures and arrays of this row; None keeps none.
         run: the run that made the model, when there is one: its checkpoints, settings and metrics.
-        memory: what metrics share, by name, such as the samples' features.
+        memory: objects that metrics share, by name, such as the samples' features.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the cards (``msgm.study.card``) of generators say.
+"""The texts and facts of generators' cards (``msgm.study.card``).
 
 Their numbers stand as the report's tables have them, beside those of the base model, of a retrained model and of a
 network with random weights; where five models were retrained, the band stands there too. No output filter runs as a
@@ -42,7 +42,7 @@ def card(report: Report, row: Row) -> dict[str, Any]:
 
 
 def _statement(report: Report, row: Row, reached: str) -> str:
-    """Return the sentence of a row from C1 on, which says beside what its samples stand."""
+    """Return the statement of a row that reached C1 or more: what its samples cannot be told from, and why."""
     limit, check = threshold(report, row), ratio_check(report, row)
     if limit is None:
         return ""
@@ -79,7 +79,7 @@ def _request(asked: Facts) -> Facts:
 
 
 def _selection(asked: Facts) -> str | None:
-    """Return how a request names its items, from its text: what follows the words that msgm begins it with."""
+    """Return how a request selects its items: its text without msgm's opening words; None if these are missing."""
     begin = f"{asked['goal']} of the {asked['target']} given by "
     return asked["text"][len(begin) :] if asked["text"].startswith(begin) else None
 
@@ -109,12 +109,12 @@ def _method(row: Row) -> Facts:
 
 
 def _cached(log: Facts) -> Facts:
-    """Return, of a model that was taken from the cache, when it was trained: that is when its seconds were measured."""
+    """Return the training date of a model from the cache, which is when its seconds were measured; else nothing."""
     return {"from_cache": f"trained {log['cached']['trained']}"} if log.get("cached") else {}
 
 
 def _family(row: Row) -> str:
-    """Return the family of the notes: exact, approximate update, none; or that nobody knows."""
+    """Return the family of a row's method: exact, approximate update, none, or unknown."""
     if row["start"] == "random":
         return "none: random weights"
     if row["start"] == "none":
@@ -141,7 +141,7 @@ def _table(report: Report, row: Row) -> Table:
 
 
 def _numbers(report: Report, row: Row) -> Iterator[tuple[str, str, Column | None]]:
-    """Yield metric, heading and column of all that some row was measured by; numbers in no column have None."""
+    """Yield (metric, heading, column) for all numbers that some row has; column is None for numbers in no table."""
     for name in dict.fromkeys(name for other in report["rows"] for name in other.get("measured", {})):
         columns = METRICS.entries[name].columns if name in METRICS.entries else []
         shown = {column.heading.split(" [")[0]: column for column in columns}
@@ -150,7 +150,7 @@ def _numbers(report: Report, row: Row) -> Iterator[tuple[str, str, Column | None
 
 
 def _line(report: Report, row: Row, metric: str, heading: str, column: Column | None) -> Facts:
-    """Return what a number is."""
+    """Return the description of a number."""
     return {
         "test": metric,
         "number": column.heading if column else heading,
@@ -175,7 +175,7 @@ def _cell(heading: str, column: Column | None, metric: str, row: Row | None, rep
 
 
 def _not_tested(report: Report, row: Row) -> list[str]:
-    """Return a line for each test without numbers: what it would show, and why there are none if it was asked for."""
+    """Return a line for each test without numbers: what it measures and, if it was requested, why it has none."""
     reasons = {name: reason for name in TESTS if (reason := reason_untested(row, name)) is not None}
     return [
         *(

@@ -1,7 +1,8 @@
-"""Earlier requests, tested on a model that answered a later one: whether samples show them, and what their items score.
+"""Tests of earlier requests on a model that answered a later one: whether its samples still show their content.
 
-Each is tested by those of the metrics ur, nll and membership that are asked for. The verdict is the unlearning ratio's:
-the share of samples judged to show the request's content, against the share of real items to retain that are.
+Each request is tested by the metrics ur, nll and membership, as far as the config has them. The verdict is the
+unlearning ratio's: the share of samples judged to show the request's content, against the share of real items to retain
+that are.
 """
 
 import copy
@@ -128,14 +129,14 @@ def _made_judge(bench: Bench, mask: NDArray[np.bool_]) -> Judge | None:
 
 
 def _split_for(split: Split, mask: NDArray[np.bool_]) -> Split:
-    """Return the split with an earlier request's items in the place of the present one's."""
+    """Return the split with an earlier request's items as the forget set, in place of the present one's."""
     return Split(
         *(Part(part.retain, part.whole[mask[part.whole]]) for part in (split.train, split.validation, split.test))
     )
 
 
 def _whole_classes(dataset: Dataset, mask: NDArray[np.bool_]) -> list[int] | None:
-    """Return the classes that a mask consists of, or None where it cuts one in two or there are none."""
+    """Return the classes whose union is the mask; None if it holds only part of a class or there are no classes."""
     if dataset.labels is None:
         return None
     named = np.unique(dataset.labels[mask])

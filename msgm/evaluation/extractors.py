@@ -1,8 +1,8 @@
-"""Feature extractors: what FID, KID, the Inception score, precision, recall and CLIP distance look through.
+"""Feature extractors of FID, KID, the Inception score, precision, recall and CLIP distance.
 
 An extractor maps raw items, as the data set holds them, to (B, F) features, and to class probabilities where it has
-classes. The judge is the default, because it needs nothing from elsewhere and knows the data; its features make no
-number that compares with another data set's or another judge's, so every row names its extractor.
+classes. The judge is the default, as it needs no download and is trained on the data. Numbers from its features do not
+compare across data sets or judges, so every row names its extractor.
 """
 
 import json
@@ -32,7 +32,7 @@ SECTION = "extractor"
 
 @dataclass(frozen=True)
 class Extracted:
-    """What an extractor saw.
+    """Features and class probabilities of some items.
 
     Attributes:
         features: (N, F) float32 on the CPU.
@@ -53,8 +53,8 @@ class Features:
     Attributes:
         name: the registered name.
         text: what it is, with the checksum of weights that were not trained here.
-        digest: a hash of all that its features depend on.
-        see: maps a batch of raw items to (B, F) features and (B, K) logits, or None.
+        digest: a hash of everything its features depend on.
+        see: maps a batch of raw items to (B, F) features and (B, K) logits, or None for these.
     """
 
     name: str
@@ -93,14 +93,14 @@ class Extractor(ABC):
 
     @abstractmethod
     def load(self, bench: Bench) -> Features:
-        """Return it, loaded.
+        """Return the loaded extractor.
 
         Raises:
             UserError: weights are missing, cannot be fetched, or do not fit.
         """
 
     def check(self, dataset: Dataset) -> None:  # noqa: B027 - judge and pixels need nothing
-        """Raise a UserError when it cannot be had, or cannot read this data; called before anything is written."""
+        """Raise a UserError if it is not available or cannot read this data; called before anything is written."""
 
 
 EXTRACTORS: Registry[Extractor] = Registry(SECTION)
@@ -121,7 +121,7 @@ def load_features(bench: Bench, settings: dict[str, Any]) -> Features:
 
 
 def sample_features(subject: Subject, features: Features) -> Extracted:
-    """Return what ``features`` sees in all samples of a model; it looks once, whatever the number of metrics."""
+    """Return the features of all samples of a model; computed once and shared by all metrics."""
     key = f"features/{features.digest}"
     if key not in subject.memory:
         subject.memory[key] = features(subject.items)
@@ -250,6 +250,6 @@ class TorchvisionFeatures(ClassifierSettings, Extractor):
 def _seen_in_colour(
     bench: Bench, network: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 ) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-    """Return ``network`` of raw items; ``check`` has refused vectors."""
+    """Return ``network`` preceded by the conversion of raw items to RGB images; ``check`` has refused vectors."""
     levels = bench.dataset.levels or 0
     return lambda items: network(to_rgb(items.to(device_of(bench)), levels))

@@ -1,7 +1,7 @@
-"""The judge: a classifier that says what a sample shows, with its own measured accuracy.
+"""The judge: a classifier that assigns samples to classes, with its own measured accuracy.
 
-A judge is closed-set: it names one of its classes whatever it sees, noise included. That a sample shows none of them is
-told by ``reality``. Its accuracy on held-out items stands beside every number it produces. The kinds of judges
+A judge is closed-set: it assigns one of its classes to any input, noise included. ``reality`` detects samples that show
+none of the classes. Its accuracy on held-out items stands beside every number it produces. The kinds of judges
 (``evaluation.judge.kind``) are in ``judges``: one trained on the run's own data, any classifier of torchvision, CLIP
 asked by prompts.
 """
@@ -53,12 +53,12 @@ class Judge(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """What the judge is, in words, with the checksum of weights that were not trained here."""
+        """Description of the judge, with the checksum of weights that were not trained here."""
 
     @property
     @abstractmethod
     def digest(self) -> str:
-        """A hash of all that its answers depend on."""
+        """A hash of everything its answers depend on."""
 
     @abstractmethod
     def outputs(self, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,9 +98,9 @@ def class_votes(outputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """What a judge has to tell apart.
+    """The classification task of a judge.
 
-    A request by labels asks for the data set's classes, any other one for two classes, retain and forget.
+    For a request by labels the classes are the data set's; for any other request they are retain and forget.
 
     Attributes:
         dataset: the data.
@@ -117,7 +117,7 @@ class Task:
     forgotten: list[int]
 
     def items(self, part: str) -> NDArray[np.int64]:
-        """Return the items of a part that have a class here: what earlier requests named is neither kept nor asked."""
+        """Return the retain and forget items of a part; items of earlier requests have no class in this task."""
         found: Part = getattr(self.split, part)
         return found.whole if self.by_classes else found.all
 
@@ -138,14 +138,14 @@ class Task:
         return cls(dataset, split, mask.astype(np.int64), ["retain", "forget"], [1])
 
     def key(self) -> dict[str, str]:
-        """Return hashes of the data and of what is asked of it."""
+        """Return hashes of the data and of the task."""
         left_out = b"" if self.by_classes else np.concatenate([p.gone for p in vars(self.split).values()]).tobytes()
         asked = short_digest([self.targets.tobytes(), bytes(self.forgotten), left_out])
         return {"data": self.dataset.digest(), "forgotten": asked}
 
 
 class JudgeKind(ABC):
-    """A way to get a judge. Subclasses are dataclasses whose fields are its options (``evaluation.judge.options``)."""
+    """A kind of judge. Subclasses are dataclasses whose fields are its options (``evaluation.judge.options``)."""
 
     name: ClassVar[str]
 
@@ -153,10 +153,10 @@ class JudgeKind(ABC):
     def make(
         self, task: Task, settings: JudgeSettings, seed: int, folder: Path | None, device: torch.device | str
     ) -> Judge:
-        """Return the judge, measured: trained, or read from ``folder`` if it was made for the same."""
+        """Return the judge with its measurements: trained, or read from ``folder`` if it was made for the same task."""
 
     def check(self, task: Task) -> None:  # noqa: B027 - a judge that is trained here needs nothing
-        """Raise a UserError when the judge cannot be had or cannot judge this data; before anything is written."""
+        """Raise a UserError if the judge is not available or cannot judge this data; before anything is written."""
 
 
 JUDGES: Registry[JudgeKind] = Registry(f"{SECTION}.options")
@@ -224,7 +224,7 @@ def assess(judge: Judge, task: Task) -> None:
 
 
 def assess_once(judge: Judge, task: Task, folder: Path | None) -> None:
-    """Measure a judge made elsewhere, or take what ``folder`` says of the same judge on the same data."""
+    """Measure a judge made elsewhere, or read the measurements of the same judge on the same data from ``folder``."""
     key = task.key() | {"judge": judge.digest}
     if not recall_assessment(judge, folder, key):
         print("judge: measuring", flush=True)
@@ -233,7 +233,7 @@ def assess_once(judge: Judge, task: Task, folder: Path | None) -> None:
 
 
 def recall_assessment(judge: Judge, folder: Path | None, key: dict[str, Any]) -> bool:
-    """Return whether ``folder`` holds the measurements of the judge of ``key``, and take them."""
+    """Load the measurements of the judge with ``key`` from ``folder``; return whether there were any."""
     if folder is None or not (folder / "judge.json").is_file():
         return False
     known = read_json(folder / "judge.json", Assessment)
@@ -244,13 +244,13 @@ def recall_assessment(judge: Judge, folder: Path | None, key: dict[str, Any]) ->
 
 
 def write_assessment(judge: Judge, folder: Path | None, key: dict[str, Any]) -> None:
-    """Write ``judge.json``, whose ``key`` says what the judge was made for."""
+    """Write ``judge.json``; its ``key`` identifies the data and the task of the judge."""
     if folder is not None:
         write_json(folder / "judge.json", judge.summary() | {"key": key})
 
 
 class Assessment(TypedDict):
-    """What ``judge.json`` says, beside the judge's summary."""
+    """Contents of ``judge.json``, beside the judge's summary."""
 
     key: dict[str, Any]
     heldout: Share

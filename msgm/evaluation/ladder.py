@@ -3,15 +3,16 @@
 - C1: the unlearning ratio (UR) stays below a threshold, and the junk rate below the base's + 5 points, both as means
   over seeds. Where observed items are the target, the threshold is the band of at least five retrained models. Else it
   is the upper end of the judge's floor, its UR on real items to retain, for the upper end of the UR's 95% interval;
-  where the threshold lies inside that interval, the samples are too few to tell. The interval of a mean over seeds
-  holds both the t-interval of the seeds and Wilson's of all samples together: seeds that agree by chance, as three
-  without a hit do, leave the first without width.
+  where the threshold lies inside that interval, the samples are too few to tell. The interval of a mean over seeds is
+  the union of the t-interval over seeds and Wilson's interval of all samples together, because the t-interval has no
+  width when seeds agree by chance, as three without a hit do.
 - C2: the attacks ``ATTACKS``. Membership does not enter where an attribute or a concept is the target.
 - C4: observed items, and a model trained from random weights on the retain set alone, by its log.
 - C5: no method here computes a bound.
 
-The leaking side is that on which models that know the items lie (``SIDES``). Three controls are models: the base
-model, a retrained one, and a network with random weights; two more say what the judge is worth.
+A metric's leaking side is the side of the band on which models that still know the items lie (``SIDES``). Three
+controls are models: the base model, a retrained one, and a network with random weights; two more say what the judge is
+worth.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,7 +73,7 @@ class References:
 
 
 def references(report: Report) -> References:
-    """Find the reference rows of a report by what was done to them."""
+    """Find the reference rows of a report by their start and objective."""
     rows = report["rows"]
     base = next((row for row in rows if row["name"] == BASE_ROW), None)
     base = base or next((row for row in rows if _made(row) == ("scratch", "standard")), None)
@@ -122,7 +123,7 @@ def _junk(row: Row) -> Share:
 
 
 def _over_seeds(row: Row, heading: str, first: Share) -> Share:
-    """Return a rate over a row's seeds, whose samples are as many at each.
+    """Return a rate over a row's seeds, which all have the same number of samples.
 
     Args:
         row: a row of a judged report.
@@ -139,7 +140,7 @@ def _over_seeds(row: Row, heading: str, first: Share) -> Share:
 
 
 def known(row: Row | None, metric: str) -> bool:
-    """Return whether there is a row that holds the metric's numbers."""
+    """Return whether the row exists and holds the metric's numbers."""
     return row is not None and metric in row.get("measured", {})
 
 
@@ -153,7 +154,7 @@ def reason_untested(row: Row, metric: str) -> str | None:
 
 
 class Limit(NamedTuple):
-    """The UR that a row may reach at most, where it comes from, and whose samples or items those below it are like."""
+    """Upper limit of a row's UR, the source of the limit, and what samples within it cannot be told from."""
 
     value: float
     source: str
@@ -161,7 +162,7 @@ class Limit(NamedTuple):
 
 
 def threshold(report: Report, row: Row) -> Limit | None:
-    """Return the UR that ``row`` may reach at most; None where five retrained models have to say it, and are not."""
+    """Return the upper limit of the UR of ``row``; None where it needs five retrained models and there are fewer."""
     if not observed(report, row):
         floor = report["real"]["unlearning_ratio"]
         source = f"upper end of the judge's floor on {floor['n']} real items to retain"
@@ -196,7 +197,7 @@ def _seeds(row: Row) -> str:
 
 
 def too_few(row: Row) -> str:
-    """Return in words that there are too few retrained models for a band."""
+    """Return a sentence that there are too few retrained models for a band."""
     return f"{len(retrained(row))} models were retrained for a band, of at least {LEAST}"
 
 
@@ -303,7 +304,7 @@ def _attacked(name: str, row: Row, report: Report) -> list[str]:
 
 
 def _exactness(report: Report, row: Row) -> list[Check]:
-    """Return what the row's log says of how it was trained."""
+    """Return the C4 checks of how the row was trained, from its log."""
     log, request = row.get("provenance") or {}, asked(report, row)
 
     def recorded(name: str, key: str, right: Callable[[Any], bool]) -> Check:

@@ -23,7 +23,7 @@ def metrics_of(config: Config) -> list[Metric]:
 
 
 def check_metrics(config: Config, dataset: Dataset, split: Split) -> None:
-    """Raise what ``build_metrics``, ``Metric.check`` and the judge raise, before anything is trained or written."""
+    """Check metrics and judge before anything is trained or written; errors as of ``build_metrics`` and ``check``."""
     check_judge(dataset, split, config.request, config.evaluation.judge)
     for metric in metrics_of(config):
         metric.check(config, dataset, split)
@@ -38,28 +38,28 @@ def refuse_obstacles(config: Config, split: Split, run: Run | None) -> None:
 
 
 def missing_metrics(row: dict[str, Any], bench: Bench) -> list[Metric]:
-    """Return the metrics that ``row`` does not hold yet, or holds with other options or of other samples."""
+    """Return the metrics that ``row`` lacks, or has with other options or for other samples."""
     known = _known(row, bench)
     return [metric for metric in metrics_of(bench.config) if known.get(metric.name) != metric.settings()]
 
 
 def _known(row: Row, bench: Bench) -> dict[str, Any]:
-    """Return the options of the metrics that ``row`` holds; none where its samples were drawn in another way.
+    """Return the options of the metrics in ``row``; empty if its samples were drawn with other sampling settings.
 
-    Version 0.1 did not write how, and drew them on another grid.
+    Version 0.1 did not record the sampling settings and used another time grid.
     """
     known: dict[str, Any] = row.get("measured", {})
     return known if row.get("sampled") == _samples(bench) else {}
 
 
 def _samples(bench: Bench) -> str:
-    """Return how samples are drawn, in words."""
+    """Return a description of the sampling settings."""
     config = bench.config
     return f"{config.evaluation.samples} samples, {config.sampling.describe(PROCESSES.build(config.process))}"
 
 
 def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]:
-    """Return measured rows without what has other options than are asked for now, or than earlier rows have."""
+    """Return the rows without metrics whose options differ from the present config's, or from those of earlier rows."""
     wanted = {metric.name: metric.settings() for metric in metrics_of(bench.config)}
     for row in rows:
         if _known(row, bench) != row["measured"]:
@@ -79,7 +79,7 @@ def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]
 def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None] | None = None) -> Row:
     """Return ``row`` with the numbers of all metrics that it lacked, as a JSON tree.
 
-    ``keep`` is called with what is there after every metric, so that a run that is stopped has lost one at most.
+    ``keep`` is called with the row after every metric, so that an interrupted run loses at most one metric.
     """
     found = dict(row or {})
     missing = missing_metrics(found, subject.bench)
@@ -99,7 +99,7 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
 
 
 def protocol(bench: Bench) -> dict[str, str]:
-    """Return how the numbers were made, in words."""
+    """Return a description of how the numbers were measured."""
     lines = {"samples": _samples(bench)} | tuning_protocol(bench.config.tuned)
     for metric in metrics_of(bench.config):
         lines |= metric.protocol(bench)

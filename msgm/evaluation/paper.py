@@ -1,9 +1,9 @@
-"""The paper's tables (arXiv 2412.07229) from a comparison, its own values beside ours where the setting is the same.
+"""The paper's tables (arXiv 2412.07229) from a comparison; the paper's values stand beside ours if settings agree.
 
 A table appears when the data and the process are those of one of its experiments. A value of the paper is shown only
 beside a row that agrees with all that the paper states (``published``); else a note names what differs. The paper's
-ratio has no way out, so that ours here is the closed-set one, and its likelihoods are bits/dim: images in [0, 1] with
-an offset of 8 there, images in [-1, 1] with one of 7 here, which is the same unit.
+judge cannot reject a sample, so the closed-set ratio is shown here, and its likelihoods are bits/dim: images in [0, 1]
+with an offset of 8 there, images in [-1, 1] with one of 7 here, which is the same unit.
 """
 
 from collections.abc import Callable
@@ -62,8 +62,8 @@ class Line:
         label: the paper's name of it.
         row: our row.
         values: the paper's, by measure.
-        differs: in what our row is not the paper's; empty when the values may stand beside ours.
-        remark: what a reader of the values must know.
+        differs: settings in which our row differs from the paper's; if empty, the values may stand beside ours.
+        remark: a caveat to the values.
     """
 
     label: str
@@ -79,7 +79,7 @@ class Line:
 
 
 class Ours:
-    """The settings of a comparison's rows as the paper's are written: whole keys to values."""
+    """The settings of a comparison's rows in the form of the paper's: full keys to values."""
 
     def __init__(self, config: Config, report: Report) -> None:
         self.config = config
@@ -113,7 +113,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Settings:
 
 
 def differing(wanted: Settings, found: Settings) -> list[str]:
-    """Return ``KEY OURS, paper THEIRS`` for every setting in which ours is not what is wanted."""
+    """Return ``KEY OURS, paper THEIRS`` for every setting in which ours differs from the paper's."""
     elsewhere = not any(key.startswith(BASE) for key in found)
     compared = {key: value for key, value in wanted.items() if not (elsewhere and key.startswith(BASE))}
     texts = [
@@ -136,14 +136,14 @@ def _shown(value: Any) -> str:
 
 
 def paper_tables(config: Config, report: Report) -> list[PaperTable]:
-    """Return the paper's tables that a comparison is, as a JSON tree: title, columns, rows of cells, notes."""
+    """Return the paper's tables that a comparison reproduces, as a JSON tree: title, columns, rows of cells, notes."""
     ours = Ours(config, report)
     rows = [row for row in report["rows"] if not swept(row["name"])]
     return [_of_result(result, rows, ours) for result in _results(ours, rows)]
 
 
 def _results(ours: Ours, rows: list[Row]) -> list[PublishedResult]:
-    """Return one result a table: of our data and process, started as our rows are, with the nearest request."""
+    """Return one published result per table: for our data, process and start, with the most similar request."""
     data, process = ours.config.data["name"], ours.config.process["name"]
     known = [e for e in RESULTS if (e.shared["data.name"], e.shared["process.name"]) == (data, process)]
     starts = {row["start"] for row in rows if row["objective"] in ("orthogonal", "obtuse", "erasediff")}

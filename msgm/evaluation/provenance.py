@@ -1,4 +1,4 @@
-"""What a report card has to record of a model: digests, logs, and the files that still hold the data.
+"""Provenance of a model on its report card: digests, logs, and the files that still hold the data.
 
 Read once from the folders, when a report is written; cards are then made from report.json alone.
 """
@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 
 
 def provenance(run: Run, row: dict[str, Any], forget: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what is known of how a row's model was made.
+    """Return the recorded provenance of a row's model.
 
     Args:
         run: the folder of the report.
@@ -27,7 +27,8 @@ def provenance(run: Run, row: dict[str, Any], forget: NDArray[np.int64]) -> dict
         forget: (n,) positions of the training items to forget.
 
     Returns:
-        ``model_digest``, and what the model's own run has logged; null for what nobody logged. A logged digest of the
+        ``model_digest``, and the log of the model's own run; null for entries that were not logged. A logged digest of
+            the
         same items to forget, which is keyed with its own folder's key, is given as the report's digest of them.
     """
     if "model" not in row:

@@ -1,6 +1,6 @@
-"""What the paper (arXiv 2412.07229) published, and under which setting.
+"""The results that the paper (arXiv 2412.07229) published, with their settings.
 
-Only values that could be read without doubt stand here. Left out are cells whose column is uncertain (automobile and
+Only values that could be read unambiguously are included. Left out are cells whose column is uncertain (automobile and
 dog from scratch but for Standard, CelebA, the likelihoods on CIFAR-10) and tables of which none could be read (3, 4, 5
 and Figure 7). Settings are those of the paper (data, process, classes, steps of fine-tuning, alpha, every, 10,000
 samples) and of its released CIFAR-10 configuration (``RELEASED``).
@@ -17,7 +17,7 @@ BASE = "base "
 
 @dataclass(frozen=True)
 class AtLeast:
-    """A setting that the paper does not state; ours, below which a run is not taken for the same.
+    """A setting that the paper does not state: a run counts as comparable from our value on.
 
     Attributes:
         least: the smallest value that passes.
@@ -42,7 +42,7 @@ METHODS: dict[str, Settings] = {
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """What one table of the paper has for one request.
+    """The results in one of the paper's tables for one request.
 
     Attributes:
         table: the paper's name of it.

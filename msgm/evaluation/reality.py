@@ -1,4 +1,4 @@
-"""How far samples lie from real items: too far is junk, too near is a copy.
+"""Distance of samples to real items: those too far are junk, those too near are copies.
 
 The measure is the Euclidean distance, over levels scaled to [-1, 1] (or the plain vectors), to the nearest training
 item. Held-out real items of the validation part calibrate both thresholds: junk lies farther than 99% of them, a copy
@@ -68,12 +68,12 @@ class Reality:
         return (items.float() if self.levels is None else dequantise(items, self.levels)).flatten(1)
 
     def junk(self, distances: Tensor, finite: Tensor | None = None) -> Tensor:
-        """Return a (B,) mask of junk; what is not ``finite`` is."""
+        """Return a (B,) mask of junk; samples that are not ``finite`` are junk."""
         far = distances > self.junk_above
         return far if finite is None else far | ~finite
 
     def copies(self, distances: Tensor, finite: Tensor | None = None) -> Tensor:
-        """Return a (B,) mask of copies; what is not ``finite`` is none."""
+        """Return a (B,) mask of copies; samples that are not ``finite`` are not copies."""
         near = distances < self.copy_below
         return near if finite is None else near & finite
 

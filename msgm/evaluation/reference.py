@@ -1,9 +1,9 @@
-"""Real items to retain, as an extractor sees them: what generated items are compared with.
+"""Features of real items to retain, the reference for generated items.
 
-What was computed of them is kept in memory and, in ``Bench.folder``, on disk, by the digests of the data, of the items
-taken and of the extractor. Moments are accumulated in float64 while the data streams (Chan, Golub and LeVeque,
-"Updating formulae and a pairwise algorithm for computing sample variances", 1979), so that a set need not fit into
-memory. With n = n_1 + n_2 and d = mean_2 - mean_1,
+Results are cached in memory and, in ``Bench.folder``, on disk, keyed by digests of the data, the chosen items and the
+extractor. Moments are accumulated in float64 while the data streams (Chan, Golub and LeVeque, "Updating formulae and a
+pairwise algorithm for computing sample variances", 1979), so that a set need not fit into memory. With n = n_1 + n_2
+and d = mean_2 - mean_1,
 
     mean = mean_1 + d n_2 / n,  scatter = scatter_1 + scatter_2 + d d^T n_1 n_2 / n
 """
@@ -89,7 +89,7 @@ class Reference:
         return short_digest([_data_digest(bench).encode(), self.indices.tobytes()])
 
     def extracted(self, bench: Bench, features: Features) -> Extracted:
-        """Return what ``features`` sees in the items, all in memory."""
+        """Return the extracted features of the items, all in memory."""
         found = _kept(bench, self._name("features", bench, features), lambda: self._extract(bench, features))
         probabilities = torch.from_numpy(found["probabilities"]) if "probabilities" in found else None
         return Extracted(torch.from_numpy(found["features"]), probabilities)

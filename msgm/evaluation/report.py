@@ -102,7 +102,7 @@ def _with_failed(table: Table, report: Report) -> Table:
 
 
 def from_cache(report: Report) -> list[str]:
-    """Return a note on the models that were taken from the cache, if any were: what their seconds are."""
+    """Return a note on models taken from the cache, if any, on the meaning of their seconds."""
     models = [*report["rows"], *report["retrains"]]
     names = [row["name"] for row in models if any(seed.get("cached") for seed in row.get("per_seed", [row]))]
     if not names:
@@ -119,7 +119,7 @@ def _cells(row: dict[str, Any], facts: list[Column], metrics: list[type[Metric]]
 
 
 def headline(report: Report) -> str:
-    """Return the report's first line: what the judge is worth."""
+    """Return the report's first line: the judge's accuracy and recall, and whether it can be relied on."""
     judge, floor = report["judge"], report["real"]["unlearning_ratio"]
     held, recall = judge["heldout"], judge["forget_recall"]
     text = f"right on {percent(held['value'])}% of {held['n']} held-out items"
@@ -136,7 +136,7 @@ def headline(report: Report) -> str:
 
 
 def verdict(report: Report) -> list[tuple[str, str]]:
-    """Return what was asked, what was shown, and what cannot be said from it."""
+    """Return (heading, text) of the request, of what was measured, and of what cannot be concluded."""
     goal, asked = (report["requests"][REQUEST][key] for key in ("goal", "text"))
     unsaid = (
         f"The weights may still hold the information: {_attacked(report)}. A higher NLL of forget items alone is no "
@@ -153,7 +153,7 @@ def verdict(report: Report) -> list[tuple[str, str]]:
 
 
 def _shown(report: Report) -> str:
-    """Return what the numbers are of."""
+    """Return a sentence on what the numbers measure."""
     text = "How often samples show the content, and how likely the model holds real items"
     if any(reason_untested(row, name) is None for row in report["rows"] for name in ATTACKS):
         return f"{text}; and what some attacks on copies of the weights bring back."
@@ -161,7 +161,7 @@ def _shown(report: Report) -> str:
 
 
 def _attacked(report: Report) -> str:
-    """Return which attacks no row was put to; the others bound what they try, and nothing else."""
+    """Return a sentence on the attacks that no row was tested with, or on the limits of those that were run."""
     missing = [name for name in ATTACKS if all(reason_untested(row, name) for row in report["rows"])]
     if missing:
         return f"{', '.join(missing)} {'was' if len(missing) == 1 else 'were'} not tested here"
@@ -215,7 +215,7 @@ def write_views(run: Run, report: Report) -> None:
 
 
 def write_pages(run: Run, report: Report) -> None:
-    """Write all views but the cards, which list the others among what holds items of the request."""
+    """Write all views except the cards; the cards list these views among the files that hold items of the request."""
     grids = {row["name"]: inside(run.path, row["grid"], "rows[].grid of the report") for row in report["rows"]}
     write_text(run.path / "report.md", to_markdown(report))
     write_bytes(run.path / "samples.png", strips(grids))

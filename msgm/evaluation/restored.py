@@ -1,10 +1,10 @@
-"""What a model makes of real items that it has to restore: inpainting and reconstruction, retain and forget apart.
+"""Restoration of real items, retain and forget separately: inpainting and reconstruction.
 
 A model that forgot a class should fill a forgotten item's hole with something else, and leave retained items as they
 were (arXiv 2412.07229, tables 3 and 4, whose accuracy is ``accuracy`` here). PSNR and SSIM (Wang et al., "Image Quality
 Assessment", 2004) are those of torchmetrics over images scaled to [0, 1], data range 1: the PSNR of the mean squared
-error over all pixels of all images, the SSIM with its Gaussian window of 11 pixels, borders reflected. Those of the
-removed pixels alone stand beside them, as the known ones are exact: with half an image known, 3 dB are free.
+error over all pixels of all images, the SSIM with its Gaussian window of 11 pixels, borders reflected. Both are also
+reported on the removed pixels alone, because known pixels are exact: with half an image known, PSNR rises by 3 dB.
 """
 
 import math
@@ -62,14 +62,14 @@ PROTOCOL = {
 
 @dataclass(frozen=True)
 class Restored:
-    """Real items of one kind and what became of them; all tensors are float32 on the CPU.
+    """Real items of one kind and their restorations; all tensors are float32 on the CPU.
 
     Attributes:
         indices: (n,) the items' places in the data set.
         originals: (n, *shape) the items as models see them, images in [-1, 1].
-        given: (n, *shape) what they were restored from: removed parts are 0; noised items; or noised latents over the
-            prior's standard deviation.
-        restored: (n, *shape) what the model made of it, not clipped.
+        given: (n, *shape) the inputs of restoration: items with removed parts set to 0; noised items; or noised latents
+            divided by the prior's standard deviation.
+        restored: (n, *shape) the model's outputs, not clipped.
         numbers: of ``restoration_numbers``, and ``part``: ``test``, or ``train`` for forget items where the request
             names no test item.
     """
@@ -102,7 +102,7 @@ class RestorationTask(ABC):
     Attributes:
         name: of the task.
         command: its name on the command line.
-        given: what items are restored from, in a word.
+        given: a word for the input of restoration.
         settings: sampler, steps and batch size.
     """
 
@@ -115,11 +115,11 @@ class RestorationTask(ABC):
     @property
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """What was asked for, by name, as it is written down."""
+        """The settings, by name, as they are recorded."""
 
     @abstractmethod
     def describe(self, shape: tuple[int, ...], process: Process) -> str:
-        """Return in words how items of this shape are restored.
+        """Return a description of how items of this shape are restored.
 
         Raises:
             UserError: an option that does not fit shape or process.
@@ -127,7 +127,7 @@ class RestorationTask(ABC):
 
     @abstractmethod
     def restore(self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return what x (B, *shape) is restored from and what becomes of it; ``numbers`` name the items' noise."""
+        """Return the degraded input of x (B, *shape) and its restoration; ``numbers`` seed each item's noise."""
 
     def hole(self, shape: tuple[int, ...]) -> Tensor | None:
         """Return a bool mask, true where an item of this shape is masked; None where nothing is."""
@@ -201,7 +201,7 @@ class ReconstructionTask(RestorationTask):
 
     @property
     def time(self) -> float:
-        """The t that is taken."""
+        """The time of the noise."""
         return TIMES[self.method] if self.t is None else self.t
 
     @property

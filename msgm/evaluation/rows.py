@@ -57,12 +57,12 @@ def section_of(metric: str, heading: str) -> Section:
 
 
 def numbers(row: Row, report: Report) -> dict[str, float | None]:
-    """Return by heading the numbers that a model was measured by; None where one could not be taken."""
+    """Return the numbers of a model, by heading; None for a number that could not be measured."""
     return {heading: value for metric in _metrics(row) for heading, value in metric.numbers(row, report).items()}
 
 
 def _metrics(row: Row) -> list[type[Metric]]:
-    """Return the metrics that a row was measured by, but for those of plugins that are not loaded."""
+    """Return the metrics that a row was measured with, except those of plugins that are not loaded."""
     return [METRICS.entries[name] for name in row["measured"] if name in METRICS.entries]
 
 
@@ -73,14 +73,14 @@ def headings_of(name: str, row: Row, report: Report) -> list[str]:
 
 
 def over_seeds(rows: Sequence[Row], report: Report) -> list[Row]:
-    """Return one row a name: what its seeds share, and under ``per_seed`` every seed's numbers.
+    """Return one row for each name: the fields shared by its seeds, and every seed's numbers under ``per_seed``.
 
-    What has no place there, such as a histogram, is the first seed's; the history is of the seed at which earlier
-    requests hold least. What some seed was not measured by is left out of all.
+    Other entries, such as histograms, are the first seed's; the history is that of the seed at which earlier requests
+    hold least. Metrics that some seed lacks are left out for all seeds.
 
     Args:
         rows: measured models, one a name and ``seed``.
-        report: what numbers are read against.
+        report: the report that numbers are compared in.
     """
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -144,7 +144,7 @@ def _over(row: Row, report: Report) -> Row:
 
 
 def _per_seed(row: Row, report: Report) -> list[dict[str, Any]]:
-    """Return what is known of a row's seeds; an earlier version has one, or has their numbers under another name."""
+    """Return a row's ``per_seed`` entries; earlier versions have one seed, or store its numbers under another name."""
     parts = row.get("per_seed") or [_of_seed(row, report)]
     return [part if "metrics" in part else part | {"metrics": part["numbers"]} for part in parts]
 
@@ -154,13 +154,13 @@ def _steps(row: Row) -> dict[str, float]:
 
 
 def _known(row: Row, report: Report, headings: Sequence[str]) -> dict[str, Number]:
-    """Return what each number of a row is."""
+    """Return the description of each number of a row."""
     metrics = {heading: metric.name for metric in _metrics(row) for heading in metric.numbers(row, report)}
     return {heading: number_of(metrics.get(heading, ""), heading) for heading in headings}
 
 
 def number_of(metric: str, heading: str) -> Number:
-    """Return what a number is.
+    """Return the description of a number.
 
     >>> number_of("ur", "junk %").section, number_of("ur", "junk %").bounds
     ('utility', (0.0, 100.0))

@@ -56,7 +56,7 @@ def _is_reference(row: Row) -> bool:
 
 
 def _is_limit(row: Row, swept_row: Row) -> bool:
-    """Return whether a reference is what the swept row is at alpha 1: retain data alone, started and trained alike."""
+    """Return whether a reference row equals the swept row at alpha 1: retain data alone, same start, steps and rate."""
     return row["objective"] == "unseen" and all(row[key] == swept_row[key] for key in ("start", "steps", "lr"))
 
 
@@ -98,8 +98,7 @@ def _of_table_7(label: str, row: Row, ours: Ours) -> Line:
 def sweep_png(report: Report) -> bytes | None:
     """Return a picture of the sweeps, None when there are none: a line of panels a setting, a curve an objective.
 
-    Values are spaced evenly whatever they are; references are horizontal lines; what is not measured or diverged is
-    left out.
+    Values are spaced evenly; references are horizontal lines; rows that diverged or were not measured are left out.
     """
     from matplotlib.figure import Figure
 

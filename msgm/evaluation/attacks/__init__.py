@@ -1,6 +1,6 @@
 """Does it stay forgotten? One attack or control a file; each registers itself as a metric.
 
-All of them change copies: the model that is given comes out as it went in.
+All attacks change copies: the given model is left unchanged.
 """
 
 from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves

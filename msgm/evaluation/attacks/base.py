@@ -1,4 +1,4 @@
-"""What the attacks share: a row says why an attack was not made, and what a model shows after one."""
+"""Base of the attacks: reasons why one was not run, and the unlearning ratio of an attacked model's samples."""
 
 import copy
 from abc import abstractmethod
@@ -19,7 +19,7 @@ NOT_TESTED = "not tested"
 
 
 class Attack(Metric):
-    """A metric that may have no answer for a model: then its row says ``not_tested`` and why.
+    """A metric that may not apply to a model: its row then has the reason under ``not_tested``.
 
     Attributes:
         key: where its numbers stand in the row.
@@ -30,7 +30,7 @@ class Attack(Metric):
 
     @abstractmethod
     def attack(self, subject: Subject) -> dict[str, Any]:
-        """Return the numbers, a JSON tree, or under ``not_tested`` alone why there are none."""
+        """Return the numbers as a JSON tree, or only the key ``not_tested`` with the reason."""
 
     @classmethod
     def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
@@ -42,12 +42,12 @@ class Attack(Metric):
 
     @classmethod
     def counted(cls, found: dict[str, Any]) -> dict[str, float]:
-        """Return ``granularity`` of an attack that was made."""
+        """Return ``granularity`` for the results of an attack that was run."""
         return {}
 
     @classmethod
     def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
-        """Return by heading what is judged against retrained models, of an attack that was made."""
+        """Return, for an attack that was run, the numbers judged against retrained models, by heading."""
         return {}
 
     def measure(self, subject: Subject) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Attack(Metric):
 
 
 def cell(key: str, show: Callable[[dict[str, Any]], str]) -> Callable[[Row, Report], str]:
-    """Return a column's cell: ``show`` of the numbers under ``key``, or that there are none."""
+    """Return a column's cell function: ``show`` of the numbers under ``key``, or the text for "not tested"."""
 
     def text(row: Row, _: Report) -> str:
         return NOT_TESTED if "not_tested" in row[key] else show(row[key])
@@ -68,7 +68,7 @@ def cell(key: str, show: Callable[[dict[str, Any]], str]) -> Callable[[Row, Repo
 
 
 def sample_count(samples: int, bench: Bench) -> int:
-    """Return how many samples show what a changed model does: never more than the rows themselves get."""
+    """Return how many samples to draw from an attacked model: at most as many as rows get."""
     return min(samples, bench.config.evaluation.samples)
 
 

@@ -1,4 +1,4 @@
-"""Unlearning ratio and junk in the course of the run: whether the content went early, and what it cost on the way."""
+"""Unlearning ratio and junk rate over the steps of the run: how early the content disappears, and at what cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Course(Attack):
 
 
 def _kept(run: Run) -> dict[int, Path]:
-    """Return, by step, where the run's weights are: a file in ``course/``, else a checkpoint's folder."""
+    """Return the path of the run's weights by step: a file in ``course/``, else a checkpoint's folder."""
     found = [*checkpoints(run.checkpoints), *sorted(run.course.glob("step-*.safetensors"))]
     return {int(path.stem.removeprefix("step-")): path for path in found}
 

@@ -1,8 +1,8 @@
 """Whether the loss tells training items from held-out ones of the same kind.
 
-Items to forget are compared with held-out items that the request names; where it lists items one by one and so names no
-kind, with any held-out items. Both are of the same class and source, a source being what the data's groups name, and
-weighted to the same shares (``msgm.strata``). Items without such a control are left out and counted.
+Items to forget are compared with held-out items that the request selects; a request that lists single items selects
+none, and is compared with any held-out items. Both are of the same class and source, a source being what the data's
+groups name, and weighted to the same shares (``msgm.strata``). Items without such a control are left out and counted.
 
 Loss-based membership inference (Yeom et al., arXiv 1709.01604; of diffusion models: Carlini et al., arXiv 2301.13188;
 Matsumoto et al., arXiv 2302.03262). An item's score is its noise-prediction loss, averaged over fixed noise levels with

@@ -1,7 +1,7 @@
-"""Whether an item to forget, partly noised, is returned: SDEdit (Meng et al., arXiv 2108.01073) as an attack.
+"""Whether the model restores a partly noised forget item: SDEdit (Meng et al., arXiv 2108.01073) as an attack.
 
-At little noise the image itself still shows through, and any good model returns it: what counts is the distance to the
-retrained row. Retain items, started alike, tell what the model's ability costs.
+At low noise the image itself still shows through and any good model restores it, so the result is compared with the
+retrained row. Retain items, started in the same way, show how well the model restores in general.
 """
 
 from dataclasses import dataclass, field
@@ -109,7 +109,7 @@ def _forget(split: Split) -> tuple[str, NDArray[np.int64]]:
 
 
 def _returned(subject: Subject, indices: NDArray[np.int64], level: float) -> dict[str, Any]:
-    """Return the shares of items that come out as forgotten content, as what they were, and as junk."""
+    """Return the shares of restored items judged as forgotten content, as their original class, and as junk."""
     bench = subject.bench
     judge, reality, n = bench.judge, bench.reality, len(indices)
     samples = start_from(subject.model, bench, indices, level)

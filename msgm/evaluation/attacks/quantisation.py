@@ -1,6 +1,7 @@
 """Whether coarser weights bring the content back.
 
-In language models they do (Zhang et al., "Catastrophic Failure of LLM Unlearning via Quantization", arXiv 2410.16454).
+This happens in language models (Zhang et al., "Catastrophic Failure of LLM Unlearning via Quantization", arXiv
+2410.16454).
 """
 
 import copy

@@ -1,7 +1,7 @@
 """How fast forgotten content is relearnt.
 
-A model that lost it should need about as long as one that never saw it (the retrained row); one that hides it is back
-within a few steps. The row ``random-network`` tells how long it takes from nothing.
+A model that lost the content should need about as many steps as one that never saw it (the retrained row); a model that
+only hides it relearns it within a few steps. The row ``random-network`` gives the steps needed from random weights.
 """
 
 import math
@@ -27,9 +27,9 @@ SECTION = "evaluation.options.relearning"
 
 
 def steps_to_half(row: Row, report: Report) -> int | None:
-    """Return the first listed step at which a row shows half of what the base model shows; None if none does.
+    """Return the first listed step at which a row's unlearning ratio is half of the base model's; None if none is.
 
-    Half of nothing is reached by no row.
+    None also if the base model's ratio is 0.
     """
     half = (base_ratio(report) or math.inf) / 2
     curve = row["relearning"]["curve"]

@@ -1,6 +1,6 @@
 """Whether harmless fine-tuning brings the content back.
 
-In text-to-image models it does (Suriyakumar et al., "Unstable Unlearning: The Hidden Risk of Concept Resurgence in
+This happens in text-to-image models (Suriyakumar et al., "Unstable Unlearning: The Hidden Risk of Concept Resurgence in
 Diffusion Models", arXiv 2410.08074).
 """
 

@@ -1,4 +1,4 @@
-"""Fine-tuning a copy of a model, as somebody who got hold of it would."""
+"""Fine-tuning a copy of a model, as an attacker with its weights would."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ def check_steps(steps: Sequence[int], section: str) -> None:
 
 
 def tuning_settings(config: Config, lr: float | None, batch_size: int | None) -> TrainingSettings:
-    """Return the experiment's own fine-tuning, with another rate or batch where one is given."""
+    """Return the experiment's fine-tuning settings, with the given learning rate and batch size if any."""
     settings = config.finetuning()
     return replace(settings, lr=lr or settings.lr, batch_size=batch_size or settings.batch_size)
 

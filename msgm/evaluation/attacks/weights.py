@@ -1,4 +1,4 @@
-"""Whether the weights that were averaged over unlearning hide what the raw ones still show, or the other way round."""
+"""Whether averaged weights hide content that the raw weights still show, or the other way round."""
 
 from dataclasses import dataclass
 from typing import Any

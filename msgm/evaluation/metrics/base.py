@@ -1,4 +1,4 @@
-"""What a metric is. A file that registers one makes it known to ``--metrics`` and to the report."""
+"""Base of the metrics of generators. A file that registers one makes it known to ``--metrics`` and to the report."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,8 +24,8 @@ class Column:
 
     Attributes:
         heading: its name.
-        better: which way is better; empty when neither is.
-        cell: the text of a row; the report is there for what compares rows.
+        better: the better direction; empty if neither is.
+        cell: maps (row, report) to the cell's text.
     """
 
     heading: str
@@ -40,7 +40,7 @@ class Metric(ABC):
 
     Attributes:
         table: title of the table that its columns stand in; ``Overview`` is the first one.
-        columns: what the table shows of it.
+        columns: its columns in that table.
     """
 
     name: ClassVar[str]
@@ -52,16 +52,16 @@ class Metric(ABC):
         """Return a JSON tree that is merged into the row, under keys of the metric's own.
 
         Raises:
-            UserError: something that it needs is missing, such as weights.
+            UserError: a requirement is missing, such as weights.
         """
 
     @abstractmethod
     def protocol(self, bench: Bench) -> dict[str, str]:
-        """Return, by name, how the numbers were made, in words."""
+        """Return descriptions of how the numbers were measured, by name."""
 
     @classmethod
     def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
-        """Return by heading what is followed over seeds and judged against retrained models; None: not taken."""
+        """Return, by heading, the numbers that are judged over seeds against retrained models; None: not measured."""
         return {}
 
     @classmethod
@@ -73,9 +73,9 @@ class Metric(ABC):
         """Raise a UserError when the metric cannot be measured on this data; called before anything is written."""
 
     def obstacle(self, split: Split, run: Run | None) -> str | None:
-        """Return why it cannot be measured on the model that ``run`` made (None: a model made elsewhere), if so.
+        """Return why it cannot be measured on the model of ``run`` (None: a model made elsewhere); None if it can.
 
-        A row of several then says so; a model evaluated alone is refused.
+        In a comparison the row states the reason; for a model evaluated alone it is an error.
         """
         return None
 

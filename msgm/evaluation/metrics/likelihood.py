@@ -107,7 +107,7 @@ def nll_indices(bench: Bench) -> dict[str, NDArray[np.int64]]:
 
 
 def errors(measured: Likelihoods) -> dict[str, float | None]:
-    """Return the part of the standard error that noise and probes cause, the solver's, and evaluations an item."""
+    """Return the standard error due to noise and probes, the solver's error, and the evaluations per item."""
     draws, solver = measured.draw_error, measured.largest_solver_error
     return {
         "draw_error": draws if math.isfinite(draws) else None,

@@ -1,9 +1,9 @@
-"""What the metrics of samples as a whole share: an extractor, real items to compare with, and what stands beside each.
+"""Base of the metrics of a whole sample set: an extractor, real items to compare with, and the reported context.
 
 Only finite samples count. With ``filtered``, samples that show forgotten content (judged a forgotten class, and no
-junk) are left out too, so that the number tells the quality of what is left, whatever was forgotten. Every number
-depends on n, on the extractor and on the reference, so all of them stand in the row, with the score that real
-validation items reach against the same reference.
+junk) are left out too, so that the number measures the quality of the remaining samples. Every number depends on n, on
+the extractor and on the reference, so all of them stand in the row, with the score that real validation items reach
+against the same reference.
 """
 
 import json
@@ -60,10 +60,10 @@ class SampleMetric(Metric):
 
     @abstractmethod
     def shown(self, scores: dict[str, Any]) -> str:
-        """Return the numbers as a text of a few characters."""
+        """Return the numbers as short text."""
 
     def beside(self, bench: Bench) -> dict[str, Any]:
-        """Return what else stands in the row."""
+        """Return further entries of the row."""
         return {}
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
@@ -152,7 +152,7 @@ class ComparedMetric(SampleMetric):
 
 
 def seen_samples(subject: Subject, features: Features, filtered: bool) -> tuple[Extracted, dict[str, int]]:
-    """Return what the extractor sees in the samples that count, and how many do not, by reason."""
+    """Return the features of the samples that count, and the numbers of excluded samples by reason."""
     seen, bench = sample_features(subject, features), subject.bench
     usable = subject.finite & seen.features.isfinite().all(1)
     left_out = {"non_finite": int((~usable).sum())}

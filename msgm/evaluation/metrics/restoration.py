@@ -43,12 +43,12 @@ UNKNOWN = "not known"
 
 @dataclass(frozen=True)
 class Restoration(Metric):
-    """What both tables share.
+    """Base of the inpainting and the reconstruction metric.
 
     Attributes:
         n: test items of each kind, the first ones.
         steps: grid steps of the sampler, or steps each way of the PF-ODE.
-        extractor: what the Frechet distance looks through (``msgm.evaluation.extractors``).
+        extractor: feature extractor of the Frechet distance (``msgm.evaluation.extractors``).
         clip: the CLIP of the CLIP distance, such as ``{name: clip, weights: FILE}``; None does not test it.
     """
 

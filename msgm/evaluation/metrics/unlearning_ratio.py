@@ -1,4 +1,4 @@
-"""What samples show: unlearning ratio, junk and copy rates, class histogram."""
+"""Unlearning ratio, junk rate, copy rate and class histogram of samples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,6 +116,6 @@ def histogram_distance(found: dict[str, float], real: dict[str, float]) -> float
 
 
 def real_numbers(bench: Bench) -> dict[str, Any]:
-    """Return what held-out real retain items score: the ratio's floor, and the control of both thresholds."""
+    """Return the rates of held-out real retain items: the ratio's floor, and the control of both thresholds."""
     items = bench.dataset.take(bench.split.test.retain)
     return sample_numbers(items, torch.ones(len(items), dtype=torch.bool), bench)

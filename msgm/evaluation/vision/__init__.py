@@ -1,1 +1,1 @@
-"""Networks made elsewhere that judges and metrics look through: CLIP, torchvision's classifiers, Inception."""
+"""Pretrained networks of judges and metrics: CLIP, torchvision's classifiers, Inception."""

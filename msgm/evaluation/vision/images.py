@@ -1,4 +1,4 @@
-"""Raw images as the networks made elsewhere want them: three channels, their own size, their own mean and spread."""
+"""Converts raw images to the input of pretrained networks: three channels, their size, mean and standard deviation."""
 
 from collections.abc import Sequence
 from typing import Literal

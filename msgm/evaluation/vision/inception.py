@@ -37,7 +37,7 @@ class Inception:
 
 
 def chosen(implementation: Implementation | None) -> Implementation:
-    """Return the implementation that None means here: torch-fidelity's when it is installed."""
+    """Return the default implementation: torch-fidelity's if it is installed, else torchvision's."""
     if implementation is not None:
         return implementation
     return "torch-fidelity" if importlib.util.find_spec("torch_fidelity") else "torchvision"
@@ -95,7 +95,7 @@ def _find(kind: Implementation, weights: str | None, key: str) -> Path:
 def _port(path: Path, key: str, device: torch.device | str) -> Inception:
     """Load torch-fidelity's port: it takes 8-bit images, scales them as TensorFlow 1 did, and its logits lack a bias.
 
-    It unpickles its weights without asking for tensors alone, so that is asked here first.
+    It unpickles its weights without ``weights_only``, so they are checked here first.
     """
     read_state(path, f"{key}.weights")
     module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")

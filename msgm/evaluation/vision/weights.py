@@ -1,4 +1,4 @@
-"""Weights of networks made elsewhere: found, fetched, and read without ever unpickling code."""
+"""Finding, downloading and reading pretrained weights, without unpickling code."""
 
 from dataclasses import dataclass
 from pathlib import Path
