@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from msgm.evaluation.metrics.base import NOT_MEASURED, Report, Row
-from msgm.study.judging import INSIDE, NO_EFFECT, Entry, enough_retrained, judged_note, retrained, shown_limits
+from msgm.study.judging import (
+    INSIDE,
+    NO_EFFECT,
+    Entry,
+    enough_retrained,
+    half_interval,
+    judged_note,
+    retrained,
+    shown_limits,
+)
 
 EXPLAINED = (
     f"{NO_EFFECT}: from plain fine-tuning (unseen) it differs by less than the spread of seeds, in the unlearning "
@@ -48,8 +57,9 @@ def _cell(heading: str, entry: Entry | None) -> str:
     if entry["value"] is None:
         return "no value"
     text = written(heading, entry["value"])
-    if entry["low"] is not None:
-        text += f" ± {written(heading, (entry['high'] - entry['low']) / 2)}"
+    half = half_interval(entry)
+    if half is not None:
+        text += f" ± {written(heading, half)}"
     side = "in" if entry["place"] == INSIDE else entry["place"]
     return f"{text} {side}" if side else text
 

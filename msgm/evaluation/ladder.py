@@ -26,7 +26,7 @@ from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import Share, rate
 from msgm.evaluation.rows import headings_of
 from msgm.study.band import LEAST, Band
-from msgm.study.judging import ABOVE, BELOW, retrained, seeds_of
+from msgm.study.judging import ABOVE, BELOW, entry_of, retrained, seeds_of
 from msgm.study.ladder import Ladder, asked, observed, rules_of
 
 TRUSTED_ACCURACY = 0.95
@@ -167,9 +167,9 @@ def threshold(report: Report, row: Row) -> Limit | None:
         floor = report["real"]["unlearning_ratio"]
         source = f"upper end of the judge's floor on {floor['n']} real items to retain"
         return Limit(floor["high"], source, "real items to retain")
-    entry = row["metrics"].get("UR %") or {}
-    found = entry.get("band")
-    if found is None:
+    entry = entry_of(row, "UR %")
+    found = None if entry is None else entry["band"]
+    if entry is None or found is None:
         return None
     band = Band(found["mean"], found["sd"], found["count"])
     high = band.limits(seeds_of(row, entry))[1] + entry["step"]  # of this number alone, which is stricter

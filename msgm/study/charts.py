@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from msgm.cards.chart import ORIGINAL, RETRAINED, SHOWN, UNSHOWN, Chart, Point, Range
-from msgm.study.judging import Entry, Row, shown_limits
+from msgm.study.judging import Row, entry_of, shown_limits
 
 
 def chart_of(title: str, rows: Mapping[str, tuple[Row, str]], x: tuple[str, str], y: tuple[str, str]) -> Chart:
@@ -18,17 +18,13 @@ def chart_of(title: str, rows: Mapping[str, tuple[Row, str]], x: tuple[str, str]
     points: list[Point] = []
     bands: list[tuple[Range, Range]] = []
     for name, (row, kind) in rows.items():
-        across, up = (row["metrics"].get(number) or {} for number in (x[0], y[0]))
-        if across.get("value") is None or up.get("value") is None:
+        across, up = entry_of(row, x[0]), entry_of(row, y[0])
+        if across is None or up is None or across["value"] is None or up["value"] is None:
             continue
         points.append(Point(name=name, x=across["value"], y=up["value"], kind=kind))
-        if _has_band(across) and _has_band(up):
+        if across["band"] and up["band"]:
             bands.append((shown_limits(across, across["band"]), shown_limits(up, up["band"])))
     return Chart(title=title, x=x[1], y=y[1], points=points, band=bands[0] if bands else None)
-
-
-def _has_band(entry: Entry) -> bool:
-    return entry.get("band") is not None
 
 
 def kind_of(method: str, level: str) -> str:

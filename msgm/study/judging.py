@@ -27,14 +27,43 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
-from typing import Any
+from typing import Any, TypedDict
 
 from msgm.study.band import FALSE_ALARMS, LEAST, Band, band_of, joint_false_alarms, quantile, t_interval
+from msgm.study.parts import Section
 
 Numbers = Mapping[str, float | None]
 Report = dict[str, Any]
 Row = dict[str, Any]
-Entry = dict[str, Any]
+
+
+class BandFacts(TypedDict):
+    """A number's band: mean and sd of ``count`` retrained models, and the limits for the mean of a row's seeds."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    count: int
+
+
+class Entry(TypedDict, total=False):
+    """A number of a row: mean over ``seeds`` with its 95% t-interval, what it is (``parts.Number``), its judgement."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+    text: str
+    section: Section
+    better: str
+    bounds: tuple[float, float] | None
+    step: float
+    band: BandFacts | None
+    place: str | None
+    inside: bool | None
+    noticed: float | None
+
 
 SCHEMA = 2
 """Of reports whose rows are judged by this module; those of version 0.2 and before have none."""
@@ -121,6 +150,12 @@ class Reading:
         ]
 
 
+def entry_of(row: Row, name: str) -> Entry | None:
+    """Return a number of a row; None where the row has none of this name."""
+    found: Entry | None = row["metrics"].get(name)
+    return found
+
+
 def retrained(row: Row) -> list[Numbers]:
     """Return the numbers of the row's retrained models."""
     return [model["metrics"] for model in row.get("retrain_band", [])]
@@ -139,7 +174,7 @@ def seeds_of(row: Row, entry: Entry) -> int:
 
 def means(values: Sequence[Numbers]) -> dict[str, Entry]:
     """Return each number's mean over seeds, ``value``, its 95% t-interval ``low`` to ``high``, and ``seeds``."""
-    found = {}
+    found: dict[str, Entry] = {}
     for name in dict.fromkeys(name for tree in values for name in tree):
         known = [float(value) for tree in values if (value := tree.get(name)) is not None]
         low, high = t_interval(known)
@@ -233,7 +268,7 @@ def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, 
     """Return what is known of a number beside its band; ``judged``: with how many others, None if it is not."""
     band = band_of([tree.get(name) for tree in retrained(row)])
     if band is None:
-        return dict.fromkeys(("band", "place", "inside", "noticed"))
+        return {"band": None, "place": None, "inside": None, "noticed": None}
     seeds, together, wide = seeds_of(row, entry), judged or 1, max(slack, entry.get("step", 0.0))
     low, high = band.limits(seeds, together)
     place = None
@@ -308,11 +343,19 @@ def shown_limits(number: Mapping[str, Any], of: Mapping[str, Any]) -> tuple[floa
     return max(of["low"], least), min(of["high"], greatest)
 
 
+def half_interval(entry: Entry) -> float | None:
+    """Return half of the 95% t-interval of a number's mean over seeds; None of one seed."""
+    low, high = entry["low"], entry["high"]
+    return None if low is None or high is None else (high - low) / 2
+
+
 def beside_band(entry: Entry) -> str:
-    """Return a value beside its band as text."""
-    low, high = shown_limits(entry, entry["band"])
-    value = NO_VALUE if entry["value"] is None else f"{entry['value']:z.3g}"
-    return f"{value}; retrained models {entry['band']['mean']:z.3g}, band [{low:z.3g}, {high:z.3g}]"
+    """Return a value beside its band as text; the value alone where there is no band."""
+    value, band = NO_VALUE if entry["value"] is None else f"{entry['value']:z.3g}", entry["band"]
+    if band is None:
+        return value
+    low, high = shown_limits(entry, band)
+    return f"{value}; retrained models {band['mean']:z.3g}, band [{low:z.3g}, {high:z.3g}]"
 
 
 def judged_note(row: Row, columns: Mapping[str, tuple[str, int]]) -> str:

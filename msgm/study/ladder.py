@@ -49,6 +49,7 @@ from msgm.study.judging import (
     INSIDE,
     NO_VALUE,
     TOO_FEW,
+    BandFacts,
     Entry,
     Numbers,
     Reading,
@@ -56,6 +57,7 @@ from msgm.study.judging import (
     Row,
     beside_band,
     enough_retrained,
+    entry_of,
     place_of,
     retrained,
     seeds_of,
@@ -326,7 +328,7 @@ def is_inside(row: Row, name: str, also: Sequence[str] = ()) -> Check:
         also: places that will do as well, such as below for a number that may only not lie above.
     """
     words = f"not {ABOVE if BELOW in also else BELOW} the band" if also else "inside the band"
-    return compared(row, name, words, lambda entry: _holds(entry["place"], also))
+    return compared(row, name, words, lambda value, band, place: _holds(place, also))
 
 
 def _holds(place: str | None, also: Sequence[str]) -> bool | None:
@@ -337,17 +339,16 @@ def _holds(place: str | None, also: Sequence[str]) -> bool | None:
 def near_mean(row: Row, name: str, words: str, right: Callable[[float, float], bool]) -> Check:
     """Return whether a number is as near the retrained models' mean as it should be; ``right(value, mean)``."""
     label = f"{words} the retrained models' mean"
-    return compared(row, name, label, lambda entry: right(entry["value"], entry["band"]["mean"]))
+    return compared(row, name, label, lambda value, band, place: right(value, band["mean"]))
 
 
-def compared(row: Row, name: str, words: str, right: Callable[[Entry], bool | None]) -> Check:
-    """Return whether a number stands to its band as ``words`` say and ``right`` decides."""
-    entry = row["metrics"].get(name) or {}
-    label = f"{name.replace('_', ' ')} {words}"
-    if entry.get("value") is None or entry.get("band") is None:
+def compared(row: Row, name: str, words: str, right: Callable[[float, BandFacts, str | None], bool | None]) -> Check:
+    """Return whether a number stands to its band as ``words`` say and ``right(value, band, place)`` decides."""
+    entry, label = entry_of(row, name), f"{name.replace('_', ' ')} {words}"
+    if entry is None or entry["value"] is None or entry["band"] is None:
         return Check(label, None, f"{NOT_TESTED}: {name}, or its band")
     unknown = f"{name}: {TOO_FEW}" if entry["place"] == TOO_FEW else ""
-    return Check(label, right(entry), beside_band(entry), unknown)
+    return Check(label, right(entry["value"], entry["band"], entry["place"]), beside_band(entry), unknown)
 
 
 def recorded(name: str, value: Any, holds: bool) -> Check:

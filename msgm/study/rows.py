@@ -1,7 +1,6 @@
 """From the numbers of models to the rows and the report of a comparison, for every domain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 from msgm.runs import environment
@@ -32,7 +31,17 @@ def row_numbers(values: Mapping[int, Numbers], band: Sequence[Numbers], known: M
 
 def described(values: Mapping[int, Numbers], known: Mapping[str, Number]) -> dict[str, Entry]:
     """Return each number's mean over seeds with its interval, and what it is; arguments as of ``row_numbers``."""
-    return {name: entry | asdict(known[name]) for name, entry in means(list(values.values())).items()}
+    return {name: _with(entry, known[name]) for name, entry in means(list(values.values())).items()}
+
+
+def _with(entry: Entry, number: Number) -> Entry:
+    return {
+        **entry,
+        "text": number.text,
+        "section": number.section,
+        "better": number.better,
+        "bounds": number.bounds,
+    }
 
 
 def left_out(records: Mapping[Cell, Mapping[str, Any]], parts: Sequence[str]) -> list[dict[str, Any]]:

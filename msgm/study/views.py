@@ -20,7 +20,7 @@ from msgm.runs import Run
 from msgm.study.band import LEAST
 from msgm.study.card import Words, write_card
 from msgm.study.charts import chart_of, kind_of
-from msgm.study.judging import CONTROLS, Entry, Report, Row, inside_share, judged_note, shown_limits
+from msgm.study.judging import CONTROLS, Entry, Report, Row, half_interval, inside_share, judged_note, shown_limits
 from msgm.tables import Outside, Table
 
 Axis = tuple[str, str]
@@ -288,7 +288,7 @@ def short(value: float, scale: int) -> str:
 def _cell(number: Entry | None, scale: int) -> str:
     if number is None or number["value"] is None:
         return "-"
-    half = None if number["low"] is None else (number["high"] - number["low"]) / 2
+    half = half_interval(number)
     shown = f"{short(number['value'], scale)}{'' if half is None else f' ± {short(half, scale)}'}"
     return Outside(f"{shown}*") if number["inside"] is False else shown
 

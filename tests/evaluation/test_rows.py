@@ -259,7 +259,7 @@ def test_few_retrained_models_give_numbers_without_verdicts():
     title, _, lines, notes = band_table(a_report([a_row("unseen", [[1.0]] * 3)], [[1.0], [1.1]]))
     assert title == "Over 3 seeds, beside 2 retrained models"
     assert lines == [["unseen", "3", "2", "1.0 ± 0.0", ""], ["retrained models, mean", "2", "2", "1.1", ""]]
-    assert any(note.startswith("2 retrained models, of at least 5") for note in notes)
+    assert any(note.startswith("2 of at least 5 retrained models") for note in notes)
 
 
 def test_one_seed_without_retrained_models_has_no_such_table():
