@@ -17,7 +17,7 @@ from msgm.classifier.training import TrainingSettings, fit
 from msgm.data import Dataset
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
-from scripts.bench import sisa as bench
+from scripts.benchmarks import sisa as benchmark
 
 TRAINING = TrainingSettings(lr=0.1, epochs=3, batch_size=8, weight_decay=0.0)
 ITEMS = 61
@@ -413,7 +413,7 @@ def test_the_bench_on_digits_follows_the_formulas(tmp_path, monkeypatch, capsys)
     found = tmp_path / "figures.json"
     small = "--streams 1 --slices 1 --epochs 2 --requests 20"
     monkeypatch.setattr(sys, "argv", ["sisa.py", *small.split(), "--json", str(found)])
-    bench.main()
+    benchmark.main()
     (row,) = json.loads(found.read_text())["rows"]
     assert row["stream_ratio"] == pytest.approx(1, abs=0.1)
     assert row["batch_ratio"] == pytest.approx(1, abs=0.1)

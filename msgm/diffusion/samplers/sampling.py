@@ -24,7 +24,7 @@ Callback = Callable[[range, State], None]
 class SamplingSettings:
     """How to sample.
 
-    The default lies within noise of 1000 steps on the digits, VP, VE and DDPM (scripts/bench/samplers.py); from 40
+    The default lies within noise of 1000 steps on the digits, VP, VE and DDPM (scripts/benchmarks/samplers.py); from 40
     steps down its junk rises, from 50 up nothing falls. Samplers of the PF-ODE make three times as much junk there
     whatever their steps: noise drawn on the way makes up for the network's errors, which an ODE carries on.
 

@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 
 from msgm.cli import main
 from msgm.diffusion import SAMPLERS, SamplingSettings
-from scripts.bench import samplers as bench
+from scripts.benchmarks import samplers as benchmark
 from tests.conftest import DIGITS, TINY, settings
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -20,30 +20,30 @@ def test_the_frechet_distance_is_the_textbook_one():
     a, b = rng.normal(size=(50, 4)), rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4)) + 1
     one, two = (np.cov(x.T) for x in (a, b))
     expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(one + two - 2 * sqrtm(one @ two).real)
-    found = bench.frechet(*bench.moments(torch.from_numpy(a)), *bench.moments(torch.from_numpy(b)))
+    found = benchmark.frechet(*benchmark.moments(torch.from_numpy(a)), *benchmark.moments(torch.from_numpy(b)))
     assert found == pytest.approx(expected)
-    assert bench.frechet(*2 * bench.moments(torch.from_numpy(a))) == pytest.approx(0, abs=1e-9)
+    assert benchmark.frechet(*2 * benchmark.moments(torch.from_numpy(a))) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_budget_buys_the_most_steps_that_it_pays_for():
-    bought = {name: bench.affordable(SamplingSettings(name), 100) for name in SAMPLERS.entries}
+    bought = {name: benchmark.affordable(SamplingSettings(name), 100) for name in SAMPLERS.entries}
     expected = {"ancestral": 100, "heun": 50, "pf-ode": 25, "predictor-corrector": 50, "pf-ode-adaptive": 2}
     assert expected.items() <= bought.items()
-    assert "torchsde" not in {case.sampler for case in bench.cases(None, [20])}
-    assert [case.steps for case in bench.cases("heun,pf-ode-adaptive", [9, 20])] == [5, 10, 2]
+    assert "torchsde" not in {case.sampler for case in benchmark.cases(None, [20])}
+    assert [case.steps for case in benchmark.cases("heun,pf-ode-adaptive", [9, 20])] == [5, 10, 2]
 
 
 def line(junk, frechet):
-    return bench.Line("ddim", 10, 10, 1.0, junk, frechet)
+    return benchmark.Line("ddim", 10, 10, 1.0, junk, frechet)
 
 
 def test_within_noise_means_both_numbers_are():
     references = [line(3.0, 0.50), line(3.4, 0.54), line(3.2, 0.52)]
     for junk, frechet, expected in ((3.5, 0.55, True), (1.0, 0.1, True), (4.0, 0.5, False), (3.0, 0.6, False)):
-        assert bench.within(line(junk, frechet), references, 10**6) is expected
+        assert benchmark.within(line(junk, frechet), references, 10**6) is expected
     # A share of few samples is no more certain than they allow: 3.2% of 1000 has a deviation of .56.
-    assert bench.within(line(4.2, 0.5), references, 1000)
-    assert not bench.within(line(4.4, 0.5), references, 1000)
+    assert benchmark.within(line(4.2, 0.5), references, 1000)
+    assert not benchmark.within(line(4.4, 0.5), references, 1000)
 
 
 def test_it_measures_a_run_and_writes_its_figures(tmp_path, monkeypatch, capsys):
@@ -52,7 +52,7 @@ def test_it_measures_a_run_and_writes_its_figures(tmp_path, monkeypatch, capsys)
     small = "--samplers ancestral,heun,pf-ode-adaptive --budgets 3,5 --samples 20 --seeds 2 --reference-steps 4"
     arguments = ["samplers.py", str(run), *small.split(), "--device", "cpu", "--json", str(found)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--plot", str(picture)])
-    bench.main()
+    benchmark.main()
     figures = json.loads(found.read_text())
     assert [(entry["sampler"], entry["evaluations"]) for entry in figures["lines"][:4]] == [
         ("ancestral", 3),
