@@ -10,7 +10,7 @@ from typing import Any
 
 from msgm.cards.history import held_checks
 from msgm.evaluation.metrics.base import METRICS, Metric, Report, Row
-from msgm.study.judging import Reading, judge
+from msgm.study.judging import Criteria, judge
 from msgm.study.parts import UNIT, Number, Section
 from msgm.study.rows import described
 
@@ -104,12 +104,12 @@ def _of_seed(row: Row, report: Report) -> dict[str, Any]:
     return {key: row.get(key) for key in FACTS} | {"metrics": numbers(row, report)}
 
 
-def judged(report: Report, reading: Reading) -> Report:
+def judged(report: Report, criteria: Criteria) -> Report:
     """Return a report with the rows' numbers over seeds, judged beside the band of its retrained models.
 
     Args:
         report: rows and ``retrains`` as ``over_seeds`` gives them, or as an earlier version wrote them.
-        reading: of generators.
+        criteria: of generators.
     """
     models = report.get("retrains", [])
     band = [
@@ -122,7 +122,7 @@ def judged(report: Report, reading: Reading) -> Report:
     absent: Report = {"requests": {REQUEST: report.get("request")}, "seeds": [], "retrains": [], "failed": {}}
     report = absent | report
     rows = [row | shared | _over(row, report) for row in report["rows"]]
-    found = judge(report | {"rows": rows}, reading)
+    found = judge(report | {"rows": rows}, criteria)
     for row in found["rows"]:
         if row["start"] != "finetune":  # it is no way of fine-tuning, which could be without effect
             row["effect"] = None

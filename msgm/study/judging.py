@@ -80,8 +80,8 @@ CONTROLS = ("do-nothing", "retrain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How the numbers of one domain are read.
+class Criteria:
+    """How the numbers of one domain are judged.
 
     Attributes:
         keys: of a row, that it shares with its original and its retrained models.
@@ -206,23 +206,23 @@ def has_width(band: Band) -> bool:
     return band.sd > 1e-12
 
 
-def judge(report: Report, reading: Reading) -> Report:
+def judge(report: Report, criteria: Criteria) -> Report:
     """Return the report with every row judged; its requests, rows, per-seed numbers and retrained models are there."""
-    rows = [_judged(report, row, reading) for row in report["rows"]]
+    rows = [_judged(report, row, criteria) for row in report["rows"]]
     return report | {"schema": SCHEMA, "rows": rows}
 
 
-def upgraded(report: Report, reading: Reading) -> Report:
+def upgraded(report: Report, criteria: Criteria) -> Report:
     """Return a report of an earlier version as this one reads it; one of this version as it is.
 
     Args:
         report: as ``read_report`` gives it.
-        reading: of its domain.
+        criteria: of its domain.
     """
     if report.get("schema", 1) >= SCHEMA:
         return report
-    rows = [row | {"retrain_band": _merged(row, reading.retrained_a_seed)} for row in report["rows"]]
-    return judge(report | {"rows": rows}, reading)
+    rows = [row | {"retrain_band": _merged(row, criteria.retrained_a_seed)} for row in report["rows"]]
+    return judge(report | {"rows": rows}, criteria)
 
 
 def _merged(row: Row, a_seed: bool) -> list[Row]:
@@ -242,14 +242,14 @@ def _merged(row: Row, a_seed: bool) -> list[Row]:
     ]
 
 
-def _judged(report: Report, row: Row, reading: Reading) -> Row:
-    names, models = reading.judged_names(report, row), row.get("retrain_band", [])
-    unsure = reading.unsure(report, row)
+def _judged(report: Report, row: Row, criteria: Criteria) -> Row:
+    names, models = criteria.judged_names(report, row), row.get("retrain_band", [])
+    unsure = criteria.unsure(report, row)
     entries = {
-        name: entry | _place(row, name, entry, len(names) if name in names else None, reading.slack, unsure)
+        name: entry | _place(row, name, entry, len(names) if name in names else None, criteria.slack, unsure)
         for name, entry in row["metrics"].items()
     }
-    out = {model["retrain"]: _outside(row, k, names, reading.slack, unsure) for k, model in enumerate(models)}
+    out = {model["retrain"]: _outside(row, k, names, criteria.slack, unsure) for k, model in enumerate(models)}
     return row | {
         "metrics": entries,
         "judged": {
@@ -259,8 +259,8 @@ def _judged(report: Report, row: Row, reading: Reading) -> Row:
             "held_out_inside": sum(not found for found in out.values()) if names else None,
             "held_out_outside": {str(number): found for number, found in out.items() if found},
         },
-        "share_of_retraining": share_of_retraining(report, row, reading),
-        "effect": _effect(row, reading.row_of(report, row, reading.baseline), reading),
+        "share_of_retraining": share_of_retraining(report, row, criteria),
+        "effect": _effect(row, criteria.row_of(report, row, criteria.baseline), criteria),
     }
 
 
@@ -298,13 +298,13 @@ def _outside(row: Row, number: int, names: Sequence[str], slack: float, unsure: 
     return found
 
 
-def share_of_retraining(report: Report, row: Row, reading: Reading) -> float | None:
+def share_of_retraining(report: Report, row: Row, criteria: Criteria) -> float | None:
     """Return a row's seconds as a share of retraining's; of a stream that is answered one by one, per request."""
-    if not row.get(reading.retraining) or row["seconds"] is None:
+    if not row.get(criteria.retraining) or row["seconds"] is None:
         return None
     one_by_one = (row.get("facts") or {}).get("answered") == "one by one"
     answers = report["requests"][row["request"]].get("requests", 1) if one_by_one else 1
-    return float(row["seconds"] / answers / row[reading.retraining])
+    return float(row["seconds"] / answers / row[criteria.retraining])
 
 
 def inside_share(row: Row) -> float | None:
@@ -313,11 +313,11 @@ def inside_share(row: Row) -> float | None:
     return sum(judged) / len(judged) if judged else None
 
 
-def _effect(row: Row, baseline: Row | None, reading: Reading) -> str | None:
+def _effect(row: Row, baseline: Row | None, criteria: Criteria) -> str | None:
     """Return ``NO_EFFECT`` for a row that is not told from fine-tuning by the spread of seeds; None otherwise."""
-    if baseline is None or row["method"] in (reading.original, reading.baseline, "retrain"):
+    if baseline is None or row["method"] in (criteria.original, criteria.baseline, "retrain"):
         return None
-    pairs = [pair for name in reading.effect if all(pair := (_values(row, name), _values(baseline, name)))]
+    pairs = [pair for name in criteria.effect if all(pair := (_values(row, name), _values(baseline, name)))]
     if not pairs or any(len(values) < 2 for pair in pairs for values in pair):
         return None
     if any(len(mine) < len(row["per_seed"]) for mine, _ in pairs):  # it made a number impossible to take: an effect

@@ -50,9 +50,9 @@ from msgm.study.judging import (
     NO_VALUE,
     TOO_FEW,
     BandFacts,
+    Criteria,
     Entry,
     Numbers,
-    Reading,
     Report,
     Row,
     beside_band,
@@ -74,7 +74,7 @@ Checks = Callable[[Report, Row], list[Check]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder(Reading):
+class Ladder(Criteria):
     """A domain's ladder.
 
     Attributes:

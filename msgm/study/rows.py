@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgm.runs import environment
-from msgm.study.judging import BAND_RULE, Entry, Numbers, Reading, Report, Row, judge, means
+from msgm.study.judging import BAND_RULE, Criteria, Entry, Numbers, Report, Row, judge, means
 from msgm.study.parts import Number
 
 Cell = TypeVar("Cell", bound=tuple[str, ...])
@@ -62,14 +62,14 @@ def left_out_at(records: Mapping[int, Mapping[str, Any]], **cell: str) -> list[d
     return [cell | {"status": status, "reason": reason, "seeds": seeds} for (status, reason), seeds in reasons.items()]
 
 
-def judged_report(report: Report, retrains: int, reading: Reading) -> Report:
+def judged_report(report: Report, retrains: int, criteria: Criteria) -> Report:
     """Return a report with what every one says of its band and of where it was made, judged.
 
     Args:
         report: ``kind``, ``title``, ``data``, ``seeds``, ``requests``, ``protocol``, ``rows`` and ``left_out``.
         retrains: how many models were retrained without a request, in all.
-        reading: of the domain.
+        criteria: of the domain.
     """
     band = f"of {retrains} models retrained without what is to be forgotten, in all; {BAND_RULE}"
     protocol = {"band": band} | report["protocol"]
-    return judge(report | {"protocol": protocol, "environment": environment()}, reading)
+    return judge(report | {"protocol": protocol, "environment": environment()}, criteria)

@@ -13,7 +13,7 @@ from msgm.study.judging import (
     INSIDE,
     NO_EFFECT,
     TOO_FEW,
-    Reading,
+    Criteria,
     beside_band,
     judge,
     judged_note,
@@ -22,7 +22,7 @@ from msgm.study.judging import (
     upgraded,
 )
 
-READING = Reading(
+CRITERIA = Criteria(
     keys=("request",),
     sides=((r"_auc$", ABOVE),),
     repeated=r"_gap$",
@@ -55,7 +55,7 @@ def draws(rng, count, names=("a", "b_auc", "c"), shift=0.0):
 
 
 def judged(per_seed, models, **facts):
-    return judge(report_of([row_of(per_seed, models, **facts)]), READING)["rows"][0]
+    return judge(report_of([row_of(per_seed, models, **facts)]), CRITERIA)["rows"][0]
 
 
 @pytest.mark.parametrize(("seeds", "count", "m"), [(1, 5, 1), (3, 5, 4), (2, 8, 10)])
@@ -123,18 +123,18 @@ def test_fewer_than_five_retrained_models_give_numbers_without_verdicts():
 
 
 def test_the_side_of_models_that_know_is_the_first_that_is_named_else_the_worse_one():
-    reading = replace(READING, sides=((r"_auc$", ABOVE), (r"^b", None)))
-    known = {name: reading.leaking_side(name, "higher") for name in ("b_auc", "b", "a")}
+    criteria = replace(CRITERIA, sides=((r"_auc$", ABOVE), (r"^b", None)))
+    known = {name: criteria.leaking_side(name, "higher") for name in ("b_auc", "b", "a")}
     assert known == {"b_auc": ABOVE, "b": None, "a": BELOW}
-    assert [reading.leaking_side("a", better) for better in ("lower", "band")] == [ABOVE, None]
+    assert [criteria.leaking_side("a", better) for better in ("lower", "band")] == [ABOVE, None]
 
 
 def test_a_row_is_read_beside_the_original_of_its_own_request():
     models = draws(np.random.default_rng(4), 5)
     rows = [row_of(models[:1], models, method="do-nothing", request=name) for name in ("many", "few")]
     row = row_of(models[:1], models)
-    assert READING.original_of({"rows": [*rows, row]}, row) is rows[1]
-    assert READING.original_of({"rows": [rows[0], row]}, row) is None
+    assert CRITERIA.original_of({"rows": [*rows, row]}, row) is rows[1]
+    assert CRITERIA.original_of({"rows": [rows[0], row]}, row) is None
 
 
 def test_numbers_that_are_the_same_for_all_models_and_those_said_twice_are_not_judged():
@@ -158,11 +158,11 @@ def test_a_number_that_a_row_could_not_be_given_is_not_inside():
 COUNTS = [{"a": value} for value in (0.0, 0.1, 0.2, 0.1, 0.1)]
 
 
-def counting(value, models, step, reading=READING, **facts):
+def counting(value, models, step, criteria=CRITERIA, **facts):
     """A row whose number moves in steps, judged; the request's size is not known."""
     row = row_of([{"a": value}], models, **facts)
     row["metrics"]["a"]["step"] = step
-    return judge(report_of([row], n=None), reading)["rows"][0]
+    return judge(report_of([row], n=None), criteria)["rows"][0]
 
 
 @pytest.mark.parametrize(("beyond", "place"), [(0.099, INSIDE), (0.101, ABOVE)])
@@ -174,7 +174,7 @@ def test_the_band_of_a_number_that_counts_things_is_a_step_wider_at_either_side(
     assert (above["band"]["low"], above["band"]["high"]) == pytest.approx((low - 0.1, high + 0.1))
     assert above["noticed"] == pytest.approx(band.smallest_shift() + 0.1)  # of shifts within it nothing is noticed
     assert counting(high + 0.001, COUNTS, 0.0)["metrics"]["a"]["place"] == ABOVE
-    slack = counting(high + beyond, COUNTS, 0.1, replace(READING, slack=0.2))["metrics"]["a"]
+    slack = counting(high + beyond, COUNTS, 0.1, replace(CRITERIA, slack=0.2))["metrics"]["a"]
     assert (slack["place"], slack["noticed"]) == (INSIDE, pytest.approx(band.smallest_shift() + 0.2))
     assert (slack["band"]["low"], slack["band"]["high"]) == pytest.approx((low - 0.2, high + 0.2))
 
@@ -186,7 +186,7 @@ def test_a_model_left_out_may_lie_a_step_beyond_the_others_too(step, slack, insi
         "retrain_band": [{"retrain": k, "metrics": m} for k, m in enumerate(models, 1)]
     }
     row["metrics"]["a"]["step"] = step
-    found = judge(report_of([row], n=None), replace(READING, slack=slack))["rows"][0]["judged"]
+    found = judge(report_of([row], n=None), replace(CRITERIA, slack=slack))["rows"][0]["judged"]
     assert found["held_out_inside"] == inside
     assert found["held_out_outside"] == ({} if inside == 5 else {"3": ["a"]})
 
@@ -220,7 +220,7 @@ def test_a_band_without_width_tells_nothing_of_a_value_within_three_of_the_thing
     models = [{"a": 0.0, "b_auc": k / 10} for k in range(5)]
     row = row_of([{"a": value, "b_auc": 0.2}], models)
     original = row_of([{"a": 1.0, "b_auc": 0.2}], models, method="do-nothing")
-    found = judge(report_of([row, original]), READING)["rows"][0]["metrics"]["a"]
+    found = judge(report_of([row, original]), CRITERIA)["rows"][0]["metrics"]["a"]
     assert (found["place"], found["noticed"]) == (place, None)
     assert found["inside"] == {TOO_FEW: None}.get(place, place == INSIDE)
 
@@ -228,7 +228,7 @@ def test_a_band_without_width_tells_nothing_of_a_value_within_three_of_the_thing
 @pytest.mark.parametrize(("size", "value", "place"), [(30, 0.95, TOO_FEW), (30, 0.85, BELOW), (None, 0.95, BELOW)])
 def test_the_rule_of_three_is_about_the_distance_and_needs_the_requests_size(size, value, place):
     row = row_of([{"a": value}], [{"a": 1.0}] * 5)
-    found = judge(report_of([row], n=size), READING)["rows"][0]["metrics"]["a"]
+    found = judge(report_of([row], n=size), CRITERIA)["rows"][0]["metrics"]["a"]
     assert found["place"] == place
 
 
@@ -249,7 +249,7 @@ def effect_of(shift, seeds=3, method="edit"):
     models, plain = draws(rng, 5), draws(rng, seeds)
     mine = [{name: value + shift for name, value in tree.items()} for tree in draws(rng, seeds)]
     rows = [row_of(mine, models, method=method), row_of(plain, models, method="finetune")]
-    return [row["effect"] for row in judge(report_of(rows), READING)["rows"]]
+    return [row["effect"] for row in judge(report_of(rows), CRITERIA)["rows"]]
 
 
 def test_a_row_that_is_not_told_from_fine_tuning_by_the_spread_of_seeds_has_no_effect():
@@ -264,7 +264,7 @@ def test_a_number_that_could_not_be_taken_at_a_seed_is_an_effect():
     plain = row_of(models[:3], models, method="finetune")
     for lost, effect in ((None, None), (models[2]["a"], NO_EFFECT)):
         row = row_of([*models[:2], models[2] | {"a": lost}], models)
-        assert judge(report_of([row, plain]), READING)["rows"][0]["effect"] == effect
+        assert judge(report_of([row, plain]), CRITERIA)["rows"][0]["effect"] == effect
 
 
 @pytest.mark.parametrize(("share", "effect"), [(0.99, NO_EFFECT), (1.01, None)])
@@ -274,7 +274,7 @@ def test_the_spread_of_seeds_is_pooled_over_both_rows(share, effect):
     mine, plain = ([{"a": share * reach + z} for z in (-1, 0, 1)], [{"a": z} for z in (-(2**0.5), 2**0.5)])
     models = [{"a": float(k)} for k in range(5)]
     rows = [row_of(mine, models), row_of(plain, models, method="finetune")]
-    assert judge(report_of(rows), READING)["rows"][0]["effect"] == effect
+    assert judge(report_of(rows), CRITERIA)["rows"][0]["effect"] == effect
 
 
 def test_alike_rows_are_told_apart_as_seldom_as_stated():
@@ -282,7 +282,7 @@ def test_alike_rows_are_told_apart_as_seldom_as_stated():
     models = draws(rng, 5)
     for _ in range(n):
         rows = [row_of(draws(rng, 3), models), row_of(draws(rng, 3), models, method="finetune")]
-        found += judge(report_of(rows), READING)["rows"][0]["effect"] is None
+        found += judge(report_of(rows), CRITERIA)["rows"][0]["effect"] is None
     assert found / n == pytest.approx(1 - (1 - 0.05 / 2) ** 2, abs=0.017)
 
 
@@ -298,7 +298,7 @@ def test_alike_rows_are_told_apart_as_seldom_as_stated():
 )
 def test_the_share_of_retraining_is_that_of_one_request(facts, asked, share):
     models = draws(np.random.default_rng(7), 5)
-    row = judge(report_of([row_of(models[:1], models, **facts)], **asked), READING)["rows"][0]
+    row = judge(report_of([row_of(models[:1], models, **facts)], **asked), CRITERIA)["rows"][0]
     assert row["share_of_retraining"] == (None if share is None else pytest.approx(share))
 
 
@@ -306,7 +306,7 @@ def test_an_earlier_versions_retrained_models_of_each_seed_make_one_mean_each():
     models = [{"retrain": k, "seed": seed, "metrics": {"a": k + seed / 10}} for seed in (0, 1) for k in range(5)]
     models += [{"retrain": 0, "seed": 9, "metrics": {"a": 99.0}}]  # of a seed that the row does not have
     row = row_of([{"a": 2.0}, {"a": 2.1}], []) | {"retrain_band": models}
-    found = upgraded(report_of([row]), replace(READING, retrained_a_seed=True))["rows"][0]
+    found = upgraded(report_of([row]), replace(CRITERIA, retrained_a_seed=True))["rows"][0]
     assert [model["metrics"]["a"] for model in found["retrain_band"]] == pytest.approx([0.05, 1.05, 2.05, 3.05, 4.05])
     band = found["metrics"]["a"]["band"]
     # A row of two seeds is one model of the kind that these means are: its limits are those of one.
@@ -316,13 +316,13 @@ def test_an_earlier_versions_retrained_models_of_each_seed_make_one_mean_each():
 def test_an_earlier_versions_retrained_models_that_are_the_same_for_all_seeds_are_one_each():
     models = [{"retrain": k, "seed": seed, "metrics": {"a": float(k)}} for seed in (0, 1) for k in range(5)]
     row = row_of([{"a": 2.0}, {"a": 2.1}], []) | {"retrain_band": models}
-    found = upgraded(report_of([row]), READING)["rows"][0]
+    found = upgraded(report_of([row]), CRITERIA)["rows"][0]
     assert [(model["of"], model["metrics"]["a"]) for model in found["retrain_band"]] == [(1, k) for k in range(5)]
     band = found["metrics"]["a"]["band"]
     assert (band["low"], band["high"]) == pytest.approx(Band(2.0, 2.5**0.5, 5).limits(2, 1))
 
 
 def test_a_report_of_this_version_is_read_as_it_is():
-    report = judge(report_of([row_of([{"a": 0.5}], draws(np.random.default_rng(8), 5))]), READING)
+    report = judge(report_of([row_of([{"a": 0.5}], draws(np.random.default_rng(8), 5))]), CRITERIA)
     assert report["schema"] == 2  # as reports on disk say
-    assert upgraded(report, READING) is report
+    assert upgraded(report, CRITERIA) is report

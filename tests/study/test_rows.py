@@ -1,12 +1,12 @@
 """From the numbers of models to the rows and the report of a comparison."""
 
 from msgm.study.band import LEAST
-from msgm.study.judging import ABOVE, SCHEMA, Reading
+from msgm.study.judging import ABOVE, SCHEMA, Criteria
 from msgm.study.parts import Number
 from msgm.study.rows import judged_report, left_out, left_out_at, row_numbers
 
 KNOWN = {"auc": Number("AUC of an attack", "privacy", "band", (0, 1))}
-READING = Reading(keys=("request",), sides=(), repeated="_gap$", size="n", retraining="retrain_seconds", effect=())
+CRITERIA = Criteria(keys=("request",), sides=(), repeated="_gap$", size="n", retraining="retrain_seconds", effect=())
 
 
 def test_a_rows_numbers_are_means_over_its_seeds_beside_what_they_are():
@@ -45,7 +45,7 @@ def test_a_report_is_judged_and_says_of_how_many_models_its_band_is():
     row = {"method": "edit", "request": "few", "seconds": 1.0}
     row |= row_numbers({0: {"auc": 0.9}}, [{"auc": 0.5 + k / 100} for k in range(LEAST)], KNOWN)
     report = {"rows": [row], "requests": {"few": {"n": 30}}, "protocol": {"auc": "as said"}}
-    made = judged_report(report, 7, READING)
+    made = judged_report(report, 7, CRITERIA)
     assert made["protocol"]["band"].startswith("of 7 models retrained without what is to be forgotten")
     assert made["protocol"]["auc"] == "as said"
     assert made["rows"][0]["metrics"]["auc"]["place"] == ABOVE
