@@ -15,11 +15,11 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """End with 2 and the sentence; its usage is a ``--help`` away."""
+        """Exit with code 2 and the one-sentence error, without the usage text."""
         self.exit(2, f"msgm: {message}; see {self.prog} --help.\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse what is no choice, and name the nearest one, as for any other name."""
+        """Refuse a value that is not a choice, and name the nearest one."""
         choices = action.choices or [value]
         if value in choices:
             return
@@ -58,7 +58,7 @@ def metrics(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def settings(options: argparse.Namespace) -> list[str]:
-    """Return what ``--set`` and ``--seed`` say, as overrides of a config."""
+    """Return ``--set`` and ``--seed`` as overrides of a config."""
     return options.set + ([] if options.seed is None else [f"seed={options.seed}"])
 
 
@@ -108,7 +108,7 @@ def threads(parser: argparse.ArgumentParser) -> None:
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """Return what reads a whole number of at most 63 bits from ``least`` on."""
+    """Return a parser of whole numbers from ``least`` up to 63 bits, for argparse."""
 
     def read(text: str) -> int:
         if text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) < 2**63:

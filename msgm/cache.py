@@ -1,8 +1,7 @@
 """The cache of retrained models, which comparisons share: ``~/.cache/msgm``, or the folder that MSGM_CACHE names.
 
-What a model retrained without a request is depends on the items that it saw, on its settings, its seed and the
-versions of the code. An entry's name is a hash of all of them, so that a model made in another way is never taken for
-it. An entry is a folder:
+A retrained model is determined by the items it was trained on, its settings, its seed and the versions of the code. An
+entry's name is a hash of all of these, so that a model made differently never matches. An entry is a folder:
 
     retrained/NAME/entry.json   what the model is, which items it saw, what it cost, and the SHA-256 of every file
     retrained/NAME/files/       what training left in the run folder, of which a run goes on as if it had trained
@@ -39,7 +38,7 @@ DEFAULT = "~/.cache/msgm"
 
 
 class Facts(TypedDict):
-    """What is read of the facts of a training; others are passed on."""
+    """The keys that are read from the facts of a training; others are passed on."""
 
     seconds: Seconds
 
@@ -59,15 +58,15 @@ class Stored(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What the cache says of a model.
+    """Description of a model in the cache.
 
     Attributes:
         what: the model in a few words.
-        request: what it was retrained without, in words.
+        request: the request whose items it was trained without, in words.
         data_digest: of the data set.
         items: how many items that has.
         seen: (n,) sorted positions of the items that the model was trained on.
-        facts: what its run recorded of the training, for the runs that take it.
+        facts: the training facts that its run recorded, for runs that reuse it.
     """
 
     what: str
@@ -85,7 +84,7 @@ class Cached:
     Attributes:
         folder: where it lies.
         made: when it was trained, in UTC, as ISO 8601.
-        model: what it is.
+        model: its description.
         files: SHA-256 by path below ``files/``.
     """
 
@@ -135,7 +134,7 @@ class Cache:
         return sorted(found, key=lambda entry: entry.made)
 
     def take(self, name: str, run: Path, parts: Iterable[str]) -> Cached | None:
-        """Copy into a run folder what is in the cache under ``name``.
+        """Copy the entry ``name`` of the cache into a run folder.
 
         Args:
             name: of the entry.
@@ -160,9 +159,9 @@ class Cache:
         return entry
 
     def keep(self, name: str, model: Model, run: Path, parts: Iterable[str]) -> None:
-        """Put what training left in a run folder into the cache, unless it is there.
+        """Copy the results of training from a run folder into the cache, unless the entry exists.
 
-        A cache that cannot be written is no reason to fail: a line says so.
+        If the cache cannot be written, this is printed and is not an error.
         """
         entry = self._place / name
         try:
@@ -207,7 +206,7 @@ class Cache:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Be the only writer: wait for others, then sweep what dead ones left."""
+        """Hold the cache's write lock: wait for other writers, then remove leftovers of dead ones."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:

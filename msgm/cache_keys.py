@@ -1,4 +1,4 @@
-"""What makes a retrained model what it is, in every domain: the requests before, where it is trained, and the code.
+"""Facts that identify a retrained model in every domain: earlier requests, training device, and code.
 
 The number of threads and the kind of GPU are left out: they change the last bits of a sum.
 """
@@ -23,7 +23,7 @@ FACTS = ("versions", "git_commit", "platform", "threads", "device", "seconds", "
 
 
 def origin(entry: Cached) -> dict[str, str]:
-    """Return what a run records of a model that it took over: when it was trained, and the name of the entry."""
+    """Return a run's record on a model from the cache: its training date and the name of the entry."""
     return {"trained": entry.made, "entry": entry.folder.name}
 
 
@@ -41,13 +41,13 @@ def code(files: Iterable[str]) -> dict[str, Any]:
 
 
 def is_known(part: type) -> bool:
-    """Return whether ``code`` says what a registered class is: msgm's own, or a plugin's, not one of a notebook."""
+    """Return whether ``code`` covers a registered class: one of msgm's or of a plugin, not of a notebook."""
     return part.__module__.startswith("msgm.") or bool(plugins_of(part))
 
 
 @cache
 def sources() -> str:
-    """Return a hash of msgm's own source, which changes between versions while it is worked on."""
+    """Return a hash of msgm's own source, which may change within a version during development."""
     found = hashlib.sha256()
     for path in sorted(Path(msgm.__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())

@@ -1,16 +1,16 @@
-"""What a model was asked to forget so far: a chain of requests, kept as ``chain.json`` with every model folder.
+"""The chain of forget requests that a model has answered, kept as ``chain.json`` in every model folder.
 
 Nothing on the chain is ever retain data again: ``gone`` gives the items that earlier requests named, which
 ``msgm.splits.make_split`` and the classifiers' ``split_by`` keep apart from retain and forget items alike.
 
-Items are known by position, and by content, so that another order or other content of the data is noticed:
+Items are identified by position and by content, so that a changed order or content of the data is noticed:
 
 - ``items`` counts the data's items, and ``remaining`` hashes those that no request names;
 - ``digests`` holds four bytes of HMAC-SHA-256 for each item, under the key of the run folder (``msgm.digests``).
 
 The key lies beside the model folder and not in it, so that whoever receives a model folder alone cannot test guesses
-of a forgotten item against ``chain.json``. Without the key, positions and ``remaining`` are still checked, but no
-sentence can say which item differs, and forgotten items themselves cannot be checked.
+of a forgotten item against ``chain.json``. Without the key, positions and ``remaining`` are still checked, but errors
+cannot name the item that differs, and forgotten items themselves cannot be checked.
 
 The file is long because the chain and the JSON form that it is read from are kept side by side: they change together.
 """
@@ -42,7 +42,7 @@ SplitFacts = Mapping[str, float | int]
 
 
 class Items(Protocol):
-    """Data whose items can be told apart by their content; ``Dataset`` is one."""
+    """Data whose items can be identified by their content; ``Dataset`` is one."""
 
     def __len__(self) -> int: ...
 
@@ -104,7 +104,7 @@ class Entry:
         return np.array_equal(self.positions, np.flatnonzero(mask))
 
     def summary(self) -> dict[str, Any]:
-        """Return what reports and cards say of the request: no positions."""
+        """Return the request's summary for reports and cards, without positions."""
         shown = ("text", "goal", "target", "by", "date")
         return {key: getattr(self, key) for key in shown} | {"items": len(self.positions)}
 
@@ -136,10 +136,10 @@ class Chain:
     """The requests that a model has answered, in order.
 
     Attributes:
-        requests: what was asked.
-        data: of which items; None where nobody recorded it.
+        requests: the answered requests.
+        data: the data set of their positions; None if not recorded.
         unknown: why earlier requests may be missing, as a sentence; None when the chain is complete.
-        anew: the requests that were left behind when a chain was started anew on purpose, in words.
+        anew: the requests that were dropped when a new chain was started deliberately, in words.
     """
 
     requests: tuple[Entry, ...] = ()
@@ -169,12 +169,12 @@ class Chain:
         return int(seed)
 
     def started_anew(self) -> "Chain":
-        """Return an empty chain that says which requests it leaves behind."""
+        """Return an empty chain that records the requests of this one as dropped."""
         left = tuple(entry.text for entry in self.requests) + ((self.unknown,) if self.unknown else ())
         return Chain(anew=(*self.anew, *(left or ("none",))))
 
     def over(self, items: Items, split: SplitFacts, key: bytes | None) -> "Chain":
-        """Return this chain with the digests of ``items``, keyed where it names any."""
+        """Return this chain with digests of ``items``; keyed digests of single items if it has requests."""
         gone = self.gone(len(items))
         remaining, digests = _digests(items, gone, key if gone.any() else None)
         return replace(self, data=Data(len(items), remaining, dict(split), digests))
@@ -202,7 +202,7 @@ class Chain:
             where: the model's folder, for sentences.
 
         Raises:
-            UserError: names the first item that differs where that can be said.
+            UserError: the data differs; names the first item that differs, if possible.
         """
         if self.data is None:
             return
@@ -250,7 +250,7 @@ class Chain:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return what reports and cards say of the chain: no positions and no digests."""
+        """Return the chain's summary for reports and cards, without positions and digests."""
         return {
             "requests": [entry.summary() for entry in self.requests],
             "unknown": self.unknown,
@@ -282,10 +282,10 @@ def others(mask: NDArray[np.bool_], entries: Sequence[Entry]) -> list[Entry]:
 
 
 def gone_before(mask: NDArray[np.bool_], entries: Sequence[Entry]) -> NDArray[np.bool_]:
-    """Return the items that are neither to retain nor to forget where a model was asked ``entries``.
+    """Return a mask of the items that are neither retain nor forget items for a model with the requests ``entries``.
 
     Args:
-        mask: (N,) items that the present request names; what requests before it named counts there, not here.
+        mask: (N,) mask of the present request; items of requests before it count as gone.
         entries: all that the model was asked, the present request among them or not.
     """
     mine = mask & ~union(entries[: _place(mask, entries)], len(mask))
@@ -354,7 +354,7 @@ def _digests(items: Items, gone: NDArray[np.bool_], key: bytes | None) -> tuple[
 
 
 def _without_gone(then: NDArray[np.uint32], now: NDArray[np.uint32], gone: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """Return the digests of now, with those of then for forgotten items: what was erased may have another content."""
+    """Return the present digests, with stored ones for forgotten items, as erased items may have changed content."""
     if len(then) != len(now):
         return now
     erased = int((gone & (then != now)).sum())

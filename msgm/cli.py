@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _performed(options: argparse.Namespace) -> int:
-    """Perform a command and return its exit code; what is wrong with it is one sentence on stderr."""
+    """Run a command and return its exit code; an error is one sentence on stderr."""
     try:
         _refuse_other_modules(options)
         from msgm.downloads import downloading
@@ -90,7 +90,7 @@ def _performed(options: argparse.Namespace) -> int:
 
 
 def _drop_output(code: int) -> int:
-    """Return ``code``, and let nothing that is still buffered be written when the process ends."""
+    """Return ``code`` and discard buffered output, so that nothing more is written at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
@@ -101,7 +101,7 @@ OF_ALL_MODULES = ("compare", "classifier", "recommender", "tune", "report", "dat
 
 
 def _refuse_other_modules(options: argparse.Namespace) -> None:
-    """Refuse what a classifier's or a recommender's command made or reads, where a generator's was expected."""
+    """Refuse a config or folder of classifiers or recommenders where one of generators is expected."""
     if options.command in OF_ALL_MODULES:
         return
     given = [getattr(options, key, None) for key in ("config", "source", "run")] + getattr(options, "runs", [])
@@ -289,7 +289,7 @@ def _restore(options: argparse.Namespace, config: "Config", task: "RestorationTa
 
 
 def _restored_config(options: argparse.Namespace) -> "tuple[Config, SamplingSettings]":
-    """Return the experiment of the run and how to sample; ``--seed`` is the noise's and leaves the judge alone."""
+    """Return the run's config and sampling settings; ``--seed`` sets the noise only, not the judge."""
     _single_process(options)
     own = Path(options.run) / "config.yaml"
     if options.config is None and Path(options.run).is_dir() and not own.is_file():

@@ -129,8 +129,8 @@ class Row:
     """One row of ``msgm compare``.
 
     Attributes:
-        start: ``none`` leaves the base model as it is, ``scratch`` trains anew, ``finetune`` starts from the base
-            model, ``random`` is a network with fresh random weights that nothing is done to.
+        start: ``none`` leaves the base model as it is, ``scratch`` trains from random weights, ``finetune`` starts from
+            the base model, ``random`` is an untrained network.
         objective: the objective's name and settings.
         training: overrides of ``training`` (and of ``finetune``, for rows that start there).
         optional: run only when ``--only`` names the row.
@@ -177,7 +177,7 @@ class Config:
         seed: of everything but the data split.
         seeds: how many seeds ``msgm compare`` runs the base model and every row at: ``seed`` and the ones after it.
         retrains: how many models it retrains without the request, from seeds of their own, for a band; 1 makes none,
-            and the row ``unseen-scratch`` alone says what retraining gives. Five are the fewest that give verdicts.
+            and the row ``unseen-scratch`` is then the only retrained reference. Verdicts need at least five.
         plugins: Python files to import first; they register objectives, data sets and the like. Kept as whole paths,
             so that the settings hold in any working folder.
         data: the data set (``msgm.data``).
@@ -247,7 +247,7 @@ class Config:
         return structured(TrainingSettings, asdict(settings) | row.training, "training")
 
     def for_row(self, row: Row) -> "Config":
-        """Return the experiment that a row is: its own objective and training, one seed, and no rows."""
+        """Return the config of a row: its own objective and training, one seed, and no rows."""
         return replace(
             self,
             objective=row.objective,

@@ -1,4 +1,4 @@
-"""Where to compute: the devices that a name can mean, and sums in float64 on those that have no float64."""
+"""Compute devices by name, and float64 arithmetic for devices without float64."""
 
 import os
 import re
@@ -14,7 +14,7 @@ WITHOUT_FLOAT64 = ("mps",)
 
 
 class Names(tuple[str, ...]):
-    """The names of devices, as choices of an option; ``cuda:1`` is one of them, which is not listed."""
+    """The names of devices, as choices of an option; also accepts ``cuda:1`` and the like, which are not listed."""
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or re.fullmatch(r"cuda:\d{1,3}", str(name), re.ASCII) is not None
@@ -47,7 +47,7 @@ def chosen_device(name: str) -> "torch.device":
 
 
 def _take(name: str, number: int, count: int) -> None:
-    """Make a GPU the one that libraries take, such as accelerate; refuse one that is not there."""
+    """Make a GPU the current device, which libraries such as accelerate use; refuse one that is not there."""
     import torch
 
     if number >= count:
@@ -58,7 +58,7 @@ def _take(name: str, number: int, count: int) -> None:
 
 
 def precise_device(device: "torch.device") -> "torch.device":
-    """Return where to compute in float64 what lies on ``device``: there, or on the CPU where it has no float64."""
+    """Return the device for float64 arithmetic on tensors of ``device``: itself, or the CPU if it has no float64."""
     import torch
 
     return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
@@ -70,7 +70,7 @@ def precise(tensor: "torch.Tensor") -> "torch.Tensor":
 
 
 def finish(device: "torch.device") -> None:
-    """Wait until a GPU has done what it was told, before a time is taken."""
+    """Wait until a GPU has finished all queued work, before reading the clock."""
     import torch
 
     if device.type != "cpu":

@@ -1,8 +1,8 @@
-"""Digests: of files, to notice a change, and keyed ones of ids and items, which cannot be tried out without the key.
+"""Digests of files, to detect changes, and keyed digests of ids and items, which cannot be guessed without the key.
 
-An unkeyed hash of an item's number or of a user's id gives it away: there are few, and each can be hashed and compared.
-So these are hashed with 32 random bytes, in the file ``key`` of the folder that they stand in, which its owner alone
-can read. The key belongs to the folder; who passes the folder on leaves it out.
+An unkeyed hash of an item's number or a user's id can be inverted by hashing all possible values. So these are hashed
+with 32 random bytes, in the file ``key`` of the folder that they stand in, which its owner alone can read. The key
+belongs to the folder; leave it out when you pass the folder on.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ def short_digest(parts: Iterable[bytes]) -> str:
 
 
 def keyed_digest(key: bytes, *parts: str | bytes) -> str:
-    """Return 32 hex digits that stand for ``parts`` in this order; they depend on ``key``."""
+    """Return the keyed digest of ``parts``, in this order, as 32 hex digits."""
     known = [part if isinstance(part, str) else [hashlib.sha256(part).hexdigest()] for part in parts]
     return hmac.new(key, json.dumps(known).encode(), hashlib.sha256).hexdigest()[:32]
 
@@ -92,7 +92,7 @@ def unkeyed_digest(positions: NDArray[np.int64]) -> str:
 
 
 def stands_for(digest: str, folder: Path, positions: NDArray[np.int64]) -> bool | None:
-    """Return whether a digest that stands in ``folder`` is of these item numbers; None if its key is not there."""
+    """Return whether a digest in ``folder`` is of these item numbers; None if the folder's key is missing."""
     if len(digest) == len(unkeyed_digest(positions)):
         return digest == unkeyed_digest(positions)
     return digest == positions_digest(folder, positions) if (folder / KEY).is_file() else None

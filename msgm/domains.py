@@ -1,7 +1,7 @@
-"""The domains: which part of msgm a config or a report is of, found by name and imported when it is needed.
+"""The domains: finds the domain of a config or a report by name, and imports it when needed.
 
-A plugin's domain is one of them as soon as ``register`` knows it; its configs say ``domain: NAME`` and, so that the
-command line finds it, ``plugins: [FILE]``.
+A plugin's domain is made known by ``register``; its configs say ``domain: NAME`` and, so that the command line finds
+it, ``plugins: [FILE]``.
 """
 
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ def of_report(report: dict[str, Any]) -> Client[Any]:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read the report of a comparison, one of an earlier version as this one reads it.
+    """Read the report of a comparison; one of an earlier version is converted to the present format.
 
     A report of a newer version is refused. The plugins that its run's config names are imported where it is of none of
     the domains that are known.

@@ -1,4 +1,4 @@
-"""The network: nothing is fetched unless the user allows it, and what is fetched is said first, with host and size."""
+"""Downloads: only if the user allows them, and announced with host and size."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def may_download() -> bool:
 
 
 def announce(what: str, host: str, megabytes: float, key: str, instead: str, allowed: bool = False) -> None:
-    """Say what is about to be fetched, if the user allows it.
+    """Print what is about to be downloaded, or refuse if the user has not allowed it.
 
     Args:
         what: what is missing.

@@ -1,9 +1,9 @@
-"""From plain trees to dataclasses: every setting is read as its annotation says.
+"""Converts plain trees to dataclasses: every setting is read by its field's type annotation.
 
-What YAML holds without quotes is kept as it was written (``Plain``) until the field that it is for is known. A field of
-text takes it as it stands, so that ``010``, ``yes`` and ``1e3`` name what they say; a field of numbers reads a number.
-``null``, ``~`` and nothing at all mean that a field which may be None is not set, and are text wherever else a text may
-stand. The settings of an exchangeable part (``Settings``) stay as they were written until the part is built.
+Unquoted YAML scalars are kept as written (``Plain``) until their field is known. A text field takes them unchanged, so
+that ``010``, ``yes`` and ``1e3`` stay text; a number field parses them. ``null``, ``~`` and nothing at all mean that a
+field which may be None is not set, and are text wherever else a text may stand. The settings of an exchangeable part
+(``Settings``) stay as they were written until the part is built.
 """
 
 import math
@@ -41,7 +41,7 @@ class Plain(str):
 
     @property
     def is_null(self) -> bool:
-        """Whether it says that there is nothing."""
+        """Whether it spells null."""
         return self in ("", "~", "null")
 
 
@@ -79,10 +79,10 @@ def structured(cls: type[T], values: Any, section: str) -> T:
 
 
 def typed(value: Any, kind: Any, key: str) -> Any:
-    """Return ``value``, of a plain tree, as what the annotation ``kind`` says.
+    """Return ``value``, of a plain tree, converted to the type annotation ``kind``.
 
     Raises:
-        UserError: it is nothing of the kind; names ``key``.
+        UserError: it cannot be converted; names ``key``.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -208,7 +208,7 @@ def _over(found: "Field[Any]", value: Any) -> Any:
 
 
 def _one_of(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
-    """Return the value as the one of several kinds that its form says: nothing, settings, a list, or a scalar."""
+    """Return the value converted to the type of a union that fits its form: None, settings, a list, or a scalar."""
     if NoneType in kinds and _is_null(value):
         return None
     some = [kind for kind in kinds if kind is not NoneType]
@@ -243,7 +243,7 @@ def _items(value: Any, key: str) -> list[Any]:
 
 
 def _chosen(value: Any, choices: tuple[Any, ...], key: str) -> Any:
-    """Return the one of ``choices`` that a value is or spells."""
+    """Return the one of ``choices`` that a value equals or spells."""
     for choice in choices:
         if value == choice and isinstance(value, str) == isinstance(choice, str):
             return choice

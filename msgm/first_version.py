@@ -1,4 +1,4 @@
-"""Chains of runs that msgm's first version wrote, which kept no ``chain.json``.
+"""Reconstructs chains of runs of msgm's first version, which wrote no ``chain.json``.
 
 There, a run's config names its request, and its manifest the source that it started from, whose own run may be another
 request's. A chain is made from these, from the first run to the last.
@@ -25,11 +25,11 @@ Answer = Callable[[Run, Manifest, Chain], Chain]
 
 
 def chain_of(folder: Path, answer: Answer) -> Chain:
-    """Return the chain of a model folder; what is known instead of a missing one is printed.
+    """Return the chain of a model folder; if it has no ``chain.json``, print what is known from its run instead.
 
     Args:
         folder: model folder.
-        answer: says what a run of the first version was asked.
+        answer: returns the chain extended by the request of a first-version run.
 
     Raises:
         UserError: a damaged chain, or a run of the first version on other data.
@@ -46,7 +46,7 @@ def chain_of(folder: Path, answer: Answer) -> Chain:
 
 
 def entry_of(request: Any, mask: NDArray[np.bool_], by: str) -> Entry:
-    """Return the entry of a request whose date nobody recorded."""
+    """Return the entry of a request whose date was not recorded."""
     named = (request.describe(), request.goal, request.target, request.selector())
     return Entry(*named, by, None, np.flatnonzero(mask), "1")
 

@@ -1,9 +1,9 @@
-"""Folders and the files in them: what is written is there whole or not at all, by one writer at a time.
+"""Folders and files: atomic writes, and one writer at a time.
 
 A file or a folder is written beside its place under a hidden name, and then renamed. The hidden name carries its owner:
-the machine, its boot, the process and when that began. So whoever opens the folder next can tell what a dead writer
-left, and removes it; ``locked`` does so. The lock is a file ``lock`` that is in the folder while a command writes; the
-kernel frees it when its holder ends, however it ends.
+the machine, its boot, the process and when that began. So the next process that opens the folder recognises leftovers
+of a dead writer and removes them, as ``locked`` does. The lock is a file ``lock`` that is in the folder while a command
+writes; the kernel frees it when its holder ends, however it ends.
 
 Names that people give to rows, methods and requests become files too. ``place`` is the one way from a name to a path.
 
@@ -68,7 +68,7 @@ def check_name(name: Any, key: str = "name") -> str:
     """Return ``name`` if it can be one component of a path on every common file system.
 
     Args:
-        name: what somebody called a row, a method, a request and the like.
+        name: a user's name of a row, a method, a request and the like.
         key: where it was read, for the error.
 
     Raises:
@@ -81,7 +81,7 @@ def check_name(name: Any, key: str = "name") -> str:
 
 
 def _fault(name: str) -> str | None:
-    """Return what forbids ``name`` as the name of a file, if anything does."""
+    """Return the reason why ``name`` cannot be a file name, or None."""
     if not name:
         return "is empty"
     if "/" in name or "\\" in name:
@@ -103,7 +103,7 @@ def check_names(names: Iterable[Any], key: str, reserved: Iterable[str] = ()) ->
     """Refuse names that cannot be files side by side.
 
     Args:
-        names: of things that are written into one folder.
+        names: of files that are written into one folder.
         key: where they were read, for the error.
         reserved: names that msgm itself uses in that folder.
 
@@ -136,7 +136,7 @@ def place(folder: Path, *names: Any, ending: str = "", key: str = "name") -> Pat
 
     Args:
         folder: where to begin.
-        names: what people called things; see ``check_name``.
+        names: names given by users; see ``check_name``.
         ending: what to add to the last, such as ``.json``.
         key: where they were read, for the error.
 
@@ -239,7 +239,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _naming(temporary: Path, path: Path) -> Iterator[None]:
-    """Let errors of the machine name the file that was to be written, not the hidden one or none."""
+    """Context in which OS errors name the file to be written, not its hidden temporary file."""
     try:
         yield
     except OSError as error:
@@ -252,14 +252,14 @@ def _naming(temporary: Path, path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Stray:
-    """What a writer left: the name that it was for, whether it is a new or an old version, and its owner if known."""
+    """A leftover of a writer: the final name, whether it is the new or the old version, and its owner if known."""
 
     name: str | None
     kind: str | None
     owner: tuple[str, str, str, str] | None
 
     def is_dead(self, path: Path) -> bool:
-        """Return whether nobody will finish it; what the first version of msgm left has no owner and is dead."""
+        """Return whether its writer has ended; leftovers of msgm's first version have no owner and count as dead."""
         if self.owner is None:
             return True
         machine, boot, pid, start = self.owner
@@ -278,7 +278,7 @@ def _stray(name: str) -> _Stray | None:
 
 
 def _hidden(path: Path, kind: str) -> Path:
-    """Return a name beside ``path`` that says whose it is."""
+    """Return a hidden name beside ``path`` that encodes its owner."""
     owner = "-".join((*_machine(), str(os.getpid()), _began(os.getpid()) or "0", secrets.token_hex(4)))
     return path.with_name(f".{path.name}.{owner}.{kind}")
 
@@ -322,10 +322,10 @@ def _is_running(pid: int) -> bool:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove what dead writers left half written anywhere in ``folder``; return what was removed or put back.
+    """Remove leftovers of dead writers anywhere in ``folder``; return what was removed or put back.
 
     Where a writer died between taking an old folder away and putting the new one in its place, the old one comes back.
-    What belongs to a writer that runs is left alone.
+    Files of running writers are not touched.
     """
     done = []
     for parent, folders, files in os.walk(folder):
@@ -394,7 +394,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def changing(path: Path) -> Iterator[None]:
-    """Be the only process that reads and replaces a file, among those that share the folder; others are waited for."""
+    """Hold the lock for reading and replacing a file that processes of the folder share; waits for other holders."""
     if not processes.writes():
         yield
         return
@@ -414,7 +414,7 @@ def changing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def borrowed(folder: Path) -> Iterator[None]:
-    """Write below ``folder`` for the process that holds its lock, beside other processes that do so too."""
+    """Write below ``folder`` on behalf of the process that holds its lock, together with other workers."""
     names: set[str] = _held.__dict__.setdefault("borrowed", set())
     names.add(str(folder.resolve()))
     try:
@@ -465,7 +465,7 @@ def _refuse_other_writers(folder: Path, held: set[str]) -> None:
 
 
 def _holder(path: Path) -> str | None:
-    """Return who holds a lock file of msgm's, or None where nobody does or it is another program's."""
+    """Return the holder of a lock file of msgm's; None if it is not held or is another program's."""
     try:
         with path.open("rb") as file:
             found = re.fullmatch(r"[0-9]+ on .+", file.read(300).decode(errors="replace"))
@@ -485,7 +485,7 @@ def _is_file_of(file: int, path: Path) -> bool:
 
 
 def _drop_empty(made: list[Path]) -> None:
-    """Remove the folders that were made for nothing, deepest first."""
+    """Remove newly made folders that stayed empty, deepest first."""
     for path in made:
         try:
             path.rmdir()

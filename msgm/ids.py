@@ -1,9 +1,9 @@
-"""What names a thing: ids as they were written, positions as decimal numbers, and classes by their names.
+"""Parsing of ids (kept as written), positions (decimal numbers) and classes (by name).
 
 An id is text, and two ids are the same when their texts are: 10, 010 and 10.0 are three. In Python a whole number
-stands for its decimal text; whatever else might be meant by a bool, a float or None is refused rather than guessed.
-A position in a data set is a number, so 010 is position 10. A class is found by its name, and only where no class has
-that name does a number find the one class whose name is equal as a number, as 1 finds 1.0.
+stands for its decimal text; bools, floats and None are refused as ambiguous. A position in a data set is a number, so
+010 is position 10. A class is found by its name, and only where no class has that name does a number find the one class
+whose name is equal as a number, as 1 finds 1.0.
 """
 
 import re
@@ -61,7 +61,7 @@ def as_index(value: Any, key: str) -> int:
 
 
 def as_list(values: Any, key: str, what: str = "ids") -> list[Any]:
-    """Return several things that a request names; one text is refused, whose letters would be taken for them.
+    """Return a list of ids from a request; a single text is refused, as it would be split into letters.
 
     Args:
         values: a list, a tuple, a range or a one-dimensional array.
@@ -125,7 +125,7 @@ def _number(name: str) -> Decimal | None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names for an error, of many the first."""
+    """Return names as text for an error; of many, only the first ones."""
     return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 

@@ -1,4 +1,4 @@
-"""Masks on the command line: what of an item is removed, in a word or from a picture."""
+"""Masks on the command line: the removed part of an item, given by a word or a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path

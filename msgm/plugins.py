@@ -1,8 +1,9 @@
-"""The user's own Python files, imported by path, and what a received folder may not do without being trusted.
+"""The user's Python files, imported by path, and the protection against code in folders received from others.
 
-A config that is named on the command line is the user's: its plugins and predicates run. What stands in a run or model
-folder is received, whoever made it: nothing that it names is run, opened or fetched unless the user says ``--trust``
-(``trusting()`` in Python). A model folder records the plugins that its model needs, each with path and SHA-256.
+A config that is named on the command line is the user's: its plugins and predicates run. Settings in a run or model
+folder count as received from others, whoever made it: nothing that they name is run, opened or fetched unless the user
+says ``--trust`` (``trusting()`` in Python). A model folder records the plugins that its model needs, each with path and
+SHA-256.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ _digests: dict[str, str] = {}
 
 
 class Plugin(TypedDict):
-    """A plugin that a model needs: where it was, and the SHA-256 of what it was."""
+    """A plugin that a model needs: its path and SHA-256 when the model was made."""
 
     path: str
     sha256: str
@@ -40,7 +41,7 @@ class Plugin(TypedDict):
 
 @contextmanager
 def trusting(trust: bool = True) -> Iterator[None]:
-    """Let what received folders name be run and opened, inside the block."""
+    """Context in which code and files named in received folders may be run and opened."""
     token = _trusted.set(trust)
     try:
         yield
@@ -49,7 +50,7 @@ def trusting(trust: bool = True) -> Iterator[None]:
 
 
 def trusted() -> bool:
-    """Return whether what received folders name may be run and opened here."""
+    """Return whether code and files named in received folders may be run and opened here."""
     return _trusted.get()
 
 
@@ -79,7 +80,7 @@ def load_files(paths: Sequence[str]) -> list[str]:
 def load_file(path: str, key: str = "plugins") -> Any:
     """Import the Python file at ``path``, which the setting ``key`` names, as a module of its own, once a process.
 
-    A second import would register its classes anew, and pickles and ``isinstance`` tell them from the first ones.
+    A second import would define its classes again, and pickles and ``isinstance`` would treat them as different ones.
 
     Raises:
         UserError: there is no such file, or it cannot be imported.
@@ -147,7 +148,7 @@ def load_recorded(plugins: Sequence[Plugin], source: Path) -> None:
 
 
 def note_changed(stored: Sequence[Plugin], used: Sequence[Plugin], source: Path) -> None:
-    """Say which of the plugins that a model was made with are used in another version."""
+    """Print which of a model's plugins are used in another version than it was made with."""
     now = {plugin["sha256"] for plugin in used}
     for plugin in stored:
         if plugin["sha256"] not in now:
@@ -161,9 +162,9 @@ def load_received(
 
     Args:
         folder: the run folder.
-        sections: settings that must be there; one that were missing would silently mean its default.
-        own: the user's own settings, if he named a config: what it names, too, is his.
-        used: the settings to return, where not all are used: what the others name is neither opened nor refused.
+        sections: settings that must be present, so that a missing one is not silently replaced by its default.
+        own: the user's own settings, if he named a config: files named there, too, are trusted.
+        used: the settings to return, if not all are used; the others are neither opened nor refused.
 
     Raises:
         UserError: the file is missing, damaged or not whole, or names what only a trusted one may.
@@ -185,7 +186,7 @@ def refuse_foreign(settings: Settings, source: Path, own: Settings | None = None
     Args:
         settings: what was received.
         source: the file that it stands in, for errors.
-        own: the user's own settings: what they name too, under the same key, is his.
+        own: the user's own settings: values that they have under the same key are trusted.
 
     Raises:
         UserError: they do, or extend another file, which no settings that msgm wrote do.

@@ -1,4 +1,4 @@
-"""The processes of one launch, as ``torchrun`` and ``accelerate launch`` start them, working on one thing together.
+"""Cooperation of the processes of one launch by ``torchrun`` or ``accelerate launch``.
 
 Inside ``together`` all of them run the same code on the same folder. The first one writes and prints; what the others
 write is dropped. Work that falls into batches is shared by ``spread``, after which every process has all results. A
@@ -40,7 +40,7 @@ def sharing() -> int:
 
 
 def writes() -> bool:
-    """Return whether what this process writes is kept: inside ``together`` only what the first one writes is."""
+    """Return whether this process may write files: inside ``together`` only the first one may."""
     return sharing() == 1 or is_first()
 
 
@@ -94,7 +94,7 @@ def device(name: str) -> "torch.device":
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Run a block that the other processes may not run, so that its work cannot be shared."""
+    """Context for a block that other processes may not run, so that ``spread`` does not share its work."""
     token = _sharing.set(1)
     try:
         yield
@@ -103,7 +103,7 @@ def alone() -> Iterator[None]:
 
 
 def wait() -> None:
-    """Inside ``together``, wait until every process is here: what the first one wrote before is there then."""
+    """Inside ``together``, wait until every process is here, so that files of the first one exist."""
     if sharing() > 1:
         from accelerate.state import PartialState
 
@@ -121,11 +121,11 @@ def first_before_others() -> Iterator[None]:
 
 
 def spread(batches: Sequence[Batch], work: Callable[[Batch], Result]) -> list[Result]:
-    """Return what ``work`` makes of each batch, in order; inside ``together`` each process does its share.
+    """Return ``work(batch)`` of each batch, in order; inside ``together`` each process does its share.
 
     Args:
         batches: the same ones in every process.
-        work: makes of a batch what can be sent, such as tensors on the CPU.
+        work: maps a batch to a result that can be sent, such as tensors on the CPU.
 
     Raises:
         RunError: another process failed.
@@ -153,7 +153,7 @@ def spread(batches: Sequence[Batch], work: Callable[[Batch], Result]) -> list[Re
 
 
 def leave_at_exit() -> None:
-    """End the group of processes with this process; left open it aborts the interpreter's exit."""
+    """Close the process group at exit; left open it aborts the interpreter's exit."""
     atexit.unregister(_leave)
     atexit.register(_leave)
 

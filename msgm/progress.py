@@ -44,7 +44,7 @@ class Progress:
         self._spoken = self._began
 
     def update(self, done: float, text: str = "") -> None:
-        """Say that ``done`` of the whole is done by now; ``text`` stands beside it, and is printed at the end too."""
+        """Set the finished amount to ``done``; ``text`` is shown beside it, and printed at the end too."""
         self.bar.update(done - self._done)
         self._done = done
         if text:

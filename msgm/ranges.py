@@ -1,4 +1,4 @@
-"""Where settings are searched: a part declares ranges in its class attribute ``search``, beside those of its bases."""
+"""Search ranges of settings: a part declares them in its class attribute ``search``, in addition to its bases'."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -45,8 +45,8 @@ def ranges(**of_settings: Range) -> Mapping[str, Range]:
 def searched(part: Any, settings: Mapping[str, Any]) -> dict[str, Range]:
     """Return the ranges that a part declares for those of its ``settings`` that have a value, widened to hold it.
 
-    A setting that is None is not searched, for there another one says what to do; nor is one that is 0 where the search
-    is in the logarithm, for 0 turns it off.
+    A setting that is None is not searched, as another setting replaces it; nor is one that is 0 with a logarithmic
+    range, as 0 turns it off.
 
     Args:
         part: an exchangeable part or its class; one without ``search`` has nothing to search.

@@ -1,4 +1,4 @@
-"""Files that msgm or others wrote, read strictly: a damaged one is named in one sentence, and nothing in it is guessed.
+"""Strict reading of files: a damaged file is refused with a one-sentence error, and nothing in it is guessed.
 
 JSON and YAML are bounded in size and depth, hold no NaN, no infinity and no key twice, and are checked against a shape
 (``msgm.shapes``).
@@ -184,7 +184,7 @@ def read_tensors(path: Path, like: "Mapping[str, Tensor] | None" = None) -> "dic
 
 
 def check_finite(tensors: "Mapping[str, Tensor]", source: str) -> None:
-    """Refuse weights with NaN or infinity, which whatever is computed with them would be too.
+    """Refuse weights with NaN or infinity.
 
     Raises:
         UserError: there are; names ``source`` and the tensor.
@@ -267,7 +267,7 @@ def _no_constant(text: str) -> None:
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """Refuses what is nested too deeply."""
+    """A YAML loader that refuses documents nested too deeply."""
 
     depth = 0
 
@@ -282,7 +282,7 @@ class BoundedLoader(yaml.SafeLoader):
 
 
 class _Loader(BoundedLoader):
-    """Plain values only: an anchor that is used again could stand for more than memory holds."""
+    """A YAML loader for plain values only: repeated anchors could expand beyond memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()

@@ -46,7 +46,7 @@ class Registry(Generic[T]):
         return structured(self.entries[name], values, self.section)
 
     def _refuse_foreign(self, name: str, values: Mapping[str, Any]) -> None:
-        """Refuse a setting of another entry, as is left over in a file when only the name is changed."""
+        """Refuse a setting of another entry, which may remain in a file when only the name is changed."""
         own = _settings(self.entries[name])
         for key in values.keys() - own:
             owners = [repr(other) for other, cls in self.entries.items() if key in _settings(cls)]
@@ -63,7 +63,7 @@ class Registry(Generic[T]):
 
 
 def card(part: type[Any]) -> str:
-    """Return what a part says of itself: its own card, or its docstring and the defaults of its settings."""
+    """Return the description of a part: its own card, or its docstring and the defaults of its settings."""
     describe: Callable[[], str] | None = getattr(part, "describe", None)
     if describe is not None:
         return describe()

@@ -1,4 +1,4 @@
-"""What to forget, and why: the request that images, classifiers and recommenders share.
+"""Forget requests: the items to forget and the goal, for generators, classifiers and recommenders.
 
 A request names its items in exactly one way (labels, an attribute, a group, names of files, indices, a file that lists
 indices or names of files, a predicate, or in Python also a mask or a data set of the items themselves) and says what is
@@ -153,11 +153,11 @@ class ForgetRequest:
 
     @property
     def named(self) -> bool:
-        """Whether it names anything, rightly or not; a model that trains on all data needs no request."""
+        """Whether any selector is given, valid or not; a model that trains on all data needs no request."""
         return bool(self.given())
 
     def value(self, selector: str) -> Any:
-        """Return what a selector says; None, or nothing of any kind, where it is not given."""
+        """Return the value of a selector; None or empty if it is not given."""
         return getattr(self, selector)
 
     def given(self) -> list[str]:
@@ -166,7 +166,7 @@ class ForgetRequest:
         return [name for name in names if (value := self.value(name)) is not None and _is_something(value)]
 
     def refuse_handed(self) -> None:
-        """Refuse what a config cannot hold, and so would lose when it is written.
+        """Refuse selectors that cannot be written to a config.
 
         Raises:
             UserError: the request is a mask, items, or a function that no file is named for.

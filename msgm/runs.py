@@ -1,4 +1,4 @@
-"""The run folder: what is in it, and how it is written whole or not at all."""
+"""The run folder: its files, written atomically."""
 
 import platform
 import resource
@@ -73,7 +73,7 @@ class Run:
         return settings
 
     def stored_manifest(self) -> "Manifest":
-        """Return what the run has logged of itself; nothing for a new run.
+        """Return the run's manifest; empty for a new run.
 
         Raises:
             UserError: the file is damaged.
@@ -82,7 +82,7 @@ class Run:
         return manifest
 
     def finished_manifest(self) -> "FinishedManifest":
-        """Return what a run that made a model has logged.
+        """Return the manifest of a run that made a model.
 
         Raises:
             UserError: the file is missing, damaged, or of a run without a model.
@@ -92,7 +92,7 @@ class Run:
 
 
 class Manifest(TypedDict, total=False):
-    """What ``manifest.json`` may say, beside the environment."""
+    """Optional keys of ``manifest.json``, beside the environment."""
 
     status: str
     kind: str
@@ -108,7 +108,7 @@ class Manifest(TypedDict, total=False):
 
 
 class FinishedManifest(Manifest):
-    """What it says of a run that made a model."""
+    """Keys of ``manifest.json`` of a run that made a model."""
 
     source: Required[str | None]  # type: ignore[misc]
     start: Required[Literal["scratch", "finetune", "none", "random"]]  # type: ignore[misc]

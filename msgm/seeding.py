@@ -1,7 +1,7 @@
 """One seed makes a run: every stream of random numbers is derived from it by name.
 
-Streams are keyed by what they are for, ``generator(seed, "train", step)``, and never by how much was drawn before, so
-that a resumed run, another batch size or another number of processes sees the same numbers.
+Streams are keyed by their purpose, ``generator(seed, "train", step)``, and do not depend on earlier draws, so that a
+resumed run, another batch size or another number of processes draws the same numbers.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Reading settings: YAML files that extend one another, ``key.sub=value`` overrides, and errors in one sentence.
 
-Nothing in a config is computed: ``${...}`` and ``???`` are text. Scalars and keys keep the text that was written until
-the field that they are for is known (``msgm.fields``).
+Nothing in a config is computed: ``${...}`` and ``???`` are text. Scalars and keys stay as written until their field is
+known (``msgm.fields``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -154,7 +154,7 @@ class _Builder:
         return inherited | found
 
     def _inherited(self, node: Any, depth: int) -> Tree:
-        """Return what ``<<`` takes from one set of settings, or from several of which the first ones win."""
+        """Return the settings that ``<<`` inherits from one set or several; earlier sets take precedence."""
         found: Tree = {}
         for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(part, yaml.MappingNode):
@@ -199,11 +199,11 @@ INSTEAD = {"request": "requests", "rows": "methods", "evaluation": "metrics and 
 
 
 def domain_of(tree: Mapping[str, Any]) -> str:
-    """Return what a config is of: ``generator``, ``classifier``, ``recommender``, ``attributes``, or a plugin's domain.
+    """Return the domain of a config: ``generator``, ``classifier``, ``recommender``, ``attributes``, or a plugin's.
 
     ``attributes`` are the comparisons that take attributes of users out of recommenders. A plugin's domain is the one
-    that the config names with ``domain``. Whatever names a process is of generators, so that a setting which they do
-    not have is refused as theirs.
+    that the config names with ``domain``. A config with a ``process`` is of generators, so that errors on unknown
+    settings refer to theirs.
     """
     if "domain" in tree:
         return str(tree["domain"])
@@ -230,7 +230,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def _as_before(key: str, value: Any) -> bool:
-    """Return whether a setting that an earlier version's file lacks has the value that does what that version did."""
+    """Return whether a setting that an earlier version's file lacks has the value that reproduces that version."""
     return value in ([], {}, None) or (key in ADDED and ADDED[key] == value)
 
 

@@ -1,4 +1,4 @@
-"""Shapes of plain trees, as JSON and YAML give them: what a file must hold, said by a Python type and checked.
+"""Shapes of plain JSON and YAML trees: the required contents of a file as a Python type, with checks.
 
 A shape is ``str``, ``int``, ``float``, ``bool``, ``None``, ``Any``, ``list[X]``, ``dict[str, X]``, ``X | Y``,
 ``Literal[...]``, a ``TypedDict``, whose further keys are let through, or ``Annotated[X, Rule(...)]``.
@@ -93,7 +93,7 @@ def check(tree: Any, shape: Shape, source: str) -> Any:
 
 
 def _check_bounds(value: Any, depth: int = 0) -> None:
-    """Refuse depth, numbers and text that no file of msgm's holds."""
+    """Refuse nesting, numbers and texts beyond the bounds of msgm's files."""
     _check_value(value)
     if depth > MAX_DEPTH:
         raise _Mismatch(f"at most {MAX_DEPTH} levels", "more")
@@ -167,7 +167,7 @@ def _hints(shape: Shape) -> dict[str, Shape]:
 
 
 def _check_union(value: Any, shape: Shape) -> None:
-    """Check against each choice; where one alone is of the value's kind, its own complaint says most."""
+    """Check against each choice; if only one is of the value's kind, its error is raised, as the most specific."""
     fitting = [choice for choice in get_args(shape) if _is_kind(value, choice)]
     for choice in fitting:
         try:
@@ -200,7 +200,7 @@ def _is_kind(value: Any, shape: Shape) -> bool:
 
 
 def _expected(shape: Shape) -> str:
-    """Return what a shape is, in words."""
+    """Return a description of a shape."""
     origin, arguments = get_origin(shape), get_args(shape)
     if origin in (NotRequired, Required):
         return _expected(arguments[0])
@@ -220,7 +220,7 @@ def _expected(shape: Shape) -> str:
 
 
 def short(value: Any) -> str:
-    """Return a value in few characters, on one line."""
+    """Return a value as short text on one line."""
     if value is _NOTHING:
         return "nothing"
     if isinstance(value, dict | list):

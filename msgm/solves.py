@@ -1,7 +1,7 @@
-"""What an iterative solver reached: the relative residual |b - A u| / |b|, and whether it is as small as was asked for.
+"""Results of iterative solvers: the relative residual |b - A u| / |b|, and whether it is within the tolerance.
 
-The residual is computed by one product more than the solver takes. The value that conjugate gradients carry along is a
-recurrence, from which rounding departs: in single precision it may say 7e-7 where 6e-3 is true.
+The residual is computed explicitly, by one more product. Conjugate gradients update it by a recurrence that drifts
+through rounding: in single precision it may be 7e-7 where the true residual is 6e-3.
 """
 
 import math
@@ -23,7 +23,7 @@ class Solve:
 
     Attributes:
         residual: the true relative residual, 0 and up; NaN where the solver broke down.
-        tolerance: that was asked for.
+        tolerance: the requested tolerance.
         steps: iterations, of all solves together.
     """
 
@@ -48,10 +48,10 @@ class Solve:
 
 
 def fitted(fit: Callable[[], Fitted], what: str) -> Fitted:
-    """Return what a fit of scikit-learn's gives.
+    """Return the result of a scikit-learn fit, refusing one that did not converge.
 
     Raises:
-        RunError: it stopped at its number of iterations: what it says of others is then no finding.
+        RunError: it stopped at its maximal number of iterations, so that its predictions cannot be used.
     """
     from sklearn.exceptions import ConvergenceWarning
 
@@ -64,7 +64,7 @@ def fitted(fit: Callable[[], Fitted], what: str) -> Fitted:
 
 
 def worst(solves: Iterable[Solve]) -> Solve:
-    """Return the solve that stays farthest behind its tolerance, with the steps of all."""
+    """Return the solve with the largest residual relative to its tolerance, with the steps of all."""
     found = list(solves)
     behind = max(found, key=lambda one: math.inf if math.isnan(one.residual) else one.residual / one.tolerance)
     return Solve(behind.residual, behind.tolerance, sum(one.steps for one in found))

@@ -31,7 +31,7 @@ class Part:
 
     @property
     def whole(self) -> NDArray[np.int64]:
-        """All items of the part, sorted; for instruments of tests (judge, distances) alone."""
+        """All items of the part, sorted; only for measuring instruments (judge, distances)."""
         return np.sort(np.concatenate([self.retain, self.forget, self.gone]))
 
 
@@ -77,7 +77,7 @@ def make_split(
     """Split ``len(forget)`` items; the parts depend on the seed alone, never on what is forgotten.
 
     Args:
-        forget: boolean mask of the forget set; nothing is forgotten where nothing was asked.
+        forget: boolean mask of the forget set; may be empty.
         validation: share of the items held out for thresholds and tuning (of the training items when a test set is
             published).
         test: share held out for the reported numbers; not used when a test set is published.

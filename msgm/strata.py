@@ -1,11 +1,12 @@
-r"""Controls that match a group: things compared with others of the same stratum alone.
+r"""Matched controls: members are compared only with non-members of the same stratum.
 
-Someone whose items are easier than other people's by d standard deviations gives an attack on membership an AUC of
-Phi(d / sqrt 2) against everybody's items, though the model never saw his: .638 at d = .5. Within a stratum (the same
-class and source, the same user) members and controls are alike but for membership, and the AUC is .5.
+If a user's items are easier than other users' by d standard deviations, a membership attack against all users' items
+has an AUC of Phi(d / sqrt 2) even if the model never saw his items: .638 at d = .5. Within a stratum (the same class
+and source, the same user) members and controls differ only in membership, and the AUC of a model that saw neither is
+.5.
 
 In a stratum of m members and n controls each control weighs m / n, so that both sides have the same strata in the same
-shares. Members of a stratum without controls are compared with nothing; ``Controls.unmatched`` counts them.
+shares. Members of a stratum without controls are left out; ``Controls.unmatched`` counts them.
 
     AUC       sum over members i and controls j of w_j ([s_i > s_j] + [s_i = s_j] / 2), over m sum w_j
     TPR at f  the share of members above all controls but the highest, which have a share f of the weight
@@ -27,7 +28,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """Which members have controls, and what each of the others weighs.
+    """The matching of members and controls: which members have controls, and the weights of the controls.
 
     Attributes:
         matched: (m,) which members have a control.
@@ -39,7 +40,7 @@ class Controls:
 
     @property
     def used(self) -> Mask:
-        """(n,) which of the others are somebody's control."""
+        """(n,) mask of the others that are a control."""
         return self.weights > 0
 
     @property

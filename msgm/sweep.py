@@ -1,4 +1,4 @@
-"""The rows of a comparison as the command line varies them: where they start, and one setting over several values."""
+"""Variations of a comparison's rows from the command line: their start, and sweeps of one setting."""
 
 import re
 from dataclasses import dataclass, fields, replace
@@ -134,7 +134,7 @@ def _training_keys() -> list[str]:
 
 
 def _without_forget_term(config: Config, row: Row) -> str | None:
-    """Return the row of ``unseen`` that ``row`` is when its forget term weighs nothing (alpha 1), if there is one."""
+    """Return the row of ``unseen`` that equals ``row`` at alpha 1, without a forget term; None if there is none."""
     if OBJECTIVES.build(row.objective).effective().get("alpha") != 1:
         return None
     unseen = replace(row, objective=OBJECTIVES.resolve({"name": "unseen"}))

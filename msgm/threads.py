@@ -1,11 +1,11 @@
-"""How many threads to compute with: one for every core that is free when work starts.
+"""Number of compute threads: one for every core that is free when work starts.
 
 PyTorch and the BLAS libraries take a thread for every core, and a thread that waits for the others spins. Beside
 another busy process two such threads share one free core, each spinning while the other should work, and a step takes
 many times longer than with one thread. ``scripts/benchmarks/busy.py`` measures this.
 
-A number that the user gives, as ``--threads`` or ``OMP_NUM_THREADS``, is always taken. Sums in another number of
-threads differ in their last bits, so a run that goes on keeps the number that its manifest records.
+A number that the user gives, as ``--threads`` or ``OMP_NUM_THREADS``, is always taken. The last bits of sums depend on
+the number of threads, so a resumed run keeps the number that its manifest records.
 """
 
 import math
@@ -30,7 +30,7 @@ _asked = False
 
 @dataclass(frozen=True)
 class Cores:
-    """The cores that this process may use, and how many of them others leave free."""
+    """The cores that this process may use, and how many of them are free."""
 
     usable: int
     free: float
@@ -79,7 +79,7 @@ def _idle_seconds() -> float:
 
 
 def use(count: int) -> None:
-    """Compute with ``count`` threads, in libraries that are loaded and in those that will be."""
+    """Set the number of threads to ``count``, for libraries loaded now or later."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     for variable in VARIABLES:
@@ -97,13 +97,13 @@ def in_use() -> int | None:
 
 
 class Recorded(TypedDict, total=False):
-    """What is read of a manifest."""
+    """The keys that are read from a manifest."""
 
     threads: Positive | None
 
 
 def keep(manifest: Path) -> None:
-    """Take the number of threads that a run's manifest records, if there is one and the user asks for no other."""
+    """Use the number of threads in a run's manifest, if there is one and the user gives no other."""
     from msgm.reading import read_json
 
     recorded = read_json(manifest, Recorded).get("threads") if manifest.is_file() else None

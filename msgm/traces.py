@@ -1,15 +1,15 @@
-"""The register of a run folder: what was written there, what that saw of the data, and its hashes.
+"""The register of a run folder: the files written there, the training items each of them saw, and hashes.
 
 ``traces.json`` lies in every run folder, and in the folder of every row of a comparison. It has
 
 - ``written``: by path relative to its folder, ``what`` it is, which ``part`` of the training items it saw (``all``, the
   ``retain`` items or the ``forget`` items of ``request``; it is ``all`` too where the request does not say which);
 - ``sources``: the model folders that the models here were made from, or are compared with;
-- ``hashes``: SHA-256 by path of files that somebody may sign for: weights, chains, reports and cards.
+- ``hashes``: SHA-256 by path of files for which somebody may be accountable: weights, chains, reports and cards.
 
-Whoever writes such a file registers it, before it is there, so that nothing is missed when the writer is killed. Cards
-and ``msgm forget-traces`` list from it what still holds items to forget; ``msgm verify`` hashes again. Retrained models
-in the user's cache (``msgm.cache``) are listed where they saw items that a model of the folder was asked to forget.
+Such a file is registered before it is written, so that none is missed if the writer is killed. Cards and ``msgm
+forget-traces`` list from it what still holds items to forget; ``msgm verify`` hashes again. Retrained models in the
+user's cache (``msgm.cache``) are listed where they saw items that a model of the folder was asked to forget.
 
 The first version of msgm wrote no register. In its folders the names of files say what they are (``KNOWN``), and the
 list says so.
@@ -40,7 +40,7 @@ Part = Literal["all", "retain", "forget"]
 
 
 class Written(TypedDict):
-    """What the register says of one file or folder."""
+    """Entry of the register for one file or folder."""
 
     what: str
     part: Part
@@ -106,7 +106,7 @@ class Trace:
         return self.part != "retain" or request is None or self.request != request
 
     def saw(self) -> str:
-        """Return what it saw, in words."""
+        """Return a description of the items it saw."""
         if self.part == "all":
             return "all items"
         return f"the {self.part} items" + (f" of {self.request}" if self.request else "")
@@ -127,7 +127,7 @@ class Trace:
 
 
 def register(folder: Path, path: Path, what: str, part: Part = "all", request: str | None = None) -> None:
-    """Say in the register of ``folder`` what is about to be written there.
+    """Add a file or folder that is about to be written to the register of ``folder``.
 
     Args:
         folder: the run folder.
@@ -144,7 +144,7 @@ def register(folder: Path, path: Path, what: str, part: Part = "all", request: s
 
 
 def follow(folder: Path, source: Path) -> None:
-    """Say in the register of ``folder`` which model folder something there was made from, or compared with."""
+    """Add a model folder that models here were made from, or compared with, to the register of ``folder``."""
     name = _relative(source, folder)
     if name not in _read(folder)["sources"]:
         with _changing(folder) as tree:
@@ -152,7 +152,7 @@ def follow(folder: Path, source: Path) -> None:
 
 
 def seal(folder: Path, *paths: Path) -> None:
-    """Keep in the register of ``folder`` the hashes of files, and of all files in folders, as they are now."""
+    """Record the present hashes of files, and of all files in folders, in the register of ``folder``."""
     names = [_relative(path, folder) for path in paths]
     new = {_relative(file, folder): file_digest(file) for path in paths for file in _files(path)}
 
@@ -181,8 +181,8 @@ def seal_views(folder: Path, rebuilt: bool = False) -> None:
 
     Args:
         folder: the run folder.
-        rebuilt: whether they were made again from the report.json that was there, whose hash is left as it is then:
-            whoever edited that has to be found.
+        rebuilt: whether they were rebuilt from an existing report.json; its hash is then left unchanged, so that edits
+            of it are still detected.
     """
     views = [path for pattern in VIEWS for path in folder.glob(pattern)]
     seal(folder, *(path for path in views if not (rebuilt and path.name == "report.json")))
@@ -215,7 +215,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def traces(folder: Path) -> list[Trace]:
-    """Return all that is registered in ``folder`` and in the runs that its models came from, as far as it is there.
+    """Return all existing files and folders that are registered in ``folder`` and in the runs its models came from.
 
     With it come the retrained models of the user's cache that saw items which a model here was asked to forget.
     """
@@ -241,7 +241,7 @@ def traces(folder: Path) -> list[Trace]:
 
 
 def _asked(run: Path) -> list[Chain]:
-    """Return what the model of a run was asked, and what those were that a comparison of classifiers retrained."""
+    """Return the requests of a run's model, and those of the models that a comparison of classifiers retrained."""
     folders = [run / "model", *(path.parent for path in sorted(run.glob(f"models/**/{CHAIN}")))]
     chains = [read_chain(folder) for folder in folders]
     return [chain for chain in chains if chain is not None and chain.requests]
@@ -260,12 +260,12 @@ def _cached(asked: Mapping[str, Sequence[Chain]]) -> Iterator[Trace]:
 
 
 def holders(folder: Path) -> list[dict[str, Any]]:
-    """Return for a report what holds items of any of its requests, in this folder and where its models came from."""
+    """Return, for a report, the files that hold items of any of its requests, here and in its models' source runs."""
     return [trace.line(folder) for trace in traces(folder) if trace.part != "retain" or trace.request is not None]
 
 
 def of_request(found: list[dict[str, Any]] | None, *request: str) -> list[dict[str, Any]] | None:
-    """Return those lines of ``holders`` that items of a request may be in; None where nobody recorded any.
+    """Return the lines of ``holders`` on files that may hold items of a request; None if nothing was recorded.
 
     Args:
         found: the lines.
@@ -319,7 +319,7 @@ def _sources(run: Path) -> list[Path]:
 
 
 def _is_source(path: Path) -> bool:
-    """Return whether a path may be what a model came from: a file of weights, a run, or a model's folder."""
+    """Return whether a path may be a model's source: a file of weights, a run, or a model's folder."""
     return path.is_file() or any((path / name).is_file() for name in (FILE, "manifest.json", "model_index.json"))
 
 
@@ -336,7 +336,7 @@ def _inside(run: Path, name: str) -> Path:
 
 
 def report_lines(folder: Path) -> list[str]:
-    """Return what ``msgm forget-traces`` prints: a line for each trace, and what the list cannot know.
+    """Return the lines of ``msgm forget-traces``: one for each trace, and the limits of the list.
 
     Raises:
         UserError: there is no such folder.
@@ -389,7 +389,7 @@ def delete(folder: Path, paths: Iterable[str]) -> list[Path]:
 
 
 def _forget(run: Path) -> None:
-    """Take what is gone out of a run's register."""
+    """Remove deleted paths from a run's register."""
     if (run / FILE).is_file():
         tree = _read(run)
         written = {name: entry for name, entry in tree["written"].items() if (run / name).exists()}
@@ -399,10 +399,10 @@ def _forget(run: Path) -> None:
 
 
 def verify(folder: Path) -> tuple[int, list[str]]:
-    """Hash again what was hashed when it was written.
+    """Recompute all recorded hashes and compare.
 
     Returns:
-        How many files were hashed, and a sentence for each that is not as it was.
+        The number of hashed files, and a sentence for each that has changed.
 
     Raises:
         UserError: there is no such folder, it has no hashes, or its register is damaged.

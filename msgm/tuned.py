@@ -1,4 +1,4 @@
-"""What ``msgm tune`` leaves for a comparison: ``tuned.yaml``, settings to lay over the config's, and how they came."""
+"""The result of ``msgm tune`` for a comparison: ``tuned.yaml``, overrides of the config and their origin."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ FILE = "tuned.yaml"
 
 
 def with_tuned(source: Source, overrides: list[str], folder: Path | str | None) -> Tree:
-    """Return the settings of a config with what ``msgm tune`` chose in ``folder`` over them; without one, as they are.
+    """Return the settings of a config, overridden by those that ``msgm tune`` chose in ``folder``, if one is given.
 
     Raises:
         UserError: as ``read_settings``; a folder without chosen settings, or with those of another kind of config or
@@ -35,7 +35,7 @@ def with_tuned(source: Source, overrides: list[str], folder: Path | str | None) 
 
 
 def tuning_protocol(tuned: Mapping[str, Any]) -> dict[str, str]:
-    """Return how a comparison's settings were tuned, as the line ``tuning`` of its protocol; none where they were not.
+    """Return the protocol's line ``tuning``, on how a comparison's settings were tuned; empty if they were not.
 
     Args:
         tuned: the config's ``tuned``.

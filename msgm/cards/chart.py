@@ -1,8 +1,8 @@
-"""The chart "which one should I take": what each row forgot, against what that cost the rest.
+"""The chart for choosing a method: a number of forgetting against a number of cost, one point for each row.
 
 Every point is labelled. A label stands at the free place that is nearest to its point; where that is not beside the
-point, a line joins the two. The chart grows until there is room for all. Points far outside the others would press
-these together: they are drawn at the edge, with their value.
+point, a line joins the two. The chart grows until there is room for all. Outliers would compress the scale for the
+others, so they are drawn at the edge, with their value.
 """
 
 import unicodedata
@@ -50,9 +50,9 @@ class Chart:
         x: what its horizontal axis shows.
         y: what its vertical axis shows.
         points: the rows.
-        band: ranges on both axes of what is shaded; None: the whole axis.
-        band_name: what is shaded.
-        legend: what kinds of points mean.
+        band: shaded range on each axis; None: the whole axis.
+        band_name: label of the shaded range.
+        legend: meaning of the kinds of points.
     """
 
     title: str
@@ -148,7 +148,7 @@ class Axis:
 
 
 def draw(chart: Chart, height: int | None = None) -> Drawing:
-    """Return where everything of a chart stands."""
+    """Return the layout of a chart."""
     height = height or HEIGHT + ROOM_A_POINT * len(chart.points)
     frame = Box(LEFT, TOP, WIDTH - RIGHT, height - BOTTOM)
     band = chart.band or (None, None)
@@ -161,7 +161,7 @@ def draw(chart: Chart, height: int | None = None) -> Drawing:
 
 
 def _limits(values: Sequence[tuple[float, str]], band: Range | None) -> Range:
-    """Return the ends of an axis: with the band, retrained models, and all others but those far outside."""
+    """Return the ends of an axis, so that the band, retrained models and all other points except outliers fit."""
     everything = np.array([value for value, _ in values])
     low, high = np.quantile(everything, [0.25, 0.75])
     reach = FAR * (high - low)
@@ -229,6 +229,6 @@ def _label(point: Point, x: Axis, y: Axis) -> str:
 
 
 def _letters(text: str) -> float:
-    """Return how wide a text is, in widths of a letter."""
+    """Return the width of a text, in letters."""
     wide = dict.fromkeys("MWmw@%", 1.6)
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else wide.get(letter, 1) for letter in text)

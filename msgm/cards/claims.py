@@ -1,11 +1,11 @@
-"""Claims by level, the conditions they rest on, and the controls without which tests claim nothing.
+"""Claims by level, their conditions, and the controls that claims from tests require.
 
 The ladder follows Cooper et al., "Machine Unlearning Doesn't Do What You Think" (arXiv 2412.06966), which keeps removal
 from the weights and suppression of the outputs apart; its levels are ours: C0 nothing shown, C1 behavioural, C2
 attack-bounded, C3 oracle-indistinguishable within a band, C4 exact by algorithm, C5 a proven bound.
 
-A claim fails when one of its conditions is known not to hold, and is inconclusive when one is unknown. A control that
-fails leaves every claim from tests (C1 to C3) inconclusive; so does a missing one that the claim needs.
+A claim fails when one of its conditions is known not to hold, and is inconclusive when one is unknown. A failed control
+makes every claim from tests (C1 to C3) inconclusive; so does a missing control that the claim needs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ class Check:
     Attributes:
         name: the condition.
         holds: whether it holds; None: unknown.
-        evidence: the numbers that say so, or why there are none.
-        unknown: why it is unknown, where the evidence does not say that.
+        evidence: the numbers that decide it, or why there are none.
+        unknown: why it is unknown, if the evidence does not state it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Control:
-    """Something with a known answer that the tests have to find.
+    """A control: a case with a known answer that the tests have to give.
 
     Attributes:
         name: of the control.
@@ -64,8 +64,8 @@ class Claim:
         verdict: PASS, FAIL or INCONCLUSIVE.
         checks: its conditions.
         reasons: where it did not pass, why, in words.
-        claimed: whether the method is of a kind that makes this claim at all. One that is not, such as fine-tuning at
-            C4, has not broken a promise: the FAIL of its claim is shown as "not claimed".
+        claimed: whether the method's kind makes this claim at all. Otherwise, as for fine-tuning at C4, FAIL is shown
+            as "not claimed".
     """
 
     level: str
@@ -81,7 +81,7 @@ def verdict_of(holds: bool) -> str:
 
 
 def decide(level: str, checks: Sequence[Check], controls: Sequence[Control], claimed: bool = True) -> Claim:
-    """Decide a claim by its conditions, unless a control stands in the way.
+    """Decide a claim by its conditions and controls.
 
     Args:
         level: C1 to C5.
@@ -107,7 +107,7 @@ def decide(level: str, checks: Sequence[Check], controls: Sequence[Control], cla
 
 
 def holds_before(claim: Claim) -> Check:
-    """Return the condition of a claim that the one below it holds."""
+    """Return the condition that the claim one level below holds."""
     holds = {PASS: True, FAIL: False, INCONCLUSIVE: None}[claim.verdict]
     return Check(f"{claim.level} holds", holds, claim.verdict)
 
@@ -118,6 +118,6 @@ def level(found: Sequence[Claim]) -> str:
 
 
 def claim_tree(claim: Claim, rules: Rules) -> dict[str, Any]:
-    """Return a claim as a card holds it: its name and rule, and all that was found."""
+    """Return a claim as JSON tree of a card: its name, rule, verdict and checks."""
     name, rule = rules[claim.level]
     return {"level": claim.level, "name": name, "rule": rule} | asdict(claim)

@@ -1,9 +1,9 @@
-"""What rows and cards of all modules say of the requests that a model answered, and whether earlier ones still hold.
+"""History of a model on rows and cards: the requests that it answered, and whether earlier ones still hold.
 
 A row's ``history`` is a JSON tree that the function ``history`` makes: ``requests``, the model's chain in order, each
 with ``text``, ``goal``, ``target``, ``by``, ``date`` and ``items``; ``earlier``, one tree for each request other than
-the present one, with the same keys and what was tested of it now (``Earlier``); ``unknown``, why requests may be
-missing; ``anew``, the requests that were left behind on purpose.
+the present one, with the same keys and the results of its present test (``Earlier``); ``unknown``, why requests may be
+missing; ``anew``, the requests that were dropped deliberately.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ HELD = "earlier requests still hold"
 
 @dataclass(frozen=True)
 class Earlier:
-    """What was tested of one earlier request.
+    """Test of one earlier request on the present model.
 
     Attributes:
         request: the request.
-        asked: whether this very model, or one that it was made from, was asked it.
+        asked: whether the request was made to this model or one of its ancestors.
         numbers: what was measured on its items, by name, as text.
         verdict: PASS, FAIL, INCONCLUSIVE or NOT TESTED.
         evidence: the numbers that decide, or why there are none.
@@ -42,11 +42,11 @@ class Earlier:
 
 
 def history(chain: Chain | None, earlier: Sequence[Earlier] = ()) -> History:
-    """Return what a row says of the requests that its model answered.
+    """Return the ``history`` entry of a row.
 
     Args:
         chain: the model's; None where its folder has none.
-        earlier: what was tested of the requests other than the present one.
+        earlier: tests of the requests other than the present one.
     """
     found = (chain or Chain(unknown="what the model was asked before is not known")).summary()
     return found | {"earlier": [one.tree() for one in earlier]}
@@ -63,7 +63,7 @@ def of_row(row: Mapping[str, Any]) -> History:
 
 
 def card_history(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a card that shows a row's history: its requests, one table line each, and what to know."""
+    """Return the part of a card that shows a row's history: its requests, one table line each, and notes."""
     found = of_row(row)
     lines = [_line(number, request, found["earlier"]) for number, request in enumerate(found["requests"], 1)]
     return {"lines": lines, "notes": notes(row)}
@@ -79,7 +79,7 @@ def _line(number: int, request: Mapping[str, Any], earlier: Sequence[Mapping[str
 
 
 def notes(row: Mapping[str, Any]) -> list[str]:
-    """Return sentences on what a row's history does not say."""
+    """Return sentences on gaps in a row's history."""
     found = of_row(row)
     lines = [f"Requests before these are not known: {found['unknown']}."] if found["unknown"] else []
     if found["anew"]:
@@ -89,7 +89,7 @@ def notes(row: Mapping[str, Any]) -> list[str]:
 
 
 def held_checks(row: Mapping[str, Any]) -> list[Check]:
-    """Return the condition that the earlier requests that a row's model was asked still hold, if there were any."""
+    """Return the condition that earlier requests to a row's model still hold, if there were any."""
     asked = [one for one in of_row(row)["earlier"] if one["asked"]]
     if not asked:
         return []
@@ -108,7 +108,7 @@ def verdict_at_most(low: float, high: float, limit: float) -> str:
 
 
 def untested(request: Entry, asked: bool, reason: str) -> Earlier:
-    """Return an earlier request of which nothing was tested, and why."""
+    """Return an earlier request that was not tested, with the reason."""
     return Earlier(request, asked, {}, NOT_TESTED, reason)
 
 

@@ -1,8 +1,8 @@
-"""The page of a report: what reports of every kind show, as plain data, and the one template that shows it.
+"""The HTML page of a report: its contents as plain data, for reports of every kind, and the template.
 
 A page shows, in this order: a verdict for every row, what forgetting costs (``chart``), tables of numbers, pictures,
-how it was measured, and the methods. It holds everything that it shows, asks for nothing over the network, and can be
-read without JavaScript; with it tables can be sorted.
+how it was measured, and the methods. It is self-contained, loads nothing over the network, and can be read without
+JavaScript, which only sorts tables.
 """
 
 import base64
@@ -35,14 +35,14 @@ LADDER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What was shown of one row.
+    """The verdict on one row.
 
     Attributes:
         name: of the row.
         level: of the ladder, with its name; or another verdict in a word or two.
         state: PASS where anything was shown, else FAIL or INCONCLUSIVE.
         sentence: what was shown.
-        why: why no more was shown; empty where there is nothing to say.
+        why: why no higher level was reached; may be empty.
         href: of the row's card; empty where there is none.
     """
 
@@ -60,7 +60,7 @@ class Verdict:
 
 
 def state_of(card: Mapping[str, Any]) -> str:
-    """Return PASS for a card that shows anything, else what became of its first claim."""
+    """Return PASS for a card with a level above C0, else the verdict of its first claim."""
     first = card["claims"][0]
     return PASS if card["level"] != "C0" else str(first["verdict"]) if first["claimed"] else INCONCLUSIVE
 
@@ -87,7 +87,7 @@ def verdict_of(card: Mapping[str, Any], name: str, place: str) -> Verdict:
 
 
 def alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    """Return verdicts in lists of those that say the same, each where the first of them stood."""
+    """Group equal verdicts, each group at the place of its first member."""
     found: dict[tuple[str, ...], list[Verdict]] = {}
     for verdict in verdicts:
         key = (verdict.level, verdict.state, verdict.sentence, verdict.why)
@@ -126,7 +126,7 @@ class Table:
 
 
 def table_of(table: tables.Table, words: int = 1, hrefs: Mapping[int, str] | None = None) -> Table:
-    """Return a table for the terminal as one of a page.
+    """Convert a terminal table to a table of a page.
 
     Args:
         table: with its title and notes.
@@ -169,22 +169,22 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What the page of a report shows.
+    """The contents of a report's page.
 
     Attributes:
         title: of the report.
         kind: of the report, in words.
         lead: sentences that stand first.
-        weak: whether the lead warns that the numbers cannot be relied on.
-        asked: what was asked and what the report can say, by name.
+        weak: whether the lead warns that the numbers are unreliable.
+        asked: the request and what the report can show, by name.
         levels: what the verdicts mean.
         verdicts: of rows, by heading; an empty heading where there is only one list.
-        charts: what forgetting costs; those without points are left out.
+        charts: forgetting against cost; charts without points are left out.
         choosing: how to read the charts.
         legend: how to read the tables.
         tables: of numbers.
         figures: other plots.
-        samples: what models make.
+        samples: pictures of the models' samples.
         facts: how it was measured, by section.
         methods: settings and card of each, by name.
     """

@@ -1,4 +1,4 @@
-"""What rows and cards say of the solvers behind a method; ``solve`` of a row is as ``msgm.solves`` makes it."""
+"""Texts on a method's solvers for rows and cards; ``solve`` of a row is as ``msgm.solves`` makes it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ NOT_CONVERGED = "not converged"
 
 
 def converged(row: Mapping[str, Any]) -> bool:
-    """Return whether the row's equations are solved, as far as it has any."""
+    """Return whether the row's solver converged; true if it has none."""
     return not row.get("solve") or bool(row["solve"]["converged"])
 
 
 def solver_text(row: Mapping[str, Any]) -> str | None:
-    """Return how far the row's solver came; None where nothing was solved, or by a version that did not say."""
+    """Return the outcome of the row's solver as text; None if nothing was solved or it was not recorded."""
     found = row.get("solve")
     if not found:
         return None
@@ -22,7 +22,7 @@ def solver_text(row: Mapping[str, Any]) -> str | None:
 
 
 def solver_lines(row: Mapping[str, Any]) -> list[str]:
-    """Return what a card cannot say of a row whose solver did not converge."""
+    """Return the caveats on the card of a row whose solver did not converge."""
     if converged(row):
         return []
     return [f"That the model is what the method's formula gives: the solver is {solver_text(row)}."]

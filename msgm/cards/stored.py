@@ -1,4 +1,4 @@
-"""Reports that are read back, to be shown again: whoever made them, what cannot be shown is named in one sentence."""
+"""Reading stored reports to show them again; anything that cannot be shown is named in a one-sentence error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ ROWS = Rule("a list of at least one row, as compare and evaluate write", lambda 
 
 
 class StoredReport(TypedDict):
-    """What every report says. What a row says further is up to its metrics, a plugin's among them."""
+    """The keys of every report. Further keys of rows depend on the metrics, including a plugin's."""
 
     kind: NotRequired[str]
     schema: NotRequired[int]
@@ -35,10 +35,10 @@ def read_report(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def showing(path: Path) -> Iterator[None]:
-    """Make views of the report ``path``; what it lacks or has in another shape is named.
+    """Context for making views of the report ``path``; names entries that are missing or malformed.
 
     Raises:
-        UserError: a view cannot be made of what stands in the report.
+        UserError: a view cannot be made from the report.
     """
     try:
         yield

@@ -27,7 +27,7 @@ TESTED = {"near_duplicates_searched", "oracle_passes_own_audit", "original_flagg
 
 
 def shown(value: Any, missing: str = NOT_RECORDED) -> str:
-    """Return a value of a card as text: what is null was not recorded, or not tested."""
+    """Return a value of a card as text; null becomes "not recorded" or "not tested"."""
     if value is None:
         return missing
     if isinstance(value, bool):
@@ -44,7 +44,7 @@ def headline(card: Card) -> tuple[str, str]:
 
 
 def verdict(claim: dict[str, Any]) -> str:
-    """Return a claim's verdict as it is shown: a claim that nobody makes has not failed."""
+    """Return a claim's verdict as it is shown; a FAIL of a claim that the method does not make is "not claimed"."""
     return NOT_CLAIMED if claim["verdict"] == FAIL and not claim["claimed"] else str(claim["verdict"])
 
 
@@ -86,7 +86,7 @@ def history_table(card: Card) -> list[list[str]]:
 
 
 def card_notes(card: Card) -> list[str]:
-    """Return what is to know of a card's history."""
+    """Return the notes on a card's history."""
     notes: list[str] = (card.get("history") or {}).get("notes", [])
     return notes if notes or history_table(card) else ["Nothing is recorded of earlier requests."]
 

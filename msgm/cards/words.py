@@ -1,8 +1,7 @@
-"""Sentences that stand on cards of every kind, and the marks of what is not known.
+"""Sentences on cards of every kind, and the marks for unknown values.
 
-Below C4 a test no longer tells things apart, and that is all: no sentence of msgm's own says there that something is
-deleted, removed, certified or compliant, which a test of these sentences checks. What users wrote stands as they
-wrote it.
+Below C4 a card claims only that tests cannot distinguish the model: none of msgm's sentences there says deleted,
+removed, certified or compliant, which the tests check. Texts of users are shown unchanged.
 """
 
 NOT_RECORDED = "NOT RECORDED"
@@ -21,7 +20,7 @@ def cannot_say(supplying: str) -> list[str]:
 
 
 def unsaid_of_goal(goal: str, reached: str) -> list[str]:
-    """Return what the goal, removal or suppression, leaves open at the level reached."""
+    """Return the caveats that follow from the goal, removal or suppression, at the level reached."""
     if goal == "suppression":
         return ["Suppression was asked for: what outputs do not show, the weights may still hold."]
     if reached < "C4":

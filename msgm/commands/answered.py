@@ -1,4 +1,4 @@
-"""What the models of a folder were asked to forget, for the person who signs: one line for each request."""
+"""The forget requests that the models of a folder answered, a line for each, for ``msgm verify``."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -40,7 +40,7 @@ def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 
 def _completed(action: argparse.Action) -> dict[str, object] | None:
-    """Return how an argument is completed, as shtab wants it; None where there is nothing to offer."""
+    """Return the completion of an argument in shtab's form; None if there is none."""
     import shtab
 
     if action.dest == "config":

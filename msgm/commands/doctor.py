@@ -1,4 +1,4 @@
-"""``msgm doctor``: what msgm finds on this machine, a line each, and what to do about what is missing."""
+"""``msgm doctor``: a line for each dependency and device of this machine, with advice on missing ones."""
 
 import argparse
 import os
@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 
 
 def lines() -> Iterator[str]:
-    """Yield what is found, a line each; a line that begins with ``!`` says what to do."""
+    """Yield a line for each finding; a line that begins with ``!`` advises what to do."""
     from msgm import __version__, threads
     from msgm.runs import version_of
 

@@ -1,4 +1,4 @@
-"""``msgm data``, ``report``, ``forget-traces`` and ``verify``: what reads configs and folders of any domain."""
+"""``msgm data``, ``report``, ``forget-traces`` and ``verify``: commands on configs and folders of any domain."""
 
 import argparse
 from pathlib import Path

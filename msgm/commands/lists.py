@@ -1,4 +1,4 @@
-"""``msgm configs``, ``datasets``, ``metrics``, ``methods``, ``objectives`` and ``samplers``: what there is to name.
+"""``msgm configs``, ``datasets``, ``metrics``, ``methods``, ``objectives`` and ``samplers``: lists of available names.
 
 Each prints a line for each name, made from the registry and the docstrings; with names it prints their cards.
 """

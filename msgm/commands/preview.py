@@ -1,8 +1,8 @@
 """``msgm data CONFIG``: what the requests of a config would forget and retain, before anything is trained.
 
-Of generators and classifiers it prints the items of every part by class, the items to forget by name, what in the data
-set's folder is no item and why, and near-duplicates of items to forget that would stay; of recommenders the users,
-items and interactions that each request takes.
+Of generators and classifiers it prints the items of every part by class, the items to forget by name, the omitted files
+of the data set's folder with reasons, and near-duplicates of items to forget among the retain items; of recommenders
+the users, items and interactions that each request takes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,7 +114,7 @@ def _generator(path: Path, overrides: Sequence[str], every: bool, entries: Seque
 def _without_gone(
     mask: NDArray[np.bool_], parts: Mapping[str, Positions], entries: Sequence[Entry]
 ) -> tuple[NDArray[np.bool_], dict[str, Positions], list[str]]:
-    """Return a request's items and the parts without what a run's earlier requests named, and a line that says so."""
+    """Return a request's items and the parts without items of the run's earlier requests, and a line that says so."""
     gone = gone_before(mask, entries)
     told = [f"left out, since earlier requests of this model named them: {gone.sum()} items"] if gone.any() else []
     return mask & ~gone, {name: part[~gone[part]] for name, part in parts.items()}, told
@@ -215,7 +215,7 @@ def _first(lines: Sequence[str], every: bool) -> Iterator[str]:
 
 
 def _duplicates(dataset: Dataset, asked: Asked, every: bool) -> Iterator[str]:
-    """Yield the training items that would stay and are nearly the same as some to forget."""
+    """Yield lines on retain items that are near-duplicates of items to forget."""
     held_out = np.concatenate([part for name, part in asked.parts.items() if name != "train"])
     found = near_duplicates(dataset, {"retain": asked.retain, "forget": asked.forget}, held_out, most=COMPARED)
     yield f"near-duplicates of these that would stay among the items to retain: {found.found}"
@@ -272,7 +272,7 @@ def _scenario(scenario: "Scenario", every: bool) -> Iterator[str]:
 
 
 def _attributes(path: Path, overrides: Sequence[str]) -> Iterator[str]:
-    """Yield how many users have each value of what is to be taken out of the models; no item is forgotten."""
+    """Yield the number of users with each value of the attributes to erase; no item is forgotten."""
     from msgm.recommender.config import load_experiment
     from msgm.recommender.data.base import load_interactions
     from msgm.recommender.erasure.config import AttributeConfig

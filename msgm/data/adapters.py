@@ -1,4 +1,4 @@
-"""What a user hands over as a data set, as msgm sees it: items, classes, and which of the items are trained on."""
+"""Converts a user's data set to msgm's: items, classes, and which of the items are trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def given(
     columns: tuple[str, str | None] | None = None,
     flip: bool = False,
 ) -> Given:
-    """Return what ``source`` is as a data set of items of ``shape``.
+    """Return ``source`` converted to a data set of items of ``shape``.
 
     Args:
         source: a name in ``DATASETS``, settings by name or a ``DataSettings``, which are split as they say; or, used

@@ -41,7 +41,7 @@ class Dataset:
         groups: column name to (N,) values as text, such as the subject that each item is of.
         names: names of the items, where these are files: paths below the data set's folder; empty otherwise.
         files: where the items were read from, where these are files.
-        left_out: why to which things in the data set's folder are no items of it, as paths below the folder.
+        left_out: reason to the files in the data set's folder that are left out, as paths below the folder.
         test: (N,) mask of the published test items, or None.
         flip: train on random left-right mirror images as well.
         workers: processes that read a lazy set.
@@ -73,7 +73,7 @@ class Dataset:
 
     @cached_property
     def strata(self) -> NDArray[np.int64]:
-        """(N,) codes: items have the same one that are of one class and one source, a source being all their groups."""
+        """(N,) codes, equal for items of the same class and source; a source is the combination of all groups."""
         codes = np.zeros(len(self), dtype=np.int64)
         for column in (self.labels, *self.groups.values()):
             if column is not None:
@@ -105,7 +105,7 @@ class Dataset:
         return request.select(len(self), *known, items, self.groups, self.names, found)
 
     def content(self, index: int) -> bytes:
-        """Return what item ``index`` is made from: the bytes of its file where it has one, else its own numbers.
+        """Return the raw bytes of item ``index``: of its file if it has one, else of its tensor.
 
         Raises:
             UserError: the file cannot be read.
@@ -121,12 +121,12 @@ class Dataset:
             yield content + (b"" if self.labels is None else int(self.labels[number]).to_bytes(8, "little"))
 
     def omissions(self) -> dict[str, Any]:
-        """Return how many things were left out for which reason, and which files were broken; for manifests."""
+        """Return the number of files left out by reason, and the broken files; for manifests."""
         counts = {reason: len(paths) for reason, paths in self.left_out.items()}
         return {"left_out": counts, "broken": self.left_out.get(BROKEN, [])}
 
     def digest(self) -> str:
-        """Return a short hash of the items, their order and all that is known of them.
+        """Return a short hash of the items, their order and their metadata.
 
         Raises:
             UserError: a file cannot be read.
@@ -186,7 +186,7 @@ class DataSettings:
         return self.split_by(dataset, dataset.forget_mask(request))
 
     def parts(self, dataset: Dataset) -> dict[str, NDArray[np.int64]]:
-        """Return the sorted positions of the train, validation and test part, whatever is asked."""
+        """Return the sorted positions of the train, validation and test part, which do not depend on a request."""
         return draw_parts(len(dataset), self.validation, self.test, self.split_seed, dataset.test)
 
     def split_by(self, dataset: Dataset, forget: NDArray[np.bool_], gone: NDArray[np.bool_] | None = None) -> Split:

@@ -37,7 +37,7 @@ class Digits(DataSettings):
 
 @cache
 def _digits() -> Any:
-    """Return what scikit-learn reads from its file, which takes as long as a few steps of training."""
+    """Return scikit-learn's digits; cached, as reading takes as long as a few training steps."""
     from sklearn.datasets import load_digits
 
     return load_digits()

@@ -1,7 +1,7 @@
 r"""Near-duplicates of the items to forget: a model that still knows a copy has not forgotten the item.
 
 Distances are Euclidean, |a - b|^2 = |a|^2 - 2 a.b + |b|^2, between images as a network sees them and between vectors
-whose columns are standardised by the training items, so that no column's unit decides. What counts as near is taken
+whose columns are standardised by the training items, so that the columns' units do not matter. The threshold is derived
 from the data: for each held-out item the distance to its nearest training item is found, and the threshold is the 1%
 quantile of those that are not zero. So about 1% of fresh items have such a neighbour by chance, and exact copies always
 count.
@@ -42,7 +42,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found.
+    """Result of the search.
 
     Attributes:
         method: how it was searched, in a sentence.
@@ -103,7 +103,7 @@ def spread(positions: Positions, most: int | None) -> Positions:
 
 
 def _reader(dataset: Dataset, train: Positions, device: torch.device | str) -> Reader:
-    """Return what reads the rows to compare: images as a network sees them, vectors by columns standardised."""
+    """Return a function that reads rows to compare: images as a network sees them, vectors standardised by column."""
 
     def raw(positions: Positions, size: int) -> Iterator[Tensor]:
         for start in range(0, len(positions), size):
@@ -142,7 +142,7 @@ def _pairs(forget: Positions, others: Positions, part: str, threshold: float, ro
 
 
 def squares(x: Tensor, y: Tensor) -> Tensor:
-    """Return (len(x), len(y)) squared distances; where rounding decides, they are taken number by number."""
+    """Return (len(x), len(y)) squared distances; small ones, where rounding matters, are computed from differences."""
     left, right = x.square().sum(1), y.square().sum(1)
     found = (left[:, None] + right - 2 * x @ y.T).clamp_min(0)
     rows, columns = (found <= EXACT * (left[:, None] + right)).nonzero(as_tuple=True)

@@ -2,7 +2,7 @@
 
 The order of an epoch is a permutation seeded by (seed, epoch), and batch k is positions k*B .. (k+1)*B of the endless
 concatenation of epochs. Nothing else is remembered, so a run resumes at any batch, and each process takes its slice of
-the global batch: what is trained on does not depend on the number of processes.
+the global batch: the training data do not depend on the number of processes.
 """
 
 import itertools

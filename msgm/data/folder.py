@@ -20,9 +20,9 @@ from msgm.errors import UserError
 class Folder(DataSettings):
     """Images below ``root``; when they lie in sub-folders, the first sub-folder's name is the class.
 
-    Items are numbered by sorted path, and their paths below ``root`` are their names. ``msgm.data.listing`` says what
-    is left out: hidden names, other endings, empty files, what a link leads to again, and pictures beside class
-    folders. ``msgm.data.pictures`` says how a file is seen.
+    Items are numbered by sorted path, and their paths below ``root`` are their names. ``msgm.data.listing`` states
+    which files are left out: hidden names, other endings, empty files, repeats by links, and pictures beside class
+    folders. ``msgm.data.pictures`` states how a file is decoded.
 
     Example:
         >>> from PIL import Image

@@ -1,4 +1,4 @@
-"""Data that other libraries hold, read as msgm's: torch and torchvision, the Hugging Face hub, numpy, pillow.
+"""Reads data of other libraries: torch and torchvision, the Hugging Face hub, numpy, pillow.
 
 Images become integer grey levels 0 .. L - 1 in a (C, H, W) array, as msgm's own data sets hold them:
 
@@ -73,7 +73,7 @@ def foreign(
 
 @dataclass
 class _Reader:
-    """Items of a source as tensors of one shape, with what was seen of their numbers."""
+    """Items of a source as tensors of one shape, with the observed range of their values."""
 
     rows: Callable[[int], tuple[Any, Any]]
     shape: tuple[int, ...]
@@ -90,7 +90,7 @@ class _Reader:
         return _laid_out(_numbers(image, number, self.shape), self.shape, number), label
 
     def note(self, item: Tensor, number: int) -> None:
-        """Widen the range of numbers that were seen."""
+        """Widen the observed range of values by this item."""
         low, high = float(item.min()), float(item.max())
         if not np.isfinite(low + high):
             raise UserError(f"dataset: item {number} holds a number that is not finite.")
@@ -135,7 +135,7 @@ class _Scale:
 
 
 def _scale(reader: _Reader, levels: int | None) -> _Scale:
-    """Return the scale that the range of all numbers says.
+    """Return the scale that fits the range of all values.
 
     Raises:
         UserError: numbers of no known range.

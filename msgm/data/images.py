@@ -15,7 +15,7 @@ from msgm.errors import UserError
 
 @dataclass
 class ImageFiles:
-    """Image files read when asked for, as a person sees them.
+    """Image files that are decoded on demand, as they appear in a viewer.
 
     Attributes:
         paths: the files.
@@ -71,7 +71,7 @@ class ImageFiles:
             raise UserError(f"cannot read the image {self.paths[index]}: {error.strerror}.") from error
 
     def digest(self, index: int) -> bytes:
-        """Return the SHA-256 of file ``index``, kept until the file's size or time of change is another.
+        """Return the SHA-256 of file ``index``, cached until the file's size or modification time changes.
 
         Raises:
             UserError: it cannot be read.
@@ -89,7 +89,7 @@ class ImageFiles:
         """Return all images as one tensor, read by ``workers`` processes, if they fit into ``limit_mb``, else self.
 
         Raises:
-            UserError: an image cannot be read; of those that are read later the first one is tried.
+            UserError: an image cannot be read; if images are read later, only the first one is tried.
         """
         if len(self) * self.channels * self.size**2 > limit_mb * 2**20:
             self[0]

@@ -1,9 +1,9 @@
-"""Which files of a folder are its pictures: what a person sees there, each once; what is left out, and why.
+"""Lists the pictures of a folder, each once, and the files that are left out, with reasons.
 
-Pictures are told by the endings of their names and are numbered by their sorted paths below the folder, which are also
-their names. Left out are hidden names (``.ipynb_checkpoints``, ``._dog.png``) and ``__MACOSX`` at every level, files
-with other endings, empty files, and what a symbolic link leads to a second time. A linked folder is walked like any
-other, so a file that is met both directly and by a link keeps its direct path.
+Pictures are recognised by the endings of their names and are numbered by their sorted paths below the folder, which are
+also their names. Left out are hidden names (``.ipynb_checkpoints``, ``._dog.png``) and ``__MACOSX`` at every level,
+files with other endings, empty files, and what a symbolic link leads to a second time. A linked folder is walked like
+any other, so a file that is met both directly and by a link keeps its direct path.
 """
 
 import errno
@@ -34,12 +34,12 @@ BESIDE = "a picture beside the class folders"
 
 @dataclass
 class Listing:
-    """What lies below a folder.
+    """The pictures and the omitted files below a folder.
 
     Attributes:
         root: the folder.
         kept: the pictures' paths below it, sorted, with forward slashes.
-        left_out: the reason to the paths of what is no item; a folder stands for all that is in it.
+        left_out: reason to the paths that are left out; a folder stands for its whole content.
     """
 
     root: Path
@@ -58,7 +58,7 @@ class Listing:
         """Leave out the pictures that lie beside class folders, in none of them.
 
         Raises:
-            UserError: there are more of these than pictures with a class, so it is unclear what is meant.
+            UserError: there are more of these than pictures with a class, so the intended classes are unclear.
         """
         strays = [name for name in self.kept if "/" not in name]
         classed = len(self.kept) - len(strays)
@@ -99,7 +99,7 @@ def list_pictures(root: Path) -> Listing:
 
 
 class _Walk:
-    """What has been met below a folder so far; ``whole`` is a path once all links are followed."""
+    """State of walking a folder; ``whole`` is a path with all links resolved."""
 
     def __init__(self, root: Path) -> None:
         self.listing = Listing(root)
@@ -107,7 +107,7 @@ class _Walk:
         self.links: list[str] = []
 
     def folder(self, path: str, whole: str) -> None:
-        """Take what lies in a folder; links wait."""
+        """Visit the contents of a folder; links are visited later."""
         self.seen.add(whole)
         try:
             names = sorted(os.listdir(whole))
@@ -125,7 +125,7 @@ class _Walk:
                 self.take(inner, place)
 
     def take(self, path: str, whole: str) -> None:
-        """Take a file or a folder, if it is not taken already."""
+        """Visit a file or a folder, unless it was visited before."""
         try:
             found = os.stat(whole)
         except OSError as error:
@@ -158,7 +158,7 @@ def _reason(path: str, found: os.stat_result) -> str | None:
 
 
 def said(left_out: dict[str, list[str]]) -> list[str]:
-    """Return one line a reason: how many things were left out for it, and the first of them."""
+    """Return a line for each reason: the number of files left out, and the first of them."""
     lines = []
     for reason, paths in left_out.items():
         shown = ", ".join(map(printable, paths[:SHOWN])) + (", ..." if len(paths) > SHOWN else "")

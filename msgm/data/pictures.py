@@ -1,10 +1,10 @@
-"""The one reader of picture files: what comes out is what a person sees in a viewer.
+"""Reads picture files: the result is the picture that a viewer shows.
 
 A file's numbers are not yet the picture. They may have 1, 12 or 16 bits, be turned by an EXIF tag, stand for inks, or
 mean other colours by a colour profile; and a transparent picture has no colours until something lies behind it. So a
 picture is read in these steps: choose the frame, decode, bring to 8 bits and to grey or RGB by the table ``MODES``,
-apply the colour profile (or PNG's gamma), turn upright, lay over the background. What has no one answer is refused with
-its mode named, or is a setting: the background and the frame.
+apply the colour profile (or PNG's gamma), turn upright, lay over the background. Ambiguous files are refused with their
+mode named, or decided by a setting: the background and the frame.
 
 16-bit grey v becomes round(255 v / 65535); of 16-bit colours Pillow keeps the high byte, which is within one level.
 """
@@ -68,7 +68,7 @@ def open_picture(path: Path | str, background: str | None = "white", frame: int 
         An upright image of mode L or RGB, 8 bits, sRGB.
 
     Raises:
-        UserError: the file cannot be read, is damaged, or does not say how it is to be seen.
+        UserError: the file cannot be read, is damaged, or does not determine its appearance.
     """
     from PIL import Image
 
@@ -82,7 +82,7 @@ def open_picture(path: Path | str, background: str | None = "white", frame: int 
 
 
 def check_background(background: str | None, key: str) -> None:
-    """Refuse what is no opaque colour.
+    """Refuse a value that is not an opaque colour.
 
     Raises:
         UserError: naming ``key``.
@@ -132,7 +132,7 @@ def _seek(file: "Image.Image", frame: int) -> None:
 
 
 def _refuse_unclear(file: "Image.Image") -> None:
-    """Refuse pictures whose numbers do not say what is seen."""
+    """Refuse pictures whose pixel values do not determine their appearance."""
     mode, tags = file.mode, getattr(file, "tag_v2", {})
     if mode not in MODES and not (mode == "I" and file.format in SIXTEEN_IN_I):
         raise ValueError(

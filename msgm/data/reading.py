@@ -74,7 +74,7 @@ def complaints(items: Lazy, workers: int) -> dict[int, str]:
 
 
 class _Rows(TorchDataset["Tensor | UserError"]):
-    """Items, or the error in place of one: what a worker raises would arrive wrapped in the worker's traceback."""
+    """Items, or errors returned as values, because a worker's exception would arrive wrapped in its traceback."""
 
     def __init__(self, items: Lazy) -> None:
         self.items = items
@@ -90,7 +90,7 @@ class _Rows(TorchDataset["Tensor | UserError"]):
 
 
 class _Complaints(TorchDataset[str]):
-    """What is wrong with an item, in its place; an empty text where nothing is."""
+    """Error message of each item; empty for items without error."""
 
     def __init__(self, items: Lazy) -> None:
         self.rows = _Rows(items)

@@ -20,7 +20,7 @@ MOST, FEW = 100, 10
 @DATASETS.register("table")
 @dataclass
 class Table(DataSettings):
-    """Rows of numbers with a label, and with columns that say whose they are.
+    """Rows of numbers with a label, and with group columns such as a subject's id.
 
     The files are those of ``msgm.tabular.read_table``.
 

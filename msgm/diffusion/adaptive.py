@@ -11,9 +11,9 @@ RMS(e / (atol + rtol max(|y|, |y'|)))`` a step is accepted where the norm is at 
 step's k_1 ("first same as last"), a step costs six evaluations. The first width is Hairer's (Hairer, Norsett & Wanner,
 "Solving Ordinary Differential Equations I", section II.4).
 
-Solvers of a flattened batch (scipy's ``solve_ivp``, torchdiffeq) take one norm over all of it, so that an item's answer
-depends on its batch mates and all pay for the hardest. Here norm, acceptance, width and end are each item's own: items
-stand at different times in one network pass, and those that have finished make room for the next.
+Solvers of a flattened batch (scipy's ``solve_ivp``, torchdiffeq) take one norm over all of it, so that an item's result
+depends on its batch mates and all items take the steps of the hardest. Here norm, acceptance, width and end are per
+item: one network pass holds items at different times, and finished items are replaced by new ones.
 
 Kernels of float32 round differently at different batch sizes, by 1e-6, which is enough to tip an acceptance and so to
 move an answer by the method's whole error. So all arithmetic is done on exactly ``PASS`` items, the last of them

@@ -1,4 +1,4 @@
-"""What comes from the Hugging Face hub and what goes there: fetched model folders, and the model card of a folder.
+"""The Hugging Face hub: downloading model folders, and writing the model card of a folder.
 
 A model card is README.md with a YAML head. It is made to be published, so it says how many items were forgotten and
 never which: no index, no name of a file, of a class or of a person, and no path of a machine.
@@ -60,7 +60,7 @@ def fetched(name: str, revision: str | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model card says of the model itself.
+    """Facts on the model itself for its model card.
 
     Attributes:
         title: heading of the card.
@@ -82,9 +82,8 @@ def model_card(facts: Facts, chain: Chain | None, card: Mapping[str, Any] | None
 
     Args:
         facts: of the model.
-        chain: what it was asked to forget; None where nobody knows.
-        card: of a row of a report that measured this model, as ``Report.card`` returns it; None where nothing was
-            measured.
+        chain: its forget requests; None if unknown.
+        card: report card of this model, as ``Report.card`` returns it; None if it was not measured.
 
     Raises:
         UserError: a card that lacks a part.

@@ -7,10 +7,11 @@ x at t_min, with y = x / a and rho running up from rho(t_min) to rho(T) at the p
 
 (Song et al., arXiv 2011.13456, appendix D.2, after the change of variables); ``augmented`` integrates it. By default
 steps are fixed, even in ln rho, so that items and models are compared by the same arithmetic; ``dopri5`` chooses each
-item's own steps. Either way the value of an image does not depend on its batch mates. Fixed steps say how far they may
-be off: r_n and r_(n/2) being the values by n and by half as many steps, |r_n - r_(n/2)| stands beside the likelihood as
-it is. Richardson's estimate divides it by 2^order - 1, which claims too little on rough networks (.007 bits/dim where
-.22 is true and .10 is printed here). It costs half again the passes, so only ``error_items`` pay it.
+item's own steps. Either way the value of an image does not depend on its batch mates. For fixed steps the error is
+estimated: with r_n and r_(n/2) the values by n and by n/2 steps, |r_n - r_(n/2)| is reported beside the likelihood.
+Richardson's estimate divides it by 2^order - 1, which claims too little on rough networks (.007 bits/dim where .22 is
+true and .10 is printed here). The estimate costs half as many passes again, so it is made for ``error_items`` items
+only.
 
 The divergence is exact (D vector-Jacobian products) in few dimensions, else Hutchinson's estimate with Rademacher
 probes. The draws of item n in repeat r depend on (seed, n, r) alone: models and sets are compared with common probes
@@ -78,7 +79,7 @@ class Likelihoods:
 
     @property
     def draw_error(self) -> float:
-        """Return the part of it that dequantisation and probes cause, the items being given; NaN for one repeat."""
+        """Return the standard error due to dequantisation and probes for the given items; NaN for one repeat."""
         items, repeats = self.values.shape
         return math.sqrt(float(self.values.var(1).sum()) / repeats) / items if repeats > 1 else math.nan
 
@@ -227,14 +228,14 @@ def log_likelihood(
 
 
 def bits_offset(levels: int) -> float:
-    """Return what turns the bits/dim of a density over [-1, 1] into those of levels: log2(levels) - log2(2)."""
+    """Return the offset from bits/dim of a density over [-1, 1] to bits/dim of levels: log2(levels) - log2(2)."""
     return math.log2(levels) - math.log2(DATA_RANGE)
 
 
 def _shares(
     watch: Watch | None, settings: LikelihoodSettings, items: int, checked: int, repeats: int
 ) -> Callable[[int], None]:
-    """Return what is to be told the items of every step, and tells ``watch`` the share of the work that is done.
+    """Return a callback that takes the number of items of every step and passes ``watch`` the share of work done.
 
     ``checked`` of the items are integrated by half the steps, too.
     """
@@ -310,7 +311,7 @@ def _integrate(
 
 @contextlib.contextmanager
 def _frozen(model: ScoreModel) -> Iterator[None]:
-    """Evaluation mode, and no gradients of the weights, which would be kept for nothing."""
+    """Context with the network in evaluation mode and without gradients of its weights, which are not needed."""
     was_training = model.network.training
     weights = [p for p in model.network.parameters() if p.requires_grad]
     model.network.eval()

@@ -60,12 +60,12 @@ class LikelihoodSettings:
 
     @property
     def passes(self) -> int:
-        """Times that a batch is watched in a repeat: once a step, once in all where the solver chooses its steps."""
+        """Calls of ``watch`` per batch and repeat: one a step, or one in all where the solver chooses its steps."""
         return 1 if self.solver == "dopri5" else self.steps
 
     @property
     def halved(self) -> "LikelihoodSettings | None":
-        """The same with half the steps, where an estimate of the error is asked for and can be made."""
+        """The same settings with half the steps, for the error estimate; None if there is none."""
         if self.evaluations is None or self.steps < 2 or not self.error_items:
             return None
         return replace(self, steps=self.steps // 2)

@@ -50,13 +50,13 @@ CHANGED = "the weights were changed by a training loop that recorded no request"
 
 
 class Written(TypedDict):
-    """What ``process.json`` says in every format."""
+    """Keys of ``process.json`` in every format."""
 
     format: Positive
 
 
 class Description(Written):
-    """What ``process.json`` says in this format."""
+    """Keys of ``process.json`` in the present format."""
 
     process: dict[str, Any]
     network: str
@@ -86,14 +86,14 @@ class ScoreModel:
         network: maps (x, label) to the prediction; a ``Network``, or the same one wrapped for training.
         process: the Gaussian path.
         shape: shape of one item.
-        prediction: what the network puts out, in diffusers' words; networks made here put out epsilon.
+        prediction: the network's output in diffusers' terms; networks made here predict epsilon.
         scheduler: configuration of the diffusers scheduler that a foreign model came with, its class as
             ``_class_name``; written back on save.
-        chain: what the model was asked to forget so far; None where its folder does not say.
-        key: the secret of the chain's digests, with which other data is told from that of earlier requests; None where
-            it is not at hand. No model folder holds it.
+        chain: forget requests of the model so far; None if unknown.
+        key: secret key of the chain's digests, needed to check that the data is the chain's; None if not available. It
+            is never saved in a model folder.
         folder: where the model was read from by ``from_pretrained``.
-        sealed: hash of the weights that ``chain`` speaks of; None where nobody took it.
+        sealed: hash of the weights that ``chain`` describes; None if it was not computed.
     """
 
     network: nn.Module
@@ -122,7 +122,7 @@ class ScoreModel:
             process: a name in ``PROCESSES``, or ``{"name": ..., ...}`` with its settings.
             shape: of one item: (channels, height, width) of images, (length,) of vectors.
             seed: of the weights.
-            **settings: of the process where it has a setting of the name (``beta_max``), else of the network
+            **settings: of the process if it has a setting of that name (``beta_max``), else of the network
                 (``channels``).
 
         Raises:
@@ -144,7 +144,7 @@ class ScoreModel:
         return self.history() == Chain() and self.sealed is not None
 
     def history(self) -> Chain | None:
-        """Return the chain; one that says so where the weights were changed since by a loop that records nothing."""
+        """Return the chain; if the weights were changed since by a loop that records nothing, it states so."""
         if self.chain is None or self.sealed in (None, weights_digest(self.network)):
             return self.chain
         return replace(self.chain, unknown=CHANGED)
@@ -169,7 +169,7 @@ class ScoreModel:
         return -self.eps(x, t) / per_item(self.process.noise(t), x)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the posterior mean of x_0; arguments as in ``eps``. Without signal, a network of eps tells none."""
+        """Return the posterior mean of x_0; arguments as in ``eps``. Not finite where a(t) = 0 for a network of eps."""
         signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
         if self.prediction == "epsilon":
             return (x - noise * self.eps(x, t)) / signal
@@ -248,8 +248,8 @@ class ScoreModel:
 
         Args:
             folder: an empty or new folder, or a model's, which is replaced.
-            card: what was measured of this model: ``report.card(row)``. Without it the model card says that nothing
-                was.
+            card: report card of this model: ``report.card(row)``. Without it the model card says that nothing was
+                measured.
 
         Raises:
             UserError: a folder that holds something else, or a card that lacks a part.

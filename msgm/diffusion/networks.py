@@ -21,7 +21,7 @@ from msgm.shapes import Positive
 
 
 class Network(nn.Module):
-    """A network with a folder of its own below ``model/``."""
+    """A network that is saved in a folder of its own below ``model/``."""
 
     name: ClassVar[str]
 
@@ -155,7 +155,7 @@ class UNet(Network):
 
 
 def read_unet(folder: Path) -> Any:
-    """Read a UNet2DModel with all its weights: diffusers itself reads any other U-Net and makes up what is missing.
+    """Read a UNet2DModel and check it is complete; diffusers reads other U-Nets and draws missing weights at random.
 
     Raises:
         UserError: another kind of U-Net, or weights that are missing.
@@ -270,7 +270,7 @@ class UNetSettings(NetworkSettings):
 
 
 class MLPConfig(TypedDict):
-    """What ``mlp/config.json`` says."""
+    """Contents of ``mlp/config.json``."""
 
     dims: Positive
     width: Positive

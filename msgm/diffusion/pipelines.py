@@ -1,4 +1,4 @@
-"""Between score models and diffusers: a UNet2DModel with a DDPM-type scheduler, as a folder or as a pipeline."""
+"""Conversion between score models and diffusers: a UNet2DModel with a DDPM-type scheduler, as folder or pipeline."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
 
 
 class Parts(NamedTuple):
-    """What a pipeline says of a score model; the fields are those of ``ScoreModel``."""
+    """The parts of a score model read from a pipeline; fields as of ``ScoreModel``."""
 
     network: UNet
     process: DDPM
@@ -54,10 +54,10 @@ def pipeline_parts(pipeline: Any) -> Parts:
 
 
 def parts_of(unet: Any, scheduler: Any, where: str) -> Parts:
-    """Return what a network and its scheduler say of a score model.
+    """Return the parts of the score model that a network and its scheduler define.
 
     Raises:
-        UserError: a model that is conditional or learns its variance, or settings that say too little.
+        UserError: a model that is conditional or learns its variance, or incomplete settings.
     """
     config = unet.config
     if config.num_class_embeds or config.class_embed_type:
@@ -78,7 +78,7 @@ def parts_of(unet: Any, scheduler: Any, where: str) -> Parts:
 
 
 def read_scheduler(folder: Path) -> Any:
-    """Read a scheduler as what it is: its settings are not those of another kind."""
+    """Read a scheduler with its own class, as the settings of classes differ."""
     import diffusers
 
     kind = read_json(folder / "scheduler_config.json", dict[str, Any]).get("_class_name")
@@ -146,7 +146,7 @@ def make_pipeline(network: UNet, scheduler: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _refuse_checkpoint(folder: Path) -> None:
-    """Say what to do with a checkpoint of diffusers' training scripts: raw and averaged weights, and no scheduler."""
+    """Refuse a checkpoint of diffusers' training scripts, which has raw and averaged weights and no scheduler."""
     kinds = [name for name in ("unet", "unet_ema") if (folder / name).is_dir()]
     if "unet_ema" in kinds:
         raise UserError(

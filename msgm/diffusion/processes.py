@@ -21,8 +21,8 @@ sub-VP    exp(-B/2)             1 - exp(-B)             2 sinh(B/2)         beta
 
 **The top.** Every walk between noise and data (samplers, likelihoods, restoration) ends at ``top``, the largest time
 with rho <= 200, and takes the prior N(0, prior_std^2 I) to hold there. Schedules that run on to (almost) no signal,
-as DDPM's cosine schedule to rho = 20,291 or one rescaled to zero terminal SNR, spend half a grid's steps where nothing
-is left to decide. At the top an item x differs from the prior by KL = a^2 |x|^2 / (2 prior_std^2) nats.
+as DDPM's cosine schedule to rho = 20,291 or one rescaled to zero terminal SNR, spend half a grid's steps at noise
+levels without information. At the top an item x differs from the prior by KL = a^2 |x|^2 / (2 prior_std^2) nats.
 
 The file is long because the four processes, each with an example that runs, are read side by side.
 """
@@ -88,7 +88,7 @@ class Process(ABC):
 
     @abstractmethod
     def label(self, t: Tensor) -> Tensor:
-        """Return what the network reads as its time."""
+        """Return the time label that the network reads."""
 
     @property
     @abstractmethod
@@ -106,7 +106,7 @@ class Process(ABC):
         return float(self.signal(time)), float(self.ratio(time))
 
     def describe_top(self) -> str:
-        """Return in a phrase where walks start, and how far the prior is from the noised data there."""
+        """Return a phrase on where walks start and how far the prior is from the noised data there."""
         signal, ratio = self.at_top()
         mismatch = 0.5 * (signal / self.prior_std) ** 2
         last = float(self.ratio(torch.ones((), dtype=torch.float64)))
@@ -126,7 +126,7 @@ class Process(ABC):
 
 
 class _BetaProcess(Process):
-    """What VP, sub-VP and DDPM share: a(t) = exp(-B(t) / 2)."""
+    """Base of VP, sub-VP and DDPM: a(t) = exp(-B(t) / 2)."""
 
     @abstractmethod
     def beta(self, t: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class _BetaProcess(Process):
 
 
 class _VariancePreserving(_BetaProcess):
-    """a^2 + sigma^2 = 1. expm1 keeps sigma right at small t, where 1 - exp(-B) has lost its digits in float32."""
+    """a^2 + sigma^2 = 1. expm1 keeps sigma accurate at small t, where 1 - exp(-B) loses its digits in float32."""
 
     def noise(self, t: Tensor) -> Tensor:
         return torch.sqrt(-torch.expm1(-self.integral(t)))
@@ -360,7 +360,7 @@ class DDPM(_VariancePreserving):
         return self._tables[key]
 
     def _below(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return how far t lies in its interval between labels, in (0, 1], and B at both ends of it.
+        """Return the position of t in its interval between labels, in (0, 1], and B at both ends of the interval.
 
         A label belongs to the interval that it ends, whose beta is its own.
         """
@@ -383,7 +383,7 @@ class DDPM(_VariancePreserving):
 
     @functools.cached_property
     def top(self) -> float:
-        """Time of the largest label with rho <= ``TOP_RATIO``: between labels no network was trained."""
+        """Time of the largest label with rho <= ``TOP_RATIO``, as the network is trained at labels only."""
         labels = int((torch.sqrt(torch.expm1(self._integrals)) <= TOP_RATIO).sum()) - 1
         if labels < 2:
             raise UserError(

@@ -2,9 +2,9 @@ r"""Restoring given items with a score model: inpainting, reconstruction by the 
 
 **Inpainting.** With y = x / a and rho = sigma / a (``samplers.space``) an item's known part at level rho is
 y_k = x_k + rho z. The projector (Song et al., arXiv 2011.13456, appendix I.2) walks all of y down the grid and puts a
-fresh y_k in after every step. It draws from no conditional distribution: the unknown part is drawn given a y_k that
-forgets x_k as rho grows, and never hears of x_k again at that level. For x ~ N(0, [[1, r], [r, 1]]) and the first
-coordinate known to be 1, infinitely many steps give
+fresh y_k in after every step. It does not sample the conditional distribution: the unknown part is drawn given y_k,
+which carries less information on x_k as rho grows, and is not updated again at that level. For x ~ N(0, [[1, r], [r,
+1]]) and the first coordinate known to be 1, infinitely many steps give
 
 =====  ==================  ===================  ==============
 r      exact mean, var     projector            10 resamples
@@ -19,9 +19,9 @@ Resampling (RePaint, Lugmayr et al., arXiv 2201.09865, algorithm 1) repairs this
 limit is exact for a fine grid, as p(y_u | y_k) is p(y_u | x_k) where rho is small.
 
 **Reconstruction.** The PF-ODE is invertible: ``encode`` walks it from t_min to the process's top and ``decode`` back,
-so that their composition is the identity up to the integration error *whatever the model learnt*. What a model forgot
-shows only when noise is put in between: ``reconstruct`` at the latent, as arXiv 2412.07229 does, or ``sdedit`` on the
-item itself (Meng et al., arXiv 2108.01073).
+so that their composition is the identity up to the integration error *whatever the model learnt*. Forgetting shows only
+if noise is added in between: ``reconstruct`` at the latent, as arXiv 2412.07229 does, or ``sdedit`` on the item itself
+(Meng et al., arXiv 2108.01073).
 """
 
 import itertools
@@ -101,7 +101,7 @@ def inpainting_evaluations(settings: SamplingSettings, resamples: int) -> int | 
 
 
 def check_resamples(resamples: int) -> None:
-    """Raise a UserError when a step would not be taken at all."""
+    """Raise a UserError if ``resamples`` is below 1."""
     if resamples < 1:
         raise UserError(f"resamples must be at least 1, got {resamples}.")
 
@@ -216,7 +216,7 @@ def sdedit(
     Args:
         model: the model; its network is used in evaluation mode.
         x: (B, *shape) items, images in [-1, 1].
-        t: in (t_sample, 1]; the larger, the more the model decides. Times above the process's top mean the top.
+        t: in (t_sample, 1]; the larger, the less of the item is kept. Times above the process's top mean the top.
         settings: sampler, steps below t, and batch size.
         seed: of the noise.
         numbers: of the items, as in ``inpaint``.
@@ -282,7 +282,7 @@ def _signal(model: ScoreModel, t: float) -> float:
 
 
 def _ignore(state: State) -> None:
-    """Watch nothing."""
+    """Ignore the callback's arguments."""
 
 
 def _in_batches(

@@ -1,1 +1,1 @@
-"""Commands on generators: one base model, every objective run on it, all measured alike."""
+"""Commands on generators: one base model, every objective run on it, all measured with the same metrics."""

@@ -31,7 +31,7 @@ from msgm.training.run import finished
 
 
 def comparison_report(run: Run, bench: Bench) -> Report:
-    """Return the report of all models that were measured, now or earlier, and of those that failed.
+    """Return the report of all measured and failed models, of this call and earlier ones.
 
     Raises:
         RunError: none was measured.
@@ -63,15 +63,15 @@ def make_report(
 ) -> Report:
     """Return the report.
 
-    The protocol of a comparison keeps its lines of metrics that were measured in an earlier call.
+    The protocol keeps the lines of metrics that were measured in an earlier call.
 
     Args:
         run: its folder.
         bench: what the models were measured against.
         rows: measured models, one a row and seed.
-        base: what the base model cost, in a comparison.
+        base: cost of the base model, in a comparison.
         retrains: measured models that were retrained without the request, from seeds of their own.
-        failed: why others were not measured, by their labels.
+        failed: reasons why other models were not measured, by label.
     """
     request = bench.config.request
     earlier = _earlier(run).get("protocol", {}) if base else {}
@@ -126,8 +126,8 @@ def make_report(
 def publish(run: Run, report: Report) -> None:
     """Write the report, report.md, report.html, the pictures and the cards.
 
-    Pages and cards hold samples of the request, too. They are listed in the report and on the cards, both of which are
-    therefore written again.
+    Pages and cards contain samples of the request themselves. They are therefore listed in the report and on the cards,
+    and both are written a second time.
     """
     write_json(run.report, report)
     for name in ("samples.png", "report.html"):
@@ -141,12 +141,12 @@ def publish(run: Run, report: Report) -> None:
 
 
 def upgraded(report: Report) -> Report:
-    """Return a report of an earlier version, which was not judged or in another way, as this version judges it."""
+    """Return a report of an earlier version, judged by the rules of this version."""
     return report if report.get("schema", 1) >= SCHEMA else judged(report, LADDER)
 
 
 class Earlier(TypedDict, total=False):
-    """What is read of the report of an earlier call."""
+    """The keys that are read from the report of an earlier call."""
 
     protocol: dict[str, str]
 

@@ -1,12 +1,12 @@
-"""The cells of a comparison: which models are made, where they lie, and how one is made and measured.
+"""The cells of a comparison of generators: which models are made, their folders, and making and measuring one.
 
     rows/NAME              a row at the first seed: a run folder, with what was measured in its report.json;
                            rows/do-nothing is the base model
     rows/NAME/seed-N       the same row at seed N, from the base model of that seed
     retrains/retrained-K   the K-th retrained model of the band, K from 1; none where ``retrains`` is 1
 
-A comparison of one seed, an earlier version's among them, is thus the first seed of a larger one: ``seeds`` and
-``retrains`` may be raised in a folder, and what is there is kept.
+A comparison of one seed, also an earlier version's, is thus the first seed of a larger one: ``seeds`` and ``retrains``
+may be raised in a folder, and existing models are kept.
 
 Row and base model of a seed, their samples and their measurements draw from that seed. Retrained models have seeds of
 their own. The split of the data and the judge are the same for all.
@@ -50,7 +50,7 @@ class Model:
     Attributes:
         name: of its row; a retrained model has a name of its own.
         row: how it is made.
-        seed: what it is trained, sampled and measured with.
+        seed: of its training, sampling and measuring.
         folder: of the model's run, relative to the comparison.
         label: name in printed lines; with the seed where there are several.
     """
@@ -100,7 +100,7 @@ def retrained_models(config: Config) -> list[Model]:
 
 
 def models(config: Config, names: list[str]) -> Iterator[Model]:
-    """Return all models in the order in which they are made: seed by seed, the base model first; then the retrained."""
+    """Return all models in the order of training: seed by seed, the base model first; then the retrained models."""
     chosen = [BASE_ROW, *(name for name in names if name != BASE_ROW)]
     for of_seed in zip(*(row_models(config, name) for name in chosen), strict=True):
         yield from of_seed
@@ -114,21 +114,21 @@ class Named(TypedDict):
 
 
 class Steps(TypedDict):
-    """What is read of the training in a run's config."""
+    """The keys that are read from the training section of a run's config."""
 
     steps: Count
     lr: float
 
 
 class Trained(TypedDict):
-    """What is read of the config of a run that a comparison is given."""
+    """The keys that are read from the config of a given run."""
 
     objective: Named
     training: Steps
 
 
 class StoredRow(TypedDict):
-    """What a cell's ``report.json`` says, beside what was measured."""
+    """Keys of a cell's ``report.json``, beside its measurements."""
 
     name: str
     start: str
@@ -145,13 +145,13 @@ class StoredRow(TypedDict):
 
 
 class Failure(TypedDict):
-    """What ``failed.json`` of a model says that could not be made or measured."""
+    """Contents of ``failed.json`` of a model that could not be made or measured."""
 
     reason: str
 
 
 def stored_row(run: Run, model: Model) -> dict[str, Any] | None:
-    """Read what was measured of a model before, if it was.
+    """Read a model's stored measurements, if any.
 
     Raises:
         UserError: the file is damaged, or of another row.
@@ -166,7 +166,7 @@ def stored_row(run: Run, model: Model) -> dict[str, Any] | None:
 
 
 def stored_failure(run: Run, model: Model) -> str | None:
-    """Read why a model could not be made or measured, if it could not."""
+    """Read the stored reason why a model could not be made or measured, if any."""
     path = run.path / model.folder / FAILED
     failure: Failure | None = read_json(path, Failure) if path.is_file() else None
     return failure and failure["reason"]
@@ -174,7 +174,7 @@ def stored_failure(run: Run, model: Model) -> str | None:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What makes and measures the models of a comparison.
+    """Makes and measures the models of a comparison.
 
     Attributes:
         run: the folder of the comparison.
@@ -211,7 +211,7 @@ class Cell:
     Attributes:
         workshop: of the comparison.
         model: to make.
-        measured: whether it is measured, too; a base model need not be.
+        measured: whether it is also measured; optional for a base model.
     """
 
     workshop: Workshop
@@ -220,7 +220,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The model's."""
+        """The model's label."""
         return self.model.label
 
     @property
@@ -230,7 +230,7 @@ class Cell:
 
     @property
     def group(self) -> str:
-        """Its own: models share files alone."""
+        """Its own: models share only files."""
         return self.model.label
 
     @property
@@ -246,18 +246,18 @@ class Cell:
 
     @property
     def bench(self) -> Bench:
-        """What it is measured against, at its seed."""
+        """The bench at its seed."""
         return self.workshop.bench.at(self.model.seed)
 
     def kept(self) -> bool:
-        """Return whether it is made, and measured if it is to be."""
+        """Return whether the model exists and, if it is to be measured, has been measured."""
         if not self.measured:
             return finished(self.target)
         row = stored_row(self.workshop.run, self.model)
         return row is not None and not missing_metrics(row, self.bench)
 
     def run(self) -> str:
-        """Make the model if it is not there, and measure what is not known of it."""
+        """Make the model unless it exists, and measure the metrics that it lacks."""
         run, target, bench = self.workshop.run, self.target, self.bench
         known, made = stored_row(run, self.model), finished(target)
         processes.wait()  # until all have read what the first may write from here on
@@ -275,7 +275,7 @@ class Cell:
         return "measured" if self.measured else "made"
 
     def fail(self, reason: dict[str, Any]) -> None:
-        """Keep why there is no model, or why it was not measured."""
+        """Store the reason why the model was not made or not measured."""
         write_json(self.target.path / FAILED, {"reason": reason["reason"]})
 
     def _base(self) -> Path:
@@ -301,7 +301,7 @@ class Cell:
 
 
 def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dict[str, Any], bench: Bench) -> None:
-    """Write the run folder of a model that nothing was done to here."""
+    """Write the run folder of a model that is not trained here."""
     row.create()
     if facts["source"] is not None:
         traces.register(row.path, row.model, "the base model, as it was given")
@@ -314,7 +314,7 @@ def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dic
 
 
 def placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
-    """Write the model's sample grid to ``grid``; return ``row`` with where its files lie, from the run on."""
+    """Write the model's sample grid to ``grid``; return ``row`` with the paths of its files relative to the run."""
     if "grid" not in row:
         write_bytes(run.path / grid, to_png(subject.samples[:GRID], subject.bench.dataset.levels))
     places = {"folder": subject.folder or run.path, "model": model}
@@ -322,7 +322,7 @@ def placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: P
 
 
 def _facts(model: Model, config: Config, target: Run) -> dict[str, Any]:
-    """Return what a model is: its objective, start, steps and seconds."""
+    """Return the facts on a model's training: objective, start, steps and seconds."""
     manifest = target.finished_manifest()
     if model.row.start in UNTRAINED:
         return _facts_of_given(model.name, manifest["weights"], model.row.start)
@@ -331,7 +331,7 @@ def _facts(model: Model, config: Config, target: Run) -> dict[str, Any]:
 
 
 def given_facts(name: str, folder: Path) -> dict[str, Any]:
-    """Return what is known of a model made elsewhere, from its run folder if it has one."""
+    """Return the facts on a model made elsewhere, from its run folder if it has one."""
     run = Run(folder.parent)
     if folder != run.model or not run.manifest.is_file() or not run.config.is_file():
         return _facts_of_given(name, "as given")
@@ -342,7 +342,7 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
-    """Return the facts of a model that nothing was done to."""
+    """Return the facts of a model that is not trained here."""
     nothing: dict[str, Any] = {
         "objective": None,
         "settings": {},

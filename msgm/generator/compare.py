@@ -37,14 +37,14 @@ from msgm.training.run import finished, load_source, new_model, split_data
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """All that the cells of a comparison need.
+    """Shared inputs of a comparison's cells.
 
     Attributes:
         config: the experiment.
         place: where it runs.
         dataset: the data.
         split: its parts.
-        chain: what the base model was asked to forget before.
+        chain: earlier forget requests of the base model.
         source: run or diffusers folder that the base model is taken from; None trains one a seed.
         names: of the rows to run.
         cache: of retrained models; None trains them all.
@@ -61,7 +61,7 @@ class World:
 
     @cached_property
     def bench(self) -> Bench:
-        """What all models are measured against; its judge is trained, or loaded if it is there."""
+        """The bench of all models; its judge is trained, or loaded if it exists."""
         device = processes.device(self.place.device)
         return Bench.make(self.config, self.place.run, self.dataset, self.split, device, self.chain)
 
@@ -171,7 +171,7 @@ def _chosen(config: Config, only: list[str] | None) -> list[str]:
 
 
 def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str | None) -> None:
-    """Refuse a base model that cannot be made or taken, before anything is written."""
+    """Refuse a base model that cannot be trained or read, before anything is written."""
     if source is None:
         new_model(config, dataset)
     elif not finished(Run(run.path / "rows" / BASE_ROW)):

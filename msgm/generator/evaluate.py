@@ -1,4 +1,4 @@
-"""``msgm evaluate``: trained models measured as ``msgm compare`` measures its rows, and the same report."""
+"""``msgm evaluate``: measures trained models like the rows of ``msgm compare``, with the same report."""
 
 from pathlib import Path
 from typing import Any

@@ -43,7 +43,7 @@ def restore_run(
     out: Path | str | None = None,
     device: str = "auto",
 ) -> list[Path]:
-    """Have a model restore the first ``count`` test items of each kind, and write what came out.
+    """Have a model restore the first ``count`` test items of each kind, and write pictures, arrays and numbers.
 
     Args:
         source: a run or diffusers folder.
@@ -101,7 +101,7 @@ class Work:
         return cls(config, model, dataset, split, where)
 
     def bench(self, folder: Path, source: Path | str) -> Bench:
-        """Return judge and distances; the judge of the source, or of the comparison it is a row of, is taken over."""
+        """Return the bench; reuses the judge of the source, or of the comparison that the source is a row of."""
         run = Run(folder)
         run.create()
         for owner in (Path(source), Path(source).parent.parent):
@@ -150,7 +150,7 @@ def _arrays(done: dict[str, Restored], images: bool, removed: Tensor | None) -> 
 
 
 def _picture(done: dict[str, Restored], given: str, removed: Tensor | None) -> bytes:
-    """Return a PNG: for each kind a line of originals, one of what the model was given, one of what it made."""
+    """Return a PNG with three lines for each kind: originals, inputs of the model, restorations."""
     from matplotlib.figure import Figure
 
     shown = max(min(SHOWN, len(part.indices)) for part in done.values())
@@ -170,7 +170,7 @@ def _picture(done: dict[str, Restored], given: str, removed: Tensor | None) -> b
 
 
 def _pixels(item: Tensor, removed: Tensor | None) -> np.ndarray[Any, Any]:
-    """Return an image (C, H, W) in [-1, 1] as (H, W, 3) in [0, 1], what was removed in a colour of its own."""
+    """Return an image (C, H, W) in [-1, 1] as (H, W, 3) in [0, 1], with removed pixels in a colour of their own."""
     picture = ((item.nan_to_num(-1.0).clamp(-1, 1) + 1) / 2).expand(3, *item.shape[1:]).permute(1, 2, 0).numpy().copy()
     if removed is not None:
         picture[removed.numpy()] = HOLE

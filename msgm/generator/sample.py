@@ -1,8 +1,8 @@
 """``msgm sample``: samples of a trained model as a picture, an array and a folder of PNG files.
 
-Samples are made in shards of one batch, each written whole to ``shards/`` as soon as it is there. What is asked for is
-joined from them at the end. So a stopped run goes on where it was, several processes each make every n-th shard, and
-in either case the files are those of one undisturbed process. ``samples.json`` says what they are samples of.
+Samples are made in shards of one batch, each written atomically to ``shards/``. The requested files are joined from
+them at the end. So a stopped run can be resumed and n processes can each make every n-th shard; the files are the same
+as of one uninterrupted process. ``samples.json`` records the model, settings and seed of the samples.
 """
 
 import io
@@ -101,8 +101,8 @@ def sample_run(
         overwrite: replace samples of other settings, or a run that was stopped.
 
     Returns:
-        What this process wrote: nothing where the same samples (of model, settings, seed and number) are there already,
-        and on all processes but the first.
+        The files that this process wrote: none if the same samples (model, settings, seed and number) exist, and none
+            on all processes but the first.
 
     Raises:
         UserError: no model there, a count below 1, an unknown format or one that does not fit the model, or ``out``
@@ -137,7 +137,7 @@ def sample_run(
 
 
 class Stored(TypedDict):
-    """What ``samples.json`` says."""
+    """Contents of ``samples.json``."""
 
     finished: bool
     key: dict[str, Any]
@@ -145,7 +145,7 @@ class Stored(TypedDict):
 
 @dataclass(frozen=True)
 class Task:
-    """A folder and what it is to hold.
+    """A folder and the samples to write there.
 
     Attributes:
         folder: where to write.
@@ -163,26 +163,26 @@ class Task:
 
     @property
     def record(self) -> Path:
-        """Return the file that says what the folder holds."""
+        """Return the path of ``samples.json``."""
         return self.folder / "samples.json"
 
     def key(self) -> dict[str, Any]:
-        """Return all that the samples depend on."""
+        """Return all facts that the samples depend on."""
         grid = {"schedule": self.settings.spacing, "start": self.model.process.at_top()[1]}
         sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}} | grid
         return {"model": _model_digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
 
     def stored(self) -> dict[str, Any]:
-        """Return what the folder says it holds."""
+        """Return the contents of the folder's ``samples.json``."""
         stored: dict[str, Any] = read_json(self.record, Stored)
         return stored
 
     def finished(self) -> bool:
-        """Return whether the samples were once all there."""
+        """Return whether all samples were written once."""
         return bool(self.stored()["finished"])
 
     def begin(self, resume: bool, overwrite: bool) -> None:
-        """Say in the folder what it is to hold, unless that is said already.
+        """Write ``samples.json`` for these samples, unless it is there.
 
         Raises:
             UserError: the folder holds something else, or a stopped run.
@@ -219,7 +219,7 @@ class Task:
                 print(f"samples {first} to {first + len(samples) - 1} of {self.count} are there", flush=True)
 
     def join(self, formats: Sequence[str]) -> None:
-        """Write what was asked for from the shards, then remove these."""
+        """Write the requested files from the shards, then remove the shards."""
         images = len(self.model.shape) == 3
         shards = [self._shard(first) for first in range(0, self.count, self.settings.batch_size)]
         head: list[Tensor] = []

@@ -87,7 +87,7 @@ class GeneratorTuning(Tunable):
 
     @cached_property
     def bench(self) -> Bench:
-        """What trials are measured against: the validation part stands in the test part's place."""
+        """The bench of the trials, with the validation part in place of the test part."""
         where, dataset = chosen_device(self.device), load_dataset(self.config.data)
         chain = earlier_chain(find_model(self.source), self.config, dataset) if self.source else Chain()
         split = split_data(self.config, dataset, chain.requests)

@@ -1,4 +1,4 @@
-"""What an objective is: per-sample losses by name from a view of the network and noised batches.
+"""Base of objectives: per-sample losses by name from a view of the network and noised batches.
 
 Losses are means over an item's D dimensions, so that the weights between terms do not depend on the image size; the
 trainer averages over the batch. ``eps_theta`` is the network's prediction of the noise, ``eps`` the noise drawn.
@@ -76,7 +76,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader must know about an objective before believing its numbers.
+    """Facts on an objective that a reader needs to interpret its numbers.
 
     Example:
         >>> msgm.Redirect.card.source
@@ -90,7 +90,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Setup:
-    """What an objective may ask for before its first step.
+    """Inputs for an objective's preparation before the first step.
 
     Example:
         >>> setup = msgm.objectives.Setup(lambda: base, lambda n: torch.rand(16, 1, 8, 8), lambda steps: base)
@@ -124,8 +124,8 @@ class Objective(ABC):
         >>> sum(term.weight * term.values.mean() for term in terms.values()).backward()
 
     Attributes:
-        data: what the first batch is drawn from and whether there is a second: ``all`` training items, ``retain``, or
-            ``retain+forget``.
+        data: source of the batches: ``all`` training items, ``retain``, or ``retain+forget`` for a retain and a forget
+            batch.
         combines: whether ``combine`` is to merge the gradients of the terms "retain" and "forget".
     """
 
@@ -186,7 +186,7 @@ def mean_square(x: Tensor) -> Tensor:
 
 @dataclass
 class Mixed(Objective):
-    """alpha L_r on every step, plus (1 - alpha) L_f on each ``every``-th; a subclass says what L_f is.
+    """alpha L_r on every step, plus (1 - alpha) L_f on each ``every``-th; a subclass defines L_f.
 
     L_r is noise prediction on the retain set. Retain and forget items go through the network in one pass.
 

@@ -1,4 +1,4 @@
-"""Plain noise prediction: on everything, or on the retain set alone."""
+"""Plain noise prediction on all training items, or on the retain set alone."""
 
 from dataclasses import dataclass
 

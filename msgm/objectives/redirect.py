@@ -1,4 +1,4 @@
-r"""Redirect: at forget points, the score that the retain set itself has there.
+r"""Redirect: at points near forget items, regress onto the score of the retain set.
 
 Denoising score matching on the retain set rarely visits points near forget items at small t, so a network trained on
 it may keep its old score there. Redirect visits them: at x_t drawn from the forget set it regresses onto the score of
@@ -82,7 +82,7 @@ class Redirect(Mixed):
 
 
 def _distinct(items: Tensor) -> int:
-    """Return how many different items there are, up to ``LEAST_DISTINCT``; images of one colour count for none."""
+    """Return the number of distinct items, up to ``LEAST_DISTINCT``; images of a single colour do not count."""
     seen: set[bytes] = set()
     for item in items:
         uniform = item.dim() > 1 and bool((item.flatten(1) == item.flatten(1)[:, :1]).all())

@@ -1,8 +1,8 @@
-"""The report card of one row of a report: one model that was made to forget, and one request.
+"""The report card of one row of a report: one unlearned model and one request.
 
 It is made from report.json alone. Its columns are this model, the original, the band of retrained models, whether this
-model lies in it, and the smallest shift that would have been noticed. The schema is that of ``msgm.cards.views``; what
-counts at which level is in ``ladder``; a domain's words and facts are data (``Words``).
+model lies in it, and the smallest shift that would have been noticed. The schema is that of ``msgm.cards.views``; the
+rules of the levels are in ``ladder``; a domain's words and facts are data (``Words``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,18 +30,18 @@ Table = tuple[dict[str, str], dict[str, list[Facts]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """What a domain says on its cards.
+    """The texts and facts of a domain's cards.
 
     Attributes:
         ladder: of the domain.
         metrics: by name, each with ``numbers``.
         name: keys of a row that make the card's name.
         things: what is forgotten: items, cells.
-        body: what a card says nothing about: the weights, the model's tables.
+        body: the part of the model that tests say nothing about: the weights, the model's tables.
         where: where the data still are.
         supplying: how users may bring the content back.
         targets: kind of target to words.
-        alike: numbers by which a method that does nothing is known.
+        alike: numbers that are equal to the original's for a method that does nothing.
         tested: what C1 and C2 rest on, in words, by level.
         exact: the statement of a row that reached C4.
         bound: the statement of a row that reached C5.
@@ -50,7 +50,7 @@ class Words:
         method: facts of a row's method, its costs among them.
         not_tested: what was not tested of a row, apart from metrics, controls and retrained models.
         statement: the card's sentence of a row from C1 to C3 in the domain's own words; by default one for all domains.
-        oracles: how many retrained models a row is read beside.
+        oracles: number of retrained models that a row is compared with.
         table: the numbers' columns with their headings, and by section their lines; by default this model, the original
             and the band, a line a number.
         figures: by name, each with caption and look.
@@ -92,7 +92,7 @@ def write_card(folder: Path, report: Report, row: Row, words: Words) -> Card:
 
 
 def make_card(report: Report, row: Row, words: Words) -> Card:
-    """Return the card of one row of a report, as a JSON tree; null in it means that nobody tested or recorded it."""
+    """Return the card of one row of a report, as a JSON tree; null means not tested or not recorded."""
     ladder = words.ladder
     found, checked = ladder.claims(report, row), ladder.controls(report, row)
     reached = level(found)
@@ -125,7 +125,7 @@ def make_card(report: Report, row: Row, words: Words) -> Card:
 
 
 def _statement(report: Report, row: Row, reached: str, words: Words) -> str:
-    """Return the card's one sentence, whose verb is no stronger than its level."""
+    """Return the card's statement, one sentence that claims no more than its level."""
     if reached == "C0":
         return "Nothing is shown."
     if reached == "C4":
@@ -147,7 +147,7 @@ def _statement(report: Report, row: Row, reached: str, words: Words) -> str:
 
 
 def _telling(report: Report, row: Row, reached: str, words: Words) -> str:
-    """Return a sentence on the attacks that have shown something: those that tell the original."""
+    """Return a sentence on the attacks that distinguish the original from retrained models."""
     if reached < "C2":
         return ""
     attacks, telling = words.ladder.attacks(report, row), words.ladder.telling(report, row)
@@ -155,7 +155,7 @@ def _telling(report: Report, row: Row, reached: str, words: Words) -> str:
 
 
 def _overshooting(row: Row, words: Words) -> str:
-    """Return a sentence on numbers that lie outside the band on the other side than those of models that know."""
+    """Return a sentence on numbers that lie outside the band opposite to the leaking side."""
     found = words.ladder.overshooting(row)
     if not found:
         return ""
@@ -165,7 +165,7 @@ def _overshooting(row: Row, words: Words) -> str:
 
 
 def report_facts(report: Report) -> Facts:
-    """Return what every report says of itself."""
+    """Return the facts on the report that all domains share."""
     environment = report.get("environment") or {}
     return {
         "versions": environment.get("versions"),
@@ -195,14 +195,14 @@ def _method(row: Row, words: Words) -> Facts:
 
 
 def _kept(row: Row, where: str) -> str:
-    """Return what is known of where the data still are: ``where``, and in what the method keeps."""
+    """Return a text on where the data still are: ``where``, and the method's stored state."""
     if not row["storage_bytes"]:
         return where
     return f"{where} The method keeps {row['storage_bytes'] / 2**20:.2f} MB between requests, made from the data."
 
 
 def _reference(report: Report, row: Row, checked: Sequence[Control], words: Words) -> Facts:
-    """Return what is known of the retrained models; the first two controls are the original and a retrained model."""
+    """Return facts on the retrained models; the first two of ``checked`` are the positive and the negative control."""
     flagged, passed = ({PASS: True, NOT_TESTED: None}.get(control.verdict, False) for control in checked[:2])
     oracles = words.oracles(report, row)
     judged = row["judged"]
@@ -304,7 +304,7 @@ def _measured(row: Row, metric: Any) -> bool:
 
 
 def about(metric: Any) -> str:
-    """Return what a metric would show, by the first line of its description."""
+    """Return a description of a metric: the first line of its docstring."""
     lines = (metric.__doc__ or metric.name).strip().splitlines()
     return str(lines[0].rstrip(".")) + (" (needs the models)" if getattr(metric, "live", False) else "")
 
@@ -331,7 +331,7 @@ def _cannot_say(report: Report, row: Row, reached: str, words: Words) -> list[st
 
 
 def _like_the_original(row: Row, original: Row | None, numbers: Sequence[str]) -> bool:
-    """Return whether a row has the same values as the original, in those of the numbers that both have."""
+    """Return whether a row's values equal the original's in all numbers that both have."""
     if original is None or original["method"] == row["method"]:
         return False
     mine, other = row["metrics"], original["metrics"]

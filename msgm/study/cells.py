@@ -1,12 +1,12 @@
-"""Cells of a comparison: which of them are run, in which order, here or in other processes.
+"""Cells of a comparison: selecting those to run and running them in order, here or in other processes.
 
-A cell that others come after makes what these read, such as a retrained model. It is run before any of them; one that
-is not wanted for its own sake, only where one of them is due. Where it fails they fail with its reason. Cells of one
-group share what is costly to make and is kept in memory alone, such as fitted recommenders; one process runs them in
-their order.
+Some cells make what other cells read, such as a retrained model, and are run before these. If such a cell is not
+``wanted`` for its own sake, it is run only if a cell that depends on it is due. If it fails, the dependent cells fail
+with its reason. Cells of one group share costly objects that are kept only in memory, such as fitted recommenders; one
+process runs them in order.
 
-Another process is told how the comparison is prepared, not what its cells are: it prepares it once, finds the same
-cells in the same places, and runs those that it is given.
+Another process receives the pickled comparison, not its cells: it prepares it once, obtains the same list of cells, and
+runs those whose numbers it is given.
 """
 
 import os
@@ -30,40 +30,40 @@ T = TypeVar("T")
 
 
 class Cell(Protocol):
-    """The smallest piece of work that is kept."""
+    """The smallest unit of work whose result is stored."""
 
     @property
     def label(self) -> str:
-        """What it is called in printed lines; no other cell of the comparison has the same."""
+        """Name in printed lines, unique within the comparison."""
 
     @property
     def group(self) -> str:
-        """What it shares with the cells that have to be run in the same process; its label, where these are none."""
+        """Key of the cells that have to be run in the same process; its label, if there are no others."""
 
     @property
     def after(self) -> Collection[str]:
-        """Labels of the cells that make what it reads."""
+        """Labels of the cells that it depends on."""
 
     @property
     def wanted(self) -> bool:
-        """Whether it is run for its own sake, and not only where a cell that comes after it is due."""
+        """Whether it is run for its own sake, rather than only when a dependent cell is due."""
 
     def kept(self) -> bool:
-        """Return whether it is there, made with the same settings."""
+        """Return whether its result is stored and was made with the same settings."""
 
     def run(self) -> str:
-        """Make, measure and keep it, and return in a few words how it went.
+        """Make, measure and store it; return a short text on the outcome.
 
         Raises:
-            Exception: of which ``fail`` is told; what is wrong with the machine or was stopped ends the comparison.
+            Exception: is passed to ``fail``; errors of the machine and interrupts end the comparison instead.
         """
 
     def fail(self, reason: Reason) -> None:
-        """Keep why it could not be run, as ``reason_record`` says it."""
+        """Store the reason of a failure, as ``reason_record`` makes it."""
 
 
 class Prepared(Protocol):
-    """A comparison as another process takes it up: an object that can be pickled."""
+    """A comparison in picklable form, from which another process obtains the cells."""
 
     @property
     def blas_threads(self) -> int | None:
@@ -75,12 +75,12 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Where cells are run, if not in this process.
+    """Other processes that run the cells.
 
     Attributes:
         workers: the processes.
         folder: of the comparison, whose lock this process holds.
-        comparison: as they take it up.
+        comparison: in picklable form.
     """
 
     workers: Workers
@@ -90,7 +90,7 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A cell that was run: its number, how it went, and why it failed, if it did."""
+    """Outcome of a cell that was run: its number, a line on the result, and the reason of a failure, if any."""
 
     number: int
     text: str
@@ -98,14 +98,14 @@ class _Ended:
 
 
 def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> dict[str, str]:
-    """Run the cells that are not there and are needed, and print a line for each.
+    """Run the cells that are needed and not stored yet, and print a line for each.
 
     Args:
         cells: all of the comparison.
         elsewhere: the processes that run them; None runs them in this one.
 
     Returns:
-        Why cells failed, by their labels: a failure ends its own cell alone, and those that come after it.
+        Reasons of failures, by label: a failure ends its own cell and those that depend on it, not the others.
 
     Raises:
         RunError: one of these processes was killed, or a cell failed among several processes of a launch.
@@ -129,7 +129,7 @@ def run_cells(cells: Iterable[Cell], elsewhere: Elsewhere | None = None) -> dict
 
 
 def _stages(cells: Sequence[Cell], numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the cells to run in stages, each of which comes after those before it alone.
+    """Yield the cells to run in stages; each stage depends only on earlier ones.
 
     Raises:
         ValueError: cells wait for each other.
@@ -147,7 +147,7 @@ def _stages(cells: Sequence[Cell], numbers: Sequence[int]) -> Iterator[list[int]
 
 
 def _blocked(cell: Cell, failed: dict[str, Reason]) -> bool:
-    """Return whether a cell comes after one that failed, and let it fail for the same reason."""
+    """Return whether a cell depends on a failed one; if so, mark it as failed for the same reason."""
     reason = next((failed[label] for label in cell.after if label in failed), None)
     if reason is not None:
         cell.fail(reason)
@@ -181,7 +181,7 @@ def _run_elsewhere(cells: Sequence[Cell], numbers: Iterable[int], elsewhere: Els
 
 
 def _run_group(comparison: bytes, numbers: Sequence[int]) -> list[_Ended]:
-    """Run cells in this process, for another one."""
+    """Worker entry point: run the cells with these numbers in this process."""
     prepared, cells = _taken_up(comparison)
     with threadpool_limits(limits=prepared.blas_threads):
         return list(_run_here(cells, numbers))
@@ -189,14 +189,14 @@ def _run_group(comparison: bytes, numbers: Sequence[int]) -> list[_Ended]:
 
 @lru_cache(maxsize=1)
 def _taken_up(comparison: bytes) -> tuple[Prepared, list[Cell]]:
-    """Return the cells of a comparison that another process began; kept from one task to the next."""
+    """Return the cells of a pickled comparison; cached between tasks."""
     prepared: Prepared = pickle.loads(comparison)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the other process told it already
         return prepared, list(prepared.cells())
 
 
 class Latest(Generic[T]):
-    """The last of several things of which one at a time is kept in memory.
+    """A cache of size one: keeps only the object of the last key.
 
     >>> latest = Latest()
     >>> latest.get("a", list) is latest.get("a", list)
@@ -207,7 +207,7 @@ class Latest(Generic[T]):
         self._found: dict[Hashable, T] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made for ``key``, if it is the last; else let that go and ``make`` it."""
+        """Return the cached object if ``key`` is the last key; else drop it and call ``make``."""
         if key not in self._found:
             self._found.clear()
             self._found[key] = make()

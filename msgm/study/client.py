@@ -1,4 +1,4 @@
-"""What the command line and the Python API know of a domain: generators, classifiers, recommenders, users' attributes.
+"""Interface of a domain for command line and Python API: generators, classifiers, recommenders, user attributes.
 
 ``msgm.domains`` finds the client of a config or of a report. A domain whose comparisons the engine runs is a
 ``msgm.study.engine.Domain``, which is a client already.
@@ -32,14 +32,14 @@ C = TypeVar("C", bound=Settings)
 
 
 class Client(ABC, Generic[C]):
-    """A domain as its users see it. ``C`` is its config.
+    """The public interface of a domain. ``C`` is its config type.
 
     Attributes:
         name: of the domain, as configs and messages have it.
-        kind: of its reports and run folders; None, as that of generators, is the kind of a report that names none.
-        options: what ``compare`` takes beside the config and the folder.
-        verbs: what ``train``, ``unlearn`` and ``tune`` take beside config, source and folder, by their names.
-        metrics: the setting of a config that says what is measured.
+        kind: of its reports and run folders; None, for generators, whose reports name no kind.
+        options: names of options of ``compare`` beside config and folder.
+        verbs: names of options of ``train``, ``unlearn`` and ``tune`` beside config, source and folder, by verb.
+        metrics: name of the config's setting that lists the metrics.
     """
 
     name: ClassVar[str]
@@ -65,7 +65,7 @@ class Client(ABC, Generic[C]):
         """
 
     def takes(self, verb: str = "compare") -> tuple[str, ...]:
-        """Return the names of all options of a verb, those that the engine has for every domain included."""
+        """Return the names of all options of a verb, including those common to all domains."""
         return self.options if verb == "compare" else self.verbs.get(verb, ())
 
     def train(self, config: C, out: Path | str | None = None, **options: Any) -> Run:
@@ -97,7 +97,7 @@ class Client(ABC, Generic[C]):
         """Print the tables and how to read them."""
 
     def upgraded(self, report: Report) -> Report:
-        """Return a report of an earlier version as this one reads it; by default as it is."""
+        """Return a report of an earlier version converted to the present format; by default unchanged."""
         return report
 
     def tunable(self, config: C, run: Run, source: Path | str | None, device: str) -> Tunable:

@@ -1,4 +1,4 @@
-"""What the configs of comparisons with methods as rows share: settings of rows, and the choice of metrics."""
+"""Shared parts of comparison configs: settings of rows (methods), and the choice of metrics."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ def _resolved(place: str, row: str, own: Any, resolve: Callable[[Settings], Sett
 
 
 def below(place: str, make: Callable[[], T]) -> T:
-    """Return ``make()``; its UserError names ``place``, instead of the section that it may begin with."""
+    """Return ``make()``; a UserError of it is raised again with ``place`` as its section."""
     try:
         return make()
     except UserError as error:
@@ -50,7 +50,7 @@ def below(place: str, make: Callable[[], T]) -> T:
 
 
 def built_rows(registry: Registry[T], rows: Mapping[str, Settings | None]) -> dict[str, T]:
-    """Return the methods by their rows' names, the left out ones left out."""
+    """Return the methods by row name, without those set to null."""
     return {name: registry.build(settings) for name, settings in rows.items() if settings is not None}
 
 

@@ -1,11 +1,11 @@
-"""The engine of every comparison: what is asked is checked, cell by cell is run, and one report is written of all.
+"""The engine of every comparison: checks the config, runs the cells and writes one report.
 
-A *cell* is the smallest piece of work that is kept: one row (a method, an objective) on one request, or one retrained
-model. A cell that is there, made with the same settings, is kept, so that the same command goes on where an earlier one
-stopped. A cell that fails is a line of the report and does not end the others.
+A *cell* is the smallest unit of work whose result is stored: one row (a method, an objective) on one request, or one
+retrained model. A stored cell with the same settings is not run again, so that repeating a command resumes it. A failed
+cell is reported and does not stop the others.
 
-A domain (generators, classifiers, recommenders, attributes of users) is a ``Domain``: it says what a cell is and what
-a report shows. Everything else is here, once.
+A domain (generators, classifiers, recommenders, attributes of users) is a ``Domain``: it defines the cells and the
+contents of the report. Everything else is implemented here.
 """
 
 from abc import abstractmethod
@@ -50,14 +50,15 @@ class Place:
 
 
 class Domain(Client[C], Generic[C, W]):
-    """A kind of comparison: what its cells are, and what its report shows.
+    """A kind of comparison: defines its cells and the contents of its report.
 
-    ``C`` is its config; ``W``, its world, is all that its cells need: data, split, requests, chosen rows.
+    ``C`` is its config type; ``W``, its world, holds the shared inputs of its cells: data, split, requests, chosen
+    rows.
 
     Attributes:
         kind: of its reports and run folders.
         views: of its reports; a domain whose rows have no cards has none, and shows them in its own way.
-        fixed: settings that all of a run folder shares; others may be added or changed when it goes on.
+        fixed: settings that are fixed for a run folder; others may be changed when a run is resumed.
         blas_threads: threads of linear algebra, while cells are run; None leaves them as they are.
         launched: whether the processes of ``accelerate launch`` can share its work.
     """
@@ -69,33 +70,33 @@ class Domain(Client[C], Generic[C, W]):
 
     @abstractmethod
     def prepare(self, config: C, place: Place, chosen: Chosen) -> W:
-        """Return the world of a comparison; nothing is written.
+        """Check the config and return the world of a comparison; nothing is written.
 
         Args:
             config: the experiment.
             place: where it runs.
-            chosen: what else was asked for, by the domain's ``options``: names of rows (``only``), requests and models
-                to run, None for all.
+            chosen: values of the domain's ``options``: names of rows (``only``), requests and models to run, None for
+                all.
 
         Raises:
             UserError: a name that the config does not have, or a request that does not fit the data.
         """
 
     def begin(self, world: W) -> None:
-        """Do what has to be done once the folder is occupied and before cells are run; by default nothing."""
+        """Hook that is called after the folder is occupied and before cells are run; by default does nothing."""
         return
 
     @abstractmethod
     def cells(self, world: W) -> Iterable[Cell]:
         """Return all cells, always in the same order: other processes know them by their place in it.
 
-        Those of one group follow one another. What they hold in memory is let go when the next group begins, as
-        ``Latest`` does.
+        Cells of one group are adjacent. Objects that they cache in memory are dropped when the next group begins, as by
+        ``Latest``.
         """
 
     @abstractmethod
     def report(self, world: W) -> Report:
-        """Return the report of all cells that the folder holds for the config, judged."""
+        """Return the judged report of all cells of the config that are stored in the folder."""
 
     def compare(self, config: C, out: Path | str | None = None, device: str = "auto", **options: Any) -> Run:
         return compare(self, config, out, device, **options)
@@ -116,7 +117,7 @@ class Domain(Client[C], Generic[C, W]):
         return upgraded(report, self.views.words.ladder)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Let other processes, which have not imported a plugin's file, have its domain."""
+        """Make the domain of a plugin picklable for processes that have not imported the plugin's file."""
         files = plugins_of(type(self))
         return (made_by, (files[0]["path"], type(self).__name__)) if files else (type(self), ())
 
@@ -136,13 +137,13 @@ class Domain(Client[C], Generic[C, W]):
         write_json(run.manifest, environment() | {"kind": self.kind, "seed": config.seed})
 
     def publish(self, run: Run, report: Report) -> None:
-        """Write a new report, with the list of what in its folder holds items of the requests, and its views."""
+        """Write a new report with its views and with the list of files in its folder that hold requested items."""
         listed = report | {"artifacts": holders(run.path)}
         write_json(run.report, listed)
         self.write_views(run, listed)
 
     def before(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings of a folder that an earlier version wrote as this version has them."""
+        """Return the settings of an earlier version's folder converted to the present form."""
         return stored
 
     def stored(self, config: C, run: Run) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Domain(Client[C], Generic[C, W]):
 
 @dataclass(frozen=True)
 class Begun(Generic[C, W]):
-    """A comparison as other processes take it up, in the folder that this one has occupied.
+    """A comparison in picklable form for other processes; this process holds the lock of its folder.
 
     Attributes:
         domain: of the comparison.
@@ -229,7 +230,7 @@ def compare(
 
 
 def told(failed: Mapping[str, str]) -> str:
-    """Return in words which cells failed, and why."""
+    """Return a text that lists the failed cells and the reasons."""
     return "; ".join(f"{label}: {text.rstrip('.')}" for label, text in failed.items())
 
 

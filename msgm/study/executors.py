@@ -1,9 +1,8 @@
 """Cells of a comparison in several processes: any executor of ``concurrent.futures`` does.
 
-A cell is a ``Task``: a call that another process can make, as it carries all that it depends on. That process takes
-over from this one what holds for the whole command (``Surroundings``), and the lock of the folder that both write to.
-When the command is stopped, processes of ``executor_of`` are
-told, end at their next safe point, and what they finished stays.
+A cell is a ``Task``: a self-contained call that another process can make. That process takes over the command-wide
+state of this one (``Surroundings``), and the lock of the folder that both write to. When the command is stopped,
+processes of ``executor_of`` are signalled and end at their next safe point; finished results stay.
 """
 
 import contextlib
@@ -55,12 +54,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process that works for another one takes over from it.
+    """Process-wide state that a worker process takes over from its parent.
 
     Attributes:
         place: the working folder.
-        held: the folder whose lock the other one holds.
-        trust: whether what received folders name may be run.
+        held: the folder whose lock the parent holds.
+        trust: whether code named in received folders may be run.
         download: whether missing files may be fetched.
         threads: number to compute with; None leaves it as it is.
     """
@@ -72,7 +71,7 @@ class Surroundings:
     threads: int | None
 
     def perform(self, call: Callable[[], Any]) -> Any:
-        """Return what ``call`` returns here."""
+        """Return the result of ``call``, made with this state."""
         with contextlib.chdir(self.place), borrowed(self.held), trusting(self.trust), downloading(self.download):
             if self.threads is not None:
                 threads.use(self.threads)
@@ -143,7 +142,7 @@ def executor_of(jobs: int, cluster: str | None) -> Iterator[Workers | None]:
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[Executor]:
-    """Yield processes of this machine; when the block is stopped they are told to stop, and waited for."""
+    """Yield processes of this machine; when the block is interrupted they are signalled to stop, and waited for."""
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
     with _stopped_by_sigterm():
         try:
@@ -158,7 +157,7 @@ def _pool(jobs: int) -> Iterator[Executor]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
-    """Yield the workers of a dask cluster; tasks that it has begun end by themselves when the block is stopped."""
+    """Yield the workers of a dask cluster; when the block is interrupted, running tasks finish on their own."""
     try:
         from distributed import Client
     except ImportError as error:
@@ -182,7 +181,7 @@ _busy = False
 
 
 def _begin() -> None:
-    """Begin as a process of ``_pool``: Ctrl-C is its parent's business, who tells it to stop by SIGTERM."""
+    """Initialise a process of ``_pool``: it ignores Ctrl-C, which its parent handles by sending SIGTERM."""
     os.setsid()
     signal.signal(signal.SIGTERM, _stop)
     progress.plain()

@@ -4,14 +4,14 @@ A row's value is the mean over its seeds, and it is compared with the band of ``
 of so many seeds lies within the band's limits, corrected for the number m of numbers that are judged together. Tables,
 stars, C2 and C3 read this verdict. C1 alone asks each of its numbers by itself, which is stricter (``study.ladder``).
 
-Judged are the row's numbers, of all sections, for which there are enough retrained models, except those that are the
-same for the original, the retrained models and the row, and those that say over again what another number says.
+Judged are the row's numbers, of all sections, for which there are enough retrained models, except those that are equal
+for the original, the retrained models and the row, and those that repeat another number.
 
-Where all retrained models give one value, the band has no width. A value beside it is *too few to tell* as long as it
-is no further away than 3 / n, n the request's size: of n things of which none shows an event, 3 / n may have it (the
-rule of three). A number that counts things moves in ``step``s of one thing, and its band is a step wider at either
-side: else five retrained models without a single copy would leave no room for one. Where a row lacks a number that the
-retrained models have, because a likelihood diverged, say, its place is *no value*, which is not inside.
+Where all retrained models give one value, the band has no width. A value next to it is *too few to tell* if it is at
+most 3 / n away, n the request's size: when none of n items shows an event, the event's rate may still be 3 / n (the
+rule of three). A number that counts items moves in ``step``s of one item, and its band is a step wider on either side:
+otherwise, after five retrained models without any copy, a single copy would lie outside. Where a row lacks a number
+that the retrained models have, because a likelihood diverged, say, its place is *no value*, which is not inside.
 
 A row has ``per_seed`` (of ``seed`` and ``metrics``), ``retrain_band`` (``retrain``, ``metrics`` and ``of``: how many
 models each of its numbers is the mean of, 1 but in reports of version 0.2 and before) and ``metrics``. ``judge`` adds
@@ -84,18 +84,18 @@ class Criteria:
     """How the numbers of one domain are judged.
 
     Attributes:
-        keys: of a row, that it shares with its original and its retrained models.
-        sides: names of numbers, as patterns, and the side of the band on which a model knows what it was asked to
-            forget; the first match counts, None: neither side.
-        repeated: pattern of the numbers that say over again what another one says.
-        size: key of a request that says how many things are to be forgotten; None where no number is a share of them.
-        retraining: key of a row that says what retraining takes, in seconds.
-        effect: numbers by which a row is told from the baseline.
+        keys: keys of a row whose values its original and its retrained models share.
+        sides: pairs of a pattern of number names and the leaking side, the side of the band on which models that still
+            know the forgotten items lie; the first match counts, None: neither side.
+        repeated: pattern of the numbers that repeat another one and are not judged.
+        size: key of a request with the number of items to forget; None where no number is a share of them.
+        retraining: key of a row with the seconds of retraining.
+        effect: numbers in which a row has to differ from the baseline to have an effect.
         slack: how far outside the band a value may lie and count as inside.
         original: the row of the model before forgetting.
         baseline: the row of fine-tuning on what is retained; a domain may have none.
-        retrained_a_seed: whether versions before retrained models anew for each seed, rather than once for all of
-            them. The k-th of each seed then make one mean, as a row's mean is one.
+        retrained_a_seed: whether earlier versions retrained models for each seed, rather than once for all. The k-th
+            models of all seeds are then averaged, as a row is over its seeds.
     """
 
     keys: tuple[str, ...]
@@ -119,7 +119,7 @@ class Criteria:
         return self.row_of(report, row, self.original)
 
     def leaking_side(self, name: str, better: str) -> str | None:
-        """Return the side of the band on which a number gives away what was to be forgotten; None if neither does.
+        """Return the leaking side of a number: the side of the band that shows knowledge of forgotten items, or None.
 
         Args:
             name: of the number.
@@ -131,7 +131,7 @@ class Criteria:
         return {"lower": ABOVE, "higher": BELOW}.get(better)
 
     def unsure(self, report: Report, row: Row) -> float:
-        """Return how far outside a band without width nothing can be told, for a request's size (rule of three)."""
+        """Return the distance from a band without width up to which a value is too few to tell (rule of three)."""
         size = report["requests"][row["request"]].get(self.size)
         return RULE_OF_THREE / size if size else 0.0
 
@@ -162,12 +162,12 @@ def retrained(row: Row) -> list[Numbers]:
 
 
 def enough_retrained(row: Row) -> bool:
-    """Return whether there are retrained models enough for a band."""
+    """Return whether there are enough retrained models for a band."""
     return len(retrained(row)) >= LEAST
 
 
 def seeds_of(row: Row, entry: Entry) -> int:
-    """Return how many values like one of a retrained model's the row's value is the mean of, at least 1."""
+    """Return the number of seeds in the row's mean, relative to the number in a retrained model's value; at least 1."""
     of = max(model.get("of", 1) for model in row["retrain_band"])
     return max(int(entry["seeds"]) // int(of), 1)
 
@@ -191,7 +191,7 @@ def place_of(value: float, band: Band, seeds: int, judged: int, slack: float, un
         seeds: how many.
         judged: how many numbers are judged together.
         slack: how far outside still counts as inside.
-        unsure: how far outside a band without width nothing can be told.
+        unsure: distance from a band without width up to which a value is too few to tell.
     """
     low, high = band.limits(seeds, judged)
     if low - slack <= value <= high + slack:
@@ -213,7 +213,7 @@ def judge(report: Report, criteria: Criteria) -> Report:
 
 
 def upgraded(report: Report, criteria: Criteria) -> Report:
-    """Return a report of an earlier version as this one reads it; one of this version as it is.
+    """Return a report of an earlier version converted to the present format; one of this version unchanged.
 
     Args:
         report: as ``read_report`` gives it.
@@ -265,7 +265,7 @@ def _judged(report: Report, row: Row, criteria: Criteria) -> Row:
 
 
 def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, unsure: float) -> Entry:
-    """Return what is known of a number beside its band; ``judged``: with how many others, None if it is not."""
+    """Return band, place, inside and noticed of a number; ``judged``: numbers judged together, None if it is not."""
     band = band_of([tree.get(name) for tree in retrained(row)])
     if band is None:
         return {"band": None, "place": None, "inside": None, "noticed": None}
@@ -314,7 +314,7 @@ def inside_share(row: Row) -> float | None:
 
 
 def _effect(row: Row, baseline: Row | None, criteria: Criteria) -> str | None:
-    """Return ``NO_EFFECT`` for a row that is not told from fine-tuning by the spread of seeds; None otherwise."""
+    """Return ``NO_EFFECT`` for a row whose difference from fine-tuning is within the spread of seeds; else None."""
     if baseline is None or row["method"] in (criteria.original, criteria.baseline, "retrain"):
         return None
     pairs = [pair for name in criteria.effect if all(pair := (_values(row, name), _values(baseline, name)))]
@@ -359,10 +359,10 @@ def beside_band(entry: Entry) -> str:
 
 
 def judged_note(row: Row, columns: Mapping[str, tuple[str, int]]) -> str:
-    """Return what is to know of a judgement: how many numbers, how often it errs, and what it would have noticed.
+    """Return a note on a row's judgement: how many numbers were judged, its error rate, smallest shifts noticed.
 
     Args:
-        row: whose judgement it is.
+        row: the judged row.
         columns: the numbers to name, with heading and scale.
     """
     found = row["judged"]

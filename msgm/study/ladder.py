@@ -1,24 +1,25 @@
-"""The ladder: what a card claims of a model that was made to forget, level by level, against retrained models.
+"""The ladder: the levels of forgetting that a card claims for a model, decided against retrained models.
 
-The levels are those of ``msgm.cards.claims``. One piece of code decides them for every domain, whose words, sides,
+The levels are those of ``msgm.cards.claims``. The same code decides them for every domain; a domain's words, sides,
 margins and attacks are data (``Ladder``):
 
 - C1, behavioural: at least five retrained models, the domain's conditions of behaviour and utility, and a model that is
   not flagged (below).
-- C2, attack-bounded: C1, and no number of an attack lies outside the band. Both sides count: a model that looks less
-  like one that knows than models that never saw the items can be told from these just as well. At least one attack has
-  to tell the original; one that does not has shown nothing about a model that it does not tell either.
+- C2, attack-bounded: C1, and no number of an attack lies outside the band. Both sides count: a model that overshoots,
+  and shows fewer signs of knowing the items than models that never saw them, is distinguishable as well. At least one
+  attack has to distinguish the original from retrained models; an attack that does not shows nothing about other
+  models.
 - C3, oracle-indistinguishable within a band: C2, and all judged numbers inside the band, so that a further retrained
   model passes in at least 95 of 100 cases.
 - C4, exact by algorithm, and C5, a proven bound: the domain's records.
 
 Inside and outside are the verdicts of ``judging``: of the mean over seeds, corrected for all numbers judged together.
 
-Controls. Retrained models that know nothing lie outside their own, uncorrected 95% intervals on the side of models that
-know the items in 2.5 of 100 numbers. A model is *flagged*, as not forgotten, when more of its n numbers of forgetting
-and privacy lie there than the 95% quantile of the binomial distribution Bin(n, .025): so that, were the numbers
-independent, chance flags at most one retrained model in 20. The original has to be flagged; of the retrained models,
-each held out and read against the others, at most ``FLAGGED_AT_MOST`` may be. Else C1, C2 and C3 stay open.
+Controls. Retrained models, which never saw the items, lie outside their own, uncorrected 95% intervals on the leaking
+side in 2.5 of 100 numbers. A model is *flagged*, as not forgotten, when more of its n numbers of forgetting and privacy
+lie there than the 95% quantile of the binomial distribution Bin(n, .025): so that, were the numbers independent, chance
+flags at most one retrained model in 20. The original has to be flagged; of the retrained models, each held out and read
+against the others, at most ``FLAGGED_AT_MOST`` may be. Else C1, C2 and C3 stay open.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,7 @@ class Ladder(Criteria):
     Attributes:
         rules: level to its name and its rule in words.
         behaviour: conditions of C1 beside those of every domain; by default none.
-        attacks: each attack's name and its numbers, of a row; those that were not run, too.
+        attacks: returns a row's attacks by name with their numbers, including attacks that were not run.
         exactness: conditions of C4; by default none can hold.
         exact: whether a row's method claims C4; by default none does.
         bound: conditions of C5; by default none can hold.
@@ -111,7 +112,7 @@ class Ladder(Criteria):
         ]
 
     def first(self, report: Report, row: Row) -> list[Check]:
-        """Return the conditions of C1, but for those of earlier requests."""
+        """Return the conditions of C1, without those of earlier requests."""
         return [_enough(row), *self.behaviour(report, row), self._unflagged(report, row)]
 
     def untested(self, row: Row, attack: str) -> str:
@@ -119,7 +120,7 @@ class Ladder(Criteria):
         return attack
 
     def telling(self, report: Report, row: Row) -> list[str]:
-        """Return the attacks that tell the row's original from retrained models."""
+        """Return the attacks that distinguish the row's original from retrained models."""
         original = self.original_of(report, row)
         known = {} if original is None else original["metrics"]
         return [
@@ -160,7 +161,7 @@ class Ladder(Criteria):
         return [name for name in self.judged_names(report, row) if row["metrics"][name]["section"] in COUNTED]
 
     def leaking(self, report: Report, row: Row) -> tuple[int, int]:
-        """Return how many counted numbers lie outside their own 95% interval on the leaking side, of how many."""
+        """Return the number of counted numbers outside their own 95% interval on the leaking side, and their total."""
         names, metrics = self.counted(report, row), row["metrics"]
         values = {name: metrics[name]["value"] for name in names}
         seeds = {name: seeds_of(row, metrics[name]) for name in names}
@@ -176,7 +177,7 @@ class Ladder(Criteria):
     def _leaking(
         self, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int], unsure: float
     ) -> tuple[int, int]:
-        """Return how many values lie outside on the leaking side of ``models``, of which one may be held out."""
+        """Return the number of values outside the interval of ``models`` on the leaking side, and their total."""
         found = []
         for name, value in values.items():
             side = self._side(name, row["metrics"][name])
@@ -186,14 +187,14 @@ class Ladder(Criteria):
         return sum(found), len(found)
 
     def _unflagged(self, report: Report, row: Row) -> Check:
-        """Return whether the rule that has to flag the original leaves this model alone."""
+        """Return the condition that the row's model is not flagged as not forgotten."""
         count, total = self.leaking(report, row)
         if not total:
             return Check("not flagged", None, f"{NOT_TESTED}: {_nothing_to_read(row)}")
         return Check("not flagged", not _flags(count, total), _share(count, total))
 
     def _attacks(self, report: Report, row: Row) -> list[Check]:
-        """Return a condition an attack, and that at least one of them tells the original."""
+        """Return one condition for each attack, and one that at least one attack distinguishes the original."""
         attacks, telling = self.attacks(report, row), self.telling(report, row)
         if not attacks:
             return [Check("attacks", None, f"{NOT_TESTED}: no attack was run")]
@@ -206,9 +207,9 @@ class Ladder(Criteria):
         return [*found, Check(name, True if telling else None, evidence)]
 
     def _attack(self, report: Report, row: Row, attack: str, numbers: Sequence[str]) -> Check:
-        """Return whether an attack's numbers all lie inside the band.
+        """Return the condition that no number of an attack lies outside its band.
 
-        Where retrained models are no full reference for what was asked, only the leaking side counts.
+        Where retrained models are not the right reference for the request, only the leaking side counts.
         """
         name = f"{attack.replace('_', ' ')}: no number outside the band"
         known = {key: row["metrics"][key] for key in numbers if (row["metrics"].get(key) or {}).get("band")}
@@ -227,7 +228,7 @@ class Ladder(Criteria):
         return self.leaking_side(name, entry["better"])
 
     def outside(self, name: str, entry: Entry) -> str:
-        """Return in words on which side of its band a number lies, and what that says."""
+        """Return a text on the side of its band on which a number lies, and its meaning."""
         side = self._side(name, entry)
         means = f" ({GIVES_AWAY[entry['place'] == side]})" if side else ""
         return f"{name} {beside_band(entry)}: {entry['place']}{means}"
@@ -247,7 +248,7 @@ class Ladder(Criteria):
         return Check(name, holds, evidence, TOO_FEW if unsure and not out else "")
 
     def strict_passes(self, row: Row) -> str:
-        """Return in words how many held-out retrained models have all numbers inside, which is the rule's power."""
+        """Return a text on how many held-out retrained models have all numbers inside, which is the rule's power."""
         passed, count = row["judged"]["held_out_inside"], len(retrained(row))
         if passed is None:
             return f"{NOT_TESTED}: {_nothing_to_read(row)}"
@@ -303,14 +304,14 @@ def asked(report: Report, row: Row) -> dict[str, Any]:
 
 
 def observed(report: Report, row: Row) -> bool:
-    """Return whether the request is about what was seen in training, which retraining without it answers exactly."""
+    """Return whether the request is about observed training items, which retraining without them answers exactly."""
     return bool(asked(report, row)["target"] == "observed")
 
 
 def by_reference(checks: Sequence[Check], right: bool) -> list[Check]:
-    """Return conditions as far as retrained models are the right reference.
+    """Return the conditions, weakened if retrained models are not the right reference for the request.
 
-    For a request that these do not define, being no worse than they are leaves a condition unknown.
+    In that case a condition that holds against retrained models becomes unknown.
     """
     return [_by_wrong(check) if check.holds and not right else check for check in checks]
 
@@ -325,19 +326,19 @@ def is_inside(row: Row, name: str, also: Sequence[str] = ()) -> Check:
     Args:
         row: of the report.
         name: of the number.
-        also: places that will do as well, such as below for a number that may only not lie above.
+        also: further accepted places, such as below for a number that only must not lie above.
     """
     words = f"not {ABOVE if BELOW in also else BELOW} the band" if also else "inside the band"
     return compared(row, name, words, lambda value, band, place: _holds(place, also))
 
 
 def _holds(place: str | None, also: Sequence[str]) -> bool | None:
-    """Return whether a place will do; a number that is not judged is the same for all models."""
+    """Return whether a place is accepted; a number that is not judged is equal for all models and passes."""
     return None if place == TOO_FEW else place in (None, INSIDE, *also)
 
 
 def near_mean(row: Row, name: str, words: str, right: Callable[[float, float], bool]) -> Check:
-    """Return whether a number is as near the retrained models' mean as it should be; ``right(value, mean)``."""
+    """Return the condition that a number is near enough to the retrained models' mean: ``right(value, mean)``."""
     label = f"{words} the retrained models' mean"
     return compared(row, name, label, lambda value, band, place: right(value, band["mean"]))
 
@@ -352,7 +353,7 @@ def compared(row: Row, name: str, words: str, right: Callable[[float, BandFacts,
 
 
 def recorded(name: str, value: Any, holds: bool) -> Check:
-    """Return a condition on what a record says; unknown where it says nothing."""
+    """Return a condition on a record's entry; unknown if the record lacks it."""
     return Check(name, None if value is None else holds, shown(value))
 
 
@@ -369,7 +370,7 @@ def _enough(row: Row) -> Check:
 
 @lru_cache
 def _allowed(total: int) -> int:
-    """Return how many of so many independent numbers may lie outside on one side by chance, at 19 of 20 models."""
+    """Return how many of this many independent numbers may lie outside on one side by chance in 19 of 20 models."""
     return int(stats.binom.ppf(1 - FALSE_ALARMS, total, FALSE_ALARMS / 2))
 
 

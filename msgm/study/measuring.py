@@ -1,4 +1,4 @@
-"""From models to numbers: what metrics give for one model, and for each retrained model beside the others."""
+"""Measures models: the metrics' numbers of one model, and of each retrained model against the others."""
 
 import math
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ class Meter(Protocol):
     """A metric: it gives named numbers of a case."""
 
     def measure(self, case: Any) -> Any:
-        """Return the numbers of the case's target by name; None for one that cannot be told."""
+        """Return the numbers of the case's target by name; None for a number that is undefined."""
 
 
 def measure(case: Any, metrics: Sequence[Meter]) -> Numbers:
     """Return all numbers of one model; no model of the case is changed.
 
-    A value that is not finite, as a metric of the user's may give, becomes None: it is no number to compare.
+    Values that are not finite, which a plugin's metric may return, become None.
     """
     found = {name: value for metric in metrics for name, value in metric.measure(case).items()}
     return {name: float(v) if v is not None and math.isfinite(v) else None for name, v in found.items()}
 
 
 def measure_retrains(case: Any, metrics: Sequence[Meter]) -> list[Numbers]:
-    """Return the numbers of every retrained model, each measured against the others as any model is against all.
+    """Return the numbers of every retrained model, each with itself left out of the references.
 
     Args:
         case: a dataclass with ``target`` and ``retrains``, its retrained models.

@@ -1,4 +1,4 @@
-"""What a metric says of a number, for every domain."""
+"""Descriptions of metrics' numbers, for every domain."""
 
 from dataclasses import dataclass
 from typing import Literal

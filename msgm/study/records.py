@@ -1,4 +1,4 @@
-"""Records of what was measured: JSON files that say what they were made with, and are read only for the same."""
+"""Records of measurements: JSON files with the settings they were made with, read only if these are the same."""
 
 import math
 import sys
@@ -17,7 +17,7 @@ FAILED, SKIPPED = "failed", "skipped"
 
 
 class Record(TypedDict):
-    """What every record says, beside what was measured."""
+    """The keys of every record, beside its measurements."""
 
     made: dict[str, Any]
 
@@ -31,7 +31,7 @@ def read_record(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def find_record(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the record at ``path``, with ``made``, if what it was made with agrees with ``facts`` and may say more."""
+    """Return the record at ``path``, with ``made``, if its facts contain all of ``facts``; it may have more."""
     if not path.is_file():
         return None
     found: dict[str, Any] = read_json(path, Record)
@@ -64,8 +64,8 @@ class RecordCell:
         label: what it is called in printed lines.
         place: where its record lies.
         facts: what the record depends on.
-        make: makes and measures it, and returns the record.
-        shares: what it shares with the cells that have to be run in the same process; None, where there are none.
+        make: makes and measures the model, and returns the record.
+        shares: key of the cells that have to be run in the same process; None if there are none.
         after: labels of the cells that make what it reads.
     """
 
@@ -78,12 +78,12 @@ class RecordCell:
 
     @property
     def wanted(self) -> bool:
-        """True: its record is what the report is made of."""
+        """True: the report is made from its record."""
         return True
 
     @property
     def group(self) -> str:
-        """What is common to the cells that have to be run in the same process."""
+        """Key of the cells that have to be run in the same process."""
         return self.label if self.shares is None else self.shares
 
     def record(self) -> dict[str, Any] | None:
@@ -91,7 +91,7 @@ class RecordCell:
         return read_record(self.place, self.facts)
 
     def kept(self) -> bool:
-        """Return whether there is a record that can be kept; what failed is tried again."""
+        """Return whether there is a valid record; failed cells are tried again."""
         found = self.record()
         return found is not None and found.get("status") != FAILED
 
@@ -102,18 +102,18 @@ class RecordCell:
         return _went(record)
 
     def fail(self, reason: dict[str, Any]) -> None:
-        """Keep why there is no record with numbers."""
+        """Store the reason why there are no numbers."""
         write_record(self.place, self.facts, reason)
 
 
 @dataclass(frozen=True, eq=False)
 class ModelCell:
-    """A cell that makes a model for others to read; these say so where it failed.
+    """A cell that makes a model for other cells; if it fails, those report it.
 
     Attributes:
         label: what it is called in printed lines.
-        there: returns whether the model is there, made with the same settings.
-        make: makes and keeps it, and returns in a few words how it went.
+        there: returns whether the model exists and was made with the same settings.
+        make: makes and stores it, and returns a short text on the outcome.
     """
 
     label: str
@@ -122,17 +122,17 @@ class ModelCell:
 
     @property
     def wanted(self) -> bool:
-        """False: it is made for the cells that come after it."""
+        """False: it is run only for the cells that depend on it."""
         return False
 
     @property
     def group(self) -> str:
-        """Its own: it shares nothing that is in memory alone."""
+        """Its own: it shares nothing that is only in memory."""
         return self.label
 
     @property
     def after(self) -> Collection[str]:
-        """None: it reads what the comparison begins with."""
+        """Empty: it depends on no other cell."""
         return ()
 
     def kept(self) -> bool:
@@ -144,11 +144,11 @@ class ModelCell:
         return self.make()
 
     def fail(self, reason: dict[str, Any]) -> None:
-        """Leave it to the cells that come after it."""
+        """Do nothing: the dependent cells report the failure."""
 
 
 def _went(record: dict[str, Any]) -> str:
-    """Return why a cell has no numbers, or the seconds that it took, of several seeds their mean."""
+    """Return the reason why a cell has no numbers, or its seconds, averaged over seeds."""
     if "reason" in record:
         return str(record["reason"])
     runs = record.get("runs", [record])
@@ -161,7 +161,7 @@ def reason_record(error: Exception) -> dict[str, Any]:
 
 
 def reason(error: Exception) -> str:
-    """Return why a cell failed, in one sentence; what nobody foresaw is printed in full on the standard error."""
+    """Return the reason of a failure in one sentence; unexpected errors are printed with traceback on stderr."""
     if isinstance(error, RunError | UserError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -11,12 +11,12 @@ Cell = TypeVar("Cell", bound=tuple[str, ...])
 
 
 def row_numbers(values: Mapping[int, Numbers], band: Sequence[Numbers], known: Mapping[str, Number]) -> Row:
-    """Return what a row holds of its numbers, before it is judged.
+    """Return the entries of a row on its numbers, before judging.
 
     Args:
         values: the numbers of the row's model, by seed.
         band: those of every retrained model.
-        known: what every number is, by name.
+        known: the description of every number, by name.
 
     Returns:
         ``metrics``: name to ``value``, ``low``, ``high`` and ``seeds``, and what the number is; ``per_seed``: ``seed``
@@ -30,7 +30,7 @@ def row_numbers(values: Mapping[int, Numbers], band: Sequence[Numbers], known: M
 
 
 def described(values: Mapping[int, Numbers], known: Mapping[str, Number]) -> dict[str, Entry]:
-    """Return each number's mean over seeds with its interval, and what it is; arguments as of ``row_numbers``."""
+    """Return each number's mean over seeds, interval and description; arguments as of ``row_numbers``."""
     return {name: _with(entry, known[name]) for name, entry in means(list(values.values())).items()}
 
 
@@ -45,7 +45,7 @@ def _with(entry: Entry, number: Number) -> Entry:
 
 
 def left_out(records: Mapping[Cell, Mapping[str, Any]], parts: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the cells that have no numbers, each with its ``parts`` by name, and why."""
+    """Return the cells that have no numbers, each with its ``parts`` by name and the reason."""
     return [
         dict(zip(parts, cell, strict=True)) | {"status": record["status"], "reason": record["reason"]}
         for cell, record in records.items()
@@ -54,7 +54,7 @@ def left_out(records: Mapping[Cell, Mapping[str, Any]], parts: Sequence[str]) ->
 
 
 def left_out_at(records: Mapping[int, Mapping[str, Any]], **cell: str) -> list[dict[str, Any]]:
-    """Return a line for each reason for which a cell has no numbers, with the seeds, keys of ``records``, where so."""
+    """Return a line for each reason why a cell has no numbers, with the seeds (keys of ``records``) concerned."""
     reasons: dict[tuple[str, str], list[int]] = {}
     for seed, record in records.items():
         if "reason" in record:
@@ -63,7 +63,7 @@ def left_out_at(records: Mapping[int, Mapping[str, Any]], **cell: str) -> list[d
 
 
 def judged_report(report: Report, retrains: int, criteria: Criteria) -> Report:
-    """Return a report with what every one says of its band and of where it was made, judged.
+    """Return the judged report, with the entries common to all domains on the band and on where it was made.
 
     Args:
         report: ``kind``, ``title``, ``data``, ``seeds``, ``requests``, ``protocol``, ``rows`` and ``left_out``.

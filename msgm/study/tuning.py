@@ -1,8 +1,8 @@
-"""The search behind ``msgm tune``: equal numbers of trials for every row, on the validation part alone.
+"""The search of ``msgm tune``: the same number of trials for every row, on the validation part alone.
 
-A trial gives one row values of its settings, trains it, and measures it; the objective, one number, is what the search
-makes small or great. The first trial of a row has the config's own values, so that what is chosen is never worse than
-they are on the validation part, at the budget that all rows share. Later ones are drawn by Optuna's tree-structured
+A trial assigns values to one row's settings, trains the row and measures it; the search minimises or maximises one
+number, the objective. The first trial of a row has the config's own values, so that the chosen values are never worse
+than these on the validation part, at the budget that all rows share. Later ones are drawn by Optuna's tree-structured
 Parzen estimator (Bergstra et al., NeurIPS 2011), whose seed is a function of the run's seed, the row and the trial's
 number: a search that was stopped goes on as if it had not been.
 
@@ -59,13 +59,13 @@ class Searched:
 
 
 class Tunable(ABC):
-    """One domain's part: what can be tuned, and what a trial gives. A client measures on the validation part alone.
+    """A domain's part of tuning: the tunable rows and the trials. It measures on the validation part alone.
 
     Attributes:
         domain: of the config.
         why: the objective, in words, with its reason.
-        numbers: what a trial may be judged by, and whether less or more of it is better.
-        budget: what every trial of every row has in common, in words.
+        numbers: the possible objectives, each with whether less or more is better.
+        budget: description of the training budget common to all trials.
         source: where the base model was taken from; None where it is trained.
     """
 
@@ -89,7 +89,7 @@ class Tunable(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what all trials share, as far as it is not there yet."""
+        """Make the models and data that all trials share, unless they exist."""
 
     @abstractmethod
     def measure(self, row: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -101,7 +101,7 @@ class Tunable(ABC):
 
     @abstractmethod
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
-        """Return the settings that give a comparison's row these values, as a tree to lay over the config."""
+        """Return the config overrides, as a tree, that give a row these values."""
 
 
 def tune(
@@ -233,7 +233,7 @@ class Search:
 
 @contextmanager
 def trial_folder(folder: Path) -> Iterator[Path]:
-    """Give a trial a folder below ``folder`` for the time that it takes; what a killed one left is removed first."""
+    """Yield a temporary folder for a trial below ``folder``; leftovers of killed trials are removed first."""
     path = folder / "trial"
     traces.register(folder, path, "the model of a trial, while it is measured")
     shutil.rmtree(path, ignore_errors=True)
@@ -251,7 +251,7 @@ def shown(values: Mapping[str, float]) -> str:
 
 
 def table(report: Tree) -> Table:
-    """Return what was found, a line a row."""
+    """Return the results as a table, one line for each row."""
     rows = [
         [
             name,
@@ -306,7 +306,7 @@ def _occupy(run: Run, tunable: Tunable, metric: str) -> None:
 
 
 def _report(tunable: Tunable, name: str, trials: int, metric: str, searches: Mapping[str, Search]) -> Tree:
-    """Return what was found, as JSON."""
+    """Return the results as JSON."""
     why = tunable.why if metric == OBJECTIVE else f"{tunable.numbers[metric]} {metric}"
     return {
         "format": 1,

@@ -1,7 +1,7 @@
 """The pages of a report whose rows are judged: tables, report.md, report.html and the cards, for every domain.
 
-A domain says in a ``Views`` which numbers stand in its tables and what its axes and words are; it may draw figures and
-lay out its tables in its own way. All else is here, once.
+A domain's ``Views`` defines the numbers of its tables, the axes of its chart and its words; it may add figures and lay
+out tables differently. Everything else is implemented here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,14 +118,14 @@ class Views:
         return {"solver": lambda row: "" if converged(row) else NOT_CONVERGED}
 
     def _banded(self, rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
-        """Return rows by what they share a band by: all of ``names`` but the method."""
+        """Group the rows that share a band: those that agree in all of ``names`` except the method."""
         found: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:
             found.setdefault(tuple(row[key] for key in self.names[:-1]), []).append(row)
         return found
 
     def _shown(self, rows: Sequence[Row]) -> Columns:
-        """Return the columns of numbers that some of these rows have."""
+        """Return the columns whose number at least one of these rows has."""
         known = {name for row in rows for name, number in row["metrics"].items() if number["value"] is not None}
         return {name: column for name, column in self.columns_of(rows).items() if name in known}
 
@@ -174,13 +174,13 @@ class Views:
         return {}
 
     def facts(self, report: Report) -> dict[str, dict[str, str]]:
-        """Return how it was measured, by section."""
+        """Return the facts on how the report was measured, by section."""
         software = listed(report["environment"]["versions"])
         seeds = ", ".join(map(str, report["seeds"]))
         return {"Protocol": report["protocol"] | self.own_facts(report) | {"seed numbers": seeds, "software": software}}
 
     def own_facts(self, report: Report) -> dict[str, str]:
-        """Return what the protocol says of the data and of the models."""
+        """Return the protocol's facts on data and models."""
         return {"data": f"{report['data']['name']} (digest {report['data']['digest']})"}
 
     def markdown(self, report: Report) -> str:
@@ -257,7 +257,7 @@ class Views:
 
 
 def near_retraining(rows: Sequence[Row]) -> str:
-    """Return in words which methods have nearly all numbers inside the band, and how many the controls have."""
+    """Return a sentence on the methods with nearly all numbers inside the band, and on the controls' share."""
     judged = [(share, row) for row in rows if (share := inside_share(row)) is not None]
     shares = {row["method"]: (share, row) for share, row in judged}
     if not shares:
@@ -294,5 +294,5 @@ def _cell(number: Entry | None, scale: int) -> str:
 
 
 def _at_seeds(line: Mapping[str, Sequence[int]]) -> str:
-    """Return at which seeds a row is missing; nothing where it is missing at all of them."""
+    """Return text on the seeds at which a row is missing; empty if it is missing at all of them."""
     return f" (seed {', '.join(map(str, line['seeds']))})" if "seeds" in line else ""

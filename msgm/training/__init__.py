@@ -1,4 +1,4 @@
-"""The trainer, averaged weights and checkpoints; knows objectives, evaluates nothing."""
+"""The trainer, averaged weights and checkpoints; uses objectives, evaluates nothing."""
 
 from msgm.training.ema import EMA
 from msgm.training.run import fit, train, unlearn

@@ -21,7 +21,7 @@ KEPT = 2
 
 
 class State(TypedDict):
-    """What ``state.json`` says."""
+    """Contents of ``state.json``."""
 
     step: Count
     seconds: Seconds
@@ -30,7 +30,7 @@ class State(TypedDict):
 
 @dataclass
 class Training:
-    """What a checkpoint holds, on the bare network.
+    """State that a checkpoint saves and restores.
 
     Attributes:
         network: the bare network.

@@ -1,4 +1,4 @@
-"""What a generator was asked to forget before, and what its folder says of it after a request."""
+"""The chain of a generator's forget requests: read before a request, and extended after it."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from msgm.runs import Run
 
 
 def earlier_chain(folder: Path, config: Config, dataset: Dataset, fresh: bool = False) -> Chain:
-    """Return what the model in ``folder`` was asked to forget, checked against the data that is here now.
+    """Return the chain of the model in ``folder``, checked against the present data.
 
     Args:
         folder: model folder.
         config: the experiment, which says how the data is split.
         dataset: its data.
-        fresh: start a chain anew, on purpose; the new one names what it leaves behind.
+        fresh: start a new chain deliberately; it records which earlier requests it drops.
 
     Raises:
         UserError: a damaged chain, or data that is not the chain's.
@@ -64,7 +64,7 @@ def extended(
         dataset: its data.
         folder: run folder that the model is written to; its key is made there.
         from_scratch: whether the model started from random weights.
-        asked: whether the objective ran at all; one that trains on all data answers no request either.
+        asked: whether the objective was run; one that trains on all data answers no request either.
     """
     facts, name = split_facts(config, dataset), config.objective["name"]
     if not asked or OBJECTIVES.entries[name].data == "all":
@@ -74,12 +74,12 @@ def extended(
 
 
 def answered_by(name: str, from_scratch: bool) -> str:
-    """Return what a chain says of the objective that answered a request."""
+    """Return the chain's text on the objective that answered a request."""
     return f"{name} from random weights" if from_scratch else name
 
 
 def _answered(run: Run, config: Config, manifest: first_version.Manifest, before: Chain, dataset: Dataset) -> Chain:
-    """Return the chain of a run of the first version."""
+    """Return the chain of a run that the first version wrote."""
     start = manifest.get("start")
     name = config.objective["name"]
     facts = split_facts(config, dataset)

@@ -26,14 +26,14 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the current weights into the average."""
+        """Update the average with the current weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self._average, self._weights, 1 - decay)
         self.updates += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Run a block with the averaged weights in the network, then put the trained ones back, whatever happens."""
+        """Context with the averaged weights in the network; trained ones are restored on exit, also after errors."""
         trained = [p.detach().clone() for p in self._weights]
         try:
             self._copy(self._average)

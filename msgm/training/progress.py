@@ -1,4 +1,4 @@
-"""The terms of the loss in the course of a run: shown as progress, and written to metrics.jsonl."""
+"""Logs the loss terms during a run: shown as progress, and written to metrics.jsonl."""
 
 import json
 import time
@@ -44,13 +44,13 @@ class TrainingLog:
 
 
 class Logged(TypedDict):
-    """What every line of ``metrics.jsonl`` says."""
+    """Keys of every line of ``metrics.jsonl``."""
 
     step: Count
 
 
 def drop_lines_after(metrics: Path, step: int, main: bool) -> None:
-    """Forget what was logged after the checkpoint that a run resumes from, and a last line that a crash cut off."""
+    """Delete lines logged after the checkpoint that a run resumes from, and a last line that a crash cut off."""
     if main and metrics.is_file():
         lines = read_text(metrics).split("\n")[:-1]
         steps = [parse_json(line, f"{metrics}, line {number}", Logged)["step"] for number, line in enumerate(lines, 1)]

@@ -1,7 +1,7 @@
-"""Retrained models and the cache: what makes one what it is, and what a run takes over instead of training.
+"""Retrained generators in the cache: the facts that identify one, and reusing one instead of training.
 
-A run that takes a model over gets the checkpoints, and goes on from the last one, at which nothing is left to train. So
-its folder is complete by itself: model, chain and digests are written there as after training, under its own key.
+A run that reuses a model copies its checkpoints and resumes from the last one, where no steps are left. So its folder
+is complete by itself: model, chain and digests are written there as after training, under its own key.
 """
 
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ PARTS = ("metrics.jsonl", "course", "samples", "checkpoints")
 
 @dataclass(frozen=True)
 class Shared:
-    """A retrained model that is in the cache, or will be.
+    """The cache entry of a retrained model, whether it exists yet or not.
 
     Attributes:
-        cache: where it is shared.
+        cache: the cache.
         name: of its entry.
-        model: what it is.
+        model: the facts that identify it.
         run: the run that needs it.
     """
 
@@ -42,11 +42,10 @@ class Shared:
     run: Run
 
     def take(self) -> dict[str, Any]:
-        """Take the model over if the cache has it, unless this run has begun to train.
+        """Reuse the model from the cache if it is there, unless this run has begun to train.
 
         Returns:
-            What to record of it: the facts of its training, and under ``cached`` where it came from; nothing where this
-            run trains.
+            Manifest entries: the facts of its training, and its origin under ``cached``; empty if this run trains.
         """
         if self.run.checkpoints.exists():
             return taken_before(self.run.stored_manifest())
@@ -64,7 +63,7 @@ class Shared:
 
 
 def taken_before(manifest: Manifest) -> dict[str, Any]:
-    """Return what an unfinished run has recorded of the model that it took over, if it took one."""
+    """Return the record of an unfinished run on the cached model that it reuses, if it does."""
     return {name: manifest.get(name) for name in (*FACTS, "cached")} if "cached" in manifest else {}
 
 
@@ -78,7 +77,7 @@ def is_shared(config: Config) -> bool:
 def shared(
     cache: Cache, config: Config, dataset: Dataset, split: Split, chain: Chain, accelerator: Accelerator, run: Run
 ) -> Shared:
-    """Return the model that ``run`` retrains with ``accelerator``, as the cache knows it; see ``parts_of``."""
+    """Return the cache entry of the model that ``run`` retrains with ``accelerator``; see ``parts_of``."""
     request = config.request.describe()
     what = f"{config.objective['name']} on {dataset.name}, {config.training.steps} steps, seed {config.seed}"
     model = Model(what, request, dataset.digest(), len(dataset), np.sort(split.train.retain), {})
@@ -89,7 +88,7 @@ def shared(
 def parts_of(
     config: Config, dataset: Dataset, split: Split, chain: Chain, device: str, processes: int
 ) -> dict[str, Any]:
-    """Return all that makes a retrained model what it is; how it is sampled and measured is no part of it.
+    """Return all facts that determine the weights of a retrained model; sampling and measuring are not among them.
 
     Args:
         config: the experiment.

@@ -91,7 +91,7 @@ def load_data(config: Config) -> tuple[Dataset, Split]:
 
 
 def split_data(config: Config, dataset: Dataset, asked: Sequence[Entry] = ()) -> Split:
-    """Split the data by the config's request, for a model that was ``asked`` these requests, this one or others."""
+    """Split the data by the config's request, for a model whose chain has the requests ``asked``."""
     mask = dataset.forget_mask(config.request)
     return DATASETS.build(config.data).split_by(dataset, mask, gone_before(mask, asked))
 
@@ -110,7 +110,7 @@ def fit(
     """Train as ``config`` says, from random weights or from the model folder ``source``, into ``run``.
 
     ``chain`` holds the requests before this one, whose items ``split`` keeps apart as gone. A model that is retrained
-    without the request is taken from ``cache`` where that has it, and put there where it has not.
+    without the request is read from ``cache``, or trained and added to it.
     """
     with locked(run.path):
         return _fit(config, run, dataset, split, source, resume, device, chain or Chain(), cache)
@@ -172,7 +172,7 @@ def announce(label: str, objective: str, trainer: Trainer) -> None:
 
 
 def _register(run: Run, objective: Objective, source: Path | None, request: str) -> None:
-    """Say in the folder what training will write there, and what that sees of the data."""
+    """Register in the folder's ``traces.json`` the files that training will write, and the items that they saw."""
     part: traces.Part = "retain" if source is None and objective.data == "retain" else "all"
     for path in (run.model, run.checkpoints, run.course, run.samples):
         traces.register(run.path, path, traces.KNOWN[path.name][0], part, request)
@@ -225,7 +225,7 @@ def _occupy(run: Run, config: Config, source: Path | None, resume: bool) -> None
 
 
 def _trained_by(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that training depends on: how a model is sampled and measured may change afterwards."""
+    """Return the settings that training depends on; settings of sampling and measuring may change afterwards."""
     return {key: value for key, value in settings.items() if key not in ("sampling", "evaluation")}
 
 
@@ -253,7 +253,7 @@ def _manifest(
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a GPU's kind, or of another device."""
+    """Return the model name of a GPU, or the name of another device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 

@@ -55,7 +55,7 @@ class Trainer:
         label: name shown while training.
 
     Attributes:
-        kept: where a stopped run is kept, as errors say it.
+        kept: the place of a stopped run, for error messages.
 
     Raises:
         UserError: a batch size that processes and accumulated parts do not divide, or an unknown tracker.
@@ -256,7 +256,7 @@ class Trainer:
         return totals
 
     def _combined_gradient(self, parts: list[tuple[Noised, Noised | None]]) -> dict[str, Tensor]:
-        """Take the gradients of both terms apart and let the objective merge them; return the terms' means."""
+        """Compute the gradients of both terms separately and let the objective merge them; return the terms' means."""
         weights = [p for p in self.model.network.parameters() if p.requires_grad]
         totals: dict[str, Tensor] = {}
         gradients: dict[str, list[Tensor]] = {}
@@ -325,7 +325,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _chosen_weights(self) -> AbstractContextManager[None]:
-        """Run a block with averaged or raw weights in the network, as the settings say."""
+        """Context with averaged or raw weights in the network, as the settings say."""
         return self.state.ema.applied() if self.settings.weights == "ema" else nullcontext()
 
     def result(self) -> ScoreModel:
@@ -363,7 +363,7 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
 
 
 def _refuse_absent(trackers: Sequence[str]) -> None:
-    """Refuse trackers that accelerate knows and that are not installed, which it would leave out in silence."""
+    """Refuse trackers that are not installed; accelerate would omit them silently."""
     known, installed = ({str(name) for name in names} for names in (LoggerType, get_available_trackers()))
     for name in trackers:
         if name in known - installed - {"all"}:

@@ -1,4 +1,4 @@
-"""What a sampler is: a walk down a grid of noise levels in sigma-space (``space``).
+"""Base of samplers: a walk down a grid of noise levels in sigma-space (``space``).
 
 Noise comes from one CPU generator a sample, seeded by (seed, index): a sample depends on neither the batch size, nor
 the number of processes, nor the device, beyond rounding.
@@ -52,13 +52,13 @@ class Noise:
         self._streams = [torch.Generator().manual_seed(s) for s in self.seeds]
 
     def __call__(self) -> Tensor:
-        """Return (len(numbers), *shape) that was not drawn before."""
+        """Return the next (len(numbers), *shape) noise of the streams."""
         return torch.stack([torch.randn(self.shape, generator=stream) for stream in self._streams]).to(self.device)
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a walk stands after a network evaluation.
+    """State of a walk after a network evaluation.
 
     Example:
         >>> seen = []
@@ -84,7 +84,7 @@ Watch = Callable[[State], None]
 
 
 class Sampler(ABC):
-    """A way down the grid. Subclasses are dataclasses whose fields are its options; the docstring says what a step is.
+    """Base of samplers. Subclasses are dataclasses whose fields are its options; their docstrings define a step.
 
     Example:
         >>> [cls().evaluations(50) for cls in (msgm.diffusion.samplers.DDIM, msgm.diffusion.samplers.Heun)]
@@ -160,7 +160,7 @@ class OneStep(Sampler):
         """Return mean and std of y at level i + 1 > 0, given y at level i and ``slope`` = eps(y, rho_i)."""
 
     def advance(self, eps: Eps, y: Tensor, grid: Grid, i: int, noise: Noise, watch: Watch) -> Tensor:
-        """Return y one level on; level 0 is reached by the denoised image."""
+        """Return y at the next level; level 0 is the denoised image."""
         now, then = grid.ratios[i : i + 2]
         slope = eps(y, now)
         denoised = y - now * slope

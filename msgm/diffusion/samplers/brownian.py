@@ -27,8 +27,9 @@ RESOLUTION = 1e-6
 class TorchSDE(Sampler):
     """A step of ``torchsde.sdeint`` in x and s = 1 - t from each level to the next, then a denoising step.
 
-    A sample's Brownian path is named by its seed alone: more steps, or the other method, walk the same path. Its tree
-    costs some milliseconds a sample and step, which makes this the sampler to study convergence with, not a fast one.
+    A sample's Brownian path depends on its seed alone: other numbers of steps and the other method use the same path.
+    Its tree costs some milliseconds a sample and step, which makes this the sampler to study convergence with, not a
+    fast one.
 
     Example:
         >>> base.sample(2, TorchSDE(method="euler"), steps=5).shape
@@ -76,7 +77,7 @@ class Reverse:
         self._last: tuple[float, Tensor, Tensor] | None = None
 
     def eps(self, s: Tensor, x: Tensor) -> Tensor:
-        """Return eps at x (B, D); a question asked twice in a row, as torchsde does, is answered once."""
+        """Return eps at x (B, D); the last result is cached, as torchsde evaluates each point twice in a row."""
         if self._last is None or self._last[0] != float(s) or self._last[1] is not x:
             t = 1 - s
             y = (x / self.process.signal(t).to(x)).view(self.shape)

@@ -23,7 +23,7 @@ Known = tuple[float, Tensor]
 
 
 class Multistep(Sampler):
-    """What the family shares.
+    """Base of the family.
 
     Attributes:
         rate: the module's k.

@@ -1,4 +1,4 @@
-"""Settings of sampling, and samples by them."""
+"""Settings of sampling, and drawing samples."""
 
 import functools
 from collections.abc import Callable
@@ -25,8 +25,8 @@ class SamplingSettings:
     """How to sample.
 
     The default lies within noise of 1000 steps on the digits, VP, VE and DDPM (scripts/benchmarks/samplers.py); from 40
-    steps down its junk rises, from 50 up nothing falls. Samplers of the PF-ODE make three times as much junk there
-    whatever their steps: noise drawn on the way makes up for the network's errors, which an ODE carries on.
+    steps down its junk rises, from 50 up nothing falls. Samplers of the PF-ODE make three times as much junk there at
+    any number of steps: noise drawn on the way corrects the network's errors, which accumulate along an ODE.
 
     Example:
         >>> settings = msgm.diffusion.SamplingSettings(sampler="dpm++2m", steps=5)
