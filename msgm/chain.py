@@ -8,9 +8,9 @@ Items are identified by position and by content, so that a changed order or cont
 - ``items`` counts the data's items, and ``remaining`` hashes those that no request names;
 - ``digests`` holds four bytes of HMAC-SHA-256 for each item, under the key of the run folder (``msgm.digests``).
 
-The key lies beside the model folder and not in it, so that whoever receives a model folder alone cannot test guesses
-of a forgotten item against ``chain.json``. Without the key, positions and ``remaining`` are still checked, but errors
-cannot name the item that differs, and forgotten items themselves cannot be checked.
+The key lies beside the model folder and not in it, so that a recipient of a model folder alone cannot test guesses of a
+forgotten item against ``chain.json``. Without the key, positions and ``remaining`` are still checked, but errors cannot
+name the item that differs, and forgotten items themselves cannot be checked.
 
 The file is long because the chain and the JSON form that it is read from are kept side by side: they change together.
 """
@@ -72,7 +72,7 @@ class Entry:
         target: ``observed``, ``latent`` or ``concept``.
         selector: how the request named its items, such as ``labels``.
         by: the objective or method that answered it.
-        date: when, in UTC, as ISO 8601; None where no file says so.
+        date: when, in UTC, as ISO 8601; None if not recorded.
         positions: (n,) sorted positions of the items that it named, held-out ones included.
         msgm: version that wrote the entry.
     """
@@ -276,7 +276,7 @@ def merged(chains: Sequence[Chain]) -> Chain:
 
 
 def others(mask: NDArray[np.bool_], entries: Sequence[Entry]) -> list[Entry]:
-    """Return the requests among ``entries`` but for the first that names exactly the items of ``mask``."""
+    """Return ``entries`` without the first request that names exactly the items of ``mask``."""
     own = _place(mask, entries)
     return [entry for k, entry in enumerate(entries) if k != own]
 

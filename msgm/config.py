@@ -190,7 +190,7 @@ class Config:
         sampling: how to sample.
         evaluation: how to measure.
         rows: the rows of ``msgm compare``, merged over the default ones; ``{}`` means none.
-        tuned: what ``msgm tune`` says of the values that it chose for rows; reports show it.
+        tuned: origin of the rows' values that ``msgm tune`` chose; shown in reports.
     """
 
     name: str = "run"

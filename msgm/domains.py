@@ -29,7 +29,7 @@ _KINDS = {None: "generator", "recommender-attributes": "attributes"}
 
 
 def register(client: Client[Any]) -> Client[Any]:
-    """Let configs with ``domain: NAME`` and reports of its kind be read by a plugin's domain; return it.
+    """Register a plugin's domain for configs with ``domain: NAME`` and reports of its kind; return it.
 
     Raises:
         UserError: msgm has a domain of this name.

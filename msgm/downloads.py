@@ -11,7 +11,7 @@ _allowed: ContextVar[bool] = ContextVar("allowed", default=False)
 
 @contextmanager
 def downloading(allowed: bool = True) -> Iterator[None]:
-    """Let missing files be fetched, inside the block; ``--download`` on the command line."""
+    """Context in which missing files may be fetched; ``--download`` on the command line."""
     token = _allowed.set(allowed)
     try:
         yield

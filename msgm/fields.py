@@ -112,7 +112,7 @@ def typed(value: Any, kind: Any, key: str) -> Any:
 
 
 def natural(value: Any) -> Any:
-    """Return a plain tree with what stands there without quotes as YAML reads it, for fields that may hold anything.
+    """Return a plain tree with unquoted scalars converted as YAML does, for fields that may hold anything.
 
     A number with leading zeros stays text.
     """
@@ -135,7 +135,7 @@ def natural(value: Any) -> Any:
 
 
 def lossless(value: Any) -> Any:
-    """Return a plain tree with what stands there without quotes as text, except where None or an int says the same."""
+    """Return a plain tree with unquoted scalars as text, except where None or an int has the same spelling."""
     if isinstance(value, Mapping):
         return {key: None if isinstance(v, Plain) and v.is_null else lossless(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

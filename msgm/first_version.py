@@ -81,7 +81,7 @@ def _chain(run: Run, answer: Answer, seen: set[Path]) -> Chain:
 
 
 def _of_source(source: str, run: Run, answer: Answer, seen: set[Path]) -> Chain:
-    """Return the chain of what a manifest names as source, relative to a folder that nobody recorded."""
+    """Return the chain of a manifest's source, whose path is relative to an unrecorded folder."""
     for start in (Path(), *run.path.resolve().parents):
         for folder in (start / source, start / source / "model"):
             if not folder.is_dir() or folder.parent.resolve() in seen:

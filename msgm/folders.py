@@ -148,10 +148,10 @@ def place(folder: Path, *names: Any, ending: str = "", key: str = "name") -> Pat
 
 
 def inside(folder: Path, name: Any, key: str = "path") -> Path:
-    """Return the path that ``name``, read from a file that somebody sent, means inside ``folder``.
+    """Return the path of ``name``, read from a received file, inside ``folder``.
 
     Args:
-        folder: the folder that was sent.
+        folder: the received folder.
         name: a relative path.
         key: where it was read, for the error.
 

@@ -53,7 +53,7 @@ def _plain(text: object, special: re.Pattern[str]) -> str:
 
 
 def _escaped(character: str) -> str:
-    """Return a character that Markdown shows as it is; tags become entities, for not all readers know the backslash."""
+    """Return a character escaped for Markdown; tags become entities, as not all readers support the backslash."""
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(character, f"\\{character}")
 
 

@@ -115,7 +115,7 @@ def _module_name(path: str) -> str:
 
 
 def digest_of(path: str) -> str:
-    """Return the SHA-256 of a Python file as it was imported; as it is now, where it was not.
+    """Return the SHA-256 of a Python file as it was imported, or as it is now if it was not.
 
     A file that is edited while a process runs does not change what runs there.
     """
@@ -184,7 +184,7 @@ def refuse_foreign(settings: Settings, source: Path, own: Settings | None = None
     """Refuse received settings that name code, files or the network, unless the user trusts them.
 
     Args:
-        settings: what was received.
+        settings: the received settings.
         source: the file that it stands in, for errors.
         own: the user's own settings: values that they have under the same key are trusted.
 

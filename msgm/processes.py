@@ -112,7 +112,7 @@ def wait() -> None:
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """Inside ``together``, let the first process run the block, and then the others, who find what it wrote."""
+    """Inside ``together``, let the first process run the block before the others, which then find its files."""
     if not is_first():
         wait()
     yield

@@ -121,7 +121,7 @@ class _Loader(BoundedLoader):
 
 
 class _Builder:
-    """Makes the tree of a YAML document, and counts what it holds: anchors could repeat it without end."""
+    """Builds the tree of a YAML document and limits its size, which anchors could multiply without bound."""
 
     def __init__(self, source: str) -> None:
         self.source = source

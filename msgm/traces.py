@@ -11,8 +11,8 @@ Such a file is registered before it is written, so that none is missed if the wr
 forget-traces`` list from it what still holds items to forget; ``msgm verify`` hashes again. Retrained models in the
 user's cache (``msgm.cache``) are listed where they saw items that a model of the folder was asked to forget.
 
-The first version of msgm wrote no register. In its folders the names of files say what they are (``KNOWN``), and the
-list says so.
+The first version of msgm wrote no register. In its folders files are identified by their names (``KNOWN``), which the
+list states.
 
 The file is long because all that writes, lists, deletes and hashes by the register is read side by side.
 """
@@ -92,7 +92,7 @@ class Trace:
         what: what it is.
         part: which items it saw: ``all``, or the ``retain`` or ``forget`` items of ``request``.
         request: the request, in words or by name.
-        registered: whether its writer registered it; else its name says what it is.
+        registered: whether its writer registered it; else it was identified by its name.
     """
 
     path: Path

@@ -63,7 +63,7 @@ class Claim:
         level: C1 to C5.
         verdict: PASS, FAIL or INCONCLUSIVE.
         checks: its conditions.
-        reasons: where it did not pass, why, in words.
+        reasons: why it did not pass.
         claimed: whether the method's kind makes this claim at all. Otherwise, as for fine-tuning at C4, FAIL is shown
             as "not claimed".
     """

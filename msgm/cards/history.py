@@ -24,7 +24,7 @@ class Earlier:
     Attributes:
         request: the request.
         asked: whether the request was made to this model or one of its ancestors.
-        numbers: what was measured on its items, by name, as text.
+        numbers: measurements on its items, by name, as text.
         verdict: PASS, FAIL, INCONCLUSIVE or NOT TESTED.
         evidence: the numbers that decide, or why there are none.
     """

@@ -41,7 +41,7 @@ class Verdict:
         name: of the row.
         level: of the ladder, with its name; or another verdict in a word or two.
         state: PASS where anything was shown, else FAIL or INCONCLUSIVE.
-        sentence: what was shown.
+        sentence: the card's statement.
         why: why no higher level was reached; may be empty.
         href: of the row's card; empty where there is none.
     """

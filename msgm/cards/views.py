@@ -100,7 +100,7 @@ def artifact_lines(card: Card) -> list[str]:
 
 
 def not_tested(card: Card, pictures: Mapping[str, Any]) -> list[str]:
-    """Return what was not tested, with a line for each figure that could not be drawn."""
+    """Return the lines on missing tests, with one for each figure that could not be drawn."""
     captions = [figure["caption"] for name, figure in card["figures"].items() if name not in pictures]
     return card["not_tested"] + [f"figure: {caption.split('. ')[0].rstrip('.')}" for caption in captions]
 

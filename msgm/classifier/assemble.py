@@ -80,7 +80,7 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
 def _request(
     config: ClassifierConfig, run: Run, experiments: Sequence[Experiment], name: str, digests: list[str]
 ) -> dict[str, Any]:
-    """Return what was asked; counts and near-duplicates are the first seed's."""
+    """Return the report's entry on a request; counts and near-duplicates are those of the first seed."""
     first, settings = experiments[0], config.requests[name]
     split = first.split(name)
     record = read_record(_records(run, first, name) / "duplicates.json", first.facts | {"forget": digests[0]})
@@ -173,5 +173,5 @@ def _known() -> dict[str, Number]:
 
 
 def _metric_texts(config: ClassifierConfig) -> dict[str, str]:
-    """Return what each measured number is."""
+    """Return the description of each measured number."""
     return {name: number.text for metric in config.measures() for name, number in metric.numbers.items()}

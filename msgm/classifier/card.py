@@ -1,4 +1,4 @@
-"""What the cards (``msgm.study.card``) of classifiers say.
+"""The texts and facts of classifiers' cards (``msgm.study.card``).
 
 An epsilon of forgetting quality is stated only where at least ``EPSILON_MODELS`` models of a kind stand behind it.
 """

@@ -159,7 +159,7 @@ class Reference:
         return Case(target, self.outputs, others, self.split.scope, live)
 
     def protocol(self, metric: Metric) -> Record:
-        """Return what a metric's numbers depend on, apart from the models."""
+        """Return the settings that a metric's numbers depend on, apart from the models."""
         return {"settings": _settings(metric), "retrains": self.world.config.retrains}
 
     def missing(self, record: Record | None) -> list[Metric]:

@@ -104,7 +104,7 @@ class ClassifierConfig:
         retrains: retrained models a request, in all, which make the band; of fewer than five, numbers have no verdicts.
         plugins: Python files to import first; they register data sets, networks, methods and metrics.
         data: the data set (``msgm.data``).
-        shares: what is held out.
+        shares: shares of the items that are held out.
         network: the network (``msgm.classifier.networks``).
         training: how the original and the retrained models are trained.
         original: a model that was trained elsewhere, in place of the original.
@@ -113,7 +113,7 @@ class ClassifierConfig:
             name. All registered methods are rows; one that is set to null is left out.
         metrics: what to measure; None takes all but the costly ones.
         options: a metric's own settings, by its name.
-        tuned: what ``msgm tune`` says of the values that it chose for methods; reports show it.
+        tuned: origin of the methods' values that ``msgm tune`` chose; shown in reports.
     """
 
     name: str = "classifier"

@@ -91,7 +91,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a request makes of the data: training items to retain and to forget, and three disjoint held-out sets.
+    """The data split of a request: training items to retain and to forget, and three disjoint held-out sets.
 
     Items of earlier requests are in none of them: ``gone`` holds those that were trained on once.
 
@@ -137,7 +137,7 @@ class Shares:
         tuning: for thresholds, settings and methods that need unseen data.
         nonmembers: for attacks alone.
         test: for the reported accuracy; unused where the data set publishes its test items.
-        train: at most this share is trained on, and what is left over is not used.
+        train: at most this share is trained on; the remaining items are not used.
     """
 
     tuning: float = 0.1

@@ -29,7 +29,7 @@ MARGIN = 0.1
 
 
 def earlier_chain(folder: Path, own: ClassifierConfig, dataset: Dataset, fresh: bool = False) -> Chain:
-    """Return what the model in ``folder`` was asked to forget.
+    """Return the chain of forget requests of the model in ``folder``.
 
     Args:
         folder: model folder.

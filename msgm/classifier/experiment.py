@@ -109,7 +109,7 @@ class Experiment:
 
     @property
     def split_facts(self) -> dict[str, float | int]:
-        """What decides which items are held out."""
+        """The settings that decide which items are held out."""
         keys = ["tuning", "nonmembers", "train", *(["test"] if self.dataset.test is None else [])]
         return {"seed": self.split_seed} | {f"shares.{key}": getattr(self.config.shares, key) for key in keys}
 
@@ -130,7 +130,7 @@ class Experiment:
 
     @cached_property
     def facts(self) -> Facts:
-        """What the original model depends on."""
+        """The facts that determine the original model."""
         files = asdict(self.config.original)
         given = {f"original.{key}": file_digest(Path(path)) for key, path in files.items() if path is not None}
         split = {"split_seed": self.split_seed} if self.split_seed != self.seed else {}
@@ -148,7 +148,7 @@ class Experiment:
         )
 
     def retrain_facts(self, split: Split, number: int) -> Facts:
-        """Return what retrained model ``number`` depends on."""
+        """Return the facts that determine retrained model ``number``."""
         return self.facts | {"forget": self.digest(split), "retrain": number}
 
     def original(self, folder: Path) -> nn.Module:
@@ -245,7 +245,7 @@ def has(folder: Path, facts: Facts) -> bool:
 
 
 def seconds_of(folder: Path) -> float:
-    """Return what a kept model's training took."""
+    """Return the seconds that the training of a stored model took."""
     return _made(folder)["seconds"]
 
 

@@ -113,7 +113,7 @@ def asked(
 
     Args:
         module: gives (B, C) logits.
-        dataset: what it was trained on.
+        dataset: its training data.
         request: which of these to forget; settings by name are read as a ``ForgetRequest``.
         held_out: items that it was not trained on; without them the part of tuning items is empty.
 

@@ -97,7 +97,7 @@ def unlearn(
         source: folder of ``train`` or ``unlearn``, whose seed is that of the split; or a file of weights of the
             config's network (.safetensors, or ``torch.save(model.state_dict())``), trained elsewhere on the config's
             training part.
-        method: row of the config. SISA goes on with the ensemble of a ``source`` that it made.
+        method: row of the config. SISA continues with the ensemble of a ``source`` that it made.
         request: name in the config; None takes its only one.
         seed: of the method's draws; None takes the source's.
         out: run folder; by default ``runs/NAME-METHOD-REQUEST``.
@@ -209,7 +209,7 @@ def _given(
 
 
 class Seeded(TypedDict):
-    """What is read of the manifest of an ensemble's run."""
+    """The keys that are read from the manifest of an ensemble's run."""
 
     seed: Count
 

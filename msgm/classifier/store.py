@@ -1,7 +1,7 @@
 """Classifiers on disk: ``model.safetensors`` with the weights, ``network.json`` with what network they are of.
 
-``chain.json`` says what the model was asked to forget so far. An ensemble of shards has the folder ``shards`` in place
-of the weights, which ``msgm.classifier.sisa`` reads and goes on with.
+``chain.json`` has the model's forget requests so far. An ensemble of shards has the folder ``shards`` in place of the
+weights, which ``msgm.classifier.sisa`` reads and continues from.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ SHARDS = "shards"
 
 
 class Stored(TypedDict):
-    """What ``network.json`` says."""
+    """Contents of ``network.json``."""
 
     network: dict[str, Any]
     shape: list[Positive]

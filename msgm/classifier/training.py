@@ -152,7 +152,7 @@ def fit(
 
 
 def fit_inputs(model: nn.Module, examples: Examples) -> None:
-    """Let the modules of ``model`` that read statistics of their inputs take those of ``examples``."""
+    """Compute the input statistics of ``examples`` for the modules of ``model`` that use them."""
     for module in model.modules():
         if isinstance(module, Fitted):
             module.fit_inputs(examples)
@@ -167,7 +167,7 @@ def seeded(device: torch.device, *stream: int | str) -> Iterator[None]:
 
 
 def norms(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that keep running statistics of what they see, such as batch normalisation."""
+    """Return the layers that keep running statistics of their inputs, such as batch normalisation."""
     return [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
 
 

@@ -30,7 +30,7 @@ def _cache(options: argparse.Namespace) -> None:
 
 
 def lines(cached: "list[Cached]", folder: str) -> list[str]:
-    """Return what the command prints of the cache in ``folder``: a line for each model, and the sum."""
+    """Return the lines that the command prints on the cache in ``folder``: one for each model, and the sum."""
     found = [
         f"{each.folder.name}  {each.megabytes():g} MB, {each.made}: {each.model.what}; without {each.model.request}"
         for each in cached

@@ -57,7 +57,7 @@ def no_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compare, and say what was written; an option that a command lacks counts as not given."""
+    """Compare, and print the written files; an option that a command lacks counts as not given."""
     from msgm.api.verbs import compare
 
     if options.command != "compare":

@@ -58,7 +58,7 @@ def add(commands: Commands) -> None:
 
 
 def entries(what: str) -> list[Entry]:
-    """Return what one of the lists holds, in the order of registration.
+    """Return the entries of one of the lists, in the order of registration.
 
     Example:
         >>> [entry.name for entry in entries("objectives")][:2]

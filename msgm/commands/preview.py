@@ -34,7 +34,7 @@ COMPARED = 1000
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request of a generator or a classifier selects.
+    """The items that a request of a generator or a classifier selects.
 
     Attributes:
         text: the request.

@@ -57,7 +57,7 @@ def _init(options: argparse.Namespace) -> None:
 
 
 def _standing_alone(path: Path) -> str:
-    """Return a shipped config's text; a neighbour that it extends is named as it is found from any folder."""
+    """Return a shipped config's text; the config that it extends is named so that it is found from any folder."""
 
     def named(match: re.Match[str]) -> str:
         parent = (path.parent / match[1]).resolve().relative_to(configs.FOLDER.resolve())

@@ -22,7 +22,7 @@ class Given:
 
     Attributes:
         dataset: the items.
-        settings: its settings, whose split says which items are trained on; None: all but a published test set.
+        settings: its settings, which define the split; None: all items except a published test set are trained on.
     """
 
     dataset: Dataset

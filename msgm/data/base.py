@@ -203,7 +203,7 @@ DATASETS: Registry[DataSettings] = Registry("data")
 
 
 def load_dataset(settings: Mapping[str, Any] | str | DataSettings) -> Dataset:
-    """Load a data set by name or by the ``data`` section of a configuration, and print what is left out of it.
+    """Load a data set by name or by the ``data`` section of a configuration, and print which files are left out.
 
     Example:
         >>> digits = msgm.load_dataset("digits")

@@ -117,7 +117,7 @@ def measure_likelihood(
             which are answered in nats an item.
         settings: solver, probes and repeats; one repeat where nothing is drawn.
         seed: of the probes and of the dequantisation noise; item n has its own in every repeat.
-        watch: told the share of the work that is done, in (0, 1], after each step of a batch (``dopri5``: each batch).
+        watch: called with the share of finished work, in (0, 1], after each step of a batch (``dopri5``: each batch).
 
     Raises:
         RunError: ``dopri5`` could not keep its tolerance.
@@ -133,7 +133,7 @@ def measure_likelihoods(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> list[Likelihoods]:
-    """Return what ``measure_likelihood`` returns of each of several sets, in common passes, which take less time.
+    """Return ``measure_likelihood`` of each of several sets, computed in common passes, which take less time.
 
     Example:
         >>> points = torch.randn(5, 2)
@@ -148,7 +148,7 @@ def measure_likelihoods(
         levels: as there, as all that follows.
         settings: solver, probes and repeats.
         seed: of the draws.
-        watch: told the share of the work that is done.
+        watch: called with the share of finished work.
 
     Raises:
         RunError: ``dopri5`` could not keep its tolerance.

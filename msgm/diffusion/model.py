@@ -244,7 +244,7 @@ class ScoreModel:
 
         It holds the weights, ``process.json``, and README.md, a model card in the form of the Hugging Face hub. The
         card says how many items were forgotten and not which. ``chain.json``, which lets a later request honour the
-        earlier ones, names them by position: leave it out of what you publish where a position tells whose item it is.
+        earlier ones, names them by position: do not publish it if positions identify the owners of items.
 
         Args:
             folder: an empty or new folder, or a model's, which is replaced.

@@ -29,8 +29,8 @@ class Bench:
         config: the experiment; its section ``evaluation`` says how to measure.
         dataset: the data.
         split: its parts, retain and forget apart.
-        judge: says what a sample shows.
-        reality: says whether a sample is junk, or a copy of a training item.
+        judge: classifies samples.
+        reality: decides whether a sample is junk, or a copy of a training item.
         folder: where statistics of the data are kept between runs; None keeps none.
         chain: forget requests so far, of all models together.
         memory: objects that metrics share, by name, such as loaded extractors.
@@ -100,7 +100,7 @@ class Subject:
 
     @property
     def weights(self) -> str:
-        """Return which weights the model holds, raw or averaged, as its run says; ``as given`` without one."""
+        """Return the kind of the model's weights, raw or averaged, from its run; ``as given`` without a run."""
         return self.run.stored_manifest().get("weights", "as given") if self.run is not None else "as given"
 
     @functools.cached_property

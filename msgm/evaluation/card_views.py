@@ -1,4 +1,4 @@
-"""The files of a report's cards: where they stand, and what is written there."""
+"""Writes the files of a report's cards, and gives their paths."""
 
 from pathlib import Path
 from urllib.parse import quote

@@ -73,7 +73,7 @@ class Judge(ABC):
         return forgotten_share(votes, self.forgotten)
 
     def summary(self) -> dict[str, Any]:
-        """Return what a report says about the judge."""
+        """Return the facts on the judge for reports."""
         return {
             "kind": self.kind,
             "classes": self.classes,

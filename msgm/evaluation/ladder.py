@@ -61,7 +61,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class References:
-    """The rows that others are read against: do-nothing, retrained models, a network with random weights."""
+    """The reference rows: do-nothing, retrained models, a network with random weights."""
 
     base: Row | None
     retrains: list[Row]

@@ -191,7 +191,7 @@ def as_table(title: str, source: str, head: str, measures: dict[str, Measure], l
 
 
 def _notes(source: str, lines: list[Line]) -> list[str]:
-    """Return what differs, once where it is the same for all lines, and the remarks on the values that are shown."""
+    """Return notes on differing settings, once if the same for all lines, and the remarks on the shown values."""
     known = [line for line in lines if line.values]
     if not known and not source:
         return []

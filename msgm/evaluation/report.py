@@ -259,7 +259,7 @@ def _on_page(table: Table, links: dict[str, str]) -> pages.Table:
 
 
 def _charts(report: Report, levels: dict[str, str]) -> list[Chart]:
-    """Return the charts of the unlearning ratio against what it costs, for each cost that was measured."""
+    """Return the charts of the unlearning ratio against each measured cost."""
     return [_chart(report, levels, *cost) for cost in COSTS.items()]
 
 

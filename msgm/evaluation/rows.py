@@ -130,7 +130,7 @@ def judged(report: Report, criteria: Criteria) -> Report:
 
 
 def _over(row: Row, report: Report) -> Row:
-    """Return a row's numbers over its seeds: their means, intervals, and what they are."""
+    """Return a row's numbers over its seeds: means, intervals and descriptions."""
     parts = _per_seed(row, report)
     values = {number: part["metrics"] for number, part in enumerate(parts)}
     found = described(values, _known(row, report, [heading for tree in values.values() for heading in tree]))

@@ -1,4 +1,4 @@
-"""``msgm compare`` of generators: a base model a seed, every row's objective run on it, all measured alike, one report.
+"""``msgm compare`` of generators: one base model per seed, every row's objective run on it, one report.
 
 The report holds each row's numbers over the seeds, and those of the models that were retrained without the request.
 """

@@ -120,7 +120,7 @@ def _default_folder(source: Path, command: str) -> Path:
 def _write(
     folder: Path, done: dict[str, Restored], bench: Bench, facts: dict[str, Any], given: str, removed: Tensor | None
 ) -> list[Path]:
-    """Write picture, arrays and numbers, print the table, and return the files; ``given`` names what was restored."""
+    """Write picture, arrays and numbers, print the table and return the files; ``given`` describes the inputs."""
     paths = [folder / name for name in ("triptychs.png", "restored.npz", "numbers.json")]
     for path in paths[:2]:
         traces.register(folder, path, "test items, those to forget too, and what a model made of them")

@@ -30,7 +30,7 @@ METRICS = ["ur", "nll"]
 
 
 class GeneratorTuning(Tunable):
-    """Fine-tuned rows of a config, each with the config's ``finetune.steps`` steps, whatever the row itself says.
+    """Tuning of a config's fine-tuned rows, each with ``finetune.steps`` steps instead of the row's own number.
 
     Args:
         config: the experiment.

@@ -49,7 +49,7 @@ def make_report(config: RecommenderConfig, run: Run, data: Interactions, scenari
 
 
 def data_facts(name: str, data: Interactions) -> dict[str, Any]:
-    """Return what a report says of its data."""
+    """Return the facts on the data for a report."""
     return {
         "name": name,
         "digest": data.digest(),
@@ -65,7 +65,7 @@ def record_at(run: Run, model: str, request: str, method: str) -> Path:
 
 
 def shared_facts(config: RecommenderConfig, run: Run, data: Interactions, model: str, request: str) -> dict[str, Any]:
-    """Return what all records of a model and a request depend on."""
+    """Return the facts that all records of a model and a request depend on."""
     drawn = {"drawn by": "seed, kind and name"} if config.requests[request].way() in DRAWN else {}
     return drawn | {
         "msgm": __version__,

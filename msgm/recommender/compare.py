@@ -205,7 +205,7 @@ def _is_for(method: Method, model: Mapping[str, Any]) -> bool:
 
 
 def answer(method: Method, model: Recommender, scenario: Scenario, seed: int) -> tuple[Recommender, dict[str, Any]]:
-    """Return the model that was made to forget, and what it cost.
+    """Return the unlearned model and the cost.
 
     A stream is answered request by request. Where the first answer is a model of another kind, such as a sharded one,
     its own ``forget`` answers the rest. The controls answer a stream at once: doing nothing costs nothing, and a refit

@@ -145,7 +145,7 @@ class RecommenderConfig(BaseConfig):
         requests: what to forget, by name.
         metrics: what to measure; None takes all but the costly ones.
         options: a metric's own settings, by its name.
-        tuned: what ``msgm tune`` says of the values that it chose for methods; reports show it.
+        tuned: origin of the methods' values that ``msgm tune`` chose; shown in reports.
     """
 
     retrains: int = 5

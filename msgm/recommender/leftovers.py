@@ -118,7 +118,7 @@ class _NoTexts(Exception):
 
 
 def _of_others(path: Path, name: str) -> Iterator[str]:
-    """Yield all that may be an id in a file that msgm did not write, and in its name."""
+    """Yield all strings in a file that msgm did not write, and in its name, that may be an id."""
     yield from _names(name)
     content, suffix = read_bytes(path), path.suffix.lower()
     if suffix == ".gz":

@@ -30,7 +30,7 @@ class Originals:
 
     Attributes:
         settings: of the model.
-        split: what it is fitted to.
+        split: its training part is what the models are fitted to.
         seeds: of the experiment.
     """
 

@@ -24,7 +24,7 @@ FORGOTTEN = "\n(forgotten) "
 
 
 class Pending(TypedDict):
-    """A request that is being answered: what the journal says of it, and the numbers of its rows, columns and cells."""
+    """A request in progress: its fields in the journal, and the numbers of its rows, columns and cells."""
 
     request: Positive
     kind: Literal["users", "items", "interactions"]
@@ -58,7 +58,7 @@ def checked_pending(folder: Path, key: bytes, data: Interactions, applied: int) 
     Args:
         folder: the served folder.
         key: its key.
-        data: the ids of the model; of what is forgotten, ``FORGOTTEN`` stand-ins.
+        data: the ids of the model, with ``FORGOTTEN`` stand-ins for forgotten ones.
         applied: number of the last request that is in the model.
 
     Raises:
@@ -95,7 +95,7 @@ def _is_about_its_ids(request: Pending, key: bytes, data: Interactions, applied:
 
 
 def deletion_of(requests: Sequence[Pending]) -> Deletion:
-    """Return what several requests are to forget."""
+    """Return the union of several requests as one deletion."""
     users = [n for request in requests for n in request["users"]]
     items = [n for request in requests for n in request["items"]]
     cells = [cell for request in requests for cell in request["cells"]]

@@ -74,7 +74,7 @@ class RecommenderViews(Views):
         return [f"{method} on {', '.join(models)} {text}." for (method, text), models in reasons.items()]
 
     def legend(self, report: Report) -> list[str]:
-        """Return what the shown numbers are, in the words of their metrics, how to read them, and what is left out."""
+        """Return the legend: descriptions of the shown numbers, how to read them, and what is left out."""
         texts = {
             name: number["text"]
             for row in report["rows"]

@@ -1,4 +1,4 @@
-"""A request of a comparison in numbers: the data, the split and what is to be forgotten, at once or as a stream.
+"""A comparison's request as row and column numbers: data, split, and deletions, at once or as a stream.
 
 Requests are drawn from the training cells alone; a split knows no request. False profiles of ``spam`` are further users
 at the end of the data, with training cells and no others: each has the promoted item, drawn from the less popular half,

@@ -104,9 +104,9 @@ def _seal(folder: Path) -> None:
 
 
 def _earlier_requests(out: Path, data: Interactions) -> tuple[Journal, Deletion]:
-    """Return the folder's journal, a new one where there is none, and what of ``data`` it says is forgotten.
+    """Return the folder's journal, a new one if there is none, and the parts of ``data`` that it lists as forgotten.
 
-    A request that was pending when the earlier model was lost is answered by leaving out what it asked for.
+    A request that was pending when the earlier model was lost is answered by leaving its cells out of the fit.
 
     Raises:
         UserError: the journal is there without its key.
@@ -292,7 +292,7 @@ class Service:
         return Outcome([request["request"] for request in pending], list(before), answers, refused, closed)
 
     def _search(self, journal: Journal) -> list[Path]:
-        """Search the folder for ids of answered requests; what it returns and raises is ``refuse_leftovers``'s."""
+        """Search the folder for ids of answered requests; returns and raises as ``refuse_leftovers``."""
         journal.cut()
         return refuse_leftovers(self.folder, self.key, set(journal.done()))
 

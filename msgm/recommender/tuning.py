@@ -1,4 +1,4 @@
-"""``msgm tune`` for recommenders: settings of methods, judged against models fitted to what is left.
+"""``msgm tune`` for recommenders: settings of methods, judged against models refitted to the retained cells.
 
 Validation cells stand in the test cells' place, which nothing here reads.
 """

@@ -1,4 +1,4 @@
-"""The band: what retrained models give for a metric, and whether another model's values lie inside it.
+"""The band: the range of retrained models' values of a metric, and whether another model's values lie inside it.
 
 The reference of unlearning is not one retrained model but their distribution. Let k models be retrained without the
 request, each from a seed of its own, with mean b and standard deviation d of a metric, and let a row have the mean v of
@@ -36,7 +36,7 @@ LEAST = 5
 
 @dataclass(frozen=True)
 class Band:
-    """What retrained models give for one metric.
+    """Mean and standard deviation of retrained models' values of one metric.
 
     Attributes:
         mean: over the models.

@@ -42,19 +42,19 @@ class Words:
         supplying: how users may bring the content back.
         targets: kind of target to words.
         alike: numbers that are equal to the original's for a method that does nothing.
-        tested: what C1 and C2 rest on, in words, by level.
+        tested: description of the tests behind C1 and C2, by level.
         exact: the statement of a row that reached C4.
         bound: the statement of a row that reached C5.
         header: facts of the report.
         request: facts of a row's request.
         method: facts of a row's method, its costs among them.
-        not_tested: what was not tested of a row, apart from metrics, controls and retrained models.
+        not_tested: tests that a row lacks, apart from metrics, controls and retrained models.
         statement: the card's sentence of a row from C1 to C3 in the domain's own words; by default one for all domains.
         oracles: number of retrained models that a row is compared with.
         table: the numbers' columns with their headings, and by section their lines; by default this model, the original
             and the band, a line a number.
         figures: by name, each with caption and look.
-        cannot_say: what cannot be said of a row, apart from what stands on every card.
+        cannot_say: caveats of a row, apart from those on every card.
         unstated: why a number is not stated of a row; None where it is.
     """
 

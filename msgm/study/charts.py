@@ -12,7 +12,7 @@ def chart_of(title: str, rows: Mapping[str, tuple[Row, str]], x: tuple[str, str]
     Args:
         title: of the chart.
         rows: by the name that is shown, each with its kind.
-        x: number of the horizontal axis, and what it says.
+        x: number of the horizontal axis, and its label.
         y: of the vertical axis.
     """
     points: list[Point] = []

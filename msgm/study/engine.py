@@ -187,7 +187,7 @@ def compare(
     cluster: str | None = None,
     **chosen: Any,
 ) -> Run:
-    """Run and measure the cells of ``config`` and write the report; what is there already is kept.
+    """Run and measure the cells of ``config`` and write the report; stored cells are not run again.
 
     Args:
         domain: of the config.
@@ -202,7 +202,7 @@ def compare(
     Raises:
         UserError: an unknown name, a request that does not fit the data, a folder that holds another experiment, or a
             cluster that is not there; nothing is written then.
-        RunError: a cell failed, or a process that ran cells was killed; what is finished is kept.
+        RunError: a cell failed, or a process that ran cells was killed; finished cells stay stored.
     """
     run = Run(out or Path("runs") / config.name)
     if processes.count() > 1 and not domain.launched:

@@ -30,7 +30,7 @@ class Task:
 
     Attributes:
         name: of the cell.
-        call: makes and measures it; it and what it returns can be pickled.
+        call: makes and measures it; must be picklable, as must its result.
     """
 
     name: str

@@ -66,7 +66,7 @@ class RecordCell:
         facts: what the record depends on.
         make: makes and measures the model, and returns the record.
         shares: key of the cells that have to be run in the same process; None if there are none.
-        after: labels of the cells that make what it reads.
+        after: labels of the cells that it depends on.
     """
 
     label: str

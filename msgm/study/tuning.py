@@ -4,7 +4,7 @@ A trial assigns values to one row's settings, trains the row and measures it; th
 number, the objective. The first trial of a row has the config's own values, so that the chosen values are never worse
 than these on the validation part, at the budget that all rows share. Later ones are drawn by Optuna's tree-structured
 Parzen estimator (Bergstra et al., NeurIPS 2011), whose seed is a function of the run's seed, the row and the trial's
-number: a search that was stopped goes on as if it had not been.
+number: a resumed search gives the same result as an uninterrupted one.
 
 ``trials.log`` is Optuna's journal of the finished trials, one study a row, which its tools can read too.
 """
@@ -107,7 +107,7 @@ class Tunable(ABC):
 def tune(
     tunable: Tunable, run: Run, name: str, seed: int, trials: int, only: Sequence[str] | None, metric: str
 ) -> Tree:
-    """Search every row's settings, and return what was found; trials that are there already are kept.
+    """Search every row's settings and return the results; stored trials are not run again.
 
     Args:
         tunable: the domain's part.
@@ -214,7 +214,7 @@ class Search:
         return min(self.measured, key=lambda trial: sign * float(trial.value or 0.0))
 
     def _proposed(self, number: int) -> dict[str, float]:
-        """Return values for a trial, a function of the seed, the row and what was measured before."""
+        """Return values for a trial, a function of the seed, the row and the earlier trials."""
         from optuna import create_study
         from optuna.samplers import TPESampler
 

@@ -40,10 +40,10 @@ class Views:
     """How the report of a domain is shown.
 
     Attributes:
-        kind: what was compared, in a word.
+        kind: a word for the compared models.
         words: of the cards.
         columns: numbers that the tables show, each with its heading and scale (1, or 100 for per cent).
-        axes: the number of the chart's horizontal axis and that of the vertical one, each with what it says.
+        axes: the numbers of the chart's horizontal and vertical axis, each with its label.
         choosing: how to read the chart.
         names: keys of a row that name it among those of one request; the last one is ``method``.
         folder: keys of a row that make the folder of its card.
@@ -142,7 +142,7 @@ class Views:
         return self.axes
 
     def notes(self, report: Report, request: str) -> list[str]:
-        """Return what stands below a request's table: solvers, rows without effect, and rows that are missing."""
+        """Return the notes below a request's table: solvers, rows without effect, and missing rows."""
         rows = self.rows(report, request)
         effects = [f"{self.name(row)}: {row['effect']}." for row in rows if row["effect"]]
         return [*solver_notes(rows), *effects, *self.left_out(report, request)]

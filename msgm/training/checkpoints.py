@@ -126,7 +126,7 @@ def _optimiser_tensors(training: Training) -> dict[str, Tensor]:
 
 
 def _restore_optimiser(training: Training, tensors: dict[str, Tensor], path: Path) -> None:
-    """Give Adam its state back; every tensor is a number, such as a step, or of its parameter's shape."""
+    """Restore Adam's state; every tensor is a scalar, such as a step, or of its parameter's shape."""
     parameters = dict(training.network.named_parameters())
     for label, tensor in tensors.items():
         key, _, name = label.partition("/")

@@ -93,7 +93,7 @@ def parts_of(
     Args:
         config: the experiment.
         dataset: its data.
-        split: its parts: a base model that was trained elsewhere, on some of the items, leaves others to retain.
+        split: its parts; they differ for a base model that was trained elsewhere, on only some of the items.
         chain: the requests before this one, those of a base model that was trained elsewhere among them.
         device: the kind of device, such as ``cpu``.
         processes: how many train together.

@@ -1,4 +1,4 @@
-"""What an unlearning method is: ``unlearn(model, split, settings) -> model, cost, artefacts``.
+"""Base of unlearning methods: ``unlearn(model, split, settings) -> model, cost, artefacts``.
 
 A file that registers a subclass of ``Method`` makes it known to the command line and to every comparison.
 """
@@ -36,7 +36,7 @@ class Settings:
         device: where to compute.
         build: returns the network with fresh weights of a given seed.
         original_seed: the seed that the original model was trained with, for methods that replay its training.
-        folder: where a method may keep what it answers the next request from, and finds what it kept; None keeps
+        folder: where a method may store state for answering the next request, and finds earlier state; None stores
             nothing.
     """
 
@@ -60,7 +60,7 @@ class Settings:
 
 @dataclass
 class Cost:
-    """What a method cost.
+    """Cost of a run of a method.
 
     Attributes:
         seconds: from request to answer, evaluation excluded.
@@ -81,7 +81,7 @@ class Ledger:
 
     Attributes:
         device: where the method computes.
-        cost: what was counted so far.
+        cost: the cost counted so far.
         artefacts: what the method leaves behind, by name.
     """
 
@@ -114,11 +114,11 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What a method returns.
+    """Result of a method.
 
     Attributes:
         model: in eval mode, sharing no storage with the model that was given.
-        cost: what it cost.
+        cost: its cost.
         artefacts: what else came out (a mask, the share of weights selected, an epsilon); JSON values, or tensors
             under keys that start with an underscore, which no report shows.
     """
@@ -130,7 +130,7 @@ class Unlearned:
 
 @dataclass(frozen=True)
 class Card:
-    """What a user must know of a method before relying on it.
+    """Facts on a method that a user needs before relying on it.
 
     Attributes:
         formula: what it does, in one line.
@@ -176,13 +176,13 @@ class Method(ABC):
         seed: int = 0,
         original_seed: int = 0,
     ) -> nn.Module:
-        """Return a copy of ``module`` that was made to forget items of its training data; it is left as it is.
+        """Return a copy of ``module`` that was made to forget items of its training data; ``module`` is not changed.
 
-        ``unlearn`` tells the cost too: ``method.unlearn(module, split, settings)``.
+        ``unlearn`` returns the cost too: ``method.unlearn(module, split, settings)``.
 
         Args:
             module: a classifier: (B, *shape) inputs to (B, C) logits. The copy stays on its device.
-            dataset: what it was trained on: pairs (input, class number), as the module reads them.
+            dataset: its training data: pairs (input, class number), as the module reads them.
             request: which of these items to forget: a ``ForgetRequest``, or its settings by name.
             held_out: items like these that it was not trained on, for the methods that read such (``reads``).
             training: how the module was trained, from which methods take batch size, optimiser and a share of the rate.
@@ -207,7 +207,7 @@ class Method(ABC):
         return self.card.needs
 
     def unlearn(self, model: nn.Module, split: Split, settings: Settings) -> Unlearned:
-        """Return a copy of ``model`` that was made to forget ``split.forget``; the given one is left as it is.
+        """Return a copy of ``model`` that was made to forget ``split.forget``; ``model`` is not changed.
 
         Raises:
             UserError: the model does not fit the data, or the request is not one for this method.

@@ -43,7 +43,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _opened(modules: list[nn.Module]) -> list[nn.Module]:
-    """Return the modules with weights, every ``nn.Sequential`` replaced by what is in it."""
+    """Return the modules with weights, every ``nn.Sequential`` replaced by its children."""
     found: list[nn.Module] = []
     for module in modules:
         if isinstance(module, nn.Sequential):

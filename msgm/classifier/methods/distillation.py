@@ -1,4 +1,4 @@
-"""What distilling methods share: a frozen teacher that has its own storage, and the divergence from its outputs."""
+"""Tools of distilling methods: a frozen teacher with its own storage, and the divergence from its outputs."""
 
 import copy
 

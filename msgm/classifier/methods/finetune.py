@@ -2,7 +2,7 @@
 
     theta <- theta - lr grad CE(D_r), from the original weights.
 
-Nothing pushes forget items out; what goes, goes by catastrophic forgetting. Rates matter more than epochs.
+No term acts on forget items; they are lost only by catastrophic forgetting. Rates matter more than epochs.
 """
 
 from dataclasses import dataclass

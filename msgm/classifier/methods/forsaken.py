@@ -24,8 +24,9 @@ and after. Training stops when FR reaches ``rate``. Kept is the mask of the leas
 has not fallen by more than ``tolerance``; one that reaches the rate comes before all others, and the higher accuracy
 breaks ties. The default rates are the paper's claim; a retrained model's own is far lower for instances, about
 ``rate_as_unseen`` of the artefacts, at which forget items lie below the threshold as often as unseen ones do. A high
-rate says that this oracle is deceived, and not that another attack would be: on small networks for digits and MNIST
-random instances reach it as the whole model grows less sure, and their losses are ranked among unseen items' as before.
+rate shows that this oracle is deceived, not that other attacks would be: on small networks for digits and MNIST random
+instances reach it because the whole model becomes less confident, while the ranking of their losses among unseen items'
+stays as before.
 
 A target from shadow models per sample is left out: it would take models trained without the forget set, which the
 method is to replace.
@@ -143,7 +144,7 @@ class Forsaken(Method):
 
 @dataclass(frozen=True)
 class _Check:
-    """What a mask does: the rate on the forget set, the mean KL to the target, the accuracy on unseen items."""
+    """Measurements of a mask: the rate on the forget set, the mean KL to the target, the accuracy on unseen items."""
 
     rate: float
     divergence: float
@@ -209,7 +210,7 @@ class _Problem:
             )
 
     def check(self, weights: Weights) -> _Check:
-        """Return what the network of these weights does on the whole forget set and the unseen probe."""
+        """Measure the network with these weights on the whole forget set and the unseen probe."""
         forget, unseen = self.outputs(weights, self.split.forget), self.outputs(weights, self.unseen)
         left = int((_losses(forget, self.split.forget.labels) <= self.threshold).sum())
         right = credit(unseen.numpy(), self.unseen.labels.numpy())[self.known]
@@ -223,7 +224,7 @@ class _Problem:
         return torch.cat(parts).float().cpu()
 
     def facts(self) -> dict[str, Any]:
-        """Return what a report should know of the probes and the oracle."""
+        """Return facts on the probes and the oracle for reports."""
         expected = None if not self.members else 1 - self.unseen_members * len(self.split.forget) / self.members
         return {
             "retain_probe": len(self.retain),

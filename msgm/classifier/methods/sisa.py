@@ -19,8 +19,8 @@ from msgm.seeding import derive_seed
 class Sisa(Method):
     """Train an ensemble on all training items as preparation, then forget the request as one batch.
 
-    Where the ensemble is kept, the next request goes on with it. Shards and slices are drawn over all training items,
-    and what earlier requests named is left out of them as if it had been forgotten here.
+    Where the ensemble is stored, the next request continues with it. Shards and slices are drawn over all training
+    items; items of earlier requests are left out of them as if they had been forgotten here.
 
     Example:
         >>> made = msgm.classifier.Sisa(shards=2).forget(network, data, {"labels": [2]}, held_out=unseen)

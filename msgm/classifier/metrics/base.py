@@ -1,4 +1,4 @@
-"""What a metric is: numbers of one model, read against the original and against a band of retrained models.
+"""Base of metrics: numbers of one model, compared with the original and with a band of retrained models.
 
 Each retrained model is measured in the same way, left out of its own references; these values form the band. A file
 that registers a subclass of ``Metric`` makes it known to comparisons and, if it needs logits alone, to the audit.

@@ -9,7 +9,7 @@ Standard deviations are the example's own from ``OWN`` shadows on, before that c
 the medians, pooled), and never below ``LEAST_SD``, so that models that agree entirely give no NaN.
 
 The metric here is the offline form with the retrained models as shadows: they have seen neither forget items nor
-non-members. It costs nothing but says little with few of them; ``u-lira`` trains shadows of its own.
+non-members. It costs nothing but is weak with few of them; ``u-lira`` trains shadows of its own.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """Linear probes of the frozen penultimate features: what a new head could still read from them.
 
 Two questions, each the cross-validated AUC of logistic regression on standardised features: for class requests, whether
-held-out items of the forgotten classes are told from others (the features of a class survive where only its logit was
-pushed down); and whether forget items are told from their controls (``msgm.strata``), beyond what the outputs show. The
-reference is what a retrained model's features allow, not .5.
+held-out items of the forgotten classes are separable from others (the features of a class survive where only its logit
+was pushed down); and whether forget items are separable from their controls (``msgm.strata``), beyond what the outputs
+show. The reference is what a retrained model's features allow, not .5.
 """
 
 import copy

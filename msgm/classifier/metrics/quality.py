@@ -14,7 +14,7 @@ the mean score, and final F times retain and test accuracy over the retrained mo
 A maximum over many rules is above zero by chance: retrained against retrained models score well below one.
 ``upper`` is F with each epsilon replaced by the largest that is certain: rates at the upper ends of their
 Clopper-Pearson intervals, 95% for both rates of a rule together though not for all rules at once, and the same
-buckets. Nothing is said from fewer than 64 models of a kind.
+buckets. No score is given for fewer than 64 models of a kind.
 
 Deviations: thresholds are all the values that occur, not a grid; bands are symmetric around a median, not any two ends.
 """
@@ -42,7 +42,7 @@ NARROW = 0.01
 
 @dataclass(frozen=True)
 class ForgettingQuality:
-    """What N unlearned and N retrained models show.
+    """Forgetting quality of N unlearned and N retrained models.
 
     Attributes:
         score: F, 0 to 1; None from too few models.

@@ -6,9 +6,9 @@ p(x) = ((1 + a) mean p(x | reference) + (1 - a)) / 2 and likewise p(z).
 
 The references are the retrained models: none saw the forget items or the non-members. The z are the forget items'
 controls, non-members of the same class and source (``msgm.strata``), a share of z being one of their weight; they are
-also what the forget items are told from, each with itself left out of its z. A forget item leaves out a control of its
-own stratum as well, on average over these, so that it is compared with the same strata in the same shares. All retain
-items were seen by all references, so the attack does not apply to them: ``membership`` has their side.
+also the negatives of the attack, each with itself left out of its z. A forget item leaves out a control of its own
+stratum as well, on average over these, so that it is compared with the same strata in the same shares. All retain items
+were seen by all references, so the attack does not apply to them: ``membership`` has their side.
 
 Deviations: the test items stay out of it, so z and the negatives are one set, with the left-out correction above.
 """

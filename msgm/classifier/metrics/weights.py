@@ -1,6 +1,7 @@
 """Relative distance of the weights from the original's: |theta - theta_0| / |theta_0|, over all parameters, in L2.
 
-Retrained models lie far away by their other initial weights: no aim, but zero says that nothing was done.
+Retrained models lie far away, as they start from other weights. So it is not an aim, but zero shows that nothing was
+done.
 """
 
 from dataclasses import dataclass

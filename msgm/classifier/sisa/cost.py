@@ -1,4 +1,4 @@
-r"""What forgetting by SISA is expected to cost, before anything is trained.
+r"""Expected cost of forgetting by SISA, computed before anything is trained.
 
 Points visited by uniform requests, with p_r = rN / (RS) items below slice r of a shard and e_r epochs at its stage. A
 stage runs again if an item below its slice is forgotten:
@@ -24,7 +24,7 @@ class ExpectedCost:
         training: of the first training.
         stream: of the requests one by one.
         batch: of the requests all at once.
-        retraining: of one model trained again on what is left after the requests, as often as ``training`` visits.
+        retraining: of one model retrained on the retained items, with as many epochs as ``training``.
         share: of a shard's training that one request runs again, 2/3 + 1/(3R).
         shards: touched by the batch, on average.
         checkpoints: kept, S R.
@@ -46,7 +46,7 @@ class ExpectedCost:
 def expected_cost(
     items: int, shards: int, slices: int, epochs: int, requests: int, model_bytes: int = 0
 ) -> ExpectedCost:
-    """Return what K uniform requests cost.
+    """Return the expected cost of K uniform requests.
 
     Args:
         items: N.

@@ -59,7 +59,7 @@ def load_ensemble(folder: Path, build: Callable[[], nn.Module]) -> Ensemble:
 
 @dataclass(frozen=True)
 class Work:
-    """What a training or a request took.
+    """Work done by a training or a request.
 
     Attributes:
         items: forgotten.

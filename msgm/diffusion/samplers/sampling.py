@@ -35,7 +35,7 @@ class SamplingSettings:
 
     Attributes:
         sampler: a name in ``SAMPLERS``.
-        steps: grid steps; the sampler tells the network evaluations.
+        steps: grid steps; the number of network evaluations depends on the sampler.
         schedule: spacing of the grid: even in t (``time``), in ln rho (``log``) or in rho^(1/7) (``karras``); None
             takes the one that suits the sampler.
         batch_size: samples made at a time; it does not change them.

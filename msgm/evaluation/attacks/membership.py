@@ -1,4 +1,4 @@
-"""Whether the loss tells training items from held-out ones of the same kind.
+"""Whether the loss distinguishes training items from held-out ones of the same kind.
 
 Items to forget are compared with held-out items that the request selects; a request that lists single items selects
 none, and is compared with any held-out items. Both are of the same class and source, a source being what the data's
@@ -124,7 +124,7 @@ class Membership(Attack):
         return found
 
     def inferred(self, subject: Subject, sides: Sides) -> dict[str, Any]:
-        """Return how well the model's losses tell members from their controls, as ``inference``."""
+        """Return how well the model's losses separate members from their controls, as ``inference``."""
         if not len(sides.members):
             return inference(np.empty(0), np.empty(0))
         members, others = (
@@ -198,7 +198,7 @@ def held_out(split: Split, part: str) -> NDArray[np.int64]:
 def inference(
     members: NDArray[np.float64], others: NDArray[np.float64], weights: NDArray[np.float64] | None = None
 ) -> dict[str, Any]:
-    """Return how well losses tell (m,) members from (n,) weighted others.
+    """Return how well losses separate (m,) members from (n,) weighted non-members.
 
     Its numbers are null where there are no items, or where the losses of some (``non_finite``) are not finite.
     """

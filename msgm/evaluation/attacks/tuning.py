@@ -34,7 +34,7 @@ def fine_tune(
     Adam on raw weights, without averages (a fresh average would follow them at once), warm-up and dropout.
 
     Args:
-        model: left as it is.
+        model: not changed.
         dataset: where the items come from.
         indices: the items to train on.
         steps: rising; after each of these numbers of steps (number, copy) is yielded. It is one copy, which goes on

@@ -6,9 +6,9 @@ The unbiased squared maximum mean discrepancy between m features x and m feature
     k(a, b) = (a . b / F + 1)^3
 
 averaged over random subsets of both sets, with the standard deviation over the subsets. They overlap: where a subset is
-nearly the whole set, the deviation says little of the error. Unlike FID it is unbiased at any n: of two sets from one
-distribution it is as often below 0 as above, so that it keeps its sign where FID is cut at 0, which would bias it.
-Own code, not torchmetrics': that one draws subsets from the global random stream.
+nearly the whole set, the deviation is a poor estimate of the error. Unlike FID it is unbiased at any n: of two sets
+from one distribution it is as often below 0 as above, so that it keeps its sign where FID is cut at 0, which would bias
+it. Own code, not torchmetrics': that one draws subsets from the global random stream.
 """
 
 from dataclasses import dataclass

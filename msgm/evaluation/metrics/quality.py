@@ -93,7 +93,7 @@ class SampleMetric(Metric):
         return {cls.heading: row[cls.key]["value"]} if "value" in row[cls.key] else {}
 
     def control(self, bench: Bench) -> dict[str, Any] | None:
-        """Return what real validation items to retain score, at most as many as there are samples; None if too few."""
+        """Return the scores of real validation items to retain, at most as many as samples; None if too few."""
         name = f"control/{self.name}/{json.dumps(self.settings(), sort_keys=True)}"
         if name not in bench.memory:
             real = Reference.of(bench.split, "validation", bench.config.evaluation.samples)

@@ -48,7 +48,7 @@ def find_weights(given: str | None, download: Download, key: str) -> Path:
         key: the setting that may name a file, for errors.
 
     Raises:
-        UserError: there is no such file, it cannot be fetched, or what was fetched is not what was published.
+        UserError: there is no such file, it cannot be fetched, or its checksum is not the published one.
     """
     if given is not None:
         if not Path(given).is_file():

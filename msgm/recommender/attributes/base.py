@@ -34,7 +34,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Card:
-    """What a user must know of an erasure before relying on it.
+    """Facts on an erasure that a user needs before relying on it.
 
     Attributes:
         formula: what it does, in one line.

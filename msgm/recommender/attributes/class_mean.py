@@ -4,8 +4,8 @@ With S the span of the class means about their common mean m,
 
     e' = e - P_S (e - m),    P_S the orthogonal projection on S.
 
-All class means are then m, so that no linear attacker does better than chance on these users; what is lost lies in at
-most C - 1 dimensions. It is the plainest eraser of this kind; LEACE is the one that moves users least.
+All class means are then m, so that no linear attacker does better than chance on these users; the change is confined to
+at most C - 1 dimensions. It is the plainest eraser of this kind; LEACE is the one that moves users least.
 """
 
 from dataclasses import dataclass

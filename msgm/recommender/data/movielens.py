@@ -30,7 +30,7 @@ GENRES_100K = [
 
 @dataclass
 class MovieLens(RatedSource):
-    """What both sets share.
+    """Base of both data sets.
 
     Attributes:
         root: folder of the files, or the one above it; None reads the variable MSGM_DATA.

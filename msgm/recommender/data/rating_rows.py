@@ -162,7 +162,7 @@ def with_attributes(
         data: the interactions.
         ids: of users, in the order of the columns.
         columns: name to texts.
-        where: says in an error where a row comes from.
+        where: maps a row number to its place in the file, for error messages.
 
     Raises:
         UserError: a user is given twice.

@@ -13,8 +13,8 @@ and 3 s is the noise level. Of a model and an attribute, on means over seeds:
 It is found on a surface where the leak exceeds that with permuted values by more than the noise. Both controls are
 checked on each surface separately. A surface where one fails is INCONCLUSIVE and rows are judged on the others, because
 on it the attackers find nothing even before erasure, or find what does not exist. With no surface left all rows are
-INCONCLUSIVE. Where it is found on no surface, but the 95% t-interval of a leak reaches what counts as found, nobody can
-tell. "not found" is said of these attackers and of this number of users alone.
+INCONCLUSIVE. Where it is found on no surface, but the 95% t-interval of a leak reaches the threshold for found, the
+verdict is "cannot tell". "not found" holds for these attackers and this number of users alone.
 """
 
 import math
@@ -82,7 +82,7 @@ def make_report(config: AttributeConfig, run: Run, data: Interactions, labels: S
 
 
 def shared_facts(config: AttributeConfig, data: Interactions, model: str) -> Report:
-    """Return what all records of a model depend on."""
+    """Return the facts that all records of a model depend on."""
     return {
         "msgm": __version__,
         "data": data.digest(),

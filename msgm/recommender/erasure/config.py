@@ -30,7 +30,7 @@ class AttributeConfig(BaseConfig):
         erasures: settings of the erasures, by the row's name; the key ``name`` picks one, by default the row's name.
             All erasures are rows; one that is set to null is left out, as is one that is not for a model,
             and ``combined``, which takes out all attributes at once, where there is one.
-        tuned: what ``msgm tune`` says of the values that it chose for erasures; reports show it.
+        tuned: origin of the erasures' values that ``msgm tune`` chose; shown in reports.
     """
 
     attribute: str | None = None

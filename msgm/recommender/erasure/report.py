@@ -72,7 +72,7 @@ def verdict(row: Row) -> str:
 
 
 def summary(report: Report) -> list[str]:
-    """Return a line for every model and attribute: what it is not found after, and where nothing can be said."""
+    """Return a line for every model and attribute: the erasures after which it is not found, and open verdicts."""
     return [_summary_line(report, control) for control in report["controls"]]
 
 
@@ -106,7 +106,7 @@ def _reasons(report: Report) -> list[str]:
 
 
 def print_report(report: Report) -> None:
-    """Print the tables, what they say and how to read them."""
+    """Print the tables, their summary and how to read them."""
     for name, heading in headings(report).items():
         print(f"\n{md.line(heading)}\n" + "\n".join(aligned(*table(report, name))))
     print("\n" + "\n".join(map(md.line, [*_reasons(report), *summary(report), LEGEND])))

@@ -32,7 +32,7 @@ class Block:
         return torch.cat([part.flatten() for part in rows])
 
     def put(self, vector: Tensor, tables: Tables) -> Tables:
-        """Return the tables with these rows as in ``vector``, differentiable in it; the others are shared."""
+        """Return the tables with these rows replaced by ``vector``, differentiable in it; other rows are unchanged."""
         found, start = dict(tables), 0
         for names, at in ((self.objective.user_tables, self.users), (self.objective.item_tables, self.items)):
             widths = [_flat(tables[name]).shape[1] for name in names]

@@ -17,7 +17,7 @@ KINDS: dict[str, Callable[[Any, int], Objective]] = {
 
 
 def objective_of(model: Recommender, seed: int) -> Objective:
-    """Return the objective of a fitted model; ``seed`` draws what is random in it.
+    """Return the objective of a fitted model; ``seed`` seeds its random parts.
 
     Raises:
         UserError: it has no tables of users and items to take gradients of.

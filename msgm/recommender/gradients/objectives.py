@@ -217,7 +217,7 @@ class MFObjective(Objective):
         return rest
 
     def replaced(self, forgotten: Tensor) -> Self:
-        """Return L_F with the forgotten cells back, each with the mean rating of its item by the others."""
+        """Return L_F with the forgotten cells added back, each with the other users' mean rating of its item."""
         rest = self.without(forgotten)
         kept_items, kept_values = self.items[~forgotten], self.values[~forgotten]
         counts = torch.bincount(kept_items, minlength=self.shape[1])

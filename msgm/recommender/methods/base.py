@@ -1,4 +1,4 @@
-"""What an unlearning method for recommenders is: ``unlearn(model, deletion, seed) -> model, answer, preparation``.
+"""Base of unlearning methods for recommenders: ``unlearn(model, deletion, seed) -> model, answer, preparation``.
 
 A model's own ``forget`` is the method ``native``; the other files here hold methods that work from outside the model.
 """
@@ -19,7 +19,7 @@ from msgm.registry import Registry
 
 @dataclass(frozen=True)
 class Card:
-    """What a user must know of a method before relying on it.
+    """Facts on a method that a user needs before relying on it.
 
     Attributes:
         formula: what it does, in one line.
@@ -82,7 +82,7 @@ class Method(ABC):
     card: ClassVar[Card]
 
     def unlearn(self, model: Recommender, deletion: Deletion, seed: int) -> Unlearned:
-        """Return a copy of ``model`` that was made to forget; the given one is left as it is.
+        """Return a copy of ``model`` that was made to forget; ``model`` is not changed.
 
         Raises:
             UserError: the method is not for this model, or the request is not one for it.

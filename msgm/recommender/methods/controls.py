@@ -28,7 +28,7 @@ class DoNothing(Method):
 @METHODS.register("retrain")
 @dataclass(frozen=True)
 class Retrain(Method):
-    """Fit anew, from another seed, to what is left.
+    """Refit to the retained cells from another seed.
 
     Example:
         >>> model = msgm.recommender.EASE().fit(matrix)

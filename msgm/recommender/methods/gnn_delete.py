@@ -122,7 +122,7 @@ class GNNDelete(Method):
 
 
 class Targets:
-    """What the operators are trained towards: probabilities by the model as it was.
+    """Training targets of the operators: the probabilities of the model before the request.
 
     Args:
         model: before the request.

@@ -39,7 +39,7 @@ class Metric(ABC):
     In their examples ``case`` is a ``Case``: a model that forgot two users and a tenth of the cells, and two retrained.
 
     Attributes:
-        numbers: what it gives, by name.
+        numbers: its numbers, by name.
         costly: whether it is left out of comparisons unless it is asked for by name.
     """
 

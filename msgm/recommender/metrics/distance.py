@@ -144,7 +144,7 @@ def rbo(one: NDArray[np.int64], other: NDArray[np.int64], persistence: float) ->
 
 
 def _overlaps(one: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what ``msgm.recommender.ties.overlaps`` does, of two (n, k) arrays of items, -1 for none."""
+    """Return ``msgm.recommender.ties.overlaps`` of two (n, k) arrays of items, -1 for none."""
     depth = np.arange(one.shape[1])
     same = (one[:, :, None] == other[:, None, :]) & (one[:, :, None] >= 0)
     shared = same.cumsum(axis=1).cumsum(axis=2)[:, depth, depth]

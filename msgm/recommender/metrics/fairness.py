@@ -90,10 +90,10 @@ def most_active(counts: NDArray[np.int64], share: float) -> Active:
 
 
 def _gap(found: Quality, active: Active) -> float | None:
-    """Return the mean NDCG of the active less that of the others, a mean over all choices among tied users.
+    """Return the mean NDCG of active users minus that of others, averaged over all choices among tied users.
 
-    Of q tied users with held-out cells, of n tied, h are active with the chances of a hypergeometric draw; their NDCG
-    is then the mean of the q. Choices that leave nobody on a side count for nothing.
+    Of n tied users, q have held-out cells. The number h of these that count as active is hypergeometric, and their
+    expected NDCG is the mean over the q. Choices that leave one side empty are skipped.
     """
     sure, tied = active.sure[found.users], active.tied[found.users]
     others = ~sure & ~tied

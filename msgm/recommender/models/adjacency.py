@@ -24,7 +24,7 @@ def normalised(seen: csr_array) -> csr_array:
 
 
 def without(adjacency: csr_array, deletion: Deletion) -> csr_array:
-    """Return ``adjacency`` less the edges to forget, bit for bit as ``normalised`` of what is left.
+    """Return ``adjacency`` without the edges to forget, bit for bit equal to ``normalised`` of the retained cells.
 
     Only edges of nodes that lost one are weighed anew.
     """

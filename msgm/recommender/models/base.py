@@ -135,7 +135,7 @@ class Recommender(Estimator, ABC):
     def forget(
         self, deletion: Deletion | None = None, *, users: Ids = (), items: Ids = (), interactions: Any = ()
     ) -> Answer:
-        """Forget in place, in the model's own way, and return what it cost.
+        """Forget in place by the model's own method, and return cost and exactness.
 
         Args:
             deletion: the request in numbers; or, in its place:
@@ -176,7 +176,7 @@ class Recommender(Estimator, ABC):
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what was fitted, by name."""
+        """Return the fitted state as arrays by name."""
 
     @abstractmethod
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -63,7 +63,7 @@ class TorchRecommender(Recommender):
         """Yield the mean loss of every batch of an epoch, each of the tables as they are when it is asked for.
 
         Args:
-            tables: what is trained.
+            tables: the parameters to train.
             seed: of the epoch: order, negatives, noise.
             progress: share of the training that is done, [0, 1).
         """

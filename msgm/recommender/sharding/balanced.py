@@ -59,7 +59,7 @@ def squared_distances(points: NDArray[np.float64], centroids: NDArray[np.float64
 
 
 def capacity_of(weights: NDArray[np.float64], shards: int) -> float:
-    """Return what a cluster may hold: SLACK equal shares, rounded up."""
+    """Return the capacity of a cluster: SLACK times an equal share, rounded up."""
     return float(np.ceil(SLACK * weights.sum() / shards))
 
 

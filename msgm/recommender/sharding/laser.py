@@ -113,7 +113,7 @@ class SequentialRecommender(Recommender):
         return sum(rest.shape), "approximate", {"first_stage": first, "stages_replayed": self.stages - first}
 
     def storage_bytes(self) -> int:
-        """Return the size of what was fitted: the model and what every stage left."""
+        """Return the bytes of the fitted state: the model and the checkpoints of all stages."""
         return sum(array.nbytes for array in self.arrays().values())
 
     def arrays(self) -> dict[str, NDArray[Any]]:

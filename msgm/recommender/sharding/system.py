@@ -47,8 +47,9 @@ class ShardedRecommender(Recommender):
 
     Attributes:
         base: settings, with the name, of the model as it would be fitted to all cells. In a shard ``regularisation``
-            is divided by K where it stands against a sum over cells (SUMMED) and the combiner averages over shards:
-            what noise that lets in goes away in the mean. On MovieLens 100K that is best for fold-in, not for ``own``.
+            is divided by K where it stands against a sum over cells (SUMMED) and the combiner averages over shards, as
+            the mean over shards removes the additional noise. On MovieLens 100K that is best for fold-in, not for
+            ``own``.
         partition: ``random``, ``random-interactions``, ``ubp``, ``ibp``, ``inbp`` or ``ot``; see ``partitions``.
         balance: what shards have the same amount of.
         shards: K.
@@ -146,7 +147,7 @@ class ShardedRecommender(Recommender):
         self.aggregator = combiner
 
     def storage_bytes(self) -> int:
-        """Return the size of what was fitted, the models of all shards and the combiner."""
+        """Return the bytes of the fitted state: the models of all shards and the combiner."""
         return sum(array.nbytes for array in self.arrays().values())
 
     def arrays(self) -> dict[str, NDArray[Any]]:

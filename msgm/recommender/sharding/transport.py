@@ -54,7 +54,7 @@ def _balanced(
     potentials: NDArray[np.float64],
     tolerance: float = TOLERANCE,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Solve]:
-    """Return what ``sinkhorn`` does, and the largest relative error of a column that is left."""
+    """Return the results of ``sinkhorn``, and the largest remaining relative error of a column."""
     target = 1 / costs.shape[1]
     for step in range(1, STEPS + 1):
         plan = sources[:, None] * softmax((potentials - costs) / epsilon, axis=1)
@@ -71,7 +71,7 @@ def transport_clusters(
 ) -> tuple[NDArray[np.int64], Solve]:
     """Return (n,) clusters, 0 to ``shards`` - 1, of nearly equal sums of ``weights``, and how well the plan is solved.
 
-    T is rounded to its argmax; of the rounds' plans the worst is told.
+    T is rounded to its argmax; the worst solve over the rounds is reported.
 
     Deviation: the released code solves the exact problem by linear programming, where this is the Sinkhorn iteration
     that the paper names; masses may be in proportion to the interactions, so that the shards' work is balanced.
