@@ -7,9 +7,10 @@
 - ``sources``: the model folders that the models here were made from, or are compared with;
 - ``hashes``: SHA-256 by path of files for which somebody may be accountable: weights, chains, reports and cards.
 
-Such a file is registered before it is written, so that none is missed if the writer is killed. Cards and ``msgm
-forget-traces`` list from it what still holds items to forget; ``msgm verify`` hashes again. Retrained models in the
-user's cache (``msgm.cache``) are listed where they saw items that a model of the folder was asked to forget.
+Such a file is registered before it is written, so that none is missed if the writer is killed. Cards and
+``msgm forget-traces`` list from it the files that still hold items to forget; ``msgm verify`` recomputes the hashes.
+Retrained models in the user's cache (``msgm.cache``) are listed where they saw items that a model of the folder was
+asked to forget.
 
 The first version of msgm wrote no register. In its folders files are identified by their names (``KNOWN``), which the
 list states.

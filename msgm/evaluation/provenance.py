@@ -28,8 +28,7 @@ def provenance(run: Run, row: dict[str, Any], forget: NDArray[np.int64]) -> dict
 
     Returns:
         ``model_digest``, and the log of the model's own run; null for entries that were not logged. A logged digest of
-            the
-        same items to forget, which is keyed with its own folder's key, is given as the report's digest of them.
+        the same items to forget, which is keyed with its own folder's key, is given as the report's digest of them.
     """
     if "model" not in row:
         return {"model_digest": None, **dict.fromkeys(LOGGED)}

@@ -237,12 +237,11 @@ def restoration_numbers(
 
     Returns:
         ``accuracy``: rate of restored items that the judge assigns to the same class as the original (the paper's ACC;
-            junk is assigned to a class, too); ``label_accuracy``: to the original's label, None where its classes are
-            not the data's; ``originals``: the label accuracy and the unlearning ratio of the originals
-        themselves; the entries of ``sample_numbers`` for the restored items (unlearning ratio, junk rate and more);
-            ``psnr`` in dB,
-        ``ssim``, and both of the removed pixels alone (``psnr_removed``, ``ssim_removed``), None for vectors, where a
-        restored item is not finite, where nothing differs (PSNR) and for images of less than 6 pixels (SSIM).
+        junk is assigned to a class, too); ``label_accuracy``: to the original's label, None where its classes are not
+        the data's; ``originals``: the label accuracy and the unlearning ratio of the originals themselves; the entries
+        of ``sample_numbers`` for the restored items (unlearning ratio, junk rate and more); ``psnr`` in dB, ``ssim``,
+        and both of the removed pixels alone (``psnr_removed``, ``ssim_removed``), None for vectors, where a restored
+        item is not finite, where nothing differs (PSNR) and for images of less than 6 pixels (SSIM).
     """
     dataset, judge, n = bench.dataset, bench.judge, len(indices)
     raw, items = dataset.take(indices), to_items(restored, dataset.levels)

@@ -102,7 +102,7 @@ def sample_run(
 
     Returns:
         The files that this process wrote: none if the same samples (model, settings, seed and number) exist, and none
-            on all processes but the first.
+        on all processes but the first.
 
     Raises:
         UserError: no model there, a count below 1, an unknown format or one that does not fit the model, or ``out``

@@ -99,7 +99,7 @@ class BPRObjective(Pairwise):
 
 
 class LightGCNObjective(Pairwise):
-    """The objective of ``LightGCN``; every loss depends on the whole graph, from which forgotten edges are removed."""
+    """The objective of ``LightGCN``; every loss depends on the whole graph, in L_F without the forgotten edges."""
 
     item_tables = ("items",)
     local = False
