@@ -14,7 +14,7 @@ from msgm.cards import stored
 from msgm.errors import UserError, known
 from msgm.fields import Tree, typed
 from msgm.plugins import load_files, load_received
-from msgm.settings import Source, domain_of, read_settings
+from msgm.settings import Source, domain_of, domain_of_config, read_settings
 from msgm.study.client import Client, Settings
 from msgm.study.judging import SCHEMA
 
@@ -63,7 +63,8 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Settings:
         >>> type(load("classifier/digits")).__name__
         'ClassifierConfig'
     """
-    settings: Settings = of_settings(read_settings(source, overrides)).load(source, overrides)
+    tree = read_settings(source, overrides) | {"domain": domain_of_config(source, overrides)}
+    settings: Settings = of_settings(tree).load(source, overrides)
     return settings
 
 

@@ -194,6 +194,8 @@ def module_of(path: Path) -> str | None:
     return {"generator": None, "attributes": "recommender"}.get(found, found)
 
 
+DECIDING = {"domain", "process", "models", "requests", "methods", "shares"}
+"""Settings by which a config is known to be of a domain."""
 INSTEAD = {"request": "requests", "rows": "methods", "evaluation": "metrics and options"}
 """What generators' settings are called in a comparison of classifiers or recommenders."""
 
@@ -207,10 +209,26 @@ def domain_of(tree: Mapping[str, Any]) -> str:
     """
     if "domain" in tree:
         return str(tree["domain"])
+    if "process" in tree:
+        return "generator"
     if "models" in tree:
         return "attributes" if {"attribute", "erasures", "surfaces"} & set(tree) else "recommender"
-    classifier = "process" not in tree and {"requests", "methods", "shares"} & set(tree)
-    return "classifier" if classifier else "generator"
+    return "classifier" if {"requests", "methods", "shares"} & set(tree) else "generator"
+
+
+def domain_of_config(source: Source, overrides: Sequence[str] = ()) -> str:
+    """Return the domain of a config, which its file decides; overrides decide where the file leaves it open.
+
+    Raises:
+        UserError: as of ``read_settings``.
+    """
+    tree = read_settings(source)
+    return domain_over(tree, read_settings(tree, overrides))
+
+
+def domain_over(config: Tree, whole: Tree) -> str:
+    """Return the domain of a config's own settings; where they leave it open, that of the whole with overrides."""
+    return domain_of(config if DECIDING & set(config) else whole)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ from msgm.errors import UserError
 from msgm.fields import Tree, merged
 from msgm.plugins import trusting
 from msgm.recommender.config import BaseConfig as RecommenderSettings
-from msgm.settings import read_settings
+from msgm.settings import domain_over, read_settings
 from msgm.study.client import Client
 from msgm.tuned import with_tuned
 
@@ -31,15 +30,12 @@ class Named:
     """A user's settings.
 
     Attributes:
+        client: the domain that they are of.
         tree: the settings.
     """
 
+    client: Client[Any]
     tree: Tree
-
-    @cached_property
-    def client(self) -> Client[Any]:
-        """The domain that they are of."""
-        return of_settings(self.tree)
 
     @property
     def domain(self) -> str:
@@ -61,7 +57,7 @@ class Named:
         Raises:
             UserError: a missing or malformed file, or a malformed override.
         """
-        tree = read_settings(config if isinstance(config, str | Path | Mapping) else config.to_dict())
+        own = tree = read_settings(config if isinstance(config, str | Path | Mapping) else config.to_dict())
         if isinstance(overrides, str):
             raise UserError(f"overrides: expected a list or settings by name, got the one text {overrides!r}.")
         if isinstance(overrides, Mapping):
@@ -69,16 +65,16 @@ class Named:
                 tree = merged(tree, _nested(key, value))
         else:
             tree = read_settings(tree, overrides)
-        found = cls(tree)
+        found = cls(of_settings(tree | {"domain": domain_over(own, tree)}), tree)
         return found if seed is None else found.having("seed", seed)
 
     def with_tuned(self, folder: Path | str | None) -> "Named":
         """Return the settings with what ``msgm.tune`` chose in ``folder``, if one is given, over them."""
-        return Named(with_tuned(self.tree, [], folder))
+        return Named(self.client, with_tuned(self.tree, [], folder))
 
     def having(self, key: str, value: Any) -> "Named":
         """Return the settings with the one at ``key`` (``section.name``) set."""
-        return Named(merged(self.tree, _nested(key, value)))
+        return Named(self.client, merged(self.tree, _nested(key, value)))
 
     def measuring(self, metrics: Sequence[str] | None) -> "Named":
         """Return the settings with ``metrics`` in place of what they say is measured, where any are given."""

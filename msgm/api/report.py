@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgm.domains import of_report, read_report
-from msgm.errors import UserError
+from msgm.errors import UserError, known
 from msgm.study.judging import CONTROLS
 
 if TYPE_CHECKING:
@@ -88,18 +88,37 @@ class Report:
             raise UserError("to_pandas needs pandas, which is not installed; pip install 'msgm[pandas]'.") from None
         return pandas.DataFrame(self.table())
 
-    def level(self, row: Row) -> str | None:
-        """Return the level, C0 to C5, that the row's card reaches; None where rows have no cards (attributes)."""
-        card = of_report(self.tree).card(self.tree, row)
+    def row(self, name: str) -> Row:
+        """Return the row of a name, where one row has it: a generator's ``name``, or a ``method``.
+
+        Raises:
+            UserError: no row has this name, or several have.
+        """
+        names = [str(row.get("name", row.get("method"))) for row in self.rows]
+        known(name, list(dict.fromkeys(names)), "row", "row")
+        if names.count(name) > 1:
+            raise UserError(f"row: {names.count(name)} rows are called {name!r}; take one of report.rows.")
+        return self.rows[names.index(name)]
+
+    def level(self, row: Row | str) -> str | None:
+        """Return the level, C0 to C5, that a row's card reaches; None where rows have no cards (attributes).
+
+        Args:
+            row: one of ``rows``, or its name; errors as of ``row``.
+        """
+        card = of_report(self.tree).card(self.tree, self.row(row) if isinstance(row, str) else row)
         return None if card is None else str(card["level"])
 
-    def card(self, row: Row) -> dict[str, Any]:
+    def card(self, row: Row | str) -> dict[str, Any]:
         """Return a row's card, which says what was asked, what was shown and how far, and what cannot be said.
+
+        Args:
+            row: one of ``rows``, or its name; errors as of ``row``.
 
         Raises:
             UserError: a report of attributes, whose rows have no cards.
         """
-        card = of_report(self.tree).card(self.tree, row)
+        card = of_report(self.tree).card(self.tree, self.row(row) if isinstance(row, str) else row)
         if card is None:
             raise UserError(f"card: the rows of an {self.domain} report have no cards; read their numbers.")
         return card
@@ -112,7 +131,8 @@ class Report:
         The base model and the retrained models are references and are never returned.
 
         - ``suppression`` (generators): of the rows whose junk rate is not shown to exceed the base's by more than 5
-          points, the one whose mean unlearning ratio over seeds is lowest; of equal ones the faster.
+          points, the one whose mean unlearning ratio over seeds is lowest; of equal ones the faster. None where a
+          control of C1 failed: a judge that does not see the content, or a base model that does not show it.
         - ``removal``: the row whose card reaches the highest level on the ladder, C1 at least; of equal ones the
           faster.
 
@@ -142,9 +162,15 @@ class Report:
         return min(equal, key=_seconds) if reached != "C0" else None
 
     def _best_suppression(self, rows: list[Row]) -> Row | None:
-        from msgm.evaluation.ladder import junk_check, known, ratio_of
+        from msgm.cards.claims import FAIL
+        from msgm.evaluation.ladder import LADDER, junk_check, measured_by, ratio_of
 
-        usable = [row for row in rows if known(row, "ur") and junk_check(self.tree, row).holds is not False]
+        def told(row: Row) -> bool:
+            controls = [control for control in LADDER.controls(self.tree, row) if "C1" in control.needed_by]
+            return all(control.verdict != FAIL for control in controls)
+
+        rated = [row for row in rows if measured_by(row, "ur") and told(row)]
+        usable = [row for row in rated if junk_check(self.tree, row).holds is not False]
         return min(usable, key=lambda row: (ratio_of(row)["value"], _seconds(row)), default=None)
 
     def _chosen(self, wanted: Mapping[str, str | None]) -> list[Row]:

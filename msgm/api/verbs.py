@@ -201,12 +201,15 @@ def compare(
         "jobs": None if jobs == 1 else jobs,
         "cluster": cluster,
         "start": start,
-        "sweep": tuple(sweep),
+        "sweep": sweep if isinstance(sweep, str) else tuple(sweep),
         "metrics": metrics,
         "requests": requests,
         "models": models,
         "trained_on": trained_on,
     }
+    for name in ("only", "metrics", "requests", "models", "sweep"):
+        if isinstance(options[name], str):
+            raise UserError(f"{name}: expected a list of names, got the one text {options[name]!r}.")
     own = named.options("compare", options)
     if "cache" in named.client.takes():
         own["cache"] = cache

@@ -4,6 +4,8 @@ Below C4 a card claims only that tests cannot distinguish the model: none of msg
 removed, certified or compliant, which the tests check. Texts of users are shown unchanged.
 """
 
+from collections.abc import Mapping
+
 NOT_RECORDED = "NOT RECORDED"
 WRONG_REFERENCE = "wrong reference for this goal"
 
@@ -17,6 +19,19 @@ def cannot_say(supplying: str) -> list[str]:
         "That attacks stronger than those listed would find nothing.",
         "That this is sufficient in law.",
     ]
+
+
+def levels_reached(levels: Mapping[str, str]) -> str:
+    """Return in words which rows reach which level of the ladder, the highest first.
+
+    >>> levels_reached({"a": "C0", "b": "C2", "c": "C0"})
+    'C2 of b; nothing of a, c'
+    """
+    found: dict[str, list[str]] = {}
+    for name, level in levels.items():
+        found.setdefault(level, []).append(name)
+    texts = [f"{'nothing' if level == 'C0' else level} of {', '.join(names)}" for level, names in found.items()]
+    return "; ".join(text for _, text in sorted(zip(found, texts, strict=True), reverse=True))
 
 
 def unsaid_of_goal(goal: str, reached: str) -> list[str]:

@@ -69,12 +69,20 @@ def make_report(config: ClassifierConfig, run: Run, experiments: Sequence[Experi
         "training": asdict(config.training),
         "seeds": [experiment.seed for experiment in experiments],
         "requests": requests,
-        "protocol": PROTOCOL | tuning_protocol(config.tuned) | _metric_texts(config),
+        "protocol": PROTOCOL | _seeds(config) | tuning_protocol(config.tuned) | _metric_texts(config),
         "rows": rows,
         "left_out": left_out,
     }
     made = judged_report(report, config.retrains, LADDER)
     return made | {"environment": made["environment"] | {"device": str(first.device)}}
+
+
+def _seeds(config: ClassifierConfig) -> dict[str, str]:
+    """Return what seeds differ in where the original was trained elsewhere: it is one model."""
+    if config.original.weights is None:
+        return {}
+    text = "The original, trained elsewhere, is the same at every seed: intervals leave out how originals differ. "
+    return {"seeds": text + PROTOCOL["seeds"].replace("the original and all draws", "the methods' draws")}
 
 
 def _request(

@@ -71,9 +71,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _refuse_other_domains(options: argparse.Namespace) -> None:
     """Refuse the config of another domain where a classifier's or a recommender's own command was given."""
-    from msgm.settings import domain_of, read_settings
+    from msgm.settings import domain_of_config
 
-    domain = domain_of(read_settings(options.config, options.set))
+    domain = domain_of_config(options.config, options.set)
     module = {"attributes": "recommender"}.get(domain, domain)
     if options.command != module:
         raise UserError(f"{options.config} is of the domain {domain}: use msgm compare {options.config}.")

@@ -19,7 +19,7 @@ from msgm.data.duplicates import Pair, Positions, near_duplicates
 from msgm.data.listing import printable
 from msgm.errors import UserError, known
 from msgm.plugins import load_received
-from msgm.settings import domain_of, module_of, read_settings
+from msgm.settings import domain_of_config, module_of
 from msgm.tables import aligned
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def preview(
         yield from _generator(path, overrides, every, entries)
     elif module != "recommender":
         raise UserError(f"{path} is of the domain {module}, whose requests are shown by its own plugin alone.")
-    elif domain_of(read_settings(path, overrides)) == "attributes":
+    elif domain_of_config(path, overrides) == "attributes":
         yield from _attributes(path, overrides)
     else:
         yield from _recommender(path, overrides, requests, every)

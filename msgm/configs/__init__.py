@@ -32,6 +32,8 @@ def shipped(name: str | Path) -> Path | None:
 def find(config: str | Path, near: Path | None = None) -> Path:
     """Return the file that a config's path or name means; a path that exists goes before a name.
 
+    ``configs/NAME.yaml``, a shipped config's path in the repository, means it everywhere.
+
     Args:
         config: a path, or the name of a shipped config.
         near: the folder that a relative path starts from; by default the working folder.
@@ -46,7 +48,7 @@ def find(config: str | Path, near: Path | None = None) -> Path:
     path = (near or Path()) / config
     if path.exists():
         return path
-    found = shipped(config)
+    found = shipped(config) or shipped(_plain(config).removeprefix("configs/"))
     if found is None:
         raise UserError(f"{path} does not exist, and {unknown(config)}")
     return found

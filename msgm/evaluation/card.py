@@ -13,7 +13,7 @@ from msgm.cards.words import WRONG_REFERENCE
 from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.ladder import (
     LADDER,
-    known,
+    measured_by,
     ratio_check,
     ratio_of,
     reason_untested,
@@ -179,7 +179,7 @@ def _not_tested(report: Report, row: Row) -> list[str]:
     reasons = {name: reason for name in TESTS if (reason := reason_untested(row, name)) is not None}
     return [
         *(
-            f"{name}: {TESTS[name][1]}" + (f" ({reason})" if known(row, name) else "")
+            f"{name}: {TESTS[name][1]}" + (f" ({reason})" if measured_by(row, name) else "")
             for name, reason in reasons.items()
         ),
         "near-duplicates of the items to forget among those to retain",
@@ -191,9 +191,9 @@ def _cannot_say(report: Report, row: Row) -> list[str]:
     found, lines = references(report), []
     if found.retrains and not enough_retrained(row):
         lines.append(f"What spread retrained models have: fewer than {LEAST} are here.")
-    if known(row, "nll"):
+    if measured_by(row, "nll"):
         lines.append("That items to forget are not generated because their NLL is higher: likelihood is no sampling.")
-    if known(row, "ur"):
+    if measured_by(row, "ur"):
         lines.append("That a low unlearning ratio is forgetting where junk is high: junk shows no content either.")
     if _like_the_base(found.base, row):
         lines.append("That the method did anything: do-nothing scores like it, by overlapping intervals of the UR.")
@@ -201,7 +201,7 @@ def _cannot_say(report: Report, row: Row) -> list[str]:
 
 
 def _like_the_base(base: Row | None, row: Row) -> bool:
-    if base is None or base["name"] == row["name"] or not (known(base, "ur") and known(row, "ur")):
+    if base is None or base["name"] == row["name"] or not (measured_by(base, "ur") and measured_by(row, "ur")):
         return False
     one, other = ratio_of(base), ratio_of(row)
     return bool(one["low"] <= other["high"] and other["low"] <= one["high"])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msgm.evaluation.arrays import read_arrays
-from msgm.evaluation.ladder import known, reason_untested, references
+from msgm.evaluation.ladder import measured_by, reason_untested, references
 from msgm.evaluation.metrics.base import Report, Row
 from msgm.evaluation.metrics.likelihood import VALUES
 from msgm.folders import inside
@@ -70,7 +70,7 @@ def card_figures(run: Run, report: Report, row: Row) -> dict[str, bytes]:
 def report_figures(report: Report) -> dict[str, bytes]:
     """Return the figures that compare all rows, by caption."""
     found = {}
-    rated = [row for row in report["rows"] if known(row, "ur")]
+    rated = [row for row in report["rows"] if measured_by(row, "ur")]
     if rated:
         found["Unlearning ratio and junk rate with 95% intervals; dashed: what real items to retain score."] = _rates(
             report, rated
@@ -109,7 +109,7 @@ def _course(run: Run, report: Report, row: Row) -> bytes | None:
         return None
     figure, style = _figure(6.4, 2.6), row_styles(report)[row["name"]]
     base = references(report).base
-    before = [_point(base, 0)] if row["start"] == "finetune" and base is not None and known(base, "ur") else []
+    before = [_point(base, 0)] if row["start"] == "finetune" and base is not None and measured_by(base, "ur") else []
     titles = {"unlearning_ratio": "UR (% of samples)", "junk_rate": "junk (% of samples)"}
     for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         _curve(axes, [*before, *row["course"]["curve"]], key, style, row["name"])
@@ -128,7 +128,7 @@ def _point(row: Row, step: int) -> dict[str, Any]:
 
 def _values(run: Run, row: Row | None) -> dict[str, NDArray[np.float64]] | None:
     """Return each item's NLL, by part; None where they were not kept, or diverged."""
-    if row is None or not known(row, "nll") or "folder" not in row:
+    if row is None or not measured_by(row, "nll") or "folder" not in row:
         return None
     arrays = read_arrays(_folder(run, row) / VALUES)
     if arrays is None or not {"retain", "forget"} <= arrays.keys():

@@ -32,6 +32,8 @@ from msgm.study.ladder import Ladder, asked, observed, rules_of
 TRUSTED_ACCURACY = 0.95
 TRUSTED_RECALL = 0.9
 JUNK_MARGIN = 0.05
+MOST_JUNK = 0.5
+"""Junk rate of a base model above which it was not trained enough to show anything."""
 ATTACKS = ("relearning", "resurgence", "partial-noise", "weights", "quantisation", "membership")
 OF_RETAIN_ITEMS = ("MIA AUC retain", "retain items kept %")
 """Numbers of attacks that tell what is left of items to retain: matters of C3."""
@@ -139,14 +141,14 @@ def _over_seeds(row: Row, heading: str, first: Share) -> Share:
     return {"value": together["value"], "low": max(low, 0.0), "high": min(high, 1.0), "n": n}
 
 
-def known(row: Row | None, metric: str) -> bool:
+def measured_by(row: Row | None, metric: str) -> bool:
     """Return whether the row exists and holds the metric's numbers."""
     return row is not None and metric in row.get("measured", {})
 
 
 def reason_untested(row: Row, metric: str) -> str | None:
     """Return why a row has no numbers of a metric: it was not asked for, or could not be made; None if it has them."""
-    if not known(row, metric):
+    if not measured_by(row, metric):
         return f"{metric} was not measured"
     numbers = row.get(getattr(METRICS.entries.get(metric), "key", metric))
     reason = numbers.get("not_tested") if isinstance(numbers, dict) else None
@@ -181,7 +183,7 @@ def ratio_check(report: Report, row: Row) -> Check:
     """Return whether the row's UR stays below its threshold."""
     limit = threshold(report, row)
     name = "UR below its limit" if limit is None else f"UR at most {percent(limit.value)}% ({limit.source})"
-    if not known(row, "ur"):
+    if not measured_by(row, "ur"):
         return Check(name, None, f"{NOT_TESTED}: ur")
     if limit is None:
         return Check(name, None, f"{interval(ratio_of(row))}; {too_few(row)}", too_few(row))
@@ -204,7 +206,7 @@ def too_few(row: Row) -> str:
 def junk_check(report: Report, row: Row) -> Check:
     """Return whether the row makes no more junk than the base, within the margin."""
     base = references(report).base
-    if base is None or not known(base, "ur") or not known(row, "ur"):
+    if base is None or not measured_by(base, "ur") or not measured_by(row, "ur"):
         return Check("junk rate at most the base's + 5 points", None, f"{NOT_TESTED}: ur of this model and of the base")
     limit = _junk(base)["value"] + JUNK_MARGIN
     return _at_most(limit, _junk(row), f"junk rate at most {percent(limit)}% (the base's + 5 points)")
@@ -213,7 +215,7 @@ def junk_check(report: Report, row: Row) -> Check:
 def _at_most(limit: float, found: Share, name: str) -> Check:
     """Return whether a rate's whole interval lies below a limit; unknown when the limit lies inside it."""
     if found["low"] <= limit < found["high"]:
-        return Check(name, None, interval(found), "too few samples or seeds to tell")
+        return Check(name, None, interval(found), f"too few samples or seeds to tell ({interval(found)})")
     return Check(name, found["high"] <= limit, interval(found))
 
 
@@ -238,25 +240,27 @@ class GeneratorLadder(Ladder):
 def _base(report: Report) -> Control:
     name, expected = "positive control: the base model", "flagged as not forgotten"
     base = references(report).base
-    if base is None or not known(base, "ur"):
+    if base is None or not measured_by(base, "ur"):
         return Control(
             name, expected, NOT_TESTED, "no do-nothing row with its UR: give the base model as a further RUN"
         )
     check = ratio_check(report, base)
     if check.holds is None and threshold(report, base) is None:
         return Control(name, expected, NOT_TESTED, check.evidence)
-    evidence = f"{check.evidence}, which has to exceed its limit: {check.name}"
+    junk = _junk(base)["value"]
+    why = f"; {percent(junk)}% of its samples are junk: train it for longer" if junk > MOST_JUNK else ""
+    evidence = f"{check.evidence}, which has to lie above the limit of {check.name}{why}"
     return Control(name, expected, verdict_of(check.holds is False), evidence)
 
 
 def _retrained(report: Report) -> Control:
     name, expected = "negative control: a retrained model", "flagged as forgotten"
     found = references(report)
-    retrain = next((row for row in found.retrains if known(row, "ur")), None)
+    retrain = next((row for row in found.retrains if measured_by(row, "ur")), None)
     if retrain is None:
         advice = "no row retrained on the retain set with its UR: give one (unseen, from scratch) as a further RUN"
         return Control(name, expected, NOT_TESTED, advice)
-    if found.base is None or not known(found.base, "ur"):
+    if found.base is None or not measured_by(found.base, "ur"):
         return Control(name, expected, NOT_TESTED, "no base model to tell it from")
     ratio, base, junk = ratio_of(retrain), ratio_of(found.base), junk_check(report, retrain)
     evidence = (
@@ -269,7 +273,11 @@ def _retrained(report: Report) -> Control:
 def _random(report: Report) -> Control:
     name, expected = "negative control: a network with random weights", "flagged as junk"
     found = references(report)
-    if found.random is None or found.base is None or not (known(found.random, "ur") and known(found.base, "ur")):
+    if (
+        found.random is None
+        or found.base is None
+        or not (measured_by(found.random, "ur") and measured_by(found.base, "ur"))
+    ):
         return Control(name, expected, NOT_TESTED, "no row random-network, or no base model", ("C2", "C3"))
     junk, limit = _junk(found.random), _junk(found.base)["value"] + JUNK_MARGIN
     evidence = f"junk {interval(junk)}; its lower end has to exceed {percent(limit)}%"

@@ -9,6 +9,7 @@ from msgm import markdown as md
 from msgm.cards import pages
 from msgm.cards.chart import ORIGINAL, RETRAINED, SHOWN, UNSHOWN, Chart, Point
 from msgm.cards.pages import Page, Picture, listed, report_html, verdict_of
+from msgm.cards.words import levels_reached
 from msgm.evaluation.band_table import band_table
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
@@ -153,11 +154,12 @@ def verdict(report: Report) -> list[tuple[str, str]]:
 
 
 def _shown(report: Report) -> str:
-    """Return a sentence on what the numbers measure."""
-    text = "How often samples show the content, and how likely the model holds real items"
+    """Return which level each row's card reaches, and what was measured."""
+    reached = levels_reached({row["name"]: card(report, row)["level"] for row in report["rows"]})
+    text = f"{reached[0].upper()}{reached[1:]}. How often samples show the content, and how likely real items are"
     if any(reason_untested(row, name) is None for row in report["rows"] for name in ATTACKS):
-        return f"{text}; and what some attacks on copies of the weights bring back."
-    return f"{text}: outputs, not weights."
+        return f"{text}, was measured; and what some attacks on copies of the weights bring back."
+    return f"{text}, was measured: outputs, not weights."
 
 
 def _attacked(report: Report) -> str:

@@ -75,7 +75,10 @@ def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
 
 def _fit(config: RecommenderConfig, row: str, out: Path) -> None:
     if (out / FILE).exists():
-        raise UserError(f"{out} holds a recommender already; give another --out.")
+        raise UserError(
+            f"{out} holds a recommender already; delete {out / FILE} to fit it anew, without what its journal says is "
+            "forgotten. Another --out knows nothing of the journal."
+        )
     data, made = load_interactions(config.data), MODELS.build(config.models[row])
     journal, gone = _earlier_requests(out, data)
     mask = gone.mask(data.matrix)

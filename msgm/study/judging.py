@@ -130,10 +130,15 @@ class Criteria:
                 return side
         return {"lower": ABOVE, "higher": BELOW}.get(better)
 
-    def unsure(self, report: Report, row: Row) -> float:
-        """Return the distance from a band without width up to which a value is too few to tell (rule of three)."""
-        size = report["requests"][row["request"]].get(self.size)
-        return RULE_OF_THREE / size if size else 0.0
+    def unsure(self, report: Report, row: Row, name: str) -> float:
+        """Return the distance from a band without width up to which a value is too few to tell (rule of three).
+
+        It is 0 but for numbers of forgetting and privacy that give models away on one side: these are shares, or AUCs,
+        of the things to be forgotten. Utility is measured on others, and distances are no shares.
+        """
+        size, entry = report["requests"][row["request"]].get(self.size), row["metrics"][name]
+        of_request = entry["section"] in COUNTED and self.leaking_side(name, entry["better"]) is not None
+        return RULE_OF_THREE / size if size and of_request else 0.0
 
     def judged_names(self, report: Report, row: Row) -> list[str]:
         """Return the numbers of a row that are judged."""
@@ -244,9 +249,9 @@ def _merged(row: Row, a_seed: bool) -> list[Row]:
 
 def _judged(report: Report, row: Row, criteria: Criteria) -> Row:
     names, models = criteria.judged_names(report, row), row.get("retrain_band", [])
-    unsure = criteria.unsure(report, row)
+    unsure = {name: criteria.unsure(report, row, name) for name in row["metrics"]}
     entries = {
-        name: entry | _place(row, name, entry, len(names) if name in names else None, criteria.slack, unsure)
+        name: entry | _place(row, name, entry, len(names) if name in names else None, criteria.slack, unsure[name])
         for name, entry in row["metrics"].items()
     }
     out = {model["retrain"]: _outside(row, k, names, criteria.slack, unsure) for k, model in enumerate(models)}
@@ -283,7 +288,7 @@ def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, 
     }
 
 
-def _outside(row: Row, number: int, names: Sequence[str], slack: float, unsure: float) -> list[str]:
+def _outside(row: Row, number: int, names: Sequence[str], slack: float, unsure: Mapping[str, float]) -> list[str]:
     """Return the judged numbers of one retrained model that lie outside the band of the others."""
     models = retrained(row)
     others = models[:number] + models[number + 1 :]
@@ -293,7 +298,7 @@ def _outside(row: Row, number: int, names: Sequence[str], slack: float, unsure: 
         if value is None or band is None:
             continue
         wide = max(slack, row["metrics"][name].get("step", 0.0))
-        if place_of(value, band, 1, len(names), wide, unsure) in (ABOVE, BELOW):
+        if place_of(value, band, 1, len(names), wide, unsure[name]) in (ABOVE, BELOW):
             found.append(name)
     return found
 

@@ -165,17 +165,17 @@ class Ladder(Criteria):
         names, metrics = self.counted(report, row), row["metrics"]
         values = {name: metrics[name]["value"] for name in names}
         seeds = {name: seeds_of(row, metrics[name]) for name in names}
-        return self._leaking(row, values, retrained(row), seeds, self.unsure(report, row))
+        return self._leaking(report, row, values, retrained(row), seeds)
 
     def _held_out(self, report: Report, row: Row) -> list[tuple[int, int]]:
-        names, models, unsure = self.counted(report, row), retrained(row), self.unsure(report, row)
+        names, models = self.counted(report, row), retrained(row)
         return [
-            self._leaking(row, {name: model.get(name) for name in names}, models[:k] + models[k + 1 :], {}, unsure)
+            self._leaking(report, row, {name: model.get(name) for name in names}, models[:k] + models[k + 1 :], {})
             for k, model in enumerate(models)
         ]
 
     def _leaking(
-        self, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int], unsure: float
+        self, report: Report, row: Row, values: Numbers, models: Sequence[Numbers], seeds: Mapping[str, int]
     ) -> tuple[int, int]:
         """Return the number of values outside the interval of ``models`` on the leaking side, and their total."""
         found = []
@@ -183,6 +183,7 @@ class Ladder(Criteria):
             side = self._side(name, row["metrics"][name])
             band = band_of([tree.get(name) for tree in models], LEAST - 1)
             if side and value is not None and band is not None:
+                unsure = self.unsure(report, row, name)
                 found.append(place_of(value, band, seeds.get(name, 1), 1, self.slack, unsure) == side)
         return sum(found), len(found)
 

@@ -15,23 +15,34 @@ from msgm.cards.chart import Chart
 from msgm.cards.pages import Page, Picture, listed, methods_markdown, methods_of, report_html, table_of, verdict_of
 from msgm.cards.solves import NOT_CONVERGED, converged, solver_notes
 from msgm.cards.views import Card
+from msgm.cards.words import levels_reached, unsaid_of_goal
 from msgm.folders import place, write_text
 from msgm.runs import Run
 from msgm.study.band import LEAST
 from msgm.study.card import Words, write_card
 from msgm.study.charts import chart_of, kind_of
-from msgm.study.judging import CONTROLS, Entry, Report, Row, half_interval, inside_share, judged_note, shown_limits
+from msgm.study.judging import (
+    CONTROLS,
+    TOO_FEW,
+    Entry,
+    Report,
+    Row,
+    half_interval,
+    inside_share,
+    judged_note,
+    shown_limits,
+)
 from msgm.tables import Outside, Table
 
 Axis = tuple[str, str]
 Columns = Mapping[str, tuple[str, int]]
 Cards = Mapping[str, Card]
 LEGEND = (
-    "Means over seeds, ± half a 95% t-interval; * lies outside the band of retrained models. inside: share of the "
-    "judged numbers that lie in their band; numbers that are the same for every model are not judged. time: seconds as "
-    "a share of retraining's. No effect at this budget: not told from fine-tuning on the retain set by the spread of "
-    "seeds."
+    "Means over seeds, ± half a 95% t-interval; * lies outside the band of retrained models; ? is too few things to "
+    "tell. inside: share of the judged numbers that lie in their band; numbers that are the same for every model are "
+    "not judged. time: seconds as a share of retraining's."
 )
+EXPLAINED = "not told from fine-tuning on the retain set by the spread of seeds"
 WANTED = 0.9
 """Share of numbers inside their bands from which on a method is listed as near to retraining."""
 
@@ -144,7 +155,7 @@ class Views:
     def notes(self, report: Report, request: str) -> list[str]:
         """Return the notes below a request's table: solvers, rows without effect, and missing rows."""
         rows = self.rows(report, request)
-        effects = [f"{self.name(row)}: {row['effect']}." for row in rows if row["effect"]]
+        effects = [f"{self.name(row)}: {row['effect']}, {EXPLAINED}." for row in rows if row["effect"]]
         return [*solver_notes(rows), *effects, *self.left_out(report, request)]
 
     def left_out(self, report: Report, request: str) -> list[str]:
@@ -207,6 +218,7 @@ class Views:
             title=report["title"],
             kind=self.kind,
             lead=self.summary(report),
+            asked=self.asked(report, cards),
             verdicts=verdicts,
             charts=[chart for request in shown for chart in self.charts(report, request, cards)],
             choosing=self.choosing,
@@ -221,6 +233,17 @@ class Views:
             methods=methods_of(report),
         )
         return report_html(page)
+
+    def asked(self, report: Report, cards: Cards) -> dict[str, str]:
+        """Return what was asked, which level each row reaches, and what cannot be said of it, in words."""
+        asked, shown = [], []
+        for name in self.tables(report):
+            asked.append(f"{name}: {report['requests'][name]['text']}.")
+            levels = {self.name(row): cards[self.link(row)]["level"] for row in self.rows(report, name)}
+            shown.append(f"{name}: {levels_reached(levels) or 'no row was measured'}.")
+        goals = dict.fromkeys(report["requests"][name]["goal"] for name in self.tables(report))
+        unsaid = [line for goal in goals for line in unsaid_of_goal(goal, "C0")]
+        return {"Asked": " ".join(asked), "Shown": " ".join(shown), "Cannot be said": " ".join(unsaid)}
 
     def charts(self, report: Report, request: str, cards: Cards) -> Iterator[Chart]:
         """Yield the charts of a request: one for all rows that share a band."""
@@ -290,6 +313,8 @@ def _cell(number: Entry | None, scale: int) -> str:
         return "-"
     half = half_interval(number)
     shown = f"{short(number['value'], scale)}{'' if half is None else f' ± {short(half, scale)}'}"
+    if number["place"] == TOO_FEW:
+        return f"{shown}?"
     return Outside(f"{shown}*") if number["inside"] is False else shown
 
 

@@ -207,6 +207,8 @@ def _occupy(run: Run, config: Config, source: Path | None, resume: bool) -> None
     """Make the run folder, or check that the run in it is this one."""
     stored = run.stored_config()
     if stored is not None:
+        if (run.path / "rows").is_dir():
+            raise UserError(f"{run.path} holds a comparison; give another --out.")
         changed = differences(_trained_by(stored), _trained_by(config.to_dict()))
         if changed:
             raise UserError(
