@@ -6,7 +6,9 @@ import pytest
 
 import msgm
 from msgm.api.experiments import Named
+from msgm.cards.claims import Control
 from msgm.errors import UserError
+from msgm.evaluation.ladder import GeneratorLadder
 from tests.conftest import DIGITS, TINY
 
 SHORT = [*TINY, "objective.name=redirect", "finetune.steps=2"]
@@ -174,7 +176,8 @@ def with_rates(report, **rates):
         ((0.10, 0.3, 0.4, 9), (0.10, 0.3, 0.4, 8), None),
     ],
 )
-def test_the_best_suppression_is_the_lowest_ratio_without_junk(report, unseen, obtuse, best):
+def test_the_best_suppression_is_the_lowest_ratio_without_junk(report, unseen, obtuse, best, monkeypatch):
+    monkeypatch.setattr(GeneratorLadder, "controls", lambda *_: [])
     found = with_rates(report, do_nothing=(0.01, 0, 0.02, 1), unseen=unseen, obtuse=obtuse).best("suppression")
     assert (found and found["name"]) == best
 
@@ -182,6 +185,7 @@ def test_the_best_suppression_is_the_lowest_ratio_without_junk(report, unseen, o
 @pytest.mark.parametrize(("junk", "best"), [(5.0, "obtuse"), (20.0, "unseen")])
 def test_of_several_seeds_the_means_count(report, junk, best, monkeypatch):
     monkeypatch.setattr(msgm.Report, "level", lambda self, row: "C0")
+    monkeypatch.setattr(GeneratorLadder, "controls", lambda *_: [])
     tree = with_rates(report, do_nothing=(0.2, 0, 0.02, 1), unseen=(0.1, 0, 0.02, 9), obtuse=(0.5, 0, 0.02, 9)).tree
     rates = {"do-nothing": (20, 20, 2.0), "unseen": (4, 6, 2.0), "obtuse": (9, 0, junk)}  # obtuse: worse at first
     for row in tree["rows"]:
@@ -193,6 +197,33 @@ def test_of_several_seeds_the_means_count(report, junk, best, monkeypatch):
     assert found.best("suppression")["name"] == best
     assert [row["UR %"] for row in found.table()] == [20, 5, 4.5]
     assert not any("unlearning_ratio" in row or "junk_rate" in row for row in found.table())
+
+
+@pytest.mark.parametrize(
+    ("control", "best"),
+    [(Control("judge", "x", "FAIL", "y"), None), (Control("random", "x", "FAIL", "y", ("C2",)), "obtuse")],
+)
+def test_where_a_control_of_c1_fails_no_row_is_best(report, control, best, monkeypatch):
+    monkeypatch.setattr(GeneratorLadder, "controls", lambda *_: [control])
+    rates = {"do_nothing": (0.2, 0, 0.02, 1), "unseen": (0.1, 0, 0.02, 9), "obtuse": (0.05, 0, 0.02, 9)}
+    found = with_rates(report, **rates).best("suppression")
+    assert (found and found["name"]) == best
+
+
+def test_a_row_is_found_by_its_name(report):
+    assert report.row("obtuse") is report.rows[2]
+    assert report.card("obtuse") == report.card(report.rows[2])
+    with pytest.raises(UserError, match="unknown row 'obtus'.*Did you mean 'obtuse'"):
+        report.level("obtus")
+    twice = msgm.Report(Path("x"), report.to_json() | {"rows": report.rows * 2})
+    with pytest.raises(UserError, match="2 rows are called 'unseen'"):
+        twice.row("unseen")
+
+
+@pytest.mark.parametrize("name", ["only", "metrics", "requests", "models", "sweep"])
+def test_one_text_is_no_list_of_names(name):
+    with pytest.raises(UserError, match=f"{name}: expected a list of names, got the one text 'x'"):
+        msgm.compare(DIGITS, **{name: "x"})
 
 
 def test_the_best_removal_reaches_the_highest_level(report, monkeypatch):

@@ -75,7 +75,7 @@ def test_a_limit_inside_an_interval_leaves_the_junk_rate_open(low, high, holds):
     row, base = a_row("row", junk=(0.02, low, high)), a_row(BASE_ROW, junk=(0.0, 0.0, 0.2))
     found = junk_check(a_report(row, base), row)
     assert found.holds is holds
-    assert found.unknown == ("too few samples or seeds to tell" if holds is None else "")
+    assert found.unknown == (f"too few samples or seeds to tell ({found.evidence})" if holds is None else "")
 
 
 @pytest.mark.parametrize("name", ["row", BASE_ROW])

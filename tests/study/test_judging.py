@@ -193,17 +193,17 @@ def test_a_model_left_out_may_lie_a_step_beyond_the_others_too(step, slack, insi
 
 def test_of_the_models_left_out_those_on_either_side_are_named_with_their_numbers():
     """With two numbers judged together; one that cannot be told, or that a model lacks, is not outside."""
-    calm = [{"a": 0.50 + k / 100, "b_auc": 0.50 + k / 50, "c": 0.0} for k in range(6)]
+    calm = [{"a": 0.50 + k / 100, "b_auc": 0.50 + k / 50, "c_auc": 0.0} for k in range(6)]
     calm[1] |= {"a": 5.0}
     calm[2] |= {"b_auc": -5.0}
     calm[3] |= {"b_auc": None}
-    calm[4] |= {"c": 0.1}  # of 30 things, no further from the others' 0 than three may be
-    found = judged([{"a": 0.5, "b_auc": 0.5, "c": 0.0}], calm)
+    calm[4] |= {"c_auc": 0.1}  # of 30 things, no further from the others' 0 than three may be
+    found = judged([{"a": 0.5, "b_auc": 0.5, "c_auc": 0.0}], calm)
     assert found["judged"]["held_out_outside"] == {"1": ["a"], "2": ["b_auc"]}
     assert found["judged"]["held_out_inside"] == 4
-    note = judged_note(found, {"a": ("A", 100), "c": ("C", 1), "absent": ("D", 1)})
+    note = judged_note(found, {"a": ("A", 100), "c_auc": ("C", 1), "absent": ("D", 1)})
     assert "4 of 6 have all inside (outside: 1: a; 2: b_auc). Smallest shift noticed in 80 of 100 cases: A " in note
-    assert f"A {100 * found['metrics']['a']['noticed']:.2g}, C {found['metrics']['c']['noticed']:.2g}." in note
+    assert f"A {100 * found['metrics']['a']['noticed']:.2g}, C {found['metrics']['c_auc']['noticed']:.2g}." in note
     earlier = {key: value for key, value in found["judged"].items() if key != "held_out_outside"}
     assert judged_note(found | {"judged": earlier}, {}).endswith("4 of 6 have all inside.")
 
@@ -217,19 +217,27 @@ def test_where_all_models_and_the_row_agree_nothing_is_judged():
 
 @pytest.mark.parametrize(("value", "place"), [(0.0, INSIDE), (3 / 30, TOO_FEW), (3 / 30 + 0.01, ABOVE)])
 def test_a_band_without_width_tells_nothing_of_a_value_within_three_of_the_things_asked_for(value, place):
-    models = [{"a": 0.0, "b_auc": k / 10} for k in range(5)]
-    row = row_of([{"a": value, "b_auc": 0.2}], models)
-    original = row_of([{"a": 1.0, "b_auc": 0.2}], models, method="do-nothing")
-    found = judge(report_of([row, original]), CRITERIA)["rows"][0]["metrics"]["a"]
+    models = [{"a_auc": 0.0, "b_auc": k / 10} for k in range(5)]
+    row = row_of([{"a_auc": value, "b_auc": 0.2}], models)
+    original = row_of([{"a_auc": 1.0, "b_auc": 0.2}], models, method="do-nothing")
+    found = judge(report_of([row, original]), CRITERIA)["rows"][0]["metrics"]["a_auc"]
     assert (found["place"], found["noticed"]) == (place, None)
     assert found["inside"] == {TOO_FEW: None}.get(place, place == INSIDE)
 
 
 @pytest.mark.parametrize(("size", "value", "place"), [(30, 0.95, TOO_FEW), (30, 0.85, BELOW), (None, 0.95, BELOW)])
 def test_the_rule_of_three_is_about_the_distance_and_needs_the_requests_size(size, value, place):
-    row = row_of([{"a": value}], [{"a": 1.0}] * 5)
-    found = judge(report_of([row], n=size), CRITERIA)["rows"][0]["metrics"]["a"]
+    row = row_of([{"a_auc": value}], [{"a_auc": 1.0}] * 5)
+    found = judge(report_of([row], n=size), CRITERIA)["rows"][0]["metrics"]["a_auc"]
     assert found["place"] == place
+
+
+@pytest.mark.parametrize(("name", "section"), [("a_auc", "utility"), ("a_auc", "residue"), ("a", "forgetting")])
+def test_the_rule_of_three_is_for_shares_of_the_request_alone(name, section):
+    """Utility is measured on other items, and a distance, which gives models away on no side, is no share."""
+    row = row_of([{name: 0.95}], [{name: 1.0}] * 5)
+    row["metrics"][name]["section"] = section
+    assert judge(report_of([row], n=30), CRITERIA)["rows"][0]["metrics"][name]["place"] == BELOW
 
 
 def test_the_ends_of_a_band_belong_to_it_and_only_one_without_width_leaves_room_for_doubt():

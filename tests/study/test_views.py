@@ -2,6 +2,7 @@
 
 import pytest
 
+from msgm.study.judging import TOO_FEW
 from msgm.study.views import _cell, near_retraining
 
 
@@ -33,8 +34,11 @@ def test_rows_without_a_verdict_are_not_far_from_retraining():
         (False, 0.1204, 0.1264, 1, "0.123 ± 0.003*"),
         (True, -1.2, 1.2, 100, "12.3 ± 120.0"),
         (None, None, None, 1, "0.123"),
+        ("too few to tell", None, None, 1, "0.123?"),
     ],
 )
 def test_a_number_stands_with_half_its_interval_and_a_star_outside_its_band(inside, low, high, scale, text):
-    assert _cell({"value": 0.1234, "inside": inside, "low": low, "high": high}, scale) == text
+    place = inside if inside == TOO_FEW else {True: "inside", False: "above", None: None}[inside]
+    number = {"value": 0.1234, "inside": None if inside == TOO_FEW else inside, "place": place}
+    assert _cell(number | {"low": low, "high": high}, scale) == text
     assert _cell(None, scale) == "-"
