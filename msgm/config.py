@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from msgm.checks import at_least, below_one, positive
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
-from msgm.errors import UserError
+from msgm.errors import UserError, nearest
 from msgm.fields import Settings, lossless, own, structured
 from msgm.folders import check_name, check_names
 from msgm.objectives import OBJECTIVES
@@ -231,6 +231,9 @@ class Config:
         self.objective = OBJECTIVES.resolve(self.objective)
         self.finetune = own(self.finetuning(), self.finetune)
         for name, row in self.rows.items():
+            if name not in ROWS and "name" not in row.objective:
+                hint = nearest(name, list(ROWS))
+                raise UserError(f"rows.{name}: a row of your own needs objective.name, which msgm's rows have.{hint}")
             try:
                 row.objective = OBJECTIVES.resolve(row.objective)
                 row.training = own(self.row_training(row), row.training)

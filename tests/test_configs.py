@@ -26,7 +26,7 @@ def test_every_yaml_file_of_the_repository_has_a_name():
     assert "recommender/ml100k" in files
 
 
-@pytest.mark.parametrize("name", ["digits/vp", "digits/vp.yaml", Path("digits/vp")])
+@pytest.mark.parametrize("name", ["digits/vp", "digits/vp.yaml", Path("digits/vp"), "configs/digits/vp.yaml"])
 def test_a_name_is_found_in_any_working_folder(empty, name):
     assert configs.find(name).samefile(ROOT / "configs/digits/vp.yaml")
 
@@ -42,7 +42,7 @@ def test_a_path_that_exists_goes_before_a_name(empty):
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("digits/vq", "digits/vp"), ("configs/mnist/ve.yaml", "mnist/ve"), ("classifer/digits", "classifier/digits")],
+    [("digits/vq", "digits/vp"), ("configs/mnist/vf.yaml", "mnist/ve"), ("classifer/digits", "classifier/digits")],
 )
 def test_what_is_neither_file_nor_name_is_one_sentence_with_the_nearest_name(empty, given, meant):
     sentence = f"{given} does not exist, and msgm configs lists no {given!r}. Did you mean {meant!r}?"

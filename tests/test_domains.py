@@ -73,11 +73,42 @@ def test_other_commands_say_what_a_plugins_config_is_for(tmp_path, cli):
         ("classifier/digits", "rows.x.lr=1", "methods"),
         ("classifier/digits", "request.labels=[3]", "requests"),
         ("recommender/synthetic", "evaluation.metrics=[mia]", "metrics and options"),
+        ("classifier/digits", "evaluation.samples=3", "metrics and options"),
     ],
 )
 def test_a_setting_of_another_domain_is_refused_with_its_name_here(config, override, instead):
     with pytest.raises(UserError, match=f"unknown setting; .* Set {instead} instead"):
         domains.load(config, [override])
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "said"),
+    [
+        (
+            "digits/vp",
+            "models.ease.x=3",
+            "models: unknown setting; known: name, seed, seeds, retrains, plugins, data, req",
+        ),
+        ("classifier/digits", "process.name=vp", "process: unknown setting; known: name, seed, split_seed"),
+        ("classifier/digits", "models.ease.x=1", "models: unknown setting; known: name, seed, split_seed"),
+        (
+            "recommender/synthetic",
+            "process.name=vp",
+            "process: unknown setting; known: name, seed, seeds, plugins, data, s",
+        ),
+    ],
+)
+def test_an_override_does_not_change_the_domain_of_a_config(config, override, said):
+    for load in (domains.load, lambda source, overrides: msgm.compare(source, overrides=overrides)):
+        with pytest.raises(UserError, match=f"^{said}"):
+            load(config, [override])
+
+
+def test_overrides_decide_where_a_config_leaves_the_domain_open():
+    assert type(domains.load({}, ["models.ease.x=1"][:0])).__name__ == "Config"
+    assert type(domains.load({"name": "mine"}, ["models={}"])).__name__ == "RecommenderConfig"
+    assert type(domains.load({"name": "mine"}, ["shares={}"])).__name__ == "ClassifierConfig"
+    assert type(domains.load({"process": {"name": "ve"}, "name": "mine"})).__name__ == "Config"
 
 
 def test_a_report_of_a_newer_version_is_refused(tmp_path):

@@ -106,6 +106,12 @@ class ScoreModel:
     folder: Path | None = None
     sealed: str | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        count = sum(weights.numel() for weights in self.network.parameters())
+        asked = "an unknown history" if self.chain is None else f"{len(self.chain.requests)} requests answered"
+        kind = type(self.network).__name__
+        return f"ScoreModel({kind} of {count:,} weights, {self.process!r}, shape={self.shape}, {asked})"
+
     @classmethod
     def new(
         cls,

@@ -241,7 +241,9 @@ def test_digests_in_the_journal_depend_on_the_folders_key(folder, tmp_path):
 def test_what_is_no_served_model_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match="holds no recommender"):
         Service(tmp_path)
-    with pytest.raises(UserError, match="holds a recommender already"):
+    with pytest.raises(
+        UserError, match=r"holds a recommender already; delete \S+recommender.safetensors to fit it anew"
+    ):
         fit(load_config(None, CONFIG), "ease", folder)
     with pytest.raises(UserError, match="--model: say which; the config has ease, item-knn"):
         fit(load_config(None, CONFIG), None, tmp_path / "new")

@@ -373,6 +373,9 @@ def test_a_used_folder_is_refused_without_resume_and_with_other_settings(tiny, t
         train(tiny(), tmp_path, device="cpu")
     with pytest.raises(UserError, match=r"other settings.*training\.lr"):
         train(tiny("training.lr=0.5"), tmp_path, resume=True, device="cpu")
+    (tmp_path / "rows").mkdir()
+    with pytest.raises(UserError, match=r"holds a comparison; give another --out"):
+        train(tiny(), tmp_path, resume=True, device="cpu")
 
 
 def test_unlearning_starts_from_the_trained_weights_with_a_fresh_average(tiny, tmp_path):
