@@ -40,8 +40,8 @@ class Registry(Generic[T]):
             raise UserError(f"{self.section}.name: the setting is missing; known: {', '.join(known)}.")
         name = typed(values.pop("name"), str, f"{self.section}.name")
         if name not in self.entries:
-            hint = nearest(name, known)
-            raise UserError(f"{self.section}.name: unknown {self.section} {name!r}; known: {', '.join(known)}.{hint}")
+            hint, what = nearest(name, known), self.section.removesuffix("s")
+            raise UserError(f"{self.section}.name: unknown {what} {name!r}; known: {', '.join(known)}.{hint}")
         self._refuse_foreign(name, values)
         return structured(self.entries[name], values, self.section)
 

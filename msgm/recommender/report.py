@@ -128,7 +128,9 @@ def _exact(rows: Sequence[Row]) -> str:
         return f"none of {len(answers)} answers is exact"
     fastest: dict[str, Any] = min(exact, key=lambda row: _order(row["share_of_retraining"]))
     name = f"{fastest['method']} on {fastest['model']}, {_exactness(fastest)}"
-    return f"{len(exact)} of {len(answers)} answers exact; fastest: {name}, {_share(fastest)} of a refit's time"
+    return (
+        f"{len(exact)} of {len(answers)} answers exact; the fastest takes {_share(fastest)} of a refit's time: {name}"
+    )
 
 
 def _order(share: float | None) -> float:

@@ -45,7 +45,7 @@ def test_costly_metrics_are_measured_when_asked_for_by_name_alone():
     [
         ("nme=x", ["nme"]),
         ("seeds=0", ["seeds must be at least 1"]),
-        ("methods.finetun.epochs=1", ["methods.finetun", "unknown methods 'finetun'", "Did you mean 'finetune'?"]),
+        ("methods.finetun.epochs=1", ["methods.finetun", "unknown method 'finetun'", "Did you mean 'finetune'?"]),
         ("methods.finetune.epoch=1", ["methods.finetune", "epoch"]),
         ("metrics=[acuracy]", ["metrics: unknown metric 'acuracy'", "Did you mean 'accuracy'?"]),
         ("options.acuracy.x=1", ["options: unknown metric 'acuracy'"]),

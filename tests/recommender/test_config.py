@@ -60,7 +60,7 @@ def test_costly_metrics_are_measured_when_asked_for_by_name_alone():
         ("models.ease.regularisation=-1", ["models.ease.regularisation must be a positive number, got -1"]),
         ("models.ease.regularization=1", ["models.ease.regularization: unknown setting; known: regularisation"]),
         ("methods.retrain=null", ["methods.retrain", "a comparison needs this row"]),
-        ("methods.sisaa.shards=2", ["methods.sisaa", "unknown methods 'sisaa'", "Did you mean 'sisa'?"]),
+        ("methods.sisaa.shards=2", ["methods.sisaa", "unknown method 'sisaa'", "Did you mean 'sisa'?"]),
         ("metrics=[rankin]", ["metrics: unknown metric 'rankin'", "Did you mean 'ranking'?"]),
         ("options.rankin.k=2", ["options: unknown metric 'rankin'"]),
         ("requests.a.random_users=0", ["random_users must be at least 1, got 0"]),

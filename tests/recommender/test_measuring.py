@@ -57,5 +57,5 @@ def test_a_row_holds_means_seeds_and_retrained_models():
 def test_metrics_are_built_by_name_with_their_settings():
     assert [m.name for m in build_metrics()] == list(METRICS.entries)
     assert build_metrics({"ranking": {"k": 20}})[0].k == 20
-    with pytest.raises(UserError, match="unknown metrics 'rankin'.*Did you mean 'ranking'"):
+    with pytest.raises(UserError, match="unknown metric 'rankin'.*Did you mean 'ranking'"):
         build_metrics({"rankin": {}})
