@@ -129,7 +129,8 @@ def headline(report: Report) -> str:
     text += f", finds {percent(recall['value'])}% of the {recall['n']} to be forgotten"
     if not trusted(report):
         wanted = f"{percent(TRUSTED_ACCURACY)}% and {percent(TRUSTED_RECALL)}%"
-        return f"The judge cannot be relied on: it is {text}, where {wanted} are asked for. Read its unlearning ratios accordingly."
+        less = f"it is {text}, where {wanted} are asked for"
+        return f"The judge cannot be relied on: {less}. Read its unlearning ratios accordingly."
     sees = f"it sees forgotten content in {percent(floor['value'])}% of {floor['n']} real items to retain"
     return f"Judge: {text}. Floor: {sees}."
 
