@@ -168,6 +168,8 @@ def _limits(values: Sequence[tuple[float, str]], band: Range | None) -> Range:
     kept = [value for value, kind in values if kind == RETRAINED or low - reach <= value <= high + reach]
     ends = [*kept, *(band or ())]
     least, most = min(ends), max(ends)
+    if least == most == 0:  # rates of which none is seen: there are none below
+        return 0.0, 1.0
     room = 0.07 * (most - least) or 0.05 * abs(most) or 1.0
     return float(least - room), float(most + room)
 

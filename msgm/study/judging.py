@@ -57,7 +57,7 @@ class Entry(TypedDict, total=False):
     text: str
     section: Section
     better: str
-    bounds: tuple[float, float] | None
+    bounds: tuple[float, float | None] | None
     step: float
     band: BandFacts | None
     place: str | None
@@ -344,8 +344,8 @@ def _alike(mine: Sequence[float], other: Sequence[float], compared: int) -> bool
 
 def shown_limits(number: Mapping[str, Any], of: Mapping[str, Any]) -> tuple[float, float]:
     """Return ``low`` and ``high`` of a number or of its band, as they are shown: within the number's bounds."""
-    least, greatest = number.get("bounds") or (-math.inf, math.inf)
-    return max(of["low"], least), min(of["high"], greatest)
+    least, greatest = number.get("bounds") or (-math.inf, None)
+    return max(of["low"], least), of["high"] if greatest is None else min(of["high"], greatest)
 
 
 def half_interval(entry: Entry) -> float | None:

@@ -92,3 +92,8 @@ def test_the_axis_holds_the_band():
 def test_a_description_says_what_the_chart_shows():
     text = chart([("a", 0.5, 0.25, SHOWN)], band=((0.0, 1.0), None)).description()
     assert text == "Across: cost. Up: left. a 0.5, 0.25. Shaded, band of retrained models: cost 0 to 1."
+
+
+def test_rates_of_which_none_is_seen_have_an_axis_from_zero():
+    found = draw(chart([("a", 1.0, 0.0, SHOWN), ("b", 2.0, 0.0, UNSHOWN)]))
+    assert found.y_ticks[0][1] == "0"

@@ -19,8 +19,10 @@ from msgm.study.judging import (
     judged_note,
     means,
     place_of,
+    shown_limits,
     upgraded,
 )
+from msgm.study.parts import NONNEGATIVE, UNIT
 
 CRITERIA = Criteria(
     keys=("request",),
@@ -334,3 +336,11 @@ def test_a_report_of_this_version_is_read_as_it_is():
     report = judge(report_of([row_of([{"a": 0.5}], draws(np.random.default_rng(8), 5))]), CRITERIA)
     assert report["schema"] == 2  # as reports on disk say
     assert upgraded(report, CRITERIA) is report
+
+
+@pytest.mark.parametrize(
+    ("bounds", "shown"),
+    [(None, (-1.0, 2.0)), (UNIT, (0.0, 1.0)), (NONNEGATIVE, (0.0, 2.0)), ([0.0, None], (0.0, 2.0))],
+)
+def test_ends_are_shown_within_what_a_number_can_be(bounds, shown):
+    assert shown_limits({"bounds": bounds}, {"low": -1.0, "high": 2.0}) == shown

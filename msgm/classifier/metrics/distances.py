@@ -14,6 +14,7 @@ import numpy as np
 
 from msgm.classifier.metrics.base import METRICS, Case, Metric, Number
 from msgm.classifier.metrics.scores import Floats, mean_of
+from msgm.study.parts import NONNEGATIVE
 
 
 @METRICS.register("distances")
@@ -30,14 +31,20 @@ class Distances(Metric):
     """
 
     numbers = {  # noqa: RUF012
-        "kl_forget": Number("KL of the posterior from the retrained models' on forget items, nats", "forgetting"),
-        "kl_test": Number("the same on test items", "utility"),
-        "js_forget": Number(
-            "JS distance from the retrained models' posterior on forget items, 0 to ln 2", "forgetting"
+        "kl_forget": Number(
+            "KL of the posterior from the retrained models' on forget items, nats", "forgetting", bounds=NONNEGATIVE
         ),
-        "js_test": Number("the same on test items", "utility"),
+        "kl_test": Number("the same on test items", "utility", bounds=NONNEGATIVE),
+        "js_forget": Number(
+            "JS distance from the retrained models' posterior on forget items, 0 to ln 2",
+            "forgetting",
+            bounds=NONNEGATIVE,
+        ),
+        "js_test": Number("the same on test items", "utility", bounds=NONNEGATIVE),
         "activation_distance": Number(
-            "mean L2 distance from the retrained models' posterior on forget items, 0 to sqrt 2", "forgetting"
+            "mean L2 distance from the retrained models' posterior on forget items, 0 to sqrt 2",
+            "forgetting",
+            bounds=NONNEGATIVE,
         ),
     }
 

@@ -29,6 +29,7 @@ from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.estimator import top
 from msgm.recommender.ties import overlaps, tied_rows
 from msgm.seeding import derive_seed
+from msgm.study.parts import NONNEGATIVE, UNIT
 
 DISTANCES = ("score_distance", "jaccard_distance", "rbo_distance")
 ROUNDING = 1e-9
@@ -74,12 +75,24 @@ class Distance(Metric):
     """
 
     numbers = {  # noqa: RUF012
-        "score_distance": Number("relative L2 distance of scores to retrained models', 0 and up", "forgetting"),
-        "score_distance_units": Number("the same in units of the distance between two of them", "forgetting"),
-        "jaccard_distance": Number("1 - Jaccard of the k best with retrained models', 0 to 1", "forgetting"),
-        "jaccard_distance_units": Number("the same in units of the distance between two of them", "forgetting"),
-        "rbo_distance": Number("1 - rank-biased overlap of the k best with retrained models', 0 to 1", "forgetting"),
-        "rbo_distance_units": Number("the same in units of the distance between two of them", "forgetting"),
+        "score_distance": Number(
+            "relative L2 distance of scores to retrained models', 0 and up", "forgetting", bounds=NONNEGATIVE
+        ),
+        "score_distance_units": Number(
+            "the same in units of the distance between two of them", "forgetting", bounds=NONNEGATIVE
+        ),
+        "jaccard_distance": Number(
+            "1 - Jaccard of the k best with retrained models', 0 to 1", "forgetting", bounds=UNIT
+        ),
+        "jaccard_distance_units": Number(
+            "the same in units of the distance between two of them", "forgetting", bounds=NONNEGATIVE
+        ),
+        "rbo_distance": Number(
+            "1 - rank-biased overlap of the k best with retrained models', 0 to 1", "forgetting", bounds=UNIT
+        ),
+        "rbo_distance_units": Number(
+            "the same in units of the distance between two of them", "forgetting", bounds=NONNEGATIVE
+        ),
     }
     k: int = 10
     persistence: float = 0.9

@@ -10,6 +10,7 @@ import numpy as np
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
 from msgm.recommender.metrics.ranking import blocks
 from msgm.recommender.sparse import rows_of
+from msgm.study.parts import NONNEGATIVE
 
 
 @METRICS.register("rating")
@@ -24,7 +25,10 @@ class Rating(Metric):
 
     numbers = {  # noqa: RUF012
         "rmse": Number(
-            "RMSE on held-out ratings of retained users, in units of the rating, 0 and up", "utility", "lower"
+            "RMSE on held-out ratings of retained users, in units of the rating, 0 and up",
+            "utility",
+            "lower",
+            NONNEGATIVE,
         )
     }
 
