@@ -33,6 +33,8 @@ from msgm import processes
 from msgm.errors import UserError
 
 LOCK = "lock"
+CHANGING = re.compile(r"\..+\.lock")
+"""Names of the locks of ``changing``."""
 LONGEST = 180
 """Bytes of the longest name; endings and the marks of a hidden name come on top, and file systems take 255."""
 FOREIGN_SECONDS = 24 * 3600
@@ -336,7 +338,25 @@ def sweep(folder: Path) -> list[Path]:
             if os.path.lexists(path) and stray.is_dead(path):
                 _settle(path, stray)
                 done.append(path)
+        locks = (Path(parent) / name for name in files if CHANGING.fullmatch(name))
+        done += [lock for lock in locks if _drop_lock(lock)]
     return done
+
+
+def _drop_lock(lock: Path) -> bool:
+    """Remove a lock of ``changing`` that nobody holds, as its holder died; return whether it was removed."""
+    try:
+        file = os.open(lock, os.O_RDWR)
+    except OSError:  # its holder removed it just now, or it is another user's
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.unlink(missing_ok=True)  # before it is let go: who opened it meanwhile sees that it is gone
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 def recover(folder: Path) -> None:

@@ -40,7 +40,10 @@ class Registry(Generic[T]):
             raise UserError(f"{self.section}.name: the setting is missing; known: {', '.join(known)}.")
         name = typed(values.pop("name"), str, f"{self.section}.name")
         if name not in self.entries:
-            hint, what = nearest(name, known), self.section.removesuffix("s")
+            hint, what = (
+                nearest(name, known),
+                {"methods": "method", "metrics": "metric"}.get(self.section, self.section),
+            )
             raise UserError(f"{self.section}.name: unknown {what} {name!r}; known: {', '.join(known)}.{hint}")
         self._refuse_foreign(name, values)
         return structured(self.entries[name], values, self.section)

@@ -17,6 +17,7 @@ import pytest
 from msgm import folders
 from msgm.errors import UserError
 from msgm.folders import (
+    changing,
     check_name,
     check_names,
     inside,
@@ -404,3 +405,14 @@ def test_many_processes_that_want_one_folder_never_write_at_once(tmp_path: Path)
     done = [writer.communicate() for writer in writers]
     assert [error for _, error in done] == ["", "", ""]
     assert min(int(out) for out, _ in done) > 0
+
+
+def test_a_lock_whose_holder_was_killed_is_swept_and_one_that_is_held_stays(tmp_path):
+    (tmp_path / "below").mkdir()
+    left = [tmp_path / ".traces.json.lock", tmp_path / "below" / ".x.lock"]
+    for path in [*left, tmp_path / "lock", tmp_path / ".lock", tmp_path / "a.lock"]:
+        path.touch()
+    with changing(tmp_path / "held.json"):
+        assert sorted(folders.sweep(tmp_path)) == sorted(left)
+        assert (tmp_path / ".held.json.lock").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a.lock", "below", "lock"]
