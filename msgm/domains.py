@@ -14,7 +14,7 @@ from msgm.cards import stored
 from msgm.errors import UserError, known
 from msgm.fields import Tree, typed
 from msgm.plugins import load_files, load_received
-from msgm.settings import Source, domain_of, domain_of_config, read_settings
+from msgm.settings import Source, domain_of, domain_over, read_settings
 from msgm.study.client import Client, Settings
 from msgm.study.judging import SCHEMA
 
@@ -63,9 +63,19 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Settings:
         >>> type(load("classifier/digits")).__name__
         'ClassifierConfig'
     """
-    tree = read_settings(source, overrides) | {"domain": domain_of_config(source, overrides)}
-    settings: Settings = of_settings(tree).load(source, overrides)
+    config = read_settings(source)
+    whole = read_settings(config, overrides)
+    settings: Settings = of_config(config, whole).load(whole)
     return settings
+
+
+def of_config(config: Tree, whole: Tree) -> Client[Any]:
+    """Return the domain of a config's own settings; where they leave it open, that of the whole with overrides.
+
+    Raises:
+        UserError: as of ``of_settings``.
+    """
+    return of_settings(whole | {"domain": domain_over(config, whole)})
 
 
 def of_settings(tree: Tree) -> Client[Any]:

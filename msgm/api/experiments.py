@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 from msgm import threads as threading
 from msgm.classifier.config import ClassifierConfig
 from msgm.config import Config
-from msgm.domains import of_settings
+from msgm.domains import of_config
 from msgm.downloads import downloading
 from msgm.errors import UserError
 from msgm.fields import Tree, merged
 from msgm.plugins import trusting
 from msgm.recommender.config import BaseConfig as RecommenderSettings
-from msgm.settings import domain_over, read_settings
+from msgm.settings import read_settings
 from msgm.study.client import Client
 from msgm.tuned import with_tuned
 
@@ -65,7 +65,7 @@ class Named:
                 tree = merged(tree, _nested(key, value))
         else:
             tree = read_settings(tree, overrides)
-        found = cls(of_settings(tree | {"domain": domain_over(own, tree)}), tree)
+        found = cls(of_config(own, tree), tree)
         return found if seed is None else found.having("seed", seed)
 
     def with_tuned(self, folder: Path | str | None) -> "Named":

@@ -106,7 +106,7 @@ class Report:
         Args:
             row: one of ``rows``, or its name; errors as of ``row``.
         """
-        card = of_report(self.tree).card(self.tree, self.row(row) if isinstance(row, str) else row)
+        card = self._card(row)
         return None if card is None else str(card["level"])
 
     def card(self, row: Row | str) -> dict[str, Any]:
@@ -118,10 +118,13 @@ class Report:
         Raises:
             UserError: a report of attributes, whose rows have no cards.
         """
-        card = of_report(self.tree).card(self.tree, self.row(row) if isinstance(row, str) else row)
+        card = self._card(row)
         if card is None:
             raise UserError(f"card: the rows of an {self.domain} report have no cards; read their numbers.")
         return card
+
+    def _card(self, row: Row | str) -> dict[str, Any] | None:
+        return of_report(self.tree).card(self.tree, self.row(row) if isinstance(row, str) else row)
 
     def best(
         self, goal: Literal["suppression", "removal"], request: str | None = None, model: str | None = None
@@ -165,11 +168,11 @@ class Report:
         from msgm.cards.claims import FAIL
         from msgm.evaluation.ladder import LADDER, junk_check, measured_by, ratio_of
 
-        def told(row: Row) -> bool:
-            controls = [control for control in LADDER.controls(self.tree, row) if "C1" in control.needed_by]
-            return all(control.verdict != FAIL for control in controls)
-
-        rated = [row for row in rows if measured_by(row, "ur") and told(row)]
+        # A generator's controls are the same for every row.
+        controls = LADDER.controls(self.tree, rows[0]) if rows else []
+        if any(control.verdict == FAIL and "C1" in control.needed_by for control in controls):
+            return None
+        rated = [row for row in rows if measured_by(row, "ur")]
         usable = [row for row in rated if junk_check(self.tree, row).holds is not False]
         return min(usable, key=lambda row: (ratio_of(row)["value"], _seconds(row)), default=None)
 

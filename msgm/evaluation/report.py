@@ -8,6 +8,7 @@ from urllib.parse import quote
 from msgm import markdown as md
 from msgm.cards import pages
 from msgm.cards.chart import ORIGINAL, RETRAINED, SHOWN, UNSHOWN, Chart, Point
+from msgm.cards.claims import level
 from msgm.cards.pages import Page, Picture, listed, report_html, verdict_of
 from msgm.cards.words import levels_reached
 from msgm.evaluation.band_table import band_table
@@ -16,6 +17,7 @@ from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.figures import report_figures
 from msgm.evaluation.ladder import (
     ATTACKS,
+    LADDER,
     TRUSTED_ACCURACY,
     TRUSTED_RECALL,
     reason_untested,
@@ -154,7 +156,7 @@ def verdict(report: Report) -> list[tuple[str, str]]:
 
 def _shown(report: Report) -> str:
     """Return which level each row's card reaches, and what was measured."""
-    reached = levels_reached({row["name"]: card(report, row)["level"] for row in report["rows"]})
+    reached = levels_reached({row["name"]: level(LADDER.claims(report, row)) for row in report["rows"]})
     text = f"{reached[0].upper()}{reached[1:]}. How often samples show the content, and how likely real items are"
     if any(reason_untested(row, name) is None for row in report["rows"] for name in ATTACKS):
         return f"{text}, was measured; and what some attacks on copies of the weights bring back."

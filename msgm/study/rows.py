@@ -1,7 +1,8 @@
 """From the numbers of models to the rows and the report of a comparison, for every domain."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar, cast
 
 from msgm.runs import environment
 from msgm.study.judging import BAND_RULE, Criteria, Entry, Numbers, Report, Row, judge, means
@@ -31,17 +32,7 @@ def row_numbers(values: Mapping[int, Numbers], band: Sequence[Numbers], known: M
 
 def described(values: Mapping[int, Numbers], known: Mapping[str, Number]) -> dict[str, Entry]:
     """Return each number's mean over seeds, interval and description; arguments as of ``row_numbers``."""
-    return {name: _with(entry, known[name]) for name, entry in means(list(values.values())).items()}
-
-
-def _with(entry: Entry, number: Number) -> Entry:
-    return {
-        **entry,
-        "text": number.text,
-        "section": number.section,
-        "better": number.better,
-        "bounds": number.bounds,
-    }
+    return {name: cast(Entry, {**entry, **asdict(known[name])}) for name, entry in means(list(values.values())).items()}
 
 
 def left_out(records: Mapping[Cell, Mapping[str, Any]], parts: Sequence[str]) -> list[dict[str, Any]]:

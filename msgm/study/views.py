@@ -218,7 +218,7 @@ class Views:
             title=report["title"],
             kind=self.kind,
             lead=self.summary(report),
-            asked=self.asked(report, cards),
+            asked=self.asked(report, list(shown), cards),
             verdicts=verdicts,
             charts=[chart for request in shown for chart in self.charts(report, request, cards)],
             choosing=self.choosing,
@@ -234,14 +234,14 @@ class Views:
         )
         return report_html(page)
 
-    def asked(self, report: Report, cards: Cards) -> dict[str, str]:
+    def asked(self, report: Report, requests: Sequence[str], cards: Cards) -> dict[str, str]:
         """Return what was asked, which level each row reaches, and what cannot be said of it, in words."""
         asked, shown = [], []
-        for name in self.tables(report):
+        for name in requests:
             asked.append(f"{name}: {report['requests'][name]['text']}.")
             levels = {self.name(row): cards[self.link(row)]["level"] for row in self.rows(report, name)}
             shown.append(f"{name}: {levels_reached(levels) or 'no row was measured'}.")
-        goals = dict.fromkeys(report["requests"][name]["goal"] for name in self.tables(report))
+        goals = dict.fromkeys(report["requests"][name]["goal"] for name in requests)
         unsaid = [line for goal in goals for line in unsaid_of_goal(goal, "C0")]
         return {"Asked": " ".join(asked), "Shown": " ".join(shown), "Cannot be said": " ".join(unsaid)}
 

@@ -284,8 +284,8 @@ def kill(place: Path, count: int, draws: random.Random) -> list[dict[str, Any]]:
     for number in range(count):
         name = list(every)[number % len(every)]
         task, (leaves, seconds) = every[name], expected[name]
-        out = place / "killed" / f"{number}"
-        out.parent.mkdir(exist_ok=True)
+        out = place / "killed" / name / f"{number}"  # as deep as the undisturbed ones: reports hold relative paths
+        out.parent.mkdir(parents=True, exist_ok=True)
         instant = draws.uniform(0.0, seconds)
         killed = forked(task.begin(out), instant)
         again = _go_on(task, out)
