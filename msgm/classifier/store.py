@@ -79,7 +79,7 @@ def load_classifier(folder: Path, own: dict[str, Any] | None = None) -> nn.Modul
     facts: Stored = read_json(folder / NETWORK, Stored)
     plugins = facts.get("plugins", [])
     refuse_foreign(facts["network"], folder / NETWORK, own)
-    if facts["network"].get("name") not in CLASSIFIERS.entries:
+    if str(facts["network"].get("name")) not in CLASSIFIERS.entries:
         load_recorded(plugins, folder / NETWORK)
     network = CLASSIFIERS.build(facts["network"])
     note_changed(plugins, plugins_of(type(network)), folder)

@@ -40,6 +40,10 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "network.json").write_text("{}")
     with pytest.raises(UserError, match="network.json: network: expected an object of values by name, got nothing"):
         load_classifier(tmp_path)
+    for name in ({}, [], None, 3):
+        (tmp_path / "network.json").write_text(json.dumps(facts | {"network": {"name": name}}))
+        with pytest.raises(UserError, match="network"):
+            load_classifier(tmp_path)
     (tmp_path / "network.json").write_text(json.dumps(facts))
     (tmp_path / "model.safetensors").write_bytes(b"12345678901234567890")
     with pytest.raises(UserError, match="is damaged"):
