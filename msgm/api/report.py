@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgm.domains import of_report, read_report
 from msgm.errors import UserError, known
 from msgm.study.judging import CONTROLS
+from msgm.study.typed import Row
 
 if TYPE_CHECKING:
     import pandas
 
-Row = dict[str, Any]
 APART = ("card", "provenance", "measured", "retrain_band", "per_seed", "artefacts", "facts", "latencies", "history")
 """What a row holds beside its numbers and settings; ``to_json`` has it."""
 SHARED = (
@@ -28,10 +28,10 @@ class Report:
 
     Example:
         >>> report = msgm.Report.read(compared)
-        >>> [row["name"] for row in report.rows]
+        >>> [row.name for row in report.rows]
         ['do-nothing', 'unseen', 'obtuse']
         >>> best = report.best("suppression")
-        >>> best is None or best["name"] in ("unseen", "obtuse")
+        >>> best is None or best.name in ("unseen", "obtuse")
         True
 
     Attributes:
@@ -59,9 +59,8 @@ class Report:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows as report.json holds them."""
-        rows: list[Row] = self.tree["rows"]
-        return rows
+        """The rows, in the order of report.json."""
+        return [Row.from_json(tree) for tree in self.tree["rows"]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of report.json; that of an earlier version is judged as this version judges."""
@@ -74,7 +73,7 @@ class Report:
         numbers and settings is left out. Numbers are means where a row has several seeds. ``level`` is the level that
         the row's card reaches on the ladder.
         """
-        return [{**self._level(row), **dict(_flat(_of_all_seeds(row), ""))} for row in self.rows]
+        return [{**self._level(row), **dict(_flat(_of_all_seeds(row.tree), ""))} for row in self.rows]
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return ``table()`` as a data frame.
@@ -94,11 +93,12 @@ class Report:
         Raises:
             UserError: no row has this name, or several have.
         """
-        names = [str(row.get("name", row.get("method"))) for row in self.rows]
+        rows = self.rows
+        names = [row.name for row in rows]
         known(name, list(dict.fromkeys(names)), "row", "row")
         if names.count(name) > 1:
             raise UserError(f"row: {names.count(name)} rows are called {name!r}; take one of report.rows.")
-        return self.rows[names.index(name)]
+        return rows[names.index(name)]
 
     def level(self, row: Row | str) -> str | None:
         """Return the level, C0 to C5, that a row's card reaches; None where rows have no cards (attributes).
@@ -124,7 +124,8 @@ class Report:
         return card
 
     def _card(self, row: Row | str) -> dict[str, Any] | None:
-        return of_report(self.tree).card(self.tree, self.row(row) if isinstance(row, str) else row)
+        found = self.row(row) if isinstance(row, str) else row
+        return of_report(self.tree).card(self.tree, found.to_json())
 
     def best(
         self, goal: Literal["suppression", "removal"], request: str | None = None, model: str | None = None
@@ -169,28 +170,28 @@ class Report:
         from msgm.evaluation.ladder import LADDER, junk_check, measured_by, ratio_of
 
         # A generator's controls are the same for every row.
-        controls = LADDER.controls(self.tree, rows[0]) if rows else []
+        controls = LADDER.controls(self.tree, rows[0].to_json()) if rows else []
         if any(control.verdict == FAIL and "C1" in control.needed_by for control in controls):
             return None
-        rated = [row for row in rows if measured_by(row, "ur")]
-        usable = [row for row in rated if junk_check(self.tree, row).holds is not False]
-        return min(usable, key=lambda row: (ratio_of(row)["value"], _seconds(row)), default=None)
+        rated = [row for row in rows if measured_by(row.to_json(), "ur")]
+        usable = [row for row in rated if junk_check(self.tree, row.to_json()).holds is not False]
+        return min(usable, key=lambda row: (ratio_of(row.to_json())["value"], _seconds(row)), default=None)
 
     def _chosen(self, wanted: Mapping[str, str | None]) -> list[Row]:
         """Return the rows of the request and the model that are wanted, without the references."""
         rows = [row for row in self.rows if not self._is_reference(row)]
         for key, value in wanted.items():
-            there = list(dict.fromkeys(row[key] for row in self.rows if key in row))
+            there = list(dict.fromkeys(row[key] for row in self.rows if key in row.tree))
             if value is None and len(there) > 1:
                 raise UserError(f"best: {key}: say which; the report has {', '.join(there)}.")
             if value is not None and value not in there:
                 raise UserError(f"best: {key}: the report has no {value!r}; it has {', '.join(there) or 'none'}.")
-            rows = [row for row in rows if value is None or row.get(key) == value]
+            rows = [row for row in rows if value is None or row.tree.get(key) == value]
         return rows
 
     def _is_reference(self, row: Row) -> bool:
         if self.domain != "generator":
-            return row.get("method") in CONTROLS
+            return row.name in CONTROLS
         return row["start"] in ("none", "random") or (row["start"], row["objective"]) == ("scratch", "unseen")
 
     def _level(self, row: Row) -> dict[str, Any]:
@@ -202,10 +203,10 @@ class Report:
 
 
 def _seconds(row: Row) -> float:
-    return float(row["seconds"])
+    return row.cost.seconds
 
 
-def _of_all_seeds(row: Row) -> Row:
+def _of_all_seeds(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what is true of all seeds of a row; a generator's holds what was measured at the first one, too."""
     of_first = "measured" in row and len(row.get("per_seed", ())) > 1
     return {key: value for key, value in row.items() if key in SHARED} if of_first else row

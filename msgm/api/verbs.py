@@ -158,7 +158,7 @@ def compare(
     Example:
         >>> report = msgm.compare({}, compared, only=["do-nothing", "obtuse"], overrides=tiny, device="cpu")
         judge: already trained...
-        >>> sorted(row["name"] for row in report.rows)
+        >>> sorted(row.name for row in report.rows)
         ['do-nothing', 'obtuse', 'unseen']
         >>> report.run.name
         'compared'
@@ -238,7 +238,7 @@ def evaluate(
     Example:
         >>> report = msgm.evaluate(None, compared / "rows" / "unseen", out=out / "measured", metrics=["nll"])
         judge: training...
-        >>> [row["name"] for row in report.rows]
+        >>> [row.name for row in report.rows]
         ['unseen']
 
     Args:
