@@ -3,6 +3,7 @@
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Objective, Setup, Term, mean_square, noised
 from msgm.objectives.denoising import Standard, Unseen
 from msgm.objectives.erasediff import EraseDiff
+from msgm.objectives.moments import Moments, merged_moments, moments
 from msgm.objectives.obtuse import Obtuse
 from msgm.objectives.orthogonal import Orthogonal
 from msgm.objectives.redirect import Redirect
@@ -12,6 +13,7 @@ __all__ = [
     "Card",
     "EraseDiff",
     "Mixed",
+    "Moments",
     "Noised",
     "Objective",
     "Obtuse",
@@ -22,5 +24,7 @@ __all__ = [
     "Term",
     "Unseen",
     "mean_square",
+    "merged_moments",
+    "moments",
     "noised",
 ]
