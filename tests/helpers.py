@@ -48,7 +48,7 @@ class Mixture(ScoreModel):
     def log_density(self, x, t):
         return self.joint(x, t).logsumexp(1)
 
-    def eps(self, x, t):
+    def eps(self, x, t, condition=None):
         self.calls += 1
         signal, noise, variance = self.coefficients(t)
         share = self.joint(x, t).softmax(1) / variance
@@ -91,7 +91,7 @@ class Correlated(ScoreModel):
             self.process.noise(t.double()) ** 2, self.values[None]
         )
 
-    def eps(self, x, t):
+    def eps(self, x, t, condition=None):
         noise = self.process.noise(t.double())[:, None]
         return (((x.double() @ self.vectors) * noise / self.variances(t)) @ self.vectors.T).to(x.dtype)
 

@@ -1,5 +1,6 @@
 """Score-based diffusion: processes, networks, the score model, samplers and likelihood. Knows no objective."""
 
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.likelihood import log_likelihood, negative_log_likelihood
 from msgm.diffusion.likelihood_settings import LikelihoodSettings
 from msgm.diffusion.model import ScoreModel
@@ -14,6 +15,7 @@ __all__ = [
     "SAMPLERS",
     "VE",
     "VP",
+    "Condition",
     "LikelihoodSettings",
     "Process",
     "SamplingSettings",

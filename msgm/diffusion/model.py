@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.networks import NETWORKS, Network, UNet, check_loadable, read_network
 from msgm.diffusion.pipelines import (
     Prediction,
@@ -155,9 +156,15 @@ class ScoreModel:
             return self.chain
         return replace(self.chain, unknown=CHANGED)
 
-    def eps(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the predicted noise in float32 or better; x (B, *shape), t (B,) times in (0, 1]."""
-        out = self._output(x, t)
+    def eps(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return the predicted noise in float32 or better.
+
+        Args:
+            x: (B, *shape) noised items.
+            t: (B,) times in (0, 1].
+            condition: of each item; None is the null condition, the only one that an unconditional network reads.
+        """
+        out = self._output(x, t, condition)
         if self.prediction == "epsilon":
             return out
         signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
@@ -165,21 +172,22 @@ class ScoreModel:
             return signal * out + noise * x
         return (x - signal * out) / noise
 
-    def _output(self, x: Tensor, t: Tensor) -> Tensor:
+    def _output(self, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         scale = per_item(self.process.input_scale(t), x).to(x.dtype)
-        out: Tensor = self.network(x * scale, self.process.label(t))
+        given = () if condition is None else (condition,)
+        out: Tensor = self.network(x * scale, self.process.label(t), *given)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
-    def score(self, x: Tensor, t: Tensor) -> Tensor:
+    def score(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return grad log p_t(x); arguments as in ``eps``."""
-        return -self.eps(x, t) / per_item(self.process.noise(t), x)
+        return -self.eps(x, t, condition) / per_item(self.process.noise(t), x)
 
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the posterior mean of x_0; arguments as in ``eps``. Not finite where a(t) = 0 for a network of eps."""
         signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
         if self.prediction == "epsilon":
-            return (x - noise * self.eps(x, t)) / signal
-        out = self._output(x, t)
+            return (x - noise * self.eps(x, t, condition)) / signal
+        out = self._output(x, t, condition)
         return out if self.prediction == "sample" else signal * x - noise * out
 
     @property

@@ -1,4 +1,4 @@
-"""Networks that read (x, label) and put out eps: diffusers' UNet2DModel for images, an MLP for vectors."""
+"""Networks that read (x, label, condition) and put out eps: diffusers' UNet2DModel for images, an MLP for vectors."""
 
 import json
 import math
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msgm.checks import at_least, below_one
+from msgm.diffusion.conditions import Condition
 from msgm.errors import UserError
 from msgm.plugins import Plugin, load_recorded, note_changed, plugins_of
 from msgm.reading import read_json, read_tensors
@@ -31,8 +32,16 @@ class Network(nn.Module):
         """First dimension of an item: channels of an image, length of a vector."""
 
     @abstractmethod
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Map x (B, *shape) and label (B,) to (B, *shape)."""
+    def forward(self, x: Tensor, label: Tensor, condition: Condition | None = None) -> Tensor:
+        """Map x (B, *shape) and label (B,) to (B, *shape); an unconditional network is called without a condition."""
+
+    def check_condition(self, condition: Condition) -> None:
+        """Refuse a condition that the network does not read; an unconditional one reads none.
+
+        Raises:
+            UserError: it does not read it.
+        """
+        raise UserError(f"condition: this {self.name} is unconditional, and was asked for a condition.")
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -130,8 +139,10 @@ class UNet(Network):
     def item_dims(self) -> int:
         return int(self.unet.config.in_channels)
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor, condition: Condition | None = None) -> Tensor:
         """Map x (B, C, H, W) and label (B,) to (B, C, H, W)."""
+        if condition is not None:
+            self.check_condition(condition)
         height, width = x.shape[-2:]
         below, right = -height % self.multiple, -width % self.multiple
         if below or right:
@@ -297,8 +308,10 @@ class MLP(Network):
     def item_dims(self) -> int:
         return self.settings["dims"]
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor, condition: Condition | None = None) -> Tensor:
         """Map x (B, D) and label (B,) to (B, D)."""
+        if condition is not None:
+            self.check_condition(condition)
         half = self.settings["frequencies"]
         rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=x.device) / half)
         angles = label.to(rates.dtype)[:, None] * rates

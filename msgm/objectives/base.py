@@ -7,18 +7,24 @@ trainer averages over the batch. ``eps_theta`` is the network's prediction of th
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import Process
 from msgm.errors import UserError
 from msgm.ranges import Range, ranges
 from msgm.registry import Registry
 
-Predict = Callable[[Tensor, Tensor], Tensor]
+
+class Predict(Protocol):
+    """The network's prediction of the noise, eps_theta (B, *shape); arguments as of ``ScoreModel.eps``."""
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return eps_theta."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Noised:
         signal: a(t), shaped to broadcast over x.
         noise: sigma(t), likewise.
         uniform: returns fresh U(0, 1) numbers shaped like x, drawn for the global batch.
+        clean: (B, *shape) the items x0.
+        condition: of the items; None is the null condition of all of them.
     """
 
     x: Tensor
@@ -46,9 +54,18 @@ class Noised:
     signal: Tensor
     noise: Tensor
     uniform: Callable[[], Tensor]
+    clean: Tensor
+    condition: Condition | None = None
 
 
-def noised(process: Process, x0: Tensor, t: Tensor, eps: Tensor, uniform: Callable[[], Tensor] | None = None) -> Noised:
+def noised(
+    process: Process,
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    uniform: Callable[[], Tensor] | None = None,
+    condition: Condition | None = None,
+) -> Noised:
     """Put clean items ``x0`` (B, *shape) on the path at times ``t`` (B,) with noise ``eps``.
 
     Example:
@@ -58,7 +75,8 @@ def noised(process: Process, x0: Tensor, t: Tensor, eps: Tensor, uniform: Callab
         True
     """
     signal, noise = per_item(process.signal(t), x0), per_item(process.noise(t), x0)
-    return Noised(signal * x0 + noise * eps, t, eps, signal, noise, uniform or (lambda: torch.rand_like(x0)))
+    drawn = uniform or (lambda: torch.rand_like(x0))
+    return Noised(signal * x0 + noise * eps, t, eps, signal, noise, drawn, x0, condition)
 
 
 class Term(NamedTuple):
@@ -231,7 +249,7 @@ class Mixed(Objective):
 
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
         if forget is None:
-            return {"retain": Term(self.alpha, mean_square(predict(retain.x, retain.t) - retain.eps))}
+            return {"retain": Term(self.alpha, mean_square(predict(retain.x, retain.t, retain.condition) - retain.eps))}
         on_retain, on_forget = predict_both(predict, retain, forget)
         return {
             "retain": Term(self.alpha, mean_square(on_retain - retain.eps)),
@@ -240,6 +258,7 @@ class Mixed(Objective):
 
 
 def predict_both(predict: Predict, retain: Noised, forget: Noised) -> tuple[Tensor, Tensor]:
-    """Run both batches through the network in one pass."""
-    both = predict(torch.cat([retain.x, forget.x]), torch.cat([retain.t, forget.t]))
+    """Run both batches through the network in one pass, each with its conditions."""
+    condition = Condition.cat([retain.condition, forget.condition], [len(retain.x), len(forget.x)])
+    both = predict(torch.cat([retain.x, forget.x]), torch.cat([retain.t, forget.t]), condition)
     return both[: len(retain.x)], both[len(retain.x) :]

@@ -7,7 +7,7 @@ from msgm.objectives.base import OBJECTIVES, Card, Noised, Objective, Predict, T
 
 class _Denoising(Objective):
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
-        return {self.data: Term(1.0, mean_square(predict(retain.x, retain.t) - retain.eps))}
+        return {self.data: Term(1.0, mean_square(predict(retain.x, retain.t, retain.condition) - retain.eps))}
 
 
 @OBJECTIVES.register("standard")

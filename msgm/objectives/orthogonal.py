@@ -76,4 +76,4 @@ class Orthogonal(Mixed):
         if self.teacher is None:
             raise RuntimeError("orthogonal, variant marginal: call prepare first")
         with torch.no_grad():
-            return self.teacher.eps(forget.x, forget.t)
+            return self.teacher.eps(forget.x, forget.t, forget.condition)

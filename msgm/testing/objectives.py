@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,8 @@ def _batch(process: Process, count: int, shape: tuple[int, ...], seed: int) -> N
 
 def _first(batch: Noised, count: int) -> Noised:
     """Return the first items of a batch."""
-    parts = {f.name: getattr(batch, f.name)[:count] for f in fields(Noised) if f.name != "uniform"}
+    kept = {f.name: getattr(batch, f.name) for f in fields(Noised) if f.name != "uniform"}
+    parts: dict[str, Any] = {name: None if part is None else part[:count] for name, part in kept.items()}
     return Noised(**parts, uniform=lambda: batch.uniform()[:count])
 
 

@@ -41,7 +41,7 @@ class Box(ScoreModel):
     def __init__(self, process, shape):
         super().__init__(nn.Linear(1, 1), process, shape)
 
-    def eps(self, x, t):
+    def eps(self, x, t, condition=None):
         signal, noise = (
             c(t.double()).view(-1, *[1] * (x.dim() - 1)) for c in (self.process.signal, self.process.noise)
         )

@@ -36,7 +36,7 @@ class Repeated(Correlated):
         super().__init__(process, covariance)
         self.shape = (count, len(covariance))
 
-    def eps(self, x, t):
+    def eps(self, x, t, condition=None):
         return super().eps(x.flatten(0, 1), t.repeat_interleave(x.shape[1])).view_as(x)
 
 

@@ -188,7 +188,7 @@ class Watched(Mixture):
 
     latest = 0.0
 
-    def eps(self, x, t):
+    def eps(self, x, t, condition=None):
         self.latest = max(self.latest, float(t.max()))
         return super().eps(x, t)
 
@@ -231,7 +231,7 @@ def test_what_is_known_and_what_is_not_start_inpainting_at_the_top(process):
     seen = []
 
     class First(Mixture):
-        def eps(self, x, t):
+        def eps(self, x, t, condition=None):
             seen.append(x)
             return super().eps(x, t)
 

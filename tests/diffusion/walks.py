@@ -21,7 +21,7 @@ class Repeated(Mixture):
         super().__init__(process, model.means, model.stds, model.weights)
         self.shape = (count, *model.shape)
 
-    def eps(self, x, t):
+    def eps(self, x, t, condition=None):
         return super().eps(x.flatten(0, 1), t.repeat_interleave(x.shape[1])).view_as(x)
 
 

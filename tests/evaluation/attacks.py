@@ -43,7 +43,7 @@ class Empirical(ScoreModel):
         super().__init__(torch.nn.Linear(1, 1), process, tuple(bank.shape[1:]))
         self.bank, self.width = bank.double(), width
 
-    def eps(self, x, t):
+    def eps(self, x, t, condition=None):
         signal, noise = self.process.signal(t.double()), self.process.noise(t.double())
         variance = (signal * self.width) ** 2 + noise**2
         points, centres = x.double().flatten(1), self.bank.flatten(1)

@@ -22,7 +22,7 @@ def batch(process, time, point, eps):
     t = torch.full((len(eps),), time, dtype=torch.float64)
     signal, noise = process.signal(t)[:, None], process.noise(t)[:, None]
     uniform = torch.linspace(0, 1, eps.numel(), dtype=torch.float64).view_as(eps)
-    return Noised(point.expand_as(eps), t, eps, signal, noise, lambda: uniform)
+    return Noised(point.expand_as(eps), t, eps, signal, noise, lambda: uniform, (point - noise * eps) / signal)
 
 
 class Point:
@@ -44,7 +44,7 @@ class Point:
     def expected(self, objective, e):
         """The exact loss density at x_t of a network that puts out ``e`` there."""
         retain, forget = (self.batch(name) for name in ("retain", "forget"))
-        terms = objective.terms(lambda x, t: e.expand_as(x), retain, forget)
+        terms = objective.terms(lambda x, t, condition: e.expand_as(x), retain, forget)
         return sum(
             term.weight * self.density[name] * (self.weights[name] @ term.values) for name, term in terms.items()
         )
@@ -305,7 +305,8 @@ def test_the_floor_stops_the_gradient_of_the_samples_below_it(sign, floor):
 
 def doubled(b):
     uniform = b.uniform()
-    return Noised(b.x.repeat(1, 2), b.t, b.eps.repeat(1, 2), b.signal, b.noise, lambda: uniform.repeat(1, 2))
+    twice = [part.repeat(1, 2) for part in (b.x, b.eps, b.clean)]
+    return Noised(twice[0], b.t, twice[1], b.signal, b.noise, lambda: uniform.repeat(1, 2), twice[2])
 
 
 def some_batch(count=5, dims=3, dtype=torch.float64):
@@ -321,7 +322,7 @@ def some_batch(count=5, dims=3, dtype=torch.float64):
 def test_losses_do_not_change_when_dimensions_are_repeated(objective):
     forget, predicted = some_batch()
     once, twice = (
-        objective.terms(lambda x, t, p=p: torch.cat([p, p]), b, b)
+        objective.terms(lambda x, t, condition, p=p: torch.cat([p, p]), b, b)
         for b, p in ((forget, predicted), (doubled(forget), predicted.repeat(1, 2)))
     )
     for name in ("retain", "forget"):

@@ -52,7 +52,7 @@ def fine_tune(
     for wanted in steps:
         for step in range(done, wanted):
             (batch,) = noised_parts(tuned.process, feed, next(batches), seed, step, 1)
-            loss = mean_square(tuned.eps(batch.x, batch.t) - batch.eps).mean()
+            loss = mean_square(tuned.eps(batch.x, batch.t, batch.condition) - batch.eps).mean()
             optimiser.zero_grad()
             loss.backward()
             if settings.clip is not None:

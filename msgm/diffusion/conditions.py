@@ -1,0 +1,142 @@
+"""Conditions: what a model is asked for, one row an item; None is the null condition of every row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from msgm.errors import UserError
+
+NULL = -1
+"""The label of a row without a condition."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What each item of a batch is asked to be: class labels, or embeddings of a text say.
+
+    A row of no condition, the **null** condition, has label -1, or an embedding whose mask is False throughout. Where
+    a condition is optional, None stands for the null condition of every row; an unconditional model knows no other.
+
+    Example:
+        >>> from msgm.diffusion import Condition
+        >>> asked = Condition(torch.tensor([3, 7, 3]))
+        >>> asked[1:].labels
+        tensor([7, 3])
+        >>> asked.dropped(torch.tensor([True, False, False])).labels
+        tensor([-1,  7,  3])
+
+    Attributes:
+        labels: (B,) class numbers, long; -1 is the null condition.
+        embedding: (B, L, E) instead of labels.
+        mask: (B, L) bool, with an embedding: which of its L places are read.
+    """
+
+    labels: Tensor | None = None
+    embedding: Tensor | None = None
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.labels is None) == (self.embedding is None):
+            raise UserError("condition: give labels or an embedding, one of the two.")
+        if self.labels is not None and (self.labels.dim() != 1 or self.labels.dtype != torch.long):
+            kind = f"{tuple(self.labels.shape)} of {self.labels.dtype}"
+            raise UserError(f"condition.labels: expected (B,) long integers, got {kind}.")
+        if self.embedding is None:
+            return
+        if self.embedding.dim() != 3:
+            raise UserError(f"condition.embedding: expected (B, L, E), got {tuple(self.embedding.shape)}.")
+        if self.mask is None:
+            whole = torch.ones(self.embedding.shape[:2], dtype=torch.bool, device=self.embedding.device)
+            object.__setattr__(self, "mask", whole)
+        elif self.mask.shape != self.embedding.shape[:2] or self.mask.dtype != torch.bool:
+            kind = f"{tuple(self.mask.shape)} of {self.mask.dtype}"
+            raise UserError(f"condition.mask: expected {tuple(self.embedding.shape[:2])} bool, got {kind}.")
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> "Condition":
+        """Return the condition of some rows."""
+        return self._by_part(*(part[rows] for part in self._parts))
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        """The labels, or the embedding and its mask."""
+        if self.labels is not None:
+            return (self.labels,)
+        assert self.embedding is not None
+        assert self.mask is not None
+        return (self.embedding, self.mask)
+
+    def _by_part(self, *parts: Tensor) -> "Condition":
+        return Condition(*parts) if self.labels is not None else Condition(None, *parts)
+
+    @property
+    def null(self) -> Tensor:
+        """(B,) bool: the rows of no condition."""
+        return self.labels < 0 if self.labels is not None else ~self._parts[1].any(1)
+
+    def dropped(self, rows: Tensor) -> "Condition":
+        """Return the condition with the null condition at the rows where ``rows`` (B,) is True."""
+        if self.labels is not None:
+            return Condition(self.labels.masked_fill(rows, NULL))
+        embedding, mask = self._parts
+        return Condition(None, embedding, mask & ~rows[:, None])
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """Return the condition on a device."""
+        return self._by_part(*(part.to(device) for part in self._parts))
+
+    @staticmethod
+    def of(asked: "Asked", count: int) -> "Condition | None":
+        """Return the condition of ``count`` items: one label for all of them, a label for each, or a condition.
+
+        Example:
+            >>> from msgm.diffusion import Condition
+            >>> Condition.of(3, 2).labels, Condition.of([1, 2], 2).labels
+            (tensor([3, 3]), tensor([1, 2]))
+
+        Raises:
+            UserError: another number of rows.
+        """
+        if asked is None:
+            return None
+        if isinstance(asked, int):
+            return Condition(torch.full((count,), asked))
+        found = asked if isinstance(asked, Condition) else Condition(torch.as_tensor(asked, dtype=torch.long))
+        if len(found) != count:
+            raise UserError(f"condition: {len(found)} rows for {count} items.")
+        return found
+
+    @staticmethod
+    def cat(parts: "Sequence[Condition | None]", sizes: Sequence[int]) -> "Condition | None":
+        """Return one condition of several batches, of which ``sizes`` are the numbers of items.
+
+        Example:
+            >>> from msgm.diffusion import Condition
+            >>> Condition.cat([Condition(torch.tensor([3, 7])), None], [2, 1]).labels
+            tensor([ 3,  7, -1])
+
+        Raises:
+            UserError: some have labels and others embeddings.
+        """
+        given = [part for part in parts if part is not None]
+        if not given:
+            return None
+        if len({part.labels is None for part in given}) == 2:
+            raise UserError("condition: labels and embeddings do not go into one batch.")
+        whole = [given[0].nothing(n) if part is None else part for part, n in zip(parts, sizes, strict=True)]
+        return given[0]._by_part(*(torch.cat(same) for same in zip(*(part._parts for part in whole), strict=True)))
+
+    def nothing(self, count: int) -> "Condition":
+        """Return the null condition of ``count`` rows, of the same kind."""
+        if self.labels is not None:
+            return Condition(self.labels.new_full((count,), NULL))
+        embedding, mask = self._parts
+        return Condition(None, embedding.new_zeros(count, *embedding.shape[1:]), mask.new_zeros(count, mask.shape[1]))
+
+
+Asked = Condition | int | Sequence[int] | Tensor | None
+"""What a caller may ask for: a condition, one label for all items, a label for each, or nothing."""
