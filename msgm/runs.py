@@ -123,7 +123,7 @@ def find_model(path: Path | str) -> Path:
         UserError: there is nothing of the kind.
     """
     path = Path(path)
-    marks = ("process.json", "model_index.json", "unet/config.json", "unet_ema/config.json")
+    marks = ("process.json", "model_index.json", "unet/config.json", "unet_ema/config.json", "transformer/config.json")
     for run in (path, path / "rows" / "do-nothing"):
         recover(run / "model")
     for candidate in (path / "model", path / "rows" / "do-nothing" / "model", path):

@@ -8,9 +8,9 @@ The network predicts the noise of ``x_t = a x_0 + sigma eps``; everything else f
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
 from msgm.diffusion.conditions import Condition
-from msgm.diffusion.networks import NETWORKS, Network, UNet, check_loadable, read_network
+from msgm.diffusion.description import FORMAT, Description, Written, describe, named, replaceable
+from msgm.diffusion.networks import NETWORKS, Library, Network, check_loadable, read_network
 from msgm.diffusion.pipelines import (
     Prediction,
     make_pipeline,
@@ -35,35 +36,16 @@ from msgm.diffusion.processes import PROCESSES, Process
 from msgm.digests import model_key, weights_digest
 from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder
-from msgm.plugins import Plugin, plugins_of, trusting
+from msgm.plugins import plugins_of, trusting
 from msgm.reading import check_finite, read_json
-from msgm.registry import plain
 from msgm.runs import find_model
 from msgm.seeding import derive_seed
-from msgm.shapes import Positive, Rule
 
 if TYPE_CHECKING:
     from msgm.diffusion.samplers import Callback, Sampler
 
-FORMAT = 1
 README = "README.md"
 CHANGED = "the weights were changed by a training loop that recorded no request"
-
-
-class Written(TypedDict):
-    """Keys of ``process.json`` in every format."""
-
-    format: Positive
-
-
-class Description(Written):
-    """Keys of ``process.json`` in the present format."""
-
-    process: dict[str, Any]
-    network: str
-    shape: Annotated[list[Positive], Rule("a list of one to three sizes", lambda value: 1 <= len(value) <= 3)]
-    prediction: Prediction
-    plugins: NotRequired[list[Plugin]]
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
@@ -135,10 +117,10 @@ class ScoreModel:
         Raises:
             UserError: an unknown name or setting, a value that a part refuses, or a network for other shapes.
         """
-        path = PROCESSES.build(_named(process))
+        path = PROCESSES.build(named(process))
         own = {f.name for f in fields(path) if f.init}  # type: ignore[arg-type]
-        path = PROCESSES.build(_named(process) | {key: settings[key] for key in settings if key in own})
-        parts = _named(network) | {key: settings[key] for key in settings if key not in own}
+        path = PROCESSES.build(named(process) | {key: settings[key] for key in settings if key in own})
+        parts = named(network) | {key: settings[key] for key in settings if key not in own}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "init"))
             made = NETWORKS.build(parts).build(tuple(shape))
@@ -241,17 +223,21 @@ class ScoreModel:
             raise UserError(f"sample: count must be at least 1, got {count}.")
         return sample(self, count, SamplingSettings.of(sampler, steps, **settings), seed, first, callback)
 
-    def to_pipeline(self) -> Any:
+    def to_pipeline(self, **parts: Any) -> Any:
         """Return a diffusers pipeline with a copy of this model, such as a ``DDPMPipeline``.
 
+        Args:
+            **parts: of the pipeline that are no part of the model: ``vae``, the autoencoder of a DiT's latents.
+
         Raises:
-            UserError: diffusers has none for it: its process is VE or sub-VP, or its network no U-Net or one that pads.
+            UserError: diffusers has none for it: its process is VE or sub-VP, its network none of diffusers', one that
+                pads, or a class-conditional U-Net.
         """
         scheduler = scheduler_for(self.process, self.scheduler)
-        if scheduler is None or not isinstance(self.network, UNet):
-            what = f"process {self.process.name!r}" if scheduler is None else "this network, which is no U-Net"
+        if scheduler is None or not isinstance(self.network, Library):
+            what = f"process {self.process.name!r}" if scheduler is None else "this network, which is none of diffusers'"
             raise UserError(f"to_pipeline: diffusers has no pipeline for {what}; sample with model.sample.")
-        return make_pipeline(self.network, scheduler, self.shape)
+        return make_pipeline(self.network, scheduler, self.shape, parts)
 
     def save_pretrained(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
         """Write the folder that ``from_pretrained`` and, for VP and DDPM, diffusers' pipelines read.
@@ -273,10 +259,12 @@ class ScoreModel:
         from msgm.diffusion.hub import Facts, model_card
 
         folder = Path(folder)
-        if folder.exists() and not (folder.is_dir() and _replaceable(folder)):
+        if folder.exists() and not (folder.is_dir() and replaceable(folder)):
             raise UserError(f"save_pretrained: {folder} is there and holds no model; give a new folder.")
-        scheduler = scheduler_for(self.process, self.scheduler) if isinstance(self.network, UNet) else None
-        pipeline = None if scheduler is None else pipeline_name(scheduler)
+        pipeline = None
+        if isinstance(self.network, Library):
+            scheduler = scheduler_for(self.process, self.scheduler)
+            pipeline = None if scheduler is None else pipeline_name(self.network, scheduler)
         title = folder.resolve().name
         facts = Facts(title, self.process.name, self.shape, self.parameter_count(), pipeline)
         self._save(folder, model_card(facts, self.history(), card))
@@ -317,8 +305,8 @@ class ScoreModel:
         if history is not None:
             (folder / CHAIN).write_text(json.dumps(history.to_json(), indent=2))
         scheduler = scheduler_for(self.process, self.scheduler)
-        if scheduler is not None and isinstance(network, UNet):
-            write_index(folder, scheduler)
+        if scheduler is not None and isinstance(network, Library):
+            write_index(folder, network, scheduler)
 
     @classmethod
     def from_pretrained(
@@ -328,13 +316,13 @@ class ScoreModel:
 
         Args:
             source: a run folder, a folder of ``save_pretrained`` or of diffusers, a diffusers pipeline object with a
-                ``UNet2DModel``, or, with ``download``, the name ``owner/model`` of one on the Hugging Face hub.
+                ``UNet2DModel`` or a DiT, or, with ``download``, the name ``owner/model`` of one on the hub.
             download: let a model that is no folder here be fetched from the hub: its settings and weights alone.
             revision: of a model of the hub: branch, tag or commit.
             trust: run the Python files that the model's folder names.
 
         Raises:
-            UserError: no model there, one that is damaged, newer, conditional or learns its variance, or a name of the
+            UserError: no model there, one that is damaged, newer, or a network that msgm does not use, or a name of the
                 hub that may not be fetched.
             RunError: the hub cannot be reached.
         """
@@ -354,15 +342,18 @@ class ScoreModel:
 
     @classmethod
     def load(cls, folder: Path | str) -> "ScoreModel":
-        """Read a folder written by ``save``, or any diffusers folder of a UNet2DModel with a DDPM-type scheduler.
+        """Read a folder written by ``save``, or any diffusers folder of a UNet2DModel or a DiT with its scheduler.
 
         Raises:
-            UserError: no model there, a damaged or newer file, or a model that is conditional or learns its variance.
+            UserError: no model there, a damaged or newer file, or a network that msgm does not use.
         """
         folder = Path(folder)
         if (folder / "process.json").is_file():
             return replace(_guarded(cls._load_own, folder), chain=read_chain(folder))
-        if any((folder / name).is_file() for name in ("model_index.json", "unet/config.json", "unet_ema/config.json")):
+        if any(
+            (folder / name).is_file()
+            for name in ("model_index.json", "unet/config.json", "unet_ema/config.json", "transformer/config.json")
+        ):
             return replace(_guarded(lambda found: cls(*read_parts(found)), folder), chain=read_chain(folder))
         raise UserError(f"{folder} holds no model: neither process.json nor model_index.json is there.")
 
@@ -382,14 +373,6 @@ class ScoreModel:
         return cls(network, process, tuple(description["shape"]), description["prediction"], kept)
 
 
-def _named(part: str | Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": part} if isinstance(part, str) else dict(part)
-
-
-def _replaceable(folder: Path) -> bool:
-    return (folder / "process.json").is_file() or not any(folder.iterdir())
-
-
 def _guarded(load: Any, folder: Path) -> ScoreModel:
     try:
         model: ScoreModel = load(folder)
@@ -400,8 +383,3 @@ def _guarded(load: Any, folder: Path) -> ScoreModel:
         raise UserError(f"cannot read the model in {folder}: {detail}.") from error
     check_finite(model.network.state_dict(), str(folder))
     return model
-
-
-def describe(process: Process) -> dict[str, Any]:
-    """Return a process's settings as plain JSON, its name first."""
-    return {"name": process.name, **{k: plain(v) for k, v in asdict(process).items()}}  # type: ignore[call-overload]

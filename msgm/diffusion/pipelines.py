@@ -1,25 +1,31 @@
-"""Conversion between score models and diffusers: a UNet2DModel with a DDPM-type scheduler, as folder or pipeline."""
+"""Conversion between score models and diffusers: a UNet2DModel or a DiT with its scheduler, as folder or pipeline.
+
+Of a DiT's pipeline the transformer and the scheduler are read: the model is one of latents, and the autoencoder no part
+of it.
+"""
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
-from msgm.diffusion.networks import UNet, read_unet
+from msgm.diffusion.networks import DiT, Library, UNet
 from msgm.diffusion.processes import DDPM, VP, Process
 from msgm.errors import UserError
 from msgm.reading import read_json
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
 DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
+KINDS: tuple[type[Library], ...] = (UNet, DiT)
 
 
 class Parts(NamedTuple):
     """The parts of a score model read from a pipeline; fields as of ``ScoreModel``."""
 
-    network: UNet
+    network: Library
     process: DDPM
     shape: tuple[int, ...]
     prediction: Prediction
@@ -33,48 +39,51 @@ def read_parts(folder: Path) -> Parts:
         UserError: a training checkpoint, another kind of network or scheduler, or what ``parts_of`` refuses.
     """
     _refuse_checkpoint(folder)
-    return parts_of(read_unet(_part(folder, "unet")), read_scheduler(_part(folder, "scheduler")), str(folder))
+    kind = DiT if (folder / DiT.part).is_dir() else UNet
+    return parts_of(kind.read(_part(folder, kind.part)), read_scheduler(_part(folder, "scheduler")), str(folder))
 
 
 def pipeline_parts(pipeline: Any) -> Parts:
     """Return the parts of a pipeline object, with a float32 copy of its network.
 
     Raises:
-        UserError: an object without a UNet2DModel and a DDPM-type scheduler, or what ``parts_of`` refuses.
+        UserError: an object without such a network and scheduler, or what ``parts_of`` refuses.
     """
-    from diffusers import UNet2DModel
-
-    unet, scheduler = getattr(pipeline, "unet", None), getattr(pipeline, "scheduler", None)
-    kind = type(pipeline).__name__
-    if not isinstance(unet, UNet2DModel):
-        raise UserError(f"from_pretrained: expected a folder or a pipeline with a UNet2DModel, got a {kind}.")
+    scheduler, named = getattr(pipeline, "scheduler", None), type(pipeline).__name__
+    found = [kind for kind in KINDS if type(getattr(pipeline, kind.part, None)).__name__ == kind.kind]
+    if not found:
+        wanted = " or a ".join(kind.kind for kind in KINDS)
+        raise UserError(f"from_pretrained: expected a folder or a pipeline with a {wanted}, got a {named}.")
     if type(scheduler).__name__ not in DISCRETE:
-        raise UserError(f"the {kind} has a {type(scheduler).__name__}; msgm reads {', '.join(DISCRETE)}.")
-    return parts_of(copy.deepcopy(unet).float(), scheduler, f"the {kind}")
+        raise UserError(f"the {named} has a {type(scheduler).__name__}; msgm reads {', '.join(DISCRETE)}.")
+    body = copy.deepcopy(getattr(pipeline, found[0].part)).float()
+    return parts_of(found[0](body, found[0].own_null), scheduler, f"the {named}")
 
 
-def parts_of(unet: Any, scheduler: Any, where: str) -> Parts:
+def parts_of(network: Library, scheduler: Any, where: str) -> Parts:
     """Return the parts of the score model that a network and its scheduler define.
 
     Raises:
-        UserError: a model that is conditional or learns its variance, or incomplete settings.
+        UserError: a network that msgm cannot use, or incomplete settings.
     """
-    config = unet.config
-    if config.num_class_embeds or config.class_embed_type:
-        raise UserError(f"{where}: the U-Net is class-conditional; msgm unlearns unconditional models.")
-    if config.in_channels != config.out_channels:
+    config = network.body.config
+    if config.get("class_embed_type"):
         raise UserError(
-            f"{where}: it learns its variance ({config.in_channels} channels in, {config.out_channels} out)."
+            f"{where}: the U-Net reads its classes as {config.class_embed_type!r}; msgm reads num_class_embeds only."
         )
+    if config.out_channels not in (None, config.in_channels) and not network.learns_variance:
+        raise UserError(f"{where}: it reads {config.in_channels} channels and puts out {config.out_channels}.")
+    if network.learns_variance:
+        print(f"note: {where} learns its variance; msgm uses and trains its mean, and saves both.", flush=True)
     if config.sample_size is None:
-        raise UserError(f"{where}: the U-Net's config.json names no sample_size.")
+        raise UserError(f"{where}: the network's config.json names no sample_size.")
     prediction = scheduler.config.prediction_type
     if prediction not in get_args(Prediction):
         raise UserError(f"{where}: unknown prediction_type {prediction!r}; known: {', '.join(get_args(Prediction))}.")
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     process = DDPM(betas=tuple(scheduler.betas.double().tolist()))
-    return Parts(UNet(unet), process, (config.in_channels, height, width), prediction, settings_of(scheduler))
+    return Parts(network, process, (config.in_channels, height, width), prediction, settings_of(scheduler))
 
 
 def read_scheduler(folder: Path) -> Any:
@@ -112,37 +121,56 @@ def scheduler_for(process: Process, kept: dict[str, Any] | None) -> Any:
     return None
 
 
-def write_index(folder: Path, scheduler: Any) -> None:
-    """Write the scheduler and ``model_index.json`` beside ``unet/``, so that diffusers reads the folder."""
+def write_index(folder: Path, network: Library, scheduler: Any) -> None:
+    """Write the scheduler and ``model_index.json`` beside the network's folder, so that diffusers reads them."""
     scheduler.save_pretrained(folder / "scheduler")
-    kind = type(scheduler).__name__
     index = {
-        "_class_name": pipeline_name(scheduler),
-        "scheduler": ["diffusers", kind],
-        "unet": ["diffusers", "UNet2DModel"],
+        "_class_name": pipeline_name(network, scheduler),
+        "scheduler": ["diffusers", type(scheduler).__name__],
+        network.part: ["diffusers", network.kind],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
 
 
-def pipeline_name(scheduler: Any) -> str:
-    """Return the name of diffusers' pipeline that samples by a scheduler."""
+def pipeline_name(network: Library, scheduler: Any) -> str:
+    """Return the name of diffusers' pipeline that holds a network and samples by a scheduler."""
+    if isinstance(network, DiT):
+        return "DiTPipeline"
     return type(scheduler).__name__.replace("Scheduler", "Pipeline")
 
 
-def make_pipeline(network: UNet, scheduler: Any, shape: tuple[int, ...]) -> Any:
+def make_pipeline(network: Library, scheduler: Any, shape: tuple[int, ...], parts: Mapping[str, Any]) -> Any:
     """Return a diffusers pipeline with a copy of the network.
 
+    Args:
+        network: the network.
+        scheduler: the scheduler.
+        shape: of an item.
+        parts: other parts of the pipeline, by name.
+
     Raises:
-        UserError: the network pads its images, which diffusers' pipelines do not.
+        UserError: a network that diffusers' pipelines cannot run: a class-conditional U-Net, to which they give no
+            labels, or one that pads its images; or a DiT without an autoencoder.
     """
     import diffusers
 
+    kind = getattr(diffusers, pipeline_name(network, scheduler))
+    body = copy.deepcopy(network.body).eval()
+    if isinstance(network, DiT):
+        if "vae" not in parts:
+            raise UserError("to_pipeline: a DiTPipeline decodes its samples; give it an autoencoder, vae=...")
+        return kind(transformer=body, scheduler=scheduler, **parts)
+    if network.classes:
+        raise UserError(
+            "to_pipeline: diffusers has no pipeline that gives labels to a U-Net; sample with model.sample."
+        )
+    assert isinstance(network, UNet)
     if any(side % network.multiple for side in shape[1:]):
         raise UserError(
             f"to_pipeline: this network pads images of {shape[1]}x{shape[2]} to a multiple of {network.multiple}, and "
             "diffusers' pipelines do not; sample with model.sample."
         )
-    return getattr(diffusers, pipeline_name(scheduler))(unet=copy.deepcopy(network.unet).eval(), scheduler=scheduler)
+    return kind(unet=body, scheduler=scheduler, **parts)
 
 
 def _refuse_checkpoint(folder: Path) -> None:

@@ -22,7 +22,7 @@ from msgm import processes, traces
 from msgm.cache import Cache
 from msgm.config import BASE_ROW, ROWS, Config, Row
 from msgm.diffusion import ScoreModel
-from msgm.diffusion.model import describe
+from msgm.diffusion.description import describe
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import missing_metrics

@@ -28,7 +28,7 @@ from msgm.config import SECTIONS
 from msgm.data import quantise
 from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
-from msgm.diffusion.model import describe
+from msgm.diffusion.description import describe
 from msgm.digests import short_digest
 from msgm.errors import UserError, nearest
 from msgm.fields import structured

@@ -14,7 +14,7 @@ from msgm.chain import Chain, Entry, gone_before
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.diffusion import ScoreModel
-from msgm.diffusion.model import describe
+from msgm.diffusion.description import describe
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text

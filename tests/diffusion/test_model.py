@@ -275,9 +275,8 @@ def test_a_foreign_model_predicts_what_diffusers_predicts(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"num_class_embeds": 3}, "class-conditional"),
-        ({"class_embed_type": "timestep"}, "class-conditional"),
-        ({"out_channels": 2}, "learns its variance"),
+        ({"class_embed_type": "timestep"}, "reads its classes as 'timestep'"),
+        ({"out_channels": 3}, "reads 1 channels and puts out 3"),
         ({"sample_size": None}, "sample_size"),
     ],
 )

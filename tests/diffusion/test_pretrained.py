@@ -143,7 +143,7 @@ def test_a_pipeline_object_is_read_and_goes_out_with_its_scheduler():
     [
         (object(), "got a object"),
         (SimpleNamespace(unet=UNet2DModel(**UNET), scheduler=object()), "reads DDPMScheduler"),
-        (SimpleNamespace(unet=UNet2DModel(**UNET, num_class_embeds=3), scheduler=DDPMScheduler()), "class-conditional"),
+        (SimpleNamespace(unet=UNet2DModel(**UNET, class_embed_type="identity"), scheduler=DDPMScheduler()), "reads its classes as"),
     ],
 )
 def test_other_objects_are_refused(given, said):
@@ -156,7 +156,7 @@ def test_other_objects_are_refused(given, said):
     [
         (lambda: small("ve"), "no pipeline for process 've'"),
         (lambda: small("subvp"), "no pipeline for process 'subvp'"),
-        (lambda: ScoreModel.new("mlp", "vp", (2,)), "no pipeline for this network, which is no U-Net"),
+        (lambda: ScoreModel.new("mlp", "vp", (2,)), "no pipeline for this network, which is none of diffusers'"),
         (lambda: ScoreModel.new("unet", "vp", (1, 7, 8), **SMALL), "pads images of 7x8 to a multiple of 2"),
     ],
 )

@@ -1,0 +1,155 @@
+"""Networks of the diffusers library: one class wraps each kind, which is saved whole, as diffusers reads it.
+
+A network that learns its variance puts out twice the channels: the mean's and the variance's. msgm reads the mean's,
+trains them, and saves all of them.
+"""
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypedDict
+
+import torch
+
+from msgm.diffusion.networks.base import Network
+from msgm.errors import UserError
+from msgm.reading import read_json
+
+WEIGHTS = "diffusion_pytorch_model"
+"""Beginning of the names of diffusers' files of weights."""
+CLASSES = "classes.json"
+"""File beside the weights of a class-conditional network, which diffusers does not read."""
+
+
+class Classes(TypedDict):
+    """Contents of ``CLASSES``."""
+
+    null: bool
+
+
+class Library(Network):
+    """A network of diffusers.
+
+    Attributes:
+        part: name of the network's attribute here, of its folder, and of the pipeline's part.
+        kind: diffusers' name of its class.
+        own_null: whether every network of the kind has a null class.
+    """
+
+    part: ClassVar[str]
+    kind: ClassVar[str]
+    own_null: ClassVar[bool] = False
+
+    def __init__(self, body: Any, has_null: bool) -> None:
+        super().__init__()
+        setattr(self, self.part, body)
+        self._count_classes(self.embeddings(), has_null)
+
+    @abstractmethod
+    def embeddings(self) -> int:
+        """Return the number of classes that the network has embeddings for, the null class among them."""
+
+    @property
+    def body(self) -> Any:
+        """The network of diffusers."""
+        return getattr(self, self.part)
+
+    @property
+    def item_dims(self) -> int:
+        return int(self.body.config.in_channels)
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether half of the channels that it puts out are the variance's, which are not read."""
+        return bool(self.body.config.out_channels == 2 * self.body.config.in_channels)
+
+    def _count_classes(self, embeddings: int, has_null: bool) -> None:
+        """Set the number of classes, of whose embeddings the last is the null condition's if ``has_null``."""
+        self.has_null = has_null
+        self.classes = embeddings - 1 if embeddings and has_null else embeddings
+
+    def last_class_is_null(self) -> None:
+        """State that the last class of a network of another make means the null condition; saved with the network."""
+        if self.classes and not self.has_null:
+            self._count_classes(self.classes, has_null=True)
+
+    def save(self, folder: Path) -> None:
+        """Write the network's folder as diffusers reads it."""
+        own = folder / self.part
+        self.body.save_pretrained(own, safe_serialization=True)
+        # diffusers notes the folder that a network was read from, a path of this machine.
+        file = own / "config.json"
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        if self.classes:
+            (own / CLASSES).write_text(json.dumps({"null": self.has_null}) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the network's folder."""
+        return cls.read(folder / cls.part)
+
+    @classmethod
+    def read(cls, own: Path) -> Self:
+        """Read the network from its own folder.
+
+        Raises:
+            UserError: another kind of network, or weights that are missing.
+        """
+        file = own / CLASSES
+        has_null = read_json(file, Classes)["null"] if file.is_file() else cls.own_null
+        return cls(read_body(own, cls.kind), has_null)
+
+
+def read_body(folder: Path, kind: str) -> Any:
+    """Read a network of diffusers and check it is complete; diffusers draws missing weights at random.
+
+    Args:
+        folder: of its config.json and weights.
+        kind: name of its class.
+
+    Raises:
+        UserError: another kind of network, or weights that are missing.
+    """
+    import diffusers
+
+    found = read_json(folder / "config.json", dict[str, Any]).get("_class_name", kind)
+    if found != kind:
+        raise UserError(f"{folder} holds a {found}; msgm reads {kind} there only.")
+    variant = _variant(folder)
+    if variant:
+        print(
+            f"note: {folder} holds weights of {variant} only; they are used and saved in float32.",
+            flush=True,
+        )
+    body, info = getattr(diffusers, kind).from_pretrained(
+        folder,
+        variant=variant,
+        torch_dtype=torch.float32,
+        low_cpu_mem_usage=False,
+        output_loading_info=True,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    if info["missing_keys"]:
+        raise UserError(f"{folder}: weights are missing, {min(info['missing_keys'])} for one.")
+    return body
+
+
+def _variant(folder: Path) -> str | None:
+    """Return which weights diffusers is to read: None for the plain ones, else the one variant that is there.
+
+    Variants stand in names as ``diffusion_pytorch_model.fp16.safetensors``, or ``...safetensors.index.fp16.json`` where
+    the weights are in several files.
+
+    Raises:
+        UserError: several variants, and no plain weights.
+    """
+    if (folder / f"{WEIGHTS}.safetensors").is_file() or (folder / f"{WEIGHTS}.safetensors.index.json").is_file():
+        return None
+    whole = {file.name.split(".")[1] for file in folder.glob(f"{WEIGHTS}.*.safetensors") if "-of-" not in file.name}
+    found = sorted(whole | {file.name.split(".")[-2] for file in folder.glob(f"{WEIGHTS}.safetensors.index.*.json")})
+    if len(found) > 1:
+        raise UserError(f"{folder} holds weights of {', '.join(found)}; keep the files of one of them.")
+    return found[0] if found else None
