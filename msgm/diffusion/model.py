@@ -235,7 +235,8 @@ class ScoreModel:
         """
         scheduler = scheduler_for(self.process, self.scheduler)
         if scheduler is None or not isinstance(self.network, Library):
-            what = f"process {self.process.name!r}" if scheduler is None else "this network, which is none of diffusers'"
+            foreign = "this network, which is none of diffusers'"
+            what = f"process {self.process.name!r}" if scheduler is None else foreign
             raise UserError(f"to_pipeline: diffusers has no pipeline for {what}; sample with model.sample.")
         return make_pipeline(self.network, scheduler, self.shape, parts)
 
