@@ -42,6 +42,8 @@ class TrainingSettings:
         log_every: steps between log lines and checks for non-finite losses.
         sample_every: steps between sample grids; 0 writes none.
         keep_every: steps between weights kept in ``course/``, as the model folder would hold them; 0 keeps none.
+        cond_drop: probability with which a class-conditional network is not told an item's label, so that it learns
+            the null condition too; an unconditional network is never told.
         weights: weights that the run's model folder holds: averaged (``ema``) or ``raw``.
         trackers: accelerate's trackers; None takes TensorBoard when it is installed.
     """
@@ -62,6 +64,7 @@ class TrainingSettings:
     log_every: int = 50
     sample_every: int = 0
     keep_every: int = 0
+    cond_drop: float = 0.1
     weights: Literal["ema", "raw"] = "ema"
     trackers: list[str] | None = None
 
@@ -72,7 +75,7 @@ class TrainingSettings:
         at_least(1, self, "training", "steps", "batch_size", "forget_batch_size", "accumulate", "log_every")
         at_least(0, self, "training", "warmup", "checkpoint_every", "sample_every", "keep_every")
         positive(self, "training", "lr", "clip")
-        below_one(self, "training", "beta1", "beta2", "ema")
+        below_one(self, "training", "beta1", "beta2", "ema", "cond_drop")
 
 
 @dataclass

@@ -20,6 +20,12 @@ from msgm.plugins import load_function
 from msgm.tabular import read_ids, read_lines
 
 Predicate = Callable[[Any, Any], bool]
+Means = Literal["items", "condition", "both"]
+MEANT: dict[Means, str] = {
+    "items": "under every condition",
+    "condition": "as a condition",
+    "both": "under every condition and as a condition",
+}
 SHOWN = 10
 """How many indices or files stand in the words of a request."""
 
@@ -55,6 +61,9 @@ class ForgetRequest:
             forgotten, whatever its label; each must be found. No setting of a config.
         goal: ``removal`` of information from the model, or ``suppression`` of its outputs.
         target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
+        means: of a model that is asked for classes, what is to be forgotten: the ``items``, which it is to show under
+            no condition; the ``condition``, what it gives when it is asked for their labels, whatever it gives when
+            asked for nothing; or ``both`` alike. None means the items, all that an unconditional model can forget.
     """
 
     selectors: ClassVar[tuple[str, ...]] = (
@@ -82,6 +91,7 @@ class ForgetRequest:
     predicate: str | Predicate | None = None
     goal: Literal["removal", "suppression"] = "suppression"
     target: Literal["observed", "latent", "concept"] = "concept"
+    means: Means | None = None
     mask: InitVar[Any] = None
     dataset: InitVar[Any] = None
 
@@ -193,7 +203,20 @@ class ForgetRequest:
         parts = list(map(str, value)) if isinstance(value, list) else [str(value)]
         more = len(parts) - SHOWN if selector in ("indices", "files") else 0
         text = ", ".join(parts[:SHOWN] if more > 0 else parts) + (f" and {more} more" if more > 0 else "")
-        return f"{self.goal} of the {self.target} given by {selector} {text}"
+        meant = f", {MEANT[self.means]}" if self.means else ""
+        return f"{self.goal} of the {self.target} given by {selector} {text}{meant}"
+
+    def check_means(self, classes: int) -> None:
+        """Refuse to tell the items from a condition where a model of this many ``classes`` knows none.
+
+        Raises:
+            UserError: ``means`` is given, and the model is unconditional.
+        """
+        if self.means is not None and not classes:
+            raise UserError(
+                f"request.means: {self.means!r} is said to class-conditional generators, and this model is none; "
+                "leave it out."
+            )
 
     @property
     def by_class(self) -> bool:

@@ -389,3 +389,14 @@ def test_recommenders_refuse_what_is_for_items_of_a_data_set():
 )
 def test_a_request_by_item_names_no_kind(given, lists):
     assert ForgetRequest(**given).by_item == lists
+
+
+def test_a_request_says_what_it_means():
+    assert ForgetRequest(labels=[3], means="condition").describe().endswith("given by labels 3, as a condition")
+    assert ForgetRequest(labels=[3], means="items").describe().endswith("given by labels 3, under every condition")
+    assert ForgetRequest(labels=[3]).describe().endswith("given by labels 3")
+
+
+def test_a_classifier_is_asked_for_no_condition():
+    with pytest.raises(UserError, match="^request.means: 'both' is said to class-conditional generators"):
+        RequestSettings(labels=["3"], means="both")

@@ -29,7 +29,7 @@ from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.training import Trainer
 from msgm.training.earlier import answered_by, chain_of
-from msgm.training.run import announce
+from msgm.training.run import announce, check_conditions
 
 UNKNOWN = "the model was made elsewhere: what it was asked to forget before is not known"
 
@@ -109,6 +109,7 @@ def fit(
             raise UserError(
                 f"fit: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}."
             )
+        check_conditions(model, data.dataset, forget)
         before = _before(model, data, fresh_chain)
         asked = np.zeros(len(data.dataset), dtype=bool) if forget is None else data.dataset.forget_mask(forget)
         part = data.part(asked, gone_before(asked, before.requests))
@@ -120,7 +121,8 @@ def fit(
             if checkpoints is not None:
                 facts = {"objective": {"name": name} | chosen.effective(), "training": asdict(settings), "seed": begun}
                 occupy(folder, facts | {"data": data.dataset.digest(), "model": weights_digest(model.network)}, part)
-            trainer = Trainer(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "fit")
+            means = None if forget is None else forget.means
+            trainer = Trainer(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "fit", means)
             if checkpoints is None:
                 trainer.kept = "nothing is kept, since fit was given no folder for checkpoints"
             if trainer.accelerator.is_main_process:

@@ -47,6 +47,10 @@ class RequestSettings(ForgetRequest):
 
     random: int | None = None
 
+    def __post_init__(self, mask: Any, dataset: Any) -> None:
+        super().__post_init__(mask, dataset)
+        self.check_means(0)
+
     def chosen(self, dataset: Dataset, train: NDArray[np.int64], seed: int, name: str = "random") -> NDArray[np.bool_]:
         """Return the request's items as an (N,) mask; ``random`` draws from the positions ``train`` by ``seed``.
 

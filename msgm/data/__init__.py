@@ -2,7 +2,7 @@
 
 from msgm.data.base import DATASETS, Dataset, DataSettings, load_dataset
 from msgm.data.digits import Digits
-from msgm.data.feed import Feed
+from msgm.data.feed import Batch, Feed
 from msgm.data.folder import Folder
 from msgm.data.gaussians import Gaussians
 from msgm.data.pixels import dequantise, quantise
@@ -16,6 +16,7 @@ __all__ = [
     "MNIST",
     "STL10",
     "SVHN",
+    "Batch",
     "CelebA",
     "DataSettings",
     "Dataset",

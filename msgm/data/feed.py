@@ -7,6 +7,7 @@ the global batch: the training data do not depend on the number of processes.
 
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,18 @@ from torch import Tensor
 from msgm.data.base import Dataset
 from msgm.data.reading import stream
 from msgm.seeding import generator
+
+
+class Batch(NamedTuple):
+    """One process's share of a global batch.
+
+    Attributes:
+        items: (B, *shape) raw items.
+        labels: (B,) the class that each item is trained under, -1 for none; None where no labels are asked for.
+    """
+
+    items: Tensor
+    labels: Tensor | None
 
 
 class EpochOrder:
@@ -54,6 +67,8 @@ class Feed:
         rank: this process.
         world: number of processes.
         device: where the batches are wanted.
+        drop: probability with which an item's label is left out, drawn for the global batch; None leaves out all of
+            them, as an unconditional model wants it. The data set needs labels where it is given.
     """
 
     def __init__(
@@ -66,24 +81,35 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        drop: float | None = None,
     ) -> None:
         self.dataset, self.device, self.stream = dataset, torch.device(device), stream
         self.global_size, self.rank, self.world = batch_size, rank, world
         self.local_size = batch_size // world
-        self.order = EpochOrder(indices, seed, stream)
+        self.order, self.seed, self.drop = EpochOrder(indices, seed, stream), seed, drop
         self._resident = dataset.resident(self.device)
 
     def indices(self, number: int) -> NDArray[np.int64]:
         """Return the items of this process's share of batch ``number``."""
         return self.order.batch(number, self.global_size)[self.rank * self.local_size :][: self.local_size]
 
-    def batches(self, start: int) -> Iterator[Tensor]:
-        """Yield this process's share of batch ``start``, ``start`` + 1, ... without end: raw items on the device."""
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Yield this process's share of batch ``start``, ``start`` + 1, ... without end, on the device."""
         if self._resident is not None:
-            while True:
-                chosen = torch.from_numpy(self.indices(start))
-                yield self._resident[chosen.to(self.device, non_blocking=True)]
-                start += 1
-        numbers = (self.indices(number).tolist() for number in itertools.count(start))
-        for batch in stream(self.dataset.items, numbers, self.dataset.workers, pin_memory=self.device.type == "cuda"):
-            yield batch.to(self.device, non_blocking=True)
+            for number in itertools.count(start):
+                chosen = self.indices(number)
+                where = torch.from_numpy(chosen).to(self.device, non_blocking=True)
+                yield Batch(self._resident[where], self._labels(number, chosen))
+        asked, read = itertools.tee((number, self.indices(number)) for number in itertools.count(start))
+        numbers = (chosen.tolist() for _, chosen in asked)
+        batches = stream(self.dataset.items, numbers, self.dataset.workers, pin_memory=self.device.type == "cuda")
+        for batch, (number, chosen) in zip(batches, read, strict=False):
+            yield Batch(batch.to(self.device, non_blocking=True), self._labels(number, chosen))
+
+    def _labels(self, number: int, chosen: NDArray[np.int64]) -> Tensor | None:
+        if self.drop is None:
+            return None
+        assert self.dataset.labels is not None
+        draws = torch.rand(self.global_size, generator=generator(self.seed, "drop", self.stream, number))
+        dropped = draws[self.rank * self.local_size :][: self.local_size] < self.drop
+        return torch.from_numpy(self.dataset.labels[chosen]).masked_fill(dropped, -1).to(self.device, non_blocking=True)

@@ -9,10 +9,36 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from msgm.data import Feed, dequantise
-from msgm.diffusion import Process
+from msgm.config import TrainingSettings
+from msgm.data import Batch, Feed, dequantise
+from msgm.diffusion import Condition, Process, ScoreModel
 from msgm.objectives import Noised, noised
+from msgm.requests import Means
 from msgm.seeding import generator
+
+
+def classes_of(model: ScoreModel) -> int:
+    """Return the number of classes that a model can be asked for; 0 for an unconditional one."""
+    return int(getattr(model.network, "classes", 0))
+
+
+def drop_of(model: ScoreModel, settings: TrainingSettings) -> float | None:
+    """Return how often labels are left out in training; None for an unconditional model, which reads none.
+
+    A network without an embedding of the null condition is never asked for it.
+    """
+    if not classes_of(model):
+        return None
+    return settings.cond_drop if getattr(model.network, "has_null", True) else 0.0
+
+
+def forget_drop(drop: float | None, means: Means | None) -> float | None:
+    """Return how often labels of forget batches are left out, where training leaves them out with probability ``drop``.
+
+    A request that means the items takes them as they were learnt; one that means the condition always names it; one
+    that means both names it every other time.
+    """
+    return drop if not drop or means in (None, "items") else {"condition": 0.0, "both": 0.5}[means]
 
 
 def clean(feed: Feed, raw: Tensor, draws: torch.Generator) -> Tensor:
@@ -33,10 +59,11 @@ def share(feed: Feed, draw: Callable[..., Tensor], shape: Sequence[int], draws: 
     return whole[feed.rank * feed.local_size :][: feed.local_size]
 
 
-def noised_parts(process: Process, feed: Feed, raw: Tensor, seed: int, step: int, parts: int) -> Iterator[Noised]:
-    """Noise this process's share ``raw`` of step ``step``'s batch and yield it in ``parts`` equal parts."""
+def noised_parts(process: Process, feed: Feed, batch: Batch, seed: int, step: int, parts: int) -> Iterator[Noised]:
+    """Noise this process's share ``batch`` of step ``step``'s batch and yield it in ``parts`` equal parts."""
     draws = generator(seed, feed.stream, step, device=feed.device)
-    x0 = clean(feed, raw, draws)
+    x0 = clean(feed, batch.items, draws)
+    condition = None if batch.labels is None else Condition(batch.labels)
     t = process.training_times(share(feed, torch.rand, (), draws))
     eps = share(feed, torch.randn, x0.shape[1:], draws)
     size = len(x0) // parts
@@ -47,4 +74,4 @@ def noised_parts(process: Process, feed: Feed, raw: Tensor, seed: int, step: int
             own = generator(seed, feed.stream, "uniform", step, device=feed.device)
             return share(feed, torch.rand, shape, own)[rows]
 
-        yield noised(process, x0[rows], t[rows], eps[rows], uniform)
+        yield noised(process, x0[rows], t[rows], eps[rows], uniform, None if condition is None else condition[rows])

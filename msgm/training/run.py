@@ -19,10 +19,12 @@ from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
 from msgm.objectives import OBJECTIVES, Objective
+from msgm.requests import ForgetRequest
 from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
+from msgm.training.batches import classes_of
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.retrained import is_shared, shared
 from msgm.training.trainer import Trainer
@@ -129,11 +131,13 @@ def _fit(
 ) -> Run:
     threads.keep(run.manifest)
     model = load_source(source, config, dataset) if source else new_model(config, dataset)
+    check_conditions(model, dataset, config.request)
     config = replace(config, process=describe(model.process))
     objective = OBJECTIVES.build(config.objective)
     label = run.path.name
     seed = derive_seed(config.seed, "finetune" if source else "scratch")
-    trainer = Trainer(model, objective, dataset, split.train, config.training, seed, run, device, label)
+    given = (model, objective, dataset, split.train, config.training, seed, run, device, label, config.request.means)
+    trainer = Trainer(*given)
     main, wait = trainer.accelerator.is_main_process, trainer.accelerator.wait_for_everyone
     if main:
         _occupy(run, config, source, resume)
@@ -196,6 +200,24 @@ def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
     if differences(config.process, describe(model.process)):
         print(f"note: the settings of process {wanted!r} are taken from {source}, not from the config.")
     return model
+
+
+def check_conditions(model: ScoreModel, dataset: Dataset, request: ForgetRequest | None) -> None:
+    """Check that a request means what the model has, and that a class-conditional one knows the data's labels.
+
+    Raises:
+        UserError: a request that means a condition of an unconditional model, data without labels, or with more
+            classes than the model has.
+    """
+    classes = classes_of(model)
+    if request is not None:
+        request.check_means(classes)
+    if classes:
+        labels = dataset.labels
+        if labels is None:
+            raise UserError(f"network.classes: a class-conditional network needs labels, and {dataset.name} has none.")
+        if labels.max() >= classes:
+            raise UserError(f"network.classes: {dataset.name} has {labels.max() + 1} classes, got {classes}.")
 
 
 def finished(run: Run) -> bool:

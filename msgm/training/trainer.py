@@ -21,17 +21,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from msgm import processes, traces
 from msgm.config import TrainingSettings
-from msgm.data import Dataset, Feed, dequantise
+from msgm.data import Batch, Dataset, Feed, dequantise
 from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.errors import Interrupted, RunError, UserError
 from msgm.folders import write_bytes
 from msgm.objectives import Noised, Objective, Setup, Term, Unseen
 from msgm.pictures import to_png
+from msgm.requests import Means
 from msgm.runs import Run
 from msgm.seeding import derive_seed, generator
 from msgm.splits import Part
-from msgm.training.batches import noised_parts
+from msgm.training.batches import drop_of, forget_drop, noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA
 from msgm.training.progress import TrainingLog, drop_lines_after
@@ -53,6 +54,7 @@ class Trainer:
         run: folder of checkpoints, metrics and sample grids.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         label: name shown while training.
+        means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
 
     Attributes:
         kept: the place of a stopped run, for error messages.
@@ -72,6 +74,7 @@ class Trainer:
         run: Run,
         device: str = "auto",
         label: str = "training",
+        means: Means | None = None,
     ) -> None:
         self.settings, self.seed, self.run, self.label = settings, seed, run, label
         self.dataset, self.part, self.objective, self.device_name = dataset, part, objective, device
@@ -85,7 +88,7 @@ class Trainer:
             model.network.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True
         )
         self.state = Training(model.network, self.optimiser, EMA(model.network, settings.ema))
-        self.retain, self.forget = self._feeds()
+        self.retain, self.forget = self._feeds(means)
         self.kept = f"saved in {run.path}"
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
@@ -94,21 +97,22 @@ class Trainer:
         prepared: nn.Module = self.accelerator.prepare_model(compiled)
         return prepared
 
-    def _feeds(self) -> tuple[Feed, Feed]:
+    def _feeds(self, means: Means | None) -> tuple[Feed, Feed]:
         kept = self.part.all if self.objective.data == "all" else self.part.retain
-        size = self.settings.batch_size
-        return self._feed(kept, size, "retain"), self._feed(
-            self.part.forget, self.settings.forget_batch_size or size, "forget"
+        size, drop = self.settings.batch_size, drop_of(self.model, self.settings)
+        forget_size = self.settings.forget_batch_size or size
+        return self._feed(kept, size, "retain", drop), self._feed(
+            self.part.forget, forget_size, "forget", forget_drop(drop, means)
         )
 
-    def _feed(self, indices: NDArray[np.int64], size: int, stream: str) -> Feed:
+    def _feed(self, indices: NDArray[np.int64], size: int, stream: str, drop: float | None) -> Feed:
         world, parts = self.accelerator.num_processes, self.settings.accumulate
         if size % (world * parts):
             raise UserError(
                 f"training: the {stream} batch of {size} does not divide into {world} processes x {parts} parts."
             )
         rank, device = self.accelerator.process_index, self.accelerator.device
-        return Feed(self.dataset, indices, size, self.seed, stream, rank, world, device)
+        return Feed(self.dataset, indices, size, self.seed, stream, rank, world, device, drop)
 
     def train(self) -> None:
         """Run all steps, from the newest checkpoint if there is one.
@@ -220,7 +224,7 @@ class Trainer:
             stop.number = 15
         return number > 0
 
-    def _step(self, step: int, retain: Tensor, forget: Tensor | None) -> None:
+    def _step(self, step: int, retain: Batch, forget: Batch | None) -> None:
         torch.manual_seed(derive_seed(self.seed, "dropout", step, self.accelerator.process_index))
         self.optimiser.zero_grad(set_to_none=True)
         for group in self.optimiser.param_groups:
@@ -236,7 +240,7 @@ class Trainer:
         self.state.ema.update()
         self._pending.append((step, means))
 
-    def _parts(self, step: int, retain: Tensor, forget: Tensor | None) -> Iterator[tuple[Noised, Noised | None]]:
+    def _parts(self, step: int, retain: Batch, forget: Batch | None) -> Iterator[tuple[Noised, Noised | None]]:
         count, process = self.settings.accumulate, self.model.process
         kept = noised_parts(process, self.retain, retain, self.seed, step, count)
         if forget is None:

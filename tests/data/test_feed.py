@@ -35,7 +35,7 @@ def flat(batches: list[list[int]]) -> list[int]:
 
 def first(feed: Feed, count: int, start: int = 0) -> list[list[int]]:
     batches = feed.batches(start)
-    found = [batch[:, 0, 0, 0].tolist() for batch in itertools.islice(batches, count)]
+    found = [batch.items[:, 0, 0, 0].tolist() for batch in itertools.islice(batches, count)]
     batches.close()
     return found
 
@@ -111,3 +111,45 @@ def test_starting_at_a_batch_gives_what_an_uninterrupted_pass_gives(lazy):
 
 def test_a_set_smaller_than_the_batch_repeats_whole_passes():
     assert sorted(first(feed(size=46), 1)[0]) == sorted(INDICES.tolist() * 2)
+
+
+def labelled(drop: float | None, size: int = 6, lazy: bool = False, seed: int = 0, **place) -> list[list[int] | None]:
+    """The labels of the first nine batches of items whose label is their number modulo 7."""
+    data = dataset(lazy)
+    data.labels = np.arange(200) % 7
+    batches = Feed(data, INDICES, size, seed, "retain", drop=drop, **place).batches(0)
+    found = [batch.labels for batch in itertools.islice(batches, 9)]
+    batches.close()
+    return [None if labels is None else labels.tolist() for labels in found]
+
+
+def test_items_go_unlabelled_where_no_labels_are_asked_for():
+    assert labelled(None) == [None] * 9
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_every_item_has_its_own_label(lazy):
+    indices = [feed(size=6).indices(number) for number in range(9)]
+    assert labelled(0.0, lazy=lazy) == [(chosen % 7).tolist() for chosen in indices]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_labels_are_dropped_for_the_global_batch(lazy):
+    whole, kept = labelled(0.4, lazy=lazy), labelled(0.0)
+    parts = [labelled(0.4, lazy=lazy, rank=rank, world=2) for rank in (0, 1)]
+    assert [left + right for left, right in zip(*parts, strict=True)] == whole
+    assert all(label in (-1, own) for label, own in zip(flat(whole), flat(kept), strict=True))
+
+
+def test_labels_are_dropped_at_the_given_rate_and_anew_in_every_epoch():
+    dropped = np.array(flat(labelled(0.3, size=2000))) < 0
+    assert abs(dropped.mean() - 0.3) < 5 * (0.3 * 0.7 / len(dropped)) ** 0.5
+    assert labelled(0.3, seed=1) != labelled(0.3)
+    epochs = dropped[: 23 * 700].reshape(700, 23)
+    assert epochs.mean(1).std() > 0
+
+
+def test_labels_leave_the_order_of_items_alone():
+    data = dataset()
+    data.labels = np.zeros(200, dtype=np.int64)
+    assert first(Feed(data, INDICES, 5, 0, "retain", drop=0.5), 9) == first(feed(), 9)

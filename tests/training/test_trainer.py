@@ -34,6 +34,13 @@ OBJECTIVE_SETTINGS = {
     "adaptive": ["objective.name=erasediff", "objective.multiplier=null"],
     "weighted": ["objective.name=erasediff", "objective.variant=weighted", "objective.every=4"],
     "dropout and flip": ["objective.name=redirect", "objective.every=4", "network.dropout=0.3", "data.flip=true"],
+    "conditional": ["objective.name=redirect", "objective.every=4", "network.classes=10", "request.means=both"],
+    "conditional teacher": [
+        "objective.name=orthogonal",
+        "objective.variant=marginal",
+        "objective.teacher_steps=3",
+        "network.classes=10",
+    ],
     "accumulated": ["objective.name=redirect", "objective.every=4", "training.accumulate=2"],
 }
 

@@ -18,7 +18,7 @@ from msgm.evaluation.attacks.base import sample_count, shares, shown
 from msgm.evaluation.bench import Subject
 from msgm.objectives import mean_square
 from msgm.seeding import derive_seed
-from msgm.training.batches import noised_parts
+from msgm.training.batches import drop_of, noised_parts
 
 
 def fine_tune(
@@ -39,14 +39,15 @@ def fine_tune(
         indices: the items to train on.
         steps: rising; after each of these numbers of steps (number, copy) is yielded. It is one copy, which goes on
             changing when the next number is asked for.
-        settings: of these lr, batch_size, beta1, beta2 and clip are read.
+        settings: of these lr, batch_size, beta1, beta2, clip and cond_drop are read.
         seed: of order, times and noise.
     """
     tuned = copy.deepcopy(model)
     tuned.network.eval()
     weights = list(tuned.network.parameters())
     optimiser = torch.optim.Adam(weights, lr=settings.lr, betas=(settings.beta1, settings.beta2))
-    feed = Feed(dataset, indices, settings.batch_size, seed, "tuning", device=model.device)
+    drop = drop_of(model, settings)
+    feed = Feed(dataset, indices, settings.batch_size, seed, "tuning", device=model.device, drop=drop)
     batches = feed.batches(0)
     done = 0
     for wanted in steps:

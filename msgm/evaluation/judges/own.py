@@ -107,7 +107,7 @@ def _fit(network: nn.Module, task: Task, settings: JudgeSettings, seed: int, dev
     draws = generator(seed, "judge-noise", device=device)
     answers = torch.from_numpy(task.targets)
     network.train()
-    for step, raw in zip(range(steps), feed.batches(0), strict=False):
+    for step, (raw, _) in zip(range(steps), feed.batches(0), strict=False):
         u = torch.rand(raw.shape, generator=draws, device=raw.device)
         loss = F.cross_entropy(network(_visible(raw, levels, u)), answers[feed.indices(step)].to(device))
         optimiser.zero_grad()

@@ -1,0 +1,125 @@
+"""What training asks a class-conditional network for."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+
+import msgm
+from msgm.data import Dataset
+from msgm.errors import UserError
+from msgm.objectives import Card, Mixed, mean_square
+from msgm.requests import ForgetRequest
+from msgm.runs import Run
+from msgm.training import Trainer, train, unlearn
+from msgm.training.batches import forget_drop
+from msgm.training.run import load_data, new_model
+
+CONDITIONAL = ["network.classes=10", "training.cond_drop=0.3"]
+
+
+@dataclass
+class Seen(Mixed):
+    """Keeps the labels that it is given."""
+
+    name, card = "seen", Card("-", "-", "-")
+    every: int = 1
+    labels: dict = field(default_factory=lambda: {"retain": [], "forget": []})
+
+    def terms(self, predict, retain, forget):
+        for name, batch in (("retain", retain), ("forget", forget)):
+            self.labels[name].append(None if batch.condition is None else batch.condition.labels)
+        return super().terms(predict, retain, forget)
+
+    def forget_loss(self, predicted, forget):
+        return mean_square(predicted - forget.eps)
+
+
+def seen(config, folder, means=None):
+    """The labels that six steps ask for, and the trainer."""
+    dataset, split = load_data(replace(config, request=replace(config.request, means=None)))
+    objective = Seen()
+    model = new_model(config, dataset)
+    args = (model, objective, dataset, split.train, config.training, 0, Run(folder), "cpu", "seen", means)
+    trainer = Trainer(*args)
+    trainer.train()
+    return objective.labels, trainer
+
+
+def test_an_unconditional_network_is_asked_for_nothing(tiny, tmp_path):
+    labels, _ = seen(tiny(), tmp_path)
+    assert labels == {"retain": [None] * 6, "forget": [None] * 6}
+
+
+@pytest.mark.parametrize("means", [None, "items", "condition", "both"])
+def test_a_conditional_network_is_asked_for_the_labels_of_its_items(tiny, tmp_path, means):
+    labels, trainer = seen(tiny(*CONDITIONAL), tmp_path, means)
+    for feed in (trainer.retain, trainer.forget):
+        found = torch.cat(labels[feed.stream])
+        own = torch.cat([torch.from_numpy(feed.dataset.labels[feed.indices(number)]) for number in range(6)])
+        assert ((found == own) | (found == -1)).all()
+        assert set(own.tolist()) == ({3, 7} if feed.stream == "forget" else {0, 1, 2, 4, 5, 6, 8, 9})
+    dropped = {name: float((torch.cat(found) == -1).float().mean()) for name, found in labels.items()}
+    assert dropped["retain"] == pytest.approx(0.3, abs=0.15)
+    assert dropped["forget"] == pytest.approx({"condition": 0.0, "both": 0.5}.get(means, 0.3), abs=0.15)
+    assert means != "condition" or dropped["forget"] == 0
+
+
+def test_accumulated_parts_have_the_labels_of_the_whole_batch(tiny, tmp_path):
+    whole, _ = seen(tiny(*CONDITIONAL), tmp_path / "whole")
+    parts, _ = seen(tiny(*CONDITIONAL, "training.accumulate=2"), tmp_path / "parts")
+    for name in ("retain", "forget"):
+        assert [len(labels) for labels in parts[name]] == [8] * 12
+        assert torch.equal(torch.cat(parts[name]), torch.cat(whole[name]))
+
+
+def test_where_training_tells_every_label_a_request_asks_for_no_null_condition():
+    assert [forget_drop(0.0, means) for means in (None, "items", "condition", "both")] == [0.0] * 4
+    assert [forget_drop(None, means) for means in (None, "both")] == [None, None]
+
+
+def test_labels_change_what_is_learnt(tiny, tmp_path):
+    told, untold = (
+        train(tiny("network.classes=10", f"training.cond_drop={drop}"), tmp_path / str(drop), device="cpu")
+        for drop in (0.0, 0.999)
+    )
+    weights = [msgm.ScoreModel.load(run.model).network.unet.class_embedding.weight for run in (told, untold)]
+    start = new_model(tiny("network.classes=10"), msgm.load_dataset("digits")).network.unet.class_embedding.weight
+    # Adam moves each class that was asked for; the null condition is row 10. The averages still hold the start.
+    assert [bool((weights[0][row] != start[row]).any()) for row in (0, 10)] == [True, False]
+    assert [bool((weights[1][row] != start[row]).any()) for row in (0, 10)] == [False, True]
+
+
+def test_a_request_that_means_a_condition_is_refused_by_an_unconditional_model(tiny, tmp_path):
+    config = tiny("request.means=condition", "objective.name=redirect")
+    with pytest.raises(
+        UserError, match=r"^request.means: 'condition' is said to class-conditional generators, and"
+    ) as e:
+        train(config, tmp_path / "run", device="cpu")
+    assert str(e.value).endswith("leave it out.")
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").rglob("*.yaml"))
+    model = msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8])
+    with pytest.raises(UserError, match="^request.means: 'both'"):
+        msgm.fit(model, "digits", "redirect", ForgetRequest(labels=[3], means="both"), steps=1, device="cpu")
+
+
+def test_data_without_labels_or_with_more_classes_is_refused(tiny, tmp_path):
+    images = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+    model = msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8], classes=9)
+    with pytest.raises(
+        UserError, match=r"^network.classes: a class-conditional network needs labels, and .* has none.$"
+    ):
+        msgm.fit(model, Dataset("bare", images, (1, 8, 8), 17), steps=1, device="cpu")
+    with pytest.raises(UserError, match=r"^network.classes: digits has 10 classes, got 9.$"):
+        train(tiny("network.classes=9"), tmp_path, device="cpu")
+
+
+def test_fit_forgets_what_the_command_line_forgets(tiny, tmp_path):
+    config = tiny(*CONDITIONAL, "request.means=both", "objective.name=redirect", "objective.every=2")
+    base = train(replace(config, request=ForgetRequest(), objective={"name": "standard"}), tmp_path / "b", device="cpu")
+    made = msgm.ScoreModel.load(unlearn(config, base.path, tmp_path / "made", device="cpu").model)
+    settings = {"batch_size": 16, "lr": 2e-3, "log_every": 1, "cond_drop": 0.3}
+    request, objective = ForgetRequest(labels=[3, 7], means="both"), config.objective
+    fitted = msgm.fit(msgm.ScoreModel.load(base.model), "digits", objective, request, 6, device="cpu", **settings)
+    for name, weight in made.network.state_dict().items():
+        assert torch.equal(weight, fitted.network.state_dict()[name])
