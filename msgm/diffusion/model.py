@@ -186,6 +186,11 @@ class ScoreModel:
         """Return a view of this model with another (wrapped) network."""
         return replace(self, network=network)
 
+    @property
+    def classes(self) -> int:
+        """Number of classes that the model can be asked for; 0 for an unconditional one."""
+        return int(getattr(self.network, "classes", 0))
+
     def parameter_count(self) -> int:
         """Return the number of weights."""
         return sum(p.numel() for p in self.network.parameters())

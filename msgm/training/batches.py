@@ -17,17 +17,12 @@ from msgm.requests import Means
 from msgm.seeding import generator
 
 
-def classes_of(model: ScoreModel) -> int:
-    """Return the number of classes that a model can be asked for; 0 for an unconditional one."""
-    return int(getattr(model.network, "classes", 0))
-
-
 def drop_of(model: ScoreModel, settings: TrainingSettings) -> float | None:
     """Return how often labels are left out in training; None for an unconditional model, which reads none.
 
     A network without an embedding of the null condition is never asked for it.
     """
-    if not classes_of(model):
+    if not model.classes:
         return None
     return settings.cond_drop if getattr(model.network, "has_null", True) else 0.0
 

@@ -24,7 +24,6 @@ from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
-from msgm.training.batches import classes_of
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.retrained import is_shared, shared
 from msgm.training.trainer import Trainer
@@ -209,15 +208,14 @@ def check_conditions(model: ScoreModel, dataset: Dataset, request: ForgetRequest
         UserError: a request that means a condition of an unconditional model, data without labels, or with more
             classes than the model has.
     """
-    classes = classes_of(model)
     if request is not None:
-        request.check_means(classes)
-    if classes:
+        request.check_means(model.classes)
+    if model.classes:
         labels = dataset.labels
         if labels is None:
             raise UserError(f"network.classes: a class-conditional network needs labels, and {dataset.name} has none.")
-        if labels.max() >= classes:
-            raise UserError(f"network.classes: {dataset.name} has {labels.max() + 1} classes, got {classes}.")
+        if labels.max() >= model.classes:
+            raise UserError(f"network.classes: {dataset.name} has {labels.max() + 1} classes, got {model.classes}.")
 
 
 def finished(run: Run) -> bool:
