@@ -4,7 +4,7 @@ import torch
 from msgm.diffusion import DDPM, VE, VP, ScoreModel
 from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES, EraseDiff, Obtuse, Orthogonal, Redirect, Setup, Standard, Unseen, noised
-from msgm.objectives.redirect import retain_eps
+from msgm.objectives.kernel import KernelDensity, leave_one_out_bandwidth
 from tests.helpers import PROCESS_CASES, Counted
 
 OBJECTIVE_NAMES = pytest.mark.parametrize("name", OBJECTIVES.entries)
@@ -231,7 +231,7 @@ def test_the_target_of_redirect_is_the_posterior_mean_over_the_bank(process, sha
     g = torch.Generator().manual_seed(4)
     items, x0, eps = (torch.randn(n, *shape, generator=g) for n in (50, 5, 5))
     forget = noised(process, x0, torch.tensor([0.002, 0.1, 0.3, 0.6, 1.0]), eps)
-    target = retain_eps(forget, items)
+    target = KernelDensity(items, 0.0).eps(forget)
     for i in range(5):
         signal, noise = (c(forget.t[i].double()) for c in (process.signal, process.noise))
         expected = brute_force(items, forget.x[i], signal, noise)
@@ -242,7 +242,7 @@ def test_the_target_of_redirect_is_the_posterior_mean_over_the_bank(process, sha
 def test_at_late_times_the_target_aims_at_the_mean_of_the_bank(process):
     late = noised(process, torch.ones(2, 3), torch.ones(2), torch.randn(2, 3))
     expected = (late.x - late.signal * BANK.mean(0)) / late.noise
-    torch.testing.assert_close(retain_eps(late, BANK), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(KernelDensity(BANK, 0.0).eps(late), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("process", [VE(sigma_min=0.001), VP()], ids=["ve", "vp"])
@@ -253,29 +253,44 @@ def test_at_early_times_the_target_aims_at_the_nearest_item(process):
     nearest = torch.cdist(early.x, early.signal[0] * BANK).argmin(1)
     assert nearest.tolist() == [3, 17]
     expected = (early.x.double() - early.signal * BANK[nearest]) / early.noise
-    target = retain_eps(early, BANK)
+    target = KernelDensity(BANK, 0.0).eps(early)
     torch.testing.assert_close(target.double(), expected.double(), rtol=1e-3, atol=1e-2)
     assert target.isfinite().all()
 
 
 def test_the_loss_of_redirect_stays_bounded_at_early_times():
     early = noised(VP(), torch.full((2, 3), 5.0), torch.full((2,), 1e-5), torch.zeros(2, 3))
-    assert retain_eps(early, BANK).abs().max() > 1e3
-    loss = made("redirect").forget_loss(torch.zeros(2, 3), early)
+    assert KernelDensity(BANK, 0.0).eps(early).abs().max() > 1e3
+    loss = made("redirect", bandwidth=0.0).forget_loss(torch.zeros(2, 3), early)
     torch.testing.assert_close(loss, torch.ones(2), rtol=1e-4, atol=0)
 
 
-def test_the_loss_of_redirect_is_a_relative_square():
-    objective, forget, predicted = made("redirect"), batch(), torch.randn(4, 3)
-    target = retain_eps(forget, BANK)
-    expected = (predicted - target).square().mean(1) / (1 + target.square().mean(1))
+@pytest.mark.parametrize("bandwidth", [0.0, 0.4])
+def test_the_loss_of_redirect_is_a_relative_square_weighted_by_the_paths_share_of_the_smoothing(bandwidth):
+    objective, forget, predicted = made("redirect", bandwidth=bandwidth), batch(), torch.randn(4, 3)
+    target = KernelDensity(BANK, bandwidth).eps(forget)
+    noise, signal = forget.noise.squeeze(1), forget.signal.squeeze(1)
+    share = noise**2 / (noise**2 + signal**2 * bandwidth**2)
+    expected = share * (predicted - target).square().mean(1) / (1 + target.square().mean(1))
     torch.testing.assert_close(objective.forget_loss(predicted, forget), expected)
     assert objective.forget_loss(target, forget).abs().max() < 1e-6
 
 
+def test_the_bandwidth_of_redirect_is_found_on_its_bank_unless_it_is_given():
+    assert made("redirect").density.bandwidth == pytest.approx(leave_one_out_bandwidth(BANK))
+    assert made("redirect", bank=10).density.bandwidth == pytest.approx(leave_one_out_bandwidth(BANK[:10]))
+    assert made("redirect", bandwidth=0.7).density.bandwidth == 0.7
+
+
+@pytest.mark.parametrize("bandwidth", [-0.1, float("inf"), float("nan")])
+def test_redirect_refuses_a_bandwidth_that_is_none(bandwidth):
+    with pytest.raises(UserError, match="objective.bandwidth must be at least 0"):
+        Redirect(bandwidth=bandwidth)
+
+
 def test_the_target_of_redirect_carries_no_gradient():
     forget, items = batch(), BANK.clone().requires_grad_(True)
-    assert not retain_eps(forget, items).requires_grad
+    assert not KernelDensity(items, 0.0).eps(forget).requires_grad
 
 
 @pytest.mark.parametrize("bank", [8, 20, 16384])
@@ -284,7 +299,7 @@ def test_redirect_asks_for_a_bank_and_keeps_it(bank):
     objective = Redirect(bank=bank)
     objective.prepare(Setup(None, lambda n: asked.append(n) or BANK[:n], None))
     assert asked == [bank]
-    assert torch.equal(objective.items, BANK[:bank])
+    assert torch.equal(objective.density.items, BANK[:bank])
 
 
 FLAT = torch.linspace(-1, 1, 20).view(20, 1, 1, 1).expand(20, 3, 4, 4)
@@ -311,7 +326,7 @@ def test_redirect_refuses_a_bank_of_too_few_different_items(items, distinct):
 def test_redirect_takes_a_bank_of_eight_different_items(items):
     objective = Redirect()
     objective.prepare(Setup(None, lambda n: items, None))
-    assert torch.equal(objective.items, items)
+    assert torch.equal(objective.density.items, items)
 
 
 @pytest.mark.parametrize("bank", [-1, 0, 1, 7])

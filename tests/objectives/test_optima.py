@@ -6,6 +6,7 @@ import torch
 from msgm.diffusion import VE, VP
 from msgm.objectives import EraseDiff, Noised, Obtuse, Orthogonal, Redirect, Setup, mean_square, noised
 from msgm.objectives.base import Mixed
+from msgm.objectives.kernel import KernelDensity
 from tests.helpers import Mixture
 
 ALPHA = 0.7
@@ -138,8 +139,8 @@ def retain_items(count=40):
     return Mixture(VP(), *RETAIN).draw(count, seed=5)
 
 
-def redirect(items):
-    objective = Redirect(alpha=ALPHA)
+def redirect(items, bandwidth=0.0):
+    objective = Redirect(alpha=ALPHA, bandwidth=bandwidth)
     objective.prepare(Setup(None, lambda n: items[:n], None))
     return objective
 
@@ -163,13 +164,15 @@ def test_redirect_and_training_on_a_finite_retain_set_share_their_optimum(proces
 
 
 @PATHS
-def test_redirect_mixes_both_targets_where_its_bank_is_not_the_retain_data(process, time):
+@pytest.mark.parametrize("bandwidth", [0.0, 0.3])
+def test_redirect_mixes_both_targets_where_its_bank_is_not_the_retain_data(process, time, bandwidth):
     items, point = retain_items(), Point(process, time)
-    eps, weights, _ = empirical(process, time, items)
-    target = weights @ eps
-    pull = point.pull / (1 + target.square().mean())
+    t = torch.tensor([time], dtype=torch.float64)
+    target = Mixture(process, items, torch.full((len(items),), bandwidth)).eps(POINT[None], t)[0]
+    rho = process.noise(t) / process.signal(t)
+    pull = point.pull * rho**2 / (rho**2 + bandwidth**2) / (1 + target.square().mean())
     optimum = (point.mean["retain"] + pull * target) / (1 + pull)
-    assert point.gradient(redirect(items), optimum).abs().max() < 1e-6
+    assert point.gradient(redirect(items, bandwidth), optimum).abs().max() < 1e-6
 
 
 @PATHS
@@ -334,7 +337,7 @@ def test_redirect_does_not_change_when_dimensions_are_repeated():
     forget, predicted = some_batch()
     item = torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64)
     once, twice = Redirect(), Redirect()
-    once.items, twice.items = item, item.repeat(1, 2)
+    once.density, twice.density = KernelDensity(item, 0.3), KernelDensity(item.repeat(1, 2), 0.3)
     once = once.forget_loss(predicted, forget)
     twice = twice.forget_loss(predicted.repeat(1, 2), doubled(forget))
     torch.testing.assert_close(once, twice)

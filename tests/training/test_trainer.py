@@ -226,9 +226,9 @@ def test_the_bank_holds_mirror_images_when_training_sees_them(tiny, tmp_path, fl
     model = new_model(config, dataset)
     Trainer(model, objective, dataset, split.train, config.training, 0, Run(tmp_path), "cpu").train()
     n = len(split.train.retain)
-    assert len(objective.items) == (2 * n if flip else n)
+    assert len(objective.density.items) == (2 * n if flip else n)
     if flip:
-        assert torch.equal(objective.items[n:], objective.items[:n].flip(-1))
+        assert torch.equal(objective.density.items[n:], objective.density.items[:n].flip(-1))
 
 
 @pytest.mark.slow
