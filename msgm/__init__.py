@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from msgm.requests import ForgetRequest as ForgetRequest
     from msgm.runs import Run as Run
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _PUBLIC = {
     "msgm.api.fit": ("fit",),
