@@ -1,5 +1,6 @@
 """Any folder of images, with sub-folders as classes when there are any."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,7 @@ class Folder(DataSettings):
         (torch.Size([1, 3, 16, 16]), ['cat'], ['cat/one.png'])
 
     Attributes:
-        root: the folder.
+        root: the folder; a relative one that is not here is looked for below the folder of the variable MSGM_DATA.
         size: side of the square images that the model sees.
         channels: 1 or 3.
         crop: side of the centre crop taken before resizing, which no image may be smaller than; None takes the largest
@@ -69,9 +70,7 @@ class Folder(DataSettings):
         Raises:
             UserError: no folder given, no such folder, no image in it, or one that cannot be read as asked.
         """
-        if not self.root or not Path(self.root).is_dir():
-            raise UserError(f"data.root: say where the images are; {self.root!r} is no folder.")
-        listing = list_pictures(Path(self.root))
+        listing = list_pictures(self._found())
         if self.classes == "folders":
             listing.leave_strays_out()
         if self.broken == "skip":
@@ -94,6 +93,14 @@ class Folder(DataSettings):
             flip=self.flip,
             workers=self.workers,
         )
+
+    def _found(self) -> Path:
+        """Return the folder of the images; a relative one is looked for here, then below ``MSGM_DATA``."""
+        if self.root:
+            for folder in (Path(self.root), Path(os.environ.get("MSGM_DATA", ""), self.root)):
+                if folder.is_dir():
+                    return folder
+        raise UserError(f"data.root: say where the images are; {self.root!r} is no folder.")
 
     def _files(self, listing: Listing) -> ImageFiles:
         paths = [listing.root / name for name in listing.kept]

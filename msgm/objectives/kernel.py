@@ -27,10 +27,13 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
+from msgm.devices import precise
 from msgm.objectives.base import Noised
 
-QUERIES = 2048
+QUERIES = 1024
 """Items whose leave-one-out likelihood is maximised, at most: the first ones, of items that come in random order."""
+ROUNDING = 1e-12
+"""Squared distances below this share of the items' squared lengths are rounding, in float64."""
 TOLERANCE = 1e-3
 """Relative error of the squared bandwidth."""
 ENTRIES = 2**24
@@ -92,7 +95,7 @@ def leave_one_out_bandwidth(items: Tensor) -> float:
     Returns:
         h; 0.0 where no item differs from another.
     """
-    bank = items.flatten(1).float()
+    bank = items.flatten(1)
     bank = bank - bank.mean(0)
     squares = _squared_distances(bank) / bank.shape[1]
     squares = squares[squares.min(1).values.isfinite()]
@@ -114,6 +117,8 @@ def leave_one_out_bandwidth(items: Tensor) -> float:
 
 def _squared_distances(bank: Tensor) -> Tensor:
     """Return (Q, N) squared distances of the first ``QUERIES`` items to all; infinite to themselves and to copies."""
-    queries = bank[:QUERIES]
-    squares = torch.cdist(queries, bank, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return squares.masked_fill(squares == 0, math.inf)
+    bank = precise(bank)
+    lengths = bank.square().sum(1)
+    lengths = lengths[:QUERIES, None] + lengths
+    squares = lengths - 2 * bank[:QUERIES] @ bank.T
+    return squares.masked_fill(squares <= ROUNDING * lengths, math.inf).float()

@@ -284,3 +284,15 @@ def test_the_content_of_an_item_is_its_file(pets):
 def test_the_content_of_an_item_in_memory_is_its_numbers():
     digits = load_dataset("digits")
     assert digits.content(5) == digits.items[5].numpy().tobytes()
+
+
+def test_a_relative_folder_is_looked_for_here_and_then_below_the_folder_of_the_variable(pets, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("MSGM_DATA", str(tmp_path))
+    assert load("pets").names == NAMES
+    picture(tmp_path / "here" / "pets" / "cow" / "1.png")
+    assert load("pets").names == ["cow/1.png"]
+    monkeypatch.delenv("MSGM_DATA")
+    with pytest.raises(UserError, match="'others' is no folder"):
+        load("others")
