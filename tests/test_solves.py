@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from msgm import curvature
 from msgm.cards.solves import NOT_CONVERGED, converged, solver_lines, solver_notes, solver_text
-from msgm.classifier.methods import curvature
 from msgm.errors import RunError
 from msgm.recommender.gradients import solvers
 from msgm.solves import Solve, fitted, of_runs, worst

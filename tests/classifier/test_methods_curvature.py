@@ -10,20 +10,12 @@ from torch import nn
 
 from msgm.classifier.data import Split
 from msgm.classifier.methods import METHODS
-from msgm.classifier.methods.curvature import (
-    add_to,
-    conjugate_gradients,
-    flatten,
-    gauss_newton,
-    mean_gradient,
-    squared_gradients,
-    unflatten,
-    weights_of,
-)
+from msgm.classifier.methods.curvature import gauss_newton, mean_gradient, squared_gradients
 from msgm.classifier.methods.fisher import SMALL, fisher_diagonal
-from msgm.classifier.methods.ssd import batch_importance, dampen, importance
+from msgm.classifier.methods.ssd import batch_importance, importance
 from msgm.classifier.networks import CNN, MLP, Linear
 from msgm.classifier.training import TrainingSettings, logits
+from msgm.curvature import add_to, conjugate_gradients, dampen, flatten, unflatten, weights_of
 from msgm.errors import UserError
 from msgm.seeding import generator
 from tests.classifier.digits_world import digits, request, settings_for
@@ -52,7 +44,7 @@ def assert_alike(one, other, **tolerances):
 
 def test_importance_per_item_is_the_mean_of_squared_gradients_one_by_one(small, monkeypatch):
     model, split = small
-    monkeypatch.setattr("msgm.classifier.methods.curvature.BATCH", 7)
+    monkeypatch.setattr("msgm.curvature.BATCH", 7)
     expected = {name: torch.zeros_like(value) for name, value in weights_of(model).items()}
     for x, y in split.forget.batches(1):
         for name, g in gradients(model, F.cross_entropy(model(x), y)).items():

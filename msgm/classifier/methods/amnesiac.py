@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from msgm.checks import at_least, positive
 from msgm.classifier.data import Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
-from msgm.classifier.methods.curvature import Weights, weights_of
 from msgm.classifier.training import Step, fit
+from msgm.curvature import Weights, weights_of
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
 

@@ -14,7 +14,8 @@ from torch import nn
 from msgm.checks import positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
-from msgm.classifier.methods.curvature import Weights, items_at_once, squared_gradients, weights_of
+from msgm.classifier.methods.curvature import squared_gradients
+from msgm.curvature import Weights, items_at_once, weights_of
 from msgm.ranges import Range, ranges
 from msgm.seeding import generator
 

@@ -18,14 +18,8 @@ from torch import nn
 from msgm.checks import at_least, positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
-from msgm.classifier.methods.curvature import (
-    add_to,
-    conjugate_gradients,
-    flatten,
-    gauss_newton,
-    mean_gradient,
-    weights_of,
-)
+from msgm.classifier.methods.curvature import gauss_newton, mean_gradient
+from msgm.curvature import add_to, conjugate_gradients, flatten, weights_of
 from msgm.ranges import Range, ranges
 from msgm.solves import Solve, worst
 

@@ -16,7 +16,8 @@ from torch import nn
 from msgm.checks import at_least, positive
 from msgm.classifier.data import Examples, Split
 from msgm.classifier.methods.base import METHODS, Card, Ledger, Method, Settings
-from msgm.classifier.methods.curvature import Weights, items_at_once, squared_gradients, weights_of
+from msgm.classifier.methods.curvature import squared_gradients
+from msgm.curvature import Weights, dampen, items_at_once, weights_of
 from msgm.ranges import Range, ranges
 
 FEW = 1e-4
@@ -98,15 +99,3 @@ def batch_importance(model: nn.Module, examples: Examples, size: int, device: to
         for name, gradient in zip(weights, gradients, strict=True):
             total[name] += gradient.square() / count
     return total
-
-
-@torch.no_grad()
-def dampen(model: nn.Module, forget: Weights, everything: Weights, alpha: float, dampening: float) -> float:
-    """Shrink the selected weights in place; return their share of all, in [0, 1]."""
-    selected = 0
-    for name, value in model.named_parameters():
-        chosen = forget[name] > alpha * everything[name]
-        factor = (dampening * everything[name] / forget[name].clamp_min(torch.finfo(value.dtype).tiny)).clamp_max(1)
-        value.copy_(torch.where(chosen, value * factor, value))
-        selected += int(chosen.sum())
-    return selected / sum(value.numel() for value in model.parameters())
