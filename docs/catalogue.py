@@ -23,6 +23,7 @@ from msgm.evaluation.extractors import EXTRACTORS
 from msgm.evaluation.judge import JUDGES
 from msgm.evaluation.metrics import METRICS
 from msgm.objectives import OBJECTIVES
+from msgm.objectives.edits import EDITS
 from msgm.recommender.attributes import ERASURES
 from msgm.recommender.data import SOURCES
 from msgm.recommender.data.splits import SPLITS
@@ -45,6 +46,7 @@ class Page(NamedTuple):
 
 PAGES = [
     Page("objectives", "Objectives", "The swappable losses of generators: `objective.name`.", OBJECTIVES),
+    Page("edits", "Edits", "Changes of a generator's weights without training steps: `edit.name`.", EDITS),
     Page("samplers", "Samplers", "How samples are drawn: `sampling.sampler`, or `--sampler`.", SAMPLERS),
     Page("processes", "Processes", "The diffusion processes: `process.name`.", PROCESSES),
     Page("networks", "Networks", "Networks of generators: `network.name`.", NETWORKS),

@@ -9,6 +9,7 @@ from msgm.lazy import on_first_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from msgm.api.fit import edit as edit
     from msgm.api.fit import fit as fit
     from msgm.api.metrics import CopyRate as CopyRate
     from msgm.api.metrics import ForgettingRate as ForgettingRate
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.4.0"
 
 _PUBLIC = {
-    "msgm.api.fit": ("fit",),
+    "msgm.api.fit": ("edit", "fit"),
     "msgm.api.metrics": ("CopyRate", "ForgettingRate", "JunkRate", "MembershipAUC", "UnlearningRatio"),
     "msgm.api.report": ("Report",),
     "msgm.api.tuning": ("tune",),

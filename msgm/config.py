@@ -15,6 +15,7 @@ from msgm.errors import UserError, nearest
 from msgm.fields import Settings, lossless, own, structured
 from msgm.folders import check_name, check_names
 from msgm.objectives import OBJECTIVES
+from msgm.objectives.edits import EDITS
 from msgm.plugins import load_files
 from msgm.ranges import Range, ranges
 from msgm.requests import ForgetRequest
@@ -133,21 +134,28 @@ class Row:
 
     Attributes:
         start: ``none`` leaves the base model as it is, ``scratch`` trains from random weights, ``finetune`` starts from
-            the base model, ``random`` is an untrained network.
-        objective: the objective's name and settings.
-        training: overrides of ``training`` (and of ``finetune``, for rows that start there).
+            the base model, ``edit`` changes the base model's weights without steps, ``random`` is an untrained network.
+        objective: the objective's name and settings; an edit has none.
+        edit: the edit's name and settings, of a row that starts with ``edit``.
+        training: overrides of ``training`` (and of ``finetune``, for rows that start from the base model).
         optional: run only when ``--only`` names the row.
     """
 
-    start: Literal["none", "scratch", "finetune", "random"] = "finetune"
+    start: Literal["none", "scratch", "finetune", "edit", "random"] = "finetune"
     objective: Settings = field(default_factory=dict)
+    edit: Settings = field(default_factory=dict)
     training: Settings = field(default_factory=dict)
     optional: bool = False
 
 
 BASE_ROW = "do-nothing"
+FROM_BASE = ("finetune", "edit")
+"""Starts of rows that are made from the base model."""
 
-SECTIONS = ("name", "seed", "plugins", "data", "process", "network", "objective", "training", "sampling", "evaluation")
+SECTIONS = (
+    *("name", "seed", "plugins", "data", "process", "network", "objective", "edit", "training", "sampling"),
+    "evaluation",
+)
 """Settings that the config of every run has."""
 
 ROWS: dict[str, Row] = {
@@ -188,6 +196,7 @@ class Config:
         process: the diffusion process (``msgm.diffusion.processes``).
         network: the network (``msgm.diffusion.networks``).
         objective: the loss (``msgm.objectives``); ``msgm compare`` takes it from ``rows`` instead.
+        edit: an edit (``msgm.objectives.edits``) that ``msgm unlearn`` makes instead of training with the objective.
         training: how to train from random weights.
         finetune: overrides of ``training`` for runs that start from a trained model.
         sampling: how to sample.
@@ -206,6 +215,7 @@ class Config:
     process: Settings = field(default_factory=lambda: {"name": "vp"})
     network: Settings = field(default_factory=lambda: {"name": "unet"})
     objective: Settings = field(default_factory=lambda: {"name": "standard"})
+    edit: Settings = field(default_factory=dict)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     finetune: Settings = field(default_factory=dict)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -232,16 +242,29 @@ class Config:
         self.process = PROCESSES.resolve(self.process)
         self.network = NETWORKS.resolve(self.network)
         self.objective = OBJECTIVES.resolve(self.objective)
+        self.edit = EDITS.resolve(self.edit) if self.edit else {}
         self.finetune = own(self.finetuning(), self.finetune)
         for name, row in self.rows.items():
-            if name not in ROWS and "name" not in row.objective:
+            if name not in ROWS and row.start != "edit" and "name" not in row.objective:
                 hint = nearest(name, list(ROWS))
                 raise UserError(f"rows.{name}: a row of your own needs objective.name, which msgm's rows have.{hint}")
             try:
-                row.objective = OBJECTIVES.resolve(row.objective)
+                _check_edit(row)
+                row.objective = OBJECTIVES.resolve(row.objective) if row.start != "edit" else {}
+                row.edit = EDITS.resolve(row.edit) if row.start == "edit" else {}
                 row.training = own(self.row_training(row), row.training)
             except UserError as error:
                 raise UserError(f"rows.{name}: {error}") from error
+
+    @property
+    def method(self) -> str:
+        """Name of the edit, or of the objective where there is none."""
+        return str((self.edit or self.objective)["name"])
+
+    @property
+    def forgets(self) -> bool:
+        """Whether a run of the config answers its request: all do but those of an objective that trains on all data."""
+        return bool(self.edit) or OBJECTIVES.entries[self.objective["name"]].data != "all"
 
     def finetuning(self) -> TrainingSettings:
         """Return ``training`` with the overrides of ``finetune``."""
@@ -249,14 +272,15 @@ class Config:
 
     def row_training(self, row: Row) -> TrainingSettings:
         """Return a row's training settings."""
-        settings = self.finetuning() if row.start == "finetune" else self.training
+        settings = self.finetuning() if row.start in FROM_BASE else self.training
         return structured(TrainingSettings, asdict(settings) | row.training, "training")
 
     def for_row(self, row: Row) -> "Config":
         """Return the config of a row: its own objective and training, one seed, and no rows."""
         return replace(
             self,
-            objective=row.objective,
+            objective=row.objective or {"name": "standard"},
+            edit=row.edit,
             training=self.row_training(row),
             finetune={},
             rows={},
@@ -272,6 +296,14 @@ class Config:
     def to_yaml(self) -> str:
         """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
         return dump_yaml(self.to_dict())
+
+
+def _check_edit(row: Row) -> None:
+    """Refuse an edit where the start is another, and a start without its edit."""
+    if (row.start == "edit") != bool(row.edit):
+        raise UserError("start: edit needs the setting edit, {name: task-vector} say, and no other start has one.")
+    if row.start == "edit" and row.objective:
+        raise UserError("objective: a row with start: edit makes no steps, so it has no objective; leave it out.")
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> Config:

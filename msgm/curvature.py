@@ -1,4 +1,4 @@
-r"""What second-order methods of every domain share: weights as vectors, squared gradients, curvature, and a solver.
+r"""What second-order methods of every domain share: weights as vectors, curvature, and a solver.
 
 The Gauss-Newton matrix of a loss l(z_i) of outputs z_i is G = mean_i J_i^T H_i J_i, with J_i the Jacobian of item i's
 outputs and H_i the Hessian of l at them. It is positive semi-definite wherever l is convex, and is the Hessian where
@@ -8,12 +8,12 @@ down.
 Flat vectors hold the weights in the order of ``named_parameters``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp, vjp, vmap
+from torch.func import jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Weights = dict[str, Tensor]
@@ -51,21 +51,6 @@ def add_to(model: nn.Module, vector: Tensor) -> None:
         value.add_(changes[name])
 
 
-def squared_gradients(
-    loss: Callable[..., Tensor], weights: Weights, items: Sequence[Tensor], shares: Tensor
-) -> Weights:
-    """Return sum_i s_i (d loss_i / d theta)^2, element by element, in the shapes of the weights.
-
-    Args:
-        loss: ``loss(weights, *item)``, a scalar.
-        weights: theta.
-        items: tensors (B, ...), of each of which an item is a row.
-        shares: (B,) factors s_i.
-    """
-    each = vmap(grad(loss), in_dims=(None, *[0] * len(items)))(weights, *items)
-    return {name: torch.einsum("b,b...->...", shares, value.square()) for name, value in each.items()}
-
-
 def curved(
     outputs: Callable[[Weights], Tensor], weights: Weights, vector: Tensor, bend: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
@@ -83,7 +68,7 @@ def curved(
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Compute attention by its formula: fused kernels have no forward derivatives, nor gradients by item."""
+    """Compute attention by its formula: fused kernels have no forward derivatives."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
@@ -122,7 +107,9 @@ def conjugate_gradients(
 
 
 @torch.no_grad()
-def dampen(model: nn.Module, forget: Weights, everything: Weights, alpha: float, dampening: float) -> float:
+def dampen(
+    model: nn.Module, forget: Mapping[str, Tensor], everything: Mapping[str, Tensor], alpha: float, dampening: float
+) -> float:
     """Multiply weights where I(forget) > alpha I(all) by min(dampening I(all) / I(forget), 1), in place.
 
     This is selective synaptic dampening (Foster et al., AAAI 2024).

@@ -4,14 +4,17 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from msgm.config import BASE_ROW, Config, Row, TrainingSettings
+from msgm.config import BASE_ROW, FROM_BASE, Config, Row, TrainingSettings
 from msgm.errors import UserError, nearest
 from msgm.fields import structured
 from msgm.objectives import OBJECTIVES
+from msgm.objectives.edits import EDITS
+from msgm.registry import Registry
 
 TRAINED = ("scratch", "finetune")
-SECTIONS = ["objective", "training"]
-FORM = "objective.SETTING=V1,V2 or training.SETTING=V1,V2"
+PARTS: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "edit": EDITS}
+SECTIONS = [*PARTS, "training"]
+FORM = "objective.SETTING=V1,V2, edit.SETTING=V1,V2 or training.SETTING=V1,V2"
 
 
 def with_start(config: Config, start: Literal["scratch", "finetune"]) -> Config:
@@ -39,12 +42,12 @@ def with_start(config: Config, start: Literal["scratch", "finetune"]) -> Config:
 
 
 def _stays(row: Row, start: str) -> bool:
-    reference = row.start == "scratch" and row.objective["name"] == "unseen"
+    reference = row.start == "scratch" and row.objective.get("name") == "unseen"
     return row.start not in TRAINED or row.start == start or reference
 
 
 def _same_run(config: Config, one: Row, other: Row) -> bool:
-    if (one.start, one.objective) != (other.start, other.objective):
+    if (one.start, one.objective, one.edit) != (other.start, other.objective, other.edit):
         return False
     return config.row_training(one) == config.row_training(other)
 
@@ -54,7 +57,7 @@ class Sweep:
     """One setting and its values, as ``--sweep`` gives them.
 
     Attributes:
-        section: ``objective`` or ``training``.
+        section: ``objective``, ``edit`` or ``training``.
         key: the setting.
         values: its values, as they were written.
     """
@@ -110,9 +113,10 @@ class Sweep:
         """Return the row with the value in place, and how the value is spelt."""
         changed: Any
         try:
-            if self.section == "objective":
-                objective = OBJECTIVES.resolve(row.objective | {self.key: value})
-                changed, resolved = replace(row, objective=objective, optional=True), objective[self.key]
+            if self.section in PARTS:
+                settings = PARTS[self.section].resolve(getattr(row, self.section) | {self.key: value})
+                changed, resolved = replace(row, optional=True), settings[self.key]
+                setattr(changed, self.section, settings)
             else:
                 changed = replace(row, training=row.training | {self.key: value}, optional=True)
                 resolved = getattr(config.row_training(changed), self.key)
@@ -124,9 +128,12 @@ class Sweep:
 
 def _settings(row: Row, section: str) -> list[str]:
     """Return the settings of a section that have an effect on the row."""
-    if row.start not in TRAINED:
+    if row.start not in ("scratch", *FROM_BASE):
         return []
-    return list(OBJECTIVES.build(row.objective).effective()) if section == "objective" else _training_keys()
+    if section == "training":
+        return _training_keys() if row.start in TRAINED or EDITS.build(row.edit).tunes else []
+    settings = getattr(row, section)
+    return list(PARTS[section].build(settings).effective()) if settings else []
 
 
 def _training_keys() -> list[str]:
@@ -135,7 +142,7 @@ def _training_keys() -> list[str]:
 
 def _without_forget_term(config: Config, row: Row) -> str | None:
     """Return the row of ``unseen`` that equals ``row`` at alpha 1, without a forget term; None if there is none."""
-    if OBJECTIVES.build(row.objective).effective().get("alpha") != 1:
+    if not row.objective or OBJECTIVES.build(row.objective).effective().get("alpha") != 1:
         return None
     unseen = replace(row, objective=OBJECTIVES.resolve({"name": "unseen"}))
     return next((name for name, other in config.rows.items() if _same_run(config, other, unseen)), None)
@@ -165,7 +172,7 @@ def with_sweeps(config: Config, sweeps: list[str], only: list[str] | None) -> tu
 
 
 def _is_reference(row: Row) -> bool:
-    return row.objective["name"] == "unseen" and not row.optional
+    return row.objective.get("name") == "unseen" and not row.optional
 
 
 def _to_sweep(config: Config, sweep: Sweep, only: list[str] | None) -> list[str]:

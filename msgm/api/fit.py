@@ -1,6 +1,6 @@
-"""``msgm.fit``: train a score model, or make it forget, in memory.
+"""``msgm.fit`` and ``msgm.edit``: train a score model, or make it forget, in memory.
 
-It is the trainer of the command line, seeded alike: the same settings give the same weights.
+They are the trainer of the command line, seeded alike: the same settings give the same weights.
 """
 
 import copy
@@ -24,11 +24,14 @@ from msgm.digests import KEY_BYTES, weights_digest
 from msgm.errors import UserError
 from msgm.fields import structured
 from msgm.objectives import OBJECTIVES, Objective
+from msgm.objectives.edits import EDITS, Edit
 from msgm.requests import ForgetRequest
 from msgm.runs import Run
 from msgm.seeding import derive_seed
+from msgm.splits import Part
 from msgm.training import Trainer
 from msgm.training.earlier import answered_by, chain_of
+from msgm.training.editing import Editor
 from msgm.training.run import announce, check_conditions
 
 UNKNOWN = "the model was made elsewhere: what it was asked to forget before is not known"
@@ -104,18 +107,9 @@ def fit(
     name = getattr(chosen, "name", type(chosen).__name__)
     _refuse_unfit(name, chosen, forget)
     with working(False, download, threads):
-        data = given(dataset, model.shape, levels, columns, flip)
-        if model.shape != data.dataset.shape:
-            raise UserError(
-                f"fit: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}."
-            )
+        data = _given("fit", model, dataset, levels, columns, flip)
         check_conditions(model, data.dataset, forget)
-        before = _before(model, data, fresh_chain)
-        asked = np.zeros(len(data.dataset), dtype=bool) if forget is None else data.dataset.forget_mask(forget)
-        part = data.part(asked, gone_before(asked, before.requests))
-        key = secrets.token_bytes(KEY_BYTES)
-        chain = _carried_on(before, forget, asked, answered_by(name, model.untrained), data, key)
-        start = replace(model, network=copy.deepcopy(model.network), chain=chain, key=key, folder=None, sealed=None)
+        start, part = _prepared(model, data, forget, answered_by(name, model.untrained), fresh_chain)
         begun = derive_seed(seed, "scratch" if model.untrained else "finetune")
         with working_folder(checkpoints) as folder:
             if checkpoints is not None:
@@ -130,6 +124,100 @@ def fit(
             trainer.train()
             made = trainer.result()
         return replace(made, sealed=weights_digest(made.network))
+
+
+def edit(
+    model: ScoreModel,
+    dataset: Any,
+    edit: str | Mapping[str, Any] | Edit,
+    forget: ForgetRequest,
+    seed: int = 0,
+    device: str = "auto",
+    *,
+    fresh_chain: bool = False,
+    levels: int | None = None,
+    columns: tuple[str, str | None] | None = None,
+    flip: bool = False,
+    download: bool = False,
+    threads: int | None = None,
+    **training: Any,
+) -> ScoreModel:
+    """Return a copy of ``model`` that was made to forget by a change of its weights, without training steps.
+
+    Example:
+        >>> request = msgm.ForgetRequest(labels=[3, 7])
+        >>> made = msgm.edit(base, "digits", "refit-head", request)
+        edit: refit-head on ...
+        >>> prune = msgm.objectives.edits.Prune(share=0.02, items=8)
+        >>> made = msgm.edit(made, "digits", prune, msgm.ForgetRequest(labels=[5]))
+        edit: prune on ...
+        >>> [entry.by for entry in made.chain.requests]
+        ['refit-head', 'prune']
+        >>> 0.01 < prune.facts["changed_share"] < 0.03
+        True
+
+    Args:
+        model: the trained model to start from; it stays as it is.
+        dataset: the data, as in ``msgm.fit``.
+        edit: a name in ``msgm.objectives.edits.EDITS``, ``{"name": ..., ...}`` with its settings, or an edit; an edit
+            has its numbers in ``facts`` afterwards.
+        forget: what to forget.
+        seed: of every random choice.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        fresh_chain: start a new history: items of earlier requests are items to retain again, and the chain says so.
+        levels: as in ``msgm.fit``.
+        columns: as in ``msgm.fit``.
+        flip: as in ``msgm.fit``.
+        download: let data that is missing be fetched from the network.
+        threads: threads to compute with, for the rest of the process.
+        **training: settings of ``TrainingSettings`` for edits that fine-tune a copy of the model.
+
+    Raises:
+        UserError: an unknown edit, one that cannot be made in this network, data of another shape or that is not that
+            of earlier requests, or a bad setting.
+        RunError: a weight became NaN or infinite.
+    """
+    settings = structured(TrainingSettings, {"trackers": [], **training}, "edit")
+    chosen = edit if isinstance(edit, Edit) else EDITS.build(_named(edit))
+    with working(False, download, threads):
+        data = _given("edit", model, dataset, levels, columns, flip)
+        check_conditions(model, data.dataset, forget)
+        start, part = _prepared(model, data, forget, chosen.name, fresh_chain)
+        with working_folder(None) as folder:
+            begun = derive_seed(seed, "finetune")
+            editor = Editor(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "edit")
+            if editor.accelerator.is_main_process:
+                announce("edit", chosen.name, editor)
+            editor.train()
+            made = editor.result()
+        return replace(made, sealed=weights_digest(made.network))
+
+
+def _given(
+    verb: str,
+    model: ScoreModel,
+    dataset: Any,
+    levels: int | None,
+    columns: tuple[str, str | None] | None,
+    flip: bool,
+) -> Given:
+    """Return the data, refusing those whose items are not the model's."""
+    data = given(dataset, model.shape, levels, columns, flip)
+    if model.shape != data.dataset.shape:
+        raise UserError(f"{verb}: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}.")
+    return data
+
+
+def _prepared(
+    model: ScoreModel, data: Given, forget: ForgetRequest | None, by: str, fresh: bool
+) -> tuple[ScoreModel, Part]:
+    """Return a copy of the model with the chain after the request, and the items to retain and to forget."""
+    before = _before(model, data, fresh)
+    asked = np.zeros(len(data.dataset), dtype=bool) if forget is None else data.dataset.forget_mask(forget)
+    part = data.part(asked, gone_before(asked, before.requests))
+    key = secrets.token_bytes(KEY_BYTES)
+    chain = _carried_on(before, forget, asked, by, data, key)
+    return replace(model, network=copy.deepcopy(model.network), chain=chain, key=key, folder=None, sealed=None), part
 
 
 def _settings(steps: int, training: Mapping[str, Any], checkpoints: Path | str | None) -> TrainingSettings:

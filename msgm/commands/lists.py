@@ -1,4 +1,4 @@
-"""``msgm configs``, ``datasets``, ``metrics``, ``methods``, ``objectives`` and ``samplers``: lists of available names.
+"""``msgm configs``, ``datasets``, ``edits``, ``metrics``, ``methods``, ``objectives``, ``samplers``: available names.
 
 Each prints a line for each name, made from the registry and the docstrings; with names it prints their cards.
 """
@@ -28,6 +28,7 @@ REGISTRIES: dict[str, dict[str, str]] = {
         "recommender": "msgm.recommender.methods:METHODS",
     },
     "objectives": {"generator": "msgm.objectives:OBJECTIVES"},
+    "edits": {"generator": "msgm.objectives.edits:EDITS"},
     "samplers": {"generator": "msgm.diffusion:SAMPLERS"},
 }
 """By command and by what it is for, where the registry is: a module, which is imported when it is asked for."""
@@ -37,6 +38,7 @@ WHAT = {
     "metrics": "what can be measured",
     "methods": "how classifiers and recommenders are made to forget; generators have objectives",
     "objectives": "the losses by which generators are trained and made to forget",
+    "edits": "changes of a generator's weights without training steps",
     "samplers": "how generators make samples",
 }
 

@@ -101,11 +101,20 @@ def _method(row: Row) -> Facts:
         "seed": log.get("seed"),
         "device": log.get("device"),
         "platform": log.get("platform"),
-        "touches": "all weights" if row["steps"] else "nothing",
+        "touches": _touched(row),
         "needs_retain_data": "retain" in lines["data"] or lines["data"] == "all" if "data" in lines else None,
         "needs_nonmember_data": False if "data" in lines else None,
+        **({"edited": row["edited"]} if row.get("edited") else {}),
         **_cached(log),
     }
+
+
+def _touched(row: Row) -> str:
+    """Return which weights the method changed."""
+    if row["start"] == "edit":
+        share = (row.get("edited") or {}).get("changed_share")
+        return "some weights" if share is None else f"{100 * share:.3g}% of the weights"
+    return "all weights" if row["steps"] else "nothing"
 
 
 def _cached(log: Facts) -> Facts:
@@ -114,7 +123,7 @@ def _cached(log: Facts) -> Facts:
 
 
 def _family(row: Row) -> str:
-    """Return the family of a row's method: exact, approximate update, none, or unknown."""
+    """Return the family of a row's method: exact, approximate update, edit, none, or unknown."""
     if row["start"] == "random":
         return "none: random weights"
     if row["start"] == "none":
@@ -122,7 +131,7 @@ def _family(row: Row) -> str:
     if row["start"] == "scratch":
         families = {"unseen": "exact: retrained", "standard": "none: trained on all data"}
         return families.get(row["objective"], "trained from random weights on the items to forget too")
-    return "approximate update"
+    return "edit" if row["start"] == "edit" else "approximate update"
 
 
 def _table(report: Report, row: Row) -> Table:

@@ -20,7 +20,7 @@ from typing import Any, NotRequired, TypedDict
 
 from msgm import processes, traces
 from msgm.cache import Cache
-from msgm.config import BASE_ROW, ROWS, Config, Row
+from msgm.config import BASE_ROW, FROM_BASE, ROWS, Config, Row
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.description import describe
 from msgm.errors import UserError
@@ -28,6 +28,7 @@ from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import missing_metrics
 from msgm.folders import place, write_bytes, write_json, write_text
 from msgm.objectives import OBJECTIVES
+from msgm.objectives.edits import EDITS
 from msgm.pictures import to_png
 from msgm.reading import read_json, read_yaml
 from msgm.runs import FinishedManifest, Run, environment, find_model
@@ -124,6 +125,7 @@ class Trained(TypedDict):
     """The keys that are read from the config of a given run."""
 
     objective: Named
+    edit: NotRequired[dict[str, Any]]
     training: Steps
 
 
@@ -140,6 +142,7 @@ class StoredRow(TypedDict):
     card: str | None
     weights: str
     cached: NotRequired[dict[str, str] | None]
+    edited: NotRequired[dict[str, Any] | None]
     measured: dict[str, Any]
     grid: str
 
@@ -236,7 +239,7 @@ class Cell:
     @property
     def after(self) -> Collection[str]:
         """The base model that it starts from."""
-        starts = not self.model.is_base and self.model.row.start == "finetune"
+        starts = not self.model.is_base and self.model.row.start in FROM_BASE
         return (self.workshop.base(self.model.seed).label,) if starts else ()
 
     @property
@@ -294,8 +297,8 @@ class Cell:
         elif row.start == "random":
             facts = {"source": None, "start": "random", "weights": "random"}
             _write_untrained(target, new_model(experiment, bench.dataset), experiment, facts, bench)
-        elif row.start in ("scratch", "finetune"):
-            source = self._base() if row.start == "finetune" else None
+        elif row.start in ("scratch", *FROM_BASE):
+            source = self._base() if row.start in FROM_BASE else None
             given = (bench.dataset, bench.split, source, True, workshop.device, bench.chain, workshop.cache)
             fit(experiment, target, *given)
 
@@ -326,6 +329,8 @@ def _facts(model: Model, config: Config, target: Run) -> dict[str, Any]:
     manifest = target.finished_manifest()
     if model.row.start in UNTRAINED:
         return _facts_of_given(model.name, manifest["weights"], model.row.start)
+    if model.row.start == "edit":
+        return _facts_of_edit(model.name, model.row.edit, config.row_training(model.row).lr, manifest)
     settings = config.row_training(model.row)
     return _facts_of_run(model.name, model.row.objective, model.row.start, settings.steps, settings.lr, manifest)
 
@@ -337,6 +342,8 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
         return _facts_of_given(name, "as given")
     config: Trained = read_yaml(run.config, Trained)
     manifest, training = run.finished_manifest(), config["training"]
+    if config.get("edit"):
+        return _facts_of_edit(name, {**config["edit"]}, training["lr"], manifest)
     objective: dict[str, Any] = {**config["objective"]}
     return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
 
@@ -372,5 +379,22 @@ def _facts_of_run(
         "lr": lr,
         "seconds": manifest["seconds"],
         "cached": manifest.get("cached"),
+        "weights": manifest["weights"],
+    }
+
+
+def _facts_of_edit(name: str, edit: dict[str, Any], lr: float, manifest: FinishedManifest) -> dict[str, Any]:
+    """Return the facts of a model that was edited; the rate is that of tuning a copy, where the edit has one tuned."""
+    part = EDITS.entries.get(edit["name"])
+    return {
+        "name": name,
+        "objective": edit["name"],
+        "settings": EDITS.build(edit).effective() if part else edit,
+        "card": part.describe() if part else None,
+        "start": "edit",
+        "steps": 0,
+        "lr": lr if part and part.tunes else None,
+        "seconds": manifest["seconds"],
+        "edited": manifest.get("edited"),
         "weights": manifest["weights"],
     }

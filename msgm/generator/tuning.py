@@ -1,4 +1,4 @@
-"""``msgm tune`` for generators: objectives and learning rates, judged by samples and by validation items."""
+"""``msgm tune`` for generators: objectives, edits and learning rates, judged by samples and by validation items."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from msgm import threads
 from msgm.chain import Chain
-from msgm.config import BASE_ROW, Config, Row, TrainingSettings
+from msgm.config import BASE_ROW, FROM_BASE, Config, Row, TrainingSettings
 from msgm.data import load_dataset
 from msgm.devices import chosen_device
 from msgm.diffusion import ScoreModel
@@ -16,11 +16,11 @@ from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import check_metrics
 from msgm.fields import Tree
-from msgm.objectives import OBJECTIVES
 from msgm.ranges import searched
 from msgm.runs import Run, find_model
 from msgm.splits import Split
 from msgm.study.tuning import Searched, Tunable, trial_folder
+from msgm.sweep import PARTS
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import finished, fit, load_source, split_data
 
@@ -30,7 +30,9 @@ METRICS = ["ur", "nll"]
 
 
 class GeneratorTuning(Tunable):
-    """Tuning of a config's fine-tuned rows, each with ``finetune.steps`` steps instead of the row's own number.
+    """Tuning of a config's fine-tuned and edited rows.
+
+    A fine-tuned row makes ``finetune.steps`` steps instead of its own number, an edit none.
 
     Args:
         config: the experiment.
@@ -62,25 +64,27 @@ class GeneratorTuning(Tunable):
         self.source = None if source is None else str(source)
         self.config = replace(config, seed=config.seed + SEED_OFFSET, seeds=1, retrains=1, evaluation=evaluation)
         self.steps = config.finetuning().steps
-        self.budget = f"{self.steps} steps"
+        edits = any(row.start == "edit" for row in config.rows.values())
+        self.budget = f"{self.steps} steps" + ("; an edit makes none" if edits else "")
 
     def settings(self) -> Tree:
         return self.given.to_dict()
 
     def rows(self) -> dict[str, Searched]:
-        found = {name: self._searched(row) for name, row in self.config.rows.items() if row.start == "finetune"}
+        found = {name: self._searched(row) for name, row in self.config.rows.items() if row.start in FROM_BASE}
         return {name: searched for name, searched in found.items() if searched.space}
 
     def default_rows(self) -> list[str]:
         return [name for name in self.rows() if not self.config.rows[name].optional]
 
     def _searched(self, row: Row) -> Searched:
-        objective = OBJECTIVES.build(row.objective)
-        training = vars(self.config.row_training(row))
-        parts: dict[str, tuple[Any, dict[str, Any]]] = {
-            "objective": (objective, objective.effective()),
-            "training": (TrainingSettings, training),
-        }
+        parts: dict[str, tuple[Any, dict[str, Any]]] = {}
+        for section, registry in PARTS.items():
+            if settings := getattr(row, section):
+                part = registry.build(settings)
+                parts[section] = (part, part.effective())
+        if row.start == "finetune":
+            parts["training"] = (TrainingSettings, vars(self.config.row_training(row)))
         space = {f"{key}.{name}": r for key, (part, own) in parts.items() for name, r in searched(part, own).items()}
         own = {key: float(parts[key.partition(".")[0]][1][key.partition(".")[2]]) for key in space}
         return Searched(space, own)
@@ -126,20 +130,25 @@ class GeneratorTuning(Tunable):
         return {"objective": found["unlearning_ratio"] + found["junk_rate"] + rise} | found
 
     def _experiment(self, name: str, values: Mapping[str, float]) -> Config:
-        row, chosen = self.config.rows[name], self._parts(values)
-        objective = OBJECTIVES.resolve(row.objective | chosen["objective"])
-        return self.config.for_row(replace(row, objective=objective, training=row.training | chosen["training"]))
+        row, chosen = self.config.rows[name], self._parts(name, values)
+        found: dict[str, Any] = {"training": row.training | chosen.get("training", {})}
+        for section, registry in PARTS.items():
+            if settings := getattr(row, section):
+                found[section] = registry.resolve(settings | chosen.get(section, {}))
+        return self.config.for_row(replace(row, **found))
 
-    def _parts(self, values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    def _parts(self, row: str, values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """Return the settings of a row's sections, the common number of steps among them."""
-        parts: dict[str, dict[str, Any]] = {"objective": {}, "training": {"steps": self.steps}}
+        parts: dict[str, dict[str, Any]] = {}
+        if self.config.rows[row].start == "finetune":
+            parts["training"] = {"steps": self.steps}
         for key, value in values.items():
             section, _, name = key.partition(".")
-            parts[section][name] = value
+            parts.setdefault(section, {})[name] = value
         return parts
 
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
-        return {"rows": {row: self._parts(values)}}
+        return {"rows": {row: self._parts(row, values)}}
 
     def _numbers(self, name: str, folder: Path) -> dict[str, float]:
         found = measure(Subject(name, ScoreModel.load(folder).to(chosen_device(self.device)), self.bench))

@@ -127,7 +127,39 @@ class Setup:
     tune_on_forget: Callable[[int], ScoreModel]
 
 
-class Objective(ABC):
+class Described:
+    """A part with a card whose settings stand in reports; its subclasses are dataclasses.
+
+    Example:
+        >>> msgm.Redirect(alpha=0.5).effective()["alpha"]
+        0.5
+        >>> print(msgm.Unseen.describe().splitlines()[2])
+        data: retain
+    """
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+    data: ClassVar[str]
+
+    def effective(self) -> dict[str, Any]:
+        """Return the settings that have an effect, by name, for reports."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def describe(cls) -> str:
+        """Return the card as text."""
+        settings = ", ".join(f"{f.name}={f.default}" for f in fields(cls))  # type: ignore[arg-type]
+        lines = {
+            "formula": cls.card.formula,
+            "source": cls.card.source,
+            "data": cls.data,
+            "defaults": settings or "none",
+            "deviations": cls.card.deviations,
+        }
+        return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
+class Objective(Described, ABC):
     """A loss with the data it needs. Subclasses are dataclasses whose fields are its settings.
 
     Example:
@@ -147,8 +179,6 @@ class Objective(ABC):
         combines: whether ``combine`` is to merge the gradients of the terms "retain" and "forget".
     """
 
-    name: ClassVar[str]
-    card: ClassVar[Card]
     data: ClassVar[Literal["all", "retain", "retain+forget"]]
     combines: bool = False
 
@@ -164,29 +194,12 @@ class Objective(ABC):
         """Return the number of steps before ``step`` that used a forget batch."""
         return 0
 
-    def prepare(self, setup: Setup) -> None:  # noqa: B027 - most objectives need nothing
+    def prepare(self, setup: Setup) -> None:
         """Do one-off work before the first step. Called again on resume, so it must be deterministic."""
 
     def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
         """Merge the gradients of the two terms, one tensor a weight."""
         raise NotImplementedError(f"{type(self).__name__} does not combine gradients")
-
-    def effective(self) -> dict[str, Any]:
-        """Return the settings that have an effect, by name, for reports."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-
-    @classmethod
-    def describe(cls) -> str:
-        """Return the card as text."""
-        settings = ", ".join(f"{f.name}={f.default}" for f in fields(cls))  # type: ignore[arg-type]
-        lines = {
-            "formula": cls.card.formula,
-            "source": cls.card.source,
-            "data": cls.data,
-            "defaults": settings or "none",
-            "deviations": cls.card.deviations,
-        }
-        return "\n".join(f"{key}: {value}" for key, value in lines.items())
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")

@@ -56,20 +56,20 @@ def split_facts(config: Config, dataset: Dataset) -> dict[str, float | int]:
 def extended(
     chain: Chain, config: Config, dataset: Dataset, folder: Path, from_scratch: bool, asked: bool = True
 ) -> Chain:
-    """Return the chain of a model that was made in the run ``folder`` by the config's objective.
+    """Return the chain of a model that was made in the run ``folder`` by the config's objective or edit.
 
     Args:
         chain: of the model that it started from.
-        config: the experiment: request and objective.
+        config: the experiment: request, and objective or edit.
         dataset: its data.
         folder: run folder that the model is written to; its key is made there.
         from_scratch: whether the model started from random weights.
         asked: whether the objective was run; one that trains on all data answers no request either.
     """
-    facts, name = split_facts(config, dataset), config.objective["name"]
-    if not asked or OBJECTIVES.entries[name].data == "all":
+    facts = split_facts(config, dataset)
+    if not asked or not config.forgets:
         return chain.over(dataset, facts, folder_key(folder) if chain.requests else None)
-    entry = Entry.of(config.request, dataset.forget_mask(config.request), answered_by(name, from_scratch))
+    entry = Entry.of(config.request, dataset.forget_mask(config.request), answered_by(config.method, from_scratch))
     return chain.extended(entry, dataset, facts, folder_key(folder))
 
 

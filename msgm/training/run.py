@@ -19,12 +19,14 @@ from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
 from msgm.objectives import OBJECTIVES, Objective
+from msgm.objectives.edits import EDITS
 from msgm.requests import ForgetRequest
 from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.training.earlier import earlier_chain, extended
+from msgm.training.editing import Editor
 from msgm.training.retrained import is_shared, shared
 from msgm.training.trainer import Trainer
 
@@ -41,6 +43,8 @@ def train(config: Config, out: Path | str | None = None, resume: bool = False, d
     Raises:
         UserError: a folder that holds another run, data that does not fit, and what ``Trainer`` raises.
     """
+    if config.edit:
+        raise UserError(f"edit.name: {config.method!r} edits a trained model; use unlearn, which takes one.")
     dataset, split = load_data(config)
     return fit(config, Run(out or Path("runs") / config.name), dataset, split, None, resume, device)
 
@@ -55,12 +59,14 @@ def unlearn(
 ) -> Run:
     """Fine-tune a trained model with the config's objective and the overrides of its section ``finetune``.
 
+    A config with an edit makes that instead, without steps.
+
     What ``source`` was asked to forget before stays forgotten: no such item is trained on.
 
     Args:
         config: the experiment.
         source: a run folder, or a diffusers folder of an unconditional UNet2DModel.
-        out: run folder; by default ``runs/NAME-OBJECTIVE``.
+        out: run folder; by default ``runs/NAME-OBJECTIVE``, or ``runs/NAME-EDIT``.
         resume: go on with a run that was stopped.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         fresh_chain: start a new history: items of earlier requests are items to retain again, and the card says so.
@@ -69,11 +75,13 @@ def unlearn(
         UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
             shape, data that is not that of earlier requests, an ``out`` that is the source, and what ``train`` raises.
     """
-    name = config.objective["name"]
-    if OBJECTIVES.entries[name].data == "all":
+    if not config.forgets:
         known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
-        raise UserError(f"objective.name: {name!r} trains on the forget set too; to unlearn, choose one of {known}.")
-    found, run = find_model(source), Run(out or Path("runs") / f"{config.name}-{config.objective['name']}")
+        raise UserError(
+            f"objective.name: {config.method!r} trains on the forget set too; to unlearn, choose one of {known}, or an "
+            f"edit.name of {', '.join(EDITS.entries)}."
+        )
+    found, run = find_model(source), Run(out or Path("runs") / f"{config.name}-{config.method}")
     if found.resolve() == run.model.resolve():
         raise UserError(f"--out: {run.path} holds the model of --from, which would be lost; give another folder.")
     dataset = load_dataset(config.data)
@@ -86,7 +94,7 @@ def unlearn(
 def load_data(config: Config) -> tuple[Dataset, Split]:
     """Load the config's data set and split it by its request, the first one; an objective of all data needs none."""
     dataset = load_dataset(config.data)
-    if OBJECTIVES.entries[config.objective["name"]].data == "all" and not config.request.named:
+    if not config.forgets and not config.request.named:
         return dataset, DATASETS.build(config.data).split_by(dataset, np.zeros(len(dataset), dtype=bool))
     return dataset, split_data(config, dataset)
 
@@ -132,11 +140,7 @@ def _fit(
     model = load_source(source, config, dataset) if source else new_model(config, dataset)
     check_conditions(model, dataset, config.request)
     config = replace(config, process=describe(model.process))
-    objective = OBJECTIVES.build(config.objective)
-    label = run.path.name
-    seed = derive_seed(config.seed, "finetune" if source else "scratch")
-    given = (model, objective, dataset, split.train, config.training, seed, run, device, label, config.request.means)
-    trainer = Trainer(*given)
+    trainer = _trainer(config, model, dataset, split, source, run, device)
     main, wait = trainer.accelerator.is_main_process, trainer.accelerator.wait_for_everyone
     if main:
         _occupy(run, config, source, resume)
@@ -148,8 +152,8 @@ def _fit(
         kept = shared(cache, config, dataset, split, chain, trainer.accelerator, run)
     if main:
         manifest = _manifest(config, trainer, source, dataset, split)
-        announce(label, config.objective["name"], trainer)
-        _register(run, objective, source, str(manifest["request"]))
+        announce(trainer.label, config.method, trainer)
+        _register(run, trainer.objective, source, str(manifest["request"]))
         taken = kept.take() if kept else {}
         write_json(run.manifest, manifest | taken)
         model.chain = extended(chain, config, dataset, run.path, source is None)
@@ -159,19 +163,32 @@ def _fit(
     if main:
         done = {"seconds": round(trainer.state.seconds, 2), "peak_memory_mb": _peak_memory(trainer.accelerator.device)}
         traces.seal(run.path, run.model)
-        write_json(run.manifest, manifest | done | taken | {"status": "finished"})
+        found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
+        write_json(run.manifest, manifest | done | found | taken | {"status": "finished"})
         if kept and not taken:
             kept.keep(manifest | done)
     wait()
     return run
 
 
-def announce(label: str, objective: str, trainer: Trainer) -> None:
-    """Print what is about to be trained: objective, steps, device and items."""
+def _trainer(
+    config: Config, model: ScoreModel, dataset: Dataset, split: Split, source: Path | None, run: Run, device: str
+) -> Trainer:
+    """Return what makes the run: a trainer, or the editor of an edit."""
+    seed = derive_seed(config.seed, "finetune" if source else "scratch")
+    given = (dataset, split.train, config.training, seed, run, device, run.path.name)
+    if config.edit:
+        return Editor(model, EDITS.build(config.edit), *given)
+    return Trainer(model, OBJECTIVES.build(config.objective), *given, config.request.means)
+
+
+def announce(label: str, method: str, trainer: Trainer) -> None:
+    """Print what is about to be done: objective, steps, device and items; or the edit, which makes no steps."""
     part, where = trainer.part, device_name(trainer.accelerator.device)
     items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {trainer.dataset.name}"
     items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
-    print(f"{label}: {objective}, {trainer.settings.steps} steps on {where}; {items}", flush=True)
+    steps = "" if isinstance(trainer, Editor) else f", {trainer.settings.steps} steps"
+    print(f"{label}: {method}{steps} on {where}; {items}", flush=True)
 
 
 def _register(run: Run, objective: Objective, source: Path | None, request: str) -> None:
@@ -258,15 +275,15 @@ def _manifest(
     return environment() | {
         "status": "running",
         "source": str(source) if source else None,
-        "start": "finetune" if source else "scratch",
+        "start": "edit" if config.edit else "finetune" if source else "scratch",
         "request": config.request.describe(),
-        "objective": config.objective["name"],
+        "objective": config.method,
         "seed": config.seed,
         "device": device_name(accelerator.device),
         "processes": accelerator.num_processes,
         "effective_batch": config.training.batch_size,
         "parameters": trainer.model.parameter_count(),
-        "weights": config.training.weights,
+        "weights": "edited" if config.edit else config.training.weights,
         "data_digest": dataset.digest(),
         "data_omissions": dataset.omissions(),
         "forget_digest": positions_digest(trainer.run.path, split.train.forget),

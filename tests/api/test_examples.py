@@ -42,6 +42,7 @@ MODULES = (
     "msgm.diffusion",
     "msgm.diffusion.samplers",
     "msgm.objectives",
+    "msgm.objectives.edits",
 )
 """Modules of public names beside the flat ones."""
 OTHERS = (parse_mask,)

@@ -9,11 +9,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 
-from msgm import curvature
 from msgm.classifier.data import Examples
-from msgm.curvature import BATCH, Weights, weights_of
+from msgm.curvature import BATCH, Weights, curved, weights_of
 
 
 def squared_gradients(model: nn.Module, x: Tensor, y: Tensor, shares: Tensor) -> Weights:
@@ -30,7 +29,8 @@ def squared_gradients(model: nn.Module, x: Tensor, y: Tensor, shares: Tensor) ->
     def loss(weights: Weights, item: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(model, (weights, buffers), (item[None],)), label[None])
 
-    return curvature.squared_gradients(loss, weights_of(model), (x, y), shares)
+    each = vmap(grad(loss), in_dims=(None, 0, 0))(weights_of(model), x, y)
+    return {name: torch.einsum("b,b...->...", shares, value.square()) for name, value in each.items()}
 
 
 def mean_gradient(model: nn.Module, examples: Examples, device: torch.device) -> Tensor:
@@ -57,7 +57,7 @@ def gauss_newton(model: nn.Module, examples: Examples, device: torch.device) -> 
             def out(values: Weights, x: Tensor = x) -> Tensor:
                 return functional_call(model, (values, buffers), (x,))
 
-            total += curvature.curved(out, weights, vector, bend)
+            total += curved(out, weights, vector, bend)
         return total / len(examples)
 
     return product

@@ -1,0 +1,127 @@
+"""Base of edits: a model's weights are changed at once, by a formula, where an objective takes many small steps.
+
+An edit reads training items or a fine-tuned copy of the model, and writes new weights. It is cheap, and what it does to
+the model's samples is nowhere guaranteed: measure it beside the other rows.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from msgm.curvature import flatten, weights_of
+from msgm.devices import WITHOUT_FLOAT64
+from msgm.diffusion.model import ScoreModel
+from msgm.diffusion.processes import Process
+from msgm.objectives.base import Described, Noised, Setup, noised
+from msgm.registry import Registry
+from msgm.seeding import generator
+
+BATCH = 256
+"""Noised items that go through the network at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSetup(Setup):
+    """Inputs of an edit: those of an objective's preparation, and items as training sees them.
+
+    Example:
+        >>> given = {"items": lambda part, n: torch.rand(n, 1, 8, 8), "forget_share": 0.2, "seed": 0}
+        >>> setup = EditSetup(
+        ...     model=lambda: base, retain=lambda n: torch.rand(n, 1, 8, 8), tune_on_forget=lambda steps: base, **given
+        ... )
+        >>> edited = msgm.objectives.edits.Dampen(items=4).apply(base, setup)
+
+    Attributes:
+        items: ``items("forget", n)`` returns n clean items of the part, (n, *shape), dequantised and mirrored at random
+            as in training; the same again at every call. A smaller part is gone through several times.
+        forget_share: share of the forget set among the items to retain and to forget, in (0, 1).
+        seed: of an edit's own random choices.
+    """
+
+    items: Callable[[Literal["retain", "forget"], int], Tensor]
+    forget_share: float
+    seed: int
+
+    def generator(self, *stream: str) -> torch.Generator:
+        """Return the generator, on the CPU, of one of an edit's random choices."""
+        return generator(self.seed, "edit", *stream)
+
+
+class Edit(Described, ABC):
+    """A change of weights with the data it needs. Subclasses are dataclasses whose fields are its settings.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from msgm.objectives import Card
+        >>> @dataclass
+        ... class Shrink(Edit):
+        ...     name, data, card = "shrink", "forget", Card("theta *= 1 - by", "this example", "none")
+        ...     by: float = 0.1
+        ...     def change(self, model, setup):
+        ...         with torch.no_grad():
+        ...             for weight in model.network.parameters():
+        ...                 weight *= 1 - self.by
+        >>> edit = Shrink()
+        >>> edited = edit.apply(base, setup=None)
+        >>> round(edit.facts["distance"], 4)
+        0.1
+
+    Attributes:
+        data: parts of the data that it reads: ``forget``, ``retain`` or ``retain+forget``.
+        tunes: whether it fine-tunes a copy of the model, with the settings of ``finetune``.
+        facts: numbers on the last edit, for reports: ``changed_share``, the share of weights with another value,
+            ``distance``, how far they moved in lengths of the whole vector of weights, and the edit's own.
+    """
+
+    data: ClassVar[Literal["forget", "retain", "retain+forget"]]
+    tunes: ClassVar[bool] = False
+    facts: dict[str, Any]
+
+    def apply(self, model: ScoreModel, setup: EditSetup) -> ScoreModel:
+        """Return an edited copy of ``model``, in eval mode.
+
+        Raises:
+            UserError: the edit cannot be made in this network.
+        """
+        self.facts = {}
+        edited = replace(model, network=copy.deepcopy(model.network).eval())
+        self.change(edited, setup)
+        before, after = (in_double(flatten(weights_of(made.network))) for made in (model, edited))
+        changed, moved = (before != after).double().mean(), (after - before).norm() / before.norm()
+        self.facts |= {"changed_share": changed.item(), "distance": moved.item()}
+        return edited
+
+    @abstractmethod
+    def change(self, model: ScoreModel, setup: EditSetup) -> None:
+        """Change the weights of ``model``, which is in eval mode, in place."""
+
+
+EDITS: Registry[Edit] = Registry("edit")
+
+
+def in_double(values: Tensor) -> Tensor:
+    """Return ``values`` in float64, on the CPU where their device has no such numbers."""
+    return (values.cpu() if values.device.type in WITHOUT_FLOAT64 else values).double()
+
+
+def noisings(process: Process, items: Tensor, levels: int, seed: int) -> list[Noised]:
+    """Return batches of ``items``, each of them ``levels`` times, at one time from each of so many parts of the path.
+
+    Example:
+        >>> batches = noisings(msgm.VP(), torch.zeros(100, 2), levels=4, seed=0)
+        >>> [len(batch.x) for batch in batches]
+        [256, 144]
+    """
+    draws = generator(seed, "noisings", device=items.device)
+    whole = items.repeat_interleave(levels, 0)
+    parts = torch.arange(levels, device=items.device).repeat(len(items))
+    times = (parts + torch.rand(len(whole), generator=draws, device=items.device)) / levels
+    eps = torch.randn(whole.shape, generator=draws, device=items.device)
+    t = process.training_times(times)
+    cut = zip(whole.split(BATCH), t.split(BATCH), eps.split(BATCH), strict=True)
+    return [noised(process, *part) for part in cut]

@@ -1,0 +1,100 @@
+"""Runs without steps: an edit changes a trained model's weights at once."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from msgm.config import TrainingSettings
+from msgm.data import Dataset, Feed
+from msgm.diffusion import ScoreModel
+from msgm.errors import RunError, UserError
+from msgm.objectives import Unseen
+from msgm.objectives.edits import Edit, EditSetup
+from msgm.reading import read_json
+from msgm.runs import Run
+from msgm.seeding import generator
+from msgm.splits import Part
+from msgm.training.batches import clean
+from msgm.training.checkpoints import State, checkpoints
+from msgm.training.trainer import Trainer
+
+Source = Literal["retain", "forget"]
+
+
+class Editor(Trainer):
+    """Edits a model's weights, and keeps the run as a trainer of no steps does.
+
+    Args:
+        model: the model to start from; it stays as it is.
+        edit: what is done to it.
+        dataset: where the items come from.
+        part: the training items, retain and forget.
+        settings: how a copy of the model is fine-tuned, for edits that need one.
+        seed: of every random choice.
+        run: folder of the run.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        label: name shown meanwhile.
+
+    Raises:
+        UserError: a class-conditional model.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        edit: Edit,
+        dataset: Dataset,
+        part: Part,
+        settings: TrainingSettings,
+        seed: int,
+        run: Run,
+        device: str = "auto",
+        label: str = "editing",
+    ) -> None:
+        if model.classes:
+            raise UserError(f"edit.name: {edit.name} edits unconditional models, and this one is class-conditional.")
+        super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label)
+        self.edit = edit
+
+    def train(self) -> None:
+        """Edit the weights.
+
+        Raises:
+            RunError: a weight became NaN or infinite.
+            UserError: the edit cannot be made in this network.
+        """
+        began, spent = time.perf_counter(), _spent(Run(self.run.path / "teacher"))
+        self.run.create()
+        self.model = self.edit.apply(self.model, self._edit_setup())
+        if not all(bool(weights.isfinite().all()) for weights in self.model.network.parameters()):
+            raise RunError(f"{self.label}: {self.edit.name} gave weights that are not finite; nothing was saved.")
+        self.state.seconds = time.perf_counter() - began + spent
+
+    def _edit_setup(self) -> EditSetup:
+        share = len(self.part.forget) / (len(self.part.forget) + len(self.part.retain))
+        return EditSetup(**vars(self._setup()), items=self._items, forget_share=share, seed=self.seed)
+
+    def _items(self, part: Source, count: int) -> Tensor:
+        """Return clean items of a part as training sees them; every process draws all of them."""
+        return torch.cat(list(self._batches(part, count)))[:count]
+
+    def _batches(self, part: Source, count: int) -> Iterator[Tensor]:
+        chosen = self.part.retain if part == "retain" else self.part.forget
+        size = min(count, self.settings.batch_size)
+        feed = Feed(self.dataset, chosen, size, self.seed, f"edit-{part}", device=self.accelerator.device)
+        for number, raw in zip(range(-(-count // size)), feed.batches(0), strict=False):
+            yield clean(feed, raw.items, generator(self.seed, feed.stream, number, device=feed.device))
+
+    def _chosen_weights(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def _spent(teacher: Run) -> float:
+    """Return the seconds that an earlier call, which was stopped, tuned the teacher for."""
+    found = checkpoints(teacher.checkpoints)
+    state: State | None = read_json(found[-1] / "state.json", State) if found else None
+    return state["seconds"] if state else 0.0
