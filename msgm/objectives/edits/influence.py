@@ -52,7 +52,7 @@ class Influence(Edit):
     levels: int = 4
 
     data = "retain+forget"
-    search = ranges(damping=Range(1e-5, 10.0, log=True))
+    search = ranges(damping=Range(1e-4, 10.0, log=True))
     card = Card(
         formula="theta_0 + (G_r + damping I)^-1 p (grad L_f - grad L_r), by conjugate gradients",
         source="Koh and Liang, ICML 2017, sec. 2; for unlearning: Izzo et al., AISTATS 2021; Jia et al., NeurIPS 2023",

@@ -54,15 +54,13 @@ class Replacing(Edit):
     def values(self, model: ScoreModel, setup: EditSetup) -> Weights:
         """Return the values that replaced weights get; a weight without any stays as it is."""
 
-    @torch.no_grad()
     def change(self, model: ScoreModel, setup: EditSetup) -> None:
         weights, values = weights_of(model.network), self.values(model, setup)
         ranks = self._ranks(model, setup)
         free = {name: value for name, value in weights.items() if name in values}
         chosen = unflatten(highest(flatten({name: ranks[name] for name in free}), self.share), free)
-        for name, value in model.network.named_parameters():
-            if name in free:
-                value.copy_(torch.where(chosen[name], values[name].to(value), value))
+        for name, value in free.items():
+            value.copy_(torch.where(chosen[name], values[name].to(value), value))
 
     def _ranks(self, model: ScoreModel, setup: EditSetup) -> Weights:
         if self.choose == "random":
