@@ -311,4 +311,5 @@ def _facts(report: Report) -> dict[str, str]:
 
 
 def _settings(row: dict[str, Any]) -> str:
-    return f"{listed(row['settings'])}; learning rate {row['lr']:g}"
+    rate = "" if row["lr"] is None else f"; learning rate {row['lr']:g}"
+    return f"{listed(row['settings'])}{rate}"

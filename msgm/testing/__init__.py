@@ -1,4 +1,4 @@
-"""Batteries that check a part of one's own: an objective, a sampler, a classifier method, a recommender, a
+"""Batteries that check a part of one's own: an objective, an edit, a sampler, a classifier method, a recommender, a
 domain.
 
 msgm's tests run the same batteries over every part that it registers. A part that breaks a rule is refused with a
@@ -9,10 +9,19 @@ msgm's tests run the same batteries over every part that it registers. A part th
 """
 
 from msgm.testing.domains import check_domain
+from msgm.testing.edits import check_edit
 from msgm.testing.methods import check_method
 from msgm.testing.objectives import check_objective
 from msgm.testing.recommenders import check_recommender
 from msgm.testing.rules import Refused
 from msgm.testing.samplers import check_sampler
 
-__all__ = ["Refused", "check_domain", "check_method", "check_objective", "check_recommender", "check_sampler"]
+__all__ = [
+    "Refused",
+    "check_domain",
+    "check_edit",
+    "check_method",
+    "check_objective",
+    "check_recommender",
+    "check_sampler",
+]

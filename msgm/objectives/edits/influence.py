@@ -72,13 +72,12 @@ class Influence(Edit):
             for part in ("forget", "retain")
         )
         removed = setup.forget_share * (mean_gradient(model, forget) - mean_gradient(model, retain))
-        with plain_attention():
-            step, used, residual = conjugate_gradients(
-                lambda vector: gauss_newton(model, retain, vector) + self.damping * vector,
-                removed,
-                self.iterations,
-                self.tolerance,
-            )
+        step, used, residual = conjugate_gradients(
+            lambda vector: gauss_newton(model, retain, vector) + self.damping * vector,
+            removed,
+            self.iterations,
+            self.tolerance,
+        )
         add_to(model.network, step)
         solve = Solve(residual, self.tolerance, used)
         self.facts |= {"iterations": used, "residual": residual, "converged": solve.converged}
@@ -104,7 +103,8 @@ def gauss_newton(model: ScoreModel, batches: list[Noised], vector: Tensor) -> Te
             return model.with_network(AtWeights(model.network, values)).eps(batch.x, batch.t)
 
         dims = batch.x[0].numel()
-        total += 2 / dims * curved(outputs, weights, vector, lambda _, moved: moved)
+        with plain_attention():
+            total += 2 / dims * curved(outputs, weights, vector, lambda _, moved: moved)
         count += len(batch.x)
     return total / count
 

@@ -1,0 +1,147 @@
+"""Runs of edits: a run folder like any other, made without steps."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import msgm
+from msgm.chain import read_chain
+from msgm.data import load_dataset
+from msgm.diffusion import ScoreModel
+from msgm.errors import RunError, UserError
+from msgm.objectives.edits import EDITS, Edit, TaskVector
+from msgm.runs import Run
+from msgm.training import train, unlearn
+from msgm.training.editing import Editor
+from msgm.training.run import split_data
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    from tests.conftest import TINY
+
+    config = msgm.load_config(None, TINY)
+    return train(config, tmp_path_factory.mktemp("edit") / "base", device="cpu")
+
+
+def edited(tiny, base, out, *overrides, **given):
+    return unlearn(tiny("finetune.steps=2", *overrides), base.path, out, device="cpu", **given)
+
+
+def weights(run):
+    return torch.cat([value.flatten() for value in ScoreModel.load(run.model).network.state_dict().values()])
+
+
+@pytest.mark.parametrize("name", EDITS.entries)
+def test_unlearn_makes_every_edit_and_records_it(tiny, base, tmp_path, name):
+    settings = {"influence": ["edit.iterations=2", "edit.items=4"], "task-vector": ["edit.steps=2"]}
+    run = edited(tiny, base, tmp_path / "run", f"edit.name={name}", *settings.get(name, ["edit.items=4"]))
+    manifest = json.loads(run.manifest.read_text())
+    assert (manifest["status"], manifest["start"], manifest["objective"]) == ("finished", "edit", name)
+    assert manifest["weights"] == "edited"
+    assert manifest["seconds"] > 0
+    assert 0 < manifest["edited"]["changed_share"] <= 1
+    assert not torch.equal(weights(run), weights(base))
+    assert [entry.by for entry in read_chain(run.model).requests] == [name]
+    assert not run.checkpoints.exists()
+
+
+def test_the_same_run_gives_the_same_weights_and_another_seed_others(tiny, base, tmp_path):
+    settings = ("edit.name=reinit", "edit.items=4", "edit.share=0.1")
+    one, same = (edited(tiny, base, tmp_path / name, *settings) for name in ("one", "same"))
+    other = edited(tiny, base, tmp_path / "other", *settings, "seed=1")
+    assert torch.equal(weights(one), weights(same))
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_a_second_edit_leaves_out_the_items_of_the_first_request(tiny, base, tmp_path):
+    first = edited(tiny, base, tmp_path / "first", "edit.name=prune", "edit.items=4")
+    second = edited(tiny, first, tmp_path / "second", "edit.name=refit-head", "edit.items=4", "request.labels=[5]")
+    asked = read_chain(second.model).requests
+    assert [entry.by for entry in asked] == ["prune", "refit-head"]
+    assert json.loads(second.manifest.read_text())["items"]["gone"] > 0
+
+
+def test_a_task_vector_that_was_stopped_goes_on_with_the_copy_that_it_tuned(tiny, base, tmp_path, monkeypatch):
+    settings = ("edit.name=task-vector", "edit.steps=3")
+    whole = edited(tiny, base, tmp_path / "whole", *settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(TaskVector, "change", lambda self, model, setup: (setup.tune_on_forget(3), 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            edited(tiny, base, tmp_path / "run", *settings)
+    teacher = Run(tmp_path / "run" / "teacher")
+    state = teacher.checkpoints / "step-00000003" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"seconds": 1000.0}))
+    run = edited(tiny, base, tmp_path / "run", *settings, resume=True)
+    assert torch.equal(weights(run), weights(whole))
+    assert 1000 < json.loads(run.manifest.read_text())["seconds"] < 1100
+
+
+def test_items_are_those_of_training_and_come_in_any_number(tiny, base, tmp_path):
+    config = tiny("edit.name=prune")
+    dataset = load_dataset(config.data)
+    part = split_data(config, dataset).train
+    editor = Editor(
+        ScoreModel.load(base.model), EDITS.build(config.edit), dataset, part, config.training, 3, Run(tmp_path), "cpu"
+    )
+    setup = editor._edit_setup()
+    assert setup.forget_share == len(part.forget) / (len(part.forget) + len(part.retain))
+    many = setup.items("forget", len(part.forget) + 5)
+    assert len(many) == len(part.forget) + 5
+    assert torch.equal(many, setup.items("forget", len(part.forget) + 5))
+    for name, indices in (("forget", part.forget), ("retain", part.retain)):
+        found = setup.items(name, 40)
+        levels = ((found + 1) / 2 * dataset.levels).floor().clamp(0, dataset.levels - 1)
+        known = {item.numpy().tobytes() for item in dataset.items[indices]}
+        kind = dataset.items.numpy().dtype
+        assert all(item.numpy().astype(kind).tobytes() in known for item in levels)
+    assert not torch.equal(setup.items("forget", 8)[0], setup.items("retain", 8)[0])
+
+
+def test_weights_that_are_not_finite_are_not_saved(tiny, base, tmp_path, monkeypatch):
+    def broken(self, model, setup):
+        next(model.network.parameters()).data.fill_(np.inf)
+
+    monkeypatch.setattr(TaskVector, "change", broken)
+    with pytest.raises(RunError, match="task-vector gave weights that are not finite"):
+        edited(tiny, base, tmp_path / "run", "edit.name=task-vector")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_training_from_random_weights_makes_no_edit(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"edit.name: 'prune' edits a trained model; use unlearn"):
+        train(tiny("edit.name=prune"), tmp_path / "run", device="cpu")
+
+
+def test_in_memory_it_is_the_edit_of_the_command_line(tiny, base, tmp_path):
+    run = edited(tiny, base, tmp_path / "run", "edit.name=prune", "edit.items=4", "training.batch_size=8")
+    model = ScoreModel.from_pretrained(base.path)
+    request = msgm.ForgetRequest(labels=[3, 7])
+    prune = EDITS.build({"name": "prune", "items": 4})
+    made = msgm.edit(model, "digits", prune, request, batch_size=8, device="cpu")
+    assert torch.equal(torch.cat([value.flatten() for value in made.network.state_dict().values()]), weights(run))
+    assert [entry.by for entry in made.history().requests] == ["prune"]
+    assert made.history().unknown is None
+    assert prune.facts["changed_share"] > 0
+
+
+def test_in_memory_data_of_another_shape_are_refused(base):
+    model = replace(ScoreModel.from_pretrained(base.path), shape=(1, 9, 9))
+    with pytest.raises(UserError, match="edit: the model makes items of shape"):
+        msgm.edit(model, "digits", "prune", msgm.ForgetRequest(labels=[3]))
+
+
+def test_the_users_own_edit_is_taken_as_it_is(base):
+    class Own(Edit):
+        name, data, card = "own", "forget", None
+
+        def change(self, model, setup):
+            with torch.no_grad():
+                next(model.network.parameters()).zero_()
+
+    model = ScoreModel.from_pretrained(base.path)
+    made = msgm.edit(model, "digits", Own(), msgm.ForgetRequest(labels=[3]), device="cpu")
+    assert not next(made.network.parameters()).any()
