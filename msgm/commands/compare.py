@@ -1,12 +1,15 @@
 """``msgm compare``: run and measure every row of a config, of any domain; the domain's own commands do the same."""
 
 import argparse
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from msgm import processes
 from msgm.arguments import GO_ON, Commands, command, experiment, fresh_chain, metrics, names, received, tuned, workers
 from msgm.errors import UserError
+from msgm.tables import Table
 
 LISTS = ("only", "requests", "models", "metrics")
 VIEWS = ("report.md", "report.json", "samples.png", "sweep.png", "rows", "outputs", "cards")
@@ -40,6 +43,8 @@ def add(commands: Commands) -> None:
     trained_on(compare)
     metrics(compare, "what to measure; rows keep what was measured before")
     no_cache(compare)
+    text = "of generators: build every row, make two steps on random items, print what they take, and write nothing"
+    compare.add_argument("--dry-run", action="store_true", help=text)
     workers(compare)
     received(compare)
 
@@ -62,11 +67,27 @@ def run(options: argparse.Namespace) -> None:
 
     if options.command != "compare":
         _refuse_other_domains(options)
+    if getattr(options, "dry_run", False):
+        print(_dry_run(options).text())
+        return
     given: dict[str, Any] = {name: getattr(options, name) for name in GIVEN if hasattr(options, name)}
     given |= {name: names(text) for name in LISTS if (text := getattr(options, name, None))}
     sweep, cache = getattr(options, "sweep", None) or (), not getattr(options, "no_cache", False)
     report = compare(options.config, options.out, sweep=sweep, cache=cache, overrides=options.set, **given)
     say_written(report.run)
+
+
+def _dry_run(options: argparse.Namespace) -> Table:
+    """Return what the rows of a config would take."""
+    from msgm.domains import of_config
+    from msgm.settings import read_settings
+
+    own = read_settings(options.config)
+    whole = read_settings(own, options.set)
+    only = names(options.only) if options.only else None
+    client = of_config(own, whole)
+    with redirect_stdout(StringIO()):  # the steps' own lines
+        return client.dry_run(client.load(whole), only, options.device)
 
 
 def _refuse_other_domains(options: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ from msgm.study.engine import Chosen, Domain, Place
 from msgm.study.judging import Report, Row
 from msgm.study.tuning import Tunable
 from msgm.sweep import with_start, with_stored_sweeps, with_sweeps
+from msgm.tables import Table
 from msgm.training import train, unlearn
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import finished, load_source, new_model, split_data
@@ -152,6 +153,11 @@ class Generators(Domain[Config, World]):
 
     def upgraded(self, report: Report) -> Report:
         return upgraded(report)
+
+    def dry_run(self, config: Config, only: Sequence[str] | None, device: str) -> Table:
+        from msgm.generator.dry_run import dry_run
+
+        return dry_run(config, _chosen(config, None if only is None else list(only)), load_dataset(config.data), device)
 
     def tunable(self, config: Config, run: Run, source: Path | str | None, device: str) -> Tunable:
         from msgm.generator.tuning import GeneratorTuning

@@ -16,6 +16,7 @@ from msgm.runs import Run
 from msgm.settings import Source
 from msgm.study.judging import Report, Row
 from msgm.study.tuning import Tunable
+from msgm.tables import Table
 
 
 class Settings(Protocol):
@@ -99,6 +100,14 @@ class Client(ABC, Generic[C]):
     def upgraded(self, report: Report) -> Report:
         """Return a report of an earlier version converted to the present format; by default unchanged."""
         return report
+
+    def dry_run(self, config: C, only: Sequence[str] | None, device: str) -> Table:
+        """Return what the rows of a config would take, all that are not optional or ``only`` these; writes nothing.
+
+        Raises:
+            UserError: an unknown row, one that cannot be built, or a domain that has no dry run, as by default.
+        """
+        raise UserError(f"--dry-run: a {self.name} experiment has none; it is for generators.")
 
     def tunable(self, config: C, run: Run, source: Path | str | None, device: str) -> Tunable:
         """Return the domain's part of ``msgm tune``.

@@ -1,0 +1,83 @@
+"""A dry run builds every row, counts what a step takes, and writes nothing."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from msgm.config import load_config
+from msgm.data import Dataset
+from msgm.diffusion import ScoreModel
+from msgm.errors import UserError
+from msgm.generator.dry_run import HELD, dry_run, measured_step, random_items
+
+POINTS = Dataset("points", torch.zeros(10, 2), (2,), None)
+TINY = [
+    "data={name: gaussians}",
+    "network={name: mlp}",
+    "request={labels: [1]}",
+    "training={steps: 7, batch_size: 32}",
+    "rows.redirect.training.steps=3",
+]
+
+
+def tiny(*more):
+    return load_config({}, [*TINY, *more])
+
+
+def test_the_operations_of_a_step_are_those_of_its_matrices():
+    config = tiny()
+    step = measured_step(config.for_row(config.rows["unseen"]), POINTS, "cpu")
+    network = ScoreModel.new(config.network, config.process, (2,)).network
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    forward = sum(2 * 32 * layer.weight.numel() for layer in layers)
+    # The backward pass takes as much for the weights, and as much for the inputs where these need a gradient.
+    assert 2 * forward < step.flop <= 3 * forward
+    assert step.weights == sum(weight.numel() for weight in network.parameters())
+    assert step.saved >= 32 * 4 * sum(layer.out_features for layer in layers[1:-1])
+    assert step.seconds > 0
+
+
+def test_a_forget_batch_doubles_a_step():
+    config = tiny()
+    alone, both = (measured_step(config.for_row(config.rows[name]), POINTS, "cpu") for name in ("unseen", "redirect"))
+    assert both.flop == pytest.approx(2 * alone.flop, rel=0.1)
+    assert both.weights == alone.weights
+
+
+def test_every_trained_row_has_a_line_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = dry_run(tiny(), ["do-nothing", "redirect", "unseen-scratch", "random-network"], POINTS, "cpu")
+    assert [line[0] for line in table.rows] == ["do-nothing", "redirect", "unseen-scratch"]
+    steps = {line[0]: line[3] for line in table.rows}
+    assert steps == {"do-nothing": "7", "redirect": "3", "unseen-scratch": "7"}
+    held = {line[0]: (float(line[7]), int(line[4].replace(",", ""))) for line in table.rows}
+    assert all(mib == pytest.approx(4 * HELD * weights / 2**20, abs=0.06) for mib, weights in held.values())
+    assert not list(tmp_path.iterdir())
+
+
+def test_random_items_are_shaped_as_the_data_and_have_its_levels_and_classes():
+    images = Dataset("x", torch.zeros(4, 1, 8, 8, dtype=torch.uint8), (1, 8, 8), 17, np.arange(4), list("abcd"))
+    items = random_items(images, 40)
+    assert (items.items.shape, items.items.dtype, items.levels) == ((40, 1, 8, 8), torch.uint8, 17)
+    assert items.items.max() == 16
+    assert set(items.labels) == {0, 1, 2, 3}
+    assert random_items(POINTS, 6).items.shape == (6, 2)
+
+
+def test_on_the_command_line(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli("compare", "digits/vp", "--dry-run", "--only", "unseen", "--set", "network.channels=[8]")
+    assert done.code == 0, done.err
+    assert "unseen" in done.out
+    assert "redirect" not in done.out
+    assert not list(tmp_path.iterdir())
+    assert cli("compare", "classifier/digits", "--dry-run").err == (
+        "msgm: --dry-run: a classifier experiment has none; it is for generators.\n"
+    )
+    assert "Did you mean 'unseen'" in cli("compare", "digits/vp", "--dry-run", "--only", "unsen").err
+
+
+def test_a_row_that_cannot_be_built_is_refused():
+    with pytest.raises(UserError, match="at least 8"):
+        dry_run(tiny("rows.redirect.objective.bank=3"), ["redirect"], POINTS, "cpu")
