@@ -97,8 +97,8 @@ def measured_step(config: Config, dataset: Dataset, device: str) -> Step:
     size = max(config.training.batch_size, config.training.forget_batch_size or 0, 16)
     items = random_items(dataset, 2 * size)
     part = Part(np.arange(size), np.arange(size, 2 * size))
-    quiet = {"checkpoint_every": 0, "sample_every": 0, "keep_every": 0, "trackers": [], "log_every": 2}
-    settings = replace(config.training, steps=2, **quiet)
+    settings = replace(config.training, steps=2, log_every=2, checkpoint_every=0, sample_every=0)
+    settings = replace(settings, keep_every=0, trackers=[])
     model = new_model(config, items)
     with tempfile.TemporaryDirectory() as folder:
         run, objective = Run(Path(folder) / "row"), OBJECTIVES.build(config.objective)
