@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from msgm import plugins
-from msgm.diffusion import DDPM, VE, VP, ScoreModel, SubVP
+from msgm.diffusion import DDPM, VE, VP, Flow, ScoreModel, SubVP
 from msgm.diffusion.model import per_item
 
 
@@ -20,11 +20,14 @@ def edit_unloaded(file, text, monkeypatch):
     monkeypatch.delitem(plugins._digests, name, raising=False)
 
 
-PROCESS_CASES = {"ve": VE(), "vp": VP(), "subvp": SubVP(), "ddpm": DDPM()}
+PROCESS_CASES = {"ve": VE(), "vp": VP(), "subvp": SubVP(), "ddpm": DDPM(), "flow": Flow()}
 
 
 class Mixture(ScoreModel):
-    """The exact model of data from sum_k w_k N(mean_k, std_k^2 I); counts its evaluations."""
+    """The exact model of data from sum_k w_k N(mean_k, std_k^2 I); counts its evaluations.
+
+    A label is the number of a component; without one it is the whole mixture.
+    """
 
     def __init__(self, process, means, stds, weights=None):
         self.means = torch.as_tensor(means, dtype=torch.float64)
@@ -38,20 +41,24 @@ class Mixture(ScoreModel):
         signal, noise = self.process.signal(t.double()), self.process.noise(t.double())
         return signal, noise, (signal[:, None] * self.stds) ** 2 + noise[:, None] ** 2
 
-    def joint(self, x, t):
-        """ln w_k p_k(x) at time t, (B, K)."""
+    def joint(self, x, t, condition=None):
+        """ln w_k p_k(x) at time t, (B, K); -inf, and 0 for ln w_k, where a label asks for another component."""
         signal, _, variance = self.coefficients(t)
         squares = (x.double()[:, None] - signal[:, None, None] * self.means).square().sum(2)
         normal = -0.5 * squares / variance - 0.5 * x.shape[1] * torch.log(2 * torch.pi * variance)
-        return normal + self.weights.log()
+        joint = normal + self.weights.log()
+        if condition is None:
+            return joint
+        asked = condition.labels[:, None] == torch.arange(len(self.means))
+        return torch.where(condition.null[:, None], joint, normal.masked_fill(~asked, -torch.inf))
 
-    def log_density(self, x, t):
-        return self.joint(x, t).logsumexp(1)
+    def log_density(self, x, t, condition=None):
+        return self.joint(x, t, condition).logsumexp(1)
 
     def eps(self, x, t, condition=None):
         self.calls += 1
         signal, noise, variance = self.coefficients(t)
-        share = self.joint(x, t).softmax(1) / variance
+        share = self.joint(x, t, condition).softmax(1) / variance
         pull = x.double()[:, None] - signal[:, None, None] * self.means
         return ((share[:, :, None] * pull).sum(1) * noise[:, None]).to(x.dtype)
 

@@ -5,7 +5,7 @@ from msgm.diffusion.likelihood import log_likelihood, negative_log_likelihood
 from msgm.diffusion.likelihood_settings import LikelihoodSettings
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.networks import NETWORKS
-from msgm.diffusion.processes import DDPM, PROCESSES, VE, VP, Process, SubVP
+from msgm.diffusion.processes import DDPM, PROCESSES, VE, VP, Flow, Process, SubVP
 from msgm.diffusion.samplers import SAMPLERS, SamplingSettings, sample
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "VE",
     "VP",
     "Condition",
+    "Flow",
     "LikelihoodSettings",
     "Process",
     "SamplingSettings",

@@ -88,7 +88,7 @@ def integrate_adaptive(
         ratios = times.exp()
         spread = per_item(ratios, z)
         y = (torch.sqrt(1 + spread**2) * state[0]).to(z)
-        out, trace = eps_and_trace(eps, y, ratios, [probe[items] for probe in probes])
+        out, trace = eps_and_trace(eps, y, ratios, [probe[items] for probe in probes], items)
         return flow(precise(out), state[0], spread), ratios * trace
 
     wide = precise(z)
@@ -99,11 +99,13 @@ def integrate_adaptive(
     return end, gain, evaluations
 
 
-def eps_and_trace(eps: Eps, y: Tensor, ratio: float | Tensor, probes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def eps_and_trace(
+    eps: Eps, y: Tensor, ratio: float | Tensor, probes: Sequence[Tensor], rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return eps(y, rho), (B, *shape), and the sum over probes of v^T (d eps / d y) v, (B,) float64, from one pass."""
     with torch.enable_grad():
         y = y.detach().requires_grad_(True)
-        out = eps(y, ratio)
+        out = eps(y, ratio, rows)
         trace = torch.zeros(len(y), dtype=torch.float64, device=precise_device(y.device))
         for number, probe in enumerate(probes):
             (product,) = torch.autograd.grad(out, y, probe, retain_graph=number + 1 < len(probes))

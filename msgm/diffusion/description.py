@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from msgm.diffusion.pipelines import Prediction
+from msgm.diffusion.prediction import Prediction
 from msgm.diffusion.processes import Process
 from msgm.plugins import Plugin
 from msgm.registry import plain

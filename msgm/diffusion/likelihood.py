@@ -39,6 +39,7 @@ from msgm.diffusion.augmented import (
     integrate_fixed,
     rademacher_probes,
 )
+from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.likelihood_settings import STEPS, LikelihoodSettings
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.samplers import ratio_grid, sigma_space
@@ -107,6 +108,7 @@ def measure_likelihood(
     settings: LikelihoodSettings | None = None,
     seed: int = 0,
     watch: Watch | None = None,
+    condition: Asked = None,
 ) -> Likelihoods:
     """Return the negative log-likelihoods of raw items, every repeat of them, with the protocol.
 
@@ -118,11 +120,12 @@ def measure_likelihood(
         settings: solver, probes and repeats; one repeat where nothing is drawn.
         seed: of the probes and of the dequantisation noise; item n has its own in every repeat.
         watch: called with the share of finished work, in (0, 1], after each step of a batch (``dopri5``: each batch).
+        condition: given which the items' density is asked for: a label for all, a label for each, or a ``Condition``.
 
     Raises:
         RunError: ``dopri5`` could not keep its tolerance.
     """
-    return measure_likelihoods(model, [items], levels, settings, seed, watch)[0]
+    return measure_likelihoods(model, [items], levels, settings, seed, watch, [condition])[0]
 
 
 def measure_likelihoods(
@@ -132,6 +135,7 @@ def measure_likelihoods(
     settings: LikelihoodSettings | None = None,
     seed: int = 0,
     watch: Watch | None = None,
+    conditions: Sequence[Asked] | None = None,
 ) -> list[Likelihoods]:
     """Return ``measure_likelihood`` of each of several sets, computed in common passes, which take less time.
 
@@ -149,12 +153,16 @@ def measure_likelihoods(
         settings: solver, probes and repeats.
         seed: of the draws.
         watch: called with the share of finished work.
+        conditions: ``condition`` of each of the sets; by default none.
 
     Raises:
         RunError: ``dopri5`` could not keep its tolerance.
     """
     settings = settings or LikelihoodSettings()
     items, numbers = torch.cat(list(sets)), [n for part in sets for n in range(len(part))]
+    sizes = [len(part) for part in sets]
+    given = [model.asked(c, n) for c, n in zip(conditions or [None] * len(sets), sizes, strict=True)]
+    asked = Condition.cat(given, sizes)
     dims = items[0].numel()
     repeats = settings.repeats if settings.is_drawn(dims, levels) else 1
     checked = [k for k, n in enumerate(numbers) if settings.halved and n < settings.error_items]
@@ -163,7 +171,8 @@ def measure_likelihoods(
     def measured(chosen: Sequence[int], how: LikelihoodSettings, repeat: int) -> tuple[Tensor, Tensor]:
         part, names = items[chosen], [numbers[k] for k in chosen]
         x = part if levels is None else dequantise(part.cpu(), levels, _uniform(part, seed, names, repeat))
-        density, count = _log_density(model, x, how, seed, names, repeat, tell)
+        own = None if asked is None else asked[list(chosen)]
+        density, count = _log_density(model, x, how, seed, names, repeat, own, tell)
         return -density if levels is None else -density / (dims * math.log(2)) + bits_offset(levels), count
 
     whole = range(len(items))
@@ -172,7 +181,6 @@ def measure_likelihoods(
     error = torch.full((len(items),), math.nan, dtype=torch.float64)
     if settings.halved:
         error[checked] = (values[checked, 0] - measured(checked, settings.halved, 0)[0]).abs()
-    sizes = [len(part) for part in sets]
     return [
         Likelihoods(
             of_set,
@@ -186,7 +194,12 @@ def measure_likelihoods(
 
 
 def negative_log_likelihood(
-    model: ScoreModel, items: Tensor, levels: int | None, settings: LikelihoodSettings | None = None, seed: int = 0
+    model: ScoreModel,
+    items: Tensor,
+    levels: int | None,
+    settings: LikelihoodSettings | None = None,
+    seed: int = 0,
+    condition: Asked = None,
 ) -> Tensor:
     """Return the mean over repeats of ``measure_likelihood``, which has the same arguments: (B,) float64 on the CPU.
 
@@ -196,13 +209,18 @@ def negative_log_likelihood(
         >>> msgm.diffusion.negative_log_likelihood(base, levels, 17, settings).shape
         torch.Size([3])
     """
-    return measure_likelihood(model, items, levels, settings, seed).per_item
+    return measure_likelihood(model, items, levels, settings, seed, condition=condition).per_item
 
 
 def log_likelihood(
-    model: ScoreModel, x: Tensor, settings: LikelihoodSettings | None = None, seed: int = 0, first: int = 0
+    model: ScoreModel,
+    x: Tensor,
+    settings: LikelihoodSettings | None = None,
+    seed: int = 0,
+    first: int = 0,
+    condition: Asked = None,
 ) -> Tensor:
-    """Return log p_{t_min}(x) in nats.
+    """Return log p_{t_min}(x), given a condition if there is one, in nats.
 
     Example:
         >>> msgm.log_likelihood(base, torch.zeros(3, 1, 8, 8), msgm.diffusion.LikelihoodSettings(steps=2)).shape
@@ -214,6 +232,7 @@ def log_likelihood(
         settings: solver, probes, and repeats, which draw new probes here.
         seed: of the probes.
         first: number of the first item, which names its probes.
+        condition: of the items: a label for all, a label for each, or a ``Condition``.
 
     Returns:
         (B,) float64 on the CPU.
@@ -223,8 +242,9 @@ def log_likelihood(
     """
     settings = settings or LikelihoodSettings()
     repeats = 1 if settings.is_exact(x[0].numel()) else settings.repeats
-    numbers = range(first, first + len(x))
-    return torch.stack([_log_density(model, x, settings, seed, numbers, r)[0] for r in range(repeats)], 1).mean(1)
+    numbers, asked = range(first, first + len(x)), model.asked(condition, len(x))
+    each = [_log_density(model, x, settings, seed, numbers, r, asked)[0] for r in range(repeats)]
+    return torch.stack(each, 1).mean(1)
 
 
 def bits_offset(levels: int) -> float:
@@ -261,6 +281,7 @@ def _log_density(
     seed: int,
     numbers: Sequence[int],
     repeat: int,
+    condition: Condition | None,
     tell: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor]:
     """Return log p(x) in nats, (B,) float64, and the evaluations, (B,), of one repeat, both on the CPU.
@@ -272,7 +293,8 @@ def _log_density(
         batch = slice(start, start + settings.batch_size)
         part, named = x[batch], numbers[batch]
         watch = functools.partial(tell, len(part))
-        density, count = _integrate(model, part.to(model.device), settings, seed, named, repeat, watch)
+        own = None if condition is None else condition[batch]
+        density, count = _integrate(model, part.to(model.device), settings, seed, named, repeat, own, watch)
         return density.cpu(), count.cpu()
 
     with _frozen(model):
@@ -287,9 +309,10 @@ def _integrate(
     seed: int,
     numbers: Sequence[int],
     repeat: int,
+    condition: Condition | None,
     watch: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
-    process, dims, eps = model.process, x[0].numel(), sigma_space(model)
+    process, dims, eps = model.process, x[0].numel(), sigma_space(model, condition)
     ratios = ratio_grid(process, settings.steps + 1, "log", process.t_min)[::-1]
     low, high = ratios[0], ratios[-1]
     start, end = (process.signal(torch.tensor([t], dtype=torch.float64)).item() for t in (process.t_min, process.top))

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
-from msgm.diffusion.conditions import Condition
+from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.description import FORMAT, Description, Written, describe, named, replaceable
 from msgm.diffusion.networks import NETWORKS, Library, Network, check_loadable, read_network
 from msgm.diffusion.pipelines import (
-    Prediction,
     make_pipeline,
     pipeline_name,
     pipeline_parts,
@@ -32,6 +31,7 @@ from msgm.diffusion.pipelines import (
     settings_of,
     write_index,
 )
+from msgm.diffusion.prediction import Prediction, to_clean, to_eps
 from msgm.diffusion.processes import PROCESSES, Process
 from msgm.digests import model_key, weights_digest
 from msgm.errors import RunError, UserError
@@ -69,7 +69,8 @@ class ScoreModel:
         network: maps (x, label) to the prediction; a ``Network``, or the same one wrapped for training.
         process: the Gaussian path.
         shape: shape of one item.
-        prediction: the network's output in diffusers' terms; networks made here predict epsilon.
+        prediction: the network's output in diffusers' terms; networks made here predict epsilon, and the
+            velocity for the process ``flow``.
         scheduler: configuration of the diffusers scheduler that a foreign model came with, its class as
             ``_class_name``; written back on save.
         chain: forget requests of the model so far; None if unknown.
@@ -125,7 +126,7 @@ class ScoreModel:
             torch.manual_seed(derive_seed(seed, "init"))
             made = NETWORKS.build(parts).build(tuple(shape))
         check_loadable(made)
-        return cls(made, path, tuple(shape), chain=Chain(), sealed=weights_digest(made))
+        return cls(made, path, tuple(shape), path.prediction, chain=Chain(), sealed=weights_digest(made))
 
     @property
     def untrained(self) -> bool:
@@ -147,12 +148,11 @@ class ScoreModel:
             condition: of each item; None is the null condition, the only one that an unconditional network reads.
         """
         out = self._output(x, t, condition)
-        if self.prediction == "epsilon":
-            return out
-        signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
-        if self.prediction == "v_prediction":
-            return signal * out + noise * x
-        return (x - signal * out) / noise
+        return to_eps(self.prediction, out, x, *self._path(x, t))
+
+    def _path(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a(t) and sigma(t), which broadcast over x."""
+        return per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
 
     def _output(self, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         scale = per_item(self.process.input_scale(t), x).to(x.dtype)
@@ -166,11 +166,22 @@ class ScoreModel:
 
     def denoise(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the posterior mean of x_0; arguments as in ``eps``. Not finite where a(t) = 0 for a network of eps."""
-        signal, noise = per_item(self.process.signal(t), x), per_item(self.process.noise(t), x)
         if self.prediction == "epsilon":
-            return (x - noise * self.eps(x, t, condition)) / signal
-        out = self._output(x, t, condition)
-        return out if self.prediction == "sample" else signal * x - noise * out
+            return to_clean("epsilon", self.eps(x, t, condition), x, *self._path(x, t))
+        return to_clean(self.prediction, self._output(x, t, condition), x, *self._path(x, t))
+
+    def asked(self, condition: Asked, count: int) -> Condition | None:
+        """Return what is asked for as a condition of ``count`` items, on the model's device.
+
+        Raises:
+            UserError: the network does not read it, or another number of rows.
+        """
+        found = Condition.of(condition, count)
+        if found is None:
+            return None
+        if isinstance(self.network, Network):
+            self.network.check_condition(found)
+        return found.to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -203,6 +214,7 @@ class ScoreModel:
         seed: int = 0,
         first: int = 0,
         callback: "Callback | None" = None,
+        condition: Asked = None,
         **settings: Any,
     ) -> Tensor:
         """Draw samples ``first`` .. ``first + count`` of the endless sequence that ``seed`` names.
@@ -214,19 +226,20 @@ class ScoreModel:
             seed: names the sequence.
             first: index of the first sample.
             callback: called with the samples' numbers and the ``State`` once a step.
+            condition: what is asked for: a label for all samples, a label for each, or a ``Condition``.
             **settings: ``schedule`` and ``batch_size`` of ``SamplingSettings``, and options of a sampler given by name.
 
         Returns:
             (count, *shape) float32 on the CPU; images lie in [-1, 1] but for sampling error.
 
         Raises:
-            UserError: an unknown sampler, option or schedule, or no sample asked for.
+            UserError: an unknown sampler, option or schedule, a condition that the model does not read, or no sample.
         """
         from msgm.diffusion.samplers import SamplingSettings, sample
 
         if count < 1:
             raise UserError(f"sample: count must be at least 1, got {count}.")
-        return sample(self, count, SamplingSettings.of(sampler, steps, **settings), seed, first, callback)
+        return sample(self, count, SamplingSettings.of(sampler, steps, **settings), seed, first, callback, condition)
 
     def to_pipeline(self, **parts: Any) -> Any:
         """Return a diffusers pipeline with a copy of this model, such as a ``DDPMPipeline``.
@@ -238,7 +251,7 @@ class ScoreModel:
             UserError: diffusers has none for it: its process is VE or sub-VP, its network none of diffusers', one that
                 pads, or a class-conditional U-Net.
         """
-        scheduler = scheduler_for(self.process, self.scheduler)
+        scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
         if scheduler is None or not isinstance(self.network, Library):
             foreign = "this network, which is none of diffusers'"
             what = f"process {self.process.name!r}" if scheduler is None else foreign
@@ -269,7 +282,7 @@ class ScoreModel:
             raise UserError(f"save_pretrained: {folder} is there and holds no model; give a new folder.")
         pipeline = None
         if isinstance(self.network, Library):
-            scheduler = scheduler_for(self.process, self.scheduler)
+            scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
             pipeline = None if scheduler is None else pipeline_name(self.network, scheduler)
         title = folder.resolve().name
         facts = Facts(title, self.process.name, self.shape, self.parameter_count(), pipeline)
@@ -310,7 +323,7 @@ class ScoreModel:
         history = self.history()
         if history is not None:
             (folder / CHAIN).write_text(json.dumps(history.to_json(), indent=2))
-        scheduler = scheduler_for(self.process, self.scheduler)
+        scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
         if scheduler is not None and isinstance(network, Library):
             write_index(folder, network, scheduler)
 

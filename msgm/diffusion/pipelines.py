@@ -8,17 +8,20 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 
 from msgm.diffusion.networks import DiT, Library, UNet
-from msgm.diffusion.processes import DDPM, VP, Process
+from msgm.diffusion.prediction import Prediction
+from msgm.diffusion.processes import DDPM, VP, Flow, Process
 from msgm.errors import UserError
 from msgm.reading import read_json
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
 DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
+MATCHING = "FlowMatchEulerDiscreteScheduler"
+"""diffusers' scheduler of flow matching: its steps are those of ``ddim`` on the process ``flow``."""
+READ = (*DISCRETE, MATCHING)
 KINDS: tuple[type[Library], ...] = (UNet, DiT)
 
 
@@ -26,7 +29,7 @@ class Parts(NamedTuple):
     """The parts of a score model read from a pipeline; fields as of ``ScoreModel``."""
 
     network: Library
-    process: DDPM
+    process: Process
     shape: tuple[int, ...]
     prediction: Prediction
     scheduler: dict[str, Any]
@@ -54,8 +57,8 @@ def pipeline_parts(pipeline: Any) -> Parts:
     if not found:
         wanted = " or a ".join(kind.kind for kind in KINDS)
         raise UserError(f"from_pretrained: expected a folder or a pipeline with a {wanted}, got a {named}.")
-    if type(scheduler).__name__ not in DISCRETE:
-        raise UserError(f"the {named} has a {type(scheduler).__name__}; msgm reads {', '.join(DISCRETE)}.")
+    if type(scheduler).__name__ not in READ:
+        raise UserError(f"the {named} has a {type(scheduler).__name__}; msgm reads {', '.join(READ)}.")
     body = copy.deepcopy(getattr(pipeline, found[0].part)).float()
     return parts_of(found[0](body, found[0].own_null), scheduler, f"the {named}")
 
@@ -77,13 +80,23 @@ def parts_of(network: Library, scheduler: Any, where: str) -> Parts:
         print(f"note: {where} learns its variance; msgm uses and trains its mean, and saves both.", flush=True)
     if config.sample_size is None:
         raise UserError(f"{where}: the network's config.json names no sample_size.")
-    prediction = scheduler.config.prediction_type
-    if prediction not in get_args(Prediction):
-        raise UserError(f"{where}: unknown prediction_type {prediction!r}; known: {', '.join(get_args(Prediction))}.")
+    process, prediction = _path_of(scheduler, where)
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    process = DDPM(betas=tuple(scheduler.betas.double().tolist()))
     return Parts(network, process, (config.in_channels, height, width), prediction, settings_of(scheduler))
+
+
+def _path_of(scheduler: Any, where: str) -> tuple[Process, Prediction]:
+    """Return the process that a scheduler samples, and what its network predicts."""
+    config = scheduler.config
+    if type(scheduler).__name__ == MATCHING:
+        if config.invert_sigmas:
+            raise UserError(f"{where}: its time runs from noise to data (invert_sigmas); msgm reads the other way.")
+        return Flow(labels=config.num_train_timesteps), "flow_prediction"
+    prediction = config.prediction_type
+    if prediction not in get_args(Prediction):
+        raise UserError(f"{where}: unknown prediction_type {prediction!r}; known: {', '.join(get_args(Prediction))}.")
+    return DDPM(betas=tuple(scheduler.betas.double().tolist())), prediction
 
 
 def read_scheduler(folder: Path) -> Any:
@@ -91,8 +104,8 @@ def read_scheduler(folder: Path) -> Any:
     import diffusers
 
     kind = read_json(folder / "scheduler_config.json", dict[str, Any]).get("_class_name")
-    if kind not in DISCRETE:
-        raise UserError(f"{folder} holds a {kind}; msgm reads {', '.join(DISCRETE)}.")
+    if kind not in READ:
+        raise UserError(f"{folder} holds a {kind}; msgm reads {', '.join(READ)}.")
     return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
 
 
@@ -101,23 +114,29 @@ def settings_of(scheduler: Any) -> dict[str, Any]:
     return {**scheduler.config, "_class_name": type(scheduler).__name__}
 
 
-def scheduler_for(process: Process, kept: dict[str, Any] | None) -> Any:
+def scheduler_for(process: Process, prediction: Prediction, kept: dict[str, Any] | None) -> Any:
     """Return the diffusers scheduler that samples a process, or None where diffusers keeps none (VE, sub-VP).
 
     Args:
         process: the process.
+        prediction: the network's output.
         kept: the settings of the scheduler that a foreign model came with.
     """
     import diffusers
-    from diffusers import DDPMScheduler
+    from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
     if kept is not None:
         return getattr(diffusers, kept["_class_name"]).from_config(kept)
+    if isinstance(process, Flow) or prediction == "flow_prediction":
+        if not isinstance(process, Flow) or prediction != "flow_prediction":
+            return None
+        return FlowMatchEulerDiscreteScheduler(process.labels)
     if isinstance(process, DDPM):
         betas = None if process.betas is None else list(process.betas)
-        return DDPMScheduler(process.steps, process.beta_min, process.beta_max, process.schedule, trained_betas=betas)
+        beta = (process.beta_min, process.beta_max, process.schedule)
+        return DDPMScheduler(process.steps, *beta, trained_betas=betas, prediction_type=prediction)
     if isinstance(process, VP):
-        return DDPMScheduler(1000, trained_betas=_discrete_betas(process))
+        return DDPMScheduler(1000, trained_betas=_discrete_betas(process), prediction_type=prediction)
     return None
 
 
@@ -136,7 +155,8 @@ def pipeline_name(network: Library, scheduler: Any) -> str:
     """Return the name of diffusers' pipeline that holds a network and samples by a scheduler."""
     if isinstance(network, DiT):
         return "DiTPipeline"
-    return type(scheduler).__name__.replace("Scheduler", "Pipeline")
+    kind = type(scheduler).__name__
+    return "DDPMPipeline" if kind == MATCHING else kind.replace("Scheduler", "Pipeline")
 
 
 def make_pipeline(network: Library, scheduler: Any, shape: tuple[int, ...], parts: Mapping[str, Any]) -> Any:

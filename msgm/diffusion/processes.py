@@ -1,4 +1,4 @@
-r"""Gaussian diffusion processes: VE, VP and sub-VP SDEs, and discrete DDPM.
+r"""Gaussian diffusion processes: VE, VP and sub-VP SDEs, discrete DDPM, and the path of flow matching.
 
 Every process is a path ``x_t = a(t) x_0 + sigma(t) eps`` with eps ~ N(0, I), t in (0, 1], and solves the linear SDE
 ``dx = f(t) x dt + g(t) dw`` with ``f = d ln a / dt`` and ``g^2 = d sigma^2 / dt - 2 f sigma^2`` (Song et al.,
@@ -17,14 +17,16 @@ process   a                     sigma                   rho                 g^2
 VE        1                     s_min (s_max/s_min)^t   sigma               sigma^2 2 ln(s_max/s_min)
 VP, DDPM  exp(-B/2)             sqrt(1 - exp(-B))       sqrt(exp(B) - 1)    beta
 sub-VP    exp(-B/2)             1 - exp(-B)             2 sinh(B/2)         beta (1 - exp(-2B))
+flow      1 - t                 t                       t / (1 - t)         2 t / (1 - t)
 ========  ====================  ======================  ==================  =============
 
 **The top.** Every walk between noise and data (samplers, likelihoods, restoration) ends at ``top``, the largest time
 with rho <= 200, and takes the prior N(0, prior_std^2 I) to hold there. Schedules that run on to (almost) no signal,
-as DDPM's cosine schedule to rho = 20,291 or one rescaled to zero terminal SNR, spend half a grid's steps at noise
-levels without information. At the top an item x differs from the prior by KL = a^2 |x|^2 / (2 prior_std^2) nats.
+as DDPM's cosine schedule to rho = 20,291, one rescaled to zero terminal SNR or flow matching, spend half a grid's
+steps at noise levels without information. At the top an item x differs from the prior by
+KL = a^2 |x|^2 / (2 prior_std^2) nats.
 
-The file is long because the four processes, each with an example that runs, are read side by side.
+The file is long because the five processes, each with an example that runs, are read side by side.
 """
 
 import functools
@@ -36,6 +38,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from msgm.diffusion.prediction import Prediction
 from msgm.errors import UserError
 from msgm.registry import Registry, plain
 
@@ -54,11 +57,13 @@ class Process(ABC):
         True
 
     Attributes:
+        prediction: output of the networks that are made here for it.
         t_min: smallest time of training and likelihood (score_sde: 1e-5).
         t_sample: smallest time of sampling (score_sde: 1e-5 for VE, 1e-3 for the others).
     """
 
     name: ClassVar[str]
+    prediction: ClassVar[Prediction] = "epsilon"
     t_min: float = 1e-5
     t_sample: float = 1e-3
 
@@ -295,6 +300,66 @@ class SubVP(_LinearBeta):
 
     def diffusion(self, t: Tensor) -> Tensor:
         return torch.sqrt(self.beta(t) * -torch.expm1(-2 * self.integral(t)))
+
+
+@PROCESSES.register("flow")
+@dataclass(frozen=True)
+class Flow(Process):
+    """The straight path of flow matching and rectified flow: x_t = (1 - t) x_0 + t eps, as diffusers has it.
+
+    Networks made for it put out the velocity v = eps - x_0 (Lipman et al., arXiv 2210.02747; Liu et al., arXiv
+    2209.03003) and read ``labels`` t; eps = x_t + (1 - t) v. Training minimises the error of eps as it does for every
+    process, which weighs the error of v by (1 - t)^2.
+
+    t_min is that of VP by its rho, .001, as the path has hardly any noise below; so is t_sample.
+
+    Example:
+        >>> process, t = msgm.diffusion.Flow(), torch.tensor([0.25, 0.5])
+        >>> process.signal(t), process.ratio(t)
+        (tensor([0.7500, 0.5000]), tensor([0.3333, 1.0000]))
+
+    Attributes:
+        labels: the network's label at t = 1; diffusers' num_train_timesteps.
+    """
+
+    labels: int = 1000
+    prediction = "flow_prediction"
+    t_min = 1e-3
+    t_sample = 1e-2
+
+    def __post_init__(self) -> None:
+        if self.labels < 1:
+            raise UserError(f"process.labels must be at least 1, got {self.labels}.")
+
+    def signal(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def noise(self, t: Tensor) -> Tensor:
+        return t
+
+    def ratio(self, t: Tensor) -> Tensor:
+        return t / (1 - t)
+
+    def time(self, ratio: Tensor) -> Tensor:
+        return 1 / (1 + 1 / ratio)
+
+    def drift(self, t: Tensor) -> Tensor:
+        return -1 / (1 - t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.sqrt(2 * t / (1 - t))
+
+    def label(self, t: Tensor) -> Tensor:
+        return self.labels * t
+
+    @property
+    def top(self) -> float:
+        """The time with rho = ``TOP_RATIO``; at 1 no signal is left."""
+        return TOP_RATIO / (1 + TOP_RATIO)
+
+    @property
+    def prior_std(self) -> float:
+        return self.top
 
 
 @PROCESSES.register("ddpm")

@@ -32,6 +32,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.samplers.base import Noise, State
 from msgm.diffusion.samplers.ode import ProbabilityFlow
@@ -57,6 +58,7 @@ def inpaint(
     resamples: int = 10,
     seed: int = 0,
     numbers: Sequence[int] | None = None,
+    condition: Asked = None,
 ) -> Tensor:
     """Fill in the unknown part of items: the projector of the module's text, with RePaint's resampling.
 
@@ -75,6 +77,7 @@ def inpaint(
         seed: of the noise.
         numbers: of the items, which name their noise: what becomes of an item depends on (seed, number) and neither on
             the batch size nor on its batch mates. By default 0 .. B - 1.
+        condition: of the items: a label for all, a label for each, or a ``Condition``.
 
     Returns:
         (B, *shape) float32 on the CPU; x itself in the known part.
@@ -86,10 +89,10 @@ def inpaint(
     settings = settings or inpainting_settings()
     known = fitting_mask(known, model.shape).to(model.device)
 
-    def restore(part: Tensor, ids: Sequence[int]) -> Tensor:
-        return _inpaint(model, part, known, settings, resamples, seed, ids)
+    def restore(part: Tensor, ids: Sequence[int], asked: Condition | None) -> Tensor:
+        return _inpaint(model, part, known, settings, resamples, seed, ids, asked)
 
-    return _in_batches(model, x, numbers, settings.batch_size, restore)
+    return _in_batches(model, x, numbers, settings.batch_size, restore, condition)
 
 
 def inpainting_evaluations(settings: SamplingSettings, resamples: int) -> int | None:
@@ -120,7 +123,7 @@ def fitting_mask(known: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def encode(model: ScoreModel, x: Tensor, steps: int = 100, batch_size: int = 500) -> Tensor:
+def encode(model: ScoreModel, x: Tensor, steps: int = 100, batch_size: int = 500, condition: Asked = None) -> Tensor:
     """Return the latents of items: the PF-ODE from t_min to the top, a classical Runge-Kutta step in ln rho at a time.
 
     Args:
@@ -128,20 +131,23 @@ def encode(model: ScoreModel, x: Tensor, steps: int = 100, batch_size: int = 500
         x: (B, *shape) items, images in [-1, 1], taken as x at t_min.
         steps: fixed steps, of 4 network evaluations each.
         batch_size: items at a time; it does not change the latents.
+        condition: of the items, as in ``inpaint``.
 
     Returns:
         (B, *shape) float32 on the CPU, at the process's top: about N(0, prior_std^2 I) for items that the model knows.
     """
-    return _in_batches(model, x, None, batch_size, lambda part, _: _flow(model, part, _times(model), steps))
+    return _walked(model, x, _times(model), steps, batch_size, condition)
 
 
 @torch.no_grad()
-def decode(model: ScoreModel, latents: Tensor, steps: int = 100, batch_size: int = 500) -> Tensor:
+def decode(
+    model: ScoreModel, latents: Tensor, steps: int = 100, batch_size: int = 500, condition: Asked = None
+) -> Tensor:
     """Return the items of latents: ``encode``'s walk backwards, down to t_min.
 
     No denoising step follows, or the round trip would not give the item back; arguments as in ``encode``.
     """
-    return _in_batches(model, latents, None, batch_size, lambda part, _: _flow(model, part, _times(model)[::-1], steps))
+    return _walked(model, latents, _times(model)[::-1], steps, batch_size, condition)
 
 
 def check_time(t: float, above: float) -> None:
@@ -179,6 +185,7 @@ def reconstruct(
     seed: int = 0,
     numbers: Sequence[int] | None = None,
     batch_size: int = 500,
+    condition: Asked = None,
 ) -> Tensor:
     """Encode items, noise the latents, decode: the reconstruction of arXiv 2412.07229, section 5 and released code.
 
@@ -194,12 +201,13 @@ def reconstruct(
         seed: of the noise.
         numbers: of the items, as in ``inpaint``.
         batch_size: items at a time.
+        condition: of the items, as in ``inpaint``, both ways.
 
     Returns:
         (B, *shape) float32 on the CPU.
     """
-    latents = encode(model, x, steps, batch_size)
-    return decode(model, perturb(model, latents, t, seed, numbers), steps, batch_size)
+    latents = encode(model, x, steps, batch_size, condition)
+    return decode(model, perturb(model, latents, t, seed, numbers), steps, batch_size, condition)
 
 
 @torch.no_grad()
@@ -210,6 +218,7 @@ def sdedit(
     settings: SamplingSettings | None = None,
     seed: int = 0,
     numbers: Sequence[int] | None = None,
+    condition: Asked = None,
 ) -> Tensor:
     """Noise items to time t and sample down from there: SDEdit (Meng et al., arXiv 2108.01073, algorithm 1).
 
@@ -220,6 +229,7 @@ def sdedit(
         settings: sampler, steps below t, and batch size.
         seed: of the noise.
         numbers: of the items, as in ``inpaint``.
+        condition: of the items, as in ``inpaint``.
 
     Returns:
         (B, *shape) float32 on the CPU.
@@ -230,11 +240,11 @@ def sdedit(
     check_time(t, model.process.t_sample)
     settings = settings or SamplingSettings()
 
-    def restore(part: Tensor, ids: Sequence[int]) -> Tensor:
+    def restore(part: Tensor, ids: Sequence[int], asked: Condition | None) -> Tensor:
         noise = Noise(seed, ids, model.shape, model.device, "sdedit")
-        return solve(model, part, min(t, model.process.top), settings, noise)
+        return solve(model, part, min(t, model.process.top), settings, noise, condition=asked)
 
-    return _in_batches(model, perturb(model, x, t, seed, numbers), numbers, settings.batch_size, restore)
+    return _in_batches(model, perturb(model, x, t, seed, numbers), numbers, settings.batch_size, restore, condition)
 
 
 def _inpaint(
@@ -245,8 +255,9 @@ def _inpaint(
     resamples: int,
     seed: int,
     numbers: Sequence[int],
+    condition: Condition | None,
 ) -> Tensor:
-    process, sampler, eps = model.process, settings.build(), sigma_space(model)
+    process, sampler, eps = model.process, settings.build(), sigma_space(model, condition)
     ratios = ratio_grid(process, settings.steps, settings.spacing)
     noise = Noise(seed, numbers, model.shape, model.device, "inpaint")
     y = torch.where(known, x + ratios[0] * noise(), process.prior_std / _signal(model, process.top) * noise())
@@ -266,13 +277,23 @@ def _times(model: ScoreModel) -> tuple[float, float]:
     return model.process.t_min, model.process.top
 
 
-def _flow(model: ScoreModel, x: Tensor, times: tuple[float, float], steps: int) -> Tensor:
-    """Walk x along the PF-ODE from the first time to the second, either way."""
+def _walked(
+    model: ScoreModel, x: Tensor, times: tuple[float, float], steps: int, batch_size: int, condition: Asked
+) -> Tensor:
+    """Walk items along the PF-ODE from the first time to the second, either way."""
+
+    def walk(part: Tensor, _: Sequence[int], asked: Condition | None) -> Tensor:
+        return _flow(model, part, times, steps, asked)
+
+    return _in_batches(model, x, None, batch_size, walk, condition)
+
+
+def _flow(model: ScoreModel, x: Tensor, times: tuple[float, float], steps: int, condition: Condition | None) -> Tensor:
     start, end = times
     ratios = ratio_grid(model.process, steps + 1, "log", end, start)
     silent = Noise(0, (), model.shape, model.device)
     y = ProbabilityFlow().run(
-        sigma_space(model), x / _signal(model, start), Grid(model.process, ratios), silent, _ignore
+        sigma_space(model, condition), x / _signal(model, start), Grid(model.process, ratios), silent, _ignore
     )
     return _signal(model, end) * y
 
@@ -290,13 +311,18 @@ def _in_batches(
     x: Tensor,
     numbers: Sequence[int] | None,
     size: int,
-    restore: Callable[[Tensor, Sequence[int]], Tensor],
+    restore: Callable[[Tensor, Sequence[int], Condition | None], Tensor],
+    condition: Asked,
 ) -> Tensor:
     """Restore items ``size`` at a time on the model's device, by a network in evaluation mode."""
     numbers = range(len(x)) if numbers is None else numbers
-    starts = range(0, len(x), size)
+    asked = model.asked(condition, len(x))
+    done = []
     with _evaluating(model):
-        done = [restore(x[i : i + size].to(model.device), numbers[i : i + size]).cpu() for i in starts]
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            own = None if asked is None else asked[rows]
+            done.append(restore(x[rows].to(model.device), numbers[rows], own).cpu())
     return torch.cat(done)
 
 

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from msgm.data.pixels import DATA_RANGE, dequantise
 from msgm.devices import precise
+from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import DDPM
 from msgm.errors import UserError
@@ -49,6 +50,7 @@ def variational_bound(
     seed: int = 0,
     terms: int | None = None,
     batch_size: int = 500,
+    condition: Asked = None,
 ) -> Tensor:
     """Return the variational bound of each item in bits/dim.
 
@@ -61,6 +63,7 @@ def variational_bound(
             each of as many even strata of t and weighted by the stratum's size, which leaves the bound unbiased.
             L_0 and L_N are always there, so that an item costs ``terms`` + 1 network evaluations.
         batch_size: items at a time; it does not change the values.
+        condition: given which the bound is asked for: a label for all items, a label for each, or a ``Condition``.
 
     Returns:
         (B,) float64 on the CPU.
@@ -83,9 +86,12 @@ def variational_bound(
     if not 1 <= terms <= process.steps - 1:
         raise UserError(f"variational bound: terms must lie in 1 .. {process.steps - 1}, got {terms}.")
 
+    asked = model.asked(condition, len(items))
+
     def bound(start: int) -> Tensor:
-        part = items[start : start + batch_size].to(model.device)
-        return _bound(model, process, part, levels, terms, seed, start).cpu()
+        rows = slice(start, start + batch_size)
+        own = None if asked is None else asked[rows]
+        return _bound(model, process, items[rows].to(model.device), levels, terms, seed, start, own).cpu()
 
     was_training = model.network.training
     model.network.eval()
@@ -96,7 +102,16 @@ def variational_bound(
     return torch.cat(nats) / (items[0].numel() * math.log(2))
 
 
-def _bound(model: ScoreModel, process: DDPM, items: Tensor, levels: int, terms: int, seed: int, first: int) -> Tensor:
+def _bound(
+    model: ScoreModel,
+    process: DDPM,
+    items: Tensor,
+    levels: int,
+    terms: int,
+    seed: int,
+    first: int,
+    condition: Condition | None,
+) -> Tensor:
     """Return the bound of a batch in nats, (B,) float64."""
     x = dequantise(items, levels)
     numbers = range(first, first + len(x))
@@ -107,7 +122,7 @@ def _bound(model: ScoreModel, process: DDPM, items: Tensor, levels: int, terms: 
         """Draw x_t and return the clipped estimate of x_0; t (B,) in float64."""
         noise = torch.stack([torch.randn(x.shape[1:], generator=stream) for stream in noises]).to(x)
         signal, sigma = (per_item(c(t), x).to(x) for c in (process.signal, process.noise))
-        return model.denoise(signal * x + sigma * noise, t.to(x)).clamp(-1, 1)
+        return model.denoise(signal * x + sigma * noise, t.to(x), condition).clamp(-1, 1)
 
     first_label = precise(torch.full((len(x),), 1.0, device=x.device)) / process.steps
     total = _prior_term(process, x) + _decoder_term(process, denoised(first_label), items, levels)

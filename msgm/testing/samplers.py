@@ -58,7 +58,7 @@ def check_sampler(sampler: Sampler | type[Sampler]) -> None:
     _check_moments(found)
 
 
-def _gaussian(y: Tensor, ratio: float | Tensor) -> Tensor:
+def _gaussian(y: Tensor, ratio: float | Tensor, rows: Tensor | None = None) -> Tensor:
     """Return the exact eps of data from N(MEAN, STD^2) at y and rho."""
     level = torch.as_tensor(ratio, dtype=y.dtype).reshape(-1, *[1] * (y.dim() - 1))
     return level * (y - MEAN) / (STD**2 + level**2)
@@ -100,7 +100,7 @@ def _check_evaluations(sampler: Sampler, process: Process) -> None:
     for levels in (2, 5, 12):
         calls: list[int] = []
 
-        def counted(y: Tensor, ratio: float | Tensor, calls: list[int] = calls) -> Tensor:
+        def counted(y: Tensor, ratio: float | Tensor, rows: Tensor | None = None, calls: list[int] = calls) -> Tensor:
             calls.append(1)
             return _gaussian(y, ratio)
 

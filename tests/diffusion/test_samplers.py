@@ -60,7 +60,7 @@ def test_a_walk_may_start_and_end_anywhere(process, name):
     """In pieces of one step each, as inpainting walks; a sampler of several steps starts anew at each."""
     flat, model = exact_eps(two_bumps(process)), two_bumps(process)
 
-    def eps(y, ratio):
+    def eps(y, ratio, rows=None):
         ratios = torch.as_tensor(ratio, dtype=torch.float64).expand(len(y))
         return torch.stack([flat(item, one) for item, one in zip(y, ratios.tolist(), strict=True)])
 

@@ -20,7 +20,7 @@ def variance_error(name, process, steps, schedule=None, **options):
     grid = grid_of(process, steps, schedule or SAMPLERS.entries[name].schedule)
     unit = iter(torch.eye(2 * steps + 2, dtype=torch.float64))
     noise = lambda: next(unit)[None]  # noqa: E731
-    eps = lambda y, ratio: ratio * y / (STD**2 + ratio**2)  # noqa: E731
+    eps = lambda y, ratio, rows=None: ratio * y / (STD**2 + ratio**2)  # noqa: E731
     variance = run(name, eps, scale(process) * noise(), process, grid.ratios, noise, **options).square().sum().item()
     # The denoising step from the sampling limit changes the variance too, whatever the number of steps.
     return variance - STD**4 / (STD**2 + grid.ratios[-2] ** 2)
@@ -65,7 +65,7 @@ def test_a_corrector_adds_a_bias_that_falls_with_steps(process):
 def test_the_third_order_solver_integrates_a_parabola_exactly():
     """D(lambda) known and quadratic, no noise: only the two first steps, of lower order, err."""
     parabola = lambda ratio: 0.3 + 0.5 * math.log(ratio) - 0.2 * math.log(ratio) ** 2  # noqa: E731
-    eps = lambda y, ratio: (y - parabola(ratio)) / ratio  # noqa: E731
+    eps = lambda y, ratio, rows=None: (y - parabola(ratio)) / ratio  # noqa: E731
     silent = lambda: torch.zeros(1, 1, dtype=torch.float64)  # noqa: E731
     levels = [math.exp(-0.1 * i * (1 + 0.05 * i)) for i in range(12)]
     # The exact solution: y e^{2 lambda} changes by the integral of 2 e^{2 lambda} D, here by fine midpoints.
@@ -213,7 +213,7 @@ def test_a_corrector_is_score_sdes_with_norms_of_each_item(corrector):
 
 
 def test_a_corrector_survives_a_score_of_zero():
-    zero = lambda y, ratio: torch.zeros_like(y)  # noqa: E731
+    zero = lambda y, ratio, rows=None: torch.zeros_like(y)  # noqa: E731
     out = run("predictor-corrector", zero, torch.ones(3, 4), VP(), [1.0, 0.5, 0.0])
     assert out.isfinite().all()
     assert annealed_langevin(torch.zeros(3, 4), torch.ones(3, 4)).tolist() == [1, 1, 1]
@@ -239,7 +239,7 @@ def test_torchsde_converges_to_one_path_at_its_strong_order(method, order):
     def walk(method, steps):
         noise = Noise(0, range(1), (200, 2), torch.device("cpu"))
         flat = exact_eps(Mixture(VP(), [[0.3, -0.2]], [STD]))
-        eps = lambda y, ratio: flat(y[0], ratio)[None]  # noqa: E731
+        eps = lambda y, ratio, rows=None: flat(y[0], ratio)[None]  # noqa: E731
         ratios = grid_of(VP(), steps + 1, "time").ratios
         return run("torchsde", eps, scale(VP()) * noise().double(), VP(), ratios, noise, method=method)
 

@@ -42,7 +42,7 @@ def excess(name, process, variance, steps=50, schedule=None):
     grid = grid_of(process, steps, schedule or SAMPLERS.entries[name].schedule)
     unit = iter(torch.eye(3 * steps, dtype=torch.float64))
     noise = lambda: next(unit)[None]  # noqa: E731
-    eps = lambda y, ratio: ratio * y / (variance + ratio**2)  # noqa: E731
+    eps = lambda y, ratio, rows=None: ratio * y / (variance + ratio**2)  # noqa: E731
     end = run(name, eps, scale(process) * noise(), process, grid.ratios, noise)
     return end.square().sum().item() / variance - 1
 

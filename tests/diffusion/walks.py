@@ -29,7 +29,7 @@ def exact_eps(model):
     """The model's eps in sigma-space, in float64 throughout."""
     space = Mixture(VE(), model.means, model.stds, model.weights)
 
-    def eps(y, ratio):
+    def eps(y, ratio, rows=None):
         ratios = torch.as_tensor(ratio, dtype=torch.float64).reshape(-1).expand(len(y))
         return space.eps(y, VE().time(ratios))
 

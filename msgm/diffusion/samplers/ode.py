@@ -137,7 +137,7 @@ class AdaptiveProbabilityFlow(Sampler):
             (z,) = state
             ratio = levels.exp()
             wide = per_item(ratio, z)
-            found = eps((torch.hypot(torch.ones_like(wide), wide) * z).to(y), ratio)
+            found = eps((torch.hypot(torch.ones_like(wide), wide) * z).to(y), ratio, items)
             return (flow(found.to(z), z, wide),)
 
         levels = [ratio for ratio in grid.ratios if ratio > 0]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from msgm.checks import at_least
+from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.processes import Process
 from msgm.diffusion.samplers.base import SAMPLERS, Noise, Sampler, State
@@ -120,6 +121,7 @@ def sample(
     seed: int = 0,
     first: int = 0,
     callback: Callback | None = None,
+    condition: Asked = None,
 ) -> Tensor:
     """Draw samples ``first`` .. ``first + count`` of the endless sequence that ``seed`` names.
 
@@ -136,10 +138,15 @@ def sample(
         seed: names the sequence.
         first: index of the first sample.
         callback: called with the samples' numbers and the ``State`` once a step.
+        condition: what is asked for: a label for all samples, a label for each, or a ``Condition``.
 
     Returns:
         (count, *shape) float32 on the CPU; images lie in [-1, 1] but for sampling error.
+
+    Raises:
+        UserError: a condition that the model does not read.
     """
+    asked = model.asked(condition, count)
     chosen = settings or SamplingSettings()
     size, end = chosen.batch_size, first + count
 
@@ -147,7 +154,8 @@ def sample(
         noise = Noise(seed, numbers, model.shape, model.device)
         x = model.process.prior_std * noise()
         watch = functools.partial(callback, numbers) if callback else None
-        return solve(model, x, model.process.top, chosen, noise, watch).cpu()
+        own = None if asked is None else asked[numbers.start - first : numbers.stop - first]
+        return solve(model, x, model.process.top, chosen, noise, watch, own).cpu()
 
     return torch.cat(spread([range(begin, min(begin + size, end)) for begin in range(first, end, size)], drawn))
 
@@ -160,6 +168,7 @@ def solve(
     settings: SamplingSettings,
     noise: Noise,
     watch: Callable[[State], None] | None = None,
+    condition: Condition | None = None,
 ) -> Tensor:
     """Run the sampler of ``settings`` from x_t at time t down to data, on a grid of ``settings.steps`` levels below t.
 
@@ -176,6 +185,7 @@ def solve(
         settings: sampler and steps; its batch size is not read.
         noise: fresh noise shaped like x.
         watch: called with the ``State`` once a step.
+        condition: of every item, on the model's device.
 
     Returns:
         (B, *shape) float32 on the model's device.
@@ -187,6 +197,6 @@ def solve(
     model.network.eval()
     try:
         grid = Grid(model.process, [*ratios, 0.0])
-        return sampler.run(sigma_space(model), x / signal, grid, noise, watch or (lambda state: None))
+        return sampler.run(sigma_space(model, condition), x / signal, grid, noise, watch or (lambda state: None))
     finally:
         model.network.train(was_training)

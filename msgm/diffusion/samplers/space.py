@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import Process
 
@@ -34,8 +35,8 @@ class Eps(Protocol):
         torch.Size([2, 1, 8, 8])
     """
 
-    def __call__(self, y: Tensor, ratio: "float | Tensor") -> Tensor:
-        """Return eps(y, rho), shaped like y."""
+    def __call__(self, y: Tensor, ratio: "float | Tensor", rows: Tensor | None = None) -> Tensor:
+        """Return eps(y, rho), shaped like y; ``rows`` are the items' places in the walk's batch, by default all."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def ratio_grid(
     return [(high ** (1 / 7) * (1 - v) + low ** (1 / 7) * v) ** 7 for v in u]
 
 
-def sigma_space(model: ScoreModel) -> Eps:
-    """Return eps as a function of (y, rho) instead of (x, t).
+def sigma_space(model: ScoreModel, condition: Condition | None = None) -> Eps:
+    """Return eps as a function of (y, rho) instead of (x, t), for one walk of a batch with its conditions.
 
     Example:
         >>> from msgm.diffusion.samplers import sigma_space
@@ -107,12 +108,13 @@ def sigma_space(model: ScoreModel) -> Eps:
         >>> denoised = y - ratio * sigma_space(base)(y, ratio)
     """
 
-    def eps(y: Tensor, ratio: float | Tensor) -> Tensor:
+    def eps(y: Tensor, ratio: float | Tensor, rows: Tensor | None = None) -> Tensor:
         ratios = torch.as_tensor(ratio, dtype=torch.float64, device="cpu").reshape(-1)
         time = model.process.time(ratios).clamp(0, 1)
         signal = per_item(model.process.signal(time), y).to(y)
         t = time.to(device=y.device, dtype=torch.float32).expand(len(y))
-        return model.eps(signal * y, t)
+        asked = condition if condition is None or rows is None else condition[rows]
+        return model.eps(signal * y, t, asked)
 
     return eps
 
