@@ -1,4 +1,4 @@
-"""``msgm configs``, ``datasets``, ``edits``, ``metrics``, ``methods``, ``objectives``, ``samplers``: available names.
+"""``msgm`` lists what can be named: ``configs``, ``datasets``, ``edits``, ``guidance``, ``objectives`` and so on.
 
 Each prints a line for each name, made from the registry and the docstrings; with names it prints their cards.
 """
@@ -29,6 +29,7 @@ REGISTRIES: dict[str, dict[str, str]] = {
     },
     "objectives": {"generator": "msgm.objectives:OBJECTIVES"},
     "edits": {"generator": "msgm.objectives.edits:EDITS"},
+    "guidance": {"generator": "msgm.diffusion:GUIDANCE"},
     "samplers": {"generator": "msgm.diffusion:SAMPLERS"},
 }
 """By command and by what it is for, where the registry is: a module, which is imported when it is asked for."""
@@ -39,6 +40,7 @@ WHAT = {
     "methods": "how classifiers and recommenders are made to forget; generators have objectives",
     "objectives": "the losses by which generators are trained and made to forget",
     "edits": "changes of a generator's weights without training steps",
+    "guidance": "changes of a generator's score while it samples; its weights stay",
     "samplers": "how generators make samples",
 }
 

@@ -1,6 +1,7 @@
 """Score-based diffusion: processes, networks, the score model, samplers and likelihood. Knows no objective."""
 
 from msgm.diffusion.conditions import Condition
+from msgm.diffusion.guidance import GUIDANCE, Guidance
 from msgm.diffusion.likelihood import log_likelihood, negative_log_likelihood
 from msgm.diffusion.likelihood_settings import LikelihoodSettings
 from msgm.diffusion.model import ScoreModel
@@ -10,6 +11,7 @@ from msgm.diffusion.samplers import SAMPLERS, SamplingSettings, sample
 
 __all__ = [
     "DDPM",
+    "GUIDANCE",
     "NETWORKS",
     "PROCESSES",
     "SAMPLERS",
@@ -17,6 +19,7 @@ __all__ = [
     "VP",
     "Condition",
     "Flow",
+    "Guidance",
     "LikelihoodSettings",
     "Process",
     "SamplingSettings",

@@ -68,6 +68,8 @@ class Facts:
         shape: of an item.
         parameters: number of weights.
         pipeline: diffusers' pipeline that reads the folder, or None.
+        classes: number of labels that it can be asked for; 0 for an unconditional model.
+        learns_variance: whether its network puts out a variance too, which is not read.
     """
 
     title: str
@@ -75,6 +77,8 @@ class Facts:
     shape: tuple[int, ...]
     parameters: int
     pipeline: str | None
+    classes: int = 0
+    learns_variance: bool = False
 
 
 def model_card(facts: Facts, chain: Chain | None, card: Mapping[str, Any] | None) -> str:
@@ -110,14 +114,19 @@ def model_card(facts: Facts, chain: Chain | None, card: Mapping[str, Any] | None
 def _head(facts: Facts) -> str:
     tags = ["msgm", "machine-unlearning", "score-based-generative-model", facts.process]
     tree: dict[str, Any] = {"library_name": "msgm" if facts.pipeline is None else "diffusers"}
-    if len(facts.shape) == 3:
+    if len(facts.shape) == 3 and not facts.classes:
         tree["pipeline_tag"] = "unconditional-image-generation"
     return f"---\n{dump_yaml(tree | {'tags': tags}).strip()}\n---\n\n"
 
 
 def _code(facts: Facts) -> list[str]:
     lines = ["", "```python", "import msgm", "", 'model = msgm.ScoreModel.from_pretrained("path/to/this/folder")']
-    lines += ["images = model.sample(16, seed=0)", "```", ""]
+    asked = ", condition=0" if facts.classes else ""
+    lines += [f"images = model.sample(16, seed=0{asked})", "```", ""]
+    if facts.classes:
+        lines += [f"Ask for a class by `condition`, 0 to {facts.classes - 1}; without one nothing is asked for.", ""]
+    if facts.learns_variance:
+        lines += ["The network also puts out a variance, which msgm neither uses nor trains.", ""]
     if facts.pipeline is not None:
         lines += [f"diffusers reads the folder as a `{facts.pipeline}`.", ""]
     return lines

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
 from msgm.diffusion.conditions import Asked, Condition
-from msgm.diffusion.description import FORMAT, Description, Written, describe, named, replaceable
+from msgm.diffusion.description import FORMAT, Description, Written, describe, guarded, named, replaceable
 from msgm.diffusion.networks import NETWORKS, Library, Network, check_loadable, read_network
 from msgm.diffusion.pipelines import (
     make_pipeline,
@@ -37,7 +37,7 @@ from msgm.digests import model_key, weights_digest
 from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder
 from msgm.plugins import plugins_of, trusting
-from msgm.reading import check_finite, read_json
+from msgm.reading import read_json
 from msgm.runs import find_model
 from msgm.seeding import derive_seed
 
@@ -170,6 +170,14 @@ class ScoreModel:
             return to_clean("epsilon", self.eps(x, t, condition), x, *self._path(x, t))
         return to_clean(self.prediction, self._output(x, t, condition), x, *self._path(x, t))
 
+    def for_walk(self) -> "ScoreModel":
+        """Return the model for one walk of a batch; a view whose walks have a memory returns a fresh one."""
+        return self
+
+    def accepts(self, items: Tensor) -> Tensor | None:
+        """Return which samples may stand, (B,) bool, the others being drawn anew; None is all of them."""
+        return None
+
     def asked(self, condition: Asked, count: int) -> Condition | None:
         """Return what is asked for as a condition of ``count`` items, on the model's device.
 
@@ -280,13 +288,16 @@ class ScoreModel:
         folder = Path(folder)
         if folder.exists() and not (folder.is_dir() and replaceable(folder)):
             raise UserError(f"save_pretrained: {folder} is there and holds no model; give a new folder.")
-        pipeline = None
-        if isinstance(self.network, Library):
-            scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
-            pipeline = None if scheduler is None else pipeline_name(self.network, scheduler)
         title = folder.resolve().name
-        facts = Facts(title, self.process.name, self.shape, self.parameter_count(), pipeline)
+        facts = Facts(title, self.process.name, self.shape, self.parameter_count(), **self._library_facts())
         self._save(folder, model_card(facts, self.history(), card))
+
+    def _library_facts(self) -> dict[str, Any]:
+        if not isinstance(self.network, Library):
+            return {"pipeline": None, "classes": getattr(self.network, "classes", 0)}
+        scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
+        pipeline = None if scheduler is None else pipeline_name(self.network, scheduler)
+        return {"pipeline": pipeline, "classes": self.network.classes, "learns_variance": self.network.learns_variance}
 
     def save(self, folder: Path | str) -> None:
         """Write the folder whole or not at all; ``save_pretrained`` adds a model card.
@@ -368,12 +379,12 @@ class ScoreModel:
         """
         folder = Path(folder)
         if (folder / "process.json").is_file():
-            return replace(_guarded(cls._load_own, folder), chain=read_chain(folder))
+            return replace(guarded(cls._load_own, folder), chain=read_chain(folder))
         if any(
             (folder / name).is_file()
             for name in ("model_index.json", "unet/config.json", "unet_ema/config.json", "transformer/config.json")
         ):
-            return replace(_guarded(lambda found: cls(*read_parts(found)), folder), chain=read_chain(folder))
+            return replace(guarded(lambda found: cls(*read_parts(found)), folder), chain=read_chain(folder))
         raise UserError(f"{folder} holds no model: neither process.json nor model_index.json is there.")
 
     @classmethod
@@ -390,15 +401,3 @@ class ScoreModel:
         scheduler = folder / "scheduler" / "scheduler_config.json"
         kept = settings_of(read_scheduler(scheduler.parent)) if scheduler.is_file() else None
         return cls(network, process, tuple(description["shape"]), description["prediction"], kept)
-
-
-def _guarded(load: Any, folder: Path) -> ScoreModel:
-    try:
-        model: ScoreModel = load(folder)
-    except UserError:
-        raise
-    except Exception as error:  # diffusers raises a dozen kinds for settings and weights that do not fit
-        detail = str(error).split("\n")[0].rstrip(".")
-        raise UserError(f"cannot read the model in {folder}: {detail}.") from error
-    check_finite(model.network.state_dict(), str(folder))
-    return model

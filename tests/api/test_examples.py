@@ -40,6 +40,7 @@ MODULES = (
     "msgm.classifier",
     "msgm.recommender",
     "msgm.diffusion",
+    "msgm.diffusion.guidance",
     "msgm.diffusion.samplers",
     "msgm.objectives",
     "msgm.objectives.edits",

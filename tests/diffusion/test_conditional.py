@@ -224,3 +224,16 @@ def test_a_pipeline_object_with_a_transformer_is_read(tmp_path):
     made = ScoreModel.from_pretrained(SimpleNamespace(transformer=body, scheduler=DDIMScheduler()))
     assert (made.network.name, made.network.classes, made.shape) == ("dit", 3, (1, 8, 8))
     assert made.process == DDPM(betas=tuple(DDIMScheduler().betas.double().tolist()))
+
+
+def test_a_model_card_says_what_can_be_asked_for_and_what_is_not_used(tmp_path):
+    wide(tmp_path / "foreign", "dit")
+    ScoreModel.from_pretrained(tmp_path / "foreign").save_pretrained(tmp_path / "ours")
+    text = (tmp_path / "ours/README.md").read_text()
+    assert "condition=0" in text
+    assert "`condition`, 0 to 2" in text
+    assert "puts out a variance" in text
+    assert "unconditional-image-generation" not in text
+    assert "DiTPipeline" in text
+    model("mlp").save_pretrained(tmp_path / "points")
+    assert "0 to 2" in (tmp_path / "points/README.md").read_text()

@@ -1,7 +1,7 @@
 """Settings of sampling, and drawing samples."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -19,6 +19,8 @@ from msgm.fields import Settings, own
 from msgm.processes import spread
 
 Callback = Callable[[range, State], None]
+REDRAWS = 100
+"""Draws of a sample at most, where a guidance rejects some."""
 
 
 @dataclass
@@ -150,12 +152,21 @@ def sample(
     chosen = settings or SamplingSettings()
     size, end = chosen.batch_size, first + count
 
-    def drawn(numbers: range) -> Tensor:
-        noise = Noise(seed, numbers, model.shape, model.device)
+    def walked(numbers: Sequence[int], purpose: str, watch: Callable[[State], None] | None = None) -> Tensor:
+        noise = Noise(seed, numbers, model.shape, model.device, purpose)
+        own = None if asked is None else asked[[number - first for number in numbers]]
         x = model.process.prior_std * noise()
-        watch = functools.partial(callback, numbers) if callback else None
-        own = None if asked is None else asked[numbers.start - first : numbers.stop - first]
         return solve(model, x, model.process.top, chosen, noise, watch, own).cpu()
+
+    def drawn(numbers: range) -> Tensor:
+        found = walked(numbers, "sample", functools.partial(callback, numbers) if callback else None)
+        for attempt in range(1, REDRAWS):
+            kept = model.accepts(found)
+            if kept is None or kept.all():
+                break
+            again = (~kept).nonzero()[:, 0].tolist()
+            found[again] = walked([numbers[place] for place in again], f"sample/{attempt}")
+        return found
 
     return torch.cat(spread([range(begin, min(begin + size, end)) for begin in range(first, end, size)], drawn))
 

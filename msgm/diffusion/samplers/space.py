@@ -107,6 +107,7 @@ def sigma_space(model: ScoreModel, condition: Condition | None = None) -> Eps:
         >>> y, ratio = torch.randn(2, 1, 8, 8), 0.5
         >>> denoised = y - ratio * sigma_space(base)(y, ratio)
     """
+    walked = model.for_walk()
 
     def eps(y: Tensor, ratio: float | Tensor, rows: Tensor | None = None) -> Tensor:
         ratios = torch.as_tensor(ratio, dtype=torch.float64, device="cpu").reshape(-1)
@@ -114,7 +115,7 @@ def sigma_space(model: ScoreModel, condition: Condition | None = None) -> Eps:
         signal = per_item(model.process.signal(time), y).to(y)
         t = time.to(device=y.device, dtype=torch.float32).expand(len(y))
         asked = condition if condition is None or rows is None else condition[rows]
-        return model.eps(signal * y, t, asked)
+        return walked.eps(signal * y, t, asked)
 
     return eps
 

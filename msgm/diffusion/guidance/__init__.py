@@ -1,0 +1,10 @@
+"""Guidance: views of a model whose samples are guided and whose weights stay; importing a file registers its kinds."""
+
+from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Guided
+from msgm.diffusion.guidance.classifier import Classifier
+from msgm.diffusion.guidance.classifier_free import ClassifierFree
+from msgm.diffusion.guidance.contrast import DNG, Negative
+from msgm.diffusion.guidance.reject import Reject
+from msgm.diffusion.guidance.shield import Spell
+
+__all__ = ["DNG", "GUIDANCE", "Classifier", "ClassifierFree", "Guidance", "Guided", "Negative", "Reject", "Spell"]

@@ -1,0 +1,179 @@
+"""Base of guidance: another score at sampling time, of a model whose weights stay as they are.
+
+A guided model is a view, itself a ``ScoreModel``: whatever samples, integrates or restores with a model does so with
+its view. Nothing is unlearnt by it: who has the weights has the model without guidance.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from msgm.diffusion.conditions import Asked, Condition
+from msgm.diffusion.model import ScoreModel, per_item
+from msgm.errors import UserError
+from msgm.registry import Registry
+
+
+class Preparation(Protocol):
+    """What a guidance may ask for before the first sample; ``msgm.objectives.Setup`` has it all.
+
+    Attributes:
+        retain: ``retain(n)`` draws up to n clean retain items.
+        forget: ``forget(n)`` draws up to n forget items, as ``items`` of what it returns.
+        tune_on_forget: ``tune_on_forget(steps)`` fine-tunes a copy of the model on the forget set alone.
+        forget_share: share of the forget set in the training items.
+    """
+
+    @property
+    def retain(self) -> Callable[[int], Tensor]: ...
+    @property
+    def forget(self) -> Callable[[int], Any]: ...
+    @property
+    def tune_on_forget(self) -> Callable[[int], ScoreModel]: ...
+    @property
+    def forget_share(self) -> float: ...
+
+
+class Guidance(ABC):
+    """A change of a model's score while it is walked. Subclasses are dataclasses whose fields are its settings.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from msgm.diffusion.guidance import Guidance
+        >>> @dataclass
+        ... class Cooler(Guidance):
+        ...     "Shrinks the predicted noise."
+        ...     name, formula, source, deviations = "cooler-example", "f eps", "this example", "none"
+        ...     factor: float = 0.9
+        ...     def eps(self, model, x, t, condition):
+        ...         return self.factor * model.eps(x, t, condition)
+        >>> Cooler().wrap(base).sample(2, steps=3).shape
+        torch.Size([2, 1, 8, 8])
+
+    Attributes:
+        formula: the guided eps, or the guided denoised item.
+        source: paper and equation.
+        deviations: from it.
+    """
+
+    name: ClassVar[str]
+    formula: ClassVar[str]
+    source: ClassVar[str]
+    deviations: ClassVar[str]
+
+    @abstractmethod
+    def eps(self, model: ScoreModel, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
+        """Return the guided eps (B, *shape); the arguments are those of ``model.eps``, whose guidance it is."""
+
+    def prepare(self, setup: Preparation) -> None:  # noqa: B027 - some need nothing
+        """Do one-off work before the first sample; it must be deterministic."""
+
+    def walk(self) -> "Guidance":
+        """Return what guides one walk of a batch: a fresh copy, where a walk has a memory."""
+        return self
+
+    def accepts(self, items: Tensor) -> Tensor | None:
+        """Return which samples (B, *shape) may stand, (B,) bool; None is all. Others are drawn anew."""
+        return None
+
+    def wrap(self, model: ScoreModel) -> "Guided":
+        """Return a view of ``model`` that is guided; the model itself stays as it is."""
+        parts = {f.name: getattr(model, f.name) for f in fields(ScoreModel) if f.init}
+        return Guided(**parts, base=model, guidance=self)
+
+    @classmethod
+    def describe(cls) -> str:
+        """Return the card as text."""
+        settings = ", ".join(f"{f.name}={f.default}" for f in fields(cls))  # type: ignore[arg-type]
+        lines = {
+            "formula": cls.formula,
+            "source": cls.source,
+            "defaults": settings or "none",
+            "deviations": cls.deviations,
+        }
+        return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
+@dataclass(repr=False)
+class Guided(ScoreModel):
+    """A view of a model whose walks are guided.
+
+    Example:
+        >>> from msgm.diffusion.guidance import ClassifierFree
+        >>> model = msgm.ScoreModel.new("unet", "vp", channels=[8], classes=10)
+        >>> ClassifierFree(scale=2.0).wrap(model).sample(2, steps=3, condition=[3, 7]).shape
+        torch.Size([2, 1, 8, 8])
+
+    Attributes:
+        base: the model itself.
+        guidance: what guides it.
+    """
+
+    base: ScoreModel | None = None
+    guidance: Guidance | None = None
+
+    def eps(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return the guided eps; arguments as of ``ScoreModel.eps``."""
+        assert self.base is not None
+        assert self.guidance is not None
+        return self.guidance.eps(self.base, x, t, condition)
+
+    def denoise(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return the denoised item that the guided eps means."""
+        noise, signal = (per_item(c(t), x) for c in (self.process.noise, self.process.signal))
+        return (x - noise * self.eps(x, t, condition)) / signal
+
+    def asked(self, condition: Asked, count: int) -> Condition | None:
+        """Return what is asked for, as the model itself does."""
+        assert self.base is not None
+        return self.base.asked(condition, count)
+
+    def for_walk(self) -> "Guided":
+        """Return the view with a fresh memory, and those below it."""
+        assert self.base is not None
+        assert self.guidance is not None
+        return replace(self, base=self.base.for_walk(), guidance=self.guidance.walk())
+
+    def accepts(self, items: Tensor) -> Tensor | None:
+        """Return which samples may stand: those that this guidance and those below accept."""
+        assert self.base is not None
+        assert self.guidance is not None
+        both = [kept for kept in (self.base.accepts(items), self.guidance.accepts(items)) if kept is not None]
+        return torch.stack(both).all(0) if both else None
+
+    def with_network(self, network: nn.Module) -> "Guided":
+        """Return the same guidance of another (wrapped) network."""
+        assert self.base is not None
+        return replace(self, network=network, base=self.base.with_network(network))
+
+    def save(self, folder: Path | str) -> None:
+        """Refuse: guidance is no part of a model's files.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("save: a guided view has the model's own weights; save the model itself.")
+
+    def save_pretrained(self, folder: Path | str, card: Any = None) -> None:
+        """Refuse, as ``save`` does.
+
+        Raises:
+            UserError: always.
+        """
+        self.save(folder)
+
+
+GUIDANCE: Registry[Guidance] = Registry("guidance")
+
+
+def frozen(model: ScoreModel) -> ScoreModel:
+    """Return a copy of a model in evaluation mode that takes no gradients."""
+    kept = copy.copy(model)
+    kept.network = copy.deepcopy(model.network).eval().requires_grad_(False)
+    return kept

@@ -1,0 +1,371 @@
+"""Guidance: what each kind does on exact scores, where it does nothing, and that samples stay apart."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+from msgm.diffusion import GUIDANCE, SAMPLERS, VE, VP, Condition, Flow, SamplingSettings, ScoreModel, log_likelihood
+from msgm.diffusion.guidance import DNG, Classifier, ClassifierFree, Negative, Reject, Spell
+from msgm.diffusion.restoration import inpaint
+from msgm.diffusion.samplers import Grid, Noise, sigma_space
+from msgm.errors import UserError
+from msgm.objectives import Setup
+from tests.diffusion.test_conditional import DIT, model
+from tests.helpers import Mixture
+
+RETAIN, FORGET = [[-1.5, 0.0], [1.5, 0.5]], [[0.0, 3.0]]
+SHARES = [0.4, 0.4, 0.2]
+PROCESSES = pytest.mark.parametrize("process", [VP(), VE(), Flow()], ids=["vp", "ve", "flow"])
+
+
+def mixture(process=None):
+    """Two components to retain, and the third, of label 2, to forget."""
+    return Mixture(process or VP(), RETAIN + FORGET, [0.4] * 3, SHARES)
+
+
+def retained(process=None):
+    return Mixture(process or VP(), RETAIN, [0.4] * 2)
+
+
+def points(process, count=9):
+    g = torch.Generator().manual_seed(2)
+    t = torch.linspace(max(0.05, process.t_min), process.top, count, dtype=torch.float64)
+    x0 = mixture(process).draw(count)
+    z = torch.randn(count, 2, generator=g, dtype=torch.float64)
+    return process.signal(t)[:, None] * x0 + process.noise(t)[:, None] * z, t
+
+
+def labels(*numbers):
+    return Condition(torch.tensor(numbers))
+
+
+def same_samples(guidance, **asked):
+    """Whether guided samples are those of the model, to the bit."""
+    made = model("mlp", process="vp")
+    guided = guidance.wrap(made)
+    return torch.equal(guided.sample(5, "ancestral", 6, **asked), made.sample(5, "ancestral", 6, **asked))
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        ClassifierFree(scale=1.0),
+        Negative(scale=0.0, label=2),
+        DNG(scale=0.0, label=2),
+        DNG(prior=0.0, label=2),
+        Classifier(scale=0.0),
+    ],
+    ids=lambda guidance: f"{guidance.name} {guidance}",
+)
+@pytest.mark.parametrize("asked", [None, 1])
+def test_guidance_without_weight_is_the_model_to_the_bit(guidance, asked):
+    assert same_samples(guidance, condition=asked)
+
+
+def test_scale_0_is_the_unconditional_model_to_the_bit():
+    made = model("mlp", process="vp")
+    assert torch.equal(ClassifierFree(scale=0.0).wrap(made).sample(4, steps=5, condition=1), made.sample(4, steps=5))
+    assert same_samples(ClassifierFree(scale=3.0))
+
+
+@PROCESSES
+def test_classifier_free_guidance_extrapolates_the_exact_scores(process):
+    exact = mixture(process)
+    x, t = points(process)
+    asked = labels(*[0, 1, 2] * 3)
+    null, given = exact.score(x, t), exact.score(x, t, asked)
+    exact.calls = 0
+    found = ClassifierFree(scale=2.5).wrap(exact).score(x, t, asked)
+    assert exact.calls == 1
+    torch.testing.assert_close(found, null + 2.5 * (given - null))
+
+
+def test_rows_without_a_condition_stay_unguided():
+    exact = mixture()
+    x, t = points(VP())
+    found = ClassifierFree(scale=2.5).wrap(exact).eps(x, t, labels(*[-1] * 9))
+    torch.testing.assert_close(found, exact.eps(x, t))
+
+
+def latents(body, scheduler, x, asked, scale, steps):
+    """The loop of DiTPipeline before its decoder."""
+    scheduler.set_timesteps(steps)
+    null = torch.full_like(asked, 1000)
+    for time in scheduler.timesteps:
+        both = body(torch.cat([x, x]), time.expand(2 * len(x)), class_labels=torch.cat([asked, null])).sample
+        given, free = both[:, :1].chunk(2)
+        x = scheduler.step(free + scale * (given - free), time, x, eta=0.0).prev_sample
+    return x
+
+
+@torch.no_grad()
+def test_guided_ddim_agrees_with_the_library():
+    torch.manual_seed(0)
+    body = DiTTransformer2DModel(**DIT, out_channels=2, num_embeds_ada_norm=1000).eval()
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True)
+    made = ClassifierFree(scale=4.0).wrap(ScoreModel.from_pretrained(Holder(body, scheduler)))
+    made.base.network.eval()
+    asked, x = torch.tensor([7, 999, 0]), torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    theirs = latents(body, scheduler, x, asked, 4.0, 8)
+    times = (scheduler.timesteps.double() + 1) / 1000
+    grid = Grid(made.process, [*(float(r) for r in made.process.ratio(times)), 0.0])
+    noise = Noise(0, range(3), made.shape, made.device)
+    y = x / float(made.process.signal(times[:1]))
+    ours = SAMPLERS.entries["ddim"]().run(sigma_space(made, Condition(asked)), y, grid, noise, lambda state: None)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+class Holder:
+    def __init__(self, transformer, scheduler):
+        self.transformer, self.scheduler = transformer, scheduler
+
+
+def test_a_transformer_s_pipeline_samples_as_the_library_s():
+    torch.manual_seed(0)
+    body = DiTTransformer2DModel(**DIT, out_channels=2, num_embeds_ada_norm=1000).eval()
+    vae = AutoencoderKL(block_out_channels=(8,), latent_channels=1, norm_num_groups=4).eval()
+    theirs = DiTPipeline(body, vae, DDIMScheduler(clip_sample=False))
+    made = ScoreModel.from_pretrained(theirs)
+    with pytest.raises(UserError, match="autoencoder"):
+        made.to_pipeline()
+    images = [
+        pipeline([7, 3], 4.0, torch.Generator().manual_seed(1), num_inference_steps=3, output_type="pt").images
+        for pipeline in (theirs, made.to_pipeline(vae=vae))
+    ]
+    assert torch.equal(*images)
+
+
+@PROCESSES
+def test_negative_guidance_subtracts_a_constant_share(process):
+    exact = mixture(process)
+    x, t = points(process)
+    base, forget = exact.score(x, t), exact.score(x, t, labels(*[2] * 9))
+    torch.testing.assert_close(Negative(0.4, label=2).wrap(exact).score(x, t), base - 0.4 * (forget - base))
+
+
+def setup(process=None):
+    """What a trainer offers: the forget set's exact model, and items."""
+    drawn = mixture(process).draw(4000, seed=3).float()
+    far = drawn[:, 1] > 1.75
+    tuned = Mixture(process or VP(), FORGET, [0.4])
+
+    class Drawn:
+        items = drawn[far]
+
+    given = Setup(model=lambda: mixture(process), retain=lambda n: drawn[~far][:n], tune_on_forget=lambda steps: tuned)
+    object.__setattr__(given, "forget", lambda n: Drawn)
+    object.__setattr__(given, "forget_share", 0.2)
+    return given
+
+
+def test_the_forget_set_s_model_is_tuned_where_no_label_names_it():
+    exact = mixture()
+    x, t = points(VP())
+    guidance = Negative(0.4)
+    with pytest.raises(RuntimeError, match="prepare"):
+        guidance.wrap(exact).eps(x, t)
+    guidance.prepare(setup())
+    torch.testing.assert_close(guidance.wrap(exact).eps(x, t), Negative(0.4, label=2).wrap(exact).eps(x, t))
+
+
+def forgotten(samples):
+    return float((samples[:, 1] > 1.75).double().mean())
+
+
+@PROCESSES
+def test_the_posterior_along_a_path_is_the_exact_one(process):
+    exact, guidance = mixture(process), DNG(scale=1e-9, prior=0.2, label=2, most=1 - 1e-9)
+    view = guidance.wrap(exact)
+    kept = []
+    view.for_walk = lambda: kept.append(type(view).for_walk(view)) or kept[-1]
+    errors = []
+
+    def watch(numbers, state):
+        x, t = state.y.double() * signal(state.ratio), time(state.ratio).expand(len(state.y))
+        share = exact.joint(x, t).softmax(1)[:, 2]
+        errors.append((kept[-1].guidance.odds - share).abs().mean())
+
+    def time(ratio):
+        return process.time(torch.tensor(ratio, dtype=torch.float64))
+
+    def signal(ratio):
+        return float(process.signal(time(ratio)))
+
+    view.sample(200, "ancestral", 300, callback=watch)
+    assert torch.stack(errors).mean() < 0.03
+
+
+def test_dynamic_guidance_removes_the_forget_set_and_little_else():
+    exact = mixture()
+    free = exact.sample(600, "ancestral", 60)
+    guided = DNG(prior=0.2, label=2).wrap(exact).sample(600, "ancestral", 60)
+    assert forgotten(free) > 0.15
+    assert forgotten(guided) < 0.02
+    near = torch.cdist(guided, torch.tensor(RETAIN)).amin(1) < 1.6
+    assert near.double().mean() > 0.97
+
+
+def test_each_walk_begins_with_the_prior():
+    view = DNG(prior=0.2, label=2).wrap(mixture())
+    first = view.sample(6, "ancestral", 8)
+    assert torch.equal(view.sample(6, "ancestral", 8), first)
+    torch.testing.assert_close(view.sample(6, "ancestral", 8, batch_size=2), first)
+    assert view.guidance.odds is None
+
+
+def test_the_share_of_the_data_is_the_prior_unless_it_is_given():
+    guidance = DNG()
+    guidance.prepare(setup())
+    walk = guidance.wrap(mixture()).for_walk()
+    x, t = points(VP(), 1)
+    walk.eps(x, t)
+    assert walk.guidance.odds.tolist() == [0.2]
+
+
+def test_a_sampler_with_steps_of_its_own_is_refused_a_path():
+    with pytest.raises(UserError, match="level by level"):
+        DNG(label=2).wrap(mixture()).sample(3, "pf-ode-adaptive")
+
+
+@PROCESSES
+def test_an_exact_classifier_gives_the_retain_score(process):
+    exact, rest = mixture(process), retained(process)
+    guidance = Classifier()
+
+    def logit(y, ratio):
+        t = process.time(ratio)
+        joint = exact.joint(process.signal(t)[:, None] * y, t)
+        return joint[:, 2] - joint[:, :2].logsumexp(1)
+
+    guidance.logit = logit
+    x, t = points(process)
+    torch.testing.assert_close(guidance.wrap(exact).score(x, t), rest.score(x, t), rtol=1e-6, atol=1e-6)
+
+
+def test_a_trained_classifier_removes_most_of_the_forget_set():
+    exact, guidance = mixture(), Classifier(steps=400, width=64)
+    guidance.prepare(setup())
+    torch.testing.assert_close(guidance.shift, torch.logit(torch.tensor(0.2).double()).item(), rtol=1e-6, atol=1e-6)
+    guided = guidance.wrap(exact).sample(400, "dpm++2m-sde", 30)
+    assert forgotten(exact.sample(400, "dpm++2m-sde", 30)) > 0.15
+    assert forgotten(guided) < 0.05
+    again = Classifier(steps=400, width=64)
+    again.prepare(setup())
+    x, t = points(VP())
+    assert torch.equal(again.log_retain(VP(), x.float(), t.float()), guidance.log_retain(VP(), x.float(), t.float()))
+
+
+def shield(radius, *items):
+    guidance = Spell(radius=radius)
+    guidance.bank = torch.tensor(items, dtype=torch.float64)
+    return guidance
+
+
+@PROCESSES
+def test_a_shield_puts_the_denoised_item_on_the_ball_s_surface(process):
+    exact = mixture(process)
+    x, t = points(process)
+    before = exact.denoise(x, t)
+    after = shield(50.0, [0.1, 2.5]).wrap(exact).denoise(x, t)
+    centre = torch.tensor([[0.1, 2.5]], dtype=torch.float64)
+    torch.testing.assert_close((after - centre).norm(dim=1), torch.full((9,), 50.0, dtype=torch.float64))
+    way, moved = before - centre, after - centre
+    torch.testing.assert_close(way / way.norm(dim=1, keepdim=True), moved / moved.norm(dim=1, keepdim=True))
+
+
+def test_a_shield_outside_all_balls_is_the_model_to_the_bit():
+    assert same_samples(shield(0.5, [90.0, 90.0], [-80.0, 70.0]))
+    assert not same_samples(shield(200.0, [90.0, 90.0]))
+
+
+def test_a_shield_of_many_items_does_not_depend_on_its_blocks(monkeypatch):
+    guidance = shield(1.0, *mixture().draw(37).tolist())
+    x, t = points(VP())
+    whole = guidance.wrap(mixture()).eps(x, t)
+    monkeypatch.setattr("msgm.diffusion.guidance.shield.BLOCK", 5)
+    torch.testing.assert_close(guidance.wrap(mixture()).eps(x, t), whole)
+
+
+def test_a_shield_takes_its_radius_from_the_forget_items():
+    guidance = Spell(items=50)
+    guidance.prepare(setup())
+    assert guidance.radius is None
+    assert 0.01 < guidance.reach < 1
+    lone = setup()
+    object.__setattr__(lone, "forget", lambda n: type("Drawn", (), {"items": torch.zeros(1, 2)}))
+    with pytest.raises(UserError, match="give the radius"):
+        Spell().prepare(lone)
+
+
+def reject():
+    guidance = Reject()
+    guidance.judge = lambda items: items[:, 1] > 1.75
+    return guidance
+
+
+def test_rejection_leaves_the_other_samples_as_they_were():
+    exact = mixture()
+    free, kept = exact.sample(60, steps=10), reject().wrap(exact).sample(60, steps=10)
+    right = free[:, 1] <= 1.75
+    assert torch.equal(kept[right], free[right])
+    assert (~right).any()
+    assert forgotten(kept) == 0
+    assert torch.equal(reject().wrap(exact).sample(60, steps=10, batch_size=7), kept)
+
+
+def test_rejection_gives_up_at_last():
+    guidance = Reject()
+    guidance.judge = lambda items: torch.ones(len(items), dtype=torch.bool)
+    assert guidance.wrap(mixture()).sample(2, steps=3).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [ClassifierFree(3.0), Negative(0.3, label=2), DNG(label=2), shield(1.0, [0.0, 1.0])],
+    ids=lambda g: g.name,
+)
+def test_a_guided_sample_depends_neither_on_batch_size_nor_mates(guidance):
+    view = guidance.wrap(model("mlp", process="vp"))
+    asked = [0, 1, 2, -1, 1]
+    whole = view.sample(5, "ancestral", 6, condition=asked)
+    torch.testing.assert_close(
+        view.sample(5, "ancestral", 6, condition=asked, batch_size=2), whole, rtol=1e-4, atol=1e-4
+    )
+    part = view.sample(2, "ancestral", 6, first=3, condition=asked[3:])
+    torch.testing.assert_close(part, whole[3:], rtol=1e-4, atol=1e-4)
+
+
+def test_views_of_views_add_up():
+    exact = mixture()
+    both = reject().wrap(Negative(0.2, label=2).wrap(exact))
+    one = Negative(0.2, label=2).wrap(exact)
+    x, t = points(VP())
+    assert torch.equal(both.eps(x, t), one.eps(x, t))
+    assert forgotten(both.sample(40, steps=8)) == 0
+
+
+def test_a_view_goes_wherever_a_model_goes():
+    exact = mixture()
+    view = Negative(0.25, label=2).wrap(exact)
+    x = exact.draw(3).float()
+    assert (log_likelihood(view, x) - log_likelihood(exact, x)).abs().max() > 1e-2
+    known = torch.tensor([True, False])
+    settings = SamplingSettings("ddim", 5)
+    assert not torch.equal(inpaint(view, x, known, settings), inpaint(exact, x, known, settings))
+    with pytest.raises(UserError, match="save the model itself"):
+        view.save("anywhere")
+    with pytest.raises(UserError, match="save the model itself"):
+        view.save_pretrained("anywhere")
+
+
+@pytest.mark.parametrize("settings", [{"name": "negative", "scale": -1}, {"name": "dng", "prior": 1.0}])
+def test_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(UserError, match=r"guidance\."):
+        GUIDANCE.build(settings)
+
+
+@pytest.mark.parametrize("name", sorted(GUIDANCE.entries))
+def test_cards_name_formula_source_and_deviations(name):
+    parts = dict(line.split(": ", 1) for line in GUIDANCE.entries[name].describe().split("\n"))
+    assert list(parts) == ["formula", "source", "defaults", "deviations"]
+    assert all(parts.values())
