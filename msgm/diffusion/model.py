@@ -22,8 +22,8 @@ from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.description import FORMAT, Description, Written, describe, guarded, named, replaceable
 from msgm.diffusion.networks import NETWORKS, Library, Network, check_loadable, read_network
 from msgm.diffusion.pipelines import (
+    facts_of,
     make_pipeline,
-    pipeline_name,
     pipeline_parts,
     read_parts,
     read_scheduler,
@@ -289,15 +289,9 @@ class ScoreModel:
         if folder.exists() and not (folder.is_dir() and replaceable(folder)):
             raise UserError(f"save_pretrained: {folder} is there and holds no model; give a new folder.")
         title = folder.resolve().name
-        facts = Facts(title, self.process.name, self.shape, self.parameter_count(), **self._library_facts())
+        path = scheduler_for(self.process, self.prediction, self.scheduler)
+        facts = Facts(title, self.process.name, self.shape, self.parameter_count(), **facts_of(self.network, path))
         self._save(folder, model_card(facts, self.history(), card))
-
-    def _library_facts(self) -> dict[str, Any]:
-        if not isinstance(self.network, Library):
-            return {"pipeline": None, "classes": getattr(self.network, "classes", 0)}
-        scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
-        pipeline = None if scheduler is None else pipeline_name(self.network, scheduler)
-        return {"pipeline": pipeline, "classes": self.network.classes, "learns_variance": self.network.learns_variance}
 
     def save(self, folder: Path | str) -> None:
         """Write the folder whole or not at all; ``save_pretrained`` adds a model card.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
+from torch import nn
 
 from msgm.diffusion.networks import DiT, Library, UNet
 from msgm.diffusion.prediction import Prediction
@@ -159,6 +160,20 @@ def pipeline_name(network: Library, scheduler: Any) -> str:
     return "DDPMPipeline" if kind == MATCHING else kind.replace("Scheduler", "Pipeline")
 
 
+def facts_of(network: nn.Module, scheduler: Any) -> dict[str, Any]:
+    """Return what a model card says of a network: diffusers' pipeline for it, its classes, whether it learns variance.
+
+    Args:
+        network: the network.
+        scheduler: that samples its process; None where diffusers has none.
+    """
+    classes = getattr(network, "classes", 0)
+    if not isinstance(network, Library):
+        return {"pipeline": None, "classes": classes}
+    pipeline = None if scheduler is None else pipeline_name(network, scheduler)
+    return {"pipeline": pipeline, "classes": classes, "learns_variance": network.learns_variance}
+
+
 def make_pipeline(network: Library, scheduler: Any, shape: tuple[int, ...], parts: Mapping[str, Any]) -> Any:
     """Return a diffusers pipeline with a copy of the network.
 
@@ -175,7 +190,8 @@ def make_pipeline(network: Library, scheduler: Any, shape: tuple[int, ...], part
     import diffusers
 
     kind = getattr(diffusers, pipeline_name(network, scheduler))
-    body = copy.deepcopy(network.body).eval()
+    # In the library's memory format, in which its convolutions round as they did where the network came from.
+    body = copy.deepcopy(network.body).to(memory_format=torch.contiguous_format).eval()
     if isinstance(network, DiT):
         if "vae" not in parts:
             raise UserError("to_pipeline: a DiTPipeline decodes its samples; give it an autoencoder, vae=...")

@@ -311,7 +311,8 @@ class Flow(Process):
     2209.03003) and read ``labels`` t; eps = x_t + (1 - t) v. Training minimises the error of eps as it does for every
     process, which weighs the error of v by (1 - t)^2.
 
-    t_min is that of VP by its rho, .001, as the path has hardly any noise below; so is t_sample.
+    At t_min, 1e-4, the shrinking of the items by 1 - t costs 1.4e-4 bits/dim of likelihood; VP has ten times the rho
+    there. t_sample is VP's by its rho.
 
     Example:
         >>> process, t = msgm.diffusion.Flow(), torch.tensor([0.25, 0.5])
@@ -324,7 +325,7 @@ class Flow(Process):
 
     labels: int = 1000
     prediction = "flow_prediction"
-    t_min = 1e-3
+    t_min = 1e-4
     t_sample = 1e-2
 
     def __post_init__(self) -> None:

@@ -114,6 +114,7 @@ def test_the_folder_holds_no_pickle(tmp_path):
 def test_score_denoise_and_eps_are_one_thing(process):
     model = tiny(process, "mlp")
     x, t = some(model)
+    t = t * process.top
     eps = model.eps(x, t)
     signal, noise = process.signal(t)[:, None], process.noise(t)[:, None]
     torch.testing.assert_close(model.score(x, t), -eps / noise)
