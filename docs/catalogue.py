@@ -16,6 +16,7 @@ from msgm.classifier.metrics import METRICS as CLASSIFIER_METRICS
 from msgm.classifier.networks import CLASSIFIERS
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES
+from msgm.diffusion.guidance import GUIDANCE
 from msgm.diffusion.samplers import SAMPLERS
 from msgm.evaluation import attacks  # noqa: F401 - its metrics register themselves
 from msgm.evaluation import judges as _judges  # noqa: F401 - likewise
@@ -48,6 +49,7 @@ PAGES = [
     Page("objectives", "Objectives", "The swappable losses of generators: `objective.name`.", OBJECTIVES),
     Page("edits", "Edits", "Changes of a generator's weights without training steps: `edit.name`.", EDITS),
     Page("samplers", "Samplers", "How samples are drawn: `sampling.sampler`, or `--sampler`.", SAMPLERS),
+    Page("guidance", "Guidance", "Changes of a score while a model samples; its weights stay.", GUIDANCE),
     Page("processes", "Processes", "The diffusion processes: `process.name`.", PROCESSES),
     Page("networks", "Networks", "Networks of generators: `network.name`.", NETWORKS),
     Page("datasets", "Data sets", "Data of generators and classifiers: `data.name`.", DATASETS),

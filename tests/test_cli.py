@@ -619,6 +619,14 @@ def test_objectives_prints_the_cards(cli):
     assert cli("objectives", "obtuse").out.startswith("obtuse\n  formula: ")
 
 
+def test_guidance_is_listed_and_its_cards_are_printed(cli):
+    names = ("classifier-free", "negative", "dng", "classifier", "spell", "reject")
+    listed = cli("guidance").out
+    assert all(f"\n{name} " in f"\n{listed}" for name in names)
+    cards = cli("guidance", *names).out
+    assert all(f"{name}\n  formula: " in cards for name in names)
+
+
 def test_an_unknown_objective_is_refused_with_the_nearest_name(cli, tmp_path):
     assert "Did you mean 'obtuse'?" in refused(cli, tmp_path, "objectives", "obtus")
 
