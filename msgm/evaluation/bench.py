@@ -12,8 +12,9 @@ from msgm import processes, traces
 from msgm.chain import Chain
 from msgm.config import Config
 from msgm.data import Dataset
-from msgm.diffusion import ScoreModel, sample
+from msgm.diffusion import Condition, ScoreModel, sample
 from msgm.diffusion.samplers import State
+from msgm.evaluation.asking import in_turn, nothing
 from msgm.evaluation.judge import Judge, train_judge
 from msgm.evaluation.reality import Reality, to_items
 from msgm.progress import Progress
@@ -105,18 +106,28 @@ class Subject:
 
     @functools.cached_property
     def samples(self) -> Tensor:
-        """Return (samples, *shape) of the model, in [-1, 1] but for sampling error, on the CPU."""
+        """Return (samples, *shape) of the model, in [-1, 1] but for sampling error, on the CPU; asked for no class."""
+        count = self.bench.config.evaluation.samples
+        return self._drawn(nothing(self.model, count), f"drawing {count} samples")
+
+    @functools.cached_property
+    def asked(self) -> Tensor:
+        """Return as many samples of a class-conditional model, number k asked for class k modulo their number."""
+        count = self.bench.config.evaluation.samples
+        return self._drawn(in_turn(self.model, range(self.model.classes), count), f"asking for {count} samples")
+
+    def _drawn(self, condition: Condition | None, doing: str) -> Tensor:
         config = self.bench.config
         count, steps = config.evaluation.samples, config.sampling.steps
         adaptive = config.sampling.evaluations is None
 
-        with Progress(f"{self.name}: drawing {count} samples") as progress:
+        with Progress(f"{self.name}: {doing}") as progress:
 
             def tell(numbers: range, state: State) -> None:
                 walked = 0 if adaptive else min(1, (state.step + 1) / steps)
                 progress.update((numbers.start + len(numbers) * walked) / count)
 
-            return sample(self.model, count, config.sampling, config.seed, callback=tell)
+            return sample(self.model, count, config.sampling, config.seed, 0, tell, condition)
 
     @functools.cached_property
     def items(self) -> Tensor:

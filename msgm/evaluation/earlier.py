@@ -17,6 +17,7 @@ from msgm.cards.history import Earlier, verdict_at_most
 from msgm.chain import Entry, others
 from msgm.data import Dataset
 from msgm.diffusion.likelihood import measure_likelihood
+from msgm.evaluation.asking import own
 from msgm.evaluation.attacks.membership import Membership
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import Judge, Task, assess, judge_of_task
@@ -75,8 +76,9 @@ def _likelihood(subject: Subject, items: NDArray[np.int64]) -> str:
     chosen = items[: config.evaluation.nll_items]
     if not len(chosen):
         return "no item"
+    how, asked = config.evaluation.likelihood, own(subject.model, data, chosen)
     found = measure_likelihood(
-        subject.model, data.take(chosen), data.levels, config.evaluation.likelihood, config.seed
+        subject.model, data.take(chosen), data.levels, how, config.seed, condition=asked
     ).per_item
     mean = found.mean().item()
     return f"{mean:.2f} {nll_unit(data)}, n = {len(chosen)}" if math.isfinite(mean) else "diverged"

@@ -39,7 +39,7 @@ OF_RETAIN_ITEMS = ("MIA AUC retain", "retain items kept %")
 """Numbers of attacks that tell what is left of items to retain: matters of C3."""
 SIDES: tuple[tuple[str, str | None], ...] = (
     ("^MIA AUC retain|^retain items kept", None),
-    ("^NLL forget|^VLB forget|of the highest losses", BELOW),
+    ("^NLL forget|^VLB forget|^UA %|of the highest losses", BELOW),
     ("UR %|^MIA|come back|^copy", ABOVE),
     ("", None),
 )

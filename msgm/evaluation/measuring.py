@@ -8,18 +8,22 @@ from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import PROCESSES
 from msgm.errors import UserError
+from msgm.evaluation.asking import PROTOCOL, is_conditional
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.earlier import tested
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.metrics.base import Metric, Row, build_metrics
+from msgm.evaluation.metrics.conditions import KEY as CONDITIONS
 from msgm.runs import Run
 from msgm.splits import Split
 from msgm.tuned import tuning_protocol
 
 
 def metrics_of(config: Config) -> list[Metric]:
-    """Return the metrics that the experiment asks for; errors as in ``build_metrics``."""
-    return build_metrics(config.evaluation.metrics, config.evaluation.options)
+    """Return the metrics that the experiment asks for, and the views of a conditional model; see ``build_metrics``."""
+    names = config.evaluation.metrics
+    asked = [CONDITIONS] if is_conditional(config) and CONDITIONS not in names else []
+    return build_metrics([*names, *asked], config.evaluation.options)
 
 
 def check_metrics(config: Config, dataset: Dataset, split: Split) -> None:
@@ -101,6 +105,7 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
 def protocol(bench: Bench) -> dict[str, str]:
     """Return a description of how the numbers were measured."""
     lines = {"samples": _samples(bench)} | tuning_protocol(bench.config.tuned)
+    lines |= {"condition": PROTOCOL} if is_conditional(bench.config) else {}
     for metric in metrics_of(bench.config):
         lines |= metric.protocol(bench)
     return lines

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.data import dequantise
-from msgm.diffusion import Process, SamplingSettings, ScoreModel
+from msgm.diffusion import Condition, Process, SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import (
     check_resamples,
     check_time,
@@ -32,6 +32,7 @@ from msgm.diffusion.restoration import (
     sdedit,
 )
 from msgm.errors import UserError
+from msgm.evaluation.asking import own
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.metrics.unlearning_ratio import sample_numbers
 from msgm.evaluation.rates import rate, total
@@ -126,7 +127,9 @@ class RestorationTask(ABC):
         """
 
     @abstractmethod
-    def restore(self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def restore(
+        self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int], condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the degraded input of x (B, *shape) and its restoration; ``numbers`` seed each item's noise."""
 
     def hole(self, shape: tuple[int, ...]) -> Tensor | None:
@@ -140,7 +143,8 @@ class RestorationTask(ABC):
         for kind, indices in items_to_restore(bench.split, count).items():
             items = bench.dataset.take(indices)
             originals = items.float() if bench.dataset.levels is None else dequantise(items, bench.dataset.levels)
-            given, restored = self.restore(model, originals, seed, indices.tolist())
+            asked = own(model, bench.dataset, indices)
+            given, restored = self.restore(model, originals, seed, indices.tolist(), asked)
             numbers = restoration_numbers(bench, indices, restored, removed)
             part = "test" if np.isin(indices, bench.split.test.all).all() else "train"
             done[kind] = Restored(indices, originals, given, restored, {"part": part, **numbers})
@@ -178,9 +182,12 @@ class InpaintingTask(RestorationTask):
     def hole(self, shape: tuple[int, ...]) -> Tensor:
         return ~parse_mask(self.mask, shape)
 
-    def restore(self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        known = ~self.hole(model.shape)
-        return torch.where(known, x, 0.0), inpaint(model, x, known, self.settings, self.resamples, seed, numbers)
+    def restore(
+        self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int], condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor]:
+        known, settings = ~self.hole(model.shape), self.settings
+        filled = inpaint(model, x, known, settings, self.resamples, seed, numbers, condition)
+        return torch.where(known, x, 0.0), filled
 
 
 @dataclass(frozen=True)
@@ -215,13 +222,15 @@ class ReconstructionTask(RestorationTask):
             return f"SDEdit, noise of t = {t:g} on the item, sampled down by {self.settings.describe(process)}"
         return f"PF-ODE to the latent, noise of t = {t:g} on it, PF-ODE back; {evaluations} network evaluations"
 
-    def restore(self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def restore(
+        self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int], condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor]:
         if self.method == "sdedit":
             given = perturb(model, x, self.time, seed, numbers)
-            return given, sdedit(model, x, self.time, self.settings, seed, numbers)
+            return given, sdedit(model, x, self.time, self.settings, seed, numbers, condition)
         steps, size = self.settings.steps, self.settings.batch_size
-        latents = perturb(model, encode(model, x, steps, size), self.time, seed, numbers)
-        return latents / model.process.prior_std, decode(model, latents, steps, size)
+        latents = perturb(model, encode(model, x, steps, size, condition), self.time, seed, numbers)
+        return latents / model.process.prior_std, decode(model, latents, steps, size, condition)
 
 
 def restoration_numbers(

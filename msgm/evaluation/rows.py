@@ -20,6 +20,7 @@ FACTS = ("seed", "seconds", "cached", "folder", "model")
 
 TESTS: dict[str, tuple[Section, str]] = {
     "ur": ("forgetting", "how often samples show the content"),
+    "conditions": ("forgetting", "what is given when a forgotten class is asked for, another one, or none"),
     "nll": ("forgetting", "how likely real items are under the model"),
     "vlb": ("forgetting", "the same by the variational bound, of a DDPM only"),
     "inpainting": ("forgetting", "what fills the hole in an item to forget"),
@@ -44,6 +45,9 @@ ELSEWHERE: dict[str, Section] = {
     "NLL retain": "utility",
     "VLB retain": "utility",
     "junk %": "utility",
+    "junk % asked for forgotten": "utility",
+    "junk % asked for others": "utility",
+    "IRA %": "utility",
     "copy %": "privacy",
 }
 """Numbers that belong to another section than their metric's; so do those of restored items to retain, ``D_g``."""

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+import torch
+
 from msgm import processes, traces
 from msgm.cache import Cache
 from msgm.config import BASE_ROW, FROM_BASE, ROWS, Config, Row
@@ -38,6 +40,7 @@ from msgm.training.earlier import extended
 from msgm.training.run import finished, fit, load_source, new_model
 
 GRID = 100
+COLUMNS = 10
 UNTRAINED = ("none", "random")
 FAILED = "failed.json"
 RETRAINED = "unseen-scratch"
@@ -319,9 +322,18 @@ def _write_untrained(row: Run, model: ScoreModel, experiment: Config, facts: dic
 def placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: Path) -> dict[str, Any]:
     """Write the model's sample grid to ``grid``; return ``row`` with the paths of its files relative to the run."""
     if "grid" not in row:
-        write_bytes(run.path / grid, to_png(subject.samples[:GRID], subject.bench.dataset.levels))
+        write_bytes(run.path / grid, _picture(subject))
     places = {"folder": subject.folder or run.path, "model": model}
     return row | {"grid": str(grid)} | {key: os.path.relpath(path, run.path) for key, path in places.items()}
+
+
+def _picture(subject: Subject) -> bytes:
+    """Return a picture of the model's first samples; of a class-conditional model a row a class."""
+    levels, classes = subject.bench.dataset.levels, subject.model.classes
+    if not classes:
+        return to_png(subject.samples[:GRID], levels)
+    rows = [subject.asked[label::classes][:COLUMNS] for label in range(min(classes, len(subject.asked)))]
+    return to_png(torch.cat(rows), levels, min(map(len, rows)))
 
 
 def _facts(model: Model, config: Config, target: Run) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.samplers import Noise
+from msgm.evaluation.asking import own
 from msgm.evaluation.attacks.base import Attack, cell
 from msgm.evaluation.attacks.levels import check_levels, clean_items, time_at
 from msgm.evaluation.bench import Bench, Subject
@@ -180,11 +181,11 @@ def item_losses(model: ScoreModel, bench: Bench, indices: NDArray[np.int64], lev
     def losses(batch: NDArray[np.int64]) -> Tensor:
         noise = Noise(config.seed, batch.tolist(), model.shape, model.device, "membership")
         x0 = clean_items(bench.dataset, batch, model.device)
-        total = torch.zeros(len(x0), dtype=torch.float64)
+        asked, total = own(model, bench.dataset, batch), torch.zeros(len(x0), dtype=torch.float64)
         for level in levels:
             t = torch.full((len(x0),), time_at(model.process, level), device=model.device)
             seen = noised(model.process, x0, t, noise())
-            total += mean_square(model.eps(seen.x, seen.t) - seen.eps).cpu().double()
+            total += mean_square(model.eps(seen.x, seen.t, asked) - seen.eps).cpu().double()
         return total / len(levels)
 
     return torch.cat(spread(np.array_split(indices, -(-len(indices) // config.sampling.batch_size)), losses))

@@ -18,6 +18,7 @@ from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.samplers import Noise, solve
+from msgm.evaluation.asking import own
 from msgm.evaluation.attacks.base import Attack, cell, enough
 from msgm.evaluation.attacks.levels import check_levels, clean_items, time_at
 from msgm.evaluation.bench import Bench, Subject
@@ -135,6 +136,7 @@ def start_from(model: ScoreModel, bench: Bench, indices: NDArray[np.int64], leve
         noise = Noise(config.seed, batch.tolist(), model.shape, model.device, "partial-noise")
         x0 = clean_items(bench.dataset, batch, model.device)
         start = noised(model.process, x0, torch.full((len(x0),), t, device=model.device), noise())
-        return solve(model, start.x, t, config.sampling, noise).cpu()
+        asked = own(model, bench.dataset, batch)
+        return solve(model, start.x, t, config.sampling, noise, condition=asked).cpu()
 
     return torch.cat(spread(np.array_split(indices, -(-len(indices) // config.sampling.batch_size)), returned))

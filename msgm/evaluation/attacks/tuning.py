@@ -90,7 +90,8 @@ def tuning_curve(
     bench = subject.bench
     count, seed = sample_count(samples, bench), derive_seed(bench.config.seed, purpose)
     tuned = fine_tune(subject.model, bench.dataset, indices, sorted({*steps}), settings, seed)
-    before = {"step": 0, **shares(subject.samples[:count], bench)}
+    asked = subject.model.classes
+    before = {"step": 0} | (shown(subject.model, bench, count) if asked else shares(subject.samples[:count], bench))
     return {
         "items": len(indices),
         "lr": settings.lr,

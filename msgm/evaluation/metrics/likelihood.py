@@ -11,6 +11,7 @@ from torch import Tensor
 from msgm.data import Dataset
 from msgm.diffusion.likelihood import Likelihoods, measure_likelihoods
 from msgm.evaluation.arrays import write_arrays
+from msgm.evaluation.asking import own
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
 from msgm.progress import Progress
@@ -56,8 +57,10 @@ class NegativeLogLikelihood(Metric):
         kept: Arrays = {}
         parts = nll_indices(bench)
         sets = [data.take(indices) for indices in parts.values()]
+        asked = [own(subject.model, data, indices) for indices in parts.values()]
         with Progress(f"{subject.name}: nll of {sum(map(len, sets))} items") as progress:
-            values = measure_likelihoods(subject.model, sets, data.levels, settings, config.seed, progress.update)
+            how = (data.levels, settings, config.seed, progress.update)
+            values = measure_likelihoods(subject.model, sets, *how, asked)
         for (name, indices), measured in zip(parts.items(), values, strict=True):
             found[name] = summary(measured.per_item) | errors(measured)
             found["protocol"] = measured.protocol

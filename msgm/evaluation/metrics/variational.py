@@ -7,6 +7,7 @@ from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion.variational import variational_bound
 from msgm.errors import UserError
+from msgm.evaluation.asking import own
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
 from msgm.evaluation.metrics.likelihood import forget_part, nll_indices, summary
@@ -60,7 +61,9 @@ class VariationalBound(Metric):
         assert data.levels is not None, "check refuses vectors"
         found: dict[str, Any] = {"unit": "bits/dim", "forget_part": forget_part(bench), "weights": subject.weights}
         for name, indices in nll_indices(bench).items():
-            found[name] = summary(variational_bound(subject.model, data.take(indices), data.levels, seed, self.terms))
+            asked = own(subject.model, data, indices)
+            bound = variational_bound(subject.model, data.take(indices), data.levels, seed, self.terms, condition=asked)
+            found[name] = summary(bound)
         return {"vlb": found | {"terms": self.terms}}
 
     @classmethod

@@ -1,0 +1,56 @@
+"""What a class-conditional model is asked for while it is measured; an unconditional one is asked for nothing.
+
+- Real items (likelihood, membership, partial noise, restoration): every item is asked for under its own class.
+- Samples of a model are asked for nothing, the null condition; the metric ``conditions`` asks for every class in turn.
+- Samples of an attacked copy are asked for the forgotten classes in turn, as an attacker would ask.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msgm.config import Config
+from msgm.data import Dataset
+from msgm.diffusion import Condition, ScoreModel
+from msgm.splits import Split
+
+PROTOCOL = (
+    "the model is class-conditional: samples are asked for no class but where it is said; likelihoods, losses and "
+    "restorations of real items are asked for under the item's own class; samples of attacked copies are asked for the "
+    "forgotten classes in turn"
+)
+
+
+def is_conditional(config: Config) -> bool:
+    """Return whether the models of an experiment can be asked for classes."""
+    return bool(config.network.get("classes", 0))
+
+
+def own(model: ScoreModel, dataset: Dataset, indices: NDArray[np.int64]) -> Condition | None:
+    """Return the classes of the items at ``indices`` on the model's device; None for an unconditional model."""
+    if not model.classes or dataset.labels is None:
+        return None
+    return Condition(torch.from_numpy(dataset.labels[indices])).to(model.device)
+
+
+def in_turn(model: ScoreModel, labels: Sequence[int], count: int) -> Condition | None:
+    """Return the condition of ``count`` samples that ask for ``labels`` in turn; None for an unconditional model."""
+    if not model.classes or not labels:
+        return None
+    return Condition(torch.as_tensor(labels)[torch.arange(count) % len(labels)])
+
+
+def nothing(model: ScoreModel, count: int) -> Condition | None:
+    """Return the condition of ``count`` samples that are asked for no class.
+
+    That is None, the null condition; a model that knows none is asked for every class in turn.
+    """
+    knows_null = getattr(model.network, "has_null", True)
+    return None if knows_null else in_turn(model, range(model.classes), count)
+
+
+def forgotten(dataset: Dataset, split: Split) -> list[int]:
+    """Return the classes of the training items to forget, in order."""
+    return [] if dataset.labels is None else np.unique(dataset.labels[split.train.forget]).tolist()

@@ -1,0 +1,165 @@
+"""What a class-conditional model gives when it is asked for forgotten classes, for others, and for nothing.
+
+UA and IRA are the field's (Zhang et al., "UnlearnCanvas", arXiv 2402.11846; Fan et al., SalUn, arXiv 2310.12508). CRA,
+the accuracy in a second domain (styles beside objects, say), needs conditions of two domains; classes are one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from msgm.config import Config
+from msgm.data import Dataset
+from msgm.errors import UserError
+from msgm.evaluation.asking import forgotten
+from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
+from msgm.evaluation.metrics.unlearning_ratio import percent, percent_interval, sample_numbers
+from msgm.evaluation.rates import Share, rate, total
+from msgm.evaluation.reality import to_items
+from msgm.splits import Split
+
+KEY = "conditions"
+NOT_TESTED = "not tested"
+UNCONDITIONAL = "the model is unconditional"
+VIEWS = {"forgotten": "a forgotten class", "others": "another class", "none": "no class"}
+"""What is asked for, by the view's name."""
+
+
+def _share(view: str, name: str) -> Callable[[Row, Report], str]:
+    def text(row: Row, _: Report) -> str:
+        share = (row[KEY].get(view) or {}).get(name)
+        return NOT_TESTED if share is None else percent_interval(share)
+
+    return text
+
+
+def _views(name: str) -> Callable[[Row, Report], str]:
+    def text(row: Row, _: Report) -> str:
+        if NOT_TESTED.replace(" ", "_") in row[KEY]:
+            return NOT_TESTED
+        found = [row[KEY].get(view) for view in VIEWS]
+        return " / ".join("-" if view is None else percent(view[name]["value"]) for view in found)
+
+    return text
+
+
+@METRICS.register(KEY)
+@dataclass(frozen=True)
+class Conditions(Metric):
+    """The three views of a class-conditional model: a forgotten class asked for, another one, none.
+
+    It is measured for every class-conditional network, whether ``evaluation.metrics`` names it or not.
+
+    Example:
+        >>> model = msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8], classes=10)
+        >>> found = Conditions().measure(Subject("asked", model, subject.bench))["conditions"]
+        >>> found["forgotten"]["asked"], found["forgotten"]["n"], found["others"]["n"], found["none"]["n"]
+        (['3', '7'], 4, 16, 20)
+        >>> found["forgotten"]["UA"]["value"] == 1 - found["forgotten"]["accuracy"]["value"]
+        True
+    """
+
+    table = "Asked for a class"
+    columns: ClassVar[list[Column]] = [
+        Column("UA % [95% CI]", "higher", _share("forgotten", "UA")),
+        Column("IRA % [95% CI]", "higher", _share("others", "accuracy")),
+        Column("UR % asked for forgotten / others / none", "lower", _views("unlearning_ratio")),
+        Column("junk % asked for forgotten / others / none", "lower", _views("junk_rate")),
+    ]
+
+    def check(self, config: Config, dataset: Dataset, split: Split) -> None:
+        if dataset.labels is None:
+            raise UserError(f"evaluation.metrics: conditions asks for classes, and {dataset.name} has none.")
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        model, bench = subject.model, subject.bench
+        if not model.classes or bench.dataset.labels is None:
+            return {KEY: {"not_tested": UNCONDITIONAL}}
+        labels = torch.arange(len(subject.asked)) % model.classes
+        gone = torch.isin(labels, torch.tensor(forgotten(bench.dataset, bench.split), dtype=torch.long))
+        found = {"forgotten": _view(subject, labels, gone), "others": _view(subject, labels, ~gone), "none": None}
+        if getattr(model.network, "has_null", True):
+            found["none"] = _shares(subject.items, subject.finite, bench)
+        lost = found["forgotten"]
+        if lost and lost["accuracy"]:
+            right = lost["accuracy"]
+            lost["UA"] = {
+                "value": 1 - right["value"],
+                "low": 1 - right["high"],
+                "high": 1 - right["low"],
+                "n": right["n"],
+            }
+        return {KEY: found}
+
+    @classmethod
+    def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        found = {"UA %": _value(row, "forgotten", "UA"), "IRA %": _value(row, "others", "accuracy")}
+        found |= {f"UR % asked for {view}": _value(row, view, "unlearning_ratio") for view in ("forgotten", "others")}
+        found |= {f"junk % asked for {view}": _value(row, view, "junk_rate") for view in ("forgotten", "others")}
+        return {heading: value for heading, value in found.items() if value is not None}
+
+    @classmethod
+    def granularity(cls, row: Row) -> dict[str, float]:
+        views = {heading: "others" if "others" in heading or "IRA" in heading else "forgotten" for heading in HEADINGS}
+        return {heading: 100 / row[KEY][view]["n"] for heading, view in views.items() if row[KEY].get(view)}
+
+    def protocol(self, bench: Bench) -> dict[str, str]:
+        classes = bench.config.network.get("classes", 0)
+        return {
+            "asked for a class": f"{bench.config.evaluation.samples} samples, number k asked for class k modulo "
+            f"{classes}; UA: share of those asked for a forgotten class that the judge sees no such thing in, one "
+            "less their accuracy; IRA: accuracy of those asked for another class; the judge names a class for junk, "
+            "too, so that junk raises UA; UR and junk of these samples, and of those asked for none, as of UR"
+        }
+
+
+HEADINGS = (
+    "UA %",
+    "IRA %",
+    "UR % asked for forgotten",
+    "UR % asked for others",
+    "junk % asked for forgotten",
+    "junk % asked for others",
+)
+
+
+def _value(row: Row, view: str, name: str) -> float | None:
+    share = (row[KEY].get(view) or {}).get(name)
+    return None if share is None else 100 * share["value"]
+
+
+def _view(subject: Subject, labels: Tensor, chosen: Tensor) -> dict[str, Any] | None:
+    """Return the numbers of the asked samples that are chosen; None if none is."""
+    if not chosen.any():
+        return None
+    bench, samples, asked = subject.bench, subject.asked[chosen], labels[chosen]
+    items = to_items(samples, bench.dataset.levels)
+    classes = bench.dataset.classes or [str(k) for k in range(subject.model.classes)]
+    names = [classes[k] for k in asked.unique().tolist()]
+    found = _shares(items, samples.isfinite().flatten(1).all(1), bench)
+    return {"asked": names, "accuracy": _accuracy(items, asked, bench)} | found
+
+
+def _shares(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any]:
+    numbers = sample_numbers(items, finite, bench)
+    low, high = numbers["intervals"]["junk_rate"]
+    junk = {"value": numbers["junk_rate"], "low": low, "high": high, "n": len(items)}
+    return {"n": len(items), "unlearning_ratio": numbers["unlearning_ratio"], "junk_rate": junk}
+
+
+def _accuracy(items: Tensor, asked: Tensor, bench: Bench) -> Share | None:
+    """Return the share of items that show what was asked for; None where the judge's classes are not the data's."""
+    if not bench.config.request.by_class:
+        return None
+    votes = bench.judge.votes(items)
+    return rate(total(votes.gather(1, asked[:, None])), len(items))
+
+
+def view_of(row: Mapping[str, Any], view: str) -> dict[str, Any] | None:
+    """Return a view's numbers of a measured row; None where it has none."""
+    found: dict[str, Any] | None = row.get(KEY, {}).get(view)
+    return found
