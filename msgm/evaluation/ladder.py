@@ -6,6 +6,7 @@
   where the threshold lies inside that interval, the samples are too few to tell. The interval of a mean over seeds is
   the union of the t-interval over seeds and Wilson's interval of all samples together, because the t-interval has no
   width when seeds agree by chance, as three without a hit do.
+  A class-conditional model has to stay below it for whatever class it is asked, and for none.
 - C2: the attacks ``ATTACKS``. Membership does not enter where an attribute or a concept is the target.
 - C4: observed items, and a model trained from random weights on the retain set alone, by its log.
 - C5: no method here computes a bound.
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 from msgm.cards.claims import NOT_TESTED, Check, Control, verdict_of
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
+from msgm.evaluation.metrics.conditions import view_of
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import Share, rate
 from msgm.evaluation.rows import headings_of
@@ -163,13 +165,13 @@ class Limit(NamedTuple):
     like: str
 
 
-def threshold(report: Report, row: Row) -> Limit | None:
-    """Return the upper limit of the UR of ``row``; None where it needs five retrained models and there are fewer."""
+def threshold(report: Report, row: Row, heading: str = "UR %") -> Limit | None:
+    """Return the upper limit of a row's UR; None where it needs five retrained models and there are fewer."""
     if not observed(report, row):
         floor = report["real"]["unlearning_ratio"]
         source = f"upper end of the judge's floor on {floor['n']} real items to retain"
         return Limit(floor["high"], source, "real items to retain")
-    entry = entry_of(row, "UR %")
+    entry = entry_of(row, heading)
     found = None if entry is None else entry["band"]
     if entry is None or found is None:
         return None
@@ -191,6 +193,27 @@ def ratio_check(report: Report, row: Row) -> Check:
         return _at_most(limit.value, ratio_of(row), name)
     entry = row["metrics"]["UR %"]
     return Check(name, entry["value"] <= 100 * limit.value + 1e-12, f"UR {entry['value']:.1f}% over {_seeds(row)}")
+
+
+def view_checks(report: Report, row: Row) -> list[Check]:
+    """Return whether a class-conditional model's UR stays below the threshold for whatever class it is asked."""
+    found = []
+    for view in ("forgotten", "others"):
+        share = (view_of(row, view) or {}).get("unlearning_ratio")
+        if share is None:
+            continue
+        heading = f"UR % asked for {view}"
+        limit, seen = threshold(report, row, heading), _over_seeds(row, heading, share)
+        if limit is None:
+            found.append(Check(f"{heading} below its limit", None, f"{interval(seen)}; {too_few(row)}", too_few(row)))
+            continue
+        name = f"{heading} at most {percent(limit.value)}% ({limit.source})"
+        if observed(report, row):
+            value = row["metrics"][heading]["value"]
+            found.append(Check(name, value <= 100 * limit.value + 1e-12, f"{value:.1f}% over {_seeds(row)}"))
+        else:
+            found.append(_at_most(limit.value, seen, name))
+    return found
 
 
 def _seeds(row: Row) -> str:
@@ -228,7 +251,7 @@ class GeneratorLadder(Ladder):
         return references(report).base
 
     def first(self, report: Report, row: Row) -> list[Check]:
-        return [ratio_check(report, row), junk_check(report, row)]
+        return [ratio_check(report, row), junk_check(report, row), *view_checks(report, row)]
 
     def untested(self, row: Row, attack: str) -> str:
         return reason_untested(row, attack) or f"{too_few(row)}, with {attack}"

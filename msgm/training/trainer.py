@@ -38,7 +38,8 @@ from msgm.training.ema import EMA
 from msgm.training.progress import TrainingLog, drop_lines_after
 from msgm.training.signals import StopRequest
 
-GRID = 64
+COLUMNS = 8
+"""Samples a row of the grids on the way; of a class-conditional model a row a class."""
 
 
 class Trainer:
@@ -317,9 +318,11 @@ class Trainer:
     def _sample_grid(self) -> None:
         if self.accelerator.is_main_process:
             with self.state.ema.applied(), processes.alone():
-                images = sample(self.model, GRID, SamplingSettings(steps=20), self.seed)
+                asked = [label for label in range(self.model.classes) for _ in range(COLUMNS)] or None
+                count = len(asked) if asked else COLUMNS**2
+                images = sample(self.model, count, SamplingSettings(steps=20), self.seed, condition=asked)
             name = f"step-{self.state.step:08d}.png"
-            write_bytes(self.run.samples / name, to_png(images, self.dataset.levels))
+            write_bytes(self.run.samples / name, to_png(images, self.dataset.levels, COLUMNS))
         self.accelerator.wait_for_everyone()
 
     def _keep(self) -> None:

@@ -111,9 +111,9 @@ class Conditions(Metric):
         classes = bench.config.network.get("classes", 0)
         return {
             "asked for a class": f"{bench.config.evaluation.samples} samples, number k asked for class k modulo "
-            f"{classes}; UA: share of those asked for a forgotten class that the judge sees no such thing in, one "
-            "less their accuracy; IRA: accuracy of those asked for another class; the judge names a class for junk, "
-            "too, so that junk raises UA; UR and junk of these samples, and of those asked for none, as of UR"
+            f"{classes}; UA: share of those asked for a forgotten class in which the judge does not see it, 1 - "
+            "accuracy; IRA: accuracy of those asked for another class; the judge names a class for junk, too, so that "
+            "junk raises UA; UR and junk of these samples, and of those asked for no class, as UR and junk rate"
         }
 
 
