@@ -52,6 +52,7 @@ NOT_RUN = {
     "msgm classifier audit TARGET": "tests/classifier/test_audit.py runs the same",
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
     "MSGM_DATA=": "needs MovieLens",
+    "msgm compare digits/class": "trains for minutes; tests/generator/test_conditional.py runs a tiny one",
     "msgm tune configs/digits/vp.yaml --trials 20": "trains for hours; docs/howto/tune.md has a short one",
     "msgm compare digits/vp_band --jobs": "trains for minutes; tests/generator/test_jobs.py runs a tiny one",
     "msgm compare digits/vp_band --cluster": "needs a cluster; tests/generator/test_jobs.py runs a tiny one",

@@ -33,7 +33,7 @@ from msgm.sweep import with_start, with_stored_sweeps, with_sweeps
 from msgm.tables import Table
 from msgm.training import train, unlearn
 from msgm.training.earlier import earlier_chain
-from msgm.training.run import finished, load_source, new_model, split_data
+from msgm.training.run import check_conditions, finished, load_source, new_model, split_data
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +179,9 @@ def _chosen(config: Config, only: list[str] | None) -> list[str]:
 def _check_base(config: Config, run: Run, dataset: Dataset, source: Path | str | None) -> None:
     """Refuse a base model that cannot be trained or read, before anything is written."""
     if source is None:
-        new_model(config, dataset)
+        check_conditions(new_model(config, dataset), dataset, config.request)
     elif not finished(Run(run.path / "rows" / BASE_ROW)):
-        load_source(find_model(source), config, dataset)
+        check_conditions(load_source(find_model(source), config, dataset), dataset, config.request)
 
 
 def _refuse_other(config: Config, run: Run, began: dict[str, Any]) -> None:
