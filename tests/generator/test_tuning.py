@@ -13,7 +13,7 @@ from msgm.generator import tuning
 from msgm.generator.tuning import GeneratorTuning
 from msgm.runs import Run
 from msgm.study.tuning import tune
-from msgm.training.run import split_data
+from msgm.training.run import new_model, split_data
 from tests.conftest import TINY, settings
 
 pytest.importorskip("optuna")
@@ -117,3 +117,26 @@ def test_rows_that_are_not_fine_tuned_cannot_be_tuned(tmp_path):
         search(tmp_path / "run", only=["unseen-scratch"])
     with pytest.raises(UserError, match="tune needs the row 'do-nothing'"):
         GeneratorTuning(replace(load_config("digits/vp", SMALL), rows={}), Run(tmp_path), None, "cpu")
+
+
+def test_a_conditional_model_counts_by_the_worst_of_its_views(tmp_path, monkeypatch):
+    config = load_config("digits/vp", [*SMALL, "network.classes=10"])
+    tuning_ = GeneratorTuning(config, Run(tmp_path), None, "cpu")
+    views = {"forgotten": (0.4, 0.1), "others": (0.1, 0.3), "none": (0.2, 0.2)}
+    found = {
+        "unlearning_ratio": {"value": 0.2},
+        "unlearning_ratio_closed_set": {"value": 0.5},
+        "junk_rate": 0.2,
+        "copy_rate": 0.0,
+        "nll": {part: {"mean": 2.0} for part in ("retain", "forget")},
+        "conditions": {
+            name: {"unlearning_ratio": {"value": ur}, "junk_rate": {"value": junk}}
+            for name, (ur, junk) in views.items()
+        },
+    }
+    monkeypatch.setattr(tuning, "measure", lambda subject: found)
+    monkeypatch.setattr(tuning.ScoreModel, "load", lambda folder: new_model(config, tuning_.bench.dataset))
+    numbers = tuning_._numbers("row", tmp_path)
+    assert (numbers["unlearning_ratio"], numbers["junk_rate"]) == (0.4, 0.3)
+    found["conditions"] = {"not_tested": "the model is unconditional"}
+    assert tuning_._numbers("row", tmp_path)["unlearning_ratio"] == 0.2
