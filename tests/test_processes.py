@@ -20,6 +20,7 @@ from tests.forks import launched
 from tests.test_cli import COMPARISON
 
 SMALL = [
+    "network.classes=10",
     *COMPARISON,
     "network.mid_attention=false",
     "network.dropout=0",

@@ -46,9 +46,13 @@ class Asked(nn.Module):
 class Kinds(Asked):
     """Pulls every item to a grey of its own class, 0 for the null condition."""
 
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale = scale
+
     def forward(self, x, label, condition=None):
         super().forward(x, label, condition)
-        grey = torch.zeros(len(x)) if condition is None else (condition.labels + 1) / 10
+        grey = torch.zeros(len(x)) if condition is None else self.scale * (condition.labels + 1) / 10
         return self.weight * (x - grey[:, None, None, None])
 
 
@@ -161,6 +165,15 @@ def test_asked_samples_do_not_depend_on_the_batch_size():
     whole, parts = (subject(Kinds(), f"sampling.batch_size={size}").asked for size in (60, 7))
     assert torch.allclose(whole, parts, atol=1e-5)
     assert whole[0::10].mean() < whole[9::10].mean()
+
+
+def test_guidance_goes_beyond_what_is_asked_for():
+    """eps(null) + 2 (eps(c) - eps(null)) of these networks is eps(c) of one with twice the pull."""
+    guided, doubled = subject(Kinds(), "sampling.guidance=2"), subject(Kinds(2.0))
+    assert torch.allclose(guided.asked, doubled.asked, atol=1e-5)
+    assert torch.equal(guided.samples, doubled.samples)
+    assert not torch.allclose(guided.asked, subject(Kinds()).asked, atol=1e-2)
+    assert "guidance of scale 2" in protocol(guided.bench)["samples"]
 
 
 def test_real_items_are_asked_for_under_their_own_class():

@@ -43,6 +43,8 @@ class SamplingSettings:
             takes the one that suits the sampler.
         batch_size: samples made at a time; it does not change them.
         options: the sampler's own settings.
+        guidance: scale of classifier-free guidance (``msgm.diffusion.guidance``) towards what samples are asked for; 1
+            guides nothing. It changes nothing of samples that are asked for nothing.
     """
 
     sampler: str = "dpm++2m-sde"
@@ -50,6 +52,7 @@ class SamplingSettings:
     schedule: Schedule | None = None
     batch_size: int = 500
     options: Settings = field(default_factory=dict)
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS.entries:
@@ -77,6 +80,7 @@ class SamplingSettings:
         steps: int = 50,
         schedule: Schedule | None = None,
         batch_size: int = 500,
+        guidance: float = 1.0,
         **options: Any,
     ) -> "SamplingSettings":
         """Return settings with a sampler by name and its options, or with a sampler object, which has its own.
@@ -85,17 +89,25 @@ class SamplingSettings:
             UserError: both an object and options, or a value that the settings refuse.
         """
         if not isinstance(sampler, Sampler):
-            return cls(sampler, steps, schedule, batch_size, options)
+            return cls(sampler, steps, schedule, batch_size, options, guidance)
         if options:
             raise UserError(
                 f"sample: {', '.join(options)}: give the sampler's options to {type(sampler).__name__} itself."
             )
         own = {f.name: getattr(sampler, f.name) for f in fields(sampler)}  # type: ignore[arg-type]
-        return cls(sampler.name, steps, schedule, batch_size, own)
+        return cls(sampler.name, steps, schedule, batch_size, own, guidance)
 
     def build(self) -> Sampler:
         """Return the sampler with its options."""
         return SAMPLERS.build({"name": self.sampler, **self.options})
+
+    def guided(self, model: ScoreModel, condition: Condition | None) -> ScoreModel:
+        """Return the view of a model that samples asked for a condition are drawn from: guided, if it is to be."""
+        if self.guidance == 1 or condition is None:
+            return model
+        from msgm.diffusion.guidance import ClassifierFree  # of models, which the samplers lie below
+
+        return ClassifierFree(self.guidance).wrap(model)
 
     @property
     def spacing(self) -> Schedule:
@@ -112,7 +124,8 @@ class SamplingSettings:
         options = "".join(f", {key} {value}" for key, value in self.options.items())
         count = "adaptive" if self.evaluations is None else f"{self.evaluations} network evaluations"
         even = "" if self.evaluations is None else f", grid even in {EVEN_IN[self.spacing]}"
-        return f"{self.sampler}{options}, {count}{even}" + (f"; {process.describe_top()}" if process else "")
+        guided = "" if self.guidance == 1 else f", classifier-free guidance of scale {self.guidance:g} where asked"
+        return f"{self.sampler}{options}, {count}{even}{guided}" + (f"; {process.describe_top()}" if process else "")
 
 
 @torch.no_grad()
@@ -208,6 +221,7 @@ def solve(
     model.network.eval()
     try:
         grid = Grid(model.process, [*ratios, 0.0])
-        return sampler.run(sigma_space(model, condition), x / signal, grid, noise, watch or (lambda state: None))
+        eps = sigma_space(settings.guided(model, condition), condition)
+        return sampler.run(eps, x / signal, grid, noise, watch or (lambda state: None))
     finally:
         model.network.train(was_training)
