@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from msgm.cards.claims import NOT_TESTED, Check, Control, verdict_of
 from msgm.config import BASE_ROW
 from msgm.evaluation.metrics.base import METRICS, Report, Row
-from msgm.evaluation.metrics.conditions import view_of
+from msgm.evaluation.metrics.conditions import share_of
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import Share, rate
 from msgm.evaluation.rows import headings_of
@@ -199,7 +199,7 @@ def view_checks(report: Report, row: Row) -> list[Check]:
     """Return whether a class-conditional model's UR stays below the threshold for whatever class it is asked."""
     found = []
     for view in ("forgotten", "others"):
-        share = (view_of(row, view) or {}).get("unlearning_ratio")
+        share = share_of(row, view, "unlearning_ratio")
         if share is None:
             continue
         heading = f"UR % asked for {view}"

@@ -113,7 +113,7 @@ def test_a_request_that_names_no_classes_has_no_accuracy():
     made.bench.config.request.labels, made.bench.config.request.indices = [], ["0"]
     found = Conditions().measure(made)["conditions"]
     assert found["forgotten"]["accuracy"] is None
-    assert "UA" not in found["forgotten"]
+    assert found["forgotten"]["UA"] is None
     assert set(Conditions.numbers({"conditions": found}, {})) == {
         f"{name} % asked for {view}" for name in ("UR", "junk") for view in ("forgotten", "others")
     }

@@ -4,7 +4,7 @@ UA and IRA are the field's (Zhang et al., "UnlearnCanvas", arXiv 2402.11846; Fan
 the accuracy in a second domain (styles beside objects, say), needs conditions of two domains; classes are one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from msgm.data import Dataset
 from msgm.errors import UserError
 from msgm.evaluation.asking import forgotten
 from msgm.evaluation.bench import Bench, Subject
-from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
+from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent, percent_interval, sample_numbers
 from msgm.evaluation.rates import Share, rate, total
 from msgm.evaluation.reality import to_items
@@ -25,13 +25,28 @@ from msgm.splits import Split
 KEY = "conditions"
 NOT_TESTED = "not tested"
 UNCONDITIONAL = "the model is unconditional"
-VIEWS = {"forgotten": "a forgotten class", "others": "another class", "none": "no class"}
-"""What is asked for, by the view's name."""
+VIEWS = ("forgotten", "others", "none")
+"""What samples are asked for: a class to forget, another one, no class."""
+NUMBERS = {
+    "UA %": ("forgotten", "UA"),
+    "IRA %": ("others", "accuracy"),
+    "UR % asked for forgotten": ("forgotten", "unlearning_ratio"),
+    "UR % asked for others": ("others", "unlearning_ratio"),
+    "junk % asked for forgotten": ("forgotten", "junk_rate"),
+    "junk % asked for others": ("others", "junk_rate"),
+}
+"""View and share of each number, by heading."""
 
 
-def _share(view: str, name: str) -> Callable[[Row, Report], str]:
+def share_of(row: Row, view: str, name: str) -> Share | None:
+    """Return a share of a view, by its key in the row; None where it was not measured."""
+    found: Share | None = (row.get(KEY, {}).get(view) or {}).get(name)
+    return found
+
+
+def _cell(view: str, name: str) -> Callable[[Row, Report], str]:
     def text(row: Row, _: Report) -> str:
-        share = (row[KEY].get(view) or {}).get(name)
+        share = share_of(row, view, name)
         return NOT_TESTED if share is None else percent_interval(share)
 
     return text
@@ -39,10 +54,9 @@ def _share(view: str, name: str) -> Callable[[Row, Report], str]:
 
 def _views(name: str) -> Callable[[Row, Report], str]:
     def text(row: Row, _: Report) -> str:
-        if NOT_TESTED.replace(" ", "_") in row[KEY]:
-            return NOT_TESTED
-        found = [row[KEY].get(view) for view in VIEWS]
-        return " / ".join("-" if view is None else percent(view[name]["value"]) for view in found)
+        shares = [share_of(row, view, name) for view in VIEWS]
+        values = [NOT_MEASURED if share is None else percent(share["value"]) for share in shares]
+        return " / ".join(values) if any(shares) else NOT_TESTED
 
     return text
 
@@ -65,8 +79,8 @@ class Conditions(Metric):
 
     table = "Asked for a class"
     columns: ClassVar[list[Column]] = [
-        Column("UA % [95% CI]", "higher", _share("forgotten", "UA")),
-        Column("IRA % [95% CI]", "higher", _share("others", "accuracy")),
+        Column("UA % [95% CI]", "higher", _cell("forgotten", "UA")),
+        Column("IRA % [95% CI]", "higher", _cell("others", "accuracy")),
         Column("UR % asked for forgotten / others / none", "lower", _views("unlearning_ratio")),
         Column("junk % asked for forgotten / others / none", "lower", _views("junk_rate")),
     ]
@@ -84,28 +98,15 @@ class Conditions(Metric):
         found = {"forgotten": _view(subject, labels, gone), "others": _view(subject, labels, ~gone), "none": None}
         if getattr(model.network, "has_null", True):
             found["none"] = _shares(subject.items, subject.finite, bench)
-        lost = found["forgotten"]
-        if lost and lost["accuracy"]:
-            right = lost["accuracy"]
-            lost["UA"] = {
-                "value": 1 - right["value"],
-                "low": 1 - right["high"],
-                "high": 1 - right["low"],
-                "n": right["n"],
-            }
         return {KEY: found}
 
     @classmethod
     def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
-        found = {"UA %": _value(row, "forgotten", "UA"), "IRA %": _value(row, "others", "accuracy")}
-        found |= {f"UR % asked for {view}": _value(row, view, "unlearning_ratio") for view in ("forgotten", "others")}
-        found |= {f"junk % asked for {view}": _value(row, view, "junk_rate") for view in ("forgotten", "others")}
-        return {heading: value for heading, value in found.items() if value is not None}
+        return {heading: 100 * share["value"] for heading, share in _shares_of(row).items()}
 
     @classmethod
     def granularity(cls, row: Row) -> dict[str, float]:
-        views = {heading: "others" if "others" in heading or "IRA" in heading else "forgotten" for heading in HEADINGS}
-        return {heading: 100 / row[KEY][view]["n"] for heading, view in views.items() if row[KEY].get(view)}
+        return {heading: 100 / share["n"] for heading, share in _shares_of(row).items()}
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         classes = bench.config.network.get("classes", 0)
@@ -117,19 +118,9 @@ class Conditions(Metric):
         }
 
 
-HEADINGS = (
-    "UA %",
-    "IRA %",
-    "UR % asked for forgotten",
-    "UR % asked for others",
-    "junk % asked for forgotten",
-    "junk % asked for others",
-)
-
-
-def _value(row: Row, view: str, name: str) -> float | None:
-    share = (row[KEY].get(view) or {}).get(name)
-    return None if share is None else 100 * share["value"]
+def _shares_of(row: Row) -> dict[str, Share]:
+    found = {heading: share_of(row, *place) for heading, place in NUMBERS.items()}
+    return {heading: share for heading, share in found.items() if share is not None}
 
 
 def _view(subject: Subject, labels: Tensor, chosen: Tensor) -> dict[str, Any] | None:
@@ -141,7 +132,8 @@ def _view(subject: Subject, labels: Tensor, chosen: Tensor) -> dict[str, Any] | 
     classes = bench.dataset.classes or [str(k) for k in range(subject.model.classes)]
     names = [classes[k] for k in asked.unique().tolist()]
     found = _shares(items, samples.isfinite().flatten(1).all(1), bench)
-    return {"asked": names, "accuracy": _accuracy(items, asked, bench)} | found
+    right = _accuracy(items, asked, bench)
+    return {"asked": names, "accuracy": right, "UA": right and _less(right)} | found
 
 
 def _shares(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any]:
@@ -151,15 +143,15 @@ def _shares(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any]:
     return {"n": len(items), "unlearning_ratio": numbers["unlearning_ratio"], "junk_rate": junk}
 
 
+def _less(share: Share) -> Share:
+    """Return what is left of the whole."""
+    low, high = 1 - share["high"], 1 - share["low"]
+    return {"value": 1 - share["value"], "low": low, "high": high, "n": share["n"]}
+
+
 def _accuracy(items: Tensor, asked: Tensor, bench: Bench) -> Share | None:
     """Return the share of items that show what was asked for; None where the judge's classes are not the data's."""
     if not bench.config.request.by_class:
         return None
     votes = bench.judge.votes(items)
     return rate(total(votes.gather(1, asked[:, None])), len(items))
-
-
-def view_of(row: Mapping[str, Any], view: str) -> dict[str, Any] | None:
-    """Return a view's numbers of a measured row; None where it has none."""
-    found: dict[str, Any] | None = row.get(KEY, {}).get(view)
-    return found

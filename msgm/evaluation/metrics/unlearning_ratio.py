@@ -20,7 +20,7 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def percent_interval(share: Mapping[str, float]) -> str:
+def percent_interval(share: Mapping[str, Any]) -> str:
     """Return a ``Share`` as per cent, with its interval in brackets."""
     return f"{percent(share['value'])} [{percent(share['low'])}, {percent(share['high'])}]"
 
