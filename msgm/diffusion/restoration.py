@@ -257,7 +257,8 @@ def _inpaint(
     numbers: Sequence[int],
     condition: Condition | None,
 ) -> Tensor:
-    process, sampler, eps = model.process, settings.build(), sigma_space(model, condition)
+    eps = sigma_space(settings.guided(model, condition), condition)
+    process, sampler = model.process, settings.build()
     ratios = ratio_grid(process, settings.steps, settings.spacing)
     noise = Noise(seed, numbers, model.shape, model.device, "inpaint")
     y = torch.where(known, x + ratios[0] * noise(), process.prior_std / _signal(model, process.top) * noise())
