@@ -36,6 +36,7 @@ from msgm.commands import (
 )
 from msgm.commands.compare import say_written
 from msgm.errors import Interrupted, RunError, UserError
+from msgm.ids import as_index
 
 if TYPE_CHECKING:
     from msgm.config import Config
@@ -173,6 +174,12 @@ def _add_sampling(commands: Commands) -> None:
         metavar="NAME,NAME",
         help="grid: samples.png, the first 100; npz: samples.npz; png: a folder of numbered files (grid,npz)",
     )
+    sample.add_argument(
+        "--ask",
+        default="",
+        metavar="K,K",
+        help="numbers of classes that a class-conditional model is asked for, in turn; by default for none",
+    )
     sample.add_argument("--resume", action="store_true", help="go on with samples that were stopped")
     sample.add_argument("--overwrite", action="store_true", help="replace other samples, or stopped ones")
     overrides(sample)
@@ -261,9 +268,9 @@ def _sample(options: argparse.Namespace) -> None:
 
     settings = sampling_settings(options.run, options.sampler, options.steps, options.set)
     formats = names(options.format)
-    where = {"out": options.out, "device": options.device}
-    again = {"resume": options.resume, "overwrite": options.overwrite}
-    for path in sample_run(options.run, options.count, settings, options.seed or 0, formats=formats, **where, **again):
+    ask = [as_index(label, "--ask") for label in names(options.ask) if options.ask]
+    given = (options.run, options.count, settings, options.seed or 0)
+    for path in sample_run(*given, options.out, options.device, formats, options.resume, options.overwrite, ask):
         print(f"wrote {path}")
 
 

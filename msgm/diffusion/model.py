@@ -235,7 +235,8 @@ class ScoreModel:
             first: index of the first sample.
             callback: called with the samples' numbers and the ``State`` once a step.
             condition: what is asked for: a label for all samples, a label for each, or a ``Condition``.
-            **settings: ``schedule``, ``batch_size`` and ``guidance`` of ``SamplingSettings``, and options of a sampler given by name.
+            **settings: ``schedule``, ``batch_size`` and ``guidance`` of ``SamplingSettings``, and options of a sampler
+                given by name.
 
         Returns:
             (count, *shape) float32 on the CPU; images lie in [-1, 1] but for sampling error.

@@ -84,6 +84,7 @@ def sample_run(
     formats: Sequence[str] = ("grid", "npz"),
     resume: bool = False,
     overwrite: bool = False,
+    ask: Sequence[int] = (),
 ) -> list[Path]:
     """Sample the model in ``source`` into the folder ``out``; called by every process when there are several.
 
@@ -99,6 +100,7 @@ def sample_run(
             numbered PNG files.
         resume: go on with a run that was stopped.
         overwrite: replace samples of other settings, or a run that was stopped.
+        ask: numbers of the classes that a class-conditional model is asked for, in turn; by default for none.
 
     Returns:
         The files that this process wrote: none if the same samples (model, settings, seed and number) exist, and none
@@ -114,7 +116,9 @@ def sample_run(
     model = ScoreModel.load(find_model(source))
     _check_formats(formats, model.shape)
     folder = Path(out) if out else _default_folder(Path(source))
-    task = Task(folder, model, settings, seed, count)
+    if ask:
+        model.asked(list(ask), len(ask))  # refuses classes that the model does not know
+    task = Task(folder, model, settings, seed, count, tuple(ask))
     paths = [folder / FORMATS[name] for name in formats]
     with _processes(device) as (rank, world, where), locked(folder):
         if rank == 0:
@@ -153,6 +157,7 @@ class Task:
         settings: sampler, steps and batch size, which is the shards' size.
         seed: of the sequence.
         count: number of samples.
+        labels: classes that are asked for in turn; none for the null condition.
     """
 
     folder: Path
@@ -160,6 +165,7 @@ class Task:
     settings: SamplingSettings
     seed: int
     count: int
+    labels: tuple[int, ...] = ()
 
     @property
     def record(self) -> Path:
@@ -170,7 +176,8 @@ class Task:
         """Return all facts that the samples depend on."""
         grid = {"schedule": self.settings.spacing, "start": self.model.process.at_top()[1]}
         sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}} | grid
-        return {"model": _model_digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
+        facts = {"model": _model_digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
+        return facts | ({"asked": list(self.labels)} if self.labels else {})
 
     def stored(self) -> dict[str, Any]:
         """Return the contents of the folder's ``samples.json``."""
@@ -211,7 +218,9 @@ class Task:
         for first in bar:
             if self._shard(first).is_file():
                 continue
-            samples = sample(self.model, min(size, self.count - first), self.settings, self.seed, first)
+            numbers = range(first, min(first + size, self.count))
+            asked = [self.labels[number % len(self.labels)] for number in numbers] if self.labels else None
+            samples = sample(self.model, len(numbers), self.settings, self.seed, first, condition=asked)
             buffer = io.BytesIO()
             np.save(buffer, samples.numpy(), allow_pickle=False)
             write_bytes(self._shard(first), buffer.getvalue())

@@ -78,11 +78,11 @@ def test_a_stopped_run_goes_on_to_what_it_would_have_been(images, tmp_path, monk
     sample_run(images, 11, SMALL, 2, whole, "cpu", ["grid", "npz", "png"])
     calls = []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **asked):
         if len(calls) == done:
             raise KeyboardInterrupt
         calls.append(arguments[-1])
-        return sample(*arguments)
+        return sample(*arguments, **asked)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("msgm.generator.sample.sample", interrupted)
@@ -92,7 +92,8 @@ def test_a_stopped_run_goes_on_to_what_it_would_have_been(images, tmp_path, monk
         sample_run(images, 11, SMALL, 2, stopped, "cpu")
     before, seen = files(stopped), []
     monkeypatch.setattr(
-        "msgm.generator.sample.sample", lambda *arguments: seen.append(arguments[-1]) or sample(*arguments)
+        "msgm.generator.sample.sample",
+        lambda *arguments, **asked: seen.append(arguments[-1]) or sample(*arguments, **asked),
     )
     for changed in ({"count": 12}, {"seed": 3}, {"settings": SamplingSettings("ancestral", 4, batch_size=4)}):
         given = {"count": 11, "settings": SMALL, "seed": 2} | changed
@@ -102,6 +103,33 @@ def test_a_stopped_run_goes_on_to_what_it_would_have_been(images, tmp_path, monk
     sample_run(images, 11, SMALL, 2, stopped, "cpu", ["grid", "npz", "png"], resume=True)
     assert seen == [0, 4, 8][done:]
     assert files(stopped) == files(whole)
+
+
+def test_samples_are_asked_for_classes_in_turn(cli, tmp_path):
+    model = ScoreModel.new("unet", "vp", channels=[8], classes=10)
+    torch.nn.init.normal_(model.network.unet.class_embedding.weight, std=20)
+    model.save(tmp_path / "model")
+    asked = [
+        "sample",
+        tmp_path / "model",
+        "-n",
+        "6",
+        "--steps",
+        "3",
+        "--device",
+        "cpu",
+        "--set",
+        "sampling.batch_size=4",
+    ]
+    assert cli(*asked, "--ask", "3,7", "--out", tmp_path / "asked").code == 0
+    settings = sampling_settings(tmp_path / "model", steps=3)
+    expected = sample(model, 6, settings, condition=[3, 7, 3, 7, 3, 7])
+    levels = ((expected.clamp(-1, 1) + 1) / 2 * 255).permute(0, 2, 3, 1).numpy()
+    assert np.abs(array(tmp_path / "asked") - levels).max() <= 1
+    assert "holds other samples (asked: [3, 7] -> None)" in cli(*asked, "--out", tmp_path / "asked").err
+    refused = cli(*asked, "--ask", "10", "--out", tmp_path / "other")
+    assert (refused.code, "knows labels 0 to 9" in refused.err) == (2, True)
+    assert not (tmp_path / "other").exists()
 
 
 def test_samples_of_another_model_are_not_mixed_in(images, points, tmp_path):
