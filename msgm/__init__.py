@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from msgm.objectives import Orthogonal as Orthogonal
     from msgm.objectives import Redirect as Redirect
     from msgm.objectives import Standard as Standard
+    from msgm.objectives import Subtract as Subtract
     from msgm.objectives import Unseen as Unseen
     from msgm.requests import ForgetRequest as ForgetRequest
     from msgm.runs import Run as Run
@@ -57,7 +58,7 @@ _PUBLIC = {
     "msgm.data": ("load_dataset",),
     "msgm.diffusion": ("DDPM", "VE", "VP", "Process", "ScoreModel", "SubVP", "log_likelihood", "sample"),
     "msgm.errors": ("RunError", "UserError"),
-    "msgm.objectives": ("EraseDiff", "Objective", "Obtuse", "Orthogonal", "Redirect", "Standard", "Unseen"),
+    "msgm.objectives": ("EraseDiff", "Objective", "Obtuse", "Orthogonal", "Redirect", "Standard", "Subtract", "Unseen"),
     "msgm.requests": ("ForgetRequest",),
     "msgm.runs": ("Run",),
 }

@@ -39,6 +39,8 @@ class TrainingSettings:
         accumulate: parts that a step's batch is cut into.
         precision: ``fp32``, or ``bf16`` for the network's passes.
         compile: pass the network through torch.compile.
+        trainable: names of the weights that are trained, with ``*`` for any part of them (``mid_block.*``); None trains
+            all.
         checkpoint_every: steps between checkpoints; 0 writes only the last one and those of signals.
         log_every: steps between log lines and checks for non-finite losses.
         sample_every: steps between sample grids; 0 writes none.
@@ -61,6 +63,7 @@ class TrainingSettings:
     accumulate: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    trainable: list[str] | None = None
     checkpoint_every: int = 1000
     log_every: int = 50
     sample_every: int = 0
@@ -158,6 +161,9 @@ SECTIONS = (
 )
 """Settings that the config of every run has."""
 
+SISS_CAP = {"name": "cap", "ratio": 0.1, "exactly": True}
+ANCHORED = {"name": "subtract", "descent": "nothing", "weight": 1, "ceiling": 1}
+
 ROWS: dict[str, Row] = {
     BASE_ROW: Row("none", {"name": "standard"}),
     "unseen-scratch": Row("scratch", {"name": "unseen"}),
@@ -170,6 +176,16 @@ ROWS: dict[str, Row] = {
     "erasediff-weighted": Row("finetune", {"name": "erasediff", "variant": "weighted"}, optional=True),
     "orthogonal-inner": Row("finetune", {"name": "orthogonal", "variant": "inner"}, optional=True),
     "orthogonal-marginal": Row("finetune", {"name": "orthogonal", "variant": "marginal"}, optional=True),
+    "subtract": Row("finetune", {"name": "subtract"}, optional=True),
+    "graddiff": Row("finetune", {"name": "subtract", "descent": "retain", "weight": 1, "ceiling": 1}, optional=True),
+    "neggrad": Row("finetune", {"name": "subtract", "descent": "nothing", "weight": 1, "ceiling": 1}, optional=True),
+    "siss": Row("finetune", {"name": "subtract", "importance": 0.5, "weight": 1, "combine": SISS_CAP}, optional=True),
+    "erasediff-pcgrad": Row("finetune", {"name": "erasediff", "combine": "pcgrad"}, optional=True),
+    "salun": Row("finetune", {"name": "salun"}, optional=True),
+    "sfr-on": Row("finetune", {"name": "sfr-on"}, optional=True),
+    "selective-amnesia": Row("finetune", {"name": "selective-amnesia"}, optional=True),
+    "ewc": Row("finetune", ANCHORED | {"anchor": {"by": "fisher"}, "replay": 500}, optional=True),
+    "l2-sp": Row("finetune", ANCHORED | {"anchor": {"by": "identity"}}, optional=True),
     "obtuse-released": Row("finetune", {"name": "obtuse", "sign": "released"}, optional=True),
 }
 

@@ -45,8 +45,8 @@ def ranges(**of_settings: Range) -> Mapping[str, Range]:
 def searched(part: Any, settings: Mapping[str, Any]) -> dict[str, Range]:
     """Return the ranges that a part declares for those of its ``settings`` that have a value, widened to hold it.
 
-    A setting that is None is not searched, as another setting replaces it; nor is one that is 0 with a logarithmic
-    range, as 0 turns it off.
+    A setting that is no number is not searched, as another one replaces it or a rule chooses it; nor is one that is 0
+    with a logarithmic range, as 0 turns it off.
 
     Args:
         part: an exchangeable part or its class; one without ``search`` has nothing to search.
@@ -59,5 +59,5 @@ def searched(part: Any, settings: Mapping[str, Any]) -> dict[str, Range]:
     return {
         name: found.including(float(settings[name]))
         for name, found in declared.items()
-        if settings.get(name) is not None and not (found.log and settings[name] <= 0)
+        if isinstance(settings.get(name), int | float) and not (found.log and settings[name] <= 0)
     }

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
 from msgm.errors import UserError, nearest
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
     def resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``settings`` with every default of the picked part filled in."""
         part: Any = self.build(settings)
-        return {"name": part.name} | {f.name: plain(getattr(part, f.name)) for f in fields(part) if f.init}
+        return {"name": part.name} | {f.name: plain(getattr(part, f.name)) for f in shown(part)}
 
 
 def card(part: type[Any]) -> str:
@@ -70,9 +70,27 @@ def card(part: type[Any]) -> str:
     describe: Callable[[], str] | None = getattr(part, "describe", None)
     if describe is not None:
         return describe()
-    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(part)}
-    told = [f"{name} {'(needed)' if value is MISSING else value}" for name, value in defaults.items()]
+    told = [f"{name} {'(needed)' if value is MISSING else value}" for name, value in defaults(part).items()]
     return f"{inspect.getdoc(part) or ''}\ndefaults: {', '.join(told) or 'no settings'}"
+
+
+def defaults(cls: type[Any]) -> dict[str, Any]:
+    """Return the defaults of a part's own settings, and then of the keyword-only ones that it sets.
+
+    Keyword-only are the settings that every part of a kind has.
+    """
+    found = {f: f.default if f.default_factory is MISSING else f.default_factory() for f in _own_first(cls)}
+    return {f.name: value for f, value in found.items() if not f.kw_only or value}
+
+
+def shown(part: Any) -> "list[Field[Any]]":
+    """Return a part's settings as a config shows them: keyword-only ones where they are set, here or by its class."""
+    known = defaults(type(part))
+    return [f for f in _own_first(type(part)) if f.name in known or getattr(part, f.name)]
+
+
+def _own_first(cls: type[Any]) -> "list[Field[Any]]":
+    return sorted((f for f in fields(cls) if f.init), key=lambda f: bool(f.kw_only))
 
 
 def _settings(cls: type[Any]) -> list[str]:
@@ -80,5 +98,7 @@ def _settings(cls: type[Any]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """Turn tuples into lists, so that resolved settings are plain YAML and JSON."""
+    """Turn tuples into lists and dataclasses into settings by name, so that they are plain YAML and JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
     return [plain(v) for v in value] if isinstance(value, tuple | list) else value

@@ -13,7 +13,7 @@ from msgm import __version__, threads
 from msgm.errors import UserError
 from msgm.folders import recover
 from msgm.reading import read_json, read_yaml
-from msgm.shapes import Seconds
+from msgm.shapes import Count, Seconds
 
 if TYPE_CHECKING:
     pass
@@ -106,6 +106,7 @@ class Manifest(TypedDict, total=False):
     forget_digest: str | None
     data_digest: str | None
     cached: dict[str, str]
+    drawn: dict[str, Count]
 
 
 class FinishedManifest(Manifest):

@@ -68,6 +68,8 @@ KNOWN: dict[str, tuple[str, Part]] = {
     "checkpoints": ("checkpoints: raw and averaged weights, the optimiser's state", "all"),
     "course": ("weights in the course of training", "all"),
     "teacher": ("the teacher, tuned on the items to forget", "forget"),
+    "replay": ("samples of the model that unlearning started from", "all"),
+    "moments": ("gradients of the loss on items", "all"),
     "samples": ("samples of models", "all"),
     "judge": ("the judge, trained on all items", "all"),
     "reference": ("statistics of the data", "all"),

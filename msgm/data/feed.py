@@ -69,6 +69,9 @@ class Feed:
         device: where the batches are wanted.
         drop: probability with which an item's label is left out, drawn for the global batch; None leaves out all of
             them, as an unconditional model wants it. The data set needs labels where it is given.
+
+    Attributes:
+        begun: batches yielded so far, in this run and in those that it resumes.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Feed:
         self.local_size = batch_size // world
         self.order, self.seed, self.drop = EpochOrder(indices, seed, stream), seed, drop
         self._resident = dataset.resident(self.device)
+        self.begun = 0
 
     def indices(self, number: int) -> NDArray[np.int64]:
         """Return the items of this process's share of batch ``number``."""
@@ -99,11 +103,13 @@ class Feed:
             for number in itertools.count(start):
                 chosen = self.indices(number)
                 where = torch.from_numpy(chosen).to(self.device, non_blocking=True)
+                self.begun = number + 1
                 yield Batch(self._resident[where], self._labels(number, chosen))
         asked, read = itertools.tee((number, self.indices(number)) for number in itertools.count(start))
         numbers = (chosen.tolist() for _, chosen in asked)
         batches = stream(self.dataset.items, numbers, self.dataset.workers, pin_memory=self.device.type == "cuda")
         for batch, (number, chosen) in zip(batches, read, strict=False):
+            self.begun = number + 1
             yield Batch(batch.to(self.device, non_blocking=True), self._labels(number, chosen))
 
     def _labels(self, number: int, chosen: NDArray[np.int64]) -> Tensor | None:

@@ -5,7 +5,7 @@ network with random weights; where five models were retrained, the band stands t
 baseline, energy is not measured, and requests are answered one at a time; the card says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msgm.cards.parts import SECTIONS, method_lines
@@ -102,9 +102,10 @@ def _method(row: Row) -> Facts:
         "device": log.get("device"),
         "platform": log.get("platform"),
         "touches": _touched(row),
-        "needs_retain_data": "retain" in lines["data"] or lines["data"] == "all" if "data" in lines else None,
+        "needs_retain_data": _needs_retain(lines, row.get("drawn")),
         "needs_nonmember_data": False if "data" in lines else None,
         **({"edited": row["edited"]} if row.get("edited") else {}),
+        **_drawn(row.get("drawn")),
         **_cached(log),
     }
 
@@ -115,6 +116,18 @@ def _touched(row: Row) -> str:
         share = (row.get("edited") or {}).get("changed_share")
         return "some weights" if share is None else f"{100 * share:.3g}% of the weights"
     return "all weights" if row["steps"] else "nothing"
+
+
+def _needs_retain(lines: Facts, drawn: Mapping[str, int] | None) -> bool | None:
+    """Return whether retain items were read: as the run counted, else as the objective's card has it."""
+    if drawn:
+        return any(drawn.get(part, 0) > 0 for part in ("retain", "all"))
+    return lines["data"].startswith(("retain", "all")) if "data" in lines else None
+
+
+def _drawn(drawn: Mapping[str, int] | None) -> Facts:
+    """Return how many items of each part the run drew, repetitions counted; nothing if it did not count."""
+    return {"items_drawn": ", ".join(f"{part} {count:,}" for part, count in drawn.items())} if drawn else {}
 
 
 def _cached(log: Facts) -> Facts:

@@ -146,6 +146,7 @@ class StoredRow(TypedDict):
     weights: str
     cached: NotRequired[dict[str, str] | None]
     edited: NotRequired[dict[str, Any] | None]
+    drawn: NotRequired[dict[str, int] | None]
     measured: dict[str, Any]
     grid: str
 
@@ -391,6 +392,7 @@ def _facts_of_run(
         "lr": lr,
         "seconds": manifest["seconds"],
         "cached": manifest.get("cached"),
+        "drawn": manifest.get("drawn"),
         "weights": manifest["weights"],
     }
 
@@ -408,5 +410,6 @@ def _facts_of_edit(name: str, edit: dict[str, Any], lr: float, manifest: Finishe
         "lr": lr if part and part.tunes else None,
         "seconds": manifest["seconds"],
         "edited": manifest.get("edited"),
+        "drawn": manifest.get("drawn"),
         "weights": manifest["weights"],
     }

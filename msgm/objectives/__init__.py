@@ -1,30 +1,56 @@
 """The swappable losses, one idea a file. Pure functions of (network view, batches), importable alone."""
 
-from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Objective, Setup, Term, mean_square, noised
+from msgm.objectives.amnesia import SelectiveAmnesia
+from msgm.objectives.anchors import Anchor, Held
+from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Objective, Phase, Term, mean_square, noised
 from msgm.objectives.denoising import Standard, Unseen
 from msgm.objectives.erasediff import EraseDiff
+from msgm.objectives.masks import Mask, kept_shares
 from msgm.objectives.moments import Moments, merged_moments, moments
 from msgm.objectives.obtuse import Obtuse
 from msgm.objectives.orthogonal import Orthogonal
 from msgm.objectives.redirect import Redirect
+from msgm.objectives.salun import SalUn
+from msgm.objectives.setup import Drawn, Setup
+from msgm.objectives.sfron import SFRon
+from msgm.objectives.subtract import Subtract, shared_losses
+from msgm.objectives.surgery import AGEM, SURGERY, Cap, Cone, PCGrad, Surgery, inner
 
 __all__ = [
+    "AGEM",
     "OBJECTIVES",
+    "SURGERY",
+    "Anchor",
+    "Cap",
     "Card",
+    "Cone",
+    "Drawn",
     "EraseDiff",
+    "Held",
+    "Mask",
     "Mixed",
     "Moments",
     "Noised",
     "Objective",
     "Obtuse",
     "Orthogonal",
+    "PCGrad",
+    "Phase",
     "Redirect",
+    "SFRon",
+    "SalUn",
+    "SelectiveAmnesia",
     "Setup",
     "Standard",
+    "Subtract",
+    "Surgery",
     "Term",
     "Unseen",
+    "inner",
+    "kept_shares",
     "mean_square",
     "merged_moments",
     "moments",
     "noised",
+    "shared_losses",
 ]

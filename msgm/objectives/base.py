@@ -5,19 +5,25 @@ trainer averages over the batch. ``eps_theta`` is the network's prediction of th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
-from msgm.diffusion.model import ScoreModel, per_item
+from msgm.diffusion.model import per_item
 from msgm.diffusion.processes import Process
 from msgm.errors import UserError
+from msgm.fields import Settings
+from msgm.objectives.anchors import Anchor
+from msgm.objectives.masks import Mask
+from msgm.objectives.setup import Setup as Setup
+from msgm.objectives.surgery import SURGERY, Surgery
 from msgm.ranges import Range, ranges
-from msgm.registry import Registry
+from msgm.registry import Registry, defaults, plain, shown
 
 
 class Predict(Protocol):
@@ -106,25 +112,26 @@ class Card:
     deviations: str
 
 
-@dataclass(frozen=True)
-class Setup:
-    """Inputs for an objective's preparation before the first step.
+Data = Literal["all", "retain", "forget", "retain+forget", "all+forget"]
+"""Where an objective's batches come from: at most one batch of all or of retain items, and one of forget items."""
+
+
+class Phase(NamedTuple):
+    """One update of a step; each kind of batches that a step's updates take has an optimiser of its own.
 
     Example:
-        >>> setup = msgm.objectives.Setup(lambda: base, lambda n: torch.rand(16, 1, 8, 8), lambda steps: base)
-        >>> objective = msgm.Redirect()
-        >>> objective.prepare(setup)  # keeps a bank of retain items
+        >>> msgm.objectives.Phase("forget", weight=0.5).masked
+        True
 
     Attributes:
-        model: returns a copy of the model that training starts from.
-        retain: ``retain(n)`` draws up to n clean retain items, all when there are no more, at bin centres in [-1, 1],
-            with their mirror images when training sees those.
-        tune_on_forget: ``tune_on_forget(steps)`` fine-tunes a copy of the model on the forget set alone.
+        batches: the batches that its terms are computed from; the others are None to ``terms``.
+        weight: factor of its terms.
+        masked: whether the mask holds for it, if there is one.
     """
 
-    model: Callable[[], ScoreModel]
-    retain: Callable[[int], Tensor]
-    tune_on_forget: Callable[[int], ScoreModel]
+    batches: Literal["both", "retain", "forget"] = "both"
+    weight: float = 1.0
+    masked: bool = True
 
 
 class Described:
@@ -143,12 +150,12 @@ class Described:
 
     def effective(self) -> dict[str, Any]:
         """Return the settings that have an effect, by name, for reports."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {f.name: plain(getattr(self, f.name)) for f in shown(self)}
 
     @classmethod
     def describe(cls) -> str:
         """Return the card as text."""
-        settings = ", ".join(f"{f.name}={f.default}" for f in fields(cls))  # type: ignore[arg-type]
+        settings = ", ".join(f"{name}={plain(value)}" for name, value in defaults(cls).items())
         lines = {
             "formula": cls.card.formula,
             "source": cls.card.source,
@@ -159,6 +166,7 @@ class Described:
         return "\n".join(f"{key}: {value}" for key, value in lines.items())
 
 
+@dataclass
 class Objective(Described, ABC):
     """A loss with the data it needs. Subclasses are dataclasses whose fields are its settings.
 
@@ -174,32 +182,97 @@ class Objective(Described, ABC):
         >>> sum(term.weight * term.values.mean() for term in terms.values()).backward()
 
     Attributes:
-        data: source of the batches: ``all`` training items, ``retain``, or ``retain+forget`` for a retain and a forget
-            batch.
-        combines: whether ``combine`` is to merge the gradients of the terms "retain" and "forget".
+        data: where the batches come from: ``all`` training items or ``retain`` items, ``forget`` items, or one of the
+            former and the latter, ``retain+forget`` say. ``needs`` is what these settings need of it.
+        combines: whether ``merge`` is to merge the gradient of the term "forget" with that of the others.
+        combine: how to merge them instead: a name in ``SURGERY``, or ``{"name": ..., ...}`` with its settings.
+        mask: which weights may change; None lets all.
+        anchor: what holds the model near the one it starts from.
+        replay: how many samples of that model take the place of the retain items, of which none is read then; 0 reads
+            the retain items.
     """
 
-    data: ClassVar[Literal["all", "retain", "retain+forget"]]
-    combines: bool = False
+    data: ClassVar[Data]
+    combines = False  # without an annotation, so that it is no setting
+    combine: str | Settings | None = field(default=None, kw_only=True)
+    mask: Mask | None = field(default=None, kw_only=True)
+    anchor: Anchor | None = field(default=None, kw_only=True)
+    replay: int = field(default=0, kw_only=True)
+
+    def __init_subclass__(cls) -> None:
+        if callable(vars(cls).get("combine")):
+            raise TypeError(f"{cls.__name__}.combine: the method that merges gradients is called merge since 0.4.")
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "objective", "replay")
+        if isinstance(self.combine, Mapping):
+            self.combine = SURGERY.resolve(self.combine)
+        apart = any(phase.batches != "both" for phase in self.phases(0))
+        if self.surgery is not None and (self.combines or apart or "+" not in self.needs):
+            why = "merges them itself" if self.combines else f"reads {self.needs} items alone"
+            why = "steps along each by itself" if apart else why
+            raise UserError(f"objective.combine: it merges the gradients of two terms, and this objective {why}.")
+        if self.replay and self.needs.startswith("all"):
+            raise UserError(f"objective.replay: replays take the place of retain items, and it reads {self.needs}.")
+        if self.needs == "forget" and self.anchor is not None and self.anchor.by == "base":
+            raise UserError("objective.anchor.by: base is a target at retain items, and it reads forget items alone.")
+
+    @property
+    def needs(self) -> Data:
+        """What ``data`` comes to with these settings."""
+        return self.data
+
+    @property
+    def surgery(self) -> Surgery | None:
+        """What ``combine`` names."""
+        if self.combine is None:
+            return None
+        return SURGERY.build({"name": self.combine} if isinstance(self.combine, str) else self.combine)
+
+    @property
+    def merges(self) -> bool:
+        """Whether ``merge`` is to merge the gradients of two terms."""
+        return self.combines or self.combine is not None
 
     @abstractmethod
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
-        """Return the loss's terms; ``forget`` is None on steps that ask for no forget batch."""
+        """Return the loss's terms.
+
+        ``forget`` is None on steps that ask for no forget batch. ``retain`` holds the batch of retain items, or of all;
+        it is None, and to be annotated so, in an objective that reads forget items alone.
+        """
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        """Return the updates of step 0, 1, ...: those of the same batches on every step."""
+        return (Phase(),)
 
     def uses_forget(self, step: int) -> bool:
         """Return whether step 0, 1, ... needs a forget batch."""
-        return False
+        return "forget" in self.needs
 
     def forget_batches(self, step: int) -> int:
         """Return the number of steps before ``step`` that used a forget batch."""
-        return 0
+        return step if "forget" in self.needs else 0
 
     def prepare(self, setup: Setup) -> None:
         """Do one-off work before the first step. Called again on resume, so it must be deterministic."""
 
-    def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
-        """Merge the gradients of the two terms, one tensor a weight."""
-        raise NotImplementedError(f"{type(self).__name__} does not combine gradients")
+    def merge(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
+        """Merge the gradients of the forget term and of the others, one tensor a weight."""
+        if self.surgery is None:
+            raise NotImplementedError(f"{type(self).__name__} does not combine gradients")
+        return self.surgery.merge(retain, forget)
+
+    def penalty(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return scalars of the trained weights that are added to the loss once a step, by name."""
+        return {}
+
+    def update_mask(self) -> Mapping[str, Tensor]:
+        """Return which weights an update may change, by name; weights that are not named may. Read after ``prepare``.
+
+        It holds together with that of the setting ``mask``.
+        """
+        return {}
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
@@ -245,6 +318,7 @@ class Mixed(Objective):
     search = ranges(alpha=Range(0.5, 0.999))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise UserError(f"objective.alpha must lie in [0, 1], got {self.alpha}.")
         if self.every < 1:

@@ -55,13 +55,13 @@ class EraseDiff(Mixed):
     )
 
     def __post_init__(self) -> None:
+        # A fixed multiplier is a weight of the forget term: one backward pass gives the same step as merged gradients.
+        self.combines = self.bilevel and self.multiplier is None
         super().__post_init__()
         if self.eta < 0 or (self.multiplier is not None and self.multiplier < 0):
             raise UserError(
                 f"objective: eta and multiplier must not be negative, got {self.eta} and {self.multiplier}."
             )
-        # A fixed multiplier is a weight of the forget term: one backward pass gives the same step as merged gradients.
-        self.combines = self.bilevel and self.multiplier is None
 
     @property
     def bilevel(self) -> bool:
@@ -92,7 +92,9 @@ class EraseDiff(Mixed):
             unused.add("eta")
         return {key: value for key, value in super().effective().items() if key not in unused}
 
-    def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
+    def merge(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
+        if not self.combines:
+            return super().merge(retain, forget)
         multiplier = self._adaptive(retain, forget)
         return [r + multiplier * f for r, f in zip(retain, forget, strict=True)]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from msgm.devices import WITHOUT_FLOAT64
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.seeding import generator
 
@@ -42,7 +43,14 @@ class Moments:
 
 
 def moments(
-    model: ScoreModel, items: Tensor, levels: int = 10, batch: int = 1, seed: int = 0, rank: int = 0, world: int = 1
+    model: ScoreModel,
+    items: Tensor,
+    levels: int = 10,
+    batch: int = 1,
+    seed: int = 0,
+    condition: Condition | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> Moments:
     """Return the moments of the gradient of ``model``'s denoising loss at ``items``.
 
@@ -61,6 +69,7 @@ def moments(
         levels: times of each item.
         batch: items whose mean loss is differentiated at a time.
         seed: of times and noise.
+        condition: of the items.
         rank: this process's number.
         world: how many processes share the items; each returns the moments of its share, for ``merged_moments``.
     """
@@ -73,7 +82,8 @@ def moments(
     try:
         mine = range(rank, len(groups), world)
         for number in mine:
-            loss = _loss(model, groups[number], number * batch, levels, seed)
+            rows = torch.arange(number * batch, number * batch + len(groups[number]))
+            loss = _loss(model, groups[number], rows, levels, seed, None if condition is None else condition[rows])
             for name, gradient in zip(weights, _gradients(loss, list(weights.values())), strict=True):
                 sums[name][0] += gradient
                 sums[name][1] += gradient.to(sums[name].dtype).square()
@@ -105,19 +115,22 @@ def merged_moments(shares: list[Moments]) -> Moments:
     return Moments(means, squares, count)
 
 
-def _loss(model: ScoreModel, items: Tensor, first: int, levels: int, seed: int) -> Tensor:
-    """Return the mean loss of a few items, the first of which has the place ``first`` among all."""
+def _loss(
+    model: ScoreModel, items: Tensor, places: Tensor, levels: int, seed: int, condition: Condition | None
+) -> Tensor:
+    """Return the mean loss of a few items, which have these places among all."""
     device = model.device
     parts = torch.arange(levels, device=device)
     times, noises = [], []
-    for place in range(first, first + len(items)):
+    for place in places.tolist():
         draws = generator(seed, "moments", place, device=device)
         times.append((parts + torch.rand(levels, generator=draws, device=device)) / levels)
         noises.append(torch.randn(levels, *items.shape[1:], generator=draws, device=device))
     t, eps = model.process.training_times(torch.cat(times)), torch.cat(noises)
     clean = items.to(device).repeat_interleave(levels, 0)
     x = per_item(model.process.signal(t), clean) * clean + per_item(model.process.noise(t), clean) * eps
-    return (model.eps(x, t) - eps).square().mean()
+    asked = None if condition is None else condition[torch.arange(len(items)).repeat_interleave(levels)].to(device)
+    return (model.eps(x, t, asked) - eps).square().mean()
 
 
 def _gradients(loss: Tensor, weights: list[Tensor]) -> list[Tensor]:

@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,7 +57,10 @@ def made(part: T | type[T], base: Any) -> T:
     """
     cls = part if isinstance(part, type) else type(part)
     require(issubclass(cls, base), f"{cls.__name__} is no subclass of {base.__name__}.")
-    require(is_dataclass(cls), f"{cls.__name__} is no dataclass, so it has no settings that a config could name.")
+    require(
+        "__dataclass_fields__" in vars(cls),
+        f"{cls.__name__} is no dataclass, so it has no settings that a config could name.",
+    )
     if not isinstance(part, type):
         return copy.deepcopy(part)
     try:

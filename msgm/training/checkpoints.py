@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -38,6 +38,7 @@ class Training:
         ema: its averaged weights.
         step: steps done.
         seconds: time spent on them, over all resumes.
+        others: optimisers of further updates within a step, by name.
     """
 
     network: nn.Module
@@ -45,6 +46,11 @@ class Training:
     ema: EMA
     step: int = 0
     seconds: float = 0.0
+    others: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return all optimisers by the name of their file in a checkpoint."""
+        return {"optimiser": self.optimiser} | {f"optimiser-{name}": other for name, other in self.others.items()}
 
 
 def save_checkpoint(folder: Path, training: Training) -> Path:
@@ -58,7 +64,8 @@ def save_checkpoint(folder: Path, training: Training) -> Path:
         with whole_folder(final) as new:
             save_file(_contiguous(training.network.state_dict()), new / "network.safetensors")
             save_file(_contiguous(training.ema.state()), new / "ema.safetensors")
-            save_file(_optimiser_tensors(training), new / "optimiser.safetensors")
+            for name, optimiser in training.optimisers().items():
+                save_file(_optimiser_tensors(training.network, optimiser), new / f"{name}.safetensors")
             state = {"step": training.step, "seconds": training.seconds, "ema_updates": training.ema.updates}
             (new / "state.json").write_text(json.dumps(state))
     except SafetensorError as error:
@@ -83,8 +90,9 @@ def load_checkpoint(path: Path, training: Training) -> None:
         state: State = read_json(path / "state.json", State)
         network = read_tensors(path / "network.safetensors", training.network.state_dict())
         ema = read_tensors(path / "ema.safetensors", training.ema.state())
-        optimiser = read_tensors(path / "optimiser.safetensors")
-        _restore_optimiser(training, optimiser, path / "optimiser.safetensors")
+        for name, optimiser in training.optimisers().items():
+            file = path / f"{name}.safetensors"
+            _restore_optimiser(training.network, optimiser, read_tensors(file), file)
     except UserError as error:
         text = str(error).rstrip(".")
         raise UserError(f"cannot resume: {text}; delete the checkpoint {path} to go on from an older one.") from error
@@ -115,19 +123,21 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
-def _optimiser_tensors(training: Training) -> dict[str, Tensor]:
-    """Return Adam's state as ``key/parameter name`` tensors."""
-    state = training.optimiser.state
+def _optimiser_tensors(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return Adam's state as ``key/parameter name`` tensors; weights that it does not train have none."""
+    state = optimiser.state
     return {
         f"{key}/{name}": torch.as_tensor(value).contiguous()
-        for name, parameter in training.network.named_parameters()
-        for key, value in state[parameter].items()
+        for name, parameter in network.named_parameters()
+        for key, value in state.get(parameter, {}).items()
     }
 
 
-def _restore_optimiser(training: Training, tensors: dict[str, Tensor], path: Path) -> None:
+def _restore_optimiser(
+    network: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path
+) -> None:
     """Restore Adam's state; every tensor is a scalar, such as a step, or of its parameter's shape."""
-    parameters = dict(training.network.named_parameters())
+    parameters = dict(network.named_parameters())
     for label, tensor in tensors.items():
         key, _, name = label.partition("/")
         if name not in parameters or (tensor.dim() and tensor.shape != parameters[name].shape):
@@ -136,4 +146,4 @@ def _restore_optimiser(training: Training, tensors: dict[str, Tensor], path: Pat
         fitted = tensor.clone() if tensor.dim() == 0 and not parameter.is_cuda else tensor.to(parameter.device)
         if fitted.shape == parameter.shape:
             fitted = torch.empty_like(parameter).copy_(fitted)
-        training.optimiser.state[parameter][key] = fitted
+        optimiser.state[parameter][key] = fitted

@@ -75,11 +75,11 @@ class Editor(Trainer):
         self.state.seconds = time.perf_counter() - began + spent
 
     def _edit_setup(self) -> EditSetup:
-        share = len(self.part.forget) / (len(self.part.forget) + len(self.part.retain))
-        return EditSetup(**vars(self._setup()), items=self._items, forget_share=share, seed=self.seed)
+        return EditSetup(**vars(self._setup()), items=self._items, seed=self.seed)
 
     def _items(self, part: Source, count: int) -> Tensor:
         """Return clean items of a part as training sees them; every process draws all of them."""
+        self.feeds.tally.add(part, count)
         return torch.cat(list(self._batches(part, count)))[:count]
 
     def _batches(self, part: Source, count: int) -> Iterator[Tensor]:

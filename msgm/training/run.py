@@ -161,7 +161,11 @@ def _fit(
     trainer.train()
     trainer.save()
     if main:
-        done = {"seconds": round(trainer.state.seconds, 2), "peak_memory_mb": _peak_memory(trainer.accelerator.device)}
+        done: dict[str, object] = {
+            "seconds": round(trainer.state.seconds, 2),
+            "peak_memory_mb": _peak_memory(trainer.accelerator.device),
+        }
+        done["drawn"] = dict(trainer.drawn)
         traces.seal(run.path, run.model)
         found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
         write_json(run.manifest, manifest | done | found | taken | {"status": "finished"})

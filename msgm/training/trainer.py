@@ -6,37 +6,38 @@ import importlib.util
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from msgm import processes, traces
 from msgm.config import TrainingSettings
-from msgm.data import Batch, Dataset, Feed, dequantise
+from msgm.data import Batch, Dataset, Feed
 from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
-from msgm.errors import Interrupted, RunError, UserError
+from msgm.errors import Interrupted, RunError, UserError, nearest
 from msgm.folders import write_bytes
-from msgm.objectives import Noised, Objective, Setup, Term, Unseen
+from msgm.objectives import Noised, Objective, Setup, Unseen
 from msgm.pictures import to_png
 from msgm.requests import Means
 from msgm.runs import Run
-from msgm.seeding import derive_seed, generator
+from msgm.seeding import derive_seed
 from msgm.splits import Part
 from msgm.training.batches import drop_of, forget_drop, noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA
+from msgm.training.feeds import Feeds
+from msgm.training.preparation import Preparation
 from msgm.training.progress import TrainingLog, drop_lines_after
 from msgm.training.signals import StopRequest
+from msgm.training.update import Update, adam
 
 COLUMNS = 8
 """Samples a row of the grids on the way; of a class-conditional model a row a class."""
@@ -81,15 +82,14 @@ class Trainer:
         self.dataset, self.part, self.objective, self.device_name = dataset, part, objective, device
         self.accelerator = _accelerator(settings, run, device)
         self.model = model.to(self.accelerator.device)
+        self._was_trained = restrict(model.network, settings.trainable)
         self.network = self._prepare_network(model.network)
-        self.view = model.with_network(self.network)
-        local = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        self.local_view = model.with_network(local)
-        self.optimiser = torch.optim.Adam(
-            model.network.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True
-        )
+        self.optimiser = adam([p for p in model.network.parameters() if p.requires_grad], settings)
         self.state = Training(model.network, self.optimiser, EMA(model.network, settings.ema))
-        self.retain, self.forget = self._feeds(means)
+        self.update = Update(self.model, self.network, objective, settings, self.accelerator, self.state)
+        drop = drop_of(self.model, settings)
+        drops = drop, forget_drop(drop, means)
+        self.feeds = Feeds(dataset, part, objective, settings, seed, self.accelerator, drops)
         self.kept = f"saved in {run.path}"
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
@@ -97,23 +97,6 @@ class Trainer:
         compiled = torch.compile(network) if self.settings.compile else network
         prepared: nn.Module = self.accelerator.prepare_model(compiled)
         return prepared
-
-    def _feeds(self, means: Means | None) -> tuple[Feed, Feed]:
-        kept = self.part.all if self.objective.data == "all" else self.part.retain
-        size, drop = self.settings.batch_size, drop_of(self.model, self.settings)
-        forget_size = self.settings.forget_batch_size or size
-        return self._feed(kept, size, "retain", drop), self._feed(
-            self.part.forget, forget_size, "forget", forget_drop(drop, means)
-        )
-
-    def _feed(self, indices: NDArray[np.int64], size: int, stream: str, drop: float | None) -> Feed:
-        world, parts = self.accelerator.num_processes, self.settings.accumulate
-        if size % (world * parts):
-            raise UserError(
-                f"training: the {stream} batch of {size} does not divide into {world} processes x {parts} parts."
-            )
-        rank, device = self.accelerator.process_index, self.accelerator.device
-        return Feed(self.dataset, indices, size, self.seed, stream, rank, world, device, drop)
 
     def train(self) -> None:
         """Run all steps, from the newest checkpoint if there is one.
@@ -128,27 +111,33 @@ class Trainer:
             try:
                 self.run.create()
                 _start_trackers(self.accelerator)
-                self.objective.prepare(self._setup())
+                self._prepare()
                 self._resume()
                 self._loop(stop, began)
             finally:
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
                 self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+                for name, weight in self.model.network.named_parameters():
+                    weight.requires_grad_(self._was_trained[name])
         self.model.network.eval()
 
-    def _setup(self) -> Setup:
-        return Setup(lambda: copy.deepcopy(self.model), self._retain_items, self._tune_on_forget)
+    @property
+    def drawn(self) -> Mapping[str, int]:
+        """How many items were drawn of each part, repetitions counted: no retain item where none is read."""
+        return self.feeds.tally.counts()
 
-    def _retain_items(self, count: int) -> Tensor:
-        kept = self.part.retain
-        if count < len(kept):
-            chosen = torch.randperm(len(kept), generator=generator(self.seed, "bank"))[:count]
-            kept = kept[chosen.numpy()]
-        items, levels = self.dataset.take(kept), self.dataset.levels
-        if self.dataset.flip:
-            items = torch.cat([items, items.flip(-1)])
-        return (items.float() if levels is None else dequantise(items, levels)).to(self.accelerator.device)
+    def _setup(self) -> Setup:
+        tally, tuned = self.feeds.tally, self._tune_on_forget
+        parts = (self.objective, self.dataset, self.part, self.seed, self.run, self.accelerator, tally, tuned)
+        return Preparation(self.model, *parts).setup(self.settings.steps)
+
+    def _prepare(self) -> None:
+        """Prepare the objective and what goes with it, from the weights that training starts from."""
+        setup = self._setup()
+        if self.objective.replay and self.feeds.kept is not None:
+            self.feeds.replay(setup.sample(self.objective.replay))
+        self.update.prepare(setup)
 
     def _tune_on_forget(self, steps: int) -> ScoreModel:
         """Fine-tune a copy of the model on the forget set; kept in ``teacher/``, so that a resumed run finds it."""
@@ -156,7 +145,7 @@ class Trainer:
         if not teacher.model.exists():
             if self.accelerator.is_main_process:
                 traces.register(self.run.path, teacher.path, *traces.KNOWN["teacher"])
-            settings = dataclasses.replace(self.settings, steps=steps)
+            settings = dataclasses.replace(self.settings, steps=steps, trainable=None)
             part = Part(retain=self.part.forget, forget=self.part.forget)
             tuner = Trainer(
                 copy.deepcopy(self.model),
@@ -172,6 +161,7 @@ class Trainer:
             tuner.kept = self.kept
             tuner.train()
             tuner.save()
+            self.feeds.tally.add("forget", tuner.drawn["retain"])
         self.accelerator.wait_for_everyone()
         return ScoreModel.load(teacher.model).to(self.accelerator.device)
 
@@ -185,14 +175,14 @@ class Trainer:
     def _loop(self, stop: StopRequest, began: float) -> None:
         settings, state = self.settings, self.state
         first, seconds = state.step, state.seconds
-        retain = self.retain.batches(first)
-        forget = self.forget.batches(self.objective.forget_batches(first))
+        objective = self.objective
+        retain, forget = self.feeds.batches(first, objective.forget_batches(first))
         main = self.accelerator.is_main_process
         log = TrainingLog(self.label, first, settings.steps, self.run.metrics, main)
         self.model.network.train()
         logged = first
         for step in range(first, settings.steps):
-            self._step(step, next(retain), next(forget) if self.objective.uses_forget(step) else None)
+            self._step(step, next(retain), next(forget) if objective.uses_forget(step) else None)
             state.step, state.seconds = step + 1, seconds + time.perf_counter() - began
             due = state.step % settings.log_every == 0 or state.step == settings.steps
             save = bool(settings.checkpoint_every) and state.step % settings.checkpoint_every == 0
@@ -225,69 +215,23 @@ class Trainer:
             stop.number = 15
         return number > 0
 
-    def _step(self, step: int, retain: Batch, forget: Batch | None) -> None:
+    def _step(self, step: int, retain: Batch | None, forget: Batch | None) -> None:
         torch.manual_seed(derive_seed(self.seed, "dropout", step, self.accelerator.process_index))
-        self.optimiser.zero_grad(set_to_none=True)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.lr * min(1.0, (step + 1) / max(1, self.settings.warmup))
-        parts = list(self._parts(step, retain, forget))
-        if self.objective.combines and forget is not None:
-            means = self._combined_gradient(parts)
-        else:
-            means = self._summed_gradient(parts)
-        if self.settings.clip is not None:
-            means["gradient"] = nn.utils.clip_grad_norm_(self.model.network.parameters(), self.settings.clip)
-        self.optimiser.step()
+        means = self.update.step(step, list(self._parts(step, retain, forget)))
         self.state.ema.update()
         self._pending.append((step, means))
 
-    def _parts(self, step: int, retain: Batch, forget: Batch | None) -> Iterator[tuple[Noised, Noised | None]]:
-        count, process = self.settings.accumulate, self.model.process
-        kept = noised_parts(process, self.retain, retain, self.seed, step, count)
-        if forget is None:
-            return zip(kept, itertools.repeat(None))
-        return zip(kept, noised_parts(process, self.forget, forget, self.seed, step, count), strict=True)
+    def _parts(
+        self, step: int, retain: Batch | None, forget: Batch | None
+    ) -> Iterator[tuple[Noised | None, Noised | None]]:
+        pairs = ((self.feeds.kept, retain), (self.feeds.forget, forget))
+        return zip(*(self._noised(step, feed, batch) for feed, batch in pairs), strict=True)
 
-    def _summed_gradient(self, parts: list[tuple[Noised, Noised | None]]) -> dict[str, Tensor]:
-        """Backpropagate the weighted sum of the terms; return the terms' means."""
-        totals: dict[str, Tensor] = {}
-        for number, (retain, forget) in enumerate(parts):
-            last = number + 1 == len(parts)
-            with nullcontext() if last else self.accelerator.no_sync(self.network):
-                terms = self.objective.terms(self.view.eps, retain, forget)
-                means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
-                self.accelerator.backward(_weighted(terms, means))
-            _add(totals, means)
-        return totals
-
-    def _combined_gradient(self, parts: list[tuple[Noised, Noised | None]]) -> dict[str, Tensor]:
-        """Compute the gradients of both terms separately and let the objective merge them; return the terms' means."""
-        weights = [p for p in self.model.network.parameters() if p.requires_grad]
-        totals: dict[str, Tensor] = {}
-        gradients: dict[str, list[Tensor]] = {}
-        for retain, forget in parts:
-            terms = self.objective.terms(self.local_view.eps, retain, forget)
-            means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
-            for name in ("retain", "forget"):
-                found = torch.autograd.grad(means[name], weights, retain_graph=name == "retain")
-                gradients[name] = (
-                    [a + b for a, b in zip(gradients[name], found, strict=True)] if name in gradients else list(found)
-                )
-            _add(totals, means)
-        shared = {name: self._averaged(found) for name, found in gradients.items()}
-        merged = self.objective.combine(shared["retain"], shared["forget"])
-        for weight, gradient in zip(weights, merged, strict=True):
-            # In the weight's memory format, which the fused optimiser takes for granted.
-            weight.grad = torch.empty_like(weight).copy_(gradient)
-        return totals
-
-    def _averaged(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Average gradients over the processes, in one exchange."""
-        if self.accelerator.num_processes == 1:
-            return gradients
-        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-        pieces = flat.split([g.numel() for g in gradients])
-        return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
+    def _noised(self, step: int, feed: Feed | None, batch: Batch | None) -> Iterator[Noised | None]:
+        count = self.settings.accumulate
+        if feed is None or batch is None:
+            return itertools.repeat(None, count)
+        return noised_parts(self.model.process, feed, batch, self.seed, step, count)
 
     def _read_terms(self) -> dict[str, float]:
         """Return each term's mean since the last call, over all processes; one transfer for all of them.
@@ -369,6 +313,33 @@ def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerat
     return accelerator
 
 
+def restrict(network: nn.Module, patterns: Sequence[str] | None) -> dict[str, bool]:
+    """Let only the weights whose names fit one of ``patterns`` be trained, all where it is None.
+
+    The name of a U-Net's weight is that in its model folder, or in the network, where it begins with ``unet.``.
+
+    Returns:
+        Which weights were trained before, by name.
+
+    Raises:
+        UserError: a pattern that no name fits.
+    """
+    before = {name: weight.requires_grad for name, weight in network.named_parameters()}
+    if patterns is None:
+        return before
+    for pattern in patterns:
+        if not any(_fits(name, pattern) for name in before):
+            hint = nearest(pattern, [name.removeprefix("unet.") for name in before])
+            raise UserError(f"training.trainable: {pattern!r} fits the name of no weight of {len(before)}.{hint}")
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(any(_fits(name, pattern) for pattern in patterns))
+    return before
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix("unet."), pattern)
+
+
 def _refuse_absent(trackers: Sequence[str]) -> None:
     """Refuse trackers that are not installed; accelerate would omit them silently."""
     known, installed = ({str(name) for name in names} for names in (LoggerType, get_available_trackers()))
@@ -383,12 +354,3 @@ def _refuse_absent(trackers: Sequence[str]) -> None:
 def _start_trackers(accelerator: Accelerator) -> None:
     if accelerator.log_with:
         accelerator.init_trackers("tracker")
-
-
-def _weighted(terms: dict[str, Term], means: dict[str, Tensor]) -> Tensor:
-    return torch.stack([term.weight * means[name] for name, term in terms.items()]).sum()
-
-
-def _add(totals: dict[str, Tensor], means: dict[str, Tensor]) -> None:
-    for name, value in means.items():
-        totals[name] = totals[name] + value.detach() if name in totals else value.detach()

@@ -105,7 +105,7 @@ def measured(config_path: str, seconds: float) -> Rates:
     with tempfile.TemporaryDirectory() as folder:
         objective = OBJECTIVES.build({"name": "unseen"})
         trainer = Trainer(model, objective, dataset, split.train, settings, 0, Run(Path(folder)), "cpu")
-        batches, steps = trainer.retain.batches(0), itertools.count()
+        batches, steps = trainer.feeds.batches(0, 0)[0], itertools.count()
         training = rate(lambda: trainer._step(next(steps), next(batches), None), seconds)
     return {"sampling": sampling, "training": training, "threads": torch.get_num_threads()}
 

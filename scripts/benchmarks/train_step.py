@@ -56,7 +56,7 @@ def our_step(config_path: str, objective: Objective, folder: Path, device: str) 
     dataset, split = load_data(config)
     settings = TrainingSettings(batch_size=config.training.batch_size, trackers=[])
     trainer = Trainer(new_model(config, dataset), objective, dataset, split.train, settings, 0, Run(folder), device)
-    retain, forget = trainer.retain.batches(0), trainer.forget.batches(0)
+    retain, forget = trainer.feeds.batches(0, 0)
     counter = iter(range(10**9))
 
     def step() -> None:
@@ -70,7 +70,7 @@ def our_step(config_path: str, objective: Objective, folder: Path, device: str) 
 
 def bare_step(trainer: Trainer, objective: Objective, terms: Callable[..., dict[str, Term]]) -> Step:
     """Return a loop body of forward, backward, clipping and Adam on one ready-made batch."""
-    retain, forget = next(trainer.retain.batches(0)), next(trainer.forget.batches(0))
+    retain, forget = map(next, trainer.feeds.batches(0, 0))
     batches = next(iter(trainer._parts(0, retain, forget if objective.uses_forget(0) else None)))
     model = trainer.model
     optimiser = torch.optim.Adam(model.network.parameters(), lr=2e-4, fused=True)

@@ -3,8 +3,9 @@ import torch
 
 from msgm.diffusion import DDPM, VE, VP, ScoreModel
 from msgm.errors import UserError
-from msgm.objectives import OBJECTIVES, EraseDiff, Obtuse, Orthogonal, Redirect, Setup, Standard, Unseen, noised
+from msgm.objectives import OBJECTIVES, EraseDiff, Mixed, Obtuse, Orthogonal, Redirect, Setup, Standard, Unseen, noised
 from msgm.objectives.kernel import KernelDensity, leave_one_out_bandwidth
+from msgm.registry import defaults, plain
 from tests.helpers import PROCESS_CASES, Counted
 
 OBJECTIVE_NAMES = pytest.mark.parametrize("name", OBJECTIVES.entries)
@@ -79,7 +80,8 @@ def test_every_objective_says_which_data_it_needs():
     assert {name: cls.data for name, cls in OBJECTIVES.entries.items()} == {
         "standard": "all",
         "unseen": "retain",
-        **dict.fromkeys(MIXED, "retain+forget"),
+        "subtract": "all+forget",
+        **dict.fromkeys([*MIXED, "salun", "sfr-on", "selective-amnesia"], "retain+forget"),
     }
 
 
@@ -199,7 +201,7 @@ def gradients(*rows):
 @pytest.mark.parametrize("eta", [0.0, 0.1, 0.5])
 def test_erasediff_adapts_the_multiplier_to_the_angle(eta, retain, forget, cosine):
     multiplier = max(0.0, eta - cosine)
-    combined = EraseDiff(multiplier=None, eta=eta).combine(retain, forget)
+    combined = EraseDiff(multiplier=None, eta=eta).merge(retain, forget)
     for c, r, f in zip(combined, retain, forget, strict=True):
         torch.testing.assert_close(c, r + multiplier * f)
 
@@ -207,13 +209,13 @@ def test_erasediff_adapts_the_multiplier_to_the_angle(eta, retain, forget, cosin
 def test_an_adaptive_multiplier_survives_a_zero_gradient():
     retain, zero = gradients([1.0, 2.0]), gradients([0.0, 0.0])
     objective = EraseDiff(multiplier=None)
-    torch.testing.assert_close(objective.combine(retain, zero), retain)
-    assert objective.combine(zero, retain)[0].isfinite().all()
+    torch.testing.assert_close(objective.merge(retain, zero), retain)
+    assert objective.merge(zero, retain)[0].isfinite().all()
 
 
 def test_objectives_that_do_not_combine_say_so():
     with pytest.raises(NotImplementedError, match="Obtuse"):
-        Obtuse().combine([], [])
+        Obtuse().merge([], [])
 
 
 def brute_force(items, point, signal, noise):
@@ -386,8 +388,6 @@ def test_the_cards_name_what_differs_from_the_sources():
 @OBJECTIVE_NAMES
 def test_a_card_lists_the_defaults(name):
     text = OBJECTIVES.entries[name].describe()
-    if name in MIXED:
-        objective = OBJECTIVES.build({"name": name})
-        assert f"alpha={objective.alpha}, every={objective.every}" in text
-    else:
-        assert "defaults: none" in text
+    known = defaults(OBJECTIVES.entries[name])
+    assert f"defaults: {', '.join(f'{key}={plain(value)}' for key, value in known.items()) or 'none'}" in text
+    assert ({"alpha", "every"} <= known.keys()) == issubclass(OBJECTIVES.entries[name], Mixed)

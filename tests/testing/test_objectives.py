@@ -8,7 +8,19 @@ import pytest
 import torch
 
 from msgm.errors import UserError
-from msgm.objectives import OBJECTIVES, Card, EraseDiff, Mixed, Objective, Orthogonal, Term, mean_square
+from msgm.objectives import (
+    OBJECTIVES,
+    Anchor,
+    Card,
+    EraseDiff,
+    Mask,
+    Mixed,
+    Objective,
+    Orthogonal,
+    Subtract,
+    Term,
+    mean_square,
+)
 from msgm.testing import Refused, check_objective
 
 
@@ -38,6 +50,10 @@ def test_every_registered_objective_passes(name):
         Orthogonal(variant="marginal"),
         EraseDiff(multiplier=None),
         EraseDiff(variant="weighted"),
+        NegativeGradient(alpha=0.5, every=1, combine="pcgrad", mask=Mask(), anchor=Anchor(), replay=20),
+        Subtract(descent="nothing", weight=1, ceiling=1.0),
+        Subtract(descent="retain", weight=1, combine={"name": "cap", "ratio": 0.1}),
+        Subtract(importance=0.5),
     ],
     ids=repr,
 )
@@ -63,7 +79,7 @@ class NoCard(Plain):
 
 @dataclass
 class OtherData(Plain):
-    data = "forget"
+    data = "everything"
 
 
 class NoDataclass(Plain):
@@ -244,7 +260,7 @@ class CombinesOthers(NegativeGradient):
     def terms(self, predict, retain, forget):
         return {f"{key} loss": term for key, term in super().terms(predict, retain, forget).items()}
 
-    def combine(self, retain, forget):
+    def merge(self, retain, forget):
         return [r + f for r, f in zip(retain, forget, strict=True)]
 
 
@@ -252,7 +268,7 @@ class CombinesOthers(NegativeGradient):
 class CombinesToOne(NegativeGradient):
     combines = True
 
-    def combine(self, retain, forget):
+    def merge(self, retain, forget):
         return [retain[0] + forget[0]]
 
 
@@ -261,7 +277,7 @@ FAULTS = [
     (NoDataclass, "NoDataclass is no dataclass"),
     (NeedsSetting, "cannot be built with its defaults.*weight"),
     (NoCard, "NoCard.card: its formula is missing or empty"),
-    (OtherData, "OtherData.data is 'forget'; expected one of all, retain, retain.forget"),
+    (OtherData, "OtherData.data is 'everything'; expected one of all, retain, forget, retain.forget, all.forget"),
     (Unreported, "Unreported.effective holds what a report cannot"),
     (ChangedSetting, "ChangedSetting.weight does not round-trip: built from 2.0 it is 3.0"),
     (ObjectSetting, "ObjectSetting.weights is a Tensor, which a config cannot hold"),
@@ -286,8 +302,8 @@ FAULTS = [
     (BatchNormed, "a sample's loss 'retain' depends on the other samples of its batch"),
     (RandomPreparation, "RandomPreparation.prepare draws from the global generator of torch"),
     (UnseededPreparation, "prepare is not deterministic"),
-    (CombinesOthers, "its terms must be retain and forget; they are forget loss, retain loss"),
-    (CombinesToOne, r"combine gives gradients of shapes \[\(2,\)\]"),
+    (CombinesOthers, "its terms must be forget and another; they are forget loss, retain loss"),
+    (CombinesToOne, r"merge gives gradients of shapes \[\(2,\)\]"),
 ]
 
 

@@ -54,7 +54,7 @@ def test_an_unconditional_network_is_asked_for_nothing(tiny, tmp_path):
 @pytest.mark.parametrize("means", [None, "items", "condition", "both"])
 def test_a_conditional_network_is_asked_for_the_labels_of_its_items(tiny, tmp_path, means):
     labels, trainer = seen(tiny(*CONDITIONAL), tmp_path, means)
-    for feed in (trainer.retain, trainer.forget):
+    for feed in (trainer.feeds.kept, trainer.feeds.forget):
         found = torch.cat(labels[feed.stream])
         own = torch.cat([torch.from_numpy(feed.dataset.labels[feed.indices(number)]) for number in range(6)])
         assert ((found == own) | (found == -1)).all()

@@ -76,11 +76,23 @@ def test_a_process_told_to_terminate_saves_and_exits_with_143(uninterrupted, tmp
     assert weights(resumed) == weights(uninterrupted)
 
 
+HOOKS = "{name: obtuse, every: 1, alpha: 0.5, combine: agem, replay: 32, mask: {items: 8}, anchor: {by: identity}}"
+
+
 # Rounding alone tells two processes from one, as each averages half of the batch: losses differ by about 2e-7 of their
 # size. Adam divides a gradient by its size, so that a weight whose gradient is near zero may differ by more: all
 # weights together agree to 1e-5 of their norm, and each to 1e-4, where six steps move it by 1e-2.
-@pytest.mark.parametrize("classes", [0, 10])
-@pytest.mark.parametrize("objective", ["{name: redirect}", "{name: erasediff, multiplier: null}"])
+@pytest.mark.parametrize(
+    ("objective", "classes"),
+    [
+        ("{name: redirect}", 0),
+        ("{name: redirect}", 10),
+        ("{name: erasediff, multiplier: null}", 0),
+        ("{name: erasediff, multiplier: null}", 10),
+        (HOOKS, 0),
+        ("{name: sfr-on, mask: {by: fisher, items: 8}}", 10),
+    ],
+)
 def test_two_processes_train_what_one_trains(tmp_path, objective, classes):
     overrides = [*TINY, f"objective={objective}", "network.dropout=0", f"network.classes={classes}"]
     config, two = load_config(DIGITS, overrides), Run(tmp_path / "two")

@@ -42,6 +42,14 @@ OBJECTIVE_SETTINGS = {
         "network.classes=10",
     ],
     "accumulated": ["objective.name=redirect", "objective.every=4", "training.accumulate=2"],
+    "all and forget": ["objective.name=subtract"],
+    "forget alone": ["objective={name: subtract, descent: nothing, weight: 1, ceiling: 1}"],
+    "hooks": [
+        "objective={name: obtuse, alpha: 0.5, every: 2, combine: pcgrad, replay: 24, mask: {by: fisher, items: 8}, "
+        "anchor: {by: fisher, items: 8, levels: 3}}",
+        "training.trainable=['*conv*']",
+    ],
+    "distilled": ["objective={name: obtuse, alpha: 0.5, every: 1, anchor: {by: base}}", "network.dropout=0.3"],
 }
 
 

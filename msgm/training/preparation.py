@@ -1,0 +1,145 @@
+"""What an objective is given before the first step: draws of items, replays, a teacher and passes over gradients.
+
+What takes long is kept in the run folder, so that a resumed run finds it: ``teacher/``, ``replay/`` and ``moments/``.
+All of it is of the model that training starts from.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save
+from torch import Tensor
+
+from msgm import processes, traces
+from msgm.data import Dataset, dequantise
+from msgm.diffusion import Condition, SamplingSettings, ScoreModel, sample
+from msgm.errors import UserError
+from msgm.folders import write_bytes
+from msgm.objectives import Drawn, Moments, Objective, Setup, moments
+from msgm.reading import read_tensors
+from msgm.runs import Run
+from msgm.seeding import derive_seed, generator
+from msgm.splits import Part
+from msgm.training.feeds import Tally
+
+
+class Preparation:
+    """Makes the ``Setup`` of a run.
+
+    Args:
+        model: before its first step.
+        objective: that is prepared.
+        dataset: of the run.
+        part: its training items.
+        seed: of all draws.
+        run: its folder.
+        accelerator: of the run.
+        tally: counts the items that are drawn.
+        tuned: fine-tunes a copy of the model on the forget set alone, for some steps.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        objective: Objective,
+        dataset: Dataset,
+        part: Part,
+        seed: int,
+        run: Run,
+        accelerator: Accelerator,
+        tally: Tally,
+        tuned: Callable[[int], ScoreModel],
+    ) -> None:
+        self.model, self.objective, self.dataset, self.part = model, objective, dataset, part
+        self.seed, self.run, self.accelerator, self.tally, self.tuned = seed, run, accelerator, tally, tuned
+
+    def setup(self, steps: int) -> Setup:
+        """Return what the objective is given."""
+        return Setup(
+            lambda: copy.deepcopy(self.model),
+            lambda count: self.retain(count).items,
+            self.tuned,
+            self.forget,
+            self.sample,
+            self.moments,
+            steps,
+            len(self.part.forget) / max(1, len(self.part.all)),
+        )
+
+    def retain(self, count: int) -> Drawn:
+        """Draw retain items, or replays in their place.
+
+        Raises:
+            UserError: the objective reads forget items alone and has no replays.
+        """
+        if self.objective.replay:
+            drawn = self.sample(self.objective.replay)
+            return Drawn(*(None if part is None else part[:count] for part in drawn))  # type: ignore[arg-type]
+        if self.objective.needs == "forget":
+            raise UserError(
+                f"objective: {self.objective.name} reads forget items alone, and what it prepares needs retain items; "
+                "set objective.replay, or take anchor: identity or mask: saliency, which need none."
+            )
+        return self._drawn("retain", "bank", count)
+
+    def forget(self, count: int) -> Drawn:
+        """Draw forget items."""
+        return self._drawn("forget", "forget bank", count)
+
+    def _drawn(self, part: Literal["retain", "forget"], stream: str, count: int) -> Drawn:
+        chosen = getattr(self.part, part)
+        if count < len(chosen):
+            chosen = chosen[torch.randperm(len(chosen), generator=generator(self.seed, stream))[:count].numpy()]
+        self.tally.add(part, len(chosen))
+        items, levels, device = self.dataset.take(chosen), self.dataset.levels, self.accelerator.device
+        labels = None if self.dataset.labels is None else torch.from_numpy(self.dataset.labels[chosen])
+        if self.dataset.flip:
+            items = torch.cat([items, items.flip(-1)])
+            labels = None if labels is None else labels.repeat(2)
+        items = items.float() if levels is None else dequantise(items, levels)
+        return Drawn(items.to(device), None if labels is None else labels.to(device))
+
+    def sample(self, count: int) -> Drawn:
+        """Draw samples of the model, kept in ``replay/``."""
+        path = self.run.path / "replay" / f"{count}.safetensors"
+
+        def made() -> dict[str, Tensor]:
+            with processes.alone():
+                items = sample(self.model, count, SamplingSettings(), derive_seed(self.seed, "replay"))
+            return {"items": items.clamp(-1, 1) if self.dataset.is_image else items}
+
+        self._once(path, made)
+        return Drawn(read_tensors(path)["items"].to(self.accelerator.device))
+
+    def moments(self, part: Literal["retain", "forget"], items: int, levels: int = 10, batch: int = 1) -> Moments:
+        """Take the moments at a part's items, kept in ``moments/``."""
+        replayed = self.objective.replay and part == "retain"
+        name = f"{'replay' if replayed else part}-{items}x{levels}-by-{batch}"
+        path = self.run.path / "moments" / f"{name}.safetensors"
+        drawn = self.retain(items) if part == "retain" else self.forget(items)
+
+        def made() -> dict[str, Tensor]:
+            condition = Condition(drawn.labels) if self.model.classes and drawn.labels is not None else None
+            found = moments(self.model, drawn.items, levels, batch, derive_seed(self.seed, "moments"), condition)
+            tensors = {f"{kind}/{key}": v for kind in ("mean", "square") for key, v in getattr(found, kind).items()}
+            return tensors | {"count": torch.tensor(found.count)}
+
+        self._once(path, made)
+        found = {name: tensor.to(self.accelerator.device) for name, tensor in read_tensors(path).items()}
+        kinds = {
+            kind: {name.removeprefix(f"{kind}/"): t for name, t in found.items() if name.startswith(f"{kind}/")}
+            for kind in ("mean", "square")
+        }
+        return Moments(kinds["mean"], kinds["square"], int(found["count"]))
+
+    def _once(self, path: Path, make: Callable[[], dict[str, Tensor]]) -> None:
+        """Make a file of tensors by the first process, unless it is there."""
+        if self.accelerator.is_main_process and not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            traces.register(self.run.path, path.parent, *traces.KNOWN[path.parent.name])
+            write_bytes(path, save({name: tensor.cpu().contiguous() for name, tensor in make().items()}))
+        self.accelerator.wait_for_everyone()

@@ -1,0 +1,181 @@
+"""One step of training: the gradients of an objective's terms, penalties, clipping, the optimisers, and masks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from msgm.config import TrainingSettings
+from msgm.diffusion import ScoreModel
+from msgm.objectives import Held, Noised, Objective, Phase, Setup, Term
+from msgm.training.checkpoints import Training
+
+Batches = Sequence[tuple[Noised | None, Noised | None]]
+"""The accumulated parts of a step: batches of retain (or all) and of forget items."""
+
+
+class Update:
+    """Makes the updates of a step.
+
+    Args:
+        model: whose network is trained; the bare one.
+        network: the same network, wrapped for several processes.
+        objective: the loss.
+        settings: how to train.
+        accelerator: of the run.
+        state: holds the optimisers; those that phases need beside the first are added to it.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        network: nn.Module,
+        objective: Objective,
+        settings: TrainingSettings,
+        accelerator: Accelerator,
+        state: Training,
+    ) -> None:
+        self.objective, self.settings, self.accelerator = objective, settings, accelerator
+        local = network.module if isinstance(network, DistributedDataParallel) else network
+        self.view, self.local_view = model.with_network(network), model.with_network(local)
+        self.weights = {name: p for name, p in model.network.named_parameters() if p.requires_grad}
+        self.held, self.mask = Held(), dict[str, Tensor]()
+        first, *others = dict.fromkeys(phase.batches for phase in objective.phases(0))
+        self.optimisers = {first: state.optimiser}
+        for name in others:
+            state.others[name] = self.optimisers[name] = adam(self.weights.values(), settings)
+
+    def prepare(self, setup: Setup) -> None:
+        """Prepare the objective, its mask and its anchor, from the weights that training starts from."""
+        self.objective.prepare(setup)
+        if self.objective.anchor is not None:
+            self.held = self.objective.anchor.prepared(setup)
+        masks = [self.objective.update_mask()]
+        if self.objective.mask is not None:
+            masks.append(self.objective.mask.found(setup))
+        for name, weight in self.weights.items():
+            allowed = [mask[name].to(weight.device) for mask in masks if name in mask]
+            if allowed:
+                self.mask[name] = torch.stack(allowed).all(0)
+
+    def step(self, step: int, batches: Batches) -> dict[str, Tensor]:
+        """Make step 0, 1, ...; return the means of the terms, the penalties and the length of each gradient."""
+        phases, means = self.objective.phases(step), dict[str, Tensor]()
+        for number, phase in enumerate(phases):
+            optimiser = self.optimisers[phase.batches]
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = self.settings.lr * min(1.0, (step + 1) / max(1, self.settings.warmup))
+            parts = [self._taken(phase, *part) for part in batches]
+            if phase.batches == "both" and self.objective.merges and parts[0][1] is not None:
+                means |= self._merged_gradient(parts, phase)
+            else:
+                means |= self._summed_gradient(parts, phase)
+            if number + 1 == len(phases):
+                means |= self._penalise()
+            length = self._advance(optimiser, self.mask if phase.masked else {})
+            if length is not None:
+                means["gradient" if len(phases) == 1 else f"gradient_{phase.batches}"] = length
+        return means
+
+    def _taken(self, phase: Phase, kept: Noised | None, forget: Noised | None) -> tuple[Noised | None, Noised | None]:
+        """Return the batches that a phase takes; where the base is a target at kept items, with that target."""
+        taken = None if phase.batches == "forget" else kept
+        if taken is not None and self.held.base is not None:
+            share = self.held.share
+            with torch.no_grad(), self.accelerator.autocast():
+                base = self.held.base.eps(taken.x, taken.t, taken.condition)
+            taken = replace(taken, eps=torch.lerp(taken.eps, base.to(taken.eps), share))
+        return taken, None if phase.batches == "retain" else forget
+
+    def _terms(self, view: ScoreModel, kept: Noised | None, forget: Noised | None) -> dict[str, Term]:
+        # An objective of forget items alone is given None for the others, and says so in its own annotation.
+        return self.objective.terms(view.eps, kept, forget)  # type: ignore[arg-type]
+
+    def _summed_gradient(self, parts: Batches, phase: Phase) -> dict[str, Tensor]:
+        """Backpropagate the weighted sum of the terms; return the terms' means."""
+        totals: dict[str, Tensor] = {}
+        for number, (kept, forget) in enumerate(parts):
+            last = number + 1 == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.view.network):
+                terms = self._terms(self.view, kept, forget)
+                means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
+                loss = torch.stack([phase.weight * term.weight * means[name] for name, term in terms.items()]).sum()
+                self.accelerator.backward(loss)
+            _add(totals, means)
+        return totals
+
+    def _merged_gradient(self, parts: Batches, phase: Phase) -> dict[str, Tensor]:
+        """Take the gradient of the forget term and of the others apart and let the objective merge them."""
+        weights = list(self.weights.values())
+        totals: dict[str, Tensor] = {}
+        sums: dict[bool, list[Tensor]] = {}
+        for kept, forget in parts:
+            terms = self._terms(self.local_view, kept, forget)
+            means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
+            for of_forget in (False, True):
+                chosen = [name for name in terms if (name == "forget") == of_forget]
+                loss = torch.stack([phase.weight * terms[name].weight * means[name] for name in chosen]).sum()
+                found = gradients(loss, weights, retain_graph=not of_forget)
+                before = sums.get(of_forget)
+                sums[of_forget] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]
+            _add(totals, means)
+        merged = self.objective.merge(self._averaged(sums[False]), self._averaged(sums[True]))
+        for weight, gradient in zip(weights, merged, strict=True):
+            # In the weight's memory format, which the fused optimiser takes for granted.
+            weight.grad = torch.empty_like(weight).copy_(gradient)
+        return totals
+
+    def _averaged(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Average gradients over the processes, in one exchange."""
+        if self.accelerator.num_processes == 1:
+            return gradients
+        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+        pieces = flat.split([g.numel() for g in gradients])
+        return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
+
+    def _penalise(self) -> dict[str, Tensor]:
+        """Add the gradient of the penalties, once a step; every process adds the same one."""
+        scalars = self.objective.penalty(self.weights) | self.held.penalty(self.weights)
+        if scalars:
+            found = gradients(torch.stack(list(scalars.values())).sum(), list(self.weights.values()))
+            for weight, gradient in zip(self.weights.values(), found, strict=True):
+                weight.grad = (
+                    torch.empty_like(weight).copy_(gradient) if weight.grad is None else weight.grad + gradient
+                )
+        return {name: value.detach() for name, value in scalars.items()}
+
+    @torch.no_grad()
+    def _advance(self, optimiser: torch.optim.Optimizer, mask: Mapping[str, Tensor]) -> Tensor | None:
+        """Clip, step, and put masked weights back; return the gradient's length where it is clipped."""
+        before = {name: self.weights[name].clone() for name in mask}
+        for name, allowed in mask.items():
+            gradient = self.weights[name].grad
+            if gradient is not None:
+                gradient.mul_(allowed)
+        clip = self.settings.clip
+        length = None if clip is None else nn.utils.clip_grad_norm_(self.weights.values(), clip)
+        optimiser.step()
+        for name, allowed in mask.items():
+            self.weights[name].copy_(torch.where(allowed, self.weights[name], before[name]))
+        return length
+
+
+def adam(weights: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.Adam:
+    """Return the optimiser of some weights."""
+    return torch.optim.Adam(list(weights), lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def gradients(loss: Tensor, weights: list[nn.Parameter], retain_graph: bool = False) -> list[Tensor]:
+    """Return the gradient in each weight; zero in those that the loss does not depend on."""
+    found = torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True)
+    return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+
+
+def _add(totals: dict[str, Tensor], means: dict[str, Tensor]) -> None:
+    for name, value in means.items():
+        totals[name] = totals[name] + value.detach() if name in totals else value.detach()
