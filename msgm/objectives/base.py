@@ -103,8 +103,8 @@ class Card:
     """Facts on an objective that a reader needs to interpret its numbers.
 
     Example:
-        >>> msgm.Redirect.card.source
-        'this package; kin to ReTrack, arXiv 2509.13007'
+        >>> msgm.Unseen.card.formula
+        'mean (eps_theta - eps)^2 over the retain set'
     """
 
     formula: str
