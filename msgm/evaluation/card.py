@@ -122,7 +122,7 @@ def _needs_retain(lines: Facts, drawn: Mapping[str, int] | None) -> bool | None:
     """Return whether retain items were read: as the run counted, else as the objective's card has it."""
     if drawn:
         return any(drawn.get(part, 0) > 0 for part in ("retain", "all"))
-    return lines["data"].startswith(("retain", "all")) if "data" in lines else None
+    return "retain" in lines["data"] or lines["data"].startswith("all") if "data" in lines else None
 
 
 def _drawn(drawn: Mapping[str, int] | None) -> Facts:
