@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,7 +58,7 @@ def made(part: T | type[T], base: Any) -> T:
     cls = part if isinstance(part, type) else type(part)
     require(issubclass(cls, base), f"{cls.__name__} is no subclass of {base.__name__}.")
     require(
-        "__dataclass_fields__" in vars(cls),
+        is_dataclass(cls) and ("__dataclass_fields__" in vars(cls) or not vars(cls).get("__annotations__")),
         f"{cls.__name__} is no dataclass, so it has no settings that a config could name.",
     )
     if not isinstance(part, type):

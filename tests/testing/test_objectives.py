@@ -83,7 +83,7 @@ class OtherData(Plain):
 
 
 class NoDataclass(Plain):
-    pass
+    weight: float = 1.0
 
 
 @dataclass
