@@ -224,6 +224,8 @@ def test_two_configs_share_no_rows():
 def test_settings_that_an_earlier_version_lacked_are_no_difference_while_they_change_nothing():
     new = {"data": {"name": "folder", "background": "white", "frame": 0}, "request": {"labels": [1], "files": []}}
     old = {"data": {"name": "folder"}, "request": {"labels": [1]}}
+    old |= {"network": {"name": "unet"}, "training": {"steps": 1}}
+    new |= {"network": {"name": "unet", "classes": 0}, "training": {"steps": 1, "cond_drop": 0.1}, "edit": {}}
     assert differences(old, new) == []
     new["data"]["frame"], new["request"]["files"] = 1, ["a.png"]
     assert differences(old, new) == ["data.frame: None -> 1", "request.files: None -> ['a.png']"]
