@@ -18,6 +18,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from msgm import cli
 from msgm.config import load_config
 from msgm.objectives import OBJECTIVES
+from msgm.objectives.edits import EDITS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -107,14 +108,15 @@ def start(tmp_path_factory):
 
 @pytest.fixture
 def place(start, tmp_path, monkeypatch):
-    """A copy of that folder, in which a page is followed; objectives that its plugins register are taken back."""
+    """A copy of that folder, in which a page is followed; what its plugins register is taken back."""
     folder = shutil.copytree(start, tmp_path / "place")
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    known = dict(OBJECTIVES.entries)
+    known = [(registry, dict(registry.entries)) for registry in (OBJECTIVES, EDITS)]
     yield folder
-    OBJECTIVES.entries.clear()
-    OBJECTIVES.entries.update(known)
+    for registry, entries in known:
+        registry.entries.clear()
+        registry.entries.update(entries)
 
 
 def follow(language: str, text: str) -> None:
