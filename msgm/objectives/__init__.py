@@ -2,10 +2,11 @@
 
 from msgm.objectives.amnesia import SelectiveAmnesia
 from msgm.objectives.anchors import Anchor, Held
-from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Objective, Phase, Term, mean_square, noised
+from msgm.objectives.base import OBJECTIVES, Card, Matched, Mixed, Noised, Objective, Phase, Term, mean_square, noised
 from msgm.objectives.denoising import Standard, Unseen
 from msgm.objectives.erasediff import EraseDiff
 from msgm.objectives.masks import Mask, kept_shares
+from msgm.objectives.matching import MATCHING, FiniteDifference, Matching, Sliced
 from msgm.objectives.moments import Moments, merged_moments, moments
 from msgm.objectives.obtuse import Obtuse
 from msgm.objectives.orthogonal import Orthogonal
@@ -18,6 +19,7 @@ from msgm.objectives.surgery import AGEM, SURGERY, Cap, Cone, PCGrad, Surgery, i
 
 __all__ = [
     "AGEM",
+    "MATCHING",
     "OBJECTIVES",
     "SURGERY",
     "Anchor",
@@ -26,8 +28,11 @@ __all__ = [
     "Cone",
     "Drawn",
     "EraseDiff",
+    "FiniteDifference",
     "Held",
     "Mask",
+    "Matched",
+    "Matching",
     "Mixed",
     "Moments",
     "Noised",
@@ -41,6 +46,7 @@ __all__ = [
     "SalUn",
     "SelectiveAmnesia",
     "Setup",
+    "Sliced",
     "Standard",
     "Subtract",
     "Surgery",

@@ -20,6 +20,7 @@ from msgm.errors import UserError
 from msgm.fields import Settings
 from msgm.objectives.anchors import Anchor
 from msgm.objectives.masks import Mask
+from msgm.objectives.matching import MATCHING, Matching
 from msgm.objectives.setup import Setup as Setup
 from msgm.objectives.surgery import SURGERY, Surgery
 from msgm.ranges import Range, ranges
@@ -289,7 +290,47 @@ def mean_square(x: Tensor) -> Tensor:
 
 
 @dataclass
-class Mixed(Objective):
+class Matched(Objective):
+    """An objective whose loss on the items that it keeps can match the score in several ways.
+
+    Example:
+        >>> objective = msgm.Obtuse(matching="finite-difference")
+        >>> request = msgm.ForgetRequest(labels=[3, 7])
+        >>> made = msgm.fit(base, "digits", objective, request, steps=2, batch_size=8)
+        fit: obtuse, 2 steps on ...
+
+    Attributes:
+        matching: None regresses onto the drawn noise; else a name in ``MATCHING``, or ``{"name": ..., ...}`` with its
+            settings.
+    """
+
+    matching: str | Settings | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.matching, Mapping):
+            self.matching = MATCHING.resolve(self.matching)
+        if self.matched is not None and self.anchor is not None and self.anchor.by == "base":
+            raise UserError(
+                "objective.anchor.by: base takes the place of the drawn noise, which matching does not use."
+            )
+
+    @property
+    def matched(self) -> Matching | None:
+        """What ``matching`` names."""
+        if self.matching is None:
+            return None
+        return MATCHING.build({"name": self.matching} if isinstance(self.matching, str) else self.matching)
+
+    def kept_loss(self, predict: Predict, batch: Noised) -> Tensor:
+        """Return the (B,) loss on items to keep."""
+        if self.matched is not None:
+            return self.matched.losses(predict, batch)
+        return mean_square(predict(batch.x, batch.t, batch.condition) - batch.eps)
+
+
+@dataclass
+class Mixed(Matched):
     """alpha L_r on every step, plus (1 - alpha) L_f on each ``every``-th; a subclass defines L_f.
 
     L_r is noise prediction on the retain set. Retain and forget items go through the network in one pass.
@@ -336,12 +377,17 @@ class Mixed(Objective):
 
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
         if forget is None:
-            return {"retain": Term(self.alpha, mean_square(predict(retain.x, retain.t, retain.condition) - retain.eps))}
-        on_retain, on_forget = predict_both(predict, retain, forget)
-        return {
-            "retain": Term(self.alpha, mean_square(on_retain - retain.eps)),
-            "forget": Term(1 - self.alpha, self.forget_loss(on_forget, forget)),
-        }
+            return {"retain": Term(self.alpha, self.kept_loss(predict, retain))}
+        kept, forgotten = self.both_losses(predict, retain, forget)
+        return {"retain": Term(self.alpha, kept), "forget": Term(1 - self.alpha, forgotten)}
+
+    def both_losses(self, predict: Predict, retain: Noised, forget: Noised) -> tuple[Tensor, Tensor]:
+        """Return the (B,) losses on retain and on forget items, from one pass where the retain loss needs no more."""
+        if self.matching is None:
+            on_retain, on_forget = predict_both(predict, retain, forget)
+            return mean_square(on_retain - retain.eps), self.forget_loss(on_forget, forget)
+        on_forget = predict(forget.x, forget.t, forget.condition)
+        return self.kept_loss(predict, retain), self.forget_loss(on_forget, forget)
 
 
 def predict_both(predict: Predict, retain: Noised, forget: Noised) -> tuple[Tensor, Tensor]:

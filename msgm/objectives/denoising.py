@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from msgm.objectives.base import OBJECTIVES, Card, Noised, Objective, Predict, Term, mean_square
+from msgm.objectives.base import OBJECTIVES, Card, Matched, Noised, Predict, Term
 
 
-class _Denoising(Objective):
+class _Denoising(Matched):
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
-        return {self.data: Term(1.0, mean_square(predict(retain.x, retain.t, retain.condition) - retain.eps))}
+        return {self.data: Term(1.0, self.kept_loss(predict, retain))}
 
 
 @OBJECTIVES.register("standard")

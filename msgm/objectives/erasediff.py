@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from msgm.errors import UserError
-from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Predict, Term, mean_square, predict_both
+from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Predict, Term, mean_square
 from msgm.ranges import Range, ranges
 
 
@@ -77,10 +77,10 @@ class EraseDiff(Mixed):
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
         if not self.bilevel or forget is None:
             return super().terms(predict, retain, forget)
-        on_retain, on_forget = predict_both(predict, retain, forget)
+        kept, forgotten = self.both_losses(predict, retain, forget)
         return {
-            "retain": Term(1.0, mean_square(on_retain - retain.eps)),
-            "forget": Term(1.0 if self.multiplier is None else self.multiplier, self.forget_loss(on_forget, forget)),
+            "retain": Term(1.0, kept),
+            "forget": Term(1.0 if self.multiplier is None else self.multiplier, forgotten),
         }
 
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:

@@ -19,7 +19,7 @@ In the variance-reduced form v must have E v v^T = I: with directions of length 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,8 +27,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from msgm.diffusion.conditions import Condition
 from msgm.errors import UserError
-from msgm.objectives.base import Noised, Predict
 from msgm.registry import Registry
+
+if TYPE_CHECKING:
+    from msgm.objectives.base import Noised, Predict
 
 
 class Matching(ABC):
@@ -45,7 +47,7 @@ class Matching(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def losses(self, predict: Predict, batch: Noised) -> Tensor:
+    def losses(self, predict: "Predict", batch: "Noised") -> Tensor:
         """Return (B,) losses whose expectation is that of the mean square of eps_theta - eps."""
 
 
@@ -75,7 +77,7 @@ class Sliced(Matching):
                 f"objective.matching.directions: expected 'rademacher' or 'gaussian', got {self.directions!r}."
             )
 
-    def losses(self, predict: Predict, batch: Noised) -> Tensor:
+    def losses(self, predict: "Predict", batch: "Noised") -> Tensor:
         v = rademacher(batch) if self.directions == "rademacher" else gaussian(batch)
         x = batch.x.detach().requires_grad_(True)
         with torch.enable_grad(), differentiable_attention():
@@ -107,7 +109,7 @@ class FiniteDifference(Matching):
         if not 0 < self.step < float("inf"):
             raise UserError(f"objective.matching.step must be a positive number, got {self.step}.")
 
-    def losses(self, predict: Predict, batch: Noised) -> Tensor:
+    def losses(self, predict: "Predict", batch: "Noised") -> Tensor:
         v = gaussian(batch)
         v = v / v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
         reach = self.step * batch.noise * v
@@ -117,12 +119,12 @@ class FiniteDifference(Matching):
         return ((ahead + behind) / 2).square() - (ahead - behind) / self.step + 1
 
 
-def rademacher(batch: Noised) -> Tensor:
+def rademacher(batch: "Noised") -> Tensor:
     """Return directions shaped like x whose entries are 1 or -1."""
     return torch.where(batch.uniform() < 0.5, -1.0, 1.0).to(batch.x.dtype)
 
 
-def gaussian(batch: Noised) -> Tensor:
+def gaussian(batch: "Noised") -> Tensor:
     """Return standard normal directions shaped like x."""
     # A uniform number may be 0, and never 1.
     uniform = batch.uniform().clamp_min(torch.finfo(torch.float32).tiny)

@@ -7,7 +7,7 @@ import torch
 
 from msgm.diffusion import VP, ScoreModel
 from msgm.errors import UserError
-from msgm.objectives import mean_square, noised
+from msgm.objectives import Anchor, EraseDiff, Obtuse, Standard, mean_square, noised
 from msgm.objectives.matching import MATCHING, FiniteDifference, Sliced, gaussian, rademacher
 
 CASES = {
@@ -121,3 +121,42 @@ def test_directions_that_are_unknown_are_refused():
 def test_they_are_registered():
     assert sorted(MATCHING.entries) == ["finite-difference", "sliced"]
     assert dataclasses.is_dataclass(MATCHING.entries["sliced"])
+
+
+def predict(x, t, condition=None):
+    return 0.4 * x + 0.1 * torch.sin(x)
+
+
+def weighted_erasediff(**settings):
+    return EraseDiff(variant="weighted", **settings)
+
+
+@pytest.mark.parametrize("made", [Obtuse, EraseDiff, weighted_erasediff])
+@pytest.mark.parametrize("setting", ["sliced", {"name": "sliced"}])
+def test_an_objective_matches_so_on_the_items_that_it_keeps_alone(made, setting):
+    retain, forget = gaussians(6), gaussians(5, seed=1)
+    usual = made(alpha=0.7, every=1).terms(predict, retain, forget)
+    found = made(alpha=0.7, every=1, matching=setting).terms(predict, retain, forget)
+    assert {name: term.weight for name, term in found.items()} == {name: term.weight for name, term in usual.items()}
+    torch.testing.assert_close(found["forget"].values, usual["forget"].values)
+    torch.testing.assert_close(found["retain"].values, Sliced().losses(predict, retain))
+    assert not torch.allclose(found["retain"].values, usual["retain"].values)
+
+
+def test_a_step_without_forget_batch_matches_so_too():
+    retain = gaussians(6)
+    found = Obtuse(alpha=0.7, matching="finite-difference").terms(predict, retain, None)
+    torch.testing.assert_close(found["retain"].values, FiniteDifference().losses(predict, retain))
+    found = Standard(matching={"name": "finite-difference", "step": 0.01}).terms(predict, retain, None)
+    torch.testing.assert_close(found["all"].values, FiniteDifference(0.01).losses(predict, retain))
+
+
+def test_a_target_of_the_base_model_goes_with_no_other_matching():
+    with pytest.raises(UserError, match=r"anchor\.by: base"):
+        Obtuse(matching="sliced", anchor=Anchor(by="base"))
+
+
+def test_an_unknown_matching_is_refused_with_the_nearest_name():
+    for given in ("slicd", {"name": "slicd"}):
+        with pytest.raises(UserError, match="Did you mean 'sliced'"):
+            Obtuse(matching=given)
