@@ -23,7 +23,7 @@ from msgm.evaluation import judges as _judges  # noqa: F401 - likewise
 from msgm.evaluation.extractors import EXTRACTORS
 from msgm.evaluation.judge import JUDGES
 from msgm.evaluation.metrics import METRICS
-from msgm.objectives import OBJECTIVES, SURGERY
+from msgm.objectives import MATCHING, OBJECTIVES, SURGERY
 from msgm.objectives.edits import EDITS
 from msgm.recommender.attributes import ERASURES
 from msgm.recommender.data import SOURCES
@@ -48,6 +48,7 @@ class Page(NamedTuple):
 PAGES = [
     Page("objectives", "Objectives", "The swappable losses of generators: `objective.name`.", OBJECTIVES),
     Page("edits", "Edits", "Changes of a generator's weights without training steps: `edit.name`.", EDITS),
+    Page("matching", "Matching", "Losses of the items that are kept: `objective.matching`.", MATCHING),
     Page("surgery", "Merged gradients", "How two gradients become one: `objective.combine`.", SURGERY),
     Page("samplers", "Samplers", "How samples are drawn: `sampling.sampler`, or `--sampler`.", SAMPLERS),
     Page("guidance", "Guidance", "Changes of a score while a model samples; its weights stay.", GUIDANCE),
