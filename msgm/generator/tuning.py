@@ -15,7 +15,8 @@ from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import check_metrics
-from msgm.fields import Tree
+from msgm.fields import Tree, merged
+from msgm.objectives import Objective
 from msgm.ranges import searched
 from msgm.runs import Run, find_model
 from msgm.splits import Split
@@ -84,10 +85,12 @@ class GeneratorTuning(Tunable):
             if settings := getattr(row, section):
                 part = registry.build(settings)
                 parts[section] = (part, part.effective())
+                for name, inner in part.wrappers().items() if isinstance(part, Objective) else ():
+                    parts[f"{section}.{name}"] = (inner, inner.effective())
         if row.start == "finetune":
             parts["training"] = (TrainingSettings, vars(self.config.row_training(row)))
         space = {f"{key}.{name}": r for key, (part, own) in parts.items() for name, r in searched(part, own).items()}
-        own = {key: float(parts[key.partition(".")[0]][1][key.partition(".")[2]]) for key in space}
+        own = {key: float(parts[key.rpartition(".")[0]][1][key.rpartition(".")[2]]) for key in space}
         return Searched(space, own)
 
     @cached_property
@@ -135,7 +138,7 @@ class GeneratorTuning(Tunable):
         found: dict[str, Any] = {"training": row.training | chosen.get("training", {})}
         for section, registry in PARTS.items():
             if settings := getattr(row, section):
-                found[section] = registry.resolve(settings | chosen.get(section, {}))
+                found[section] = registry.resolve(merged(settings, chosen.get(section, {})))
         return self.config.for_row(replace(row, **found))
 
     def _parts(self, row: str, values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
@@ -144,8 +147,11 @@ class GeneratorTuning(Tunable):
         if self.config.rows[row].start == "finetune":
             parts["training"] = {"steps": self.steps}
         for key, value in values.items():
-            section, _, name = key.partition(".")
-            parts.setdefault(section, {})[name] = value
+            *sections, name = key.split(".")
+            place: dict[str, Any] = parts
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = value
         return parts
 
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:

@@ -14,7 +14,7 @@ eps, with eps_b the starting model's prediction. Its gradient is that of both lo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -74,6 +74,10 @@ class Anchor:
                 f"objective.anchor.models: checkpoints needs two model folders at least, and others none; {self.by} "
                 f"has {len(self.models)}."
             )
+
+    def effective(self) -> dict[str, Any]:
+        """Return the settings that have an effect and may be searched, by name; the share of ``base`` may not."""
+        return {name: value for name, value in vars(self).items() if name != "weight" or self.by != "base"}
 
     def prepared(self, setup: Setup) -> "Held":
         """Return the anchor of one run."""

@@ -6,7 +6,7 @@ trainer averages over the batch. ``eps_theta`` is the network's prediction of th
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -206,8 +206,8 @@ class Objective(Described, ABC):
 
     def __post_init__(self) -> None:
         at_least(0, self, "objective", "replay")
-        if isinstance(self.combine, Mapping):
-            self.combine = SURGERY.resolve(self.combine)
+        if self.surgery is not None and fields(self.surgery):  # type: ignore[arg-type]
+            self.combine = SURGERY.resolve(_named(self.combine))
         apart = any(phase.batches != "both" for phase in self.phases(0))
         if self.surgery is not None and (self.combines or apart or "+" not in self.needs):
             why = "merges them itself" if self.combines else f"reads {self.needs} items alone"
@@ -226,9 +226,12 @@ class Objective(Described, ABC):
     @property
     def surgery(self) -> Surgery | None:
         """What ``combine`` names."""
-        if self.combine is None:
-            return None
-        return SURGERY.build({"name": self.combine} if isinstance(self.combine, str) else self.combine)
+        return None if self.combine is None else SURGERY.build(_named(self.combine))
+
+    def wrappers(self) -> dict[str, Any]:
+        """Return what ``combine``, ``mask`` and ``anchor`` stand for, by their names, where they are set."""
+        found = {"combine": self.surgery, "mask": self.mask, "anchor": self.anchor}
+        return {name: part for name, part in found.items() if part is not None}
 
     @property
     def merges(self) -> bool:
@@ -277,6 +280,10 @@ class Objective(Described, ABC):
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
+
+
+def _named(settings: Any) -> Any:
+    return {"name": settings} if isinstance(settings, str) else settings
 
 
 def mean_square(x: Tensor) -> Tensor:

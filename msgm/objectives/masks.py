@@ -6,7 +6,7 @@ another update nor weight decay moves them. Gradients outside it are zero before
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Mask:
             raise UserError(f"objective.mask.keep must lie in (0, 1], got {self.keep}.")
         if self.threshold is not None and not self.threshold >= 0:
             raise UserError(f"objective.mask.threshold must not be negative, got {self.threshold}; null is none.")
+
+    def effective(self) -> dict[str, Any]:
+        """Return the settings that have an effect, by name."""
+        return {name: value for name, value in vars(self).items() if name != "keep" or self.threshold is None}
 
     def found(self, setup: Setup) -> dict[str, Tensor]:
         """Return the mask by the names of trained weights: True where a weight may change."""

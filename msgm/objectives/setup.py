@@ -54,7 +54,8 @@ class Setup:
             with their mirror images when training sees those. They are replays where the objective has these.
         tune_on_forget: ``tune_on_forget(steps)`` fine-tunes a copy of the model on the forget set alone.
         forget: ``forget(n)`` draws up to n forget items likewise, with their labels.
-        sample: ``sample(n)`` returns n samples of the model that training starts from; the same ones on a resume.
+        sample: ``sample(n)`` returns n samples of the model that training starts from; the same ones on a resume. A
+            class-conditional model is asked for each class of the retain set in turn.
         moments: the moments of that model's gradients at items of a part.
         steps: how many steps will be made.
         forget_share: share of the forget set in the training items.

@@ -7,7 +7,7 @@ weights together. What comes out never points against r: its inner product with 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class Surgery(ABC):
     """
 
     name: ClassVar[str]
+
+    def effective(self) -> dict[str, Any]:
+        """Return the settings that have an effect, by name."""
+        return dict(vars(self))
 
     @abstractmethod
     def merge(self, retain: Gradients, forget: Gradients) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Rules of every exchangeable part: settings that round-trip, cards that say something, no global randomness."""
 
 import copy
+import inspect
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def made(part: T | type[T], base: Any) -> T:
     cls = part if isinstance(part, type) else type(part)
     require(issubclass(cls, base), f"{cls.__name__} is no subclass of {base.__name__}.")
     require(
-        is_dataclass(cls) and ("__dataclass_fields__" in vars(cls) or not vars(cls).get("__annotations__")),
+        is_dataclass(cls) and ("__dataclass_fields__" in vars(cls) or not inspect.get_annotations(cls)),
         f"{cls.__name__} is no dataclass, so it has no settings that a config could name.",
     )
     if not isinstance(part, type):

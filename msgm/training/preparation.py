@@ -104,16 +104,24 @@ class Preparation:
         return Drawn(items.to(device), None if labels is None else labels.to(device))
 
     def sample(self, count: int) -> Drawn:
-        """Draw samples of the model, kept in ``replay/``."""
-        path = self.run.path / "replay" / f"{count}.safetensors"
+        """Draw samples of the model, kept in ``replay/``; a conditional one is asked for each retained class in turn."""
+        path, seed = self.run.path / "replay" / f"{count}.safetensors", derive_seed(self.seed, "replay")
+        labels = self._retained_labels(count)
 
         def made() -> dict[str, Tensor]:
             with processes.alone():
-                items = sample(self.model, count, SamplingSettings(), derive_seed(self.seed, "replay"))
+                items = sample(self.model, count, SamplingSettings(), seed, condition=labels)
             return {"items": items.clamp(-1, 1) if self.dataset.is_image else items}
 
         self._once(path, made)
-        return Drawn(read_tensors(path)["items"].to(self.accelerator.device))
+        device = self.accelerator.device
+        return Drawn(read_tensors(path)["items"].to(device), None if labels is None else labels.to(device))
+
+    def _retained_labels(self, count: int) -> Tensor | None:
+        if not self.model.classes or self.dataset.labels is None:
+            return None
+        known = torch.from_numpy(self.dataset.labels[self.part.retain]).unique()
+        return known[torch.arange(count) % len(known)]
 
     def moments(self, part: Literal["retain", "forget"], items: int, levels: int = 10, batch: int = 1) -> Moments:
         """Take the moments at a part's items, kept in ``moments/``."""

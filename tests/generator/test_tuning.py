@@ -140,3 +140,29 @@ def test_a_conditional_model_counts_by_the_worst_of_its_views(tmp_path, monkeypa
     assert (numbers["unlearning_ratio"], numbers["junk_rate"]) == (0.4, 0.3)
     found["conditions"] = {"not_tested": "the model is unconditional"}
     assert tuning_._numbers("row", tmp_path)["unlearning_ratio"] == 0.2
+
+
+def test_settings_of_masks_anchors_and_caps_are_searched_too(tmp_path):
+    row = "rows.mine.objective={name: obtuse, mask: {keep: 0.3}, anchor: {by: identity}, combine: cap}"
+    tuned = GeneratorTuning(load_config("digits/vp", [*SMALL, row]), Run(tmp_path), None, "cpu")
+    searched = tuned.rows()["mine"]
+    inner = {"objective.mask.keep": 0.3, "objective.anchor.weight": 0.01, "objective.combine.ratio": 1.0}
+    assert inner.items() <= searched.own.items()
+    chosen = tuned.chosen("mine", {"objective.mask.keep": 0.6, "objective.combine.ratio": 0.2, "training.lr": 1e-3})
+    assert chosen["rows"]["mine"]["objective"] == {"mask": {"keep": 0.6}, "combine": {"ratio": 0.2}}
+    made = tuned._experiment("mine", {"objective.mask.keep": 0.6, "objective.combine.ratio": 0.2}).objective
+    assert (made["mask"]["keep"], made["mask"]["items"], made["anchor"]["weight"]) == (0.6, 256, 0.01)
+    assert made["combine"] == {"name": "cap", "ratio": 0.2, "exactly": False}
+
+
+def test_a_share_that_a_threshold_replaces_and_that_of_a_distilled_base_are_not_searched(tmp_path):
+    row = "rows.mine.objective={name: obtuse, mask: {threshold: 1}, anchor: {by: base}, combine: pcgrad}"
+    searched = GeneratorTuning(load_config("digits/vp", [*SMALL, row]), Run(tmp_path), None, "cpu").rows()["mine"]
+    assert not any(key.count(".") == 2 for key in searched.space)
+
+
+def test_a_calibrated_weight_is_not_searched_and_a_number_is(tmp_path):
+    row = "rows.mine.objective={name: subtract, weight: 0.2, ceiling: 1}"
+    searched = GeneratorTuning(load_config("digits/vp", [*SMALL, row]), Run(tmp_path), None, "cpu").rows()
+    assert "objective.weight" in searched["mine"].space
+    assert "objective.weight" not in searched["subtract"].space

@@ -228,6 +228,25 @@ def test_replays_take_the_place_of_retain_items_and_stay_the_same_on_a_resume(ti
     assert (again.path / "replay" / "20.safetensors").read_bytes() == kept
 
 
+def test_a_conditional_model_replays_each_class_that_is_retained_under_its_label(tiny, tmp_path):
+    config = tiny(obtuse("replay: 20"), "network.classes=10", "training.cond_drop=0")
+    dataset, split = load_data(config)
+    objective, seen = Obtuse(every=1, replay=20), []
+    terms = objective.terms
+    objective.terms = lambda predict, retain, forget: seen.append(retain) or terms(predict, retain, forget)
+    made = Trainer(
+        new_model(config, dataset), objective, dataset, split.train, config.training, 0, Run(tmp_path), "cpu"
+    )
+    made.train()
+    items = load_file(tmp_path / "replay" / "20.safetensors")["items"]
+    expected = [label for label in range(10) if label not in (3, 7)]
+    for batch in seen:
+        for item, label in zip(batch.clean, batch.condition.labels.tolist(), strict=True):
+            place = int((items - item).abs().flatten(1).sum(1).argmin())
+            assert torch.equal(items[place], item)
+            assert label == expected[place % 8]
+
+
 def test_a_bank_is_of_replays_too_and_no_retain_item_is_read(tiny, tmp_path):
     run = train(tiny("objective={name: redirect, replay: 40}"), tmp_path / "run", device="cpu")
     assert read_json(run.manifest)["drawn"] == {"retain": 0, "forget": 96, "replay": 96}
