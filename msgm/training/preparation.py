@@ -104,7 +104,7 @@ class Preparation:
         return Drawn(items.to(device), None if labels is None else labels.to(device))
 
     def sample(self, count: int) -> Drawn:
-        """Draw samples of the model, kept in ``replay/``; a conditional one is asked for each retained class in turn."""
+        """Draw samples of the model, kept in ``replay/``; a conditional one is asked for every retained class."""
         path, seed = self.run.path / "replay" / f"{count}.safetensors", derive_seed(self.seed, "replay")
         labels = self._retained_labels(count)
 
