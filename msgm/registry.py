@@ -94,7 +94,7 @@ def _own_first(cls: type[Any]) -> "list[Field[Any]]":
 
 
 def _settings(cls: type[Any]) -> list[str]:
-    return [f.name for f in fields(cls) if f.init]
+    return [f.name for f in _own_first(cls)]
 
 
 def plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ from msgm.generator.cells import retrained_models, row_models, seeds_of, stored_
 from msgm.reading import read_json
 from msgm.runs import Run, environment
 from msgm.study.engine import told
-from msgm.study.judging import SCHEMA, Report
+from msgm.study.judging import SCHEMA, Report, means
 from msgm.training.run import finished
 
 
@@ -111,7 +111,7 @@ def make_report(
     made = [row | {"provenance": provenance(run, row, bench.split.train.forget)} for row in (*rows, *retrains)]
     for row in made if base else []:  # some were measured by an earlier command, and are read
         with showing(run.path / row["folder"] / "report.json"):
-            numbers(row, report)
+            means([numbers(row, report)])  # each of them is a number
     report["rows"] = over_seeds(made[: len(rows)], report)
     report["retrains"] = over_seeds(made[len(rows) :], report)
     report = judged(report, LADDER)
