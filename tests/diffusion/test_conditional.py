@@ -237,3 +237,15 @@ def test_a_model_card_says_what_can_be_asked_for_and_what_is_not_used(tmp_path):
     assert "DiTPipeline" in text
     model("mlp").save_pretrained(tmp_path / "points")
     assert "0 to 2" in (tmp_path / "points/README.md").read_text()
+
+
+def test_a_pipeline_with_a_learned_variance_samples_as_the_library_s():
+    torch.manual_seed(0)
+    scheduler = DDPMScheduler(variance_type="learned_range")
+    theirs = DDPMPipeline(UNet2DModel(**UNET | {"out_channels": 2}).eval(), scheduler)
+    ours = ScoreModel.from_pretrained(theirs).to_pipeline()
+    images = [
+        pipeline(2, torch.Generator().manual_seed(7), num_inference_steps=4, output_type="pt").images
+        for pipeline in (theirs, ours)
+    ]
+    assert torch.equal(*images)

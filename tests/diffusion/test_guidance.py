@@ -80,6 +80,15 @@ def test_classifier_free_guidance_extrapolates_the_exact_scores(process):
     torch.testing.assert_close(found, null + 2.5 * (given - null))
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_both_ends_are_exact_where_the_scores_are_far_apart(scale):
+    exact = Mixture(VP(), [[-3.0, 0.0], [30.0, 0.5], [0.0, 900.0]], [0.4] * 3)
+    x, t = points(VP())
+    asked = labels(*[0, 1, 2] * 3)
+    found = ClassifierFree(scale).wrap(exact).eps(x.float(), t, asked)
+    assert torch.equal(found, exact.eps(x.float(), t, asked if scale else None))
+
+
 def test_rows_without_a_condition_stay_unguided():
     exact = mixture()
     x, t = points(VP())
@@ -194,6 +203,26 @@ def test_the_posterior_along_a_path_is_the_exact_one(process):
 
     view.sample(200, "ancestral", 300, callback=watch)
     assert torch.stack(errors).mean() < 0.03
+
+
+@PROCESSES
+def test_a_step_moves_the_posterior_by_the_ratio_of_its_likelihoods(process):
+    exact = mixture(process)
+    times = process.time(torch.tensor([2.0, 0.5], dtype=torch.float64))
+    grid = Grid(process, [2.0, 0.5])
+    y = torch.randn(2, 6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    y[0] = 2 * y[0] + 0.5
+    walk = DNG(prior=0.3, label=2).wrap(exact).for_walk()
+    for state, time in zip(y, times, strict=True):
+        walk.eps(process.signal(time) * state, time.expand(6))
+    likely = []
+    for asked in (labels(*[2] * 6), None):
+        slope = exact.eps(process.signal(times[0]) * y[0], times[:1].expand(6), asked)
+        mean, std = SAMPLERS.entries["ancestral"]().step(y[0], slope, grid, 0)
+        likely.append(torch.distributions.Normal(mean, std).log_prob(y[1]).sum(1))
+    expected = 0.3 * (likely[0] - likely[1]).exp()
+    torch.testing.assert_close(walk.guidance.odds, expected.clamp(1e-6, 0.99))
+    assert ((expected > 1e-6) & (expected < 0.99)).sum() >= 2
 
 
 def test_dynamic_guidance_removes_the_forget_set_and_little_else():
