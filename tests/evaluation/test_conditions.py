@@ -8,18 +8,21 @@ import torch
 from PIL import Image
 from torch import nn
 
+from msgm.config import TrainingSettings
 from msgm.data import dequantise
-from msgm.diffusion import VP, ScoreModel
+from msgm.diffusion import DDPM, VP, ScoreModel
 from msgm.errors import UserError
 from msgm.evaluation import asking
 from msgm.evaluation.attacks.base import shown
 from msgm.evaluation.attacks.membership import item_losses
 from msgm.evaluation.attacks.partial_noise import start_from
+from msgm.evaluation.attacks.tuning import fine_tune
 from msgm.evaluation.bench import Subject
-from msgm.evaluation.ladder import view_checks
+from msgm.evaluation.ladder import LADDER, view_checks
 from msgm.evaluation.measuring import metrics_of, protocol
 from msgm.evaluation.metrics.conditions import Conditions
 from msgm.evaluation.metrics.likelihood import NegativeLogLikelihood
+from msgm.evaluation.metrics.variational import VariationalBound
 from msgm.evaluation.restored import ReconstructionTask
 from msgm.generator.cells import _picture
 from tests.evaluation.benches import digits_bench
@@ -198,6 +201,25 @@ def test_real_items_are_asked_for_under_their_own_class():
         assert all(asked in kinds for asked in labels)
 
 
+def test_the_variational_bound_is_asked_for_under_the_items_own_class():
+    bench = digits_bench("network.classes=10", "process.name=ddpm", "evaluation.nll_items=3")
+    made = Subject("asked", ScoreModel(Asked(), DDPM(), (1, 8, 8)), bench)
+    VariationalBound(terms=2).measure(made)
+    kinds = [bench.dataset.labels[part[:3]].tolist() for part in (bench.split.test.retain, bench.split.test.forget)]
+    assert made.model.network.labels
+    assert all(asked in kinds for asked in made.model.network.labels)
+
+
+def test_an_attacker_tunes_a_copy_with_labels_dropped_as_in_training():
+    made = subject()
+    data, forget = made.bench.dataset, made.bench.split.train.forget
+    settings = TrainingSettings(batch_size=50, cond_drop=0.3)
+    for _, copy in fine_tune(made.model, data, forget, [4], settings, 0):
+        asked = np.array(copy.network.labels)
+    assert set(asked.ravel().tolist()) == {-1, 3, 7}
+    assert 0.2 < (asked == -1).mean() < 0.4
+
+
 def test_an_attacked_copy_is_asked_for_the_forgotten_classes():
     made = subject()
     shown(made.model, made.bench, 5)
@@ -221,4 +243,5 @@ def test_a_model_that_gives_a_class_when_asked_for_it_has_not_forgotten(asked, h
     views = {"forgotten": {"unlearning_ratio": share}, "others": {"unlearning_ratio": share}}
     row = a_row("row", conditions=views)
     assert [check.holds for check in view_checks(a_report(row), row)] == [holds, holds]
+    assert [check.holds for check in LADDER.first(a_report(row), row)[2:]] == [holds, holds]
     assert view_checks(a_report(row), a_row("plain")) == []

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
+from PIL import Image
 
 import msgm
 from msgm.data import Dataset
@@ -88,6 +89,13 @@ def test_labels_change_what_is_learnt(tiny, tmp_path):
     # Adam moves each class that was asked for; the null condition is row 10. The averages still hold the start.
     assert [bool((weights[0][row] != start[row]).any()) for row in (0, 10)] == [True, False]
     assert [bool((weights[1][row] != start[row]).any()) for row in (0, 10)] == [False, True]
+
+
+def test_pictures_on_the_way_have_a_row_a_class(tiny, tmp_path):
+    run = train(tiny("network.classes=10", "training.sample_every=6"), tmp_path / "asked", device="cpu")
+    plain = train(tiny("training.sample_every=6"), tmp_path / "plain", device="cpu")
+    sizes = [Image.open(next(made.samples.glob("*.png"))).size for made in (run, plain)]
+    assert sizes == [((8 * 9 + 1) * 4, (10 * 9 + 1) * 4), ((8 * 9 + 1) * 4, (8 * 9 + 1) * 4)]
 
 
 def test_a_request_that_means_a_condition_is_refused_by_an_unconditional_model(tiny, tmp_path):
