@@ -185,7 +185,9 @@ def edit(
         start, part = _prepared(model, data, forget, chosen.name, fresh_chain)
         with working_folder(None) as folder:
             begun = derive_seed(seed, "finetune")
-            editor = Editor(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "edit")
+            editor = Editor(
+                start, chosen, data.dataset, part, settings, begun, Run(folder), device, "edit", forget.means
+            )
             if editor.accelerator.is_main_process:
                 announce("edit", chosen.name, editor)
             editor.train()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from msgm.curvature import weights_of
 from msgm.diffusion import ScoreModel
+from msgm.objectives import Drawn
 from msgm.objectives.edits import Edit, EditSetup
 from msgm.seeding import generator
 from msgm.testing.rules import check_settings, check_texts, made, repeated, require
@@ -70,9 +71,9 @@ def _edited(edit: Edit, model: ScoreModel, setup: EditSetup) -> dict[str, Tensor
 def _setup(model: ScoreModel, asked: set[str]) -> EditSetup:
     """Return an edit's inputs; the parts of the data that it asks for are added to ``asked``."""
 
-    def items(part: str, count: int) -> Tensor:
+    def items(part: str, count: int) -> Drawn:
         asked.add(part)
-        return 2 * torch.rand(count, *SHAPE, generator=generator(0, part)) - 1
+        return Drawn(2 * torch.rand(count, *SHAPE, generator=generator(0, part)) - 1)
 
     def tuned(steps: int) -> ScoreModel:
         asked.add("forget")
@@ -83,7 +84,7 @@ def _setup(model: ScoreModel, asked: set[str]) -> EditSetup:
         return found
 
     def retain(count: int) -> Tensor:
-        return items("retain", count)
+        return items("retain", count).items
 
     return EditSetup(
         model=lambda: copy.deepcopy(model), retain=retain, tune_on_forget=tuned, items=items, forget_share=0.25, seed=0

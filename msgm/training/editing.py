@@ -6,19 +6,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed
 from msgm.diffusion import ScoreModel
-from msgm.errors import RunError, UserError
-from msgm.objectives import Unseen
+from msgm.errors import RunError
+from msgm.objectives import Drawn, Unseen
 from msgm.objectives.edits import Edit, EditSetup
 from msgm.reading import read_json
+from msgm.requests import Means
 from msgm.runs import Run
 from msgm.seeding import generator
 from msgm.splits import Part
-from msgm.training.batches import clean
+from msgm.training.batches import clean, drop_of, forget_drop
 from msgm.training.checkpoints import State, checkpoints
 from msgm.training.trainer import Trainer
 
@@ -38,9 +38,7 @@ class Editor(Trainer):
         run: folder of the run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         label: name shown meanwhile.
-
-    Raises:
-        UserError: a class-conditional model.
+        means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
     """
 
     def __init__(
@@ -54,11 +52,10 @@ class Editor(Trainer):
         run: Run,
         device: str = "auto",
         label: str = "editing",
+        means: Means | None = None,
     ) -> None:
-        if model.classes:
-            raise UserError(f"edit.name: {edit.name} edits unconditional models, and this one is class-conditional.")
-        super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label)
-        self.edit = edit
+        super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means)
+        self.edit, self.means = edit, means
 
     def train(self) -> None:
         """Edit the weights.
@@ -77,17 +74,23 @@ class Editor(Trainer):
     def _edit_setup(self) -> EditSetup:
         return EditSetup(**vars(self._setup()), items=self._items, seed=self.seed)
 
-    def _items(self, part: Source, count: int) -> Tensor:
+    def _items(self, part: Source, count: int) -> Drawn:
         """Return clean items of a part as training sees them; every process draws all of them."""
         self.feeds.tally.add(part, count)
-        return torch.cat(list(self._batches(part, count)))[:count]
+        batches = list(self._batches(part, count))
+        labels = [batch.labels for batch in batches if batch.labels is not None]
+        return Drawn(
+            torch.cat([batch.items for batch in batches])[:count], torch.cat(labels)[:count] if labels else None
+        )
 
-    def _batches(self, part: Source, count: int) -> Iterator[Tensor]:
+    def _batches(self, part: Source, count: int) -> Iterator[Drawn]:
         chosen = self.part.retain if part == "retain" else self.part.forget
-        size = min(count, self.settings.batch_size)
-        feed = Feed(self.dataset, chosen, size, self.seed, f"edit-{part}", device=self.accelerator.device)
+        size, drop = min(count, self.settings.batch_size), drop_of(self.model, self.settings)
+        drop = drop if part == "retain" else forget_drop(drop, self.means)
+        where = self.accelerator.device
+        feed = Feed(self.dataset, chosen, size, self.seed, f"edit-{part}", device=where, drop=drop)
         for number, raw in zip(range(-(-count // size)), feed.batches(0), strict=False):
-            yield clean(feed, raw.items, generator(self.seed, feed.stream, number, device=feed.device))
+            yield Drawn(clean(feed, raw.items, generator(self.seed, feed.stream, number, device=where)), raw.labels)
 
     def _chosen_weights(self) -> AbstractContextManager[None]:
         return nullcontext()

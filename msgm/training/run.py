@@ -182,7 +182,7 @@ def _trainer(
     seed = derive_seed(config.seed, "finetune" if source else "scratch")
     given = (dataset, split.train, config.training, seed, run, device, run.path.name)
     if config.edit:
-        return Editor(model, EDITS.build(config.edit), *given)
+        return Editor(model, EDITS.build(config.edit), *given, config.request.means)
     return Trainer(model, OBJECTIVES.build(config.objective), *given, config.request.means)
 
 

@@ -17,12 +17,11 @@ from msgm.runs import Run
 from msgm.training import train, unlearn
 from msgm.training.editing import Editor
 from msgm.training.run import split_data
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    from tests.conftest import TINY
-
     config = msgm.load_config(None, TINY)
     return train(config, tmp_path_factory.mktemp("edit") / "base", device="cpu")
 
@@ -47,6 +46,33 @@ def test_unlearn_makes_every_edit_and_records_it(tiny, base, tmp_path, name):
     assert not torch.equal(weights(run), weights(base))
     assert [entry.by for entry in read_chain(run.model).requests] == [name]
     assert not run.checkpoints.exists()
+
+
+@pytest.fixture(scope="module")
+def asked_base(tmp_path_factory):
+    config = msgm.load_config(None, [*TINY, "network.classes=10"])
+    return train(config, tmp_path_factory.mktemp("edit") / "asked", device="cpu")
+
+
+@pytest.mark.parametrize("name", EDITS.entries)
+def test_class_conditional_models_are_edited_too(tiny, asked_base, tmp_path, name):
+    settings = {"influence": ["edit.iterations=2", "edit.items=4"], "task-vector": ["edit.steps=2"]}
+    given = ["network.classes=10", "request.means=condition", *settings.get(name, ["edit.items=4"])]
+    run = edited(tiny, asked_base, tmp_path / "run", f"edit.name={name}", *given)
+    assert ScoreModel.load(run.model).classes == 10
+    assert not torch.equal(weights(run), weights(asked_base))
+
+
+def test_labels_are_those_that_training_reads(tiny, asked_base, tmp_path):
+    config = tiny("network.classes=10", "request.means=condition", "training.cond_drop=0.5")
+    dataset = load_dataset(config.data)
+    part = split_data(config, dataset).train
+    given = (dataset, part, config.training, 3, Run(tmp_path), "cpu", "edit", config.request.means)
+    setup = Editor(ScoreModel.load(asked_base.model), EDITS.build({"name": "prune"}), *given)._edit_setup()
+    forget, retain = setup.items("forget", 60).labels, setup.items("retain", 200).labels
+    assert set(forget.tolist()) == {3, 7}
+    assert {-1, 0, 9} <= set(retain.tolist())
+    assert not {3, 7} & set(retain.tolist())
 
 
 def test_the_same_run_gives_the_same_weights_and_another_seed_others(tiny, base, tmp_path):
@@ -89,16 +115,17 @@ def test_items_are_those_of_training_and_come_in_any_number(tiny, base, tmp_path
     )
     setup = editor._edit_setup()
     assert setup.forget_share == len(part.forget) / (len(part.forget) + len(part.retain))
-    many = setup.items("forget", len(part.forget) + 5)
+    many = setup.items("forget", len(part.forget) + 5).items
     assert len(many) == len(part.forget) + 5
-    assert torch.equal(many, setup.items("forget", len(part.forget) + 5))
+    assert torch.equal(many, setup.items("forget", len(part.forget) + 5).items)
     for name, indices in (("forget", part.forget), ("retain", part.retain)):
-        found = setup.items(name, 40)
+        found, labels = setup.items(name, 40)
+        assert labels is None
         levels = ((found + 1) / 2 * dataset.levels).floor().clamp(0, dataset.levels - 1)
         known = {item.numpy().tobytes() for item in dataset.items[indices]}
         kind = dataset.items.numpy().dtype
         assert all(item.numpy().astype(kind).tobytes() in known for item in levels)
-    assert not torch.equal(setup.items("forget", 8)[0], setup.items("retain", 8)[0])
+    assert not torch.equal(setup.items("forget", 8).items[0], setup.items("retain", 8).items[0])
 
 
 def test_weights_that_are_not_finite_are_not_saved(tiny, base, tmp_path, monkeypatch):

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from msgm.curvature import flatten, weights_of
 from msgm.devices import WITHOUT_FLOAT64
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.processes import Process
 from msgm.objectives.base import Described, Noised, Setup, noised
+from msgm.objectives.setup import Drawn
 from msgm.registry import Registry
 from msgm.seeding import generator
 
@@ -30,20 +32,22 @@ class EditSetup(Setup):
     """Inputs of an edit: those of an objective's preparation, and items as training sees them.
 
     Example:
-        >>> given = {"items": lambda part, n: torch.rand(n, 1, 8, 8), "forget_share": 0.2, "seed": 0}
+        >>> drawn = lambda part, n: msgm.objectives.Drawn(torch.rand(n, 1, 8, 8))
+        >>> given = {"items": drawn, "forget_share": 0.2, "seed": 0}
         >>> setup = EditSetup(
         ...     model=lambda: base, retain=lambda n: torch.rand(n, 1, 8, 8), tune_on_forget=lambda steps: base, **given
         ... )
         >>> edited = msgm.objectives.edits.Dampen(items=4).apply(base, setup)
 
     Attributes:
-        items: ``items("forget", n)`` returns n clean items of the part, (n, *shape), dequantised and mirrored at random
-            as in training; the same again at every call. A smaller part is gone through several times.
+        items: ``items("forget", n)`` returns n clean items of the part, dequantised and mirrored at random as in
+            training, with the labels that a class-conditional model is trained under, -1 for none; the same again at
+            every call. A smaller part is gone through several times.
         forget_share: share of the forget set among the items to retain and to forget, in (0, 1).
         seed: of an edit's own random choices.
     """
 
-    items: Callable[[Literal["retain", "forget"], int], Tensor]
+    items: Callable[[Literal["retain", "forget"], int], Drawn]
     forget_share: float
     seed: int
 
@@ -109,19 +113,23 @@ def in_double(values: Tensor) -> Tensor:
     return (values.cpu() if values.device.type in WITHOUT_FLOAT64 else values).double()
 
 
-def noisings(process: Process, items: Tensor, levels: int, seed: int) -> list[Noised]:
-    """Return batches of ``items``, each of them ``levels`` times, at one time from each of so many parts of the path.
+def noisings(process: Process, drawn: Drawn, levels: int, seed: int) -> list[Noised]:
+    """Return batches of items, each of them ``levels`` times, at one time from each of so many parts of the path.
 
     Example:
-        >>> batches = noisings(msgm.VP(), torch.zeros(100, 2), levels=4, seed=0)
+        >>> batches = noisings(msgm.VP(), msgm.objectives.Drawn(torch.zeros(100, 2)), levels=4, seed=0)
         >>> [len(batch.x) for batch in batches]
         [256, 144]
     """
+    items, labels = drawn
     draws = generator(seed, "noisings", device=items.device)
     whole = items.repeat_interleave(levels, 0)
     parts = torch.arange(levels, device=items.device).repeat(len(items))
     times = (parts + torch.rand(len(whole), generator=draws, device=items.device)) / levels
     eps = torch.randn(whole.shape, generator=draws, device=items.device)
     t = process.training_times(times)
-    cut = zip(whole.split(BATCH), t.split(BATCH), eps.split(BATCH), strict=True)
-    return [noised(process, *part) for part in cut]
+    conditions: list[Condition | None] = [None] * -(-len(whole) // BATCH)
+    if labels is not None:
+        conditions = [Condition(part) for part in labels.repeat_interleave(levels).split(BATCH)]
+    cut = zip(whole.split(BATCH), t.split(BATCH), eps.split(BATCH), conditions, strict=True)
+    return [noised(process, x0, times, noise, None, condition) for x0, times, noise, condition in cut]

@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.objectives.edits.base import EditSetup
 from msgm.objectives.moments import moments
@@ -14,4 +15,6 @@ def importances(
     model: ScoreModel, setup: EditSetup, part: Literal["retain", "forget"], items: int, levels: int
 ) -> Mapping[str, Tensor]:
     """Return the importances of the weights to ``items`` items of a part, by name; see ``msgm.objectives.moments``."""
-    return moments(model, setup.items(part, items), levels, seed=setup.seed).square
+    drawn = setup.items(part, items)
+    condition = None if drawn.labels is None else Condition(drawn.labels)
+    return moments(model, drawn.items, levels, seed=setup.seed, condition=condition).square

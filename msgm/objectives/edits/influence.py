@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from msgm.checks import at_least, positive
 from msgm.curvature import Weights, add_to, conjugate_gradients, curved, plain_attention, weights_of
+from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.objectives.base import Card, Noised, mean_square
 from msgm.objectives.edits.base import EDITS, Edit, EditSetup, noisings
@@ -88,8 +89,8 @@ def mean_gradient(model: ScoreModel, batches: list[Noised]) -> Tensor:
     weights, count = list(model.network.parameters()), sum(len(batch.x) for batch in batches)
     total = [torch.zeros_like(weight) for weight in weights]
     for batch in batches:
-        loss = mean_square(model.eps(batch.x, batch.t) - batch.eps).sum() / count
-        for value, gradient in zip(total, torch.autograd.grad(loss, weights), strict=True):
+        loss = mean_square(model.eps(batch.x, batch.t, batch.condition) - batch.eps).sum() / count
+        for value, gradient in zip(total, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
             value += gradient
     return torch.cat([value.flatten() for value in total])
 
@@ -100,7 +101,7 @@ def gauss_newton(model: ScoreModel, batches: list[Noised], vector: Tensor) -> Te
     for batch in batches:
 
         def outputs(values: Weights, batch: Noised = batch) -> Tensor:
-            return model.with_network(AtWeights(model.network, values)).eps(batch.x, batch.t)
+            return model.with_network(AtWeights(model.network, values)).eps(batch.x, batch.t, batch.condition)
 
         dims = batch.x[0].numel()
         with plain_attention():
@@ -121,7 +122,7 @@ class AtWeights(nn.Module):
         super().__init__()
         self.network, self.weights = network, weights
 
-    def forward(self, *read: Tensor | None) -> Tensor:
+    def forward(self, *read: Tensor | Condition) -> Tensor:
         """Call the network with ``read``."""
         out: Tensor = functional_call(self.network, self.weights | dict(self.network.named_buffers()), read)
         return out

@@ -69,9 +69,9 @@ class RefitHead(Edit):
         head = last_layer(model, batches[0])
         self.facts["loss_before"] = _loss(model, batches)
         weight, bias = self._solved(model, head, batches)
-        head.weight.copy_(weight)
         assert head.bias is not None
-        head.bias.copy_(bias)
+        head.weight[: len(bias)] = weight  # a network that learns its variance has more rows
+        head.bias[: len(bias)] = bias
         self.facts["loss_after"] = _loss(model, batches)
 
     def _solved(self, model: ScoreModel, head: Head, batches: list[Noised]) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ class RefitHead(Edit):
         penalty[-1] = 0.0  # of the bias
         # Least squares: where features depend on each other, the solution of least norm.
         solution = torch.linalg.lstsq(gram + penalty.diag(), moment, driver="gelsd").solution
-        return solution[:-1].T.reshape(head.weight.shape), solution[-1]
+        return solution[:-1].T.reshape(-1, *head.weight.shape[1:]), solution[-1]
 
 
 def last_layer(model: ScoreModel, batch: Noised) -> nn.Linear | nn.Conv2d:
@@ -97,7 +97,7 @@ def last_layer(model: ScoreModel, batch: Noised) -> nn.Linear | nn.Conv2d:
     hooks = [layer.register_forward_hook(lambda layer, _, out: called.append((layer, out))) for layer in layers]
     hooks.append(model.network.register_forward_hook(lambda _, __, out: seen.append(out)))
     try:
-        model.eps(batch.x[:1], batch.t[:1])
+        model.eps(batch.x[:1], batch.t[:1], None if batch.condition is None else batch.condition[:1])
     finally:
         for hook in hooks:
             hook.remove()
@@ -119,15 +119,15 @@ def _plain(head: Head) -> bool:
 
 
 def _cropped(out: Tensor, like: Tensor) -> Tensor:
-    """Return a layer's output without the pixels that pad it."""
-    return out[..., : like.shape[-2], : like.shape[-1]] if out.dim() == 4 else out
+    """Return a layer's output without the pixels that pad it and without channels that are no prediction."""
+    return out[:, : like.shape[1], : like.shape[2], : like.shape[3]] if out.dim() == 4 else out
 
 
 def _regression(model: ScoreModel, head: Head, batch: Noised) -> tuple[Tensor, Tensor]:
     """Return a batch's least squares in float64: features (n, k + 1), the bias' column last, and targets (n, m)."""
     offset, slope = _affine(model, batch)
     with _inputs(head) as read:
-        model.eps(batch.x, batch.t)
+        model.eps(batch.x, batch.t, batch.condition)
     phi = _unfolded(head, read[-1], batch.x)
     phi = torch.cat([phi, torch.ones_like(phi[..., :1])], dim=-1)
     target = batch.eps - offset
@@ -152,7 +152,7 @@ class _Constant(nn.Module):
         super().__init__()
         self.value = value
 
-    def forward(self, x: Tensor, *label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *read: Tensor) -> Tensor:
         return torch.full_like(x, self.value)
 
 
@@ -179,5 +179,5 @@ def _unfolded(head: Head, read: Tensor, x: Tensor) -> Tensor:
 
 
 def _loss(model: ScoreModel, batches: list[Noised]) -> float:
-    losses = torch.cat([mean_square(model.eps(batch.x, batch.t) - batch.eps) for batch in batches])
+    losses = torch.cat([mean_square(model.eps(batch.x, batch.t, batch.condition) - batch.eps) for batch in batches])
     return losses.mean().item()

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from msgm.diffusion import VP, ScoreModel
+from msgm.diffusion import VP, Condition, ScoreModel
 from msgm.errors import UserError
 from msgm.objectives import moments
 from msgm.objectives.edits import Dampen, Prune, Reinit
+from msgm.objectives.edits.importance import importances
 from msgm.objectives.edits.prune import TINY
-from tests.objectives.edits.worlds import DIMS, FORGET_SHARE, World, linear_model, vector
+from tests.objectives.edits.worlds import DIMS, FORGET_SHARE, AskedHead, World, labelled, linear_model, vector
 
 ITEMS, LEVELS = 12, 3
 
@@ -20,7 +21,7 @@ def world():
 
 def fisher(given, part):
     """Squared gradients of the loss of one item after another, as a vector."""
-    found = moments(given.model, given.items(part, ITEMS), LEVELS, seed=5).square
+    found = moments(given.model, given.items(part, ITEMS).items, LEVELS, seed=5).square
     return torch.cat([value.flatten() for value in found.values()])
 
 
@@ -35,6 +36,14 @@ def test_dampening_is_the_papers_formula():
     edit = Dampen(alpha, dampening, ITEMS, LEVELS)
     torch.testing.assert_close(vector(edit.apply(given.model, given.setup)), expected)
     assert 0 < edit.facts["selected_share"] == (forget > alpha * everything).double().mean() < 1
+
+
+def test_importances_are_read_under_the_items_labels():
+    given = World(linear_model(AskedHead), items=labelled)
+    drawn = labelled("forget", ITEMS)
+    expected = moments(given.model, drawn.items, LEVELS, seed=5, condition=Condition(drawn.labels)).square
+    found = importances(given.model, given.setup, "forget", ITEMS, LEVELS)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_an_alpha_above_one_over_the_forget_sets_share_selects_nothing():

@@ -2,10 +2,20 @@ import pytest
 import torch
 
 from msgm.diffusion import ScoreModel
-from msgm.objectives import mean_square
+from msgm.objectives import Drawn, mean_square
 from msgm.objectives.edits import Influence
 from msgm.objectives.edits.influence import gauss_newton, mean_gradient
-from tests.objectives.edits.worlds import FORGET_SHARE, World, linear_model, loss, vector
+from tests.objectives.edits.worlds import (
+    FORGET_SHARE,
+    AskedHead,
+    Head,
+    World,
+    items_of,
+    labelled,
+    linear_model,
+    loss,
+    vector,
+)
 
 DAMPING = 0.05
 
@@ -31,9 +41,10 @@ def fitted(world, share):
     return vector(model)
 
 
-def test_one_step_on_a_ridge_score_is_retraining():
-    retrained = fitted(World(linear_model()), 0.0)
-    world = World(linear_model())
+@pytest.mark.parametrize(("head", "items"), [(Head, items_of), (AskedHead, labelled)])
+def test_one_step_on_a_ridge_score_is_retraining(head, items):
+    retrained = fitted(World(linear_model(head), items=items), 0.0)
+    world = World(linear_model(head), items=items)
     trained = fitted(world, FORGET_SHARE)
     edit = Influence(DAMPING, iterations=100, tolerance=1e-10, items=16, levels=2)
     edited = vector(edit.apply(world.model, world.setup))
@@ -54,7 +65,7 @@ def test_too_few_iterations_are_told_with_the_residual():
 
 
 def test_where_the_forget_items_are_like_the_others_nothing_moves():
-    world = World(linear_model(), items=lambda part, count: torch.ones(count, 3).double())
+    world = World(linear_model(), items=lambda part, count: Drawn(torch.ones(count, 3).double()))
     edited = Influence(items=16, levels=2).apply(world.model, world.setup)
     assert torch.equal(vector(edited), vector(world.model))
 
@@ -63,7 +74,7 @@ def test_the_product_is_that_of_the_dense_gauss_newton_matrix_of_a_unet_with_att
     model = ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8], head_dim=4)
     model.network.eval()
     pixels = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    (batch,) = batches = World(model, items=lambda part, count: pixels).batches("retain", 2, 1)
+    (batch,) = batches = World(model, items=lambda part, count: Drawn(pixels)).batches("retain", 2, 1)
     direction = torch.randn(len(vector(model)), generator=torch.Generator().manual_seed(2))
     out = model.eps(batch.x, batch.t).flatten()
     rows = jacobian(out, list(model.network.parameters()))

@@ -6,9 +6,10 @@ from torch import nn
 
 from msgm.diffusion import VP, ScoreModel
 from msgm.errors import UserError
+from msgm.objectives import Drawn
 from msgm.objectives.edits import RefitHead
 from msgm.objectives.edits.base import noisings
-from tests.objectives.edits.worlds import DIMS, World, linear_model, loss, vector
+from tests.objectives.edits.worlds import DIMS, AskedHead, World, labelled, linear_model, loss, vector
 
 ITEMS, LEVELS = 40, 3
 PREDICTIONS = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -53,6 +54,12 @@ def test_it_is_the_head_that_retraining_on_the_same_features_finds(prediction):
     torch.testing.assert_close(vector(edited), vector(retrained), rtol=1e-5, atol=1e-6)
 
 
+def test_items_are_read_under_their_labels():
+    world = World(linear_model(AskedHead), items=labelled)
+    edited = RefitHead(0.0, ITEMS, LEVELS).apply(world.model, world.setup)
+    assert gradient(edited, retain(world)).norm() < 1e-6 * gradient(world.model, retain(world)).norm()
+
+
 def features(world, prediction):
     """The features of all noised items, times the slope of eps in the network's output."""
     model, found = world.model, []
@@ -76,7 +83,7 @@ def test_the_last_convolution_of_a_unet_is_refitted_also_where_images_are_padded
     model = ScoreModel.new("unet", "vp", shape=(1, side, side), channels=[8, 16])
 
     def items(part, count):
-        return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(len(part)))
+        return Drawn(torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(len(part))))
 
     world, edit = World(model, items=items), RefitHead(0.0, ITEMS, LEVELS)
     edited = edit.apply(model, world.setup)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from msgm.diffusion import VP, ScoreModel
-from msgm.objectives import mean_square
+from msgm.objectives import Drawn, mean_square
 from msgm.objectives.edits import EditSetup
 from msgm.objectives.edits.base import noisings
 
@@ -34,16 +34,31 @@ class Head(nn.Module):
         return self.leave(self.features(x, label))
 
 
-def linear_model(**parts):
+class AskedHead(Head):
+    """The same, of features that depend on the class too."""
+
+    classes = 2
+
+    def forward(self, x, label, condition=None):
+        asked = 0 if condition is None else condition.labels[:, None].to(x.dtype)
+        return self.leave(self.features(x + asked, label))
+
+
+def linear_model(head=Head, **parts):
     """A score model whose prediction is linear in its weights, in double precision."""
-    return ScoreModel(Head().double(), VP(), (DIMS,), **parts)
+    return ScoreModel(head().double(), VP(), (DIMS,), **parts)
 
 
 def items_of(part, count):
     """Items of two clouds."""
     draws = torch.Generator().manual_seed({"retain": 1, "forget": 2}[part])
     centre = {"retain": -0.5, "forget": 0.8}[part]
-    return (centre + 0.4 * torch.randn(count, DIMS, generator=draws)).double()
+    return Drawn((centre + 0.4 * torch.randn(count, DIMS, generator=draws)).double())
+
+
+def labelled(part, count):
+    """Items of two clouds, with labels: classes 0 and 1, and none."""
+    return Drawn(items_of(part, count).items, torch.arange(count) % 3 - 1)
 
 
 @dataclass
@@ -69,7 +84,7 @@ class World:
     def setup(self):
         return EditSetup(
             model=lambda: copy.deepcopy(self.model),
-            retain=lambda count: self.items("retain", count),
+            retain=lambda count: self.items("retain", count).items,
             tune_on_forget=self.tune,
             items=self.items,
             forget_share=FORGET_SHARE,
@@ -78,7 +93,9 @@ class World:
 
 
 def loss(model, batches):
-    return torch.cat([mean_square(model.eps(batch.x, batch.t) - batch.eps) for batch in batches]).mean()
+    return torch.cat(
+        [mean_square(model.eps(batch.x, batch.t, batch.condition) - batch.eps) for batch in batches]
+    ).mean()
 
 
 def descend(model, batches, steps, rate):
