@@ -29,11 +29,10 @@ from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import missing_metrics
 from msgm.folders import place, write_bytes, write_json, write_text
-from msgm.objectives import OBJECTIVES
-from msgm.objectives.edits import EDITS
+from msgm.generator.facts import facts_of
 from msgm.pictures import to_png
-from msgm.reading import read_json, read_yaml
-from msgm.runs import FinishedManifest, Run, environment, find_model
+from msgm.reading import read_json
+from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.shapes import Count, Seconds
 from msgm.training.earlier import extended
@@ -41,7 +40,6 @@ from msgm.training.run import finished, fit, load_source, new_model
 
 GRID = 100
 COLUMNS = 10
-UNTRAINED = ("none", "random")
 FAILED = "failed.json"
 RETRAINED = "unseen-scratch"
 """The row whose settings retrained models have."""
@@ -109,27 +107,6 @@ def models(config: Config, names: list[str]) -> Iterator[Model]:
     for of_seed in zip(*(row_models(config, name) for name in chosen), strict=True):
         yield from of_seed
     yield from retrained_models(config)
-
-
-class Named(TypedDict):
-    """An objective in a run's config; its settings stand beside its name."""
-
-    name: str
-
-
-class Steps(TypedDict):
-    """The keys that are read from the training section of a run's config."""
-
-    steps: Count
-    lr: float
-
-
-class Trained(TypedDict):
-    """The keys that are read from the config of a given run."""
-
-    objective: Named
-    edit: NotRequired[dict[str, Any]]
-    training: Steps
 
 
 class StoredRow(TypedDict):
@@ -275,7 +252,13 @@ class Cell:
             model = ScoreModel.load(target.model).to(processes.device(self.workshop.device))
             subject = Subject(self.label, model, bench, target.path, target)
             grid = self.model.folder / "samples" / "final.png"
-            row = placed(subject, known or _facts(self.model, bench.config, target), run, grid, target.model)
+            row = placed(
+                subject,
+                known or facts_of(self.model.name, self.model.row, bench.config, target),
+                run,
+                grid,
+                target.model,
+            )
             measure(subject, row, keep=lambda found: write_json(target.report, found))
         if processes.writes():
             (target.path / FAILED).unlink(missing_ok=True)
@@ -335,81 +318,3 @@ def _picture(subject: Subject) -> bytes:
         return to_png(subject.samples[:GRID], levels)
     rows = [subject.asked[label::classes][:COLUMNS] for label in range(min(classes, len(subject.asked)))]
     return to_png(torch.cat(rows), levels, min(map(len, rows)))
-
-
-def _facts(model: Model, config: Config, target: Run) -> dict[str, Any]:
-    """Return the facts on a model's training: objective, start, steps and seconds."""
-    manifest = target.finished_manifest()
-    if model.row.start in UNTRAINED:
-        return _facts_of_given(model.name, manifest["weights"], model.row.start)
-    if model.row.start == "edit":
-        return _facts_of_edit(model.name, model.row.edit, config.row_training(model.row).lr, manifest)
-    settings = config.row_training(model.row)
-    return _facts_of_run(model.name, model.row.objective, model.row.start, settings.steps, settings.lr, manifest)
-
-
-def given_facts(name: str, folder: Path) -> dict[str, Any]:
-    """Return the facts on a model made elsewhere, from its run folder if it has one."""
-    run = Run(folder.parent)
-    if folder != run.model or not run.manifest.is_file() or not run.config.is_file():
-        return _facts_of_given(name, "as given")
-    config: Trained = read_yaml(run.config, Trained)
-    manifest, training = run.finished_manifest(), config["training"]
-    if config.get("edit"):
-        return _facts_of_edit(name, {**config["edit"]}, training["lr"], manifest)
-    objective: dict[str, Any] = {**config["objective"]}
-    return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
-
-
-def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
-    """Return the facts of a model that is not trained here."""
-    nothing: dict[str, Any] = {
-        "objective": None,
-        "settings": {},
-        "card": None,
-        "start": start,
-        "steps": 0,
-        "lr": None,
-        "seconds": 0.0,
-    }
-    return {"name": name, **nothing, "weights": weights}
-
-
-def _facts_of_run(
-    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: FinishedManifest
-) -> dict[str, Any]:
-    """Return the facts of a model that ``objective`` was run on."""
-    if start in UNTRAINED:
-        return _facts_of_given(name, manifest["weights"], start)
-    known = objective["name"] in OBJECTIVES.entries
-    return {
-        "name": name,
-        "objective": objective["name"],
-        "settings": OBJECTIVES.build(objective).effective() if known else objective,
-        "card": OBJECTIVES.entries[objective["name"]].describe() if known else None,
-        "start": start,
-        "steps": steps,
-        "lr": lr,
-        "seconds": manifest["seconds"],
-        "cached": manifest.get("cached"),
-        "drawn": manifest.get("drawn"),
-        "weights": manifest["weights"],
-    }
-
-
-def _facts_of_edit(name: str, edit: dict[str, Any], lr: float, manifest: FinishedManifest) -> dict[str, Any]:
-    """Return the facts of a model that was edited; the rate is that of tuning a copy, where the edit has one tuned."""
-    part = EDITS.entries.get(edit["name"])
-    return {
-        "name": name,
-        "objective": edit["name"],
-        "settings": EDITS.build(edit).effective() if part else edit,
-        "card": part.describe() if part else None,
-        "start": "edit",
-        "steps": 0,
-        "lr": lr if part and part.tunes else None,
-        "seconds": manifest["seconds"],
-        "edited": manifest.get("edited"),
-        "drawn": manifest.get("drawn"),
-        "weights": manifest["weights"],
-    }

@@ -16,7 +16,8 @@ from msgm.evaluation.measuring import check_metrics, refuse_obstacles
 from msgm.evaluation.report import print_table
 from msgm.folders import check_names, locked, place
 from msgm.generator.assemble import make_report, publish
-from msgm.generator.cells import given_facts, placed
+from msgm.generator.cells import placed
+from msgm.generator.facts import given_facts
 from msgm.reading import read_json
 from msgm.runs import Run, find_model
 from msgm.training.earlier import earlier_chain

@@ -1,0 +1,112 @@
+"""Facts on how a generator was made: its method with settings and card, its start, steps, seconds and items drawn."""
+
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from msgm.config import Config, Row
+from msgm.objectives import OBJECTIVES
+from msgm.objectives.edits import EDITS
+from msgm.reading import read_yaml
+from msgm.runs import FinishedManifest, Run
+from msgm.shapes import Count
+
+UNTRAINED = ("none", "random")
+
+
+class Named(TypedDict):
+    """An objective in a run's config; its settings stand beside its name."""
+
+    name: str
+
+
+class Steps(TypedDict):
+    """The keys that are read from the training section of a run's config."""
+
+    steps: Count
+    lr: float
+
+
+class Trained(TypedDict):
+    """The keys that are read from the config of a given run."""
+
+    objective: Named
+    edit: NotRequired[dict[str, Any]]
+    training: Steps
+
+
+def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
+    """Return the facts on how a row's model was made in ``run``: objective or edit, start, steps and seconds."""
+    manifest = run.finished_manifest()
+    if row.start in UNTRAINED:
+        return _facts_of_given(name, manifest["weights"], row.start)
+    settings = config.row_training(row)
+    if row.start == "edit":
+        return _facts_of_edit(name, row.edit, settings.lr, manifest)
+    return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
+
+
+def given_facts(name: str, folder: Path) -> dict[str, Any]:
+    """Return the facts on a model made elsewhere, from its run folder if it has one."""
+    run = Run(folder.parent)
+    if folder != run.model or not run.manifest.is_file() or not run.config.is_file():
+        return _facts_of_given(name, "as given")
+    config: Trained = read_yaml(run.config, Trained)
+    manifest, training = run.finished_manifest(), config["training"]
+    if config.get("edit"):
+        return _facts_of_edit(name, {**config["edit"]}, training["lr"], manifest)
+    objective: dict[str, Any] = {**config["objective"]}
+    return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
+
+
+def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
+    """Return the facts of a model that is not trained here."""
+    nothing: dict[str, Any] = {
+        "objective": None,
+        "settings": {},
+        "card": None,
+        "start": start,
+        "steps": 0,
+        "lr": None,
+        "seconds": 0.0,
+    }
+    return {"name": name, **nothing, "weights": weights}
+
+
+def _facts_of_run(
+    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: FinishedManifest
+) -> dict[str, Any]:
+    """Return the facts of a model that ``objective`` was run on."""
+    if start in UNTRAINED:
+        return _facts_of_given(name, manifest["weights"], start)
+    known = objective["name"] in OBJECTIVES.entries
+    return {
+        "name": name,
+        "objective": objective["name"],
+        "settings": OBJECTIVES.build(objective).effective() if known else objective,
+        "card": OBJECTIVES.entries[objective["name"]].describe() if known else None,
+        "start": start,
+        "steps": steps,
+        "lr": lr,
+        "seconds": manifest["seconds"],
+        "cached": manifest.get("cached"),
+        "drawn": manifest.get("drawn"),
+        "weights": manifest["weights"],
+    }
+
+
+def _facts_of_edit(name: str, edit: dict[str, Any], lr: float, manifest: FinishedManifest) -> dict[str, Any]:
+    """Return the facts of a model that was edited; the rate is that of tuning a copy, where the edit has one tuned."""
+    part = EDITS.entries.get(edit["name"])
+    return {
+        "name": name,
+        "objective": edit["name"],
+        "settings": EDITS.build(edit).effective() if part else edit,
+        "card": part.describe() if part else None,
+        "start": "edit",
+        "steps": 0,
+        "lr": lr if part and part.tunes else None,
+        "seconds": manifest["seconds"],
+        "edited": manifest.get("edited"),
+        "drawn": manifest.get("drawn"),
+        "weights": manifest["weights"],
+    }
