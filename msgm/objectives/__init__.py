@@ -5,9 +5,9 @@ from msgm.objectives.anchors import Anchor, Held
 from msgm.objectives.base import OBJECTIVES, Card, Matched, Mixed, Noised, Objective, Phase, Term, mean_square, noised
 from msgm.objectives.denoising import Standard, Unseen
 from msgm.objectives.erasediff import EraseDiff
+from msgm.objectives.gradient_moments import Moments, merged_moments, moments
 from msgm.objectives.masks import Mask, kept_shares
 from msgm.objectives.matching import MATCHING, FiniteDifference, Matching, Sliced
-from msgm.objectives.moments import Moments, merged_moments, moments
 from msgm.objectives.obtuse import Obtuse
 from msgm.objectives.orthogonal import Orthogonal
 from msgm.objectives.redirect import Redirect

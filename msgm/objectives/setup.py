@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, NoReturn, Protocol
 from torch import Tensor
 
 from msgm.diffusion.model import ScoreModel
-from msgm.objectives.moments import Moments
+from msgm.objectives.gradient_moments import Moments
 
 
 class Drawn(NamedTuple):
