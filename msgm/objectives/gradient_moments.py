@@ -27,7 +27,7 @@ class Moments:
 
     Example:
         >>> items = torch.rand(4, 1, 8, 8)
-        >>> found = msgm.objectives.gradient_moments(msgm.ScoreModel.new("unet", channels=[8]), items, levels=2)
+        >>> found = msgm.objectives.moments(msgm.ScoreModel.new("unet", channels=[8]), items, levels=2)
         >>> found.count, all(bool((square >= 0).all()) for square in found.square.values())
         (4, True)
 
@@ -58,8 +58,8 @@ def moments(
 
     Example:
         >>> model = msgm.ScoreModel.new("mlp", "vp", shape=(2,))
-        >>> whole = msgm.objectives.gradient_moments(model, torch.randn(6, 2))
-        >>> together = msgm.objectives.gradient_moments(model, torch.randn(6, 2), batch=3)
+        >>> whole = msgm.objectives.moments(model, torch.randn(6, 2))
+        >>> together = msgm.objectives.moments(model, torch.randn(6, 2), batch=3)
         >>> whole.count, together.count
         (6, 2)
 
@@ -100,7 +100,7 @@ def merged_moments(shares: list[Moments]) -> Moments:
 
     Example:
         >>> model, items = msgm.ScoreModel.new("mlp", "vp", shape=(2,)), torch.randn(6, 2)
-        >>> shares = [msgm.objectives.gradient_moments(model, items, rank=rank, world=2) for rank in range(2)]
+        >>> shares = [msgm.objectives.moments(model, items, rank=rank, world=2) for rank in range(2)]
         >>> msgm.objectives.merged_moments(shares).count
         6
     """

@@ -14,7 +14,7 @@ from msgm.objectives.gradient_moments import moments
 def importances(
     model: ScoreModel, setup: EditSetup, part: Literal["retain", "forget"], items: int, levels: int
 ) -> Mapping[str, Tensor]:
-    """Return the importances of the weights to ``items`` items of a part, by name; see ``msgm.objectives.gradient_moments``."""
+    """Return the importances of the weights to ``items`` items of a part, by name; see ``msgm.objectives.moments``."""
     drawn = setup.items(part, items)
     condition = None if drawn.labels is None else Condition(drawn.labels)
     return moments(model, drawn.items, levels, seed=setup.seed, condition=condition).square
