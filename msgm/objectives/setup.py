@@ -59,6 +59,7 @@ class Setup:
         moments: the moments of that model's gradients at items of a part.
         steps: how many steps will be made.
         forget_share: share of the forget set in the training items.
+        labels_alike: whether forget batches leave labels out as often as the others do, as of an unconditional model.
     """
 
     model: Callable[[], ScoreModel]
@@ -69,6 +70,7 @@ class Setup:
     moments: TakeMoments = _absent
     steps: int = 0
     forget_share: float = 0.0
+    labels_alike: bool = True
 
     def base(self) -> ScoreModel:
         """Return the model that training starts from, frozen and in eval mode; the same object each time."""

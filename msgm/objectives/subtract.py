@@ -141,8 +141,14 @@ class Subtract(Objective):
         """Take over the forget set's share.
 
         Raises:
-            UserError: the weight is above it and nothing bounds the forget gradient.
+            UserError: nothing bounds the forget gradient, and the weight is above the share, or forget batches leave
+                labels out more or less often than the others, so that the losses do not cancel.
         """
+        if self.descent == "all" and not setup.labels_alike and not self.bounded:
+            raise UserError(
+                "objective.weight: without a bound of the forget gradient, subtraction needs batches that leave labels "
+                "out equally often; take request.means: items, or give objective.ceiling or objective.combine."
+            )
         if self.weight == "calibrated":
             self.beta = setup.forget_share
         elif self.descent == "all" and self.beta > setup.forget_share and not self.bounded:

@@ -109,6 +109,15 @@ def test_more_than_the_share_is_refused_unless_it_is_bounded():
     prepared(weight=0.3, combine="cap")
 
 
+def test_where_labels_are_left_out_unequally_the_losses_do_not_cancel_and_a_bound_is_needed():
+    setup = Setup(None, None, None, forget_share=SHARE, labels_alike=False)
+    for settings in ({}, {"weight": SHARE / 2}):
+        with pytest.raises(UserError, match="take request.means: items"):
+            Subtract(**settings).prepare(setup)
+    Subtract(weight=SHARE / 2, ceiling=1.0).prepare(setup)
+    Subtract(descent="retain", weight=1.0, ceiling=1.0).prepare(setup)
+
+
 def test_above_the_share_the_optimum_runs_away_and_below_it_does_not():
     """At a point where forget items dominate: p_r = .1, p_f = 1, with shares of a half."""
     retain, forget = 0.5 * 0.1, 0.5 * 1.0
