@@ -49,7 +49,8 @@ def searched(part: Any, settings: Mapping[str, Any]) -> dict[str, Range]:
     with a logarithmic range, as 0 turns it off.
 
     Args:
-        part: an exchangeable part or its class; one without ``search`` has nothing to search.
+        part: an exchangeable part or its class; one without ``search`` has nothing to search, and one with
+            ``unsearched`` leaves the settings of these names as they are.
         settings: the values that it has now.
     """
     cls = part if isinstance(part, type) else type(part)
@@ -59,5 +60,7 @@ def searched(part: Any, settings: Mapping[str, Any]) -> dict[str, Range]:
     return {
         name: found.including(float(settings[name]))
         for name, found in declared.items()
-        if isinstance(settings.get(name), int | float) and not (found.log and settings[name] <= 0)
+        if isinstance(settings.get(name), int | float)
+        and not (found.log and settings[name] <= 0)
+        and name not in getattr(part, "unsearched", ())
     }

@@ -64,10 +64,9 @@ class Anchor:
     def __post_init__(self) -> None:
         at_least(1, self, "objective.anchor", "items", "levels")
         positive(self, "objective.anchor", "floor")
-        self.weight = WEIGHTS[self.by] if self.weight is None else self.weight
-        if not 0 <= self.weight < float("inf"):
+        if not 0 <= self.factor < float("inf"):
             raise UserError(f"objective.anchor.weight must be a number of at least 0, got {self.weight}.")
-        if self.by == "base" and self.weight > 1:
+        if self.by == "base" and self.factor > 1:
             raise UserError(f"objective.anchor.weight of base is a share, in [0, 1], got {self.weight}.")
         if (len(self.models) < 2) == (self.by == "checkpoints"):
             raise UserError(
@@ -75,21 +74,30 @@ class Anchor:
                 f"has {len(self.models)}."
             )
 
+    @property
+    def factor(self) -> float:
+        """The weight, where None is given that of the kind."""
+        return WEIGHTS[self.by] if self.weight is None else self.weight
+
+    @property
+    def unsearched(self) -> tuple[str, ...]:
+        """Settings that are not searched: the share of ``base``."""
+        return ("weight",) if self.by == "base" else ()
+
     def effective(self) -> dict[str, Any]:
-        """Return the settings that have an effect and may be searched, by name; the share of ``base`` may not."""
-        return {name: value for name, value in vars(self).items() if name != "weight" or self.by != "base"}
+        """Return the settings that have an effect, by name."""
+        return vars(self) | {"weight": self.factor}
 
     def prepared(self, setup: Setup) -> "Held":
         """Return the anchor of one run."""
-        assert self.weight is not None
         if self.by == "base":
-            return Held(share=self.weight, base=setup.base())
+            return Held(share=self.factor, base=setup.base())
         weights = {name: p.detach() for name, p in setup.base().network.named_parameters()}
         if self.by == "identity":
-            return Held(weights, {name: torch.full_like(p, self.weight) for name, p in weights.items()})
+            return Held(weights, {name: torch.full_like(p, self.factor) for name, p in weights.items()})
         if self.by == "fisher":
             square = setup.moments("retain", self.items, self.levels).square
-            return Held(weights, {name: self.weight * square[name].to(p.device) for name, p in weights.items()})
+            return Held(weights, {name: self.factor * square[name].to(p.device) for name, p in weights.items()})
         return self._spread([ScoreModel.load(folder) for folder in map(find_model, self.models)], weights)
 
     def _spread(self, models: Sequence[ScoreModel], like: Mapping[str, Tensor]) -> "Held":
@@ -100,8 +108,7 @@ class Anchor:
                     f"objective.anchor.models: {folder} holds another network than the one that is trained."
                 )
         stacked = {name: torch.stack([state[name].detach() for state in states]).to(p) for name, p in like.items()}
-        assert self.weight is not None
-        stiffness = {k: self.weight / (2 * s.std(0).clamp_min(self.floor) ** 2) for k, s in stacked.items()}
+        stiffness = {k: self.factor / (2 * s.std(0).clamp_min(self.floor) ** 2) for k, s in stacked.items()}
         return Held({name: s.mean(0) for name, s in stacked.items()}, stiffness)
 
 

@@ -164,6 +164,10 @@ class Objective(Described, ABC):
         found = {"combine": self.surgery, "mask": self.mask, "anchor": self.anchor}
         return {name: part for name, part in found.items() if part is not None}
 
+    def effective(self) -> dict[str, Any]:
+        parts = {"mask": self.mask, "anchor": self.anchor}
+        return super().effective() | {name: part.effective() for name, part in parts.items() if part is not None}
+
     @property
     def merges(self) -> bool:
         """Whether ``merge`` is to merge the gradients of two terms."""

@@ -151,7 +151,7 @@ def test_settings_of_masks_anchors_and_caps_are_searched_too(tmp_path):
     chosen = tuned.chosen("mine", {"objective.mask.keep": 0.6, "objective.combine.ratio": 0.2, "training.lr": 1e-3})
     assert chosen["rows"]["mine"]["objective"] == {"mask": {"keep": 0.6}, "combine": {"ratio": 0.2}}
     made = tuned._experiment("mine", {"objective.mask.keep": 0.6, "objective.combine.ratio": 0.2}).objective
-    assert (made["mask"]["keep"], made["mask"]["items"], made["anchor"]["weight"]) == (0.6, 256, 0.01)
+    assert (made["mask"]["keep"], made["mask"]["items"], made["anchor"]["by"]) == (0.6, 256, "identity")
     assert made["combine"] == {"name": "cap", "ratio": 0.2, "exactly": False}
 
 

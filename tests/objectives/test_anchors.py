@@ -6,7 +6,7 @@ from torch import nn
 
 from msgm.diffusion import VP, ScoreModel
 from msgm.errors import UserError
-from msgm.objectives import Anchor, Held, Setup, Standard, Subtract, moments, noised
+from msgm.objectives import OBJECTIVES, Anchor, Held, Setup, Standard, Subtract, moments, noised
 
 D = 3
 STARTED = torch.tensor([0.4, -0.2, 0.7])
@@ -133,6 +133,16 @@ def test_weights_without_a_centre_are_free():
 def test_wrong_values_are_refused(make, why):
     with pytest.raises(UserError, match=why):
         make()
+
+
+@pytest.mark.parametrize(("by", "weight"), [("identity", 0.01), ("base", 1.0), ("fisher", 1000.0)])
+def test_another_kind_merged_over_a_default_has_the_weight_of_its_own_kind(by, weight):
+    settings = {"name": "selective-amnesia", "anchor": {"by": by}}
+    for built in (OBJECTIVES.build(settings), OBJECTIVES.build(OBJECTIVES.resolve(settings))):
+        assert built.effective()["anchor"]["weight"] == weight
+    resolved = OBJECTIVES.resolve(settings)
+    resolved["anchor"]["by"] = "identity"
+    assert OBJECTIVES.build(resolved).anchor.factor == 0.01
 
 
 def test_moments_of_a_setup_without_them_are_refused_in_words():

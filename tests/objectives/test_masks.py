@@ -86,6 +86,6 @@ def test_a_mask_is_built_from_a_row_s_settings_and_written_back():
     assert resolved["mask"] == {"by": "fisher", "keep": 0.5, "threshold": 1.0, "items": 256, "levels": 10}
     assert OBJECTIVES.build(resolved) == built
     assert "anchor" not in resolved
-    assert built.effective()["mask"] == resolved["mask"]
+    assert built.effective()["mask"] == {"by": "fisher", "threshold": 1.0, "items": 256, "levels": 10}
     with pytest.raises(UserError, match="objective.mask.kep"):
         OBJECTIVES.build({"name": "obtuse", "mask": {"kep": 0.5}})
