@@ -198,12 +198,16 @@ def _all(part: Any) -> Tree:
 
 
 def _over(found: "Field[Any]", value: Any) -> Any:
-    """Return settings by name merged over the field's default; none at all are none."""
+    """Return settings by name merged over the field's default; none at all are none.
+
+    A default's ``yields`` names settings that give way to others: where one of these is given, they are not taken over.
+    """
     if not isinstance(value, Mapping) or not value:
         return value
     default = found.default if found.default_factory is MISSING else found.default_factory()
     if is_dataclass(default) and not isinstance(default, type):
-        default = _all(default)
+        yields = getattr(default, "yields", {})
+        default = {key: kept for key, kept in _all(default).items() if value.keys().isdisjoint(yields.get(key, ()))}
     return merged(default, value) if isinstance(default, Mapping) else value
 
 

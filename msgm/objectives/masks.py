@@ -34,7 +34,8 @@ class Mask:
         by: a weight's score: ``saliency`` is the size of the forget loss's mean gradient (SalUn, arXiv 2310.12508);
             ``fisher`` the ratio of the mean squared gradients at forget and at retain items (SFR-on, arXiv 2409.19732).
         keep: share of all trained weights that may change, those of the highest scores.
-        threshold: least score of a weight that may change; takes the place of ``keep`` where it is set.
+        threshold: least score of a weight that may change; takes the place of ``keep`` where it is set. An objective's
+            own threshold goes where ``by`` or ``keep`` is given.
         items: items of each part that the scores are taken from, all when there are no more.
         levels: times of each item.
     """
@@ -46,6 +47,7 @@ class Mask:
     levels: int = 10
 
     search: ClassVar[Mapping[str, Range]] = ranges(keep=Range(0.05, 1.0))
+    yields: ClassVar[Mapping[str, tuple[str, ...]]] = {"threshold": ("by", "keep")}
 
     def __post_init__(self) -> None:
         at_least(1, self, "objective.mask", "items", "levels")
@@ -59,11 +61,22 @@ class Mask:
         return {name: value for name, value in vars(self).items() if name != "keep" or self.threshold is None}
 
     def found(self, setup: Setup) -> dict[str, Tensor]:
-        """Return the mask by the names of trained weights: True where a weight may change."""
+        """Return the mask by the names of trained weights: True where a weight may change.
+
+        Raises:
+            UserError: no weight may.
+        """
         trained = [name for name, p in setup.model().network.named_parameters() if p.requires_grad]
         scores = {name: score for name, score in self.scores(setup).items() if name in trained}
         least = self.threshold if self.threshold is not None else _kept_from(scores, self.keep)
-        return {name: score >= least for name, score in scores.items()}
+        mask = {name: score >= least for name, score in scores.items()}
+        if not any(allowed.any() for allowed in mask.values()):
+            highest = max((float(score.max()) for score in scores.values()), default=0.0)
+            raise UserError(
+                f"objective.mask: no weight may change, as the highest {self.by} score is {highest:.4g} and the least "
+                f"of a kept one {least:.4g}; lower objective.mask.threshold, or give objective.mask.keep."
+            )
+        return mask
 
     def scores(self, setup: Setup) -> dict[str, Tensor]:
         """Return the score of every weight."""

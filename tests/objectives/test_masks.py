@@ -78,6 +78,24 @@ def test_wrong_values_are_refused(settings, why):
         Mask(**settings)
 
 
+def test_an_objective_s_own_threshold_goes_where_another_mask_is_given():
+    def mask(given):
+        return OBJECTIVES.build({"name": "sfr-on", "mask": given}).mask
+
+    assert mask({"by": "saliency", "keep": 0.3}) == Mask("saliency", keep=0.3)
+    assert mask({"keep": 0.3}) == Mask("fisher", keep=0.3)
+    assert mask({"by": "saliency", "threshold": 2}) == Mask("saliency", threshold=2.0)
+    assert mask({"items": 8}) == Mask("fisher", threshold=1.0, items=8)
+    assert mask(None) is None
+    resolved = OBJECTIVES.resolve({"name": "sfr-on"})
+    assert OBJECTIVES.build(resolved).mask == Mask("fisher", threshold=1.0)
+
+
+def test_a_mask_that_keeps_no_weight_is_refused():
+    with pytest.raises(UserError, match="objective.mask: no weight may change, as the highest saliency score"):
+        found(threshold=1e6)
+
+
 def test_a_mask_is_built_from_a_row_s_settings_and_written_back():
     settings = {"name": "obtuse", "mask": {"by": "fisher", "threshold": 1}}
     built = OBJECTIVES.build(settings)
