@@ -82,6 +82,9 @@ def _dry_run(options: argparse.Namespace) -> Table:
     from msgm.domains import of_config
     from msgm.settings import read_settings
 
+    for name, value in {"--from": options.source, "--start": options.start, "--sweep": options.sweep}.items():
+        if value:
+            raise UserError(f"--dry-run: it does not read {name}; leave it out.")
     own = read_settings(options.config)
     whole = read_settings(own, options.set)
     only = names(options.only) if options.only else None

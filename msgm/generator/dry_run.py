@@ -1,9 +1,10 @@
-"""``msgm compare --dry-run`` of generators: what each row would take, from two training steps on random items.
+"""``msgm compare --dry-run`` of generators: what each row would take, from a few training steps on random items.
 
-Every row is built as its run builds it (network, objective, preparation, optimiser), on random items of the data's
-shape in a temporary folder. Counted are the floating-point operations of a step, the bytes that are held whatever the
-batch (weights, gradients, the two moments of Adam, the average), and the bytes that a step saves for its backward pass.
-Fine-tuning of a frozen teacher, which some objectives ask for, is left out.
+Every row is built as its run builds it (network, objective, preparation, optimisers), on random items of the data's
+shape in a temporary folder. Counted are the floating-point operations of a step with and one without forget items, the
+bytes that are held whatever the batch (weights, gradients, two moments of Adam for each optimiser, the average), and
+the bytes that a step saves for its backward pass. Not counted are fine-tuning of a frozen teacher, replays beyond a
+few, copies of the base model, and edits, which make no step.
 """
 
 import copy
@@ -27,11 +28,14 @@ from msgm.objectives import OBJECTIVES
 from msgm.runs import Run
 from msgm.splits import Part
 from msgm.tables import Table
-from msgm.training.run import new_model
+from msgm.training.run import check_conditions, new_model
 from msgm.training.trainer import Trainer
 
-HELD = 5
-"""Numbers held for each weight: itself, its gradient, two moments and its average."""
+HELD = 3
+"""Numbers held for each weight beside two moments for each optimiser: itself, its gradient and its average."""
+BANK = 16384
+"""Random items to retain, at most: as many as an objective may keep at hand."""
+REPLAYS = 8
 HEAD = [
     *("row", "start", "objective", "steps", "weights", "GFLOP a step", "TFLOP in all"),
     *("MiB held", "MiB a step", "seconds a step"),
@@ -43,16 +47,41 @@ class Step:
     """What one training step takes.
 
     Attributes:
-        weights: numbers that the network has.
         flop: floating-point operations, of the backward pass too.
         saved: bytes that are kept for the backward pass.
         seconds: on this machine.
     """
 
-    weights: int
     flop: int
     saved: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the training of a row takes.
+
+    Attributes:
+        weights: numbers that the network has.
+        held: numbers held for each of them.
+        steps: how many steps are made, with forget items (True) and without.
+        each: what a step of either kind takes.
+    """
+
+    weights: int
+    held: int
+    steps: dict[bool, int]
+    each: dict[bool, Step]
+
+    @property
+    def flop(self) -> int:
+        """Operations of all steps."""
+        return sum(count * self.each[kind].flop for kind, count in self.steps.items() if count)
+
+    @property
+    def largest(self) -> Step:
+        """The step that saves most."""
+        return max(self.each.values(), key=lambda step: step.saved)
 
 
 def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str = "auto") -> Table:
@@ -67,44 +96,56 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
     Raises:
         UserError: a row that cannot be built.
     """
-    lines = []
+    check_conditions(new_model(config, dataset), dataset, config.request)
+    lines, edits = [], []
     for name in [BASE_ROW, *(name for name in names if name != BASE_ROW)]:
         row = config.rows[name]
-        if not row.objective:
-            continue
-        if name != BASE_ROW and row.start not in ("scratch", "finetune"):
-            continue
-        lines.append(_line(name, row, config, measured_step(config.for_row(row), dataset, device)))
+        if row.start == "edit":
+            edits.append(name)
+        elif name == BASE_ROW or row.start in ("scratch", "finetune"):
+            lines.append(_line(name, row, taken(config.for_row(row), dataset, device)))
     sampling = f"{config.evaluation.samples} samples a row, {config.sampling.sampler} in {config.sampling.steps} steps"
     notes = [
         f"seeds: {config.seeds}; retrained models: {config.retrains}; measuring is not counted: {sampling}",
+        "GFLOP, MiB and seconds a step: of a step with forget items where the row has such",
         "MiB held: weights, gradients, moments and average; MiB a step: what one process saves for the backward pass",
     ]
+    if edits:
+        notes.append(f"edits make no step and are left out: {', '.join(edits)}")
     return Table(f"{config.name}: a dry run on random items, nothing was written", HEAD, lines, notes)
 
 
-def _line(name: str, row: Row, config: Config, step: Step) -> list[str]:
-    settings = config.row_training(row)
+def _line(name: str, row: Row, found: Taken) -> list[str]:
+    step = found.largest
     return [
-        *(name, row.start, str(row.objective["name"]), str(settings.steps), f"{step.weights:,}"),
-        *(f"{step.flop / 1e9:.3g}", f"{step.flop * settings.steps / 1e12:.3g}"),
-        *(f"{HELD * 4 * step.weights / 2**20:.1f}", f"{step.saved / 2**20:.1f}", f"{step.seconds:.3g}"),
+        *(name, row.start, str(row.objective["name"]), str(sum(found.steps.values())), f"{found.weights:,}"),
+        *(f"{step.flop / 1e9:.3g}", f"{found.flop / 1e12:.3g}"),
+        *(f"{found.held * 4 * found.weights / 2**20:.1f}", f"{step.saved / 2**20:.1f}", f"{step.seconds:.3g}"),
     ]
 
 
-def measured_step(config: Config, dataset: Dataset, device: str) -> Step:
-    """Make two steps of a row's config on random items and return what the second takes."""
+def taken(config: Config, dataset: Dataset, device: str) -> Taken:
+    """Make a few steps of a row's config on random items, of each kind that it has, and return what all would take."""
+    objective = OBJECTIVES.build(config.objective)
+    objective.replay = min(objective.replay, REPLAYS)
+    count = config.training.steps
+    with_forget = sum(objective.uses_forget(step) for step in range(count))
+    kinds = [objective.uses_forget(step) for step in range(count)]
+    few = max(2, 1 + max(kinds.index(kind) for kind in set(kinds)))
     size = max(config.training.batch_size, config.training.forget_batch_size or 0, 16)
-    items = random_items(dataset, 2 * size)
-    part = Part(np.arange(size), np.arange(size, 2 * size))
-    settings = replace(config.training, steps=2, log_every=2, checkpoint_every=0, sample_every=0)
+    kept = max(size, min(len(dataset), BANK))
+    items, part = random_items(dataset, kept + size), Part(np.arange(kept), np.arange(kept, kept + size))
+    settings = replace(config.training, steps=few, log_every=few, checkpoint_every=0, sample_every=0)
     settings = replace(settings, keep_every=0, trackers=[])
     model = new_model(config, items)
     with tempfile.TemporaryDirectory() as folder:
-        run, objective = Run(Path(folder) / "row"), OBJECTIVES.build(config.objective)
-        trainer = Watched(model, objective, items, part, settings, config.seed, run, device, "dry run")
+        run = Run(Path(folder) / "row")
+        given = (config.seed, run, device, "dry run", config.request.means)
+        trainer = Watched(model, objective, items, part, settings, *given)
         trainer.train()
-    return replace(trainer.last, weights=model.parameter_count())
+    optimisers = 1 + len(trainer.state.others)
+    steps = {True: with_forget, False: count - with_forget}
+    return Taken(model.parameter_count(), HELD + 2 * optimisers, steps, trainer.each)
 
 
 def random_items(dataset: Dataset, count: int) -> Dataset:
@@ -119,9 +160,11 @@ def random_items(dataset: Dataset, count: int) -> Dataset:
 
 
 class Watched(Trainer):
-    """A trainer that records what its last step takes and does not fine-tune a teacher."""
+    """A trainer that records what its last step of each kind takes and does not fine-tune a teacher."""
 
-    last = Step(0, 0, 0, 0.0)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.each: dict[bool, Step] = {}
 
     def _tune_on_forget(self, steps: int) -> ScoreModel:
         return copy.deepcopy(self.model)
@@ -141,4 +184,5 @@ class Watched(Trainer):
         began = time.perf_counter()
         super()._step(*of_step)
         finish(self.accelerator.device)
-        self.last = Step(0, counter.get_total_flops(), saved, time.perf_counter() - began)
+        uses_forget = self.objective.uses_forget(of_step[0])
+        self.each[uses_forget] = Step(counter.get_total_flops(), saved, time.perf_counter() - began)

@@ -9,7 +9,7 @@ from msgm.config import load_config
 from msgm.data import Dataset
 from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
-from msgm.generator.dry_run import HELD, dry_run, measured_step, random_items
+from msgm.generator.dry_run import HELD, dry_run, random_items, taken
 
 POINTS = Dataset("points", torch.zeros(10, 2), (2,), None)
 TINY = [
@@ -27,22 +27,46 @@ def tiny(*more):
 
 def test_the_operations_of_a_step_are_those_of_its_matrices():
     config = tiny()
-    step = measured_step(config.for_row(config.rows["unseen"]), POINTS, "cpu")
+    found = taken(config.for_row(config.rows["unseen"]), POINTS, "cpu")
+    step = found.each[False]
     network = ScoreModel.new(config.network, config.process, (2,)).network
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     forward = sum(2 * 32 * layer.weight.numel() for layer in layers)
     # The backward pass takes as much for the weights, and as much for the inputs where these need a gradient.
     assert 2 * forward < step.flop <= 3 * forward
-    assert step.weights == sum(weight.numel() for weight in network.parameters())
+    assert found.weights == sum(weight.numel() for weight in network.parameters())
+    assert (found.steps, found.flop) == ({True: 0, False: 7}, 7 * step.flop)
     assert step.saved >= 32 * 4 * sum(layer.out_features for layer in layers[1:-1])
     assert step.seconds > 0
 
 
 def test_a_forget_batch_doubles_a_step():
     config = tiny()
-    alone, both = (measured_step(config.for_row(config.rows[name]), POINTS, "cpu") for name in ("unseen", "redirect"))
-    assert both.flop == pytest.approx(2 * alone.flop, rel=0.1)
+    alone, both = (taken(config.for_row(config.rows[name]), POINTS, "cpu") for name in ("unseen", "redirect"))
+    assert both.each[True].flop == pytest.approx(2 * alone.each[False].flop, rel=0.1)
     assert both.weights == alone.weights
+
+
+def test_steps_with_and_without_forget_items_are_counted_apart():
+    config = tiny("rows.obtuse.objective.every=3", "rows.obtuse.training.steps=10")
+    found = taken(config.for_row(config.rows["obtuse"]), POINTS, "cpu")
+    assert found.steps == {True: 3, False: 7}
+    assert found.each[True].flop == pytest.approx(2 * found.each[False].flop, rel=0.1)
+    assert found.flop == 3 * found.each[True].flop + 7 * found.each[False].flop
+    assert found.largest == found.each[True]
+
+
+def test_two_optimisers_hold_four_moments():
+    config = tiny()
+    found = {name: taken(config.for_row(config.rows[name]), POINTS, "cpu").held for name in ("redirect", "sfr-on")}
+    assert found == {"redirect": HELD + 2, "sfr-on": HELD + 4}
+
+
+def test_edits_make_no_step_and_are_named():
+    config = tiny("rows.vector={start: edit, edit: {name: task-vector}}")
+    table = dry_run(config, ["vector"], POINTS, "cpu")
+    assert [line[0] for line in table.rows] == ["do-nothing"]
+    assert table.notes[-1] == "edits make no step and are left out: vector"
 
 
 def test_every_trained_row_has_a_line_and_nothing_is_written(tmp_path, monkeypatch):
@@ -52,7 +76,7 @@ def test_every_trained_row_has_a_line_and_nothing_is_written(tmp_path, monkeypat
     steps = {line[0]: line[3] for line in table.rows}
     assert steps == {"do-nothing": "7", "redirect": "3", "unseen-scratch": "7"}
     held = {line[0]: (float(line[7]), int(line[4].replace(",", ""))) for line in table.rows}
-    assert all(mib == pytest.approx(4 * HELD * weights / 2**20, abs=0.06) for mib, weights in held.values())
+    assert all(mib == pytest.approx(4 * (HELD + 2) * weights / 2**20, abs=0.06) for mib, weights in held.values())
     assert not list(tmp_path.iterdir())
 
 
@@ -81,3 +105,19 @@ def test_on_the_command_line(cli, tmp_path, monkeypatch):
 def test_a_row_that_cannot_be_built_is_refused():
     with pytest.raises(UserError, match="at least 8"):
         dry_run(tiny("rows.redirect.objective.bank=3"), ["redirect"], POINTS, "cpu")
+
+
+def test_labels_that_the_network_does_not_know_are_refused():
+    images = Dataset(
+        "x", torch.zeros(40, 1, 8, 8, dtype=torch.uint8), (1, 8, 8), 17, np.arange(40) % 10, list("abcdefghij")
+    )
+    config = load_config("digits/vp", ["network={classes: 5}", "network.channels=[8]"])
+    with pytest.raises(UserError, match="has 10 classes, got 5"):
+        dry_run(config, ["unseen"], images, "cpu")
+
+
+@pytest.mark.parametrize("option", [("--from", "x"), ("--start", "scratch"), ("--sweep", "objective.alpha=1")])
+def test_options_that_a_dry_run_does_not_read_are_refused(cli, option):
+    done = cli("compare", "digits/vp", "--dry-run", *option)
+    assert (done.code, done.out) == (2, "")
+    assert f"--dry-run: it does not read {option[0]}" in done.err
