@@ -42,13 +42,23 @@ def in_turn(model: ScoreModel, labels: Sequence[int], count: int) -> Condition |
     return Condition(torch.as_tensor(labels)[torch.arange(count) % len(labels)])
 
 
-def nothing(model: ScoreModel, count: int) -> Condition | None:
+def known_classes(model: ScoreModel, dataset: Dataset) -> range:
+    """Return the classes of the data that a class-conditional model can be asked for.
+
+    A network of another make may have one more, a null class that its files do not tell.
+    """
+    if dataset.labels is None:
+        return range(model.classes)
+    return range(min(model.classes, len(dataset.classes or range(int(dataset.labels.max()) + 1))))
+
+
+def nothing(model: ScoreModel, dataset: Dataset, count: int) -> Condition | None:
     """Return the condition of ``count`` samples that are asked for no class.
 
-    That is None, the null condition; a model that knows none is asked for every class in turn.
+    That is None, the null condition; a model that knows none is asked for every class of the data in turn.
     """
     knows_null = getattr(model.network, "has_null", True)
-    return None if knows_null else in_turn(model, range(model.classes), count)
+    return None if knows_null else in_turn(model, known_classes(model, dataset), count)
 
 
 def forgotten(dataset: Dataset, split: Split) -> list[int]:

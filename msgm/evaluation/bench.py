@@ -14,7 +14,7 @@ from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import Condition, ScoreModel, sample
 from msgm.diffusion.samplers import State
-from msgm.evaluation.asking import in_turn, nothing
+from msgm.evaluation.asking import in_turn, known_classes, nothing
 from msgm.evaluation.judge import Judge, train_judge
 from msgm.evaluation.reality import Reality, to_items
 from msgm.progress import Progress
@@ -108,13 +108,14 @@ class Subject:
     def samples(self) -> Tensor:
         """Return (samples, *shape) of the model, in [-1, 1] but for sampling error, on the CPU; asked for no class."""
         count = self.bench.config.evaluation.samples
-        return self._drawn(nothing(self.model, count), f"drawing {count} samples")
+        return self._drawn(nothing(self.model, self.bench.dataset, count), f"drawing {count} samples")
 
     @functools.cached_property
     def asked(self) -> Tensor:
-        """Return as many samples of a class-conditional model, number k asked for class k modulo their number."""
+        """Return as many samples of a class-conditional model, asked for the classes of the data in turn."""
         count = self.bench.config.evaluation.samples
-        return self._drawn(in_turn(self.model, range(self.model.classes), count), f"asking for {count} samples")
+        condition = in_turn(self.model, known_classes(self.model, self.bench.dataset), count)
+        return self._drawn(condition, f"asking for {count} samples")
 
     def _drawn(self, condition: Condition | None, doing: str) -> Tensor:
         config = self.bench.config

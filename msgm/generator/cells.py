@@ -27,6 +27,7 @@ from msgm.diffusion import ScoreModel
 from msgm.diffusion.description import describe
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
+from msgm.evaluation.asking import known_classes
 from msgm.evaluation.measuring import missing_metrics
 from msgm.folders import place, write_bytes, write_json, write_text
 from msgm.generator.facts import facts_of
@@ -313,7 +314,8 @@ def placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: P
 
 def _picture(subject: Subject) -> bytes:
     """Return a picture of the model's first samples; of a class-conditional model a row a class."""
-    levels, classes = subject.bench.dataset.levels, subject.model.classes
+    data, model = subject.bench.dataset, subject.model
+    levels, classes = data.levels, len(known_classes(model, data))
     if not classes:
         return to_png(subject.samples[:GRID], levels)
     rows = [subject.asked[label::classes][:COLUMNS] for label in range(min(classes, len(subject.asked)))]

@@ -164,6 +164,15 @@ def test_a_model_without_a_null_condition_is_asked_for_every_class():
     assert Conditions().measure(made)["conditions"]["none"] is None
 
 
+def test_a_network_with_more_classes_than_the_data_is_asked_for_the_datas():
+    made = subject()
+    made.model.network.classes, made.model.network.has_null = 11, False
+    found = Conditions().measure(made)["conditions"]
+    assert (found["forgotten"]["n"], found["others"]["n"]) == (12, 48)
+    assert torch.equal(made.samples, made.asked)
+    assert all(set(asked) == set(range(10)) for asked in made.model.network.labels)
+
+
 def test_asked_samples_do_not_depend_on_the_batch_size():
     whole, parts = (subject(Kinds(), f"sampling.batch_size={size}").asked for size in (60, 7))
     assert torch.allclose(whole, parts, atol=1e-5)

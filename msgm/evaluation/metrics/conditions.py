@@ -14,7 +14,7 @@ from torch import Tensor
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.errors import UserError
-from msgm.evaluation.asking import forgotten
+from msgm.evaluation.asking import forgotten, known_classes
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent, percent_interval, sample_numbers
@@ -93,7 +93,7 @@ class Conditions(Metric):
         model, bench = subject.model, subject.bench
         if not model.classes or bench.dataset.labels is None:
             return {KEY: {"not_tested": UNCONDITIONAL}}
-        labels = torch.arange(len(subject.asked)) % model.classes
+        labels = torch.arange(len(subject.asked)) % len(known_classes(model, bench.dataset))
         gone = torch.isin(labels, torch.tensor(forgotten(bench.dataset, bench.split), dtype=torch.long))
         found = {"forgotten": _view(subject, labels, gone), "others": _view(subject, labels, ~gone), "none": None}
         if getattr(model.network, "has_null", True):
@@ -109,10 +109,9 @@ class Conditions(Metric):
         return {heading: 100 / share["n"] for heading, share in _shares_of(row).items()}
 
     def protocol(self, bench: Bench) -> dict[str, str]:
-        classes = bench.config.network.get("classes", 0)
         return {
-            "asked for a class": f"{bench.config.evaluation.samples} samples, number k asked for class k modulo "
-            f"{classes}; UA: share of those asked for a forgotten class in which the judge does not see it, 1 - "
+            "asked for a class": f"{bench.config.evaluation.samples} samples, asked for the classes of the data in "
+            "turn; UA: share of those asked for a forgotten class in which the judge does not see it, 1 - "
             "accuracy; IRA: accuracy of those asked for another class; the judge names a class for junk, too, so that "
             "junk raises UA; UR and junk of these samples, and of those asked for no class, as UR and junk rate"
         }
