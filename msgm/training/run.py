@@ -217,6 +217,12 @@ def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
         raise UserError(f"{source} holds a model of process {model.process.name!r}, but process.name is {wanted!r}.")
     if model.shape != dataset.shape:
         raise UserError(f"{source} makes items of shape {model.shape}, but the data has {dataset.shape}.")
+    classes = config.network.get("classes", 0)
+    if model.classes != classes:
+        raise UserError(
+            f"{source} holds a model of {model.classes} classes (0: unconditional), but network.classes is {classes}; "
+            f"set network.classes={model.classes}, or start from another model."
+        )
     if differences(config.process, describe(model.process)):
         print(f"note: the settings of process {wanted!r} are taken from {source}, not from the config.")
     return model

@@ -14,7 +14,7 @@ from msgm.requests import ForgetRequest
 from msgm.runs import Run
 from msgm.training import Trainer, train, unlearn
 from msgm.training.batches import forget_drop
-from msgm.training.run import load_data, new_model
+from msgm.training.run import load_data, load_source, new_model
 
 CONDITIONAL = ["network.classes=10", "training.cond_drop=0.3"]
 
@@ -120,6 +120,16 @@ def test_data_without_labels_or_with_more_classes_is_refused(tiny, tmp_path):
         msgm.fit(model, Dataset("bare", images, (1, 8, 8), 17), steps=1, device="cpu")
     with pytest.raises(UserError, match=r"^network.classes: digits has 10 classes, got 9.$"):
         train(tiny("network.classes=9"), tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(("held", "wanted"), [(10, 0), (0, 10), (12, 10)])
+def test_a_base_of_other_classes_than_the_configs_is_refused(tiny, tmp_path, held, wanted):
+    dataset = msgm.load_dataset("digits")
+    new_model(tiny(f"network.classes={held}"), dataset).save(tmp_path / "base")
+    config = tiny(f"network.classes={wanted}", "objective.name=redirect")
+    with pytest.raises(UserError, match=f"but network.classes is {wanted}; set network.classes={held}, or start"):
+        load_source(tmp_path / "base", config, dataset)
+    assert load_source(tmp_path / "base", tiny(f"network.classes={held}"), dataset).classes == held
 
 
 def test_fit_forgets_what_the_command_line_forgets(tiny, tmp_path):
