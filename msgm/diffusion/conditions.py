@@ -99,13 +99,11 @@ class Condition:
             (tensor([3, 3]), tensor([1, 2]))
 
         Raises:
-            UserError: another number of rows.
+            UserError: another number of rows, or a label that is no whole number.
         """
         if asked is None:
             return None
-        if isinstance(asked, int):
-            return Condition(torch.full((count,), asked))
-        found = asked if isinstance(asked, Condition) else Condition(torch.as_tensor(asked, dtype=torch.long))
+        found = asked if isinstance(asked, Condition) else Condition(_whole(asked, count))
         if len(found) != count:
             raise UserError(f"condition: {len(found)} rows for {count} items.")
         return found
@@ -136,6 +134,14 @@ class Condition:
             return Condition(self.labels.new_full((count,), NULL))
         embedding, mask = self._parts
         return Condition(None, embedding.new_zeros(count, *embedding.shape[1:]), mask.new_zeros(count, mask.shape[1]))
+
+
+def _whole(asked: "int | Sequence[int] | Tensor", count: int) -> Tensor:
+    """Return labels as long integers, one label as that of ``count`` items."""
+    labels = torch.as_tensor(asked)
+    if labels.is_floating_point() and bool((labels.frac() != 0).any()):
+        raise UserError(f"condition: expected whole numbers as labels, got {labels.tolist()}.")
+    return labels.long() if labels.dim() else labels.long().expand(count)
 
 
 Asked = Condition | int | Sequence[int] | Tensor | None
