@@ -112,10 +112,11 @@ def fit(
         start, part = _prepared(model, data, forget, answered_by(name, model.untrained), fresh_chain)
         begun = derive_seed(seed, "scratch" if model.untrained else "finetune")
         with working_folder(checkpoints) as folder:
+            means = None if forget is None else forget.means
             if checkpoints is not None:
                 facts = {"objective": {"name": name} | chosen.effective(), "training": asdict(settings), "seed": begun}
-                occupy(folder, facts | {"data": data.dataset.digest(), "model": weights_digest(model.network)}, part)
-            means = None if forget is None else forget.means
+                facts |= {"data": data.dataset.digest(), "model": weights_digest(model.network), "means": means}
+                occupy(folder, facts, part)
             trainer = Trainer(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "fit", means)
             if checkpoints is None:
                 trainer.kept = "nothing is kept, since fit was given no folder for checkpoints"

@@ -305,6 +305,11 @@ def test_checkpoints_of_another_fit_are_refused(tmp_path):
         given = {"model": new(), "objective": "unseen", "forget": THREES} | changes
         with pytest.raises(UserError, match="checkpoints of another fit"):
             fit(given.pop("model"), "digits", given.pop("objective"), given.pop("forget"), checkpoints=folder, **given)
+    meant = {means: msgm.ForgetRequest(labels=[3], means=means) for means in ("items", "condition")}
+    asked = ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8], mid_attention=False, classes=10)
+    fit(asked, "digits", "unseen", meant["items"], checkpoints=tmp_path / "meant")
+    with pytest.raises(UserError, match="checkpoints of another fit .means: items -> condition"):
+        fit(asked, "digits", "unseen", meant["condition"], checkpoints=tmp_path / "meant")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
