@@ -113,6 +113,12 @@ class Subtract(Objective):
         if self.importance is not None and self.descent == "nothing":
             raise UserError("objective.importance: it shares a batch between two losses, and descent: nothing has one.")
 
+        if self.importance is not None and self.anchor is not None and self.anchor.by == "base":
+            raise UserError(
+                "objective.anchor.by: base changes the noise that importance makes its mixture from; take another "
+                "anchor, or importance: null."
+            )
+
     def _refuse_pole(self) -> None:
         if self.weight == "calibrated":
             if self.descent != "all":

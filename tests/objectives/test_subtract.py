@@ -6,7 +6,7 @@ from torch import nn
 
 from msgm.diffusion import VE, VP, ScoreModel
 from msgm.errors import UserError
-from msgm.objectives import Setup, Subtract, Unseen, noised, shared_losses
+from msgm.objectives import Anchor, Setup, Subtract, Unseen, noised, shared_losses
 from tests.helpers import Mixture
 
 ITEMS = 12
@@ -94,6 +94,7 @@ def test_what_is_read_follows_from_what_is_descended_on(descent, needs):
         ({"ceiling": 0.0}, "objective.ceiling"),
         ({"importance": 1.5}, r"objective.importance must lie in \[0, 1\]"),
         ({"descent": "nothing", "weight": 1.0, "ceiling": 1.0, "importance": 0.5}, "objective.importance"),
+        ({"importance": 0.5, "anchor": Anchor("base")}, "objective.anchor.by: base changes the noise"),
     ],
 )
 def test_a_loss_without_a_minimum_and_wrong_values_are_refused(settings, why):
