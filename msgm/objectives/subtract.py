@@ -171,23 +171,28 @@ class Subtract(Objective):
         assert forget is not None
         if retain is None:
             loss = mean_square(predict(forget.x, forget.t, forget.condition) - forget.eps)
-            return {"forget": Term(-self.beta, self._below_ceiling(loss))}
+            return {"forget": Term(-self.beta, _below(self.ceiling, loss))}
         if self.importance is not None:
-            kept, forgotten = shared_losses(predict, retain, forget, self.importance)
+            kept, forgotten = shared_losses(predict, retain, forget, self.importance, self.ceiling)
         else:
             on_retain, on_forget = predict_both(predict, retain, forget)
-            kept, forgotten = mean_square(on_retain - retain.eps), mean_square(on_forget - forget.eps)
-        return {self.descent: Term(1.0, kept), "forget": Term(-self.beta, self._below_ceiling(forgotten))}
-
-    def _below_ceiling(self, loss: Tensor) -> Tensor:
-        return loss if self.ceiling is None else loss.clamp_max(self.ceiling)
+            kept = mean_square(on_retain - retain.eps)
+            forgotten = _below(self.ceiling, mean_square(on_forget - forget.eps))
+        return {self.descent: Term(1.0, kept), "forget": Term(-self.beta, forgotten)}
 
 
-def shared_losses(predict: Predict, first: Noised, second: Noised, share: float) -> tuple[Tensor, Tensor]:
+def _below(ceiling: float | None, loss: Tensor) -> Tensor:
+    return loss if ceiling is None else loss.clamp_max(ceiling)
+
+
+def shared_losses(
+    predict: Predict, first: Noised, second: Noised, share: float, ceiling: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the weighted losses (B,) of both sets from one pass over a batch of their mixture.
 
     Items are paired by their places; of batches that differ in size, the larger one's other items are not used. An item
-    of the mixture is the second of its pair with probability ``share``.
+    of the mixture is the second of its pair with probability ``share``. A loss of the second set is at most
+    ``ceiling``, before it is weighted.
 
     Raises:
         UserError: the items have conditions, of which a mixture of two has none.
@@ -211,7 +216,8 @@ def shared_losses(predict: Predict, first: Noised, second: Noised, share: float)
     eps_one, eps_two = (x - signal * one) / noise, (x - signal * two) / noise
     log_one, log_two = _log_weights(eps_one, eps_two, share)
     predicted = predict(x, t, None)
-    return log_one.exp() * mean_square(predicted - eps_one), log_two.exp() * mean_square(predicted - eps_two)
+    loss_one, loss_two = mean_square(predicted - eps_one), _below(ceiling, mean_square(predicted - eps_two))
+    return log_one.exp() * loss_one, log_two.exp() * loss_two
 
 
 @torch.no_grad()

@@ -201,6 +201,18 @@ def test_weights_lie_between_nothing_and_the_reciprocal_share():
             assert 0 <= weight.min() <= weight.max() <= 1 / own + 1e-9
 
 
+def test_the_ceiling_is_of_the_loss_before_its_weight():
+    one, two = pairs(2000)
+    _, free = shared_losses(predict, one, two, 0.5)
+    _, weights = shared_losses(lambda x, t, c=None: torch.full_like(x, 1e9), one, two, 0.5, 1.0)
+    _, bounded = shared_losses(predict, one, two, 0.5, 0.7)
+    torch.testing.assert_close(bounded, weights * (free / weights).clamp_max(0.7))
+    assert (weights * 0.7 < free).any()
+    assert (weights < 0.5).any()
+    terms = prepared(importance=0.5, ceiling=0.7).terms(predict, one, two)
+    assert torch.equal(terms["forget"].values, bounded)
+
+
 def test_importance_needs_one_pass():
     calls = []
 
