@@ -19,7 +19,6 @@ from msgm.objectives.base import (
     predict_both,
 )
 from msgm.objectives.masks import Mask
-from msgm.ranges import Range, ranges
 
 LEAST = 1e-8
 """Least loss that a sample's weight is computed from."""
@@ -37,13 +36,13 @@ class SFRon(Objective):
         fit: sfr-on, 2 steps on ...
 
     Attributes:
-        strength: weight of the forget update at the first step; it falls to 0 along half a cosine.
+        strength: weight of the forget update at the first step; it falls to 0 along half a cosine. It is not searched,
+            as a constant factor cancels in the update's own Adam, but for clipping.
     """
 
     strength: float = 1.0
     mask: Mask | None = field(default_factory=lambda: Mask("fisher", threshold=1.0), kw_only=True)
 
-    search = ranges(strength=Range(0.01, 10.0, log=True))
     data = "retain+forget"
     card = Card(
         formula=(

@@ -44,6 +44,7 @@ from msgm.objectives.base import (
     mean_square,
     predict_both,
 )
+from msgm.objectives.surgery import Cap
 from msgm.ranges import Range, ranges
 
 Descent = Literal["all", "retain", "nothing"]
@@ -67,6 +68,8 @@ class Subtract(Objective):
     Attributes:
         descent: items that the model goes on learning: ``all``, the forget set among them, ``retain`` or ``nothing``.
         weight: beta; ``calibrated`` is the forget set's share of all items, with which the loss is the retain loss.
+            A factor of a whole loss cancels in Adam, but for clipping: with ``descent: nothing`` and no anchor it is
+            not searched. Beside a cap that is met exactly it cancels altogether.
         ceiling: a forget sample whose loss is above it gives no gradient; a prediction of zero has loss 1.
         importance: lam of importance sampling, in [0, 1]; None takes a batch of each set.
     """
@@ -139,6 +142,11 @@ class Subtract(Objective):
         return self.ceiling is not None or self.combine is not None
 
     @property
+    def unsearched(self) -> tuple[str, ...]:
+        """Settings that are not searched: a weight of the whole loss."""
+        return ("weight",) if self.descent == "nothing" and self.anchor is None else ()
+
+    @property
     def needs(self) -> Data:
         """What ``descent`` comes to: forget items alone where nothing is descended on."""
         return "forget" if self.descent == "nothing" else "retain+forget" if self.descent == "retain" else "all+forget"
@@ -165,7 +173,10 @@ class Subtract(Objective):
             )
 
     def effective(self) -> dict[str, Any]:
-        return {key: value for key, value in super().effective().items() if key != "importance" or value is not None}
+        unused = {"importance"} if self.importance is None else set()
+        if isinstance(self.surgery, Cap) and self.surgery.exactly and self.weight != 0:
+            unused.add("weight")
+        return {key: value for key, value in super().effective().items() if key not in unused}
 
     def terms(self, predict: Predict, retain: Noised | None, forget: Noised | None) -> dict[str, Term]:
         assert forget is not None

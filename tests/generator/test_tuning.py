@@ -161,6 +161,14 @@ def test_a_share_that_a_threshold_replaces_and_that_of_a_distilled_base_are_not_
     assert not any(key.count(".") == 2 for key in searched.space)
 
 
+def test_a_weight_that_cancels_is_not_searched(tmp_path):
+    searched = GeneratorTuning(load_config("digits/vp", SMALL), Run(tmp_path), None, "cpu").rows()
+    for row in ("neggrad", "siss", "sfr-on"):
+        assert not {"objective.weight", "objective.strength"} & searched[row].space.keys()
+    for row in ("graddiff", "ewc", "l2-sp"):
+        assert "objective.weight" in searched[row].space
+
+
 def test_a_calibrated_weight_is_not_searched_and_a_number_is(tmp_path):
     row = "rows.mine.objective={name: subtract, weight: 0.2, ceiling: 1}"
     searched = GeneratorTuning(load_config("digits/vp", [*SMALL, row]), Run(tmp_path), None, "cpu").rows()

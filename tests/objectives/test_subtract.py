@@ -201,6 +201,24 @@ def test_weights_lie_between_nothing_and_the_reciprocal_share():
             assert 0 <= weight.min() <= weight.max() <= 1 / own + 1e-9
 
 
+@pytest.mark.parametrize(("exactly", "shown"), [(True, False), (False, True)])
+def test_a_weight_beside_a_cap_that_is_met_exactly_has_no_effect(exactly, shown):
+    cap = {"name": "cap", "ratio": 0.5, "exactly": exactly}
+    model = ScoreModel(Features(), VP(), (2,))
+    first, second = drawn(slice(None)), drawn(FORGET)
+    merged = []
+    for weight in (0.3, 3.0):
+        objective = prepared(weight=weight, combine=cap)
+        assert ("weight" in objective.effective()) == shown
+        terms = objective.terms(model.eps, first, second).values()
+        found = [
+            torch.autograd.grad(t.weight * t.values.mean(), model.network.weight, retain_graph=True) for t in terms
+        ]
+        merged.append(objective.merge(*found)[0])
+    assert torch.allclose(*merged) == exactly
+    assert "weight" in prepared(weight=0.0, combine=cap).effective()
+
+
 def test_the_ceiling_is_of_the_loss_before_its_weight():
     one, two = pairs(2000)
     _, free = shared_losses(predict, one, two, 0.5)
