@@ -60,6 +60,7 @@ class Setup:
         steps: how many steps will be made.
         forget_share: share of the forget set in the training items.
         labels_alike: whether forget batches leave labels out as often as the others do, as of an unconditional model.
+        sizes_alike: whether forget batches are of the size of the others.
     """
 
     model: Callable[[], ScoreModel]
@@ -71,6 +72,7 @@ class Setup:
     steps: int = 0
     forget_share: float = 0.0
     labels_alike: bool = True
+    sizes_alike: bool = True
 
     def base(self) -> ScoreModel:
         """Return the model that training starts from, frozen and in eval mode; the same object each time."""

@@ -156,8 +156,14 @@ class Subtract(Objective):
 
         Raises:
             UserError: nothing bounds the forget gradient, and the weight is above the share, or forget batches leave
-                labels out more or less often than the others, so that the losses do not cancel.
+                labels out more or less often than the others, so that the losses do not cancel; or batches that
+                importance pairs differ in size.
         """
+        if self.importance is not None and not setup.sizes_alike:
+            raise UserError(
+                "objective.importance: it pairs the items of both batches, so that training.forget_batch_size must be "
+                "training.batch_size; leave it out."
+            )
         if self.descent == "all" and not setup.labels_alike and not self.bounded:
             raise UserError(
                 "objective.weight: without a bound of the forget gradient, subtraction needs batches that leave labels "

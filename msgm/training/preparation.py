@@ -57,7 +57,7 @@ class Preparation:
         self.model, self.objective, self.dataset, self.part = model, objective, dataset, part
         self.seed, self.run, self.accelerator, self.tally, self.tuned = seed, run, accelerator, tally, tuned
 
-    def setup(self, steps: int, labels_alike: bool) -> Setup:
+    def setup(self, steps: int, labels_alike: bool, sizes_alike: bool) -> Setup:
         """Return what the objective is given."""
         return Setup(
             lambda: copy.deepcopy(self.model),
@@ -69,6 +69,7 @@ class Preparation:
             steps,
             len(self.part.forget) / max(1, len(self.part.all)),
             labels_alike,
+            sizes_alike,
         )
 
     def retain(self, count: int) -> Drawn:

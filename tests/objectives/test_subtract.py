@@ -110,6 +110,13 @@ def test_more_than_the_share_is_refused_unless_it_is_bounded():
     prepared(weight=0.3, combine="cap")
 
 
+def test_importance_pairs_batches_of_one_size():
+    unlike = Setup(None, None, None, forget_share=SHARE, sizes_alike=False)
+    Subtract().prepare(unlike)
+    with pytest.raises(UserError, match="objective.importance: it pairs .* so that training.forget_batch_size"):
+        Subtract(importance=0.5).prepare(unlike)
+
+
 def test_where_labels_are_left_out_unequally_the_losses_do_not_cancel_and_a_bound_is_needed():
     setup = Setup(None, None, None, forget_share=SHARE, labels_alike=False)
     for settings in ({}, {"weight": SHARE / 2}):

@@ -93,6 +93,13 @@ def test_a_forget_only_objective_is_refused_what_would_read_retain_items(tiny, t
         train(tiny(ascent), tmp_path / "run", device="cpu")
 
 
+def test_batches_that_importance_pairs_are_of_one_size(tiny, tmp_path):
+    pairs = "objective={name: subtract, importance: 0.5}"
+    with pytest.raises(UserError, match="objective.importance: it pairs the items"):
+        train(tiny(pairs, "training.forget_batch_size=8"), tmp_path / "refused", device="cpu")
+    train(tiny(pairs, "training.forget_batch_size=16", "training.steps=1"), tmp_path / "run", device="cpu")
+
+
 @pytest.mark.parametrize("by", ["saliency", "fisher"])
 def test_masked_weights_are_bit_equal_after_steps_and_others_move(tiny, tmp_path, by):
     base = train(tiny(), tmp_path / "base", device="cpu")
