@@ -48,6 +48,7 @@ from msgm.objectives.surgery import Cap
 from msgm.ranges import Range, ranges
 
 Descent = Literal["all", "retain", "nothing"]
+NO_CONDITION = "items of a mixture have no condition in common; null takes two batches."
 
 
 @OBJECTIVES.register("subtract")
@@ -156,14 +157,16 @@ class Subtract(Objective):
 
         Raises:
             UserError: nothing bounds the forget gradient, and the weight is above the share, or forget batches leave
-                labels out more or less often than the others, so that the losses do not cancel; or batches that
-                importance pairs differ in size.
+                labels out more or less often than the others, so that the losses do not cancel; or importance pairs
+                batches of different sizes, or items of a class-conditional model.
         """
         if self.importance is not None and not setup.sizes_alike:
             raise UserError(
                 "objective.importance: it pairs the items of both batches, so that training.forget_batch_size must be "
                 "training.batch_size; leave it out."
             )
+        if self.importance is not None and setup.base().classes:
+            raise UserError(f"objective.importance: {NO_CONDITION}")
         if self.descent == "all" and not setup.labels_alike and not self.bounded:
             raise UserError(
                 "objective.weight: without a bound of the forget gradient, subtraction needs batches that leave labels "
@@ -223,7 +226,7 @@ def shared_losses(
         [torch.Size([8]), torch.Size([8])]
     """
     if first.condition is not None or second.condition is not None:
-        raise UserError("objective.importance: items of a mixture have no condition in common; null takes two batches.")
+        raise UserError(f"objective.importance: {NO_CONDITION}")
     count = min(len(first.x), len(second.x))
     t, eps, signal, noise = first.t[:count], first.eps[:count], first.signal[:count], first.noise[:count]
     one, two = first.clean[:count], second.clean[:count]

@@ -30,7 +30,8 @@ class Features(nn.Module):
 
 def prepared(share=SHARE, **settings):
     objective = Subtract(**settings)
-    objective.prepare(Setup(None, None, None, forget_share=share))
+    model = ScoreModel(Features(), VP(), (2,))
+    objective.prepare(Setup(lambda: model, None, None, forget_share=share))
     return objective
 
 
@@ -115,6 +116,15 @@ def test_importance_pairs_batches_of_one_size():
     Subtract().prepare(unlike)
     with pytest.raises(UserError, match="objective.importance: it pairs .* so that training.forget_batch_size"):
         Subtract(importance=0.5).prepare(unlike)
+
+
+def test_importance_is_refused_for_a_class_conditional_model_before_the_first_step():
+    model = ScoreModel(Features(), VP(), (2,))
+    model.network.classes = 10
+    setup = Setup(lambda: model, None, None, forget_share=SHARE)
+    Subtract().prepare(setup)
+    with pytest.raises(UserError, match="objective.importance: items of a mixture have no condition in common"):
+        Subtract(importance=0.5).prepare(setup)
 
 
 def test_where_labels_are_left_out_unequally_the_losses_do_not_cancel_and_a_bound_is_needed():
