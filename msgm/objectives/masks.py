@@ -33,7 +33,7 @@ class Mask:
     Attributes:
         by: a weight's score: ``saliency`` is the size of the forget loss's mean gradient (SalUn, arXiv 2310.12508);
             ``fisher`` the ratio of the mean squared gradients at forget and at retain items (SFR-on, arXiv 2409.19732).
-        keep: share of all trained weights that may change, those of the highest scores.
+        keep: share of all trained weights that may change, those of the highest scores; none of score 0.
         threshold: least score of a weight that may change; takes the place of ``keep`` where it is set. An objective's
             own threshold goes where ``by`` or ``keep`` is given.
         items: items of each part that the scores are taken from, all when there are no more.
@@ -74,7 +74,7 @@ class Mask:
             highest = max((float(score.max()) for score in scores.values()), default=0.0)
             raise UserError(
                 f"objective.mask: no weight may change, as the highest {self.by} score is {highest:.4g} and the least "
-                f"of a kept one {least:.4g}; lower objective.mask.threshold, or give objective.mask.keep."
+                f"of a kept one {least:.4g}."
             )
         return mask
 
@@ -88,10 +88,13 @@ class Mask:
 
 
 def _kept_from(scores: Mapping[str, Tensor], share: float) -> float:
-    """Return the least score of the share of weights with the highest ones; weights of equal score are kept alike."""
+    """Return the least score, above 0, of the share of weights with the highest ones.
+
+    Weights of equal score are kept alike, and those of score 0 are not: many of them would be kept beyond the share.
+    """
     flat = torch.cat([score.flatten() for score in scores.values()]).cpu()
     left = len(flat) - max(1, round(share * len(flat)))
-    return float(flat.kthvalue(left + 1).values)
+    return max(float(flat.kthvalue(left + 1).values), torch.finfo(flat.dtype).tiny)
 
 
 def kept_shares(mask: Mapping[str, Tensor]) -> dict[str, float]:

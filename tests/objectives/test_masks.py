@@ -21,7 +21,7 @@ class Network(nn.Module):
         self.a, self.b = nn.Parameter(torch.zeros(40)), nn.Parameter(torch.zeros(5, 4))
 
 
-def found(frozen=(), **settings):
+def found(frozen=(), forget=FORGET, **settings):
     network = Network()
     for name in frozen:
         network.get_parameter(name).requires_grad_(False)
@@ -29,7 +29,7 @@ def found(frozen=(), **settings):
 
     def moments(part, items, levels=10, batch=1):
         taken.append((part, items, levels, batch))
-        return {"forget": FORGET, "retain": RETAIN}[part]
+        return {"forget": forget, "retain": RETAIN}[part]
 
     setup = Setup(lambda: ScoreModel(network, VP(), (3,)), None, None, moments=moments)
     return Mask(**settings).found(setup), taken
@@ -55,6 +55,15 @@ def test_fisher_is_the_ratio_of_both_squares_and_a_threshold_takes_the_place_of_
     expected = (flat(FORGET.square) + TINY) / (flat(RETAIN.square) + TINY) >= 1
     assert torch.equal(flat(mask), expected)
     assert 0 < expected.sum() < 60
+
+
+def test_weights_of_score_0_are_not_kept():
+    mean = {"a": torch.zeros(40), "b": torch.ones(5, 4)}
+    mask, _ = found(forget=Moments(mean, {}, 3), keep=0.9)
+    assert not mask["a"].any()
+    assert mask["b"].all()
+    with pytest.raises(UserError, match="objective.mask: no weight may change"):
+        found(forget=Moments({name: 0 * m for name, m in mean.items()}, {}, 3), keep=0.9)
 
 
 def test_weights_that_are_not_trained_take_no_share():
