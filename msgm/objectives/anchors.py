@@ -80,6 +80,11 @@ class Anchor:
         return WEIGHTS[self.by] if self.weight is None else self.weight
 
     @property
+    def reads_retain(self) -> bool:
+        """Whether it is prepared from retain items, or from replays in their place."""
+        return self.by == "fisher"
+
+    @property
     def unsearched(self) -> tuple[str, ...]:
         """Settings that are not searched: the share of ``base``."""
         return ("weight",) if self.by == "base" else ()

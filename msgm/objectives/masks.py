@@ -56,6 +56,11 @@ class Mask:
         if self.threshold is not None and not self.threshold >= 0:
             raise UserError(f"objective.mask.threshold must not be negative, got {self.threshold}; null is none.")
 
+    @property
+    def reads_retain(self) -> bool:
+        """Whether it is found from retain items, or from replays in their place."""
+        return self.by == "fisher"
+
     def effective(self) -> dict[str, Any]:
         """Return the settings that have an effect, by name."""
         return {name: value for name, value in vars(self).items() if name != "keep" or self.threshold is None}

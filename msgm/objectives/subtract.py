@@ -122,6 +122,12 @@ class Subtract(Objective):
                 "objective.anchor.by: base changes the noise that importance makes its mixture from; take another "
                 "anchor, or importance: null."
             )
+        prepared = [part for part in (self.mask, self.anchor) if part is not None and part.reads_retain]
+        if self.replay and self.descent == "nothing" and not prepared:
+            raise UserError(
+                "objective.replay: descent: nothing reads no replays, and neither does the mask or the anchor; those "
+                "by fisher do."
+            )
 
     def _refuse_pole(self) -> None:
         if self.weight == "calibrated":

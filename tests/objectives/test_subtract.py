@@ -6,7 +6,7 @@ from torch import nn
 
 from msgm.diffusion import VE, VP, ScoreModel
 from msgm.errors import UserError
-from msgm.objectives import Anchor, Setup, Subtract, Unseen, noised, shared_losses
+from msgm.objectives import Anchor, Mask, Setup, Subtract, Unseen, noised, shared_losses
 from tests.helpers import Mixture
 
 ITEMS = 12
@@ -82,6 +82,16 @@ def test_what_is_read_follows_from_what_is_descended_on(descent, needs):
     assert objective.needs == needs
     assert all(objective.uses_forget(step) for step in range(3))
     assert objective.forget_batches(7) == 7
+
+
+def test_replays_that_nothing_reads_are_refused():
+    ascent = {"descent": "nothing", "weight": 1.0, "ceiling": 1.0, "replay": 8}
+    for parts in ({}, {"mask": Mask(), "anchor": Anchor("identity")}):
+        with pytest.raises(UserError, match="objective.replay: descent: nothing reads no replays"):
+            Subtract(**ascent, **parts)
+    for parts in ({"anchor": Anchor("fisher")}, {"mask": Mask("fisher")}):
+        assert Subtract(**ascent, **parts).replay == 8
+    assert Subtract("retain", weight=1.0, ceiling=1.0, replay=8).replay == 8
 
 
 @pytest.mark.parametrize(
