@@ -26,6 +26,9 @@ from msgm.objectives.setup import Setup
 from msgm.ranges import Range, ranges
 from msgm.runs import find_model
 
+USED = {"fisher": ("items", "levels"), "checkpoints": ("models", "floor")}
+"""Settings beside the weight, by the kind that they have an effect on."""
+
 WEIGHTS = {"fisher": 1000.0, "identity": 0.01, "checkpoints": 1e-6, "base": 1.0}
 """Weights that are taken where none is given."""
 
@@ -91,7 +94,8 @@ class Anchor:
 
     def effective(self) -> dict[str, Any]:
         """Return the settings that have an effect, by name."""
-        return vars(self) | {"weight": self.factor}
+        used = {name: getattr(self, name) for name in USED.get(self.by, ())}
+        return {"by": self.by, "weight": self.factor} | used
 
     def prepared(self, setup: Setup) -> "Held":
         """Return the anchor of one run."""

@@ -145,6 +145,19 @@ def test_another_kind_merged_over_a_default_has_the_weight_of_its_own_kind(by, w
     assert OBJECTIVES.build(resolved).anchor.factor == 0.01
 
 
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        ({"by": "fisher"}, {"weight": 1000.0, "items": 256, "levels": 10}),
+        ({"by": "identity"}, {"weight": 0.01}),
+        ({"by": "checkpoints", "models": ["a", "b"]}, {"weight": 1e-6, "models": ["a", "b"], "floor": 1e-3}),
+        ({"by": "base"}, {"weight": 1.0}),
+    ],
+)
+def test_only_settings_with_an_effect_are_told(settings, own):
+    assert Anchor(**settings).effective() == {"by": settings["by"]} | own
+
+
 def test_moments_of_a_setup_without_them_are_refused_in_words():
     with pytest.raises(RuntimeError, match="without what the objective asks"):
         Anchor().prepared(Setup(model, None, None))
