@@ -38,7 +38,7 @@ class SalUn(Mixed):
         source="Fan et al., arXiv 2310.12508; code of its DDPM (random label)",
         deviations=(
             "without labels its own target does not exist, and EraseDiff's is taken; the other label is the next one "
-            "that is not forgotten, where the code takes the next one; alpha .75 is its weights 1 and 1e-3 in means "
+            "that is retained, where the code takes the next one; alpha .75 is its weights 1 and 1e-3 in means "
             "over 32x32x3; the mask is of gradients without guidance, holds for the update, and comes before clipping"
         ),
     )
@@ -65,8 +65,9 @@ class SalUn(Mixed):
 
 
 def _others(setup: Setup, classes: int) -> Tensor:
-    """Return, for every label, the next one that no forget item has."""
+    """Return, for every label, the next one that retain items have and no forget item has."""
     labels = setup.forget(LABELS).labels
     forgotten = set() if labels is None else set(labels.tolist())
-    free = [label for label in range(classes) if label not in forgotten] or list(range(classes))
+    kept = setup.retained or range(classes)
+    free = [label for label in kept if label not in forgotten] or list(kept)
     return torch.tensor([min(free, key=lambda other: (other - label - 1) % classes) for label in range(classes)])

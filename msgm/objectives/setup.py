@@ -61,6 +61,7 @@ class Setup:
         forget_share: share of the forget set in the training items.
         labels_alike: whether forget batches leave labels out as often as the others do, as of an unconditional model.
         sizes_alike: whether forget batches are of the size of the others.
+        retained: the labels of the retain items, in order; empty without labels.
     """
 
     model: Callable[[], ScoreModel]
@@ -73,6 +74,7 @@ class Setup:
     forget_share: float = 0.0
     labels_alike: bool = True
     sizes_alike: bool = True
+    retained: tuple[int, ...] = ()
 
     def base(self) -> ScoreModel:
         """Return the model that training starts from, frozen and in eval mode; the same object each time."""

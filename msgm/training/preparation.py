@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save
@@ -70,6 +71,7 @@ class Preparation:
             len(self.part.forget) / max(1, len(self.part.all)),
             labels_alike,
             sizes_alike,
+            self._retained(),
         )
 
     def retain(self, count: int) -> Drawn:
@@ -119,10 +121,15 @@ class Preparation:
         device = self.accelerator.device
         return Drawn(read_tensors(path)["items"].to(device), None if labels is None else labels.to(device))
 
+    def _retained(self) -> tuple[int, ...]:
+        """Return the labels of the retain items, in order; none without labels."""
+        labels = self.dataset.labels
+        return () if labels is None else tuple(np.unique(labels[self.part.retain]).tolist())
+
     def _retained_labels(self, count: int) -> Tensor | None:
-        if not self.model.classes or self.dataset.labels is None:
+        known = torch.tensor(self._retained())
+        if not self.model.classes or not len(known):
             return None
-        known = torch.from_numpy(self.dataset.labels[self.part.retain]).unique()
         return known[torch.arange(count) % len(known)]
 
     def moments(self, part: Literal["retain", "forget"], items: int, levels: int = 10, batch: int = 1) -> Moments:

@@ -9,9 +9,10 @@ from PIL import Image
 import msgm
 from msgm.data import Dataset
 from msgm.errors import UserError
-from msgm.objectives import Card, Mixed, mean_square
+from msgm.objectives import Card, Mixed, SalUn, mean_square
 from msgm.requests import ForgetRequest
 from msgm.runs import Run
+from msgm.splits import Part
 from msgm.training import Trainer, train, unlearn
 from msgm.training.batches import forget_drop
 from msgm.training.run import load_data, load_source, new_model
@@ -130,6 +131,17 @@ def test_a_base_of_other_classes_than_the_configs_is_refused(tiny, tmp_path, hel
     with pytest.raises(UserError, match=f"but network.classes is {wanted}; set network.classes={held}, or start"):
         load_source(tmp_path / "base", config, dataset)
     assert load_source(tmp_path / "base", tiny(f"network.classes={held}"), dataset).classes == held
+
+
+def test_a_label_that_earlier_requests_removed_is_no_target_of_another(tiny, tmp_path):
+    config = tiny("network.classes=10", "request.labels=[3]")
+    dataset, split = load_data(config)
+    before = dataset.labels[split.train.retain] == 4
+    part = Part(split.train.retain[~before], split.train.forget, split.train.retain[before])
+    objective = SalUn(mask=None)
+    args = (new_model(config, dataset), objective, dataset, part, config.training, 0, Run(tmp_path), "cpu")
+    Trainer(*args)._prepare()
+    assert objective.others.tolist() == [1, 2, 5, 5, 5, 6, 7, 8, 9, 0]
 
 
 def test_fit_forgets_what_the_command_line_forgets(tiny, tmp_path):
