@@ -2,7 +2,7 @@
 
 - Real items (likelihood, membership, partial noise, restoration): every item is asked for under its own class.
 - Samples of a model are asked for nothing, the null condition; the metric ``conditions`` asks for every class in turn.
-- Samples of an attacked copy are asked for the forgotten classes in turn, as an attacker would ask.
+- Samples of an attacked copy are asked for the classes of the items to forget in turn, as an attacker would ask.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from msgm.splits import Split
 PROTOCOL = (
     "the model is class-conditional: samples are asked for no class but where it is said; likelihoods, losses and "
     "restorations of real items are asked for under the item's own class; samples of attacked copies are asked for the "
-    "forgotten classes in turn"
+    "classes of the items to forget in turn"
 )
 
 
@@ -61,6 +61,12 @@ def nothing(model: ScoreModel, dataset: Dataset, count: int) -> Condition | None
     return None if knows_null else in_turn(model, known_classes(model, dataset), count)
 
 
-def forgotten(dataset: Dataset, split: Split) -> list[int]:
-    """Return the classes of the training items to forget, in order."""
-    return [] if dataset.labels is None else np.unique(dataset.labels[split.train.forget]).tolist()
+def classes_of(dataset: Dataset, indices: NDArray[np.int64]) -> list[int]:
+    """Return the classes of the items at ``indices``, in order."""
+    return [] if dataset.labels is None else np.unique(dataset.labels[indices]).tolist()
+
+
+def forgotten(dataset: Dataset, split: Split, indices: NDArray[np.int64]) -> list[int]:
+    """Return the classes of the items at ``indices`` that no training item to retain has, in order."""
+    kept = classes_of(dataset, split.train.retain)
+    return [label for label in classes_of(dataset, indices) if label not in kept]

@@ -1,6 +1,7 @@
 """What class-conditional models are asked for while they are measured, and the three views of them."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from msgm.evaluation.metrics.likelihood import NegativeLogLikelihood
 from msgm.evaluation.metrics.variational import VariationalBound
 from msgm.evaluation.restored import ReconstructionTask
 from msgm.generator.cells import _picture
+from msgm.splits import Part
 from tests.evaluation.benches import digits_bench
 from tests.evaluation.test_ladder import a_report, a_row
 
@@ -171,6 +173,35 @@ def test_a_network_with_more_classes_than_the_data_is_asked_for_the_datas():
     assert (found["forgotten"]["n"], found["others"]["n"]) == (12, 48)
     assert torch.equal(made.samples, made.asked)
     assert all(set(asked) == set(range(10)) for asked in made.model.network.labels)
+
+
+def test_a_class_with_items_to_retain_is_not_forgotten_and_one_of_earlier_requests_is_none_to_keep():
+    made = given(lambda number: number % 10)
+    bench, train = made.bench, made.bench.split.train
+    labels, all_ = bench.dataset.labels, train.all
+    gone, sevens = all_[labels[all_] == 3], all_[labels[all_] == 7]
+    kept = np.setdiff1d(all_, np.concatenate([gone, sevens]))
+
+    def views(retain, forget):
+        split = replace(bench.split, train=Part(retain, forget, gone))
+        return Conditions().measure(replaced(made, split))["conditions"]
+
+    found = views(kept, sevens)
+    assert found["forgotten"]["asked"] == ["7"]
+    assert found["others"]["asked"] == [name for name in "0123456789" if name not in "37"]
+    found = views(np.sort(np.concatenate([kept, sevens[1:]])), sevens[:1])
+    assert found["forgotten"] is None
+    assert found["others"]["n"] == 54
+    row = {"conditions": found}
+    assert [column.cell(row, {}) for column in Conditions.columns[:1]] == ["not tested"]
+    assert not any("forgotten" in heading or heading == "UA %" for heading in Conditions.numbers(row, {}))
+
+
+def replaced(made, split):
+    """The same samples on a bench of another split."""
+    other = Subject(made.name, made.model, replace(made.bench, split=split))
+    other.__dict__.update({name: made.__dict__[name] for name in ("asked", "items", "finite")})
+    return other
 
 
 def test_asked_samples_do_not_depend_on_the_batch_size():

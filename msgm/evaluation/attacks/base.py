@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msgm.diffusion import ScoreModel, sample
 from msgm.errors import UserError
-from msgm.evaluation.asking import forgotten, in_turn
+from msgm.evaluation.asking import classes_of, in_turn
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import Metric, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent, sample_numbers
@@ -76,9 +76,9 @@ def sample_count(samples: int, bench: Bench) -> int:
 def shown(model: ScoreModel, bench: Bench, count: int) -> dict[str, Any]:
     """Return the unlearning ratio and junk rate of the model's first ``count`` samples, each as ``rates.rate``.
 
-    A class-conditional model is asked for the forgotten classes in turn.
+    A class-conditional model is asked for the classes of the items to forget in turn.
     """
-    config, asked = bench.config, in_turn(model, forgotten(bench.dataset, bench.split), count)
+    config, asked = bench.config, in_turn(model, classes_of(bench.dataset, bench.split.train.forget), count)
     return shares(sample(model, count, config.sampling, config.seed, condition=asked), bench)
 
 

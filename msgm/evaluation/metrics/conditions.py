@@ -14,7 +14,7 @@ from torch import Tensor
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.errors import UserError
-from msgm.evaluation.asking import forgotten, known_classes
+from msgm.evaluation.asking import classes_of, forgotten, known_classes
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, NOT_MEASURED, Column, Metric, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent, percent_interval, sample_numbers
@@ -26,7 +26,7 @@ KEY = "conditions"
 NOT_TESTED = "not tested"
 UNCONDITIONAL = "the model is unconditional"
 VIEWS = ("forgotten", "others", "none")
-"""What samples are asked for: a class to forget, another one, no class."""
+"""What samples are asked for: a class to forget of which no item is retained, a retained one, no class."""
 NUMBERS = {
     "UA %": ("forgotten", "UA"),
     "IRA %": ("others", "accuracy"),
@@ -94,8 +94,13 @@ class Conditions(Metric):
         if not model.classes or bench.dataset.labels is None:
             return {KEY: {"not_tested": UNCONDITIONAL}}
         labels = torch.arange(len(subject.asked)) % len(known_classes(model, bench.dataset))
-        gone = torch.isin(labels, torch.tensor(forgotten(bench.dataset, bench.split), dtype=torch.long))
-        found = {"forgotten": _view(subject, labels, gone), "others": _view(subject, labels, ~gone), "none": None}
+        train = bench.split.train
+        classes = {
+            "forgotten": forgotten(bench.dataset, bench.split, train.forget),
+            "others": classes_of(bench.dataset, train.retain),
+        }
+        found = {view: _view(subject, labels, _among(labels, chosen)) for view, chosen in classes.items()}
+        found["none"] = None
         if getattr(model.network, "has_null", True):
             found["none"] = _shares(subject.items, subject.finite, bench)
         return {KEY: found}
@@ -111,15 +116,21 @@ class Conditions(Metric):
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
             "asked for a class": f"{bench.config.evaluation.samples} samples, asked for the classes of the data in "
-            "turn; UA: share of those asked for a forgotten class in which the judge does not see it, 1 - "
-            "accuracy; IRA: accuracy of those asked for another class; the judge names a class for junk, too, so that "
-            "junk raises UA; UR and junk of these samples, and of those asked for no class, as UR and junk rate"
+            "turn; a class is forgotten where the request named it and no training item to retain has it, and classes "
+            "of earlier requests alone are left out; UA: share of those asked for a forgotten class in which the "
+            "judge does not see it, 1 - accuracy; IRA: accuracy of those asked for another class; the judge names a "
+            "class for junk, too, so that junk raises UA; UR and junk of these samples, and of those asked for no "
+            "class, as UR and junk rate"
         }
 
 
 def _shares_of(row: Row) -> dict[str, Share]:
     found = {heading: share_of(row, *place) for heading, place in NUMBERS.items()}
     return {heading: share for heading, share in found.items() if share is not None}
+
+
+def _among(labels: Tensor, chosen: list[int]) -> Tensor:
+    return torch.isin(labels, torch.tensor(chosen, dtype=torch.long))
 
 
 def _view(subject: Subject, labels: Tensor, chosen: Tensor) -> dict[str, Any] | None:
