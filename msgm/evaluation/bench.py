@@ -1,6 +1,7 @@
 """``Bench``, the references that all models are measured against, and ``Subject``, one model with its samples."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,12 @@ class Subject:
     @functools.cached_property
     def asked(self) -> Tensor:
         """Return as many samples of a class-conditional model, asked for the classes of the data in turn."""
+        return self.asked_for(known_classes(self.model, self.bench.dataset))
+
+    def asked_for(self, labels: Sequence[int]) -> Tensor:
+        """Draw as many samples of a class-conditional model, asked for ``labels`` in turn."""
         count = self.bench.config.evaluation.samples
-        condition = in_turn(self.model, known_classes(self.model, self.bench.dataset), count)
-        return self._drawn(condition, f"asking for {count} samples")
+        return self._drawn(in_turn(self.model, labels, count), f"asking for {count} samples")
 
     def _drawn(self, condition: Condition | None, doing: str) -> Tensor:
         config = self.bench.config

@@ -2,7 +2,8 @@
 
 Each request is tested by the metrics ur, nll and membership, as far as the config has them. The verdict is the
 unlearning ratio's: the share of samples judged to show the request's content, against the share of real items to retain
-that are.
+that are. A class-conditional model is asked for those of the request's classes, too, of which no item is retained: the
+verdict is that of the samples that show more.
 """
 
 import copy
@@ -11,13 +12,14 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from msgm.cards.claims import INCONCLUSIVE, NOT_TESTED
 from msgm.cards.history import Earlier, verdict_at_most
 from msgm.chain import Entry, others
 from msgm.data import Dataset
 from msgm.diffusion.likelihood import measure_likelihood
-from msgm.evaluation.asking import own
+from msgm.evaluation.asking import forgotten, own
 from msgm.evaluation.attacks.membership import Membership
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import Judge, Task, assess, judge_of_task
@@ -26,6 +28,7 @@ from msgm.evaluation.metrics.base import Metric
 from msgm.evaluation.metrics.likelihood import nll_unit
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import Share, rate, total
+from msgm.evaluation.reality import to_items
 from msgm.requests import ForgetRequest
 from msgm.splits import Part, Split
 
@@ -59,9 +62,11 @@ def _tested(subject: Subject, entry: Entry, asked: bool, metrics: dict[str, Metr
     if judge is None:
         reason = f"the judge {bench.config.evaluation.judge.kind} has no class for it"
         return Earlier(entry, asked, numbers, INCONCLUSIVE, reason)
-    shown, floor = _shown(subject, judge), _floor(bench, judge)
-    numbers["UR"] = interval(shown)
-    text = f"UR {interval(shown)}, where at most {percent(floor['high'])}% is judged so in real items to retain"
+    views, floor = _views(subject, judge, train), _floor(bench, judge)
+    numbers |= {heading: interval(share) for heading, share in views.items()}
+    worst = max(views, key=lambda heading: views[heading]["value"])
+    shown = views[worst]
+    text = f"{worst} {interval(shown)}, where at most {percent(floor['high'])}% is judged so in real items to retain"
     recall = judge.recall
     if recall is None or recall["value"] < TRUSTED_RECALL:
         found = "none is held out" if recall is None else f"{percent(recall['value'])}% of {recall['n']} are found"
@@ -92,11 +97,21 @@ def _membership(subject: Subject, metric: Membership, train: NDArray[np.int64], 
     return "diverged" if found is None else f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def _shown(subject: Subject, judge: Judge) -> Share:
+def _views(subject: Subject, judge: Judge, train: NDArray[np.int64]) -> dict[str, Share]:
+    """Return by heading what is shown by samples asked for nothing, and by those asked for the request's classes."""
+    bench, views = subject.bench, {"UR": _shown(subject.bench, judge, subject.items, subject.finite)}
+    labels = forgotten(bench.dataset, bench.split, train)
+    if subject.model.classes and labels:
+        samples = subject.asked_for(labels)
+        finite = samples.isfinite().flatten(1).all(1)
+        views["UR asked for its classes"] = _shown(bench, judge, to_items(samples, bench.dataset.levels), finite)
+    return views
+
+
+def _shown(bench: Bench, judge: Judge, items: Tensor, finite: Tensor) -> Share:
     """Return the share of samples that are no junk and are judged to show the request's content."""
-    reality = subject.bench.reality
-    junk = reality.junk(reality.distances(subject.items), subject.finite)
-    return rate(total(judge.forgotten_share(judge.votes(subject.items))[~junk]), len(subject.items))
+    junk = bench.reality.junk(bench.reality.distances(items), finite)
+    return rate(total(judge.forgotten_share(judge.votes(items))[~junk]), len(items))
 
 
 def _floor(bench: Bench, judge: Judge) -> Share:

@@ -1,6 +1,7 @@
 """Earlier requests are tested by evaluate and compare, and stand on the cards."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from msgm.evaluation.earlier import _tested
 from msgm.generator.compare import GENERATORS
 from msgm.generator.evaluate import evaluate
 from msgm.reading import read_json
+from msgm.splits import Part
 from msgm.training import train, unlearn
 from tests.conftest import TINY
 from tests.evaluation.attacks import bench_of, subject_of
@@ -152,6 +154,29 @@ def test_a_history_started_anew_stands_on_the_card(runs, tmp_path):
     card = next(run.path.rglob("card.md")).read_text()
     assert "started anew on purpose" in card
     assert "labels 3" in card
+
+
+class Answers(Shows):
+    """Shows the class that it is asked for, and zeros where it is asked for none."""
+
+    def __call__(self, model, count, settings, seed, first, tell, condition):
+        self.label = 0 if condition is None else condition.labels.unique().item()
+        return super().__call__(model, count)
+
+
+def test_a_conditional_model_is_asked_for_the_classes_of_earlier_requests(monkeypatch):
+    monkeypatch.setattr("msgm.evaluation.bench.sample", Answers(0))
+    bench = bench_of("network.classes=10", "evaluation.samples=100")
+    train = bench.split.train
+    again = bench.dataset.labels[train.retain] == 5
+    part = Part(train.retain[~again], train.forget, train.retain[again])
+    bench = replace(bench, split=replace(bench.split, train=part))
+    positions = np.flatnonzero(bench.dataset.labels == 5)
+    entry = Entry("removal", "removal", "observed", "labels", "redirect", None, positions)
+    found = _tested(subject_of(bench), entry, True, {"ur": None})
+    assert found.verdict == "FAIL"
+    assert found.numbers["UR asked for its classes"].endswith("n = 100")
+    assert found.evidence.startswith("UR asked for its classes")
 
 
 @pytest.mark.parametrize(("selector", "compared"), [("indices", True), ("labels", False)])
