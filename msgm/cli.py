@@ -36,7 +36,6 @@ from msgm.commands import (
 )
 from msgm.commands.compare import say_written
 from msgm.errors import Interrupted, RunError, UserError
-from msgm.ids import as_index
 
 if TYPE_CHECKING:
     from msgm.config import Config
@@ -265,6 +264,7 @@ def _unlearn(options: argparse.Namespace) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     from msgm.generator.sample import sample_run, sampling_settings
+    from msgm.ids import as_index
 
     settings = sampling_settings(options.run, options.sampler, options.steps, options.set)
     formats = names(options.format)

@@ -56,7 +56,7 @@ class RefitHead(Edit):
             "W, b = argmin mean |o + c (W phi + b) - eps|^2 + ridge * mean (c phi)^2 * |W|^2 over noised retain items"
         ),
         source="ridge regression; linear heads of fixed features as in Guo et al., ICML 2020, section 3.3",
-        deviations="nothing is removed from the features, which were trained on the items to forget too",
+        deviations="the features stay as they are, and were trained on the items to forget too",
     )
 
     def __post_init__(self) -> None:
