@@ -41,6 +41,7 @@ class Preparation:
         accelerator: of the run.
         tally: counts the items that are drawn.
         tuned: fine-tunes a copy of the model on the forget set alone, for some steps.
+        drops: how often labels are left out of retain and of forget batches; None for an unconditional model.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Preparation:
         accelerator: Accelerator,
         tally: Tally,
         tuned: Callable[[int], ScoreModel],
+        drops: tuple[float | None, float | None],
     ) -> None:
         self.model, self.objective, self.dataset, self.part = model, objective, dataset, part
         self.seed, self.run, self.accelerator, self.tally, self.tuned = seed, run, accelerator, tally, tuned
+        self.drops = drops
 
-    def setup(self, steps: int, labels_alike: bool, sizes_alike: bool) -> Setup:
+    def setup(self, steps: int, sizes_alike: bool) -> Setup:
         """Return what the objective is given."""
         return Setup(
             lambda: copy.deepcopy(self.model),
@@ -69,7 +72,7 @@ class Preparation:
             self.moments,
             steps,
             len(self.part.forget) / max(1, len(self.part.all)),
-            labels_alike,
+            len(set(self.drops)) == 1,
             sizes_alike,
             self._retained(),
         )
@@ -133,14 +136,14 @@ class Preparation:
         return known[torch.arange(count) % len(known)]
 
     def moments(self, part: Literal["retain", "forget"], items: int, levels: int = 10, batch: int = 1) -> Moments:
-        """Take the moments at a part's items, kept in ``moments/``."""
+        """Take the moments at a part's items, kept in ``moments/``; labels are left out as often as in training."""
         replayed = self.objective.replay and part == "retain"
         name = f"{'replay' if replayed else part}-{items}x{levels}-by-{batch}"
         path = self.run.path / "moments" / f"{name}.safetensors"
         drawn = self.retain(items) if part == "retain" else self.forget(items)
 
         def made() -> dict[str, Tensor]:
-            condition = Condition(drawn.labels) if self.model.classes and drawn.labels is not None else None
+            condition = self._asked(part, drawn.labels)
             found = moments(self.model, drawn.items, levels, batch, derive_seed(self.seed, "moments"), condition)
             tensors = {f"{kind}/{key}": v for kind in ("mean", "square") for key, v in getattr(found, kind).items()}
             return tensors | {"count": torch.tensor(found.count)}
@@ -152,6 +155,14 @@ class Preparation:
             for kind in ("mean", "square")
         }
         return Moments(kinds["mean"], kinds["square"], int(found["count"]))
+
+    def _asked(self, part: Literal["retain", "forget"], labels: Tensor | None) -> Condition | None:
+        """Return what a part's items are asked for: their labels, of which some are left out as in its batches."""
+        drop = self.drops[0 if part == "retain" else 1]
+        if drop is None or labels is None:
+            return None
+        draws = torch.rand(len(labels), generator=generator(self.seed, "moments", "drop", part))
+        return Condition(labels).dropped((draws < drop).to(labels.device))
 
     def _once(self, path: Path, make: Callable[[], dict[str, Tensor]]) -> None:
         """Make a file of tensors by the first process, unless it is there."""

@@ -130,9 +130,8 @@ class Trainer:
     def _setup(self) -> Setup:
         tally, tuned = self.feeds.tally, self._tune_on_forget
         parts = (self.objective, self.dataset, self.part, self.seed, self.run, self.accelerator, tally, tuned)
-        labels_alike, settings = len(set(self.feeds.drops)) == 1, self.settings
-        sizes_alike = settings.forget_batch_size in (None, settings.batch_size)
-        return Preparation(self.model, *parts).setup(settings.steps, labels_alike, sizes_alike)
+        sizes_alike = self.settings.forget_batch_size in (None, self.settings.batch_size)
+        return Preparation(self.model, *parts, self.feeds.drops).setup(self.settings.steps, sizes_alike)
 
     def _prepare(self) -> None:
         """Prepare the objective and what goes with it, from the weights that training starts from."""

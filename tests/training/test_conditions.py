@@ -13,7 +13,7 @@ from msgm.objectives import Card, Mixed, SalUn, mean_square
 from msgm.requests import ForgetRequest
 from msgm.runs import Run
 from msgm.splits import Part
-from msgm.training import Trainer, train, unlearn
+from msgm.training import Trainer, preparation, train, unlearn
 from msgm.training.batches import forget_drop
 from msgm.training.run import load_data, load_source, new_model
 
@@ -142,6 +142,35 @@ def test_a_label_that_earlier_requests_removed_is_no_target_of_another(tiny, tmp
     args = (new_model(config, dataset), objective, dataset, part, config.training, 0, Run(tmp_path), "cpu")
     Trainer(*args)._prepare()
     assert objective.others.tolist() == [1, 2, 5, 5, 5, 6, 7, 8, 9, 0]
+
+
+@pytest.mark.parametrize(("means", "forget"), [("items", {-1, 3, 7}), ("condition", {3, 7}), ("both", {-1, 3, 7})])
+def test_gradients_before_training_are_of_the_labels_that_training_asks_for(tiny, tmp_path, monkeypatch, means, forget):
+    asked, take = [], preparation.moments
+
+    def noted(model, items, levels, batch, seed, condition):
+        asked.append(set(condition.labels.tolist()))
+        return take(model, items, levels, batch, seed, condition)
+
+    monkeypatch.setattr(preparation, "moments", noted)
+    config = tiny(*CONDITIONAL)
+    dataset, split = load_data(config)
+    objective = Seen()
+    args = (
+        new_model(config, dataset),
+        objective,
+        dataset,
+        split.train,
+        config.training,
+        0,
+        Run(tmp_path),
+        "cpu",
+        "seen",
+    )
+    setup = Trainer(*args, means)._setup()
+    setup.moments("forget", 60, 1, 60)
+    setup.moments("retain", 200, 1, 200)
+    assert asked == [forget, {-1, 0, 1, 2, 4, 5, 6, 8, 9}]
 
 
 def test_fit_forgets_what_the_command_line_forgets(tiny, tmp_path):
