@@ -141,12 +141,17 @@ class Trainer:
         self.update.prepare(setup)
 
     def _tune_on_forget(self, steps: int) -> ScoreModel:
-        """Fine-tune a copy of the model on the forget set; kept in ``teacher/``, so that a resumed run finds it."""
+        """Fine-tune a copy of the model on the forget set, asked for what forget batches are asked for.
+
+        It is kept in ``teacher/``, so that a resumed run finds it.
+        """
         teacher = Run(self.run.path / "teacher")
         if not teacher.model.exists():
             if self.accelerator.is_main_process:
                 traces.register(self.run.path, teacher.path, *traces.KNOWN["teacher"])
-            settings = dataclasses.replace(self.settings, steps=steps, trainable=None)
+            drop = self.feeds.drops[1]
+            drop = self.settings.cond_drop if drop is None else drop
+            settings = dataclasses.replace(self.settings, steps=steps, trainable=None, cond_drop=drop)
             part = Part(retain=self.part.forget, forget=self.part.forget)
             tuner = Trainer(
                 copy.deepcopy(self.model),
@@ -162,7 +167,7 @@ class Trainer:
             tuner.kept = self.kept
             tuner.train()
             tuner.save()
-            self.feeds.tally.add("forget", tuner.drawn["retain"])
+        self.feeds.tally.add("forget", steps * self.settings.batch_size)
         self.accelerator.wait_for_everyone()
         return ScoreModel.load(teacher.model).to(self.accelerator.device)
 

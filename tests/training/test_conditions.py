@@ -9,11 +9,11 @@ from PIL import Image
 import msgm
 from msgm.data import Dataset
 from msgm.errors import UserError
-from msgm.objectives import Card, Mixed, SalUn, mean_square
+from msgm.objectives import Card, Mixed, SalUn, Unseen, mean_square
 from msgm.requests import ForgetRequest
 from msgm.runs import Run
 from msgm.splits import Part
-from msgm.training import Trainer, preparation, train, unlearn
+from msgm.training import Trainer, preparation, train, trainer, unlearn
 from msgm.training.batches import forget_drop
 from msgm.training.run import load_data, load_source, new_model
 
@@ -171,6 +171,28 @@ def test_gradients_before_training_are_of_the_labels_that_training_asks_for(tiny
     setup.moments("forget", 60, 1, 60)
     setup.moments("retain", 200, 1, 200)
     assert asked == [forget, {-1, 0, 1, 2, 4, 5, 6, 8, 9}]
+
+
+@pytest.mark.parametrize(("means", "labels"), [("items", {-1, 3, 7}), ("condition", {3, 7})])
+def test_a_teacher_is_asked_for_what_the_request_means_and_counts_on_a_resume(
+    tiny, tmp_path, monkeypatch, means, labels
+):
+    asked = set()
+
+    class Noted(Unseen):
+        def terms(self, predict, retain, forget):
+            asked.update(retain.condition.labels.tolist())
+            return super().terms(predict, retain, forget)
+
+    monkeypatch.setattr(trainer, "Unseen", Noted)
+    config = tiny(*CONDITIONAL)
+    dataset, split = load_data(config)
+    for _ in range(2):
+        args = (new_model(config, dataset), Seen(), dataset, split.train, config.training, 0, Run(tmp_path), "cpu", "")
+        made = Trainer(*args, means)
+        made._tune_on_forget(4)
+        assert made.drawn["forget"] == 4 * config.training.batch_size
+    assert asked == labels
 
 
 def test_fit_forgets_what_the_command_line_forgets(tiny, tmp_path):
