@@ -260,6 +260,8 @@ class Config:
         self.objective = OBJECTIVES.resolve(self.objective)
         self.edit = EDITS.resolve(self.edit) if self.edit else {}
         self.finetune = own(self.finetuning(), self.finetune)
+        if self.edit and self.finetune.get("trainable"):
+            raise UserError("finetune.trainable: an edit chooses the weights that it changes itself; leave it out.")
         for name, row in self.rows.items():
             if name not in ROWS and row.start != "edit" and "name" not in row.objective:
                 hint = nearest(name, list(ROWS))
@@ -320,6 +322,8 @@ def _check_edit(row: Row) -> None:
         raise UserError("start: edit needs the setting edit, {name: task-vector} say, and no other start has one.")
     if row.start == "edit" and row.objective:
         raise UserError("objective: a row with start: edit makes no steps, so it has no objective; leave it out.")
+    if row.start == "edit" and row.training.get("trainable"):
+        raise UserError("training.trainable: an edit chooses the weights that it changes itself; leave it out.")
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> Config:

@@ -179,6 +179,8 @@ def edit(
         RunError: a weight became NaN or infinite.
     """
     settings = structured(TrainingSettings, {"trackers": [], **training}, "edit")
+    if settings.trainable is not None:
+        raise UserError("edit.trainable: an edit chooses the weights that it changes itself; leave it out.")
     chosen = edit if isinstance(edit, Edit) else EDITS.build(_named(edit))
     with working(False, download, threads):
         data = _given("edit", model, dataset, levels, columns, flip)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -33,7 +34,8 @@ class Editor(Trainer):
         edit: what is done to it.
         dataset: where the items come from.
         part: the training items, retain and forget.
-        settings: how a copy of the model is fine-tuned, for edits that need one.
+        settings: how a copy of the model is fine-tuned, for edits that need one; its ``trainable`` is of runs with
+            steps, and not read.
         seed: of every random choice.
         run: folder of the run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
@@ -54,6 +56,7 @@ class Editor(Trainer):
         label: str = "editing",
         means: Means | None = None,
     ) -> None:
+        settings = replace(settings, trainable=None)
         super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means)
         self.edit, self.means = edit, means
 

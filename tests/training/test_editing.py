@@ -155,6 +155,22 @@ def test_in_memory_it_is_the_edit_of_the_command_line(tiny, base, tmp_path):
     assert prune.facts["changed_share"] > 0
 
 
+def test_an_edit_is_refused_weights_to_train(tiny, base):
+    model, request = ScoreModel.from_pretrained(base.path), msgm.ForgetRequest(labels=[3])
+    with pytest.raises(UserError, match="^edit.trainable: an edit chooses the weights that it changes itself; leave"):
+        msgm.edit(model, "digits", "influence", request, trainable=["conv_in.*"], device="cpu")
+    with pytest.raises(UserError, match="^finetune.trainable: an edit chooses"):
+        tiny("edit.name=prune", "finetune.trainable=['conv_in.*']")
+    with pytest.raises(UserError, match="^rows.mine: training.trainable: an edit chooses"):
+        tiny("rows.mine={start: edit, edit: {name: prune}, training: {trainable: ['conv_in.*']}}")
+
+
+def test_weights_that_a_base_was_trained_without_are_edited_too(tiny, base, tmp_path):
+    settings = ("edit.name=influence", "edit.iterations=2", "edit.items=4")
+    run = edited(tiny, base, tmp_path / "run", *settings, "training.trainable=['conv_in.*']")
+    assert torch.equal(weights(run), weights(edited(tiny, base, tmp_path / "all", *settings)))
+
+
 def test_in_memory_data_of_another_shape_are_refused(base):
     model = replace(ScoreModel.from_pretrained(base.path), shape=(1, 9, 9))
     with pytest.raises(UserError, match="edit: the model makes items of shape"):
