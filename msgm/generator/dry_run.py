@@ -128,15 +128,14 @@ def taken(config: Config, dataset: Dataset, device: str) -> Taken:
     """Make a few steps of a row's config on random items, of each kind that it has, and return what all would take."""
     objective = OBJECTIVES.build(config.objective)
     objective.replay = min(objective.replay, REPLAYS)
-    count = config.training.steps
-    with_forget = sum(objective.uses_forget(step) for step in range(count))
-    kinds = [objective.uses_forget(step) for step in range(count)]
+    kinds = [objective.uses_forget(step) for step in range(config.training.steps)]
     few = max(2, 1 + max(kinds.index(kind) for kind in set(kinds)))
     size = max(config.training.batch_size, config.training.forget_batch_size or 0, 16)
     kept = max(size, min(len(dataset), BANK))
     items, part = random_items(dataset, kept + size), Part(np.arange(kept), np.arange(kept, kept + size))
-    settings = replace(config.training, steps=few, log_every=few, checkpoint_every=0, sample_every=0)
-    settings = replace(settings, keep_every=0, trackers=[])
+    settings = replace(
+        config.training, steps=few, log_every=few, checkpoint_every=0, sample_every=0, keep_every=0, trackers=[]
+    )
     model = new_model(config, items)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "row")
@@ -144,7 +143,7 @@ def taken(config: Config, dataset: Dataset, device: str) -> Taken:
         trainer = Watched(model, objective, items, part, settings, *given)
         trainer.train()
     optimisers = 1 + len(trainer.state.others)
-    steps = {True: with_forget, False: count - with_forget}
+    steps = {kind: kinds.count(kind) for kind in (True, False)}
     return Taken(model.parameter_count(), HELD + 2 * optimisers, steps, trainer.each)
 
 
