@@ -52,17 +52,17 @@ class Phase(NamedTuple):
     """One update of a step; each kind of batches that a step's updates take has an optimiser of its own.
 
     Example:
-        >>> msgm.objectives.Phase("forget", weight=0.5).masked
+        >>> msgm.objectives.Phase("forget", rate=0.5).masked
         True
 
     Attributes:
         batches: the batches that its terms are computed from; the others are None to ``terms``.
-        weight: factor of its terms.
+        rate: factor of the learning rate. A factor of the terms would cancel in the update's own Adam.
         masked: whether the mask holds for it, if there is one.
     """
 
     batches: Literal["both", "retain", "forget"] = "both"
-    weight: float = 1.0
+    rate: float = 1.0
     masked: bool = True
 
 

@@ -19,6 +19,7 @@ from msgm.objectives.base import (
     predict_both,
 )
 from msgm.objectives.masks import Mask
+from msgm.ranges import Range, ranges
 
 LEAST = 1e-8
 """Least loss that a sample's weight is computed from."""
@@ -36,26 +37,28 @@ class SFRon(Objective):
         fit: sfr-on, 2 steps on ...
 
     Attributes:
-        strength: weight of the forget update at the first step; it falls to 0 along half a cosine. It is not searched,
-            as a constant factor cancels in the update's own Adam, but for clipping.
+        strength: learning rate of the forget update at the first step, in parts of the retain update's; it falls to 0
+            along half a cosine.
     """
 
     strength: float = 1.0
     mask: Mask | None = field(default_factory=lambda: Mask("fisher", threshold=1.0), kw_only=True)
 
+    search = ranges(strength=Range(0.01, 1.0, log=True))
     data = "retain+forget"
     card = Card(
         formula=(
-            "each step: an update along -strength(step) mean L_i / sqrt(sg L_i) over the forget batch, of the weights "
-            "with F_f / F_r >= 1 alone; then an update along L_r, of all weights; strength falls along half a cosine "
-            "to 0"
+            "each step: an update along -mean L_i / sqrt(sg L_i) over the forget batch, with strength(step) times the "
+            "learning rate, of the weights with F_f / F_r >= 1 alone; then an update along L_r, of all weights; "
+            "strength falls along half a cosine to 0"
         ),
         source="Huang et al., arXiv 2409.19732; its released code",
         deviations=(
             "each update has an Adam of its own and the mask holds for the update: with one Adam, as in the code, "
-            "masked weights move by the momentum of the other update; the samples' weights are not divided by their "
-            "mean, which would tie a sample's loss to its batch; F is the mean squared gradient of items, where the "
-            "code squares the clipped gradients of batches; losses are means over dimensions"
+            "masked weights move by the momentum of the other update; strength is a factor of the rate, where the code "
+            "has one of the loss, which would cancel in an Adam of its own; the samples' weights are not divided by "
+            "their mean, which would tie a sample's loss to its batch; F is the mean squared gradient of items, where "
+            "the code squares the clipped gradients of batches; losses are means over dimensions"
         ),
     )
 

@@ -69,12 +69,13 @@ class Update:
             optimiser = self.optimisers[phase.batches]
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
-                group["lr"] = self.settings.lr * min(1.0, (step + 1) / max(1, self.settings.warmup))
+                warm = min(1.0, (step + 1) / max(1, self.settings.warmup))
+                group["lr"] = phase.rate * self.settings.lr * warm
             parts = [self._taken(phase, *part) for part in batches]
             if phase.batches == "both" and self.objective.merges and parts[0][1] is not None:
-                means |= self._merged_gradient(parts, phase)
+                means |= self._merged_gradient(parts)
             else:
-                means |= self._summed_gradient(parts, phase)
+                means |= self._summed_gradient(parts)
             if number + 1 == len(phases):
                 means |= self._penalise()
             length = self._advance(optimiser, self.mask if phase.masked else {})
@@ -96,7 +97,7 @@ class Update:
         # An objective of forget items alone is given None for the others, and says so in its own annotation.
         return self.objective.terms(view.eps, kept, forget)  # type: ignore[arg-type]
 
-    def _summed_gradient(self, parts: Batches, phase: Phase) -> dict[str, Tensor]:
+    def _summed_gradient(self, parts: Batches) -> dict[str, Tensor]:
         """Backpropagate the weighted sum of the terms; return the terms' means."""
         totals: dict[str, Tensor] = {}
         for number, (kept, forget) in enumerate(parts):
@@ -104,12 +105,12 @@ class Update:
             with nullcontext() if last else self.accelerator.no_sync(self.view.network):
                 terms = self._terms(self.view, kept, forget)
                 means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
-                loss = torch.stack([phase.weight * term.weight * means[name] for name, term in terms.items()]).sum()
+                loss = torch.stack([term.weight * means[name] for name, term in terms.items()]).sum()
                 self.accelerator.backward(loss)
             _add(totals, means)
         return totals
 
-    def _merged_gradient(self, parts: Batches, phase: Phase) -> dict[str, Tensor]:
+    def _merged_gradient(self, parts: Batches) -> dict[str, Tensor]:
         """Take the gradient of the forget term and of the others apart and let the objective merge them."""
         weights = list(self.weights.values())
         totals: dict[str, Tensor] = {}
@@ -119,7 +120,7 @@ class Update:
             means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
             for of_forget in (False, True):
                 chosen = [name for name in terms if (name == "forget") == of_forget]
-                loss = torch.stack([phase.weight * terms[name].weight * means[name] for name in chosen]).sum()
+                loss = torch.stack([terms[name].weight * means[name] for name in chosen]).sum()
                 found = gradients(loss, weights, retain_graph=not of_forget)
                 before = sums.get(of_forget)
                 sums[of_forget] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]

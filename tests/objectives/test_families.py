@@ -81,8 +81,8 @@ def test_a_row_without_its_label_is_taught_uniform_noise_too():
 def test_sfr_on_makes_two_updates_of_which_the_first_is_masked_and_fades():
     objective, _ = prepared(SFRon(strength=2.0))
     assert objective.phases(0) == (Phase("forget", 2.0), Phase("retain", masked=False))
-    weights = [objective.phases(step)[0].weight for step in range(101)]
-    assert weights == pytest.approx([1 + math.cos(math.pi * step / 100) for step in range(101)])
+    rates = [objective.phases(step)[0].rate for step in range(101)]
+    assert rates == pytest.approx([1 + math.cos(math.pi * step / 100) for step in range(101)])
     assert (objective.mask.by, objective.mask.threshold) == ("fisher", 1.0)
 
 

@@ -286,7 +286,7 @@ def phased():
         card = Card("a", "b", "c")
 
         def phases(self, step):
-            return (Phase("forget", weight=-1.0), Phase("retain", masked=False))
+            return (Phase("forget", rate=0.5), Phase("retain", masked=False))
 
         def forget_loss(self, predicted, forget):
             return mean_square(predicted - forget.eps)
@@ -340,3 +340,16 @@ def test_a_mask_holds_in_the_phases_that_it_is_for_and_momentum_of_others_does_n
     made.train()
     assert not any(moved[True])
     assert any(moved[False])
+
+
+def test_a_phase_of_half_the_rate_moves_the_weights_half_as_far(trainer, phased, monkeypatch):
+    """A factor of the loss would not: an Adam of its own divides it out."""
+    moved = []
+    for rate in (1.0, 0.5):
+        monkeypatch.setattr(phased, "phases", lambda self, step, rate=rate: (Phase("forget", rate=rate),))
+        made = trainer(phased(), "training.steps=1", name=f"rate-{rate}")
+        before = torch.cat([weight.detach().flatten().clone() for weight in made.update.weights.values()])
+        made.train()
+        moved.append(torch.cat([weight.detach().flatten() for weight in made.update.weights.values()]) - before)
+    torch.testing.assert_close(2 * moved[1], moved[0], rtol=1e-3, atol=1e-6)
+    assert moved[0].abs().max() > 1e-5
