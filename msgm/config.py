@@ -37,7 +37,7 @@ class TrainingSettings:
         clip: largest norm of the gradient; None does not clip.
         ema: decay of the averaged weights, warmed up as min(ema, (1 + n) / (10 + n)).
         accumulate: parts that a step's batch is cut into.
-        precision: ``fp32``, or ``bf16`` for the network's passes.
+        precision: ``fp32``, or ``bf16`` for the network's passes; slower on CPUs without instructions for it.
         compile: pass the network through torch.compile.
         trainable: names of the weights that are trained, with ``*`` for any part of them (``mid_block.*``); None trains
             all.

@@ -1,7 +1,9 @@
 """Compute devices by name, and float64 arithmetic for devices without float64."""
 
 import os
+import platform
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from msgm.errors import UserError, nearest
@@ -44,6 +46,28 @@ def chosen_device(name: str) -> "torch.device":
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: no MPS device is available here; use --device cpu.")
     return torch.device(name)
+
+
+def slow_bf16(device: "torch.device") -> str | None:
+    """Return what is to be said of bf16 on a device without instructions for it; None where there is nothing to say.
+
+    Only x86 processors are looked at. On one without such instructions torch computes in float32 and converts.
+    """
+    import torch
+
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return None
+    return "this CPU has no instructions for bf16 (AVX512-BF16 or AMX), and a step takes several times that of fp32"
+
+
+@cache
+def note_slow_bf16(device: "torch.device") -> None:
+    """Print once what ``slow_bf16`` has to say."""
+    found = slow_bf16(device)
+    if found:
+        print(f"note: training.precision: {found}.", flush=True)
 
 
 def _take(name: str, number: int, count: int) -> None:

@@ -136,3 +136,19 @@ def test_metrics_take_tensors_of_the_device(pretended):
         rate.update(scores.to(pretended), scores.to(pretended) + 1)
     assert float(area.compute()) == 0.75
     assert float(rate.compute()) == 1.0
+
+
+@pytest.mark.parametrize(("avx", "amx", "slow"), [(False, False, True), (True, False, False), (False, True, False)])
+def test_bf16_on_a_processor_without_its_instructions_is_told_once(monkeypatch, capsys, avx, amx, slow):
+    monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    devices.note_slow_bf16.cache_clear()
+    for _ in range(2):
+        devices.note_slow_bf16(torch.device("cpu"))
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == slow
+    assert all(line.startswith("note: training.precision: this CPU has no instructions for bf16") for line in told)
+    assert devices.slow_bf16(torch.device("cuda")) is None
+    monkeypatch.setattr(devices.platform, "machine", lambda: "arm64")
+    assert devices.slow_bf16(torch.device("cpu")) is None

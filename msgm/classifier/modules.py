@@ -118,9 +118,10 @@ def asked(
         held_out: items that it was not trained on; without them the part of tuning items is empty.
 
     Raises:
-        UserError: data or a request that cannot be read, or fewer than two classes left.
+        UserError: data or a request that cannot be read, one that means a condition, or fewer than two classes left.
     """
     named = request if isinstance(request, ForgetRequest) else structured(ForgetRequest, request, "request")
+    named.check_means(0)
     data = read_labelled(dataset, module)
     if data.labels is None:
         raise UserError(f"the {data.name} data have no class labels, which a classifier needs.")

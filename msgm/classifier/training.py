@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from msgm.checks import at_least, below_one, positive
 from msgm.classifier.data import Examples
+from msgm.devices import note_slow_bf16
 from msgm.errors import RunError, UserError
 from msgm.seeding import derive_seed, generator
 
@@ -184,6 +185,8 @@ def training_mode(model: nn.Module, single: bool, still: Sequence[nn.Module] = (
 def _accelerator(settings: TrainingSettings, device: torch.device) -> Accelerator:
     """Return an accelerator of the device and precision; resets accelerate's state, which keeps the first one's."""
     precision = "bf16" if settings.precision == "bf16" else "no"
+    if precision == "bf16":
+        note_slow_bf16(device)
     if AcceleratorState._shared_state:
         state = AcceleratorState()
         if state.num_processes == 1 and (state.device.type, state.mixed_precision) != (device.type, precision):

@@ -61,6 +61,8 @@ def _doctor(options: argparse.Namespace) -> None:
 def _devices() -> Iterator[str]:
     import torch
 
+    from msgm.devices import slow_bf16
+
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             yield f"device: cuda:{number}, {torch.cuda.get_device_name(number)}"
@@ -68,6 +70,9 @@ def _devices() -> Iterator[str]:
         yield "! there is an NVIDIA driver, and torch cannot use it: the driver may be older than this torch needs"
     else:
         yield "device: cpu"
+        slow = slow_bf16(torch.device("cpu"))
+        if slow:
+            yield f"! training.precision=bf16 is slow here: {slow}"
     if torch.backends.mps.is_available():
         yield "device: mps, which --device auto does not take: msgm was not run on one"
 

@@ -33,9 +33,9 @@ class SelectiveAmnesia(Mixed):
         source="Heng and Soh, arXiv 2305.10120; its released code",
         deviations=(
             "without labels nothing ties the noise images to the forget set: the row then shows what replays and an "
-            "anchor do, not unlearning; losses are means over dimensions and F is of gradients averaged over times, "
-            "with which the code's lambda of 10 (sums over D dimensions and 1,000 times) is 1e7 D; the default weight "
-            "of 1000 is ours"
+            "anchor do, not unlearning; losses are means over D dimensions and F is of gradients averaged over times, "
+            "so that a lambda for sums over dimensions and T times is lambda T^2 D beside losses of weight 1: the "
+            "code's 10 with 1,000 times is 1e7 D, and half of that at alpha .5; the default weight of 1000 is ours"
         ),
     )
 

@@ -8,6 +8,11 @@ With theta* the starting weights, a penalty is added once a step, whatever the n
 - checkpoints (VDU): weight * sum_i (theta_i - mu_i)^2 / (2 s_i^2), mu and s the mean and the standard deviation of the
   weights of several models, s at least ``floor``.
 
+Where losses are sums over an item's D dimensions, as in Selective Amnesia's code, they are D times those here, and F,
+of gradients that are also summed over T times, is (T D)^2 times that here. Divided by D, the loss has the penalty's
+weight lambda (T D)^2 / D = lambda T^2 D: Selective Amnesia's lambda of 10 with 1,000 times is 1e7 D beside its two
+losses of weight 1, and half of that where alpha .5 halves both.
+
 The fourth, base, holds the function and not the weights: the retain term's target is weight * eps_b + (1 - weight) *
 eps, with eps_b the starting model's prediction. Its gradient is that of both losses so mixed.
 """
@@ -46,9 +51,8 @@ class Anchor:
     Attributes:
         by: ``fisher`` (EWC, arXiv 1612.00796), ``identity`` (L2-SP, arXiv 1802.01483), ``checkpoints`` (VDU, arXiv
             2510.04058) or ``base`` (distillation); see the module.
-        weight: of the penalty, or the base's share of the retain target; None takes 1000, .01, 1e-6 and 1. The retain
-            loss is a mean over an item's D dimensions: a weight for losses that are sums, such as Selective Amnesia's
-            10, is D times that here.
+        weight: of the penalty, or the base's share of the retain target; None takes 1000, .01, 1e-6 and 1. The
+            module says what the weight of a loss that is a sum over dimensions, and not a mean, comes to here.
         items: items that F is taken from, all when there are no more.
         levels: times of each item; its gradients are averaged over them and then squared, as Selective Amnesia does.
         models: of ``checkpoints``: folders of models of the same network, two at least.

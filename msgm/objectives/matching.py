@@ -121,13 +121,13 @@ class FiniteDifference(Matching):
 
 def rademacher(batch: "Noised") -> Tensor:
     """Return directions shaped like x whose entries are 1 or -1."""
-    return torch.where(batch.uniform() < 0.5, -1.0, 1.0).to(batch.x.dtype)
+    return torch.where(batch.uniform("directions") < 0.5, -1.0, 1.0).to(batch.x.dtype)
 
 
 def gaussian(batch: "Noised") -> Tensor:
     """Return standard normal directions shaped like x."""
     # A uniform number may be 0, and never 1.
-    uniform = batch.uniform().clamp_min(torch.finfo(torch.float32).tiny)
+    uniform = batch.uniform("directions").clamp_min(torch.finfo(torch.float32).tiny)
     return torch.special.ndtri(uniform).to(batch.x.dtype)
 
 

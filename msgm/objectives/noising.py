@@ -1,6 +1,5 @@
 """What a loss is made of: noised batches, the network's prediction, and named terms of per-sample values."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -19,6 +18,16 @@ class Predict(Protocol):
         """Return eps_theta."""
 
 
+class Uniform(Protocol):
+    """U(0, 1) numbers shaped like a batch's items, drawn for the global batch.
+
+    A name always gives the same ones in a step, and another name others: what draws several times needs several names.
+    """
+
+    def __call__(self, name: str = "") -> Tensor:
+        """Return the numbers (B, *shape) of a name."""
+
+
 @dataclass(frozen=True)
 class Noised:
     """A batch on the process's path: x = a x0 + sigma eps.
@@ -28,6 +37,10 @@ class Noised:
         >>> batch = msgm.objectives.noised(msgm.VP(), x0, t, torch.ones(4, 2))
         >>> torch.allclose(batch.x, batch.signal * x0 + batch.noise * batch.eps)
         True
+        >>> torch.equal(batch.uniform("one"), batch.uniform("one"))
+        True
+        >>> torch.equal(batch.uniform("one"), batch.uniform("other"))
+        False
 
     Attributes:
         x: (B, *shape) noised items.
@@ -35,7 +48,7 @@ class Noised:
         eps: (B, *shape) the noise in them.
         signal: a(t), shaped to broadcast over x.
         noise: sigma(t), likewise.
-        uniform: returns fresh U(0, 1) numbers shaped like x, drawn for the global batch.
+        uniform: ``uniform(name)`` returns U(0, 1) numbers shaped like x, at every call the same ones for a name.
         clean: (B, *shape) the items x0.
         condition: of the items; None is the null condition of all of them.
     """
@@ -45,7 +58,7 @@ class Noised:
     eps: Tensor
     signal: Tensor
     noise: Tensor
-    uniform: Callable[[], Tensor]
+    uniform: Uniform
     clean: Tensor
     condition: Condition | None = None
 
@@ -55,7 +68,7 @@ def noised(
     x0: Tensor,
     t: Tensor,
     eps: Tensor,
-    uniform: Callable[[], Tensor] | None = None,
+    uniform: Uniform | None = None,
     condition: Condition | None = None,
 ) -> Noised:
     """Put clean items ``x0`` (B, *shape) on the path at times ``t`` (B,) with noise ``eps``.
@@ -67,8 +80,18 @@ def noised(
         True
     """
     signal, noise = per_item(process.signal(t), x0), per_item(process.noise(t), x0)
-    drawn = uniform or (lambda: torch.rand_like(x0))
-    return Noised(signal * x0 + noise * eps, t, eps, signal, noise, drawn, x0, condition)
+    return Noised(signal * x0 + noise * eps, t, eps, signal, noise, uniform or _drawn_like(x0), x0, condition)
+
+
+def _drawn_like(x0: Tensor) -> Uniform:
+    drawn = dict[str, Tensor]()
+
+    def uniform(name: str = "") -> Tensor:
+        if name not in drawn:
+            drawn[name] = torch.rand_like(x0)
+        return drawn[name]
+
+    return uniform
 
 
 class Term(NamedTuple):

@@ -31,6 +31,9 @@ class RecommenderRequest(ForgetRequest):
         file: text file with one user id a line.
         goal: as for every request; ``removal`` by default.
         target: as for every request; ``observed`` by default.
+
+    Raises:
+        UserError: ``means`` is given, which tells the items from a condition of a generator.
     """
 
     users: list[int | str] = field(default_factory=list)
@@ -41,6 +44,7 @@ class RecommenderRequest(ForgetRequest):
 
     def __post_init__(self, mask: Any, dataset: Any) -> None:
         super().__post_init__(mask, dataset)
+        self.check_means(0)
         self.users = [as_id(user, "request.users") for user in as_list(self.users, "request.users")]
         self.items = [as_id(item, "request.items") for item in as_list(self.items, "request.items")]
         self.interactions = [_pair(pair) for pair in as_list(self.interactions, "request.interactions", "pairs")]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from msgm.diffusion import VE, VP, Process, ScoreModel
 from msgm.objectives import Drawn, Moments, Noised, Objective, Setup, Term, moments, noised
 from msgm.objectives.base import Data
+from msgm.seeding import generator
 from msgm.testing.rules import Refused, check_settings, check_texts, made, own_randomness, repeated, require
 
 STEPS = 1000
@@ -131,15 +132,19 @@ def _batch(process: Process, count: int, shape: tuple[int, ...], seed: int) -> N
     """Return noised items at times from the start of the path to its end."""
     draws = torch.Generator().manual_seed(seed)
     x0, eps = torch.randn(2, count, *shape, generator=draws)
-    uniform = torch.rand(count, *shape, generator=draws)
-    return noised(process, x0, torch.linspace(process.t_min, 1.0, count), eps, uniform.clone)
+    whole = int(torch.randint(2**31, (), generator=draws))
+
+    def uniform(name: str = "") -> Tensor:
+        return torch.rand(count, *shape, generator=generator(whole, name))
+
+    return noised(process, x0, torch.linspace(process.t_min, 1.0, count), eps, uniform)
 
 
 def _first(batch: Noised, count: int) -> Noised:
     """Return the first items of a batch."""
     kept = {f.name: getattr(batch, f.name) for f in fields(Noised) if f.name != "uniform"}
     parts: dict[str, Any] = {name: None if part is None else part[:count] for name, part in kept.items()}
-    return Noised(**parts, uniform=lambda: batch.uniform()[:count])
+    return Noised(**parts, uniform=lambda name="": batch.uniform(name)[:count])
 
 
 def _check_card(objective: Objective) -> None:

@@ -65,8 +65,8 @@ def noised_parts(process: Process, feed: Feed, batch: Batch, seed: int, step: in
     for start in range(0, len(x0), size):
         rows = slice(start, start + size)
 
-        def uniform(rows: slice = rows, shape: torch.Size = x0.shape[1:]) -> Tensor:
-            own = generator(seed, feed.stream, "uniform", step, device=feed.device)
+        def uniform(name: str = "", rows: slice = rows, shape: torch.Size = x0.shape[1:]) -> Tensor:
+            own = generator(seed, feed.stream, "uniform", step, *([name] if name else []), device=feed.device)
             return share(feed, torch.rand, shape, own)[rows]
 
         yield noised(process, x0[rows], t[rows], eps[rows], uniform, None if condition is None else condition[rows])

@@ -24,6 +24,8 @@ from msgm.training.checkpoints import State, checkpoints
 from msgm.training.trainer import Trainer
 
 Source = Literal["retain", "forget"]
+READ = 64
+"""Items of an edit that are read at a time; they come in another order, and have other draws, with another number."""
 
 
 class Editor(Trainer):
@@ -88,7 +90,7 @@ class Editor(Trainer):
 
     def _batches(self, part: Source, count: int) -> Iterator[Drawn]:
         chosen = self.part.retain if part == "retain" else self.part.forget
-        size, drop = min(count, self.settings.batch_size), drop_of(self.model, self.settings)
+        size, drop = min(count, READ), drop_of(self.model, self.settings)
         drop = drop if part == "retain" else forget_drop(drop, self.means)
         where = self.accelerator.device
         feed = Feed(self.dataset, chosen, size, self.seed, f"edit-{part}", device=where, drop=drop)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from msgm import processes, traces
 from msgm.config import TrainingSettings
 from msgm.data import Batch, Dataset, Feed
-from msgm.devices import chosen_device
+from msgm.devices import chosen_device, note_slow_bf16
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.errors import Interrupted, RunError, UserError, nearest
 from msgm.folders import write_bytes
@@ -107,6 +107,8 @@ class Trainer:
             UserError: the newest checkpoint is damaged.
         """
         began = time.perf_counter()
+        if self.settings.precision == "bf16" and self.accelerator.is_main_process:
+            note_slow_bf16(self.accelerator.device)
         with StopRequest() as stop:
             try:
                 self.run.create()

@@ -209,3 +209,8 @@ def test_a_plugin_written_for_0_2_still_works(module):
 
     made = Old().forget(module, DATA, CLASS)
     assert torch.equal(made[0].weight, module[0].weight / 2)
+
+
+def test_a_request_that_means_a_condition_is_refused(module):
+    with pytest.raises(UserError, match="^request.means: 'condition' is said to class-conditional generators"):
+        asked(module, DATA, {"labels": [3], "means": "condition"})

@@ -83,4 +83,8 @@ def test_doctor_tells_versions_device_and_data(cli, tmp_path, monkeypatch):
     for beginning in ("msgm ", "torch ", "device: ", "threads: ", f"data: {tmp_path} holds mnist"):
         assert any(line.startswith(beginning) for line in told.out.splitlines()), beginning
     monkeypatch.setenv("MSGM_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setattr("msgm.devices.slow_bf16", lambda device: "this CPU has no instructions for it")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", None)
+    assert "! training.precision=bf16 is slow here: this CPU has no instructions for it" in cli("doctor").out
     assert f"! MSGM_DATA names {tmp_path / 'nothing'}, which is no folder" in cli("doctor").out

@@ -6,7 +6,19 @@ from torch import nn
 
 from msgm.diffusion import VP, ScoreModel
 from msgm.errors import UserError
-from msgm.objectives import OBJECTIVES, Anchor, Held, Setup, Standard, Subtract, moments, noised
+from msgm.objectives import (
+    OBJECTIVES,
+    Anchor,
+    Held,
+    SelectiveAmnesia,
+    Setup,
+    Standard,
+    Subtract,
+    anchors,
+    moments,
+    noised,
+)
+from msgm.seeding import generator
 
 D = 3
 STARTED = torch.tensor([0.4, -0.2, 0.7])
@@ -61,6 +73,32 @@ def test_the_penalised_minimum_is_the_closed_form(by, weight):
     (gradient,) = torch.autograd.grad(loss, list(weights.values()))
     assert gradient.abs().max() < 1e-6 * (1 + float(torch.as_tensor(stiffness).max()))
     assert weight == 0 or (minimum(STARTED, stiffness) - minimum(STARTED, 0)).norm() > 1e-3
+
+
+def test_the_weight_of_selective_amnesia_s_sums_is_the_one_that_its_card_and_the_anchors_tell():
+    times, strength, moved = 4, 10.0, STARTED + 0.1
+    squares = []
+    for place, item in enumerate(RETAIN):
+        draws = generator(0, "moments", place)
+        t = VP().training_times((torch.arange(times) + torch.rand(times, generator=draws)) / times)
+        eps = torch.randn(times, D, generator=draws)
+        x = VP().signal(t)[:, None] * item + VP().noise(t)[:, None] * eps
+        squares.append((2 * (STARTED * x - eps) * x).sum(0).square())
+    fisher = torch.stack(squares).mean(0)
+    replays, forget = batch(), batch()
+    images = forget.signal * (2 * forget.uniform() - 1) + forget.noise * forget.eps
+    of_sums = sum((2 * (moved * x - eps) * x).mean(0) for x, eps in ((replays.x, replays.eps), (images, forget.eps)))
+    of_sums = of_sums + 2 * strength * fisher * (moved - STARTED)
+
+    objective = SelectiveAmnesia(anchor=Anchor("fisher", 0.5 * strength * times**2 * D, levels=times))
+    held, made = objective.anchor.prepared(setup()), model(moved)
+    terms = objective.terms(made.eps, replays, forget)
+    loss = sum(term.weight * term.values.mean() for term in terms.values())
+    loss = loss + sum(held.penalty(dict(made.network.named_parameters())).values())
+    (of_means,) = torch.autograd.grad(loss, list(made.network.parameters()))
+    torch.testing.assert_close(2 * D * of_means, of_sums, rtol=1e-4, atol=1e-4)
+    assert "lambda T^2 D" in SelectiveAmnesia.card.deviations
+    assert "lambda T^2 D" in anchors.__doc__
 
 
 def test_a_stiffer_anchor_moves_less_and_dead_weights_are_free_under_fisher():

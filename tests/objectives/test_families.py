@@ -19,7 +19,7 @@ def batch(seed, labels=None):
     g = torch.Generator().manual_seed(seed)
     x0, eps = torch.randn(2, 4, 3, generator=g)
     condition = None if labels is None else Condition(torch.tensor(labels))
-    return noised(VP(), x0, torch.linspace(0.1, 0.9, 4), eps, lambda: UNIFORM, condition)
+    return noised(VP(), x0, torch.linspace(0.1, 0.9, 4), eps, lambda name="": UNIFORM, condition)
 
 
 class Asked(nn.Module):

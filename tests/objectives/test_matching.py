@@ -26,7 +26,7 @@ def gaussians(count, seed=0, dims=DIMS):
     x0, eps = (torch.randn(count, dims, generator=g, dtype=torch.float64) for _ in range(2))
     uniform = torch.rand(count, dims, generator=g, dtype=torch.float64)
     times = torch.full((count,), TIME, dtype=torch.float64)
-    return noised(VP(), WIDTH * x0, times, eps, lambda: uniform)
+    return noised(VP(), WIDTH * x0, times, eps, lambda name="": uniform)
 
 
 def slope():
@@ -97,7 +97,7 @@ def test_its_gradient_reaches_every_weight_of_a_network(matching, attention):
     model = ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8, 8], attention=attention)
     g = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(4, 1, 8, 8, generator=g) for _ in range(2))
-    batch = noised(model.process, x0, torch.linspace(0.1, 0.9, 4), eps, lambda: torch.rand(4, 1, 8, 8, generator=g))
+    batch = noised(model.process, x0, torch.linspace(0.1, 0.9, 4), eps)
     for weight in model.network.parameters():  # a new network's last layers may be zero
         torch.nn.init.normal_(weight, std=0.1)
     losses = matching.losses(model.eps, batch)
@@ -160,3 +160,10 @@ def test_an_unknown_matching_is_refused_with_the_nearest_name():
     for given in ("slicd", {"name": "slicd"}):
         with pytest.raises(UserError, match="Did you mean 'sliced'"):
             Obtuse(matching=given)
+
+
+def test_directions_are_not_the_numbers_that_an_objective_draws_itself():
+    batch = noised(VP(), torch.zeros(500, 4), torch.full((500,), 0.5), torch.randn(500, 4))
+    own = torch.where(batch.uniform() < 0.5, -1.0, 1.0)
+    for directions in (rademacher(batch), gaussian(batch)):
+        assert abs(float((own * directions).mean())) < 0.15

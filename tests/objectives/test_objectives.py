@@ -35,7 +35,7 @@ def batch(count=4, seed=0, process=None):
     g = torch.Generator().manual_seed(seed)
     x0, eps = torch.randn(2, count, 3, generator=g)
     uniform = torch.rand(count, 3, generator=g)
-    return noised(process or VP(), x0, torch.linspace(0.1, 0.9, count), eps, lambda: uniform)
+    return noised(process or VP(), x0, torch.linspace(0.1, 0.9, count), eps, lambda name="": uniform)
 
 
 def test_a_noised_batch_lies_on_the_path_of_its_process():
@@ -47,6 +47,8 @@ def test_a_noised_batch_lies_on_the_path_of_its_process():
             torch.testing.assert_close(made_batch.x[i], expected)
         assert made_batch.uniform().shape == x0.shape
         assert 0 <= made_batch.uniform().min() <= made_batch.uniform().max() < 1
+        assert torch.equal(made_batch.uniform(), made_batch.uniform())
+        assert not torch.equal(made_batch.uniform(), made_batch.uniform("other"))
 
 
 @pytest.mark.parametrize("name", ["orthogonal", "obtuse", "redirect"])

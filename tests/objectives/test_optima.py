@@ -23,7 +23,7 @@ def batch(process, time, point, eps):
     t = torch.full((len(eps),), time, dtype=torch.float64)
     signal, noise = process.signal(t)[:, None], process.noise(t)[:, None]
     uniform = torch.linspace(0, 1, eps.numel(), dtype=torch.float64).view_as(eps)
-    return Noised(point.expand_as(eps), t, eps, signal, noise, lambda: uniform, (point - noise * eps) / signal)
+    return Noised(point.expand_as(eps), t, eps, signal, noise, lambda name="": uniform, (point - noise * eps) / signal)
 
 
 class Point:
@@ -309,14 +309,14 @@ def test_the_floor_stops_the_gradient_of_the_samples_below_it(sign, floor):
 def doubled(b):
     uniform = b.uniform()
     twice = [part.repeat(1, 2) for part in (b.x, b.eps, b.clean)]
-    return Noised(twice[0], b.t, twice[1], b.signal, b.noise, lambda: uniform.repeat(1, 2), twice[2])
+    return Noised(twice[0], b.t, twice[1], b.signal, b.noise, lambda name="": uniform.repeat(1, 2), twice[2])
 
 
 def some_batch(count=5, dims=3, dtype=torch.float64):
     g = torch.Generator().manual_seed(2)
     x0, eps, predicted = torch.randn(3, count, dims, generator=g, dtype=dtype)
     uniform = torch.rand(count, dims, generator=g, dtype=dtype)
-    return noised(VP(), x0, torch.linspace(0.1, 0.9, count, dtype=dtype), eps, lambda: uniform), predicted
+    return noised(VP(), x0, torch.linspace(0.1, 0.9, count, dtype=dtype), eps, lambda name="": uniform), predicted
 
 
 @pytest.mark.parametrize(

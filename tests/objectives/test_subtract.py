@@ -180,7 +180,7 @@ def pairs(count, time=0.5, seed=0):
     made = []
     for model in (RETAIN, FORGOTTEN):
         eps = torch.randn(count, 2, generator=g, dtype=torch.float64)
-        made.append(noised(VP(), model.draw(count, seed=len(made)), t, eps, lambda: u))
+        made.append(noised(VP(), model.draw(count, seed=len(made)), t, eps, lambda name="": u))
     return made
 
 
@@ -210,7 +210,7 @@ def test_weights_are_finite_where_the_sets_are_far_apart(share, process):
     t = torch.tensor([process.t_min, 0.01, 0.3, 1.0])
     x0, eps = torch.full((4, 768), 0.9), torch.randn(4, 768, generator=torch.Generator().manual_seed(0))
     u = torch.full((4, 768), 0.4)
-    one, two = (noised(process, x, t, eps, lambda: u) for x in (x0, -x0))
+    one, two = (noised(process, x, t, eps, lambda name="": u) for x in (x0, -x0))
     network = nn.Linear(768, 768)
     losses = shared_losses(lambda x, t, c=None: network(x), one, two, share)
     assert all(loss.isfinite().all() for loss in losses)

@@ -54,6 +54,7 @@ def test_a_file_lists_one_user_a_line(data, tmp_path):
         ({"labels": [1]}, "request.labels is not for recommenders"),
         ({"group": {"subject": [1]}}, "request.group is not for recommenders"),
         ({"predicate": "x.py:f"}, "request.predicate is not for recommenders"),
+        ({"users": ["a"], "means": "items"}, "^request.means: 'items' is said to class-conditional generators"),
     ],
 )
 def test_bad_requests_are_refused(data, settings, sentence):

@@ -128,6 +128,20 @@ def test_items_are_those_of_training_and_come_in_any_number(tiny, base, tmp_path
     assert not torch.equal(setup.items("forget", 8).items[0], setup.items("retain", 8).items[0])
 
 
+def test_items_do_not_depend_on_how_training_cuts_its_batches(tiny, base, tmp_path):
+    config = tiny("edit.name=prune")
+    dataset = load_dataset(config.data)
+    part = split_data(config, dataset).train
+    found = []
+    for size in (4, 16, 128):
+        settings = replace(config.training, batch_size=size)
+        given = (dataset, part, settings, 3, Run(tmp_path), "cpu")
+        editor = Editor(ScoreModel.load(base.model), EDITS.build(config.edit), *given)
+        found.append(editor._edit_setup().items("forget", 100).items)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[1], found[2])
+
+
 def test_weights_that_are_not_finite_are_not_saved(tiny, base, tmp_path, monkeypatch):
     def broken(self, model, setup):
         next(model.network.parameters()).data.fill_(np.inf)

@@ -12,6 +12,7 @@ from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES, Anchor, Card, Mask, Mixed, Objective, Obtuse, Phase, Term, Unseen, mean_square
 from msgm.reading import read_json
 from msgm.runs import Run
+from msgm.seeding import generator
 from msgm.training import Trainer, train, unlearn
 from msgm.training.checkpoints import checkpoints
 from msgm.training.run import load_data, new_model
@@ -353,3 +354,15 @@ def test_a_phase_of_half_the_rate_moves_the_weights_half_as_far(trainer, phased,
         moved.append(torch.cat([weight.detach().flatten() for weight in made.update.weights.values()]) - before)
     torch.testing.assert_close(2 * moved[1], moved[0], rtol=1e-3, atol=1e-6)
     assert moved[0].abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_uniform_numbers_go_by_name_whatever_the_parts(trainer, parts):
+    made = trainer(Unseen(), f"training.accumulate={parts}")
+    batch = next(made.feeds.batches(0, 0)[0])
+    cut = list(made._noised(0, made.feeds.kept, batch))
+    drawn = {name: torch.cat([part.uniform(name) for part in cut]).flatten() for name in ("", "one", "other")}
+    assert all(torch.equal(drawn[name], torch.cat([p.uniform(name) for p in cut]).flatten()) for name in drawn)
+    whole = generator(0, "retain", "uniform", 0, "one")
+    assert torch.equal(drawn["one"], torch.rand(16, 1, 8, 8, generator=whole).flatten())
+    assert float(torch.corrcoef(torch.stack(list(drawn.values()))).triu(1).abs().max()) < 0.2

@@ -271,11 +271,14 @@ def test_a_batch_that_does_not_divide_is_refused(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["standard", "redirect", "adaptive"])
-def test_bf16_trains_float32_weights_close_to_those_of_fp32(tiny, tmp_path, case):
+def test_bf16_trains_float32_weights_close_to_those_of_fp32(tiny, tmp_path, monkeypatch, case):
+    told = []
+    monkeypatch.setattr("msgm.training.trainer.note_slow_bf16", lambda device: told.append(device.type))
     low, full = (
         train(tiny(f"training.precision={precision}", *OBJECTIVE_SETTINGS[case]), tmp_path / precision, device="cpu")
         for precision in ("bf16", "fp32")
     )
+    assert told == ["cpu"]
     assert weights(low).dtype == torch.float32
     assert not torch.equal(weights(low), weights(full))
     assert metrics(low)[-1]["gradient"] == pytest.approx(metrics(full)[-1]["gradient"], rel=0.2)

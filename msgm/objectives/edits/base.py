@@ -6,7 +6,7 @@ the model's samples is nowhere guaranteed: measure it beside the other rows.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -113,23 +113,43 @@ def in_double(values: Tensor) -> Tensor:
     return (values.cpu() if values.device.type in WITHOUT_FLOAT64 else values).double()
 
 
-def noisings(process: Process, drawn: Drawn, levels: int, seed: int) -> list[Noised]:
-    """Return batches of items, each of them ``levels`` times, at one time from each of so many parts of the path.
+@dataclass(frozen=True)
+class Noisings:
+    """Batches of noised items, each of them ``levels`` times, at one time from each of so many parts of the path.
+
+    They are drawn when they are gone through, the same ones each time, so that one batch is held at a time.
 
     Example:
-        >>> batches = noisings(msgm.VP(), msgm.objectives.Drawn(torch.zeros(100, 2)), levels=4, seed=0)
-        >>> [len(batch.x) for batch in batches]
-        [256, 144]
+        >>> batches = Noisings(msgm.VP(), msgm.objectives.Drawn(torch.zeros(100, 2)), levels=4, seed=0)
+        >>> [len(batch.x) for batch in batches], len(batches)
+        ([256, 144], 400)
+
+    Attributes:
+        process: whose path they lie on.
+        drawn: clean items, with their labels.
+        levels: times of each item.
+        seed: of times and noise.
     """
-    items, labels = drawn
-    draws = generator(seed, "noisings", device=items.device)
-    whole = items.repeat_interleave(levels, 0)
-    parts = torch.arange(levels, device=items.device).repeat(len(items))
-    times = (parts + torch.rand(len(whole), generator=draws, device=items.device)) / levels
-    eps = torch.randn(whole.shape, generator=draws, device=items.device)
-    t = process.training_times(times)
-    conditions: list[Condition | None] = [None] * -(-len(whole) // BATCH)
-    if labels is not None:
-        conditions = [Condition(part) for part in labels.repeat_interleave(levels).split(BATCH)]
-    cut = zip(whole.split(BATCH), t.split(BATCH), eps.split(BATCH), conditions, strict=True)
-    return [noised(process, x0, times, noise, None, condition) for x0, times, noise, condition in cut]
+
+    process: Process
+    drawn: Drawn
+    levels: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Return the number of noised items in all batches."""
+        return len(self.drawn.items) * self.levels
+
+    def __iter__(self) -> Iterator[Noised]:
+        """Yield batches of up to ``BATCH`` noised items."""
+        items, labels = self.drawn
+        draws = generator(self.seed, "noisings", device=items.device)
+        numbers = torch.arange(len(self), device=items.device)
+        parts = numbers % self.levels + torch.rand(len(self), generator=draws, device=items.device)
+        times = self.process.training_times(parts / self.levels)
+        for chosen in numbers.split(BATCH):
+            which = chosen // self.levels
+            x0 = items[which]
+            eps = torch.randn(x0.shape, generator=draws, device=items.device)
+            condition = None if labels is None else Condition(labels[which])
+            yield noised(self.process, x0, times[chosen], eps, None, condition)

@@ -21,7 +21,7 @@ from msgm.curvature import Weights, add_to, conjugate_gradients, curved, plain_a
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.objectives.base import Card, Noised, mean_square
-from msgm.objectives.edits.base import EDITS, Edit, EditSetup, noisings
+from msgm.objectives.edits.base import EDITS, Edit, EditSetup, Noisings
 from msgm.ranges import Range, ranges
 from msgm.solves import Solve
 
@@ -69,7 +69,7 @@ class Influence(Edit):
 
     def change(self, model: ScoreModel, setup: EditSetup) -> None:
         forget, retain = (
-            noisings(model.process, setup.items(part, self.items), self.levels, setup.seed)
+            Noisings(model.process, setup.items(part, self.items), self.levels, setup.seed)
             for part in ("forget", "retain")
         )
         removed = setup.forget_share * (mean_gradient(model, forget) - mean_gradient(model, retain))
@@ -84,9 +84,9 @@ class Influence(Edit):
         self.facts |= {"iterations": used, "residual": residual, "converged": solve.converged}
 
 
-def mean_gradient(model: ScoreModel, batches: list[Noised]) -> Tensor:
+def mean_gradient(model: ScoreModel, batches: Noisings) -> Tensor:
     """Return the gradient of the mean denoising loss over all noised items, (d,)."""
-    weights, count = list(model.network.parameters()), sum(len(batch.x) for batch in batches)
+    weights, count = list(model.network.parameters()), len(batches)
     total = [torch.zeros_like(weight) for weight in weights]
     for batch in batches:
         loss = mean_square(model.eps(batch.x, batch.t, batch.condition) - batch.eps).sum() / count
@@ -95,7 +95,7 @@ def mean_gradient(model: ScoreModel, batches: list[Noised]) -> Tensor:
     return torch.cat([value.flatten() for value in total])
 
 
-def gauss_newton(model: ScoreModel, batches: list[Noised], vector: Tensor) -> Tensor:
+def gauss_newton(model: ScoreModel, batches: Noisings, vector: Tensor) -> Tensor:
     """Return G v of the mean denoising loss over all noised items, (d,)."""
     weights, total, count = weights_of(model.network), torch.zeros_like(vector), 0
     for batch in batches:

@@ -21,10 +21,12 @@ from msgm.checks import at_least
 from msgm.diffusion.model import ScoreModel
 from msgm.errors import UserError
 from msgm.objectives.base import Card, Noised, mean_square
-from msgm.objectives.edits.base import EDITS, Edit, EditSetup, in_double, noisings
+from msgm.objectives.edits.base import EDITS, Edit, EditSetup, Noisings, in_double
 from msgm.ranges import Range, ranges
 
 Head = nn.Linear | nn.Conv2d
+ENTRIES = 2**24
+"""Entries of a matrix of features held in memory at a time: 128 MiB in float64."""
 
 
 @EDITS.register("refit-head")
@@ -65,8 +67,8 @@ class RefitHead(Edit):
 
     @torch.no_grad()
     def change(self, model: ScoreModel, setup: EditSetup) -> None:
-        batches = noisings(model.process, setup.items("retain", self.items), self.levels, setup.seed)
-        head = last_layer(model, batches[0])
+        batches = Noisings(model.process, setup.items("retain", self.items), self.levels, setup.seed)
+        head = last_layer(model, next(iter(batches)))
         self.facts["loss_before"] = _loss(model, batches)
         weight, bias = self._solved(model, head, batches)
         assert head.bias is not None
@@ -74,10 +76,9 @@ class RefitHead(Edit):
         head.bias[: len(bias)] = bias
         self.facts["loss_after"] = _loss(model, batches)
 
-    def _solved(self, model: ScoreModel, head: Head, batches: list[Noised]) -> tuple[Tensor, Tensor]:
+    def _solved(self, model: ScoreModel, head: Head, batches: Noisings) -> tuple[Tensor, Tensor]:
         """Return the weights and the bias that solve the regression."""
-        sums = [_sums(*_regression(model, head, batch)) for batch in batches]
-        gram, moment = (torch.stack(parts).mean(0).cpu() for parts in zip(*sums, strict=True))
+        gram, moment = _normal_equations(model, head, batches)
         penalty = torch.full_like(gram[0], self.ridge * gram.diagonal()[:-1].mean().item())
         penalty[-1] = 0.0  # of the bias
         # Least squares: where features depend on each other, the solution of least norm.
@@ -123,20 +124,31 @@ def _cropped(out: Tensor, like: Tensor) -> Tensor:
     return out[:, : like.shape[1], : like.shape[2], : like.shape[3]] if out.dim() == 4 else out
 
 
-def _regression(model: ScoreModel, head: Head, batch: Noised) -> tuple[Tensor, Tensor]:
-    """Return a batch's least squares in float64: features (n, k + 1), the bias' column last, and targets (n, m)."""
+def _normal_equations(model: ScoreModel, head: Head, batches: Noisings) -> tuple[Tensor, Tensor]:
+    """Return the sums of features' products with each other (k + 1, k + 1) and with targets (k + 1, m), on the CPU."""
+    gram = moment = torch.zeros(())
+    for batch in batches:
+        for features, target in _regression(model, head, batch):
+            gram, moment = gram + (features.T @ features).cpu(), moment + (features.T @ target).cpu()
+    return gram, moment
+
+
+def _regression(model: ScoreModel, head: Head, batch: Noised) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a batch's least squares in float64: features (n, k + 1), the bias' column last, and targets (n, m).
+
+    An image has as many rows as pixels, so only as many images as ``ENTRIES`` allows are unfolded at a time.
+    """
     offset, slope = _affine(model, batch)
     with _inputs(head) as read:
         model.eps(batch.x, batch.t, batch.condition)
-    phi = _unfolded(head, read[-1], batch.x)
-    phi = torch.cat([phi, torch.ones_like(phi[..., :1])], dim=-1)
     target = batch.eps - offset
     target = target.flatten(2).transpose(1, 2) if target.dim() == 4 else target[:, None]
-    return in_double((phi * slope).flatten(0, 1)), in_double(target.flatten(0, 1))
-
-
-def _sums(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    return features.T @ features, features.T @ target
+    size = max(1, ENTRIES // (target.shape[1] * (head.weight[0].numel() + 1)))
+    cut = (part.split(size) for part in (read[-1], batch.x, slope, target))
+    for block, x, factor, wanted in zip(*cut, strict=True):
+        phi = _unfolded(head, block, x)
+        phi = torch.cat([phi, torch.ones_like(phi[..., :1])], dim=-1)
+        yield in_double((phi * factor).flatten(0, 1)), in_double(wanted.flatten(0, 1))
 
 
 def _affine(model: ScoreModel, batch: Noised) -> tuple[Tensor, Tensor]:
@@ -178,6 +190,6 @@ def _unfolded(head: Head, read: Tensor, x: Tensor) -> Tensor:
     return grid[..., : x.shape[-2], : x.shape[-1]].flatten(2).transpose(1, 2)
 
 
-def _loss(model: ScoreModel, batches: list[Noised]) -> float:
+def _loss(model: ScoreModel, batches: Noisings) -> float:
     losses = torch.cat([mean_square(model.eps(batch.x, batch.t, batch.condition) - batch.eps) for batch in batches])
     return losses.mean().item()

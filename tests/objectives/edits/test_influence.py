@@ -85,9 +85,9 @@ def test_the_product_is_that_of_the_dense_gauss_newton_matrix_of_a_unet_with_att
 def test_the_mean_gradient_does_not_depend_on_how_the_items_are_cut(monkeypatch):
     world = World(linear_model())
     whole = mean_gradient(world.model, world.batches("retain"))
-    monkeypatch.setattr("msgm.objectives.edits.base.BATCH", 5)
+    monkeypatch.setattr("msgm.objectives.edits.base.BATCH", 16)
     cut = world.batches("retain")
-    assert len(cut) == 7
+    assert len(list(cut)) == 2
     torch.testing.assert_close(mean_gradient(world.model, cut), whole)
     values = torch.cat([mean_square(world.model.eps(b.x, b.t) - b.eps) for b in cut])
     torch.testing.assert_close(values.mean(), loss(world.model, world.batches("retain")))

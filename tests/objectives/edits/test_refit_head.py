@@ -7,8 +7,8 @@ from torch import nn
 from msgm.diffusion import VP, ScoreModel
 from msgm.errors import UserError
 from msgm.objectives import Drawn
-from msgm.objectives.edits import RefitHead
-from msgm.objectives.edits.base import noisings
+from msgm.objectives.edits import RefitHead, refit_head
+from msgm.objectives.edits.base import Noisings
 from tests.objectives.edits.worlds import DIMS, AskedHead, World, labelled, linear_model, loss, vector
 
 ITEMS, LEVELS = 40, 3
@@ -16,7 +16,7 @@ PREDICTIONS = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", 
 
 
 def retain(world):
-    return noisings(world.model.process, world.items("retain", ITEMS), LEVELS, seed=5)
+    return Noisings(world.model.process, world.items("retain", ITEMS), LEVELS, seed=5)
 
 
 def gradient(model, batches):
@@ -111,3 +111,30 @@ def test_a_network_that_does_not_end_in_a_linear_layer_is_refused():
     world = World(ScoreModel(Bent().double(), VP(), (DIMS,)))
     with pytest.raises(UserError, match="output is that of a linear layer"):
         RefitHead(0.0, ITEMS, LEVELS).apply(world.model, world.setup)
+
+
+def test_blocks_of_any_size_give_the_same_head_and_hold_no_more_rows(monkeypatch):
+    model = ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8])
+    pixels = torch.rand(ITEMS, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    world = World(model, items=lambda part, count: Drawn(pixels))
+    whole = vector(RefitHead(1e-3, ITEMS, LEVELS).apply(model, world.setup))
+    rows, regression = [], refit_head._regression
+
+    def noted(*given):
+        for features, target in regression(*given):
+            rows.append(len(features))
+            yield features, target
+
+    monkeypatch.setattr(refit_head, "ENTRIES", 3 * 64 * (9 * 8 + 1))
+    monkeypatch.setattr(refit_head, "_regression", noted)
+    cut = vector(RefitHead(1e-3, ITEMS, LEVELS).apply(model, world.setup))
+    assert (max(rows), sum(rows)) == (3 * 64, ITEMS * LEVELS * 64)
+    torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_noised_items_are_drawn_as_they_are_gone_through_the_same_each_time():
+    batches = retain(World(linear_model()))
+    one, other = list(batches), list(batches)
+    assert sum(len(batch.x) for batch in one) == len(batches) == ITEMS * LEVELS
+    assert all(torch.equal(a.x, b.x) for a, b in zip(one, other, strict=True))
+    assert one[0].x.data_ptr() != other[0].x.data_ptr()

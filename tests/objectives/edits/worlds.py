@@ -9,7 +9,7 @@ from torch import nn
 from msgm.diffusion import VP, ScoreModel
 from msgm.objectives import Drawn, mean_square
 from msgm.objectives.edits import EditSetup
-from msgm.objectives.edits.base import noisings
+from msgm.objectives.edits.base import Noisings
 
 DIMS, FEATURES = 3, 7
 FORGET_SHARE = 0.3
@@ -78,7 +78,7 @@ class World:
         return tuned
 
     def batches(self, part, count=16, levels=2):
-        return noisings(self.model.process, self.items(part, count), levels, seed=5)
+        return Noisings(self.model.process, self.items(part, count), levels, seed=5)
 
     @property
     def setup(self):
