@@ -39,6 +39,8 @@ class TrainingSettings:
         accumulate: parts that a step's batch is cut into.
         precision: ``fp32``, or ``bf16`` for the network's passes; slower on CPUs without instructions for it.
         compile: pass the network through torch.compile.
+        gradient_checkpointing: keep of the network's blocks only their inputs for the backward pass, which computes the
+            rest anew: less memory, about a third more operations, the same weights.
         trainable: names of the weights that are trained, with ``*`` for any part of them (``mid_block.*``); None trains
             all.
         checkpoint_every: steps between checkpoints; 0 writes only the last one and those of signals.
@@ -63,6 +65,7 @@ class TrainingSettings:
     accumulate: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    gradient_checkpointing: bool = False
     trainable: list[str] | None = None
     checkpoint_every: int = 1000
     log_every: int = 50

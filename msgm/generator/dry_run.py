@@ -2,9 +2,10 @@
 
 Every row is built as its run builds it (network, objective, preparation, optimisers), on random items of the data's
 shape in a temporary folder. Counted are the floating-point operations of a step with and one without forget items, the
-bytes that are held whatever the batch (weights, gradients, two moments of Adam for each optimiser, the average), and
-the bytes that a step saves for its backward pass. Not counted are fine-tuning of a frozen teacher, replays beyond a
-few, copies of the base model, and edits, which make no step.
+bytes that are held whatever the batch (weights, two moments of Adam for each optimiser, the average), and the most
+bytes that a step allocates at a time: what it saves for the backward pass, or computes anew there, and gradients. Not
+counted are fine-tuning of a frozen teacher, replays beyond a few, copies of the base model, and edits, which make no
+step.
 """
 
 import copy
@@ -17,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from msgm.config import BASE_ROW, Config, Row
 from msgm.data import Dataset
 from msgm.devices import finish
 from msgm.diffusion import ScoreModel
+from msgm.generator.allocated import Allocated
 from msgm.objectives import OBJECTIVES
 from msgm.runs import Run
 from msgm.splits import Part
@@ -31,8 +32,8 @@ from msgm.tables import Table
 from msgm.training.run import check_conditions, new_model
 from msgm.training.trainer import Trainer
 
-HELD = 3
-"""Numbers held for each weight beside two moments for each optimiser: itself, its gradient and its average."""
+HELD = 2
+"""Numbers held for each weight beside two moments for each optimiser: itself and its average."""
 BANK = 16384
 """Random items to retain, at most: as many as an objective may keep at hand."""
 REPLAYS = 8
@@ -48,12 +49,12 @@ class Step:
 
     Attributes:
         flop: floating-point operations, of the backward pass too.
-        saved: bytes that are kept for the backward pass.
+        allocated: most bytes at a time, beside what is held.
         seconds: on this machine.
     """
 
     flop: int
-    saved: int
+    allocated: int
     seconds: float
 
 
@@ -80,8 +81,8 @@ class Taken:
 
     @property
     def largest(self) -> Step:
-        """The step that saves most."""
-        return max(self.each.values(), key=lambda step: step.saved)
+        """The step that allocates most."""
+        return max(self.each.values(), key=lambda step: step.allocated)
 
 
 def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str = "auto") -> Table:
@@ -108,7 +109,7 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
     notes = [
         f"seeds: {config.seeds}; retrained models: {config.retrains}; measuring is not counted: {sampling}",
         "GFLOP, MiB and seconds a step: of a step with forget items where the row has such",
-        "MiB held: weights, gradients, moments and average; MiB a step: what one process saves for the backward pass",
+        "MiB held: weights, moments and average; MiB a step: the most that a process allocates beside",
     ]
     if edits:
         notes.append(f"edits make no step and are left out: {', '.join(edits)}")
@@ -120,7 +121,7 @@ def _line(name: str, row: Row, found: Taken) -> list[str]:
     return [
         *(name, row.start, str(row.objective["name"]), str(sum(found.steps.values())), f"{found.weights:,}"),
         *(f"{step.flop / 1e9:.3g}", f"{found.flop / 1e12:.3g}"),
-        *(f"{found.held * 4 * found.weights / 2**20:.1f}", f"{step.saved / 2**20:.1f}", f"{step.seconds:.3g}"),
+        *(f"{found.held * 4 * found.weights / 2**20:.1f}", f"{step.allocated / 2**20:.1f}", f"{step.seconds:.3g}"),
     ]
 
 
@@ -129,7 +130,8 @@ def taken(config: Config, dataset: Dataset, device: str) -> Taken:
     objective = OBJECTIVES.build(config.objective)
     objective.replay = min(objective.replay, REPLAYS)
     kinds = [objective.uses_forget(step) for step in range(config.training.steps)]
-    few = max(2, 1 + max(kinds.index(kind) for kind in set(kinds)))
+    # Of each kind a step after the first, in which the optimiser makes its moments.
+    few = 1 + max(kinds.index(kind, 1) if kind in kinds[1:] else 1 for kind in set(kinds))
     size = max(config.training.batch_size, config.training.forget_batch_size or 0, 16)
     kept = max(size, min(len(dataset), BANK))
     items, part = random_items(dataset, kept + size), Part(np.arange(kept), np.arange(kept, kept + size))
@@ -169,19 +171,12 @@ class Watched(Trainer):
         return copy.deepcopy(self.model)
 
     def _step(self, *of_step: Any) -> None:
-        kept: dict[int, Tensor] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
-            return tensor
-
-        counter = FlopCounterMode(display=False)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), counter:
+        with FlopCounterMode(display=False) as counter:
             super()._step(*of_step)
-        saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-        kept.clear()
+        with Allocated() as memory:  # apart, as the counter of operations holds what a checkpoint would free
+            super()._step(*of_step)
         began = time.perf_counter()
         super()._step(*of_step)
         finish(self.accelerator.device)
         uses_forget = self.objective.uses_forget(of_step[0])
-        self.each[uses_forget] = Step(counter.get_total_flops(), saved, time.perf_counter() - began)
+        self.each[uses_forget] = Step(counter.get_total_flops(), memory.peak, time.perf_counter() - began)

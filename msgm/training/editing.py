@@ -60,6 +60,8 @@ class Editor(Trainer):
     ) -> None:
         settings = replace(settings, trainable=None)
         super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means)
+        if settings.gradient_checkpointing:
+            self._checkpoint_gradients(False)  # of the copy that is fine-tuned alone
         self.edit, self.means = edit, means
 
     def train(self) -> None:

@@ -22,6 +22,7 @@ from msgm.config import TrainingSettings
 from msgm.data import Batch, Dataset, Feed
 from msgm.devices import chosen_device, note_slow_bf16
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
+from msgm.diffusion.networks import Network
 from msgm.errors import Interrupted, RunError, UserError, nearest
 from msgm.folders import write_bytes
 from msgm.objectives import Noised, Objective, Setup, Unseen
@@ -62,7 +63,8 @@ class Trainer:
         kept: the place of a stopped run, for error messages.
 
     Raises:
-        UserError: a batch size that processes and accumulated parts do not divide, or an unknown tracker.
+        UserError: a batch size that processes and accumulated parts do not divide, an unknown tracker, or a network
+            that cannot checkpoint gradients.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Trainer:
         self.accelerator = _accelerator(settings, run, device)
         self.model = model.to(self.accelerator.device)
         self._was_trained = restrict(model.network, settings.trainable)
+        if settings.gradient_checkpointing:
+            self._checkpoint_gradients(True)
         self.network = self._prepare_network(model.network)
         self.optimiser = adam([p for p in model.network.parameters() if p.requires_grad], settings)
         self.state = Training(model.network, self.optimiser, EMA(model.network, settings.ema))
@@ -97,6 +101,10 @@ class Trainer:
         compiled = torch.compile(network) if self.settings.compile else network
         prepared: nn.Module = self.accelerator.prepare_model(compiled)
         return prepared
+
+    def _checkpoint_gradients(self, on: bool) -> None:
+        assert isinstance(self.model.network, Network)
+        self.model.network.checkpoint_gradients(on)
 
     def train(self) -> None:
         """Run all steps, from the newest checkpoint if there is one.
@@ -122,6 +130,8 @@ class Trainer:
                 self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
                 for name, weight in self.model.network.named_parameters():
                     weight.requires_grad_(self._was_trained[name])
+                if self.settings.gradient_checkpointing:
+                    self._checkpoint_gradients(False)
         self.model.network.eval()
 
     @property

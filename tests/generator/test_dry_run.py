@@ -36,7 +36,8 @@ def test_the_operations_of_a_step_are_those_of_its_matrices():
     assert 2 * forward < step.flop <= 3 * forward
     assert found.weights == sum(weight.numel() for weight in network.parameters())
     assert (found.steps, found.flop) == ({True: 0, False: 7}, 7 * step.flop)
-    assert step.saved >= 32 * 4 * sum(layer.out_features for layer in layers[1:-1])
+    assert step.allocated > 4 * found.weights
+    assert step.allocated >= 32 * 4 * sum(layer.out_features for layer in layers[1:-1])
     assert step.seconds > 0
 
 
@@ -54,6 +55,28 @@ def test_steps_with_and_without_forget_items_are_counted_apart():
     assert found.each[True].flop == pytest.approx(2 * found.each[False].flop, rel=0.1)
     assert found.flop == 3 * found.each[True].flop + 7 * found.each[False].flop
     assert found.largest == found.each[True]
+
+
+def test_gradient_checkpointing_takes_more_operations_and_less_memory():
+    images = Dataset("x", torch.zeros(4, 1, 8, 8, dtype=torch.uint8), (1, 8, 8), 17)
+    found = []
+    for name, settings in (("unet", "channels: [8, 8], layers: 2"), ("dit", "heads: 2, head_dim: 8, layers: 4")):
+        for on in (False, True):
+            network = [f"network={{name: {name}, {settings}}}", f"training.gradient_checkpointing={str(on).lower()}"]
+            config = load_config({}, [*network, "training={steps: 2, batch_size: 32}", "request={labels: [1]}"])
+            found.append(taken(config.for_row(config.rows["unseen"]), images, "cpu").each[False])
+        plain, less = found[-2:]
+        assert 1.2 * plain.flop < less.flop < 1.4 * plain.flop
+        assert less.allocated < (0.85 if name == "unet" else 0.5) * plain.allocated
+
+
+def test_accumulated_parts_take_less_memory():
+    whole, parts = (
+        taken(config.for_row(config.rows["unseen"]), POINTS, "cpu").each[False]
+        for config in (tiny("training.batch_size=512"), tiny("training.batch_size=512", "training.accumulate=8"))
+    )
+    assert parts.flop == whole.flop
+    assert parts.allocated < 0.5 * whole.allocated
 
 
 def test_two_optimisers_hold_four_moments():

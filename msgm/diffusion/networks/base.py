@@ -81,6 +81,18 @@ class Network(nn.Module):
                 "network.last_class_is_null()."
             )
 
+    def checkpoint_gradients(self, on: bool) -> None:
+        """Keep of the network's blocks only their inputs for the backward pass, which computes the rest anew; or all.
+
+        Raises:
+            UserError: this network cannot.
+        """
+        if on:
+            raise UserError(
+                f"training.gradient_checkpointing: network {self.name!r} cannot compute its blocks anew, as 'unet' and "
+                "'dit' can; leave it out."
+            )
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write configuration and weights below ``folder``, as ``load`` reads them."""

@@ -6,10 +6,13 @@ trains them, and saves all of them.
 
 import json
 from abc import abstractmethod
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from msgm.diffusion.networks.base import Network
 from msgm.errors import UserError
@@ -19,6 +22,15 @@ WEIGHTS = "diffusion_pytorch_model"
 """Beginning of the names of diffusers' files of weights."""
 CLASSES = "classes.json"
 """File beside the weights of a class-conditional network, which diffusers does not read."""
+
+
+ATTENTION = {
+    SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled,
+    SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,
+    SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled,
+    SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.cudnn_sdp_enabled,
+}
+"""Kinds of attention, and whether torch may choose each now, on any device."""
 
 
 class Classes(TypedDict):
@@ -68,6 +80,15 @@ class Library(Network):
         self.has_null = has_null
         self.classes = embeddings - 1 if embeddings and has_null else embeddings
 
+    def checkpoint_gradients(self, on: bool) -> None:
+        if not on:
+            self.body.disable_gradient_checkpointing()
+            return
+        try:
+            self.body.enable_gradient_checkpointing(recomputed)
+        except ValueError as error:  # a kind of diffusers' networks that a plugin wraps
+            raise UserError(f"training.gradient_checkpointing: {self.kind} cannot compute its blocks anew.") from error
+
     def last_class_is_null(self) -> None:
         """State that the last class of a network of another make means the null condition; saved with the network."""
         if self.classes and not self.has_null:
@@ -100,6 +121,31 @@ class Library(Network):
         file = own / CLASSES
         has_null = read_json(file, Classes)["null"] if file.is_file() else cls.own_null
         return cls(read_body(own, cls.kind), has_null)
+
+
+def recomputed(block: Any, *inputs: Any) -> Any:
+    """Pass inputs through a block and keep them alone; the backward pass repeats it, by the attention of now.
+
+    A loss that is differentiated twice allows one kind of attention in its forward pass, and the block is repeated
+    after that has ended.
+    """
+    if torch.compiler.is_compiling():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), Attention()))
+
+
+class Attention(AbstractContextManager[None]):
+    """Context with the kinds of attention that were allowed when it was made; it may be entered again."""
+
+    def __init__(self) -> None:
+        self._allowed = [kind for kind, is_allowed in ATTENTION.items() if is_allowed()]
+        self._entered = ExitStack()
+
+    def __enter__(self) -> None:
+        self._entered.enter_context(sdpa_kernel(self._allowed))
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.close()
 
 
 def read_body(folder: Path, kind: str) -> Any:
