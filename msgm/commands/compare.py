@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
     trained_on(compare)
     metrics(compare, "what to measure; rows keep what was measured before")
     no_cache(compare)
-    text = "of generators: build every row, make two steps on random items, print what they take, and write nothing"
+    text = "of generators: build every row, make a few steps on random items, print what they take, and write nothing"
     compare.add_argument("--dry-run", action="store_true", help=text)
     workers(compare)
     received(compare)
