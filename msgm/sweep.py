@@ -1,12 +1,13 @@
 """Variations of a comparison's rows from the command line: their start, and sweeps of one setting."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from msgm.config import BASE_ROW, FROM_BASE, Config, Row, TrainingSettings
 from msgm.errors import UserError, nearest
-from msgm.fields import structured
+from msgm.fields import merged, structured
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.registry import Registry
@@ -58,7 +59,7 @@ class Sweep:
 
     Attributes:
         section: ``objective``, ``edit`` or ``training``.
-        key: the setting.
+        key: the setting; one of a mask, say, is ``mask.keep``.
         values: its values, as they were written.
     """
 
@@ -114,8 +115,8 @@ class Sweep:
         changed: Any
         try:
             if self.section in PARTS:
-                settings = PARTS[self.section].resolve(getattr(row, self.section) | {self.key: value})
-                changed, resolved = replace(row, optional=True), settings[self.key]
+                settings = PARTS[self.section].resolve(merged(getattr(row, self.section), _tree(self.key, value)))
+                changed, resolved = replace(row, optional=True), _leaves(settings)[self.key]
                 setattr(changed, self.section, settings)
             else:
                 changed = replace(row, training=row.training | {self.key: value}, optional=True)
@@ -133,7 +134,21 @@ def _settings(row: Row, section: str) -> list[str]:
     if section == "training":
         return _training_keys() if row.start in TRAINED or EDITS.build(row.edit).tunes else []
     settings = getattr(row, section)
-    return list(PARTS[section].build(settings).effective()) if settings else []
+    return list(_leaves(PARTS[section].build(settings).effective())) if settings else []
+
+
+def _leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by name; those of a part that is set, such as a mask, by the part's name and theirs."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, Mapping) else None
+        found |= {name: value} if inner is None else {f"{name}.{key}": each for key, each in inner.items()}
+    return found
+
+
+def _tree(key: str, value: Any) -> dict[str, Any]:
+    part, dot, name = key.partition(".")
+    return {part: {name: value}} if dot else {key: value}
 
 
 def _training_keys() -> list[str]:

@@ -71,6 +71,37 @@ def test_sweeps_are_one_setting_each():
     assert names == [*REFERENCES, "obtuse@alpha=0.7", "obtuse@every=1", "obtuse@every=4"]
 
 
+@pytest.mark.parametrize(
+    ("text", "row", "values"),
+    [
+        ("objective.mask.keep=.3,0.5", "salun", [0.3, 0.5]),
+        ("objective.mask.by=fisher", "salun", ["fisher"]),
+        ("objective.mask.threshold=2", "sfr-on", [2.0]),
+        ("objective.anchor.weight=10,1e5", "selective-amnesia", [10.0, 1e5]),
+        ("objective.combine.ratio=.2", "siss", [0.2]),
+        ("objective.combine=agem,cone", "erasediff-pcgrad", ["agem", "cone"]),
+        ("edit.share=.02", "prune", [0.02]),
+        ("edit.choose=random", "prune", ["random"]),
+    ],
+)
+def test_settings_of_masks_anchors_combinations_and_edits_are_swept(text, row, values):
+    own = ["rows.prune={start: edit, edit: {name: prune}, optional: true}"]
+    config, names = sweep(text, [row], own)
+    section, _, key = text.partition("=")[0].partition(".")
+    part, dot, name = key.partition(".")
+    assert names == [*REFERENCES, *(f"{row}@{key}={value}" for value in values)]
+    before = getattr(config.rows[row], section)
+    for value, made in zip(values, names[3:], strict=True):
+        after = getattr(config.rows[made], section)
+        assert after == before | {part: before[part] | {name: value} if dot else value}
+        assert swept(made) == (row, key, str(value))
+
+
+def test_a_part_s_setting_without_an_effect_on_the_row_is_not_swept():
+    assert "has no effect on row 'sfr-on'" in refused("objective.mask.keep=.3", ["sfr-on"])
+    assert "has no effect on row 'redirect'" in refused("objective.mask.keep=.3", ["redirect"])
+
+
 def test_a_value_may_be_null():
     config, names = sweep("objective.floor=null,1")
     assert names == [*REFERENCES, "obtuse@floor=null", "obtuse@floor=1.0"]
@@ -82,6 +113,10 @@ def test_a_value_may_be_null():
     [
         ("objective.alhpa=1", ["objective.alhpa", "Did you mean 'alpha'?"]),
         ("training.step=1", ["training.step", "Did you mean 'steps'?"]),
+        ("objective.mask.kep=.3", ["objective.mask.kep", "Did you mean 'mask.keep'?"]),
+        ("objective.msk.keep=.3", ["objective.msk.keep", "Did you mean 'mask.keep'?"]),
+        ("objective.mask=.3", ["objective.mask", "no row has it"]),
+        ("objective.anchor.weigth=.3", ["Did you mean 'anchor.weight'?"]),
         ("objectiv.alpha=1", ["objectiv.alpha=1", "Did you mean 'objective'?"]),
         ("objective.alpha", ["objective.SETTING=V1,V2"]),
         ("objective.alpha=.7,", ["objective.SETTING=V1,V2"]),

@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
         "--sweep",
         metavar="KEY=V1,V2",
         action="append",
-        help="run rows once for every value of objective.SETTING or training.SETTING; --only says which; repeatable",
+        help="run rows once for every value of objective.SETTING, edit.SETTING or training.SETTING; --only says which",
     )
     compare.add_argument("--requests", metavar="NAME,NAME", help="run only these requests of the config")
     compare.add_argument("--models", metavar="NAME,NAME", help="of recommenders: run only these models of the config")
