@@ -101,6 +101,7 @@ class Manifest(TypedDict, total=False):
     objective: str | None
     weights: str
     edited: dict[str, Any]
+    found: dict[str, Any]
     seconds: Seconds
     seed: int
     forget_digest: str | None

@@ -11,6 +11,7 @@ from typing import Any
 from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.evaluation.figures import FIGURES
+from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
     LADDER,
     measured_by,
@@ -105,6 +106,7 @@ def _method(row: Row) -> Facts:
         "needs_retain_data": _needs_retain(lines, row.get("drawn")),
         "needs_nonmember_data": False if "data" in lines else None,
         **({"edited": row["edited"]} if row.get("edited") else {}),
+        **({"found_in_preparation": text} if (text := found_text(row)) else {}),
         **_drawn(row.get("drawn")),
         **_cached(log),
     }

@@ -15,6 +15,7 @@ from msgm.evaluation.band_table import band_table
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.figures import report_figures
+from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
     ATTACKS,
     LADDER,
@@ -312,4 +313,5 @@ def _facts(report: Report) -> dict[str, str]:
 
 def _settings(row: dict[str, Any]) -> str:
     rate = "" if row["lr"] is None else f"; learning rate {row['lr']:g}"
-    return f"{listed(row['settings'])}{rate}"
+    found = found_text(row)
+    return f"{listed(row['settings'])}{rate}" + (f"; found in preparation: {found}" if found else "")

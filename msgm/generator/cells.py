@@ -124,6 +124,7 @@ class StoredRow(TypedDict):
     weights: str
     cached: NotRequired[dict[str, str] | None]
     edited: NotRequired[dict[str, Any] | None]
+    found: NotRequired[dict[str, Any] | None]
     drawn: NotRequired[dict[str, int] | None]
     measured: dict[str, Any]
     grid: str

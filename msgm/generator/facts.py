@@ -89,6 +89,7 @@ def _facts_of_run(
         "lr": lr,
         "seconds": manifest["seconds"],
         "cached": manifest.get("cached"),
+        "found": manifest.get("found"),
         "drawn": manifest.get("drawn"),
         "weights": manifest["weights"],
     }

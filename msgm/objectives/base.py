@@ -196,6 +196,10 @@ class Objective(Described, ABC):
     def prepare(self, setup: Setup) -> None:
         """Do one-off work before the first step. Called again on resume, so it must be deterministic."""
 
+    def found(self) -> dict[str, float]:
+        """Return what ``prepare`` found, by name, for reports: a bandwidth, say. Read after it."""
+        return {}
+
     def merge(self, retain: Sequence[Tensor], forget: Sequence[Tensor]) -> list[Tensor]:
         """Merge the gradients of the forget term and of the others, one tensor a weight."""
         if self.surgery is None:

@@ -90,6 +90,9 @@ class Redirect(Mixed):
         width = leave_one_out_bandwidth(items) if self.bandwidth is None else self.bandwidth
         self.density = KernelDensity(items, width)
 
+    def found(self) -> dict[str, float]:
+        return {"bandwidth": self.density.bandwidth} if self.bandwidth is None else {}
+
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
         target = self.density.eps(forget)
         share = forget.noise.flatten(1)[:, 0] ** 2 / self.density.variance(forget)

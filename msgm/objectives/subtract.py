@@ -187,6 +187,9 @@ class Subtract(Objective):
                 "gradient by objective.ceiling or objective.combine."
             )
 
+    def found(self) -> dict[str, float]:
+        return {"beta": self.beta} if self.weight == "calibrated" else {}
+
     def effective(self) -> dict[str, Any]:
         unused = {"importance"} if self.importance is None else set()
         if isinstance(self.surgery, Cap) and self.surgery.exactly and self.weight != 0:

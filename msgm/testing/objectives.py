@@ -246,3 +246,7 @@ def _check_prepare(world: _World, objective: Objective) -> None:
         one, two = world.values(forget), world.values(forget, again)
         same = all(torch.equal(one[key], two[key]) for key in one)
         require(same, f"{world.name}.prepare is not deterministic: a resumed run would go on with another loss.")
+    try:
+        json.dumps(again.found(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{world.name}.found holds what a report cannot: {error}.") from error

@@ -167,7 +167,7 @@ def _fit(
         }
         done["drawn"] = dict(trainer.drawn)
         traces.seal(run.path, run.model)
-        found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
+        found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {"found": trainer.update.found()}
         write_json(run.manifest, manifest | done | found | taken | {"status": "finished"})
         if kept and not taken:
             kept.keep(manifest | done)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from msgm.config import TrainingSettings
 from msgm.diffusion import ScoreModel
-from msgm.objectives import Held, Noised, Objective, Phase, Setup, Term
+from msgm.objectives import Held, Noised, Objective, Phase, Setup, Term, kept_shares
 from msgm.training.checkpoints import Training
 
 Batches = Sequence[tuple[Noised | None, Noised | None]]
@@ -61,6 +62,19 @@ class Update:
             allowed = [mask[name].to(weight.device) for mask in masks if name in mask]
             if allowed:
                 self.mask[name] = torch.stack(allowed).all(0)
+
+    def found(self) -> dict[str, Any]:
+        """Return what preparation found: the objective's numbers and, of a mask, the shares of weights it lets change.
+
+        ``kept_share`` is of all trained weights, ``kept_shares`` of each tensor of weights.
+        """
+        found: dict[str, Any] = dict(self.objective.found())
+        if self.mask:
+            free = {name: self.mask.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in self.weights.items()}
+            shares, total = kept_shares(free), sum(mask.numel() for mask in free.values())
+            found["kept_share"] = sum(shares[name] * mask.numel() for name, mask in free.items()) / total
+            found["kept_shares"] = shares
+        return found
 
     def step(self, step: int, batches: Batches) -> dict[str, Tensor]:
         """Make step 0, 1, ...; return the means of the terms, the penalties and the length of each gradient."""

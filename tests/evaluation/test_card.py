@@ -18,7 +18,7 @@ from msgm.evaluation.figures import FIGURES, OTHERS, card_figures, row_styles
 from msgm.evaluation.ladder import ATTACKS, LADDER, references, threshold
 from msgm.evaluation.provenance import model_digest, provenance
 from msgm.evaluation.rates import rate
-from msgm.evaluation.report import verdict, write_views
+from msgm.evaluation.report import to_markdown, verdict, write_views
 from msgm.evaluation.rows import TESTS, judged, over_seeds
 from msgm.folders import write_bytes, write_json
 from msgm.pictures import to_png
@@ -993,3 +993,18 @@ def test_a_logged_digest_is_told_by_the_key_of_its_own_folder(tmp_path):
 
 def test_a_row_of_an_older_report_has_no_provenance(tmp_path):
     assert set(provenance(Run(tmp_path), {"name": "a"}, FORGET).values()) == {None}
+
+
+FOUND = {"bandwidth": 0.25341, "kept_share": 0.5, "kept_shares": {"a.weight": 0.25, "b.weight": 0.75}}
+FOUND_TEXT = "bandwidth 0.2534, 50.0% of the weights may change, from 25.0% of a.weight to 75.0% of b.weight"
+
+
+def test_what_was_found_in_preparation_stands_on_the_card_and_in_the_report(report):
+    row = named(report, "redirect")
+    assert "found_in_preparation" not in made(report)["method"]
+    assert "found in preparation" not in to_markdown(judged(report, LADDER))
+    row["found"] = FOUND
+    assert made(report)["method"]["found_in_preparation"] == FOUND_TEXT
+    assert FOUND_TEXT in card_markdown(made(report), {}).replace("\\", "")
+    assert FOUND_TEXT in card_html(made(report), {})
+    assert f"found in preparation: {FOUND_TEXT}." in to_markdown(judged(report, LADDER)).replace("\\", "")

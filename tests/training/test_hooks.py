@@ -7,9 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import msgm
 from msgm.data import Feed
 from msgm.errors import UserError
+from msgm.folders import write_json
+from msgm.generator.facts import given_facts
 from msgm.objectives import OBJECTIVES, Anchor, Card, Mask, Mixed, Objective, Obtuse, Phase, Term, Unseen, mean_square
+from msgm.objectives.kernel import leave_one_out_bandwidth
 from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.seeding import generator
@@ -366,3 +370,39 @@ def test_uniform_numbers_go_by_name_whatever_the_parts(trainer, parts):
     whole = generator(0, "retain", "uniform", 0, "one")
     assert torch.equal(drawn["one"], torch.rand(16, 1, 8, 8, generator=whole).flatten())
     assert float(torch.corrcoef(torch.stack(list(drawn.values()))).triu(1).abs().max()) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("objective", "names"),
+    [
+        ("objective={name: redirect, bank: 50}", {"bandwidth"}),
+        ("objective={name: redirect, bank: 50, bandwidth: 0.2}", set()),
+        ("objective.name=subtract", {"beta"}),
+        (obtuse("mask: {keep: 0.3, items: 8}"), {"kept_share", "kept_shares"}),
+        ("objective.name=unseen", set()),
+    ],
+)
+def test_the_run_says_what_was_found_in_preparation_again_after_a_resume(tiny, tmp_path, objective, names):
+    config = tiny(objective, "training.steps=2")
+    run = train(config, tmp_path / "run", device="cpu")
+    manifest = read_json(run.manifest)
+    assert manifest["found"].keys() == names
+    assert given_facts("it", run.model)["found"] == manifest["found"]
+    write_json(run.manifest, {key: value for key, value in manifest.items() if key != "found"} | {"status": "running"})
+    assert read_json(train(config, run.path, resume=True, device="cpu").manifest)["found"] == manifest["found"]
+
+
+def test_what_is_found_is_what_training_used(trainer):
+    made = trainer(msgm.Redirect(bank=50, mask=Mask(keep=0.3, items=8)), "training.steps=1")
+    made.train()
+    found = made.update.found()
+    assert found["bandwidth"] == leave_one_out_bandwidth(made.objective.density.items) > 0
+    masks = made.update.mask
+    allowed = torch.cat([masks[name].flatten() for name in made.update.weights])
+    assert found["kept_share"] == pytest.approx(float(allowed.double().mean()))
+    assert found["kept_share"] == pytest.approx(0.3, abs=0.01)
+    assert found["kept_shares"] == {name: float(mask.float().mean()) for name, mask in masks.items()}
+    share = len(made.part.forget) / len(made.part.all)
+    calibrated = trainer(msgm.Subtract(), "training.steps=1", name="other")
+    calibrated.train()
+    assert calibrated.update.found() == {"beta": share}
