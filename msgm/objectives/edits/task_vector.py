@@ -51,8 +51,10 @@ class TaskVector(Edit):
             "arXiv 2404.03631"
         ),
         deviations=(
-            "of TIES the trimming alone: electing signs and merging need several vectors; theta_f has averaged weights "
-            "where training.weights is ema, as the base model has; the coefficient has no validated default, so tune it"
+            "of TIES the trimming alone: the other two steps elect a sign for each entry among several vectors and "
+            "average those that have it, and a single vector, of the one forget set, elects its own signs and is its "
+            "own average; theta_f has averaged weights where training.weights is ema, as the base model has; the "
+            "coefficient has no validated default, so tune it"
         ),
     )
 

@@ -61,3 +61,18 @@ def test_a_trimmed_edit_moves_that_share_of_the_weights():
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(UserError, match=f"edit.{next(iter(settings))}"):
         TaskVector(**settings)
+
+
+def ties(vectors, keep):
+    """Trim, elect and merge of TIES, arXiv 2306.01708, algorithm 1: one vector of several."""
+    kept = torch.stack([trimmed(vector, keep) for vector in vectors])
+    signs = kept.sum(0).sign()
+    agreeing = (kept.sign() == signs) & (kept != 0)
+    return (kept * agreeing).sum(0) / agreeing.sum(0).clamp_min(1)
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.5, 1.0])
+def test_of_a_single_vector_ties_is_trimming_alone(keep):
+    one, other = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ties([one], keep), trimmed(one, keep))
+    assert not torch.equal(ties([one, other], keep), trimmed(one, keep))
