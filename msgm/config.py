@@ -140,8 +140,8 @@ class Row:
 
     Attributes:
         start: ``none`` leaves the base model as it is, ``scratch`` trains from random weights, ``finetune`` starts from
-            the base model, ``edit`` changes the base model's weights without steps, ``random`` is an untrained network.
-        objective: the objective's name and settings; an edit has none.
+            the base model, ``edit`` changes the base model's weights at once, ``random`` is an untrained network.
+        objective: the objective's name and settings. An edit makes no steps without one; with one its steps follow.
         edit: the edit's name and settings, of a row that starts with ``edit``.
         training: overrides of ``training`` (and of ``finetune``, for rows that start from the base model).
         optional: run only when ``--only`` names the row.
@@ -215,7 +215,8 @@ class Config:
         process: the diffusion process (``msgm.diffusion.processes``).
         network: the network (``msgm.diffusion.networks``).
         objective: the loss (``msgm.objectives``); ``msgm compare`` takes it from ``rows`` instead.
-        edit: an edit (``msgm.objectives.edits``) that ``msgm unlearn`` makes instead of training with the objective.
+        edit: an edit (``msgm.objectives.edits``) that ``msgm unlearn`` makes first; training with the objective
+            follows, unless that is one of all data, such as the default.
         training: how to train from random weights.
         finetune: overrides of ``training`` for runs that start from a trained model.
         sampling: how to sample.
@@ -263,7 +264,7 @@ class Config:
         self.objective = OBJECTIVES.resolve(self.objective)
         self.edit = EDITS.resolve(self.edit) if self.edit else {}
         self.finetune = own(self.finetuning(), self.finetune)
-        if self.edit and self.finetune.get("trainable"):
+        if self.edit and not self.follows and self.finetune.get("trainable"):
             raise UserError("finetune.trainable: an edit chooses the weights that it changes itself; leave it out.")
         for name, row in self.rows.items():
             if name not in ROWS and row.start != "edit" and "name" not in row.objective:
@@ -271,7 +272,7 @@ class Config:
                 raise UserError(f"rows.{name}: a row of your own needs objective.name, which msgm's rows have.{hint}")
             try:
                 _check_edit(row)
-                row.objective = OBJECTIVES.resolve(row.objective) if row.start != "edit" else {}
+                row.objective = OBJECTIVES.resolve(row.objective) if row.objective or row.start != "edit" else {}
                 row.edit = EDITS.resolve(row.edit) if row.start == "edit" else {}
                 row.training = own(self.row_training(row), row.training)
             except UserError as error:
@@ -279,8 +280,15 @@ class Config:
 
     @property
     def method(self) -> str:
-        """Name of the edit, or of the objective where there is none."""
+        """Name of the edit, or of the objective where there is none; of both where its steps follow the edit."""
+        if self.follows:
+            return f"{self.edit['name']}+{self.objective['name']}"
         return str((self.edit or self.objective)["name"])
+
+    @property
+    def follows(self) -> bool:
+        """Whether training with the objective follows an edit: not with an objective that trains on all data."""
+        return bool(self.edit) and OBJECTIVES.entries[self.objective["name"]].data != "all"
 
     @property
     def forgets(self) -> bool:
@@ -323,9 +331,12 @@ def _check_edit(row: Row) -> None:
     """Refuse an edit where the start is another, and a start without its edit."""
     if (row.start == "edit") != bool(row.edit):
         raise UserError("start: edit needs the setting edit, {name: task-vector} say, and no other start has one.")
-    if row.start == "edit" and row.objective:
-        raise UserError("objective: a row with start: edit makes no steps, so it has no objective; leave it out.")
-    if row.start == "edit" and row.training.get("trainable"):
+    if row.start == "edit" and row.objective and OBJECTIVES.build(row.objective).needs == "all":
+        raise UserError(
+            f"objective: the steps after an edit are to forget or to keep, and {row.objective['name']} trains on all "
+            "data; take unseen, say, or leave it out."
+        )
+    if row.start == "edit" and not row.objective and row.training.get("trainable"):
         raise UserError("training.trainable: an edit chooses the weights that it changes itself; leave it out.")
 
 

@@ -132,7 +132,7 @@ def _settings(row: Row, section: str) -> list[str]:
     if row.start not in ("scratch", *FROM_BASE):
         return []
     if section == "training":
-        return _training_keys() if row.start in TRAINED or EDITS.build(row.edit).tunes else []
+        return _training_keys() if row.objective or EDITS.build(row.edit).tunes else []
     settings = getattr(row, section)
     return list(_leaves(PARTS[section].build(settings).effective())) if settings else []
 

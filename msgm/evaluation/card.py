@@ -114,7 +114,7 @@ def _method(row: Row) -> Facts:
 
 def _touched(row: Row) -> str:
     """Return which weights the method changed."""
-    if row["start"] == "edit":
+    if row["start"] == "edit" and not row["steps"]:
         share = (row.get("edited") or {}).get("changed_share")
         return "some weights" if share is None else f"{100 * share:.3g}% of the weights"
     return "all weights" if row["steps"] else "nothing"
@@ -146,7 +146,9 @@ def _family(row: Row) -> str:
     if row["start"] == "scratch":
         families = {"unseen": "exact: retrained", "standard": "none: trained on all data"}
         return families.get(row["objective"], "trained from random weights on the items to forget too")
-    return "edit" if row["start"] == "edit" else "approximate update"
+    if row["start"] == "edit":
+        return "edit, then fine-tuning" if row["steps"] else "edit"
+    return "approximate update"
 
 
 def _table(report: Report, row: Row) -> Table:

@@ -101,9 +101,9 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
     lines, edits = [], []
     for name in [BASE_ROW, *(name for name in names if name != BASE_ROW)]:
         row = config.rows[name]
-        if row.start == "edit":
+        if row.start == "edit" and not row.objective:
             edits.append(name)
-        elif name == BASE_ROW or row.start in ("scratch", "finetune"):
+        elif name == BASE_ROW or row.start in ("scratch", "finetune", "edit"):
             lines.append(_line(name, row, taken(config.for_row(row), dataset, device)))
     sampling = f"{config.evaluation.samples} samples a row, {config.sampling.sampler} in {config.sampling.steps} steps"
     notes = [
@@ -167,7 +167,7 @@ class Watched(Trainer):
         super().__init__(*given)
         self.each: dict[bool, Step] = {}
 
-    def _tune_on_forget(self, steps: int) -> ScoreModel:
+    def _tune_on_forget(self, steps: int, name: str = "") -> ScoreModel:
         return copy.deepcopy(self.model)
 
     def _step(self, *of_step: Any) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from msgm.cards.parts import method_lines
 from msgm.config import Config, Row
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
@@ -40,6 +41,8 @@ def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
     if row.start in UNTRAINED:
         return _facts_of_given(name, manifest["weights"], row.start)
     settings = config.row_training(row)
+    if row.start == "edit" and row.objective:
+        return _facts_of_both(name, row.edit, row.objective, settings.steps, settings.lr, manifest)
     if row.start == "edit":
         return _facts_of_edit(name, row.edit, settings.lr, manifest)
     return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
@@ -52,9 +55,11 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
         return _facts_of_given(name, "as given")
     config: Trained = read_yaml(run.config, Trained)
     manifest, training = run.finished_manifest(), config["training"]
+    objective: dict[str, Any] = {**config["objective"]}
+    if config.get("edit") and manifest["weights"] != "edited":
+        return _facts_of_both(name, {**config["edit"]}, objective, training["steps"], training["lr"], manifest)
     if config.get("edit"):
         return _facts_of_edit(name, {**config["edit"]}, training["lr"], manifest)
-    objective: dict[str, Any] = {**config["objective"]}
     return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
 
 
@@ -111,3 +116,27 @@ def _facts_of_edit(name: str, edit: dict[str, Any], lr: float, manifest: Finishe
         "drawn": manifest.get("drawn"),
         "weights": manifest["weights"],
     }
+
+
+def _facts_of_both(
+    name: str, edit: dict[str, Any], objective: dict[str, Any], steps: int, lr: float, manifest: FinishedManifest
+) -> dict[str, Any]:
+    """Return the facts of a model that was edited and then fine-tuned: those of the steps, with both parts' names."""
+    first, then = (
+        _facts_of_edit(name, edit, lr, manifest),
+        _facts_of_run(name, objective, "edit", steps, lr, manifest),
+    )
+    return then | {
+        "objective": f"{first['objective']}+{then['objective']}",
+        "settings": {f"edit.{key}": value for key, value in first["settings"].items()} | then["settings"],
+        "card": _both_cards(first["card"], then["card"]),
+        "edited": first["edited"],
+    }
+
+
+def _both_cards(one: str | None, other: str | None) -> str | None:
+    """Return the lines of two cards by their names, the second's after the first's."""
+    if one is None or other is None:
+        return one or other
+    lines, more = method_lines(one), method_lines(other)
+    return "\n".join(f"{key}: {text}; then: {more.get(key, 'none')}" for key, text in lines.items())

@@ -33,7 +33,7 @@ METRICS = ["ur", "nll"]
 class GeneratorTuning(Tunable):
     """Tuning of a config's fine-tuned and edited rows.
 
-    A fine-tuned row makes ``finetune.steps`` steps instead of its own number, an edit none.
+    A fine-tuned row makes ``finetune.steps`` steps instead of its own number, an edit none unless an objective follows.
 
     Args:
         config: the experiment.
@@ -66,7 +66,7 @@ class GeneratorTuning(Tunable):
         self.source = None if source is None else str(source)
         self.config = replace(config, seed=config.seed + SEED_OFFSET, seeds=1, retrains=1, evaluation=evaluation)
         self.steps = config.finetuning().steps
-        edits = any(row.start == "edit" for row in config.rows.values())
+        edits = any(row.start == "edit" and not row.objective for row in config.rows.values())
         self.budget = f"{self.steps} steps" + ("; an edit makes none" if edits else "")
 
     def settings(self) -> Tree:
@@ -87,7 +87,7 @@ class GeneratorTuning(Tunable):
                 parts[section] = (part, part.effective())
                 for name, inner in part.wrappers().items() if isinstance(part, Objective) else ():
                     parts[f"{section}.{name}"] = (inner, inner.effective())
-        if row.start == "finetune":
+        if row.objective:
             parts["training"] = (TrainingSettings, vars(self.config.row_training(row)))
         space = {f"{key}.{name}": r for key, (part, own) in parts.items() for name, r in searched(part, own).items()}
         own = {key: float(parts[key.rpartition(".")[0]][1][key.rpartition(".")[2]]) for key in space}
@@ -144,7 +144,7 @@ class GeneratorTuning(Tunable):
     def _parts(self, row: str, values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """Return the settings of a row's sections, the common number of steps among them."""
         parts: dict[str, dict[str, Any]] = {}
-        if self.config.rows[row].start == "finetune":
+        if self.config.rows[row].objective:
             parts["training"] = {"steps": self.steps}
         for key, value in values.items():
             *sections, name = key.split(".")

@@ -1,9 +1,10 @@
-"""Runs without steps: an edit changes a trained model's weights at once."""
+"""Runs of edits, which change a trained model's weights at once; steps of an objective may follow."""
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Literal
 
 import torch
@@ -11,8 +12,9 @@ import torch
 from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed
 from msgm.diffusion import ScoreModel
+from msgm.diffusion.networks import Network
 from msgm.errors import RunError
-from msgm.objectives import Drawn, Unseen
+from msgm.objectives import Drawn, Objective, Unseen
 from msgm.objectives.edits import Edit, EditSetup
 from msgm.reading import read_json
 from msgm.requests import Means
@@ -29,20 +31,21 @@ READ = 64
 
 
 class Editor(Trainer):
-    """Edits a model's weights, and keeps the run as a trainer of no steps does.
+    """Edits a model's weights; without an objective it keeps the run as a trainer of no steps does.
 
     Args:
-        model: the model to start from; it stays as it is.
+        model: the model to start from; without an objective it stays as it is.
         edit: what is done to it.
         dataset: where the items come from.
         part: the training items, retain and forget.
-        settings: how a copy of the model is fine-tuned, for edits that need one; its ``trainable`` is of runs with
-            steps, and not read.
+        settings: how a copy of the model is fine-tuned, for edits that need one, and of the steps that follow; without
+            these its ``trainable`` is not read.
         seed: of every random choice.
         run: folder of the run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         label: name shown meanwhile.
         means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
+        objective: of steps that follow, from the edited weights; None makes none.
     """
 
     def __init__(
@@ -57,29 +60,52 @@ class Editor(Trainer):
         device: str = "auto",
         label: str = "editing",
         means: Means | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        settings = replace(settings, trainable=None)
-        super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means)
-        if settings.gradient_checkpointing:
+        settings = settings if objective else replace(settings, trainable=None)
+        super().__init__(model, objective or Unseen(), dataset, part, settings, seed, run, device, label, means)
+        self.edit, self.means, self.follows = edit, means, objective is not None
+        if settings.gradient_checkpointing and not self.follows:
             self._checkpoint_gradients(False)  # of the copy that is fine-tuned alone
-        self.edit, self.means = edit, means
 
     def train(self) -> None:
-        """Edit the weights.
+        """Edit the weights, and make the steps that follow; a resumed run makes the same edit again before them.
 
         Raises:
-            RunError: a weight became NaN or infinite.
+            RunError: a weight became NaN or infinite, and what ``Trainer.train`` raises.
             UserError: the edit cannot be made in this network.
         """
+        if self.follows:
+            super().train()
+            return
         began, spent = time.perf_counter(), _spent(Run(self.run.path / "teacher"))
         self.run.create()
-        self.model = self.edit.apply(self.model, self._edit_setup())
-        if not all(bool(weights.isfinite().all()) for weights in self.model.network.parameters()):
-            raise RunError(f"{self.label}: {self.edit.name} gave weights that are not finite; nothing was saved.")
+        self.model = self._edited()
         self.state.seconds = time.perf_counter() - began + spent
 
+    def _prepare(self) -> None:
+        """Put the edited weights into the network that is trained, and prepare its objective from them."""
+        edited = self._edited().network
+        self.model.network.load_state_dict(edited.state_dict())
+        self.state.ema.restart()
+        super()._prepare()
+
+    def _edited(self) -> ScoreModel:
+        network = copy.deepcopy(self.model.network).requires_grad_(True)
+        if isinstance(network, Network):
+            network.checkpoint_gradients(False)  # of the steps that follow alone
+        made = self.edit.apply(replace(self.model, network=network), self._edit_setup())
+        if not all(bool(weights.isfinite().all()) for weights in made.network.parameters()):
+            raise RunError(f"{self.label}: {self.edit.name} gave weights that are not finite; nothing was saved.")
+        return made
+
     def _edit_setup(self) -> EditSetup:
-        return EditSetup(**vars(self._setup()), items=self._items, seed=self.seed)
+        setup = replace(self._setup(), tune_on_forget=self._tune_for_edit)
+        return EditSetup(**{f.name: getattr(setup, f.name) for f in fields(setup)}, items=self._items, seed=self.seed)
+
+    def _tune_for_edit(self, steps: int) -> ScoreModel:
+        """Fine-tune a copy for the edit; where steps follow, apart from the teacher that their objective may tune."""
+        return self._tune_on_forget(steps, "edit" if self.follows else "")
 
     def _items(self, part: Source, count: int) -> Drawn:
         """Return clean items of a part as training sees them; every process draws all of them."""
@@ -100,7 +126,7 @@ class Editor(Trainer):
             yield Drawn(clean(feed, raw.items, generator(self.seed, feed.stream, number, device=where)), raw.labels)
 
     def _chosen_weights(self) -> AbstractContextManager[None]:
-        return nullcontext()
+        return super()._chosen_weights() if self.follows else nullcontext()
 
 
 def _spent(teacher: Run) -> float:

@@ -24,6 +24,11 @@ class EMA:
         self._weights: list[Tensor] = list(network.parameters())
         self._average = [p.detach().clone() for p in self._weights]
 
+    def restart(self) -> None:
+        """Begin anew from the present weights."""
+        self.updates = 0
+        self._average = [p.detach().clone() for p in self._weights]
+
     @torch.no_grad()
     def update(self) -> None:
         """Update the average with the current weights."""

@@ -59,7 +59,7 @@ def unlearn(
 ) -> Run:
     """Fine-tune a trained model with the config's objective and the overrides of its section ``finetune``.
 
-    A config with an edit makes that instead, without steps.
+    A config with an edit makes that, and training follows where its objective is not one of all data.
 
     What ``source`` was asked to forget before stays forgotten: no such item is trained on.
 
@@ -167,7 +167,9 @@ def _fit(
         }
         done["drawn"] = dict(trainer.drawn)
         traces.seal(run.path, run.model)
-        found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {"found": trainer.update.found()}
+        found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
+        if not config.edit or config.follows:
+            found["found"] = trainer.update.found()
         write_json(run.manifest, manifest | done | found | taken | {"status": "finished"})
         if kept and not taken:
             kept.keep(manifest | done)
@@ -182,7 +184,8 @@ def _trainer(
     seed = derive_seed(config.seed, "finetune" if source else "scratch")
     given = (dataset, split.train, config.training, seed, run, device, run.path.name)
     if config.edit:
-        return Editor(model, EDITS.build(config.edit), *given, config.request.means)
+        objective = OBJECTIVES.build(config.objective) if config.follows else None
+        return Editor(model, EDITS.build(config.edit), *given, config.request.means, objective)
     return Trainer(model, OBJECTIVES.build(config.objective), *given, config.request.means)
 
 
@@ -191,7 +194,7 @@ def announce(label: str, method: str, trainer: Trainer) -> None:
     part, where = trainer.part, device_name(trainer.accelerator.device)
     items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {trainer.dataset.name}"
     items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
-    steps = "" if isinstance(trainer, Editor) else f", {trainer.settings.steps} steps"
+    steps = "" if isinstance(trainer, Editor) and not trainer.follows else f", {trainer.settings.steps} steps"
     print(f"{label}: {method}{steps} on {where}; {items}", flush=True)
 
 
@@ -293,7 +296,7 @@ def _manifest(
         "processes": accelerator.num_processes,
         "effective_batch": config.training.batch_size,
         "parameters": trainer.model.parameter_count(),
-        "weights": "edited" if config.edit else config.training.weights,
+        "weights": "edited" if config.edit and not config.follows else config.training.weights,
         "data_digest": dataset.digest(),
         "data_omissions": dataset.omissions(),
         "forget_digest": positions_digest(trainer.run.path, split.train.forget),

@@ -152,15 +152,15 @@ class Trainer:
             self.feeds.replay(setup.sample(self.objective.replay))
         self.update.prepare(setup)
 
-    def _tune_on_forget(self, steps: int) -> ScoreModel:
+    def _tune_on_forget(self, steps: int, name: str = "") -> ScoreModel:
         """Fine-tune a copy of the model on the forget set, asked for what forget batches are asked for.
 
-        It is kept in ``teacher/``, so that a resumed run finds it.
+        It is kept in ``teacher/``, or in the folder ``name`` in there, so that a resumed run finds it.
         """
-        teacher = Run(self.run.path / "teacher")
+        teacher = Run(self.run.path / "teacher" / name)
         if not teacher.model.exists():
             if self.accelerator.is_main_process:
-                traces.register(self.run.path, teacher.path, *traces.KNOWN["teacher"])
+                traces.register(self.run.path, self.run.path / "teacher", *traces.KNOWN["teacher"])
             drop = self.feeds.drops[1]
             drop = self.settings.cond_drop if drop is None else drop
             settings = dataclasses.replace(self.settings, steps=steps, trainable=None, cond_drop=drop)

@@ -7,6 +7,8 @@ import yaml
 
 from msgm.config import load_config
 from msgm.errors import UserError
+from msgm.folders import write_json
+from msgm.generator.facts import facts_of
 from msgm.generator.tuning import GeneratorTuning
 from msgm.runs import Run
 from msgm.study.tuning import tune
@@ -18,6 +20,7 @@ ROWS = [
     "rows.prune={start: edit, edit: {name: prune, items: 4}}",
     "rows.away={start: edit, edit: {name: task-vector, steps: 2}, training: {lr: 1.0e-3}}",
 ]
+THEN = "rows.then={start: edit, edit: {name: prune, items: 4}, objective: {name: unseen}, training: {steps: 3}}"
 
 
 def arguments(out, *more, only="do-nothing,prune,away"):
@@ -64,6 +67,23 @@ def test_the_card_says_what_the_edit_touched(made):
     assert not other["needs_retain_data"]
 
 
+def test_the_steps_of_an_edits_objective_stand_beside_it_in_its_facts(tmp_path):
+    config = load_config(DIGITS, [*SMALL, THEN])
+    row = config.rows["then"]
+    manifest = {"source": "base", "start": "edit", "weights": "ema", "seconds": 1.0, "edited": {"changed_share": 0.01}}
+    write_json(Run(tmp_path).manifest, manifest)
+    found = facts_of("then", row, config, Run(tmp_path))
+    assert (found["objective"], found["steps"], found["start"]) == ("prune+unseen", 3, "edit")
+    assert found["settings"] == {"edit.share": 0.01, "edit.choose": "ratio", "edit.items": 4, "edit.levels": 10}
+    assert "theta_i = 0" in found["card"]
+    assert "mean (eps_theta - eps)^2 over the retain set" in found["card"]
+    assert (found["edited"], found["weights"]) == (manifest["edited"], "ema")
+    _, names = with_sweeps(config, ["training.steps=4,5"], ["then"])
+    assert names[-2:] == ["then@steps=4", "then@steps=5"]
+    tunable = GeneratorTuning(config, Run(tmp_path), None, "cpu")
+    assert set(tunable.rows()["then"].space) == {"edit.share", "training.lr"}
+
+
 def test_the_same_command_keeps_what_is_there(cli, made):
     outcome = cli(*arguments(made, "seeds=2"))
     assert outcome.code == 0, outcome.err
@@ -90,7 +110,7 @@ def test_a_configs_rows_survive_being_written():
     [
         ("rows.mine={start: edit}", "rows.mine: start: edit needs the setting edit"),
         ("rows.mine={start: finetune, edit: {name: prune}, objective: {name: unseen}}", "no other start has one"),
-        ("rows.mine={start: edit, edit: {name: prune}, objective: {name: unseen}}", "has no objective"),
+        ("rows.mine={start: edit, edit: {name: prune}, objective: {name: standard}}", "standard trains on all data"),
         ("rows.mine={start: edit, edit: {name: prume}}", "did you mean 'prune'"),
         ("rows.mine={start: edit, edit: {name: prune, shar: 1}}", "edit.shar"),
         ("edit.name=prume", "unknown edit 'prume'"),

@@ -1,6 +1,7 @@
 """Runs of edits: a run folder like any other, made without steps."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,12 @@ from msgm.chain import read_chain
 from msgm.data import load_dataset
 from msgm.diffusion import ScoreModel
 from msgm.errors import RunError, UserError
+from msgm.folders import write_json
+from msgm.generator.facts import given_facts
+from msgm.objectives import Unseen
 from msgm.objectives.edits import EDITS, Edit, TaskVector
 from msgm.runs import Run
+from msgm.seeding import derive_seed
 from msgm.training import train, unlearn
 from msgm.training.editing import Editor
 from msgm.training.run import split_data
@@ -150,6 +155,54 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, base, tmp_path, monkeyp
     with pytest.raises(RunError, match="task-vector gave weights that are not finite"):
         edited(tiny, base, tmp_path / "run", "edit.name=task-vector")
     assert not (tmp_path / "run" / "model").exists()
+
+
+THEN = ("edit.name=prune", "edit.items=4", "edit.share=0.1", "objective.name=unseen", "finetune.steps=4")
+
+
+def test_the_steps_that_follow_an_edit_start_from_its_weights(tiny, base, tmp_path):
+    alone = edited(tiny, base, tmp_path / "alone", *THEN[:3])
+    config = tiny(*THEN)
+    dataset = load_dataset(config.data)
+    given = (dataset, split_data(config, dataset).train, config.finetuning(), derive_seed(config.seed, "finetune"))
+    edit, run = EDITS.build(config.edit), Run(tmp_path / "inside")
+    editor = Editor(ScoreModel.load(base.model), edit, *given, run, "cpu", objective=Unseen())
+    editor._prepare()
+    with editor.state.ema.applied():
+        averaged = torch.cat([value.flatten() for value in editor.model.network.state_dict().values()])
+    started = torch.cat([value.flatten() for value in editor.model.network.state_dict().values()])
+    assert torch.equal(started, weights(alone))
+    assert torch.equal(averaged, weights(alone))
+    assert not alone.metrics.exists()
+    followed = edited(tiny, base, tmp_path / "then", *THEN)
+    manifest = json.loads(followed.manifest.read_text())
+    assert (manifest["start"], manifest["objective"], manifest["weights"]) == ("edit", "prune+unseen", "ema")
+    assert manifest["edited"] == json.loads(alone.manifest.read_text())["edited"]
+    assert manifest["drawn"]["retain"] == 4 + 4 * config.training.batch_size
+    assert [entry.by for entry in read_chain(followed.model).requests] == ["prune+unseen"]
+    facts = [given_facts("it", run.model) for run in (alone, followed)]
+    assert [(f["objective"], f["steps"]) for f in facts] == [("prune", 0), ("prune+unseen", 4)]
+    plain = edited(tiny, base, tmp_path / "plain", *THEN[3:])
+    moved = [(weights(run) - weights(alone)).norm() for run in (followed, plain)]
+    assert 0 < moved[0] < 0.5 * moved[1]
+
+
+def test_an_edit_with_steps_that_was_stopped_goes_on_bit_for_bit(tiny, base, tmp_path):
+    settings = (*THEN, "finetune.checkpoint_every=2")
+    whole = edited(tiny, base, tmp_path / "whole", *settings)
+    expected = weights(whole)
+    shutil.rmtree(whole.checkpoints / "step-00000004")
+    shutil.rmtree(whole.model)
+    write_json(whole.manifest, json.loads(whole.manifest.read_text()) | {"status": "running"})
+    assert torch.equal(weights(edited(tiny, base, whole.path, *settings, resume=True)), expected)
+
+
+def test_both_an_edit_and_the_steps_after_it_may_tune_a_copy(tiny, base, tmp_path):
+    objective = "objective={name: orthogonal, variant: marginal, teacher_steps: 1, every: 1}"
+    run = edited(tiny, base, tmp_path / "run", "edit.name=task-vector", "edit.steps=1", objective)
+    copies = [ScoreModel.load(run.path / "teacher" / name / "model") for name in ("", "edit")]
+    one, other = (torch.cat([p.flatten() for p in made.network.parameters()]) for made in copies)
+    assert not torch.equal(one, other)
 
 
 def test_training_from_random_weights_makes_no_edit(tiny, tmp_path):
