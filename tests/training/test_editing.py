@@ -197,6 +197,13 @@ def test_an_edit_with_steps_that_was_stopped_goes_on_bit_for_bit(tiny, base, tmp
     assert torch.equal(weights(edited(tiny, base, whole.path, *settings, resume=True)), expected)
 
 
+def test_gradients_are_checkpointed_in_the_steps_and_not_in_the_edit(tiny, base, tmp_path):
+    settings = ("edit.name=influence", "edit.iterations=2", "edit.items=4", *THEN[3:])
+    kept = edited(tiny, base, tmp_path / "kept", *settings)
+    anew = edited(tiny, base, tmp_path / "anew", *settings, "training.gradient_checkpointing=true")
+    torch.testing.assert_close(weights(anew), weights(kept), rtol=1e-4, atol=1e-5)
+
+
 def test_both_an_edit_and_the_steps_after_it_may_tune_a_copy(tiny, base, tmp_path):
     objective = "objective={name: orthogonal, variant: marginal, teacher_steps: 1, every: 1}"
     run = edited(tiny, base, tmp_path / "run", "edit.name=task-vector", "edit.steps=1", objective)
