@@ -12,7 +12,7 @@ from msgm.checks import at_least, below_one, positive
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
 from msgm.errors import UserError, nearest
-from msgm.fields import Settings, lossless, own, structured
+from msgm.fields import Settings, lossless, merged, own, structured
 from msgm.folders import check_name, check_names
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
@@ -20,6 +20,29 @@ from msgm.plugins import load_files
 from msgm.ranges import Range, ranges
 from msgm.requests import ForgetRequest
 from msgm.settings import Source, dump_yaml, read_settings
+
+
+@dataclass
+class AdapterSettings:
+    """A low-rank adapter (LoRA, arXiv 2106.09685) that is trained while the network's own weights stand still.
+
+    Each adapted layer's weights W become W + alpha / rank * B A. A starts at random and B at 0, so that training starts
+    from the same model.
+
+    Attributes:
+        rank: rows of A and columns of B.
+        alpha: see above; None takes ``rank``, so that the factor is 1.
+        targets: names of the linear and convolutional layers that are adapted, with ``*`` for any part of them
+            (``*attentions*``).
+    """
+
+    rank: int = 8
+    alpha: float | None = None
+    targets: list[str] = field(default_factory=lambda: ["*"])
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "training.adapter", "rank")
+        positive(self, "training.adapter", "alpha")
 
 
 @dataclass
@@ -43,6 +66,8 @@ class TrainingSettings:
             rest anew: less memory, about a third more operations, the same weights.
         trainable: names of the weights that are trained, with ``*`` for any part of them (``mid_block.*``); None trains
             all.
+        adapter: of runs that start from a trained model: trains an adapter in place of the weights, with the package
+            peft. The model folder holds the sum of both, and ``adapter/`` beside it the adapter alone.
         checkpoint_every: steps between checkpoints; 0 writes only the last one and those of signals.
         log_every: steps between log lines and checks for non-finite losses.
         sample_every: steps between sample grids; 0 writes none.
@@ -67,6 +92,7 @@ class TrainingSettings:
     compile: bool = False
     gradient_checkpointing: bool = False
     trainable: list[str] | None = None
+    adapter: AdapterSettings | None = None
     checkpoint_every: int = 1000
     log_every: int = 50
     sample_every: int = 0
@@ -83,6 +109,18 @@ class TrainingSettings:
         at_least(0, self, "training", "warmup", "checkpoint_every", "sample_every", "keep_every")
         positive(self, "training", "lr", "clip")
         below_one(self, "training", "beta1", "beta2", "ema", "cond_drop")
+        if self.trainable is not None and self.adapter is not None:
+            raise UserError("training.trainable and training.adapter: each says which weights train; leave one out.")
+
+
+def refuse_in_edit(settings: Mapping[str, Any], section: str, follows: bool = False) -> None:
+    """Refuse the training settings that say which weights train, where an edit changes them.
+
+    Steps that follow the edit may train some weights alone; an adapter of edited weights would not be one of the base.
+    """
+    for name in ("adapter",) if follows else ("trainable", "adapter"):
+        if settings.get(name) is not None:
+            raise UserError(f"{section}.{name}: an edit chooses the weights that it changes itself; leave it out.")
 
 
 @dataclass
@@ -264,8 +302,8 @@ class Config:
         self.objective = OBJECTIVES.resolve(self.objective)
         self.edit = EDITS.resolve(self.edit) if self.edit else {}
         self.finetune = own(self.finetuning(), self.finetune)
-        if self.edit and not self.follows and self.finetune.get("trainable"):
-            raise UserError("finetune.trainable: an edit chooses the weights that it changes itself; leave it out.")
+        if self.edit:
+            refuse_in_edit(self.finetune, "finetune", self.follows)
         for name, row in self.rows.items():
             if name not in ROWS and row.start != "edit" and "name" not in row.objective:
                 hint = nearest(name, list(ROWS))
@@ -297,12 +335,12 @@ class Config:
 
     def finetuning(self) -> TrainingSettings:
         """Return ``training`` with the overrides of ``finetune``."""
-        return structured(TrainingSettings, asdict(self.training) | self.finetune, "finetune")
+        return structured(TrainingSettings, merged(asdict(self.training), self.finetune), "finetune")
 
     def row_training(self, row: Row) -> TrainingSettings:
         """Return a row's training settings."""
         settings = self.finetuning() if row.start in FROM_BASE else self.training
-        return structured(TrainingSettings, asdict(settings) | row.training, "training")
+        return structured(TrainingSettings, merged(asdict(settings), row.training), "training")
 
     def for_row(self, row: Row) -> "Config":
         """Return the config of a row: its own objective and training, one seed, and no rows."""
@@ -336,8 +374,10 @@ def _check_edit(row: Row) -> None:
             f"objective: the steps after an edit are to forget or to keep, and {row.objective['name']} trains on all "
             "data; take unseen, say, or leave it out."
         )
-    if row.start == "edit" and not row.objective and row.training.get("trainable"):
-        raise UserError("training.trainable: an edit chooses the weights that it changes itself; leave it out.")
+    if row.start == "edit":
+        refuse_in_edit(row.training, "training", bool(row.objective))
+    if row.start not in FROM_BASE and row.training.get("adapter") is not None:
+        raise UserError(f"training.adapter: an adapter is of a trained model, and the row has start: {row.start}.")
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> Config:

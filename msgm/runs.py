@@ -44,6 +44,7 @@ class Run:
         self.config = self.path / "config.yaml"
         self.manifest = self.path / "manifest.json"
         self.model = self.path / "model"
+        self.adapter = self.path / "adapter"
         self.checkpoints = self.path / "checkpoints"
         self.course = self.path / "course"
         self.metrics = self.path / "metrics.jsonl"

@@ -65,6 +65,7 @@ SERVED = ("ids.json", "recommender.safetensors")
 
 KNOWN: dict[str, tuple[str, Part]] = {
     "model": ("a model, trained on the items or made from one that was", "all"),
+    "adapter": ("the adapter that was added to a model's weights", "all"),
     "checkpoints": ("checkpoints: raw and averaged weights, the optimiser's state", "all"),
     "course": ("weights in the course of training", "all"),
     "teacher": ("the teacher, tuned on the items to forget", "forget"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from msgm.api.checkpoints import occupy, working_folder
 from msgm.api.experiments import working
 from msgm.chain import Chain, Entry, gone_before
-from msgm.config import TrainingSettings
+from msgm.config import TrainingSettings, refuse_in_edit
 from msgm.data.adapters import Given, given
 from msgm.diffusion import ScoreModel
 from msgm.digests import KEY_BYTES, weights_digest
@@ -30,6 +30,7 @@ from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.splits import Part
 from msgm.training import Trainer
+from msgm.training.adapters import refuse_from_scratch
 from msgm.training.earlier import answered_by, chain_of
 from msgm.training.editing import Editor
 from msgm.training.run import announce, check_conditions
@@ -106,6 +107,8 @@ def fit(
     chosen = copy.deepcopy(objective) if isinstance(objective, Objective) else OBJECTIVES.build(_named(objective))
     name = getattr(chosen, "name", type(chosen).__name__)
     _refuse_unfit(name, chosen, forget)
+    if model.untrained:
+        refuse_from_scratch(settings)
     with working(False, download, threads):
         data = _given("fit", model, dataset, levels, columns, flip)
         check_conditions(model, data.dataset, forget)
@@ -179,8 +182,7 @@ def edit(
         RunError: a weight became NaN or infinite.
     """
     settings = structured(TrainingSettings, {"trackers": [], **training}, "edit")
-    if settings.trainable is not None:
-        raise UserError("edit.trainable: an edit chooses the weights that it changes itself; leave it out.")
+    refuse_in_edit(vars(settings), "edit")
     chosen = edit if isinstance(edit, Edit) else EDITS.build(_named(edit))
     with working(False, download, threads):
         data = _given("edit", model, dataset, levels, columns, flip)

@@ -32,6 +32,7 @@ from msgm.study.tuning import Tunable
 from msgm.sweep import with_start, with_stored_sweeps, with_sweeps
 from msgm.tables import Table
 from msgm.training import train, unlearn
+from msgm.training.adapters import check_installed
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import check_conditions, finished, load_source, new_model, split_data
 
@@ -118,6 +119,8 @@ class Generators(Domain[Config, World]):
         split = split_data(config, dataset, chain.requests)
         check_metrics(config, dataset, split)
         _check_base(config, place.run, dataset, source)
+        for name in chosen["only"]:
+            check_installed(config.row_training(config.rows[name]))
         cache = Cache.of_user() if chosen.get("cache", True) else None
         return World(config, place, dataset, split, chain, source, chosen["only"], cache)
 

@@ -2,10 +2,10 @@
 
 Every row is built as its run builds it (network, objective, preparation, optimisers), on random items of the data's
 shape in a temporary folder. Counted are the floating-point operations of a step with and one without forget items, the
-bytes that are held whatever the batch (weights, two moments of Adam for each optimiser, the average), and the most
-bytes that a step allocates at a time: what it saves for the backward pass, or computes anew there, and gradients. Not
-counted are fine-tuning of a frozen teacher, replays beyond a few, copies of the base model, and edits, which make no
-step.
+bytes that are held whatever the batch (all weights; of the trained ones two moments of Adam for each optimiser, and the
+average), and the most bytes that a step allocates at a time: what it saves for the backward pass, or computes anew
+there, and gradients. Not counted are fine-tuning of a frozen teacher, replays beyond a few, copies of the base model,
+and edits, which make no step.
 """
 
 import copy
@@ -32,13 +32,13 @@ from msgm.tables import Table
 from msgm.training.run import check_conditions, new_model
 from msgm.training.trainer import Trainer
 
-HELD = 2
-"""Numbers held for each weight beside two moments for each optimiser: itself and its average."""
+HELD = 1
+"""Numbers held for each trained weight beside two moments for each optimiser: its average."""
 BANK = 16384
 """Random items to retain, at most: as many as an objective may keep at hand."""
 REPLAYS = 8
 HEAD = [
-    *("row", "start", "objective", "steps", "weights", "GFLOP a step", "TFLOP in all"),
+    *("row", "start", "objective", "steps", "weights", "trained", "GFLOP a step", "TFLOP in all"),
     *("MiB held", "MiB a step", "seconds a step"),
 ]
 
@@ -64,12 +64,14 @@ class Taken:
 
     Attributes:
         weights: numbers that the network has.
-        held: numbers held for each of them.
+        trained: numbers that training changes: some of them, or those of an adapter.
+        held: numbers held whatever the batch.
         steps: how many steps are made, with forget items (True) and without.
         each: what a step of either kind takes.
     """
 
     weights: int
+    trained: int
     held: int
     steps: dict[bool, int]
     each: dict[bool, Step]
@@ -109,7 +111,8 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
     notes = [
         f"seeds: {config.seeds}; retrained models: {config.retrains}; measuring is not counted: {sampling}",
         "GFLOP, MiB and seconds a step: of a step with forget items where the row has such",
-        "MiB held: weights, moments and average; MiB a step: the most that a process allocates beside",
+        "MiB held: weights, and moments and average of those that are trained",
+        "MiB a step: the most that a process allocates beside",
     ]
     if edits:
         notes.append(f"edits make no step and are left out: {', '.join(edits)}")
@@ -119,9 +122,10 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
 def _line(name: str, row: Row, found: Taken) -> list[str]:
     step = found.largest
     return [
-        *(name, row.start, str(row.objective["name"]), str(sum(found.steps.values())), f"{found.weights:,}"),
+        *(name, row.start, str(row.objective["name"]), str(sum(found.steps.values()))),
+        *(f"{found.weights:,}", f"{found.trained:,}"),
         *(f"{step.flop / 1e9:.3g}", f"{found.flop / 1e12:.3g}"),
-        *(f"{found.held * 4 * found.weights / 2**20:.1f}", f"{step.allocated / 2**20:.1f}", f"{step.seconds:.3g}"),
+        *(f"{found.held * 4 / 2**20:.1f}", f"{step.allocated / 2**20:.1f}", f"{step.seconds:.3g}"),
     ]
 
 
@@ -138,15 +142,16 @@ def taken(config: Config, dataset: Dataset, device: str) -> Taken:
     settings = replace(
         config.training, steps=few, log_every=few, checkpoint_every=0, sample_every=0, keep_every=0, trackers=[]
     )
-    model = new_model(config, items)
+    model = ScoreModel.new(config.network, config.process, items.shape, config.seed)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "row")
         given = (config.seed, run, device, "dry run", config.request.means)
         trainer = Watched(model, objective, items, part, settings, *given)
         trainer.train()
-    optimisers = 1 + len(trainer.state.others)
+    trained = sum(weight.numel() for weight in trainer.update.weights.values())
+    held = trainer.model.parameter_count() + (HELD + 2 * len(trainer.update.optimisers)) * trained
     steps = {kind: kinds.count(kind) for kind in (True, False)}
-    return Taken(model.parameter_count(), HELD + 2 * optimisers, steps, trainer.each)
+    return Taken(model.parameter_count(), trained, held, steps, trainer.each)
 
 
 def random_items(dataset: Dataset, count: int) -> Dataset:
@@ -168,7 +173,7 @@ class Watched(Trainer):
         self.each: dict[bool, Step] = {}
 
     def _tune_on_forget(self, steps: int, name: str = "") -> ScoreModel:
-        return copy.deepcopy(self.model)
+        return copy.deepcopy(self.base)
 
     def _step(self, *of_step: Any) -> None:
         with FlopCounterMode(display=False) as counter:

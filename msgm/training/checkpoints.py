@@ -15,6 +15,7 @@ from msgm.errors import RunError, UserError
 from msgm.folders import whole_folder, write_bytes
 from msgm.reading import read_json, read_tensors
 from msgm.shapes import Count, Seconds
+from msgm.training.adapters import Merged
 from msgm.training.ema import EMA
 
 KEPT = 2
@@ -107,7 +108,7 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def raw_and_averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return a checkpoint's network tensors, with the trained weights and with the averaged ones.
+    """Return a checkpoint's network tensors, with the trained weights and with the averaged ones, adapters added.
 
     Raises:
         UserError: a file of it is missing or damaged.
@@ -116,7 +117,7 @@ def raw_and_averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         raw, averaged = (read_tensors(path / f"{name}.safetensors") for name in ("network", "ema"))
     except UserError as error:
         raise UserError(f"cannot read the weights of the checkpoint {path}: {error}") from error
-    return raw, raw | averaged
+    return dict(Merged(raw)), dict(Merged(raw | averaged))
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

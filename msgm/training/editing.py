@@ -13,7 +13,7 @@ from msgm.config import TrainingSettings
 from msgm.data import Dataset, Feed
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.networks import Network
-from msgm.errors import RunError
+from msgm.errors import RunError, UserError
 from msgm.objectives import Drawn, Objective, Unseen
 from msgm.objectives.edits import Edit, EditSetup
 from msgm.reading import read_json
@@ -39,7 +39,7 @@ class Editor(Trainer):
         dataset: where the items come from.
         part: the training items, retain and forget.
         settings: how a copy of the model is fine-tuned, for edits that need one, and of the steps that follow; without
-            these its ``trainable`` is not read.
+            these its ``trainable`` and ``adapter`` are not read.
         seed: of every random choice.
         run: folder of the run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
@@ -62,7 +62,9 @@ class Editor(Trainer):
         means: Means | None = None,
         objective: Objective | None = None,
     ) -> None:
-        settings = settings if objective else replace(settings, trainable=None)
+        settings = settings if objective else replace(settings, trainable=None, adapter=None)
+        if settings.adapter is not None:
+            raise UserError("training.adapter: steps that follow an edit train the edited weights; set it to null.")
         super().__init__(model, objective or Unseen(), dataset, part, settings, seed, run, device, label, means)
         self.edit, self.means, self.follows = edit, means, objective is not None
         if settings.gradient_checkpointing and not self.follows:

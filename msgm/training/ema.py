@@ -14,14 +14,15 @@ class EMA:
     starts a fresh one, is not hidden behind the old weights.
 
     Args:
-        network: the bare network; its parameters are averaged.
+        network: the bare network; its trained parameters are averaged.
         decay: d once warmed up.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.names = [name for name, _ in network.named_parameters()]
-        self._weights: list[Tensor] = list(network.parameters())
+        trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.names: list[str] = list(trained)
+        self._weights: list[Tensor] = list(trained.values())
         self._average = [p.detach().clone() for p in self._weights]
 
     def restart(self) -> None:

@@ -18,13 +18,14 @@ from msgm.diffusion.description import describe
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
-from msgm.objectives import OBJECTIVES, Objective
+from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.requests import ForgetRequest
 from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
+from msgm.training.adapters import refuse_from_scratch
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.editing import Editor
 from msgm.training.retrained import is_shared, shared
@@ -153,7 +154,7 @@ def _fit(
     if main:
         manifest = _manifest(config, trainer, source, dataset, split)
         announce(trainer.label, config.method, trainer)
-        _register(run, trainer.objective, source, str(manifest["request"]))
+        _register(run, trainer, source, str(manifest["request"]))
         taken = kept.take() if kept else {}
         write_json(run.manifest, manifest | taken)
         model.chain = extended(chain, config, dataset, run.path, source is None)
@@ -166,7 +167,7 @@ def _fit(
             "peak_memory_mb": _peak_memory(trainer.accelerator.device),
         }
         done["drawn"] = dict(trainer.drawn)
-        traces.seal(run.path, run.model)
+        traces.seal(run.path, run.model, run.adapter)
         found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
         if not config.edit or config.follows:
             found["found"] = trainer.update.found()
@@ -198,17 +199,23 @@ def announce(label: str, method: str, trainer: Trainer) -> None:
     print(f"{label}: {method}{steps} on {where}; {items}", flush=True)
 
 
-def _register(run: Run, objective: Objective, source: Path | None, request: str) -> None:
+def _register(run: Run, trainer: Trainer, source: Path | None, request: str) -> None:
     """Register in the folder's ``traces.json`` the files that training will write, and the items that they saw."""
-    part: traces.Part = "retain" if source is None and objective.data == "retain" else "all"
-    for path in (run.model, run.checkpoints, run.course, run.samples):
+    part: traces.Part = "retain" if source is None and trainer.objective.data == "retain" else "all"
+    adapter = [run.adapter] if trainer.settings.adapter is not None else []
+    for path in (run.model, *adapter, run.checkpoints, run.course, run.samples):
         traces.register(run.path, path, traces.KNOWN[path.name][0], part, request)
     if source is not None:
         traces.follow(run.path, source)
 
 
 def new_model(config: Config, dataset: Dataset) -> ScoreModel:
-    """Return a model with random weights, whose chain the run writes."""
+    """Return a model with random weights, whose chain the run writes.
+
+    Raises:
+        UserError: an adapter of it, and what ``ScoreModel.new`` raises.
+    """
+    refuse_from_scratch(config.training)
     return replace(ScoreModel.new(config.network, config.process, dataset.shape, config.seed), sealed=None)
 
 
@@ -295,7 +302,7 @@ def _manifest(
         "device": device_name(accelerator.device),
         "processes": accelerator.num_processes,
         "effective_batch": config.training.batch_size,
-        "parameters": trainer.model.parameter_count(),
+        "parameters": trainer.base.parameter_count(),
         "weights": "edited" if config.edit and not config.follows else config.training.weights,
         "data_digest": dataset.digest(),
         "data_omissions": dataset.omissions(),

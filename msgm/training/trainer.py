@@ -31,6 +31,7 @@ from msgm.requests import Means
 from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.splits import Part
+from msgm.training.adapters import adapted, plain, save_adapter
 from msgm.training.batches import drop_of, forget_drop, noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA
@@ -48,7 +49,7 @@ class Trainer:
     """Trains a model with an objective, from its present weights.
 
     Args:
-        model: the model; its network is trained in place.
+        model: the model; its network is trained in place, but with an adapter, which leaves it as it is.
         objective: the loss.
         dataset: where the items come from.
         part: the training items, retain and forget.
@@ -60,6 +61,8 @@ class Trainer:
         means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
 
     Attributes:
+        base: the model that training starts from.
+        model: the model that is trained: the same one, or one with an adapter.
         kept: the place of a stopped run, for error messages.
 
     Raises:
@@ -83,13 +86,15 @@ class Trainer:
         self.settings, self.seed, self.run, self.label = settings, seed, run, label
         self.dataset, self.part, self.objective, self.device_name = dataset, part, objective, device
         self.accelerator = _accelerator(settings, run, device)
-        self.model = model.to(self.accelerator.device)
-        self._was_trained = restrict(model.network, settings.trainable)
+        self.base = model.to(self.accelerator.device)
+        self.model = adapted(self.base, settings, seed)
+        network = self.model.network
+        self._was_trained = restrict(network, settings.trainable)
         if settings.gradient_checkpointing:
             self._checkpoint_gradients(True)
-        self.network = self._prepare_network(model.network)
-        self.optimiser = adam([p for p in model.network.parameters() if p.requires_grad], settings)
-        self.state = Training(model.network, self.optimiser, EMA(model.network, settings.ema))
+        self.network = self._prepare_network(network)
+        self.optimiser = adam([p for p in network.parameters() if p.requires_grad], settings)
+        self.state = Training(network, self.optimiser, EMA(network, settings.ema))
         self.update = Update(self.model, self.network, objective, settings, self.accelerator, self.state)
         drop = drop_of(self.model, settings)
         drops = drop, forget_drop(drop, means)
@@ -133,6 +138,8 @@ class Trainer:
                 if self.settings.gradient_checkpointing:
                     self._checkpoint_gradients(False)
         self.model.network.eval()
+        with self._chosen_weights():
+            save_adapter(self.run.adapter, self.model)
 
     @property
     def drawn(self) -> Mapping[str, int]:
@@ -143,7 +150,7 @@ class Trainer:
         tally, tuned = self.feeds.tally, self._tune_on_forget
         parts = (self.objective, self.dataset, self.part, self.seed, self.run, self.accelerator, tally, tuned)
         sizes_alike = self.settings.forget_batch_size in (None, self.settings.batch_size)
-        return Preparation(self.model, *parts, self.feeds.drops).setup(self.settings.steps, sizes_alike)
+        return Preparation(self.base, *parts, self.feeds.drops).setup(self.settings.steps, sizes_alike)
 
     def _prepare(self) -> None:
         """Prepare the objective and what goes with it, from the weights that training starts from."""
@@ -163,10 +170,10 @@ class Trainer:
                 traces.register(self.run.path, self.run.path / "teacher", *traces.KNOWN["teacher"])
             drop = self.feeds.drops[1]
             drop = self.settings.cond_drop if drop is None else drop
-            settings = dataclasses.replace(self.settings, steps=steps, trainable=None, cond_drop=drop)
+            settings = dataclasses.replace(self.settings, steps=steps, trainable=None, adapter=None, cond_drop=drop)
             part = Part(retain=self.part.forget, forget=self.part.forget)
             tuner = Trainer(
-                copy.deepcopy(self.model),
+                copy.deepcopy(self.base),
                 Unseen(),
                 self.dataset,
                 part,
@@ -289,8 +296,9 @@ class Trainer:
 
     def _keep(self) -> None:
         if self.accelerator.is_main_process:
+            name = f"step-{self.state.step:08d}.safetensors"
             with self._chosen_weights():
-                save_weights(self.run.course / f"step-{self.state.step:08d}.safetensors", self.model.network)
+                save_weights(self.run.course / name, plain(self.model, self.base).network)
         self.accelerator.wait_for_everyone()
 
     def _chosen_weights(self) -> AbstractContextManager[None]:
@@ -300,13 +308,13 @@ class Trainer:
     def result(self) -> ScoreModel:
         """Return a copy of the model with averaged or raw weights, as the settings say."""
         with self._chosen_weights():
-            return copy.deepcopy(self.model)
+            return copy.deepcopy(plain(self.model, self.base))
 
     def save(self) -> None:
         """Write the model folder, with averaged or raw weights as the settings say."""
         if self.accelerator.is_main_process:
             with self._chosen_weights():
-                self.model.save(self.run.model)
+                plain(self.model, self.base).save(self.run.model)
         self.accelerator.wait_for_everyone()
 
 

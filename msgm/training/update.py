@@ -12,7 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from msgm.config import TrainingSettings
 from msgm.diffusion import ScoreModel
+from msgm.errors import UserError
 from msgm.objectives import Held, Noised, Objective, Phase, Setup, Term, kept_shares
+from msgm.training.adapters import trained_weights
 from msgm.training.checkpoints import Training
 
 Batches = Sequence[tuple[Noised | None, Noised | None]]
@@ -44,6 +46,7 @@ class Update:
         local = network.module if isinstance(network, DistributedDataParallel) else network
         self.view, self.local_view = model.with_network(network), model.with_network(local)
         self.weights = {name: p for name, p in model.network.named_parameters() if p.requires_grad}
+        self.penalised = trained_weights(model.network)
         self.held, self.mask = Held(), dict[str, Tensor]()
         first, *others = dict.fromkeys(phase.batches for phase in objective.phases(0))
         self.optimisers = {first: state.optimiser}
@@ -56,6 +59,11 @@ class Update:
         if self.objective.anchor is not None:
             self.held = self.objective.anchor.prepared(setup)
         masks = [self.objective.update_mask()]
+        if self.settings.adapter is not None and (masks[0] or self.objective.mask is not None):
+            raise UserError(
+                f"training.adapter: {self.objective.name} has a mask of single weights, which an adapter does not "
+                "train; leave out the adapter, or set objective.mask=null."
+            )
         if self.objective.mask is not None:
             masks.append(self.objective.mask.found(setup))
         for name, weight in self.weights.items():
@@ -66,9 +74,13 @@ class Update:
     def found(self) -> dict[str, Any]:
         """Return what preparation found: the objective's numbers and, of a mask, the shares of weights it lets change.
 
-        ``kept_share`` is of all trained weights, ``kept_shares`` of each tensor of weights.
+        ``trained_share`` is of all weights, those of an adapter among them, where not all are trained; ``kept_share``
+        is of all trained weights, ``kept_shares`` of each tensor of weights.
         """
         found: dict[str, Any] = dict(self.objective.found())
+        trained, whole = (sum(w.numel() for w in ws) for ws in (self.weights.values(), self.view.network.parameters()))
+        if trained < whole:
+            found["trained_share"] = trained / whole
         if self.mask:
             free = {name: self.mask.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in self.weights.items()}
             shares, total = kept_shares(free), sum(mask.numel() for mask in free.values())
@@ -155,7 +167,7 @@ class Update:
 
     def _penalise(self) -> dict[str, Tensor]:
         """Add the gradient of the penalties, once a step; every process adds the same one."""
-        scalars = self.objective.penalty(self.weights) | self.held.penalty(self.weights)
+        scalars = self.objective.penalty(self.penalised) | self.held.penalty(self.penalised)
         if scalars:
             found = gradients(torch.stack(list(scalars.values())).sum(), list(self.weights.values()))
             for weight, gradient in zip(self.weights.values(), found, strict=True):

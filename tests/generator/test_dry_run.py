@@ -82,7 +82,23 @@ def test_accumulated_parts_take_less_memory():
 def test_two_optimisers_hold_four_moments():
     config = tiny()
     found = {name: taken(config.for_row(config.rows[name]), POINTS, "cpu").held for name in ("redirect", "sfr-on")}
-    assert found == {"redirect": HELD + 2, "sfr-on": HELD + 4}
+    weights = ScoreModel.new(config.network, config.process, (2,)).parameter_count()
+    assert found == {"redirect": (1 + HELD + 2) * weights, "sfr-on": (1 + HELD + 4) * weights}
+
+
+def test_of_a_part_of_the_weights_or_an_adapter_only_that_part_has_moments_and_average():
+    pytest.importorskip("peft")
+    part = "rows.part={objective: {name: unseen}, training: {trainable: ['leave.*']}}"
+    config = tiny(part, "rows.low={objective: {name: unseen}, training: {adapter: {rank: 2, targets: [leave]}}}")
+    leave = ScoreModel.new(config.network, config.process, (2,)).network.leave.weight
+    found = {name: taken(config.for_row(config.rows[name]), POINTS, "cpu") for name in ("part", "low")}
+    weights, low = found["part"].weights, 2 * sum(leave.shape)
+    assert (found["part"].trained, found["part"].held) == (
+        leave.numel() + 2,
+        weights + (HELD + 2) * (leave.numel() + 2),
+    )
+    assert (found["low"].weights, found["low"].trained) == (weights, low)
+    assert found["low"].held == weights + low + (HELD + 2) * low
 
 
 def test_edits_make_no_step_and_are_named():
@@ -98,8 +114,8 @@ def test_every_trained_row_has_a_line_and_nothing_is_written(tmp_path, monkeypat
     assert [line[0] for line in table.rows] == ["do-nothing", "redirect", "unseen-scratch"]
     steps = {line[0]: line[3] for line in table.rows}
     assert steps == {"do-nothing": "7", "redirect": "3", "unseen-scratch": "7"}
-    held = {line[0]: (float(line[7]), int(line[4].replace(",", ""))) for line in table.rows}
-    assert all(mib == pytest.approx(4 * (HELD + 2) * weights / 2**20, abs=0.06) for mib, weights in held.values())
+    held = {line[0]: (float(line[8]), int(line[4].replace(",", ""))) for line in table.rows}
+    assert all(mib == pytest.approx(4 * (1 + HELD + 2) * weights / 2**20, abs=0.06) for mib, weights in held.values())
     assert not list(tmp_path.iterdir())
 
 

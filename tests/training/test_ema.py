@@ -84,3 +84,9 @@ def test_a_restored_average_goes_on_as_the_saved_one():
 def test_averages_are_named_like_parameters():
     network = linear()
     assert EMA(network, 0.9).state().keys() == dict(network.named_parameters()).keys()
+
+
+def test_weights_that_are_not_trained_have_no_average():
+    network = linear()
+    network.weight.requires_grad_(False)
+    assert "weight" not in EMA(network, 0.9).state()

@@ -120,3 +120,16 @@ def test_two_processes_unlearn_with_a_teacher_as_one_does(tmp_path):
     config, two = load_config(DIGITS, overrides), Run(tmp_path / "two")
     launched(lambda rank: unlearn(config, base.path, two.path, device="cpu") and 0)
     agree(unlearn(config, base.path, tmp_path / "one", device="cpu"), two)
+
+
+def test_two_processes_train_an_adapter_as_one_does(tmp_path):
+    pytest.importorskip("peft")
+    base = train(load_config(DIGITS, TINY), tmp_path / "base", device="cpu")
+    overrides = [
+        *TINY,
+        f"objective={HOOKS.replace('mask: {items: 8}, ', '')}",
+        "finetune={adapter: {rank: 4}, steps: 6}",
+    ]
+    config, two = load_config(DIGITS, overrides), Run(tmp_path / "two")
+    launched(lambda rank: unlearn(config, base.path, two.path, device="cpu") and 0)
+    agree(unlearn(config, base.path, tmp_path / "one", device="cpu"), two)
