@@ -113,7 +113,8 @@ class Reinit(Replacing):
         source="after Scissorhands, arXiv 2401.06187, whose fine-tuning follows; the ratio: SFR-on, arXiv 2409.19732",
         deviations=(
             "each layer's own initialisation, where Scissorhands draws a truncated normal of width .02; its ranking "
-            "|gradient * weight| on the forget set alone and its fine-tuning are left out"
+            "|gradient * weight| on the forget set alone is left out; its fine-tuning takes place where the row has an "
+            "objective beside the edit"
         ),
     )
 
