@@ -111,3 +111,29 @@ def test_every_command_that_takes_a_config_names_the_nearest_one(empty, cli, com
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert f"Did you mean {near!r}?" in outcome.err
+
+
+FAMILIES = ["subtract", "siss", "salun", "sfr-on", "selective-amnesia", "erasediff-pcgrad"]
+PAPERS = [
+    "cifar10/vp",
+    "cifar10/class",
+    "cifar10/vp_small",
+    "cifar10/ddpm",
+    "stl10/vp",
+    "stl10/vp_small",
+    "celeba/vp",
+    "celeba/vp_small",
+]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_data_sets_have_rows_of_every_family_that_run_when_they_are_named(name):
+    rows = load_config(name).rows
+    for family in (*FAMILIES, "task-vector", "dampen", "refit-head"):
+        assert rows[family].optional, family
+    assert [rows[edit].edit["name"] for edit in ("task-vector", "dampen", "refit-head")] == [
+        "task-vector",
+        "dampen",
+        "refit-head",
+    ]
+    assert not rows["redirect"].optional

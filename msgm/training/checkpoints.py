@@ -17,6 +17,7 @@ from msgm.reading import read_json, read_tensors
 from msgm.shapes import Count, Seconds
 from msgm.training.adapters import Merged
 from msgm.training.ema import EMA
+from msgm.training.sharding import gathered, part_of
 
 KEPT = 2
 
@@ -54,19 +55,27 @@ class Training:
         return {"optimiser": self.optimiser} | {f"optimiser-{name}": other for name, other in self.others.items()}
 
 
-def save_checkpoint(folder: Path, training: Training) -> Path:
+def save_checkpoint(folder: Path, training: Training, writes: bool = True) -> Path:
     """Write ``folder/step-N``, N steps done, and drop all but the newest checkpoints.
+
+    Args:
+        folder: of the checkpoints.
+        training: what is saved. Where its tensors are sharded, every process calls this, as they are gathered.
+        writes: whether this process writes.
 
     Raises:
         RunError: the tensors could not be written, for want of space say.
     """
     final = folder / f"step-{training.step:08d}"
+    files = {"network": gathered(training.network.state_dict(), writes), "ema": gathered(training.ema.state(), writes)}
+    for name, optimiser in training.optimisers().items():
+        files[name] = gathered(_optimiser_tensors(training.network, optimiser), writes)
+    if not writes:
+        return final
     try:
         with whole_folder(final) as new:
-            save_file(_contiguous(training.network.state_dict()), new / "network.safetensors")
-            save_file(_contiguous(training.ema.state()), new / "ema.safetensors")
-            for name, optimiser in training.optimisers().items():
-                save_file(_optimiser_tensors(training.network, optimiser), new / f"{name}.safetensors")
+            for name, tensors in files.items():
+                save_file(tensors, new / f"{name}.safetensors")
             state = {"step": training.step, "seconds": training.seconds, "ema_updates": training.ema.updates}
             (new / "state.json").write_text(json.dumps(state))
     except SafetensorError as error:
@@ -97,14 +106,15 @@ def load_checkpoint(path: Path, training: Training) -> None:
     except UserError as error:
         text = str(error).rstrip(".")
         raise UserError(f"cannot resume: {text}; delete the checkpoint {path} to go on from an older one.") from error
-    training.network.load_state_dict(network)
+    own = training.network.state_dict()
+    training.network.load_state_dict({name: part_of(tensor, own[name]) for name, tensor in network.items()})
     training.ema.load(ema, state["ema_updates"])
     training.step, training.seconds = state["step"], state["seconds"]
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write a network's tensors to a safetensors file, whole or not at all."""
-    write_bytes(path, save(_contiguous(network.state_dict())))
+    write_bytes(path, save(gathered(network.state_dict(), keep=True)))
 
 
 def raw_and_averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -120,15 +130,11 @@ def raw_and_averaged(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return dict(Merged(raw)), dict(Merged(raw | averaged))
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-
-
 def _optimiser_tensors(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return Adam's state as ``key/parameter name`` tensors; weights that it does not train have none."""
     state = optimiser.state
     return {
-        f"{key}/{name}": torch.as_tensor(value).contiguous()
+        f"{key}/{name}": torch.as_tensor(value)
         for name, parameter in network.named_parameters()
         for key, value in state.get(parameter, {}).items()
     }
@@ -146,5 +152,5 @@ def _restore_optimiser(
         parameter = parameters[name]
         fitted = tensor.clone() if tensor.dim() == 0 and not parameter.is_cuda else tensor.to(parameter.device)
         if fitted.shape == parameter.shape:
-            fitted = torch.empty_like(parameter).copy_(fitted)
+            fitted = torch.empty_like(parameter).copy_(part_of(fitted, parameter))
         optimiser.state[parameter][key] = fitted

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from msgm.training.sharding import local, part_of
+
 
 class EMA:
     """Averaged weights, ``average <- d average + (1 - d) weights`` with d = min(decay, (1 + n) / (10 + n)) at update n.
@@ -34,7 +36,7 @@ class EMA:
     def update(self) -> None:
         """Update the average with the current weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self._average, self._weights, 1 - decay)
+        torch._foreach_lerp_(_locals(self._average), _locals(self._weights), 1 - decay)
         self.updates += 1
 
     @contextmanager
@@ -53,9 +55,15 @@ class EMA:
 
     def load(self, state: dict[str, Tensor], updates: int) -> None:
         """Restore what ``state`` returned and the counter."""
-        self._average = [state[name].to(p) for name, p in zip(self.names, self._weights, strict=True)]
+        self._average = [
+            part_of(state[name].to(p.dtype), p).to(p.device) for name, p in zip(self.names, self._weights, strict=True)
+        ]
         self.updates = updates
 
     @torch.no_grad()
     def _copy(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(self._weights, values)
+        torch._foreach_copy_(_locals(self._weights), _locals(values))
+
+
+def _locals(tensors: list[Tensor]) -> list[Tensor]:
+    return [local(tensor) for tensor in tensors]

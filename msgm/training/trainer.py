@@ -2,25 +2,20 @@
 
 import copy
 import dataclasses
-import importlib.util
 import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType
 from torch import Tensor, nn
 
 from msgm import processes, traces
 from msgm.config import TrainingSettings
 from msgm.data import Batch, Dataset, Feed
-from msgm.devices import chosen_device, note_slow_bf16
+from msgm.devices import note_slow_bf16
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.networks import Network
 from msgm.errors import Interrupted, RunError, UserError, nearest
@@ -31,6 +26,8 @@ from msgm.requests import Means
 from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.splits import Part
+from msgm.training import sharding
+from msgm.training.accelerating import start_trackers, started
 from msgm.training.adapters import adapted, plain, save_adapter
 from msgm.training.batches import drop_of, forget_drop, noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
@@ -85,16 +82,21 @@ class Trainer:
     ) -> None:
         self.settings, self.seed, self.run, self.label = settings, seed, run, label
         self.dataset, self.part, self.objective, self.device_name = dataset, part, objective, device
-        self.accelerator = _accelerator(settings, run, device)
+        self.accelerator = started(settings, run, device)
         self.base = model.to(self.accelerator.device)
         self.model = adapted(self.base, settings, seed)
         network = self.model.network
         self._was_trained = restrict(network, settings.trainable)
         if settings.gradient_checkpointing:
             self._checkpoint_gradients(True)
-        self.network = self._prepare_network(network)
-        self.optimiser = adam([p for p in network.parameters() if p.requires_grad], settings)
-        self.state = Training(network, self.optimiser, EMA(network, settings.ema))
+        self.shards = sharding.is_asked()
+        if self.shards:
+            sharding.refuse(settings, objective)
+            trained = self.network = sharding.sharded(network, self.accelerator)
+        else:
+            trained, self.network = network, self._prepare_network(network)
+        self.optimiser = adam([p for p in trained.parameters() if p.requires_grad], settings)
+        self.state = Training(trained, self.optimiser, EMA(trained, settings.ema))
         self.update = Update(self.model, self.network, objective, settings, self.accelerator, self.state)
         drop = drop_of(self.model, settings)
         drops = drop, forget_drop(drop, means)
@@ -125,19 +127,24 @@ class Trainer:
         with StopRequest() as stop:
             try:
                 self.run.create()
-                _start_trackers(self.accelerator)
+                start_trackers(self.accelerator)
                 self._prepare()
+                if self.shards:
+                    self.model.to("cpu")  # until it takes the trained weights
                 self._resume()
                 self._loop(stop, began)
             finally:
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
-                self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+                if not self.shards:
+                    self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
                 for name, weight in self.model.network.named_parameters():
                     weight.requires_grad_(self._was_trained[name])
                 if self.settings.gradient_checkpointing:
                     self._checkpoint_gradients(False)
-        self.model.network.eval()
+        if self.shards:
+            sharding.pull(self.state.network, self.model.network)
+        self.model.to(self.accelerator.device).network.eval()
         with self._chosen_weights():
             save_adapter(self.run.adapter, self.model)
 
@@ -204,7 +211,7 @@ class Trainer:
         retain, forget = self.feeds.batches(first, objective.forget_batches(first))
         main = self.accelerator.is_main_process
         log = TrainingLog(self.label, first, settings.steps, self.run.metrics, main)
-        self.model.network.train()
+        self.state.network.train()
         logged = first
         for step in range(first, settings.steps):
             self._step(step, next(retain), next(forget) if objective.uses_forget(step) else None)
@@ -276,34 +283,58 @@ class Trainer:
         return {name: sum(found) / len(found) for name, found in by_name.items()}
 
     def _checkpoint(self) -> None:
-        if not all(p.isfinite().all() for p in self.model.network.parameters()):
+        finite = all(sharding.local(p).isfinite().all() for p in self.state.network.parameters())
+        if not self._everywhere(finite):
             raise RunError(
                 f"{self.label}: the weights are no longer finite at step {self.state.step}; nothing was saved."
             )
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.run.checkpoints, self.state)
+        save_checkpoint(self.run.checkpoints, self.state, self.accelerator.is_main_process)
         self.accelerator.wait_for_everyone()
+
+    def _everywhere(self, here: bool) -> bool:
+        """Return whether something holds in every process that has a part of the weights."""
+        if not self.shards:
+            return here
+        missing = torch.tensor(float(not here), device=self.accelerator.device)
+        return self.accelerator.reduce(missing, "sum").item() == 0
 
     def _sample_grid(self) -> None:
-        if self.accelerator.is_main_process:
-            with self.state.ema.applied(), processes.alone():
-                asked = [label for label in range(self.model.classes) for _ in range(COLUMNS)] or None
-                count = len(asked) if asked else COLUMNS**2
-                images = sample(self.model, count, SamplingSettings(steps=20), self.seed, condition=asked)
-            name = f"step-{self.state.step:08d}.png"
-            write_bytes(self.run.samples / name, to_png(images, self.dataset.levels, COLUMNS))
+        with self._weights(averaged=True):
+            if self.accelerator.is_main_process:
+                with processes.alone():
+                    self._write_grid(self.model.to(self.accelerator.device))
+        if self.shards:
+            self.model.to("cpu")
         self.accelerator.wait_for_everyone()
 
+    def _write_grid(self, model: ScoreModel) -> None:
+        asked = [label for label in range(model.classes) for _ in range(COLUMNS)] or None
+        images = sample(
+            model, len(asked) if asked else COLUMNS**2, SamplingSettings(steps=20), self.seed, condition=asked
+        )
+        name = f"step-{self.state.step:08d}.png"
+        write_bytes(self.run.samples / name, to_png(images, self.dataset.levels, COLUMNS))
+
     def _keep(self) -> None:
-        if self.accelerator.is_main_process:
-            name = f"step-{self.state.step:08d}.safetensors"
-            with self._chosen_weights():
+        with self._chosen_weights():
+            if self.accelerator.is_main_process:
+                name = f"step-{self.state.step:08d}.safetensors"
                 save_weights(self.run.course / name, plain(self.model, self.base).network)
         self.accelerator.wait_for_everyone()
 
     def _chosen_weights(self) -> AbstractContextManager[None]:
-        """Context with averaged or raw weights in the network, as the settings say."""
-        return self.state.ema.applied() if self.settings.weights == "ema" else nullcontext()
+        """Context with averaged or raw weights in the model's network, as the settings say."""
+        return self._weights(averaged=self.settings.weights == "ema")
+
+    @contextmanager
+    def _weights(self, averaged: bool) -> Iterator[None]:
+        """Context with averaged or trained weights in the model's network; every process enters it."""
+        with self.state.ema.applied() if averaged else nullcontext():
+            if self.shards:
+                sharding.pull(self.state.network, self.model.network)
+            yield
+        if self.shards:
+            sharding.pull(self.state.network, self.model.network)
 
     def result(self) -> ScoreModel:
         """Return a copy of the model with averaged or raw weights, as the settings say."""
@@ -312,31 +343,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write the model folder, with averaged or raw weights as the settings say."""
-        if self.accelerator.is_main_process:
-            with self._chosen_weights():
+        with self._chosen_weights():
+            if self.accelerator.is_main_process:
                 plain(self.model, self.base).save(self.run.model)
         self.accelerator.wait_for_everyone()
-
-
-def _accelerator(settings: TrainingSettings, run: Run, device: str) -> Accelerator:
-    where = chosen_device(device)
-    trackers = settings.trackers
-    if trackers is None:
-        trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    _refuse_absent(trackers)
-    # Else accelerate keeps the precision and the device of this process's first run.
-    AcceleratorState._reset_state(reset_partial_state=processes.count() == 1)
-    try:
-        accelerator = Accelerator(
-            cpu=where.type == "cpu",
-            mixed_precision="bf16" if settings.precision == "bf16" else "no",
-            log_with=trackers or None,
-            project_dir=run.path,
-        )
-    except ValueError as error:
-        raise UserError(f"training.trackers or training.precision: {str(error).splitlines()[0]}.") from error
-    processes.leave_at_exit()  # runs of one process share the group, so it ends with the process
-    return accelerator
 
 
 def restrict(network: nn.Module, patterns: Sequence[str] | None) -> dict[str, bool]:
@@ -364,19 +374,3 @@ def restrict(network: nn.Module, patterns: Sequence[str] | None) -> dict[str, bo
 
 def _fits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix("unet."), pattern)
-
-
-def _refuse_absent(trackers: Sequence[str]) -> None:
-    """Refuse trackers that are not installed; accelerate would omit them silently."""
-    known, installed = ({str(name) for name in names} for names in (LoggerType, get_available_trackers()))
-    for name in trackers:
-        if name in known - installed - {"all"}:
-            others = ", ".join(sorted(installed)) or "none"
-            raise UserError(
-                f"training.trackers: {name} is not installed; install it, or name one of those that are: {others}."
-            )
-
-
-def _start_trackers(accelerator: Accelerator) -> None:
-    if accelerator.log_with:
-        accelerator.init_trackers("tracker")

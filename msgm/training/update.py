@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from msgm.config import TrainingSettings
@@ -16,6 +17,7 @@ from msgm.errors import UserError
 from msgm.objectives import Held, Noised, Objective, Phase, Setup, Term, kept_shares
 from msgm.training.adapters import trained_weights
 from msgm.training.checkpoints import Training
+from msgm.training.sharding import local, part_of, placed, whole
 
 Batches = Sequence[tuple[Noised | None, Noised | None]]
 """The accumulated parts of a step: batches of retain (or all) and of forget items."""
@@ -26,7 +28,7 @@ class Update:
 
     Args:
         model: whose network is trained; the bare one.
-        network: the same network, wrapped for several processes.
+        network: the same network, wrapped for several processes, or a sharded copy.
         objective: the loss.
         settings: how to train.
         accelerator: of the run.
@@ -45,8 +47,9 @@ class Update:
         self.objective, self.settings, self.accelerator = objective, settings, accelerator
         local = network.module if isinstance(network, DistributedDataParallel) else network
         self.view, self.local_view = model.with_network(network), model.with_network(local)
-        self.weights = {name: p for name, p in model.network.named_parameters() if p.requires_grad}
-        self.penalised = trained_weights(model.network)
+        self.shards = isinstance(network, FSDPModule)
+        self.weights = {name: p for name, p in state.network.named_parameters() if p.requires_grad}
+        self.penalised = trained_weights(state.network)
         self.held, self.mask = Held(), dict[str, Tensor]()
         first, *others = dict.fromkeys(phase.batches for phase in objective.phases(0))
         self.optimisers = {first: state.optimiser}
@@ -57,7 +60,7 @@ class Update:
         """Prepare the objective, its mask and its anchor, from the weights that training starts from."""
         self.objective.prepare(setup)
         if self.objective.anchor is not None:
-            self.held = self.objective.anchor.prepared(setup)
+            self.held = self._in_parts(self.objective.anchor.prepared(setup))
         masks = [self.objective.update_mask()]
         if self.settings.adapter is not None and (masks[0] or self.objective.mask is not None):
             raise UserError(
@@ -69,7 +72,15 @@ class Update:
         for name, weight in self.weights.items():
             allowed = [mask[name].to(weight.device) for mask in masks if name in mask]
             if allowed:
-                self.mask[name] = torch.stack(allowed).all(0)
+                self.mask[name] = local(part_of(torch.stack(allowed).all(0), weight))
+
+    def _in_parts(self, held: Held) -> Held:
+        """Return what an anchor holds of the trained weights, sharded as these are."""
+        centre, stiffness = (
+            {name: part_of(found[name], weight) for name, weight in self.weights.items() if name in found}
+            for found in (held.centre, held.stiffness)
+        )
+        return replace(held, centre=centre, stiffness=stiffness)
 
     def found(self) -> dict[str, Any]:
         """Return what preparation found: the objective's numbers and, of a mask, the shares of weights it lets change.
@@ -128,7 +139,7 @@ class Update:
         totals: dict[str, Tensor] = {}
         for number, (kept, forget) in enumerate(parts):
             last = number + 1 == len(parts)
-            with nullcontext() if last else self.accelerator.no_sync(self.view.network):
+            with nullcontext() if last or self.shards else self.accelerator.no_sync(self.view.network):
                 terms = self._terms(self.view, kept, forget)
                 means = {name: term.values.mean() / len(parts) for name, term in terms.items()}
                 loss = torch.stack([term.weight * means[name] for name, term in terms.items()]).sum()
@@ -147,19 +158,30 @@ class Update:
             for of_forget in (False, True):
                 chosen = [name for name in terms if (name == "forget") == of_forget]
                 loss = torch.stack([terms[name].weight * means[name] for name in chosen]).sum()
-                found = gradients(loss, weights, retain_graph=not of_forget)
+                found = self._whole_gradients(loss, retain_graph=not of_forget)
                 before = sums.get(of_forget)
                 sums[of_forget] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]
             _add(totals, means)
         merged = self.objective.merge(self._averaged(sums[False]), self._averaged(sums[True]))
         for weight, gradient in zip(weights, merged, strict=True):
             # In the weight's memory format, which the fused optimiser takes for granted.
-            weight.grad = torch.empty_like(weight).copy_(gradient)
+            weight.grad = torch.empty_like(weight).copy_(part_of(gradient, weight))
         return totals
+
+    def _whole_gradients(self, loss: Tensor, retain_graph: bool) -> list[Tensor]:
+        """Return the gradient in each weight; of sharded weights the whole one, averaged over the processes."""
+        weights = list(self.weights.values())
+        if not self.shards:
+            return gradients(loss, weights, retain_graph)
+        self.accelerator.backward(loss, retain_graph=retain_graph)
+        found = [whole(torch.zeros_like(w) if w.grad is None else w.grad) for w in weights]
+        for weight in weights:
+            weight.grad = None
+        return found
 
     def _averaged(self, gradients: list[Tensor]) -> list[Tensor]:
         """Average gradients over the processes, in one exchange."""
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or self.shards:
             return gradients
         flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
         pieces = flat.split([g.numel() for g in gradients])
@@ -171,24 +193,25 @@ class Update:
         if scalars:
             found = gradients(torch.stack(list(scalars.values())).sum(), list(self.weights.values()))
             for weight, gradient in zip(self.weights.values(), found, strict=True):
-                weight.grad = (
-                    torch.empty_like(weight).copy_(gradient) if weight.grad is None else weight.grad + gradient
-                )
-        return {name: value.detach() for name, value in scalars.items()}
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                local(weight.grad).add_(local(gradient))
+        return {name: whole(value.detach()) for name, value in scalars.items()}
 
     @torch.no_grad()
     def _advance(self, optimiser: torch.optim.Optimizer, mask: Mapping[str, Tensor]) -> Tensor | None:
         """Clip, step, and put masked weights back; return the gradient's length where it is clipped."""
-        before = {name: self.weights[name].clone() for name in mask}
+        before = {name: local(self.weights[name]).clone() for name in mask}
         for name, allowed in mask.items():
             gradient = self.weights[name].grad
             if gradient is not None:
-                gradient.mul_(allowed)
+                local(gradient).mul_(allowed)
         clip = self.settings.clip
-        length = None if clip is None else nn.utils.clip_grad_norm_(self.weights.values(), clip)
+        length = None if clip is None else whole(nn.utils.clip_grad_norm_(self.weights.values(), clip))
         optimiser.step()
         for name, allowed in mask.items():
-            self.weights[name].copy_(torch.where(allowed, self.weights[name], before[name]))
+            weight = local(self.weights[name])
+            weight.copy_(torch.where(allowed, weight, before[name]))
         return length
 
 
@@ -200,7 +223,7 @@ def adam(weights: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.o
 def gradients(loss: Tensor, weights: list[nn.Parameter], retain_graph: bool = False) -> list[Tensor]:
     """Return the gradient in each weight; zero in those that the loss does not depend on."""
     found = torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True)
-    return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+    return [torch.zeros_like(w) if g is None else placed(g, w) for w, g in zip(weights, found, strict=True)]
 
 
 def _add(totals: dict[str, Tensor], means: dict[str, Tensor]) -> None:

@@ -1,0 +1,127 @@
+"""Fully sharded data parallel in two processes on a CPU."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch.distributed.tensor import DTensor
+
+from msgm.config import Config, TrainingSettings, load_config
+from msgm.diffusion import ScoreModel
+from msgm.errors import UserError
+from msgm.objectives import Card, Objective, Unseen
+from msgm.reading import read_json
+from msgm.runs import Run
+from msgm.training import Trainer, sharding, train
+from msgm.training.checkpoints import checkpoints
+from tests.conftest import DIGITS, TINY
+from tests.forks import launched
+from tests.training.test_processes import HOOKS, agree, lines, weights
+
+LAUNCH = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "ResnetBlock2D",
+}
+PLAIN = [*TINY, "network.dropout=0"]
+
+
+def sharded(config: Config, out, resume: bool = False) -> Run:
+    """Train in two processes; each checks that the weights were sharded and that its model has the trained ones."""
+
+    def one(rank: int) -> int:
+        os.environ.update(LAUNCH)
+        seen, begin = [], Trainer.train
+
+        def noted(self: Trainer) -> None:
+            begin(self)
+            seen.append(all(isinstance(weight, DTensor) for weight in self.update.weights.values()))
+            seen.append(all(type(weight) is torch.nn.Parameter for weight in self.model.network.parameters()))
+
+        Trainer.train = noted
+        train(config, out, resume=resume, device="cpu")
+        return 0 if seen and all(seen) else 1
+
+    launched(one)
+    return Run(out)
+
+
+# The tolerance is that of processes without sharding, for the same reason: all weights together agree with those of one
+# process to 1e-5 of their norm, and each to 1e-4, where six steps move it by 1e-2.
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [f"objective={HOOKS}", "training.trainable=['*conv*', '*time*']"],
+        ["objective={name: erasediff, multiplier: null}", "training.accumulate=2"],
+        ["objective={name: sfr-on, mask: {by: fisher, items: 8}}", "network.classes=10"],
+    ],
+)
+def test_two_processes_train_in_parts_what_one_trains(tmp_path, overrides):
+    config = load_config(DIGITS, [*PLAIN, *overrides])
+    one, two = train(config, tmp_path / "one", device="cpu"), sharded(config, tmp_path / "two")
+    for line, other in zip(lines(one), lines(two), strict=True):
+        assert other == pytest.approx(line, rel=1e-4, abs=1e-7)
+    agree(one, two)
+    assert read_json(two.manifest)["status"] == "finished"
+
+
+def test_the_folder_holds_the_whole_model_and_a_resume_goes_on_with_every_part(tmp_path):
+    more = ["training.gradient_checkpointing=true", "training.precision=bf16", "training.checkpoint_every=3"]
+    config = load_config(DIGITS, [*PLAIN, "objective.name=redirect", "training.sample_every=6", *more])
+    run = sharded(config, tmp_path / "run")
+    model = ScoreModel.load(run.model)
+    kept = torch.cat([weight.flatten() for weight in model.network.parameters()])
+    averaged = checkpoints(run.checkpoints)[-1] / "ema.safetensors"
+    from diffusers import UNet2DModel
+    from safetensors.torch import load_file
+
+    average = load_file(averaged)
+    assert torch.equal(kept, torch.cat([average[name].flatten() for name, _ in model.network.named_parameters()]))
+    assert UNet2DModel.from_pretrained(run.model / "unet").num_parameters() == len(kept)
+    assert (run.samples / "step-00000006.png").is_file()
+    before, logged = weights(run), lines(run)
+    shutil.rmtree(checkpoints(run.checkpoints)[-1])
+    run.manifest.unlink()
+    again = sharded(config, run.path, resume=True)
+    assert weights(again) == before
+    assert lines(again) == logged
+
+
+class Own(Unseen):
+    """An objective with a penalty of its own."""
+
+    name, card = "own", Card("a", "b", "c")
+
+    def penalty(self, weights):
+        return {"own": sum(weight.square().sum() for weight in weights.values())}
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "objective", "why"),
+    [
+        ("1", TrainingSettings(), Unseen(), "accelerate's FSDP: expected version 2, got version 1"),
+        ("2", TrainingSettings(compile=True), Unseen(), "training.compile: a network that FSDP shards is not compiled"),
+        ("2", TrainingSettings(), Own(), "objective.name: own has a penalty of its own"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused_by_name(monkeypatch, version, settings, objective: Objective, why):
+    monkeypatch.setenv("FSDP_VERSION", version)
+    with pytest.raises(UserError, match=why):
+        sharding.refuse(settings, objective)
+
+
+def test_a_launch_with_another_version_is_refused(tmp_path):
+    config = load_config(DIGITS, PLAIN)
+
+    def one(rank: int) -> int:
+        os.environ.update(LAUNCH | {"FSDP_VERSION": "1"})
+        try:
+            train(config, tmp_path / "run", device="cpu")
+        except UserError as error:
+            return 0 if "--fsdp_version 2" in str(error) else 1
+        return 1
+
+    launched(one)
+    assert not (tmp_path / "run").exists()
