@@ -20,6 +20,12 @@ from msgm.config import TrainingSettings
 from msgm.errors import UserError
 from msgm.objectives import Objective
 
+UNREAD = {
+    "fsdp_offload_params": "leave it out",
+    "fsdp_activation_checkpointing": "set training.gradient_checkpointing=true",
+}
+"""Options of the launch that have no effect here, and what to do."""
+
 
 def is_asked() -> bool:
     """Return whether the launch asks for sharding; a process that no launcher started has nobody to share with."""
@@ -35,6 +41,9 @@ def refuse(settings: TrainingSettings, objective: Objective) -> None:
     """
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise UserError("accelerate's FSDP: expected version 2, got version 1; launch with --fsdp_version 2.")
+    for option, instead in UNREAD.items():
+        if os.environ.get(option.upper(), "false").lower() == "true":
+            raise UserError(f"accelerate's FSDP: --{option} is not read; {instead}.")
     if settings.compile:
         raise UserError("training.compile: a network that FSDP shards is not compiled; leave it out.")
     if type(objective).penalty is not Objective.penalty:
@@ -45,22 +54,29 @@ def refuse(settings: TrainingSettings, objective: Objective) -> None:
 
 
 def sharded(network: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """Return a copy of the network with its weights sharded over all processes."""
+    """Return a copy of the network with its weights sharded over all processes.
+
+    Raises:
+        UserError: layers that cannot be sharded, or that the network does not have.
+    """
     plugin = FullyShardedDataParallelPlugin()
     # Every process has the whole network. Its passes are cast by autocast, as without sharding: FSDP's own casts would
     # round the time that the network reads, too.
     plugin.cpu_ram_efficient_loading, plugin.mixed_precision_policy = False, None
     accelerator.state.fsdp_plugin = plugin  # which accelerate does by itself on accelerators, and not on CPUs
-    whole = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    forward = whole.forward
+    copied = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    forward = copied.forward
 
     def passed(*given: object) -> Tensor:
         with accelerator.autocast():
             out: Tensor = forward(*given)
         return out.float()
 
-    whole.forward = passed
-    made: nn.Module = fsdp2_prepare_model(accelerator, whole)
+    copied.forward = passed
+    try:
+        made: nn.Module = fsdp2_prepare_model(accelerator, copied)
+    except ValueError as error:
+        raise UserError(f"accelerate's FSDP: {str(error).splitlines()[0].rstrip('.')}.") from error
     return made
 
 
@@ -76,7 +92,9 @@ def local(tensor: Tensor) -> Tensor:
 
 def placed(tensor: Tensor, like: Tensor) -> Tensor:
     """Return a tensor of all processes in the parts of another one, ``like``; another as it is."""
-    return tensor.redistribute(placements=like.placements) if isinstance(like, DTensor) else tensor
+    if not isinstance(tensor, DTensor) or not isinstance(like, DTensor):
+        return tensor
+    return tensor.redistribute(placements=like.placements)
 
 
 def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:

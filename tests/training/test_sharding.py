@@ -112,16 +112,33 @@ def test_what_cannot_be_sharded_is_refused_by_name(monkeypatch, version, setting
         sharding.refuse(settings, objective)
 
 
-def test_a_launch_with_another_version_is_refused(tmp_path):
+@pytest.mark.parametrize("option", ["FSDP_OFFLOAD_PARAMS", "FSDP_ACTIVATION_CHECKPOINTING"])
+def test_options_of_the_launch_that_have_no_effect_are_refused(monkeypatch, option):
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv(option, "true")
+    with pytest.raises(UserError, match=f"--{option.lower()} is not read"):
+        sharding.refuse(TrainingSettings(), Unseen())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"FSDP_VERSION": "1"}, "launch with --fsdp_version 2"),
+        (
+            {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block"},
+            "accelerate's FSDP: Could not find the transformer layer class Block",
+        ),
+        ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "accelerate's FSDP: fully_shard does not support containers"),
+    ],
+)
+def test_a_launch_that_cannot_be_is_refused_before_anything_is_written(tmp_path, given, said):
     config = load_config(DIGITS, PLAIN)
 
     def one(rank: int) -> int:
-        os.environ.update(LAUNCH | {"FSDP_VERSION": "1"})
-        try:
+        os.environ.update(LAUNCH | given)
+        with pytest.raises(UserError, match=said):
             train(config, tmp_path / "run", device="cpu")
-        except UserError as error:
-            return 0 if "--fsdp_version 2" in str(error) else 1
-        return 1
+        return 0
 
     launched(one)
     assert not (tmp_path / "run").exists()
