@@ -41,6 +41,11 @@ def refuse(settings: TrainingSettings, objective: Objective) -> None:
     """
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise UserError("accelerate's FSDP: expected version 2, got version 1; launch with --fsdp_version 2.")
+    if os.environ.get("FSDP_AUTO_WRAP_POLICY", "NO_WRAP").upper() == "SIZE_BASED_WRAP":
+        raise UserError(
+            "accelerate's FSDP: --fsdp_auto_wrap_policy SIZE_BASED_WRAP would shard lists of layers, which are never "
+            "called; take TRANSFORMER_BASED_WRAP or NO_WRAP."
+        )
     for option, instead in UNREAD.items():
         if os.environ.get(option.upper(), "false").lower() == "true":
             raise UserError(f"accelerate's FSDP: --{option} is not read; {instead}.")

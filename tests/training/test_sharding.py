@@ -28,11 +28,11 @@ LAUNCH = {
 PLAIN = [*TINY, "network.dropout=0"]
 
 
-def sharded(config: Config, out, resume: bool = False) -> Run:
+def sharded(config: Config, out, resume: bool = False, **launch: str) -> Run:
     """Train in two processes; each checks that the weights were sharded and that its model has the trained ones."""
 
     def one(rank: int) -> int:
-        os.environ.update(LAUNCH)
+        os.environ.update(LAUNCH | launch)
         seen, begin = [], Trainer.train
 
         def noted(self: Trainer) -> None:
@@ -51,16 +51,17 @@ def sharded(config: Config, out, resume: bool = False) -> Run:
 # The tolerance is that of processes without sharding, for the same reason: all weights together agree with those of one
 # process to 1e-5 of their norm, and each to 1e-4, where six steps move it by 1e-2.
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "policy"),
     [
-        [f"objective={HOOKS}", "training.trainable=['*conv*', '*time*']"],
-        ["objective={name: erasediff, multiplier: null}", "training.accumulate=2"],
-        ["objective={name: sfr-on, mask: {by: fisher, items: 8}}", "network.classes=10"],
+        ([f"objective={HOOKS}", "training.trainable=['*conv*', '*time*']"], "TRANSFORMER_BASED_WRAP"),
+        (["objective={name: erasediff, multiplier: null}", "training.accumulate=2"], "NO_WRAP"),
+        (["objective={name: sfr-on, mask: {by: fisher, items: 8}}", "network.classes=10"], "TRANSFORMER_BASED_WRAP"),
     ],
 )
-def test_two_processes_train_in_parts_what_one_trains(tmp_path, overrides):
+def test_two_processes_train_in_parts_what_one_trains(tmp_path, overrides, policy):
     config = load_config(DIGITS, [*PLAIN, *overrides])
-    one, two = train(config, tmp_path / "one", device="cpu"), sharded(config, tmp_path / "two")
+    one = train(config, tmp_path / "one", device="cpu")
+    two = sharded(config, tmp_path / "two", FSDP_AUTO_WRAP_POLICY=policy)
     for line, other in zip(lines(one), lines(two), strict=True):
         assert other == pytest.approx(line, rel=1e-4, abs=1e-7)
     agree(one, two)
@@ -128,7 +129,7 @@ def test_options_of_the_launch_that_have_no_effect_are_refused(monkeypatch, opti
             {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block"},
             "accelerate's FSDP: Could not find the transformer layer class Block",
         ),
-        ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "accelerate's FSDP: fully_shard does not support containers"),
+        ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "SIZE_BASED_WRAP would shard lists of layers"),
     ],
 )
 def test_a_launch_that_cannot_be_is_refused_before_anything_is_written(tmp_path, given, said):
