@@ -43,6 +43,7 @@ NOT_RUN = {
     "git clone": "needs the network",
     "python diffusers/": "a script of another project",
     "accelerate launch": "needs GPUs and CIFAR-10; its arguments are checked",
+    "scripts/gpu_table.sh": "needs a GPU and CIFAR-10; tests/test_gpu_table.py runs it on digits",
     "torchrun": "its arguments are checked; tests/training/test_processes.py runs two processes",
     "pip install": "the tests run in an installed package",
     "msgm compare letters.yaml": "tests/study/test_fifth.py runs the same",

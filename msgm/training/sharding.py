@@ -51,6 +51,8 @@ def refuse(settings: TrainingSettings, objective: Objective) -> None:
             raise UserError(f"accelerate's FSDP: --{option} is not read; {instead}.")
     if settings.compile:
         raise UserError("training.compile: a network that FSDP shards is not compiled; leave it out.")
+    if settings.adapter is not None:
+        raise UserError("training.adapter: an adapter is small enough for every GPU; launch without --use_fsdp.")
     if type(objective).penalty is not Objective.penalty:
         raise UserError(
             f"objective.name: {objective.name} has a penalty of its own, which is written for whole weights, and FSDP "

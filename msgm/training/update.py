@@ -50,7 +50,7 @@ class Update:
         self.shards = isinstance(network, FSDPModule)
         self.weights = {name: p for name, p in state.network.named_parameters() if p.requires_grad}
         self.penalised = trained_weights(state.network)
-        self.held, self.mask = Held(), dict[str, Tensor]()
+        self.held, self.mask, self._own_mask = Held(), dict[str, Tensor](), dict[str, Tensor]()
         first, *others = dict.fromkeys(phase.batches for phase in objective.phases(0))
         self.optimisers = {first: state.optimiser}
         for name in others:
@@ -60,7 +60,8 @@ class Update:
         """Prepare the objective, its mask and its anchor, from the weights that training starts from."""
         self.objective.prepare(setup)
         if self.objective.anchor is not None:
-            self.held = self._in_parts(self.objective.anchor.prepared(setup))
+            held = self.objective.anchor.prepared(setup)
+            self.held = self._in_parts(held) if self.shards else held
         masks = [self.objective.update_mask()]
         if self.settings.adapter is not None and (masks[0] or self.objective.mask is not None):
             raise UserError(
@@ -72,7 +73,8 @@ class Update:
         for name, weight in self.weights.items():
             allowed = [mask[name].to(weight.device) for mask in masks if name in mask]
             if allowed:
-                self.mask[name] = local(part_of(torch.stack(allowed).all(0), weight))
+                self.mask[name] = torch.stack(allowed).all(0)
+                self._own_mask[name] = local(part_of(self.mask[name], weight))
 
     def _in_parts(self, held: Held) -> Held:
         """Return what an anchor holds of the trained weights, sharded as these are."""
@@ -93,7 +95,9 @@ class Update:
         if trained < whole:
             found["trained_share"] = trained / whole
         if self.mask:
-            free = {name: self.mask.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in self.weights.items()}
+            free = {
+                name: self.mask.get(name, torch.ones(w.shape, dtype=torch.bool)) for name, w in self.weights.items()
+            }
             shares, total = kept_shares(free), sum(mask.numel() for mask in free.values())
             found["kept_share"] = sum(shares[name] * mask.numel() for name, mask in free.items()) / total
             found["kept_shares"] = shares
@@ -115,7 +119,7 @@ class Update:
                 means |= self._summed_gradient(parts)
             if number + 1 == len(phases):
                 means |= self._penalise()
-            length = self._advance(optimiser, self.mask if phase.masked else {})
+            length = self._advance(optimiser, self._own_mask if phase.masked else {})
             if length is not None:
                 means["gradient" if len(phases) == 1 else f"gradient_{phase.batches}"] = length
         return means
@@ -200,7 +204,7 @@ class Update:
 
     @torch.no_grad()
     def _advance(self, optimiser: torch.optim.Optimizer, mask: Mapping[str, Tensor]) -> Tensor | None:
-        """Clip, step, and put masked weights back; return the gradient's length where it is clipped."""
+        """Clip, step, and put this process's masked weights back; return the gradient's length where it is clipped."""
         before = {name: local(self.weights[name]).clone() for name in mask}
         for name, allowed in mask.items():
             gradient = self.weights[name].grad

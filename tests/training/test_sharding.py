@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-from msgm.config import Config, TrainingSettings, load_config
+from msgm.config import AdapterSettings, Config, TrainingSettings, load_config
 from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
 from msgm.objectives import Card, Objective, Unseen
@@ -65,7 +65,9 @@ def test_two_processes_train_in_parts_what_one_trains(tmp_path, overrides, polic
     for line, other in zip(lines(one), lines(two), strict=True):
         assert other == pytest.approx(line, rel=1e-4, abs=1e-7)
     agree(one, two)
-    assert read_json(two.manifest)["status"] == "finished"
+    manifests = [read_json(run.manifest) for run in (one, two)]
+    assert [found["status"] for found in manifests] == ["finished", "finished"]
+    assert manifests[1].get("found") == manifests[0].get("found")
 
 
 def test_the_folder_holds_the_whole_model_and_a_resume_goes_on_with_every_part(tmp_path):
@@ -104,6 +106,7 @@ class Own(Unseen):
     [
         ("1", TrainingSettings(), Unseen(), "accelerate's FSDP: expected version 2, got version 1"),
         ("2", TrainingSettings(compile=True), Unseen(), "training.compile: a network that FSDP shards is not compiled"),
+        ("2", TrainingSettings(adapter=AdapterSettings()), Unseen(), "training.adapter: an adapter is small enough"),
         ("2", TrainingSettings(), Own(), "objective.name: own has a penalty of its own"),
     ],
 )
