@@ -173,12 +173,7 @@ def _add_sampling(commands: Commands) -> None:
         metavar="NAME,NAME",
         help="grid: samples.png, the first 100; npz: samples.npz; png: a folder of numbered files (grid,npz)",
     )
-    sample.add_argument(
-        "--ask",
-        default="",
-        metavar="K,K",
-        help="numbers of classes that a class-conditional model is asked for, in turn; by default for none",
-    )
+    _ask(sample, "by default for none")
     sample.add_argument("--resume", action="store_true", help="go on with samples that were stopped")
     sample.add_argument("--overwrite", action="store_true", help="replace other samples, or stopped ones")
     overrides(sample)
@@ -227,10 +222,26 @@ def _add_restoration(commands: Commands) -> None:
 def _restoration(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="a run or a diffusers folder")
     command.add_argument("-n", "--count", type=int, default=100, help="test items to retain, and to forget (100)")
+    _ask(command, "by default for each item's own class")
     command.add_argument("--config", help="the experiment: data, request and judge; by default the run's own")
     overrides(command)
     common(command)
     received(command)
+
+
+def _ask(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--ask",
+        default="",
+        metavar="K,K",
+        help=f"numbers of classes that a class-conditional model is asked for, in turn; {default}",
+    )
+
+
+def _asked(options: argparse.Namespace) -> list[int]:
+    from msgm.ids import as_index
+
+    return [as_index(label, "--ask") for label in names(options.ask) if options.ask]
 
 
 def _config(options: argparse.Namespace) -> "Config":
@@ -264,13 +275,12 @@ def _unlearn(options: argparse.Namespace) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     from msgm.generator.sample import sample_run, sampling_settings
-    from msgm.ids import as_index
 
     settings = sampling_settings(options.run, options.sampler, options.steps, options.set)
     formats = names(options.format)
-    ask = [as_index(label, "--ask") for label in names(options.ask) if options.ask]
     given = (options.run, options.count, settings, options.seed or 0)
-    for path in sample_run(*given, options.out, options.device, formats, options.resume, options.overwrite, ask):
+    where, keep, ask = (options.out, options.device), (options.resume, options.overwrite), _asked(options)
+    for path in sample_run(*given, *where, formats, *keep, ask):
         print(f"wrote {path}")
 
 
@@ -291,7 +301,8 @@ def _reconstruct(options: argparse.Namespace) -> None:
 def _restore(options: argparse.Namespace, config: "Config", task: "RestorationTask") -> None:
     from msgm.generator.restore import restore_run
 
-    for path in restore_run(options.run, config, task, options.count, options.seed or 0, options.out, options.device):
+    given = (options.run, config, task, options.count, options.seed or 0, options.out, options.device)
+    for path in restore_run(*given, _asked(options)):
         print(f"wrote {path}")
 
 

@@ -6,6 +6,7 @@ against its dataclass; the other sections are dataclasses here.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from msgm.checks import at_least, below_one, positive
@@ -20,6 +21,7 @@ from msgm.plugins import load_files
 from msgm.ranges import Range, ranges
 from msgm.requests import ForgetRequest
 from msgm.settings import Source, dump_yaml, read_settings
+from msgm.starts import STEPLESS, check_own, fitting_guidance, refuse_in_edit
 
 
 @dataclass
@@ -113,16 +115,6 @@ class TrainingSettings:
             raise UserError("training.trainable and training.adapter: each says which weights train; leave one out.")
 
 
-def refuse_in_edit(settings: Mapping[str, Any], section: str, follows: bool = False) -> None:
-    """Refuse the training settings that say which weights train, where an edit changes them.
-
-    Steps that follow the edit may train some weights alone; an adapter of edited weights would not be one of the base.
-    """
-    for name in ("adapter",) if follows else ("trainable", "adapter"):
-        if settings.get(name) is not None:
-            raise UserError(f"{section}.{name}: an edit chooses the weights that it changes itself; leave it out.")
-
-
 @dataclass
 class JudgeSettings:
     """The classifier that decides whether a sample shows forgotten content.
@@ -178,22 +170,26 @@ class Row:
 
     Attributes:
         start: ``none`` leaves the base model as it is, ``scratch`` trains from random weights, ``finetune`` starts from
-            the base model, ``edit`` changes the base model's weights at once, ``random`` is an untrained network.
+            the base model, ``edit`` changes the base model's weights at once, ``guide`` guides the base model's samples
+            and leaves its weights, ``random`` is an untrained network.
         objective: the objective's name and settings. An edit makes no steps without one; with one its steps follow.
+            Guidance has none.
         edit: the edit's name and settings, of a row that starts with ``edit``.
+        guidance: the guidance's name and settings, of a row that starts with ``guide``.
         training: overrides of ``training`` (and of ``finetune``, for rows that start from the base model).
         optional: run only when ``--only`` names the row.
     """
 
-    start: Literal["none", "scratch", "finetune", "edit", "random"] = "finetune"
+    start: Literal["none", "scratch", "finetune", "edit", "guide", "random"] = "finetune"
     objective: Settings = field(default_factory=dict)
     edit: Settings = field(default_factory=dict)
+    guidance: Settings = field(default_factory=dict)
     training: Settings = field(default_factory=dict)
     optional: bool = False
 
 
 BASE_ROW = "do-nothing"
-FROM_BASE = ("finetune", "edit")
+FROM_BASE = ("finetune", "edit", "guide")
 """Starts of rows that are made from the base model."""
 
 SECTIONS = (
@@ -255,6 +251,7 @@ class Config:
         objective: the loss (``msgm.objectives``); ``msgm compare`` takes it from ``rows`` instead.
         edit: an edit (``msgm.objectives.edits``) that ``msgm unlearn`` makes first; training with the objective
             follows, unless that is one of all data, such as the default.
+        guidance: guidance (``msgm.diffusion.guidance``) of the samples in the run of a row that starts with ``guide``.
         training: how to train from random weights.
         finetune: overrides of ``training`` for runs that start from a trained model.
         sampling: how to sample.
@@ -274,6 +271,7 @@ class Config:
     network: Settings = field(default_factory=lambda: {"name": "unet"})
     objective: Settings = field(default_factory=lambda: {"name": "standard"})
     edit: Settings = field(default_factory=dict)
+    guidance: Settings = field(default_factory=dict)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     finetune: Settings = field(default_factory=dict)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -301,27 +299,31 @@ class Config:
         self.network = NETWORKS.resolve(self.network)
         self.objective = OBJECTIVES.resolve(self.objective)
         self.edit = EDITS.resolve(self.edit) if self.edit else {}
+        guiding = partial(fitting_guidance, classes=int(self.network.get("classes", 0)), sampling=self.sampling)
+        self.guidance = guiding(self.guidance, {}) if self.guidance else {}
         self.finetune = own(self.finetuning(), self.finetune)
         if self.edit:
             refuse_in_edit(self.finetune, "finetune", self.follows)
         for name, row in self.rows.items():
-            if name not in ROWS and row.start != "edit" and "name" not in row.objective:
+            if name not in ROWS and row.start not in STEPLESS and "name" not in row.objective:
                 hint = nearest(name, list(ROWS))
                 raise UserError(f"rows.{name}: a row of your own needs objective.name, which msgm's rows have.{hint}")
             try:
-                _check_edit(row)
-                row.objective = OBJECTIVES.resolve(row.objective) if row.objective or row.start != "edit" else {}
+                _check_start(row)
+                given = row.objective or row.start not in STEPLESS
+                row.objective = OBJECTIVES.resolve(row.objective) if given else {}
                 row.edit = EDITS.resolve(row.edit) if row.start == "edit" else {}
+                row.guidance = guiding(row.guidance, row.training) if row.start == "guide" else {}
                 row.training = own(self.row_training(row), row.training)
             except UserError as error:
                 raise UserError(f"rows.{name}: {error}") from error
 
     @property
     def method(self) -> str:
-        """Name of the edit, or of the objective where there is none; of both where its steps follow the edit."""
+        """Name of the edit, of the guidance, or of the objective without them; of both where steps follow an edit."""
         if self.follows:
             return f"{self.edit['name']}+{self.objective['name']}"
-        return str((self.edit or self.objective)["name"])
+        return str((self.edit or self.guidance or self.objective)["name"])
 
     @property
     def follows(self) -> bool:
@@ -331,7 +333,7 @@ class Config:
     @property
     def forgets(self) -> bool:
         """Whether a run of the config answers its request: all do but those of an objective that trains on all data."""
-        return bool(self.edit) or OBJECTIVES.entries[self.objective["name"]].data != "all"
+        return bool(self.edit or self.guidance) or OBJECTIVES.entries[self.objective["name"]].data != "all"
 
     def finetuning(self) -> TrainingSettings:
         """Return ``training`` with the overrides of ``finetune``."""
@@ -348,6 +350,7 @@ class Config:
             self,
             objective=row.objective or {"name": "standard"},
             edit=row.edit,
+            guidance=row.guidance,
             training=self.row_training(row),
             finetune={},
             rows={},
@@ -365,10 +368,11 @@ class Config:
         return dump_yaml(self.to_dict())
 
 
-def _check_edit(row: Row) -> None:
-    """Refuse an edit where the start is another, and a start without its edit."""
-    if (row.start == "edit") != bool(row.edit):
-        raise UserError("start: edit needs the setting edit, {name: task-vector} say, and no other start has one.")
+def _check_start(row: Row) -> None:
+    """Refuse an edit or a guidance where the start is another, and a start without its own."""
+    check_own(row.start, {"edit": row.edit, "guidance": row.guidance})
+    if row.start == "guide" and row.objective:
+        raise UserError("objective: a row with start: guide makes no steps, so it has no objective; leave it out.")
     if row.start == "edit" and row.objective and OBJECTIVES.build(row.objective).needs == "all":
         raise UserError(
             f"objective: the steps after an edit are to forget or to keep, and {row.objective['name']} trains on all "

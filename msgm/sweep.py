@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from msgm.config import BASE_ROW, FROM_BASE, Config, Row, TrainingSettings
+from msgm.diffusion import GUIDANCE
 from msgm.errors import UserError, nearest
 from msgm.fields import merged, structured
 from msgm.objectives import OBJECTIVES
@@ -13,9 +14,9 @@ from msgm.objectives.edits import EDITS
 from msgm.registry import Registry
 
 TRAINED = ("scratch", "finetune")
-PARTS: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "edit": EDITS}
+PARTS: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "edit": EDITS, "guidance": GUIDANCE}
 SECTIONS = [*PARTS, "training"]
-FORM = "objective.SETTING=V1,V2, edit.SETTING=V1,V2 or training.SETTING=V1,V2"
+FORM = "objective.SETTING=V1,V2, edit.SETTING=V1,V2, guidance.SETTING=V1,V2 or training.SETTING=V1,V2"
 
 
 def with_start(config: Config, start: Literal["scratch", "finetune"]) -> Config:
@@ -48,7 +49,7 @@ def _stays(row: Row, start: str) -> bool:
 
 
 def _same_run(config: Config, one: Row, other: Row) -> bool:
-    if (one.start, one.objective, one.edit) != (other.start, other.objective, other.edit):
+    if any(getattr(one, key) != getattr(other, key) for key in ("start", *PARTS)):
         return False
     return config.row_training(one) == config.row_training(other)
 
@@ -58,7 +59,7 @@ class Sweep:
     """One setting and its values, as ``--sweep`` gives them.
 
     Attributes:
-        section: ``objective``, ``edit`` or ``training``.
+        section: ``objective``, ``edit``, ``guidance`` or ``training``.
         key: the setting; one of a mask, say, is ``mask.keep``.
         values: its values, as they were written.
     """
@@ -132,7 +133,7 @@ def _settings(row: Row, section: str) -> list[str]:
     if row.start not in ("scratch", *FROM_BASE):
         return []
     if section == "training":
-        return _training_keys() if row.objective or EDITS.build(row.edit).tunes else []
+        return _training_keys() if row.objective or _tunes(row) else []
     settings = getattr(row, section)
     return list(_leaves(PARTS[section].build(settings).effective())) if settings else []
 
@@ -149,6 +150,11 @@ def _leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _tree(key: str, value: Any) -> dict[str, Any]:
     part, dot, name = key.partition(".")
     return {part: {name: value}} if dot else {key: value}
+
+
+def _tunes(row: Row) -> bool:
+    """Return whether a row without steps tunes a copy of the model."""
+    return EDITS.build(row.edit).tunes if row.start == "edit" else GUIDANCE.build(row.guidance).tunes
 
 
 def _training_keys() -> list[str]:

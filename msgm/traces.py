@@ -69,6 +69,7 @@ KNOWN: dict[str, tuple[str, Part]] = {
     "checkpoints": ("checkpoints: raw and averaged weights, the optimiser's state", "all"),
     "course": ("weights in the course of training", "all"),
     "teacher": ("the teacher, tuned on the items to forget", "forget"),
+    "guidance": ("what guides samples, found in the items: among them the items to forget", "all"),
     "replay": ("samples of the model that unlearning started from", "all"),
     "moments": ("gradients of the loss on items", "all"),
     "samples": ("samples of models", "all"),

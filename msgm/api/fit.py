@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from msgm.api.checkpoints import occupy, working_folder
 from msgm.api.experiments import working
 from msgm.chain import Chain, Entry, gone_before
-from msgm.config import TrainingSettings, refuse_in_edit
+from msgm.config import TrainingSettings
 from msgm.data.adapters import Given, given
 from msgm.diffusion import ScoreModel
+from msgm.diffusion.guidance import Guided
 from msgm.digests import KEY_BYTES, weights_digest
 from msgm.errors import UserError
 from msgm.fields import structured
@@ -29,6 +30,7 @@ from msgm.requests import ForgetRequest
 from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.splits import Part
+from msgm.starts import refuse_in_edit
 from msgm.training import Trainer
 from msgm.training.adapters import refuse_from_scratch
 from msgm.training.earlier import answered_by, chain_of
@@ -208,7 +210,9 @@ def _given(
     columns: tuple[str, str | None] | None,
     flip: bool,
 ) -> Given:
-    """Return the data, refusing those whose items are not the model's."""
+    """Return the data, refusing those whose items are not the model's, and a model without weights of its own."""
+    if isinstance(model, Guided):
+        raise UserError(f"{verb}: the model is a guided view, whose weights are those of its base; give model.base.")
     data = given(dataset, model.shape, levels, columns, flip)
     if model.shape != data.dataset.shape:
         raise UserError(f"{verb}: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}.")

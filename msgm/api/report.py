@@ -138,7 +138,7 @@ class Report:
           points, the one whose mean unlearning ratio over seeds is lowest; of equal ones the faster. None where a
           control of C1 failed: a judge that does not see the content, or a base model that does not show it.
         - ``removal``: the row whose card reaches the highest level on the ladder, C1 at least; of equal ones the
-          faster.
+          faster. Rows with guidance, which leave the weights as they are, are left out.
 
         Args:
             goal: what is wanted.
@@ -160,7 +160,7 @@ class Report:
             raise UserError(f"best: goal: expected 'suppression' or 'removal', got {goal!r}.")
         if self.domain == "attributes":
             raise UserError("best: an attributes report has no ladder; read its rows.")
-        levels = [(self.level(row), row) for row in rows]
+        levels = [(self.level(row), row) for row in rows if row.tree.get("start") != "guide"]
         reached = max((str(level) for level, _ in levels), default="C0")
         equal = [row for level, row in levels if level == reached]
         return min(equal, key=_seconds) if reached != "C0" else None

@@ -337,7 +337,7 @@ class ScoreModel:
     def from_pretrained(
         cls, source: Any, download: bool = False, revision: str | None = None, trust: bool = False
     ) -> "ScoreModel":
-        """Return a trained model.
+        """Return a trained model; of a run with guidance its guided view, whose ``base`` has the weights.
 
         Args:
             source: a run folder, a folder of ``save_pretrained`` or of diffusers, a diffusers pipeline object with a
@@ -361,9 +361,12 @@ class ScoreModel:
 
             source = fetched(str(source), revision)
         folder = find_model(source)
+        from msgm.diffusion.guidance import as_guided  # of models, which these lie above
+
         with trusting(trust):
             found = cls.load(folder)
-        return replace(found, key=model_key(folder), folder=folder, sealed=weights_digest(found.network))
+            found = replace(found, key=model_key(folder), folder=folder, sealed=weights_digest(found.network))
+            return as_guided(found, folder)
 
     @classmethod
     def load(cls, folder: Path | str) -> "ScoreModel":

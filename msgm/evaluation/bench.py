@@ -14,6 +14,7 @@ from msgm.chain import Chain
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import Condition, ScoreModel, sample
+from msgm.diffusion.guidance import Guided, unguided
 from msgm.diffusion.samplers import State
 from msgm.evaluation.asking import in_turn, known_classes, nothing
 from msgm.evaluation.judge import Judge, train_judge
@@ -104,6 +105,23 @@ class Subject:
     def weights(self) -> str:
         """Return the kind of the model's weights, raw or averaged, from its run; ``as given`` without a run."""
         return self.run.stored_manifest().get("weights", "as given") if self.run is not None else "as given"
+
+    def without_guidance(self) -> "Subject":
+        """Return the model that who holds the weights has: the subject itself unless its samples are guided."""
+        bare = unguided(self.model)
+        return self if bare is self.model else replace(self, model=bare)
+
+    @property
+    def no_density(self) -> str | None:
+        """Return why the model's flow gives no likelihood of its samples; None where it does."""
+        model = self.model
+        while isinstance(model, Guided):
+            assert model.base is not None
+            assert model.guidance is not None
+            if model.guidance.no_density:
+                return f"{model.guidance.name}: {model.guidance.no_density}"
+            model = model.base
+        return None
 
     @functools.cached_property
     def samples(self) -> Tensor:

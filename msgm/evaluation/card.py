@@ -13,7 +13,9 @@ from msgm.cards.words import WRONG_REFERENCE
 from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
+    GUIDED,
     LADDER,
+    UNTOUCHED,
     measured_by,
     ratio_check,
     ratio_of,
@@ -55,7 +57,8 @@ def _statement(report: Report, row: Row, reached: str) -> str:
         text += " No attack listed below tells the model from retrained ones."
     if reached == "C3":
         text += f" All {row['judged']['numbers']} numbers that are judged lie inside the band of retrained models."
-    return text + " This is a statement about these tests at this number of samples, not about the weights."
+    text += " This is a statement about these tests at this number of samples, not about the weights."
+    return f"{text} {UNTOUCHED.capitalize()}." if row["start"] == GUIDED else text
 
 
 def _header(report: Report) -> Facts:
@@ -114,6 +117,8 @@ def _method(row: Row) -> Facts:
 
 def _touched(row: Row) -> str:
     """Return which weights the method changed."""
+    if row["start"] == GUIDED:
+        return UNTOUCHED
     if row["start"] == "edit" and not row["steps"]:
         share = (row.get("edited") or {}).get("changed_share")
         return "some weights" if share is None else f"{100 * share:.3g}% of the weights"
@@ -138,7 +143,7 @@ def _cached(log: Facts) -> Facts:
 
 
 def _family(row: Row) -> str:
-    """Return the family of a row's method: exact, approximate update, edit, none, or unknown."""
+    """Return the family of a row's method: exact, approximate update, edit, guidance, none, or unknown."""
     if row["start"] == "random":
         return "none: random weights"
     if row["start"] == "none":
@@ -148,7 +153,7 @@ def _family(row: Row) -> str:
         return families.get(row["objective"], "trained from random weights on the items to forget too")
     if row["start"] == "edit":
         return "edit, then fine-tuning" if row["steps"] else "edit"
-    return "approximate update"
+    return "guidance of samples" if row["start"] == GUIDED else "approximate update"
 
 
 def _table(report: Report, row: Row) -> Table:
@@ -214,7 +219,9 @@ def _not_tested(report: Report, row: Row) -> list[str]:
 
 
 def _cannot_say(report: Report, row: Row) -> list[str]:
-    found, lines = references(report), []
+    found, lines = references(report), list[str]()
+    if row["start"] == GUIDED:
+        lines.append(f"Anything about the weights: {UNTOUCHED}; who holds them has the base model.")
     if found.retrains and not enough_retrained(row):
         lines.append(f"What spread retrained models have: fewer than {LEAST} are here.")
     if measured_by(row, "nll"):

@@ -51,11 +51,11 @@ def _tested(subject: Subject, entry: Entry, asked: bool, metrics: dict[str, Metr
     train, test, validation = (part.whole[mask[part.whole]] for part in (split.train, split.test, split.validation))
     listed = entry.selector in ForgetRequest.listing
     controls = np.concatenate([split.validation.whole, split.test.whole] if listed else [validation, test])
-    if "nll" in metrics:
+    if "nll" in metrics and subject.no_density is None:
         numbers["NLL"] = _likelihood(subject, test if len(test) else train)
     membership = metrics.get("membership")
     if isinstance(membership, Membership) and len(train) and len(controls):
-        numbers["AUC of membership by loss"] = _membership(subject, membership, train, controls)
+        numbers["AUC of membership by loss"] = _membership(subject.without_guidance(), membership, train, controls)
     if "ur" not in metrics:
         return Earlier(entry, asked, numbers, NOT_TESTED, "ur was not measured")
     judge = _judge(bench, entry, mask)

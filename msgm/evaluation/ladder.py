@@ -39,6 +39,9 @@ MOST_JUNK = 0.5
 ATTACKS = ("relearning", "resurgence", "partial-noise", "weights", "quantisation", "membership")
 OF_RETAIN_ITEMS = ("MIA AUC retain", "retain items kept %")
 """Numbers of attacks that tell what is left of items to retain: matters of C3."""
+GUIDED = "guide"
+"""Start of rows whose samples are guided."""
+UNTOUCHED = "weights untouched: outputs were suppressed, nothing was removed"
 SIDES: tuple[tuple[str, str | None], ...] = (
     ("^MIA AUC retain|^retain items kept", None),
     ("^NLL forget|^VLB forget|^UA %|of the highest losses", BELOW),
@@ -47,14 +50,20 @@ SIDES: tuple[tuple[str, str | None], ...] = (
 )
 """Names of numbers, as patterns, and the side of the band on which a model knows the items; the first match counts."""
 
+OF_ALL = rules_of("items", "", "")
 RULES = {
-    **rules_of("items", "", ""),
+    **OF_ALL,
     "C1": (
         "behavioural",
         f"For observed items, the mean unlearning ratio over seeds is not above the band of at least {LEAST} retrained "
         "models; else the upper end of its 95% interval is at most that of the judge's floor on real items to retain. "
         "The upper end of the junk rate's is at most the base's rate + 5 points. A limit inside an interval leaves it "
         "open.",
+    ),
+    "C2": (
+        OF_ALL["C2"][0],
+        f"{OF_ALL['C2'][1]} Guidance of samples, which leaves the weights as they are, does not reach it, nor C1 where "
+        "removal is asked for.",
     ),
     "C4": (
         "exact by algorithm",
@@ -251,7 +260,11 @@ class GeneratorLadder(Ladder):
         return references(report).base
 
     def first(self, report: Report, row: Row) -> list[Check]:
-        return [ratio_check(report, row), junk_check(report, row), *view_checks(report, row)]
+        found = [ratio_check(report, row), junk_check(report, row), *view_checks(report, row)]
+        return found + (self.removing(report, row) if asked(report, row).get("goal") == "removal" else [])
+
+    def removing(self, report: Report, row: Row) -> list[Check]:
+        return [Check("the weights were changed", False, UNTOUCHED)] if row["start"] == GUIDED else []
 
     def untested(self, row: Row, attack: str) -> str:
         return reason_untested(row, attack) or f"{too_few(row)}, with {attack}"

@@ -36,7 +36,7 @@ class Measure:
 
 def _likelihood(part: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
-        mean = row["nll"][part]["mean"] if "nll" in row else None
+        mean = row.get("nll", {}).get(part, {}).get("mean")
         return NOT_MEASURED if mean is None else f"{mean:.2f}"
 
     return cell

@@ -18,9 +18,11 @@ from msgm.evaluation.figures import report_figures
 from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
     ATTACKS,
+    GUIDED,
     LADDER,
     TRUSTED_ACCURACY,
     TRUSTED_RECALL,
+    UNTOUCHED,
     reason_untested,
     references,
     trusted,
@@ -102,7 +104,7 @@ def _with_failed(table: Table, report: Report) -> Table:
     empty = [NOT_MEASURED] * (len(table.columns) - 2)
     rows = [[label, "failed", *empty] for label in failed]
     notes = [f"{name} failed: {why}" for name, why in failed.items()]
-    return Table(table.title, table.columns, table.rows + rows, notes + from_cache(report))
+    return Table(table.title, table.columns, table.rows + rows, notes + from_cache(report) + of_guidance(report))
 
 
 def from_cache(report: Report) -> list[str]:
@@ -112,6 +114,21 @@ def from_cache(report: Report) -> list[str]:
     if not names:
         return []
     return [f"Taken from the cache, with the seconds that training took when it was done: {', '.join(names)}."]
+
+
+def of_guidance(report: Report) -> list[str]:
+    """Return notes on rows with guidance, if any: what was left as it was, and what has no likelihood."""
+    names = [row["name"] for row in report["rows"] if row["start"] == GUIDED]
+    if not names:
+        return []
+    note = f"{UNTOUCHED.capitalize()}: {', '.join(names)}. Attacks on weights, and membership, are of the base model's."
+    reasons = {
+        reason: None
+        for row in report["rows"]
+        for name in ("nll", "vlb")
+        if measured(row, name) and (reason := reason_untested(row, name)) is not None
+    }
+    return [note, *(f"No likelihood of {reason}." for reason in reasons)]
 
 
 def _cells(row: dict[str, Any], facts: list[Column], metrics: list[type[Metric]], report: Report) -> list[str]:
@@ -207,7 +224,7 @@ def print_table(report: Report) -> None:
         print("\n".join(aligned([c.heading for c in table.columns], table.rows)))
         for note in table.notes:
             print(md.line(note))
-    units = {row["nll"]["unit"] for row in report["rows"] if "nll" in row}
+    units = {row["nll"]["unit"] for row in report["rows"] if "unit" in row.get("nll", {})}
     for unit in units:
         print(f"\nNLL: {unit}, mean (median)")
 

@@ -32,7 +32,7 @@ from msgm.diffusion.restoration import (
     sdedit,
 )
 from msgm.errors import UserError
-from msgm.evaluation.asking import own
+from msgm.evaluation.asking import in_turn, own
 from msgm.evaluation.bench import Bench
 from msgm.evaluation.metrics.unlearning_ratio import sample_numbers
 from msgm.evaluation.rates import rate, total
@@ -136,14 +136,19 @@ class RestorationTask(ABC):
         """Return a bool mask, true where an item of this shape is masked; None where nothing is."""
         return None
 
-    def measured(self, model: ScoreModel, bench: Bench, count: int = 100, seed: int = 0) -> dict[str, Restored]:
-        """Return ``retain`` and ``forget``: ``count`` test items of each, as in ``items_to_restore``, restored."""
+    def measured(
+        self, model: ScoreModel, bench: Bench, count: int = 100, seed: int = 0, ask: Sequence[int] = ()
+    ) -> dict[str, Restored]:
+        """Return ``retain`` and ``forget``: ``count`` test items of each, as in ``items_to_restore``, restored.
+
+        A class-conditional model is asked for the classes ``ask`` in turn; without them for each item's own.
+        """
         done, hole = {}, self.hole(model.shape)
         removed = None if hole is None else fitting_mask(hole, model.shape)
         for kind, indices in items_to_restore(bench.split, count).items():
             items = bench.dataset.take(indices)
             originals = items.float() if bench.dataset.levels is None else dequantise(items, bench.dataset.levels)
-            asked = own(model, bench.dataset, indices)
+            asked = in_turn(model, ask, len(indices)) if ask else own(model, bench.dataset, indices)
             given, restored = self.restore(model, originals, seed, indices.tolist(), asked)
             numbers = restoration_numbers(bench, indices, restored, removed)
             part = "test" if np.isin(indices, bench.split.test.all).all() else "train"

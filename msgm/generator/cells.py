@@ -25,6 +25,7 @@ from msgm.cache import Cache
 from msgm.config import BASE_ROW, FROM_BASE, ROWS, Config, Row
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.description import describe
+from msgm.diffusion.guidance import load_guided
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.asking import known_classes
@@ -251,7 +252,7 @@ class Cell:
             self._make(target, bench)
         processes.wait()  # until the first has written the model
         if self.measured:
-            model = ScoreModel.load(target.model).to(processes.device(self.workshop.device))
+            model = load_guided(target.model).to(processes.device(self.workshop.device))
             subject = Subject(self.label, model, bench, target.path, target)
             grid = self.model.folder / "samples" / "final.png"
             row = placed(

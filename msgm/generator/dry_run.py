@@ -5,7 +5,7 @@ shape in a temporary folder. Counted are the floating-point operations of a step
 bytes that are held whatever the batch (all weights; of the trained ones two moments of Adam for each optimiser, and the
 average), and the most bytes that a step allocates at a time: what it saves for the backward pass, or computes anew
 there, and gradients. Not counted are fine-tuning of a frozen teacher, replays beyond a few, copies of the base model,
-and edits, which make no step.
+and edits and guidance, which make no step.
 """
 
 import copy
@@ -28,6 +28,7 @@ from msgm.generator.allocated import Allocated
 from msgm.objectives import OBJECTIVES
 from msgm.runs import Run
 from msgm.splits import Part
+from msgm.starts import STEPLESS
 from msgm.tables import Table
 from msgm.training.run import check_conditions, new_model
 from msgm.training.trainer import Trainer
@@ -37,6 +38,8 @@ HELD = 1
 BANK = 16384
 """Random items to retain, at most: as many as an objective may keep at hand."""
 REPLAYS = 8
+WITHOUT_STEPS = {"edit": "edits make", "guide": "rows with guidance leave the weights as they are, make"}
+"""How a note on rows without steps begins, by their start."""
 HEAD = [
     *("row", "start", "objective", "steps", "weights", "trained", "GFLOP a step", "TFLOP in all"),
     *("MiB held", "MiB a step", "seconds a step"),
@@ -100,11 +103,12 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
         UserError: a row that cannot be built.
     """
     check_conditions(new_model(config, dataset), dataset, config.request)
-    lines, edits = [], []
+    lines: list[list[str]] = []
+    without: dict[str, list[str]] = {}
     for name in [BASE_ROW, *(name for name in names if name != BASE_ROW)]:
         row = config.rows[name]
-        if row.start == "edit" and not row.objective:
-            edits.append(name)
+        if row.start in STEPLESS and not row.objective:
+            without.setdefault(row.start, []).append(name)
         elif name == BASE_ROW or row.start in ("scratch", "finetune", "edit"):
             lines.append(_line(name, row, taken(config.for_row(row), dataset, device)))
     sampling = f"{config.evaluation.samples} samples a row, {config.sampling.sampler} in {config.sampling.steps} steps"
@@ -114,8 +118,7 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
         "MiB held: weights, and moments and average of those that are trained",
         "MiB a step: the most that a process allocates beside",
     ]
-    if edits:
-        notes.append(f"edits make no step and are left out: {', '.join(edits)}")
+    notes += [f"{WITHOUT_STEPS[start]} no step and are left out: {', '.join(rows)}" for start, rows in without.items()]
     return Table(f"{config.name}: a dry run on random items, nothing was written", HEAD, lines, notes)
 
 

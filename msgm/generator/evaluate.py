@@ -10,6 +10,7 @@ from msgm.chain import merged
 from msgm.config import Config
 from msgm.data import Dataset, load_dataset
 from msgm.diffusion import ScoreModel
+from msgm.diffusion.guidance import load_guided
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import check_metrics, refuse_obstacles
@@ -87,7 +88,7 @@ def _maker(folder: Path) -> Run | None:
 
 
 def _load_fitting(folder: Path, dataset: Dataset) -> ScoreModel:
-    model = ScoreModel.load(folder)
+    model = load_guided(folder)
     if model.shape != dataset.shape:
         raise UserError(f"{folder} makes items of shape {model.shape}, but the data has {dataset.shape}.")
     return model

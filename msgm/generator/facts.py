@@ -5,6 +5,7 @@ from typing import Any, NotRequired, TypedDict
 
 from msgm.cards.parts import method_lines
 from msgm.config import Config, Row
+from msgm.diffusion import GUIDANCE
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.reading import read_yaml
@@ -32,11 +33,12 @@ class Trained(TypedDict):
 
     objective: Named
     edit: NotRequired[dict[str, Any]]
+    guidance: NotRequired[dict[str, Any]]
     training: Steps
 
 
 def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
-    """Return the facts on how a row's model was made in ``run``: objective or edit, start, steps and seconds."""
+    """Return the facts on how a row's model was made in ``run``: its method, start, steps and seconds."""
     manifest = run.finished_manifest()
     if row.start in UNTRAINED:
         return _facts_of_given(name, manifest["weights"], row.start)
@@ -45,6 +47,8 @@ def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
         return _facts_of_both(name, row.edit, row.objective, settings.steps, settings.lr, manifest)
     if row.start == "edit":
         return _facts_of_edit(name, row.edit, settings.lr, manifest)
+    if row.start == "guide":
+        return _facts_of_guidance(name, row.guidance, settings.lr, manifest)
     return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
 
 
@@ -60,6 +64,8 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
         return _facts_of_both(name, {**config["edit"]}, objective, training["steps"], training["lr"], manifest)
     if config.get("edit"):
         return _facts_of_edit(name, {**config["edit"]}, training["lr"], manifest)
+    if config.get("guidance"):
+        return _facts_of_guidance(name, {**config["guidance"]}, training["lr"], manifest)
     return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
 
 
@@ -140,3 +146,21 @@ def _both_cards(one: str | None, other: str | None) -> str | None:
         return one or other
     lines, more = method_lines(one), method_lines(other)
     return "\n".join(f"{key}: {text}; then: {more.get(key, 'none')}" for key, text in lines.items())
+
+
+def _facts_of_guidance(name: str, guidance: dict[str, Any], lr: float, manifest: FinishedManifest) -> dict[str, Any]:
+    """Return the facts of a model whose samples are guided; the rate is that of tuning a copy, where one is tuned."""
+    part = GUIDANCE.build(guidance) if guidance["name"] in GUIDANCE.entries else None
+    return {
+        "name": name,
+        "objective": guidance["name"],
+        "settings": part.effective() if part else guidance,
+        "card": part.describe() if part else None,
+        "start": "guide",
+        "steps": 0,
+        "lr": lr if part and part.tunes else None,
+        "seconds": manifest["seconds"],
+        "found": manifest.get("found"),
+        "drawn": manifest.get("drawn"),
+        "weights": manifest["weights"],
+    }

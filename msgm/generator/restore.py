@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from msgm.config import Config
 from msgm.data import Dataset, load_dataset, quantise
 from msgm.devices import chosen_device
 from msgm.diffusion import ScoreModel
+from msgm.diffusion.guidance import load_guided
 from msgm.errors import UserError
 from msgm.evaluation import Bench
 from msgm.evaluation.judge import check_judge
@@ -42,6 +44,7 @@ def restore_run(
     seed: int = 0,
     out: Path | str | None = None,
     device: str = "auto",
+    ask: Sequence[int] = (),
 ) -> list[Path]:
     """Have a model restore the first ``count`` test items of each kind, and write pictures, arrays and numbers.
 
@@ -53,21 +56,24 @@ def restore_run(
         seed: of the noise.
         out: by default ``inpaint`` or ``reconstruct`` in a run of ours, else ``runs/NAME-inpaint`` and so on.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        ask: numbers of the classes that a class-conditional model is asked for, in turn; by default each item's own.
 
     Returns:
         The files: ``triptychs.png``, ``restored.npz``, ``numbers.json``.
 
     Raises:
-        UserError: no model there, one or a task that does not fit the data, more items than there are; nothing is
-            written then.
+        UserError: no model there, one or a task that does not fit the data, more items than there are, or classes that
+            the model does not know; nothing is written then.
     """
     work = Work.prepare(source, config, count, device)
+    work.model.asked(list(ask) or None, len(ask))  # refuses classes that the model does not know
     how = task.describe(work.model.shape, work.model.process)
     folder = Path(out) if out else _default_folder(Path(source), task.command)
     with locked(folder):
         bench = work.bench(folder, source)
-        done = task.measured(work.model, bench, count, seed)
+        done = task.measured(work.model, bench, count, seed, ask)
         facts = {"source": str(source), "seed": seed, **task.options, "protocol": {task.name: how} | PROTOCOL}
+        facts |= {"asked": list(ask)} if ask else {}
         return _write(folder, done, bench, facts, task.given, task.hole(work.model.shape))
 
 
@@ -91,7 +97,7 @@ class Work:
         """
         where = chosen_device(device)
         found = find_model(source)
-        model = ScoreModel.load(found).to(where)
+        model = load_guided(found).to(where)
         dataset = load_dataset(config.data)
         split = split_data(config, dataset, earlier_chain(found, config, dataset).requests)
         if model.shape != dataset.shape:

@@ -29,6 +29,7 @@ from msgm.data import quantise
 from msgm.devices import chosen_device
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.description import describe
+from msgm.diffusion.guidance import Guided, load_guided
 from msgm.digests import short_digest
 from msgm.errors import UserError, nearest
 from msgm.fields import structured
@@ -113,7 +114,7 @@ def sample_run(
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}.")
     settings = settings or sampling_settings(source)
-    model = ScoreModel.load(find_model(source))
+    model = load_guided(find_model(source))
     _check_formats(formats, model.shape)
     folder = Path(out) if out else _default_folder(Path(source))
     if ask:
@@ -177,7 +178,8 @@ class Task:
         grid = {"schedule": self.settings.spacing, "start": self.model.process.at_top()[1]}
         sampling = asdict(self.settings) | {"options": {k: str(v) for k, v in self.settings.options.items()}} | grid
         facts = {"model": _model_digest(self.model), "seed": self.seed, "count": self.count, "sampling": sampling}
-        return facts | ({"asked": list(self.labels)} if self.labels else {})
+        guidance = {"guidance": _guidance_digest(self.model)} if isinstance(self.model, Guided) else {}
+        return facts | guidance | ({"asked": list(self.labels)} if self.labels else {})
 
     def stored(self) -> dict[str, Any]:
         """Return the contents of the folder's ``samples.json``."""
@@ -288,6 +290,14 @@ def _model_digest(model: ScoreModel) -> str:
         for name, weight in model.network.state_dict().items()
     )
     return short_digest(chain([f"{describe(model.process)} {model.prediction}".encode()], weights))
+
+
+def _guidance_digest(model: Guided) -> str:
+    """Return a hash of what guides samples: its settings, and what it found."""
+    assert model.guidance is not None
+    state = model.guidance.state()
+    parts = (name.encode() + tensor.cpu().contiguous().numpy().tobytes() for name, tensor in sorted(state.items()))
+    return short_digest(chain([f"{model.guidance.name} {model.guidance.effective()}".encode()], parts))
 
 
 @contextmanager

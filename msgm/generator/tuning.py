@@ -11,7 +11,7 @@ from msgm.chain import Chain
 from msgm.config import BASE_ROW, FROM_BASE, Config, Row, TrainingSettings
 from msgm.data import load_dataset
 from msgm.devices import chosen_device
-from msgm.diffusion import ScoreModel
+from msgm.diffusion.guidance import Guidance, load_guided
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.measuring import check_metrics
@@ -28,12 +28,14 @@ from msgm.training.run import finished, fit, load_source, split_data
 SEED_OFFSET = 1000
 """Added to the config's seed: base model, rows and samples are draws of their own, apart from those of the report."""
 METRICS = ["ur", "nll"]
+NO_STEPS = {"edit": "; an edit makes none", "guide": "; guidance makes none"}
 
 
 class GeneratorTuning(Tunable):
-    """Tuning of a config's fine-tuned and edited rows.
+    """Tuning of a config's rows that start from the base model.
 
-    A fine-tuned row makes ``finetune.steps`` steps instead of its own number, an edit none unless an objective follows.
+    A fine-tuned row makes ``finetune.steps`` steps instead of its own number; edits without an objective and guidance
+    make none. Guidance that has no likelihood is not tuned, as the cost to retained items is judged by that.
 
     Args:
         config: the experiment.
@@ -66,8 +68,8 @@ class GeneratorTuning(Tunable):
         self.source = None if source is None else str(source)
         self.config = replace(config, seed=config.seed + SEED_OFFSET, seeds=1, retrains=1, evaluation=evaluation)
         self.steps = config.finetuning().steps
-        edits = any(row.start == "edit" and not row.objective for row in config.rows.values())
-        self.budget = f"{self.steps} steps" + ("; an edit makes none" if edits else "")
+        starts = {row.start for row in config.rows.values() if not row.objective}
+        self.budget = f"{self.steps} steps" + "".join(told for start, told in NO_STEPS.items() if start in starts)
 
     def settings(self) -> Tree:
         return self.given.to_dict()
@@ -84,6 +86,8 @@ class GeneratorTuning(Tunable):
         for section, registry in PARTS.items():
             if settings := getattr(row, section):
                 part = registry.build(settings)
+                if isinstance(part, Guidance) and part.no_density:
+                    return Searched({}, {})  # what retained items cost could not be judged
                 parts[section] = (part, part.effective())
                 for name, inner in part.wrappers().items() if isinstance(part, Objective) else ():
                     parts[f"{section}.{name}"] = (inner, inner.effective())
@@ -158,7 +162,7 @@ class GeneratorTuning(Tunable):
         return {"rows": {row: self._parts(row, values)}}
 
     def _numbers(self, name: str, folder: Path) -> dict[str, float]:
-        found = measure(Subject(name, ScoreModel.load(folder).to(chosen_device(self.device)), self.bench))
+        found = measure(Subject(name, load_guided(folder).to(chosen_device(self.device)), self.bench))
         ratios = {key: found[key]["value"] for key in ("unlearning_ratio", "unlearning_ratio_closed_set")}
         rates = {key: found[key] for key in ("junk_rate", "copy_rate")}
         views = [view for view in found.get("conditions", {}).values() if isinstance(view, dict)]

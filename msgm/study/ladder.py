@@ -100,7 +100,8 @@ class Ladder(Criteria):
         """Return the claims C1 to C5 of one row."""
         checked, right = self.controls(report, row), observed(report, row)
         behaviour = decide("C1", [*self.first(report, row), *held_checks(row)], checked)
-        bounded = decide("C2", [holds_before(behaviour), *by_reference(self._attacks(report, row), right)], checked)
+        tested = [*self.removing(report, row), *by_reference(self._attacks(report, row), right)]
+        bounded = decide("C2", [holds_before(behaviour), *tested], checked)
         inside = self._all_inside(row)
         whole = [inside if right or inside.holds is None else _by_wrong(inside)]
         return [
@@ -114,6 +115,10 @@ class Ladder(Criteria):
     def first(self, report: Report, row: Row) -> list[Check]:
         """Return the conditions of C1, without those of earlier requests."""
         return [_enough(row), *self.behaviour(report, row), self._unflagged(report, row)]
+
+    def removing(self, report: Report, row: Row) -> list[Check]:
+        """Return the conditions of C2 on what the method changed; by default none."""
+        return []
 
     def untested(self, row: Row, attack: str) -> str:
         """Return why a row has no numbers of an attack beside a band."""

@@ -80,7 +80,7 @@ class Editor(Trainer):
         if self.follows:
             super().train()
             return
-        began, spent = time.perf_counter(), _spent(Run(self.run.path / "teacher"))
+        began, spent = time.perf_counter(), spent_on(Run(self.run.path / "teacher"))
         self.run.create()
         self.model = self._edited()
         self.state.seconds = time.perf_counter() - began + spent
@@ -131,7 +131,7 @@ class Editor(Trainer):
         return super()._chosen_weights() if self.follows else nullcontext()
 
 
-def _spent(teacher: Run) -> float:
+def spent_on(teacher: Run) -> float:
     """Return the seconds that an earlier call, which was stopped, tuned the teacher for."""
     found = checkpoints(teacher.checkpoints)
     state: State | None = read_json(found[-1] / "state.json", State) if found else None

@@ -13,8 +13,10 @@ from msgm.cache import Cache
 from msgm.chain import Chain, Entry, gone_before
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
-from msgm.diffusion import ScoreModel
+from msgm.diffusion import GUIDANCE, ScoreModel
 from msgm.diffusion.description import describe
+from msgm.diffusion.guidance import guidance_beside
+from msgm.diffusion.guidance.stored import FOLDER as GUIDANCE_FOLDER
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
@@ -28,6 +30,7 @@ from msgm.splits import Split
 from msgm.training.adapters import refuse_from_scratch
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.editing import Editor
+from msgm.training.guiding import Guider
 from msgm.training.retrained import is_shared, shared
 from msgm.training.trainer import Trainer
 
@@ -46,6 +49,7 @@ def train(config: Config, out: Path | str | None = None, resume: bool = False, d
     """
     if config.edit:
         raise UserError(f"edit.name: {config.method!r} edits a trained model; use unlearn, which takes one.")
+    _refuse_guidance(config)
     dataset, split = load_data(config)
     return fit(config, Run(out or Path("runs") / config.name), dataset, split, None, resume, device)
 
@@ -76,6 +80,7 @@ def unlearn(
         UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
             shape, data that is not that of earlier requests, an ``out`` that is the source, and what ``train`` raises.
     """
+    _refuse_guidance(config)
     if not config.forgets:
         known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
         raise UserError(
@@ -90,6 +95,15 @@ def unlearn(
     split = split_data(config, dataset, chain.requests)
     tuned = replace(config, training=config.finetuning(), finetune={})
     return fit(tuned, run, dataset, split, found, resume, device, chain)
+
+
+def _refuse_guidance(config: Config) -> None:
+    """Refuse guidance where weights are to be changed, which it leaves."""
+    if config.guidance:
+        raise UserError(
+            f"guidance.name: {config.method!r} guides samples and leaves the weights as they are, so nothing is "
+            "trained or unlearnt; name it in a row of compare that has start: guide."
+        )
 
 
 def load_data(config: Config) -> tuple[Dataset, Split]:
@@ -157,7 +171,7 @@ def _fit(
         _register(run, trainer, source, str(manifest["request"]))
         taken = kept.take() if kept else {}
         write_json(run.manifest, manifest | taken)
-        model.chain = extended(chain, config, dataset, run.path, source is None)
+        model.chain = extended(chain, config, dataset, run.path, source is None, asked=not config.guidance)
     wait()
     trainer.train()
     trainer.save()
@@ -167,41 +181,51 @@ def _fit(
             "peak_memory_mb": _peak_memory(trainer.accelerator.device),
         }
         done["drawn"] = dict(trainer.drawn)
-        traces.seal(run.path, run.model, run.adapter)
-        found = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
-        if not config.edit or config.follows:
-            found["found"] = trainer.update.found()
-        write_json(run.manifest, manifest | done | found | taken | {"status": "finished"})
+        traces.seal(run.path, run.model, run.adapter, run.path / GUIDANCE_FOLDER)
+        write_json(run.manifest, manifest | done | _found(trainer) | taken | {"status": "finished"})
         if kept and not taken:
             kept.keep(manifest | done)
     wait()
     return run
 
 
+def _found(trainer: Trainer) -> dict[str, Any]:
+    """Return what was found or done besides training, for the manifest."""
+    if isinstance(trainer, Guider):
+        return {"found": trainer.numbers()}
+    edited = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
+    return edited | ({} if isinstance(trainer, Editor) and not trainer.follows else {"found": trainer.update.found()})
+
+
 def _trainer(
     config: Config, model: ScoreModel, dataset: Dataset, split: Split, source: Path | None, run: Run, device: str
 ) -> Trainer:
-    """Return what makes the run: a trainer, or the editor of an edit."""
+    """Return what makes the run: a trainer, the editor of an edit, or what prepares guidance."""
     seed = derive_seed(config.seed, "finetune" if source else "scratch")
     given = (dataset, split.train, config.training, seed, run, device, run.path.name)
     if config.edit:
         objective = OBJECTIVES.build(config.objective) if config.follows else None
         return Editor(model, EDITS.build(config.edit), *given, config.request.means, objective)
+    if config.guidance:
+        return Guider(model, GUIDANCE.build(config.guidance), *given, config.request.means)
     return Trainer(model, OBJECTIVES.build(config.objective), *given, config.request.means)
 
 
 def announce(label: str, method: str, trainer: Trainer) -> None:
-    """Print what is about to be done: objective, steps, device and items; or the edit, which makes no steps."""
+    """Print what is about to be done: objective, steps, device and items; edits and guidance make no steps."""
     part, where = trainer.part, device_name(trainer.accelerator.device)
     items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {trainer.dataset.name}"
     items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
-    steps = "" if isinstance(trainer, Editor) and not trainer.follows else f", {trainer.settings.steps} steps"
+    without = isinstance(trainer, Guider) or (isinstance(trainer, Editor) and not trainer.follows)
+    steps = "" if without else f", {trainer.settings.steps} steps"
     print(f"{label}: {method}{steps} on {where}; {items}", flush=True)
 
 
 def _register(run: Run, trainer: Trainer, source: Path | None, request: str) -> None:
     """Register in the folder's ``traces.json`` the files that training will write, and the items that they saw."""
     part: traces.Part = "retain" if source is None and trainer.objective.data == "retain" else "all"
+    if isinstance(trainer, Guider):
+        traces.register(run.path, run.path / GUIDANCE_FOLDER, *traces.KNOWN[GUIDANCE_FOLDER])
     adapter = [run.adapter] if trainer.settings.adapter is not None else []
     for path in (run.model, *adapter, run.checkpoints, run.course, run.samples):
         traces.register(run.path, path, traces.KNOWN[path.name][0], part, request)
@@ -221,6 +245,10 @@ def new_model(config: Config, dataset: Dataset) -> ScoreModel:
 
 def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
     """Load the model to start from, and check that it fits the config and the data."""
+    if guidance_beside(source) is not None:
+        raise UserError(
+            f"{source} has the weights of its base model, of which only the samples are guided; start from that model."
+        )
     model = ScoreModel.load(source)
     wanted = config.process["name"]
     if model.process.name != wanted:
@@ -295,7 +323,7 @@ def _manifest(
     return environment() | {
         "status": "running",
         "source": str(source) if source else None,
-        "start": "edit" if config.edit else "finetune" if source else "scratch",
+        "start": _start(config, source),
         "request": config.request.describe(),
         "objective": config.method,
         "seed": config.seed,
@@ -303,12 +331,24 @@ def _manifest(
         "processes": accelerator.num_processes,
         "effective_batch": config.training.batch_size,
         "parameters": trainer.base.parameter_count(),
-        "weights": "edited" if config.edit and not config.follows else config.training.weights,
+        "weights": _weights(config),
         "data_digest": dataset.digest(),
         "data_omissions": dataset.omissions(),
         "forget_digest": positions_digest(trainer.run.path, split.train.forget),
         "items": {kind: len(getattr(split.train, kind)) for kind in ("retain", "forget", "gone")},
     }
+
+
+def _start(config: Config, source: Path | None) -> str:
+    if config.edit or config.guidance:
+        return "edit" if config.edit else "guide"
+    return "finetune" if source else "scratch"
+
+
+def _weights(config: Config) -> str:
+    if config.guidance:
+        return "untouched"
+    return "edited" if config.edit and not config.follows else config.training.weights
 
 
 def device_name(device: torch.device) -> str:

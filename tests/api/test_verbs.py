@@ -230,6 +230,9 @@ def test_the_best_removal_reaches_the_highest_level(report, monkeypatch):
     levels = {"do-nothing": "C4", "unseen": "C1", "obtuse": "C0"}
     monkeypatch.setattr(msgm.Report, "level", lambda self, row: levels[row.name])
     assert report.best("removal").name == "unseen"
+    with monkeypatch.context() as guided:
+        guided.setitem(report.row("unseen").tree, "start", "guide")
+        assert report.best("removal") is None
     levels["unseen"] = "C0"
     assert report.best("removal") is None
     with pytest.raises(UserError, match="goal: expected"):

@@ -5,6 +5,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
 from msgm.diffusion import GUIDANCE, SAMPLERS, VE, VP, Condition, Flow, SamplingSettings, ScoreModel, log_likelihood
+from msgm.diffusion.augmented import basis_probes, eps_and_trace
 from msgm.diffusion.guidance import DNG, Classifier, ClassifierFree, Negative, Reject, Spell
 from msgm.diffusion.restoration import inpaint
 from msgm.diffusion.samplers import Grid, Noise, sigma_space
@@ -363,6 +364,33 @@ def test_a_guided_sample_depends_neither_on_batch_size_nor_mates(guidance):
     )
     part = view.sample(2, "ancestral", 6, first=3, condition=asked[3:])
     torch.testing.assert_close(part, whole[3:], rtol=1e-4, atol=1e-4)
+
+
+def test_rejection_has_a_classifier_of_its_own():
+    exact, guidance = mixture(), Reject(steps=200, width=32)
+    guidance.prepare(setup())
+    guided = guidance.wrap(exact).sample(200, "dpm++2m-sde", 20)
+    assert forgotten(exact.sample(200, "dpm++2m-sde", 20)) > 0.15
+    assert forgotten(guided) < 0.02
+    strict = Reject(threshold=0.001, steps=200, width=32)
+    strict.recall(guidance.state(), exact)
+    x = mixture().draw(500, seed=9).float()
+    assert int(strict.judge(x).sum()) > int(guidance.judge(x).sum())
+    with pytest.raises(RuntimeError, match="prepare"):
+        Reject().accepts(x)
+
+
+def test_a_likelihood_sees_the_divergence_of_the_classifiers_gradient():
+    guidance = Classifier(steps=60, width=16)
+    guidance.prepare(setup())
+    view = guidance.wrap(mixture())
+    y, step = mixture().draw(4).float().double(), 1e-4
+    guidance.logit.double()
+    probes = basis_probes(y)
+    _, trace = eps_and_trace(sigma_space(view), y, 0.7, probes)
+    shifted = [sigma_space(view)(y + step * v, 0.7) - sigma_space(view)(y - step * v, 0.7) for v in probes]
+    by_hand = sum((change * v).sum(1) for change, v in zip(shifted, probes, strict=True)) / (2 * step)
+    torch.testing.assert_close(trace, by_hand, rtol=1e-3, atol=1e-3)
 
 
 def test_views_of_views_add_up():

@@ -4,7 +4,7 @@ from math import sqrt
 
 import pytest
 
-from msgm.cards.claims import FAIL, NOT_TESTED, PASS
+from msgm.cards.claims import FAIL, INCONCLUSIVE, NOT_TESTED, PASS, level
 from msgm.config import BASE_ROW
 from msgm.evaluation.ladder import (
     LADDER,
@@ -309,3 +309,16 @@ def test_exactness_is_read_condition_by_condition(changed, holds):
     found = LADDER.exactness(a_report(row, target="observed"), row)
     assert [check.holds for check in found] == holds
     assert [check.evidence == "NOT RECORDED" for check in found] == [each is None for each in holds]
+
+
+@pytest.mark.parametrize(("goal", "first"), [("suppression", PASS), ("removal", FAIL)])
+def test_guidance_reaches_no_level_of_removal(goal, first):
+    rows = [BASE, a_row("retrained"), a_row("random", junk=(0.9, 0.8, 1.0)), a_row("mine")]
+    report = a_report(*rows)
+    report["requests"]["request"]["goal"] = goal
+    assert [claim.verdict for claim in LADDER.claims(report, rows[-1])][:2] == [PASS, INCONCLUSIVE]
+    guided = a_row("mine") | {"start": "guide", "objective": "spell"}
+    claims = LADDER.claims(report | {"rows": [*rows[:-1], guided]}, guided)
+    assert [claim.verdict for claim in claims[:3]] == [first, FAIL, FAIL]
+    assert any("nothing was removed" in reason for reason in claims[1].reasons)
+    assert level(claims) == ("C1" if goal == "suppression" else "C0")

@@ -23,7 +23,7 @@ from msgm.evaluation.restored import InpaintingTask, ReconstructionTask, items_t
 from msgm.masks import parse_mask
 from msgm.reading import read_json
 from msgm.runs import Run
-from msgm.training.run import load_data
+from msgm.training.run import load_data, train
 from tests.conftest import DIGITS, TINY, settings
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -286,6 +286,20 @@ def test_restoring_writes_into_the_run_and_the_seed_is_the_noises_alone(cli, bas
     assert (made[0] != made[1]).any()
     assert "judge: already trained" in outcome.out
     assert not (run / "judge").exists()
+
+
+def test_a_conditional_model_restores_under_the_classes_that_are_asked_for(cli, tiny, tmp_path):
+    train(tiny(*JUDGE, "network.classes=10", "training.steps=2"), tmp_path / "run", device="cpu")
+    given = ("inpaint", tmp_path / "run", "--mask", "left", "-n", 4, "--resamples", 1, *FEW)
+    own, _, _ = check(cli, tmp_path / "own", *given)
+    asked, arrays, _ = check(cli, tmp_path / "asked", *given, "--ask", "3,7")
+    assert (own.get("asked"), asked["asked"]) == (None, [3, 7])
+    with np.load(tmp_path / "own" / "restored.npz") as before:
+        assert (before["retain_restored"] != arrays["retain_restored"]).any()
+    check(cli, tmp_path / "back", "reconstruct", tmp_path / "run", "-n", 4, "--ask", "3", *FEW)
+    refused = cli(*given, "--ask", "10", "--out", tmp_path / "other")
+    assert "knows labels 0 to 9" in refused.err
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_judge_of_the_comparison_is_taken_over_and_left_alone(cli, base, bench, tmp_path):

@@ -6,7 +6,7 @@ its view. Nothing is unlearnt by it: who has the weights has the model without g
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.errors import UserError
-from msgm.registry import Registry
+from msgm.registry import Registry, plain, shown
 
 
 class Preparation(Protocol):
@@ -60,19 +60,46 @@ class Guidance(ABC):
         formula: the guided eps, or the guided denoised item.
         source: paper and equation.
         deviations: from it.
+        no_density: why the flow of its eps gives no likelihood of its samples; None where it does: eps depends on x, t
+            and what is asked for alone, and samples stand as they are drawn.
+        by_levels: whether it follows a walk from level to level, so that a sampler needs a grid.
     """
 
     name: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
     deviations: ClassVar[str]
+    no_density: ClassVar[str | None] = None
+    by_levels: ClassVar[bool] = False
 
     @abstractmethod
     def eps(self, model: ScoreModel, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         """Return the guided eps (B, *shape); the arguments are those of ``model.eps``, whose guidance it is."""
 
+    @property
+    def tunes(self) -> bool:
+        """Whether it prepares by tuning a copy of the model, with training settings."""
+        return False
+
+    def check(self, classes: int) -> None:  # noqa: B027 - most guide any model
+        """Raise a UserError where a model of so many classes, 0 if unconditional, cannot be guided so."""
+
     def prepare(self, setup: Preparation) -> None:  # noqa: B027 - some need nothing
         """Do one-off work before the first sample; it must be deterministic."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what ``prepare`` found, as tensors by name, of which ``recall`` makes the same guidance."""
+        return {}
+
+    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:  # noqa: B027 - some need nothing
+        """Take the state of a guidance of the same settings that was prepared for ``model``, in place of preparing."""
+
+    def to(self, device: torch.device | str) -> None:  # noqa: B027 - some hold nothing
+        """Move what it holds to a device."""
+
+    def effective(self) -> dict[str, Any]:
+        """Return the settings, by name, for reports."""
+        return {f.name: plain(getattr(self, f.name)) for f in shown(self)}
 
     def walk(self) -> "Guidance":
         """Return what guides one walk of a batch: a fresh copy, where a walk has a memory."""
@@ -147,6 +174,14 @@ class Guided(ScoreModel):
         both = [kept for kept in (self.base.accepts(items), self.guidance.accepts(items)) if kept is not None]
         return torch.stack(both).all(0) if both else None
 
+    def to(self, device: torch.device | str) -> "Guided":
+        """Move the network and what guides it; returns self."""
+        assert self.base is not None
+        assert self.guidance is not None
+        self.base.to(device)
+        self.guidance.to(device)
+        return self
+
     def with_network(self, network: nn.Module) -> "Guided":
         """Return the same guidance of another (wrapped) network."""
         assert self.base is not None
@@ -158,7 +193,9 @@ class Guided(ScoreModel):
         Raises:
             UserError: always.
         """
-        raise UserError("save: a guided view has the model's own weights; save the model itself.")
+        raise UserError(
+            "save: a guided view has the model's own weights; save the model itself, and the guidance by save_guidance."
+        )
 
     def save_pretrained(self, folder: Path | str, card: Any = None) -> None:
         """Refuse, as ``save`` does.

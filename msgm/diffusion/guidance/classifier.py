@@ -5,7 +5,9 @@ l = log P(f) - log P(r) the logarithm is -softplus(l) and its gradient -w grad l
 is sure that nothing is to be forgotten, the model stays as it is.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import Process
+from msgm.ranges import Range, ranges
 from msgm.seeding import derive_seed
 
 LOWEST, HIGHEST = 0.02, 20.0
@@ -37,6 +40,50 @@ class NoisyClassifier(nn.Module):
         scaled = y.flatten(1) / torch.sqrt(1 + ratio**2)[:, None]
         out: Tensor = self.layers(torch.cat([scaled, level.log()[:, None]], 1))
         return out[:, 0]
+
+
+def trained_classifier(
+    forget: Tensor, retain: Tensor, steps: int, width: int, highest: float = HIGHEST, seed: int = 0
+) -> NoisyClassifier:
+    """Return a classifier of noised items, frozen, trained on both parts in equal shares.
+
+    Args:
+        forget: (N, *shape) clean items to forget.
+        retain: (M, *shape) clean items to retain.
+        steps: of its training.
+        width: its hidden units.
+        highest: rho of the noise at most; it is drawn evenly in its logarithm.
+        seed: of its weights and draws.
+    """
+    draws = torch.Generator().manual_seed(derive_seed(seed, "guidance classifier"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "guidance classifier", "init"))
+        logit = NoisyClassifier(forget[0].numel(), width).to(forget.device)
+    optimiser = torch.optim.AdamW(logit.parameters(), lr=1e-3, weight_decay=1e-2)
+    wanted = torch.tensor([1.0] * 64 + [0.0] * 64, device=forget.device)
+    span = torch.tensor(highest / LOWEST).log()
+    for _ in range(steps):
+        halves = [part[torch.randint(len(part), (64,), generator=draws)] for part in (forget, retain)]
+        x0 = torch.cat(halves)
+        ratio = (LOWEST * (span * torch.rand(128, generator=draws)).exp()).to(x0)
+        y = x0 + per_item(ratio, x0) * torch.randn(x0.shape, generator=draws).to(x0)
+        loss = F.binary_cross_entropy_with_logits(logit(y, ratio), wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return logit.eval().requires_grad_(False)
+
+
+def stored_classifier(found: Mapping[str, Tensor], width: int) -> NoisyClassifier:
+    """Return a frozen classifier with the weights ``found``."""
+    logit = NoisyClassifier(found["layers.0.weight"].shape[1] - 1, width)
+    logit.load_state_dict({name: found[name] for name in logit.state_dict()})
+    return logit.eval().requires_grad_(False)
+
+
+def log_odds(share: float) -> float:
+    """Return the logarithm of a share's odds."""
+    return float(torch.logit(torch.tensor(share, dtype=torch.float64)))
 
 
 @GUIDANCE.register("classifier")
@@ -64,6 +111,7 @@ class Classifier(Guidance):
 
     formula = "eps_b - gamma sigma grad log P(retain | x_t) = eps_b + gamma sigma w grad l, w = sigmoid(l)"
     source = "Dhariwal and Nichol, arXiv 2105.05233, eq. 14, for P(retain | x_t)"
+    search: ClassVar[Mapping[str, Range]] = ranges(scale=Range(0.25, 8.0, log=True))
     deviations = (
         "the classifier is an MLP of its own, trained on both parts in equal shares; its logit is shifted to the "
         "data's share of forget items; deep inside one part its gradient is extrapolated"
@@ -88,24 +136,19 @@ class Classifier(Guidance):
             share: of forget items in the data.
             seed: of its weights and draws.
         """
-        draws = torch.Generator().manual_seed(derive_seed(seed, "guidance classifier"))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "guidance classifier", "init"))
-            logit = NoisyClassifier(forget[0].numel(), self.width).to(forget.device)
-        optimiser = torch.optim.AdamW(logit.parameters(), lr=1e-3, weight_decay=1e-2)
-        wanted = torch.tensor([1.0] * 64 + [0.0] * 64, device=forget.device)
-        for _ in range(self.steps):
-            halves = [part[torch.randint(len(part), (64,), generator=draws)] for part in (forget, retain)]
-            x0 = torch.cat(halves)
-            span = torch.tensor(HIGHEST / LOWEST).log()
-            ratio = (LOWEST * (span * torch.rand(128, generator=draws)).exp()).to(x0)
-            y = x0 + per_item(ratio, x0) * torch.randn(x0.shape, generator=draws).to(x0)
-            loss = F.binary_cross_entropy_with_logits(logit(y, ratio), wanted)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        self.logit = logit.eval().requires_grad_(False)
-        self.shift = float(torch.logit(torch.tensor(share, dtype=torch.float64)))
+        self.logit = trained_classifier(forget, retain, self.steps, self.width, seed=seed)
+        self.shift = log_odds(share)
+
+    def state(self) -> dict[str, Tensor]:
+        assert isinstance(self.logit, NoisyClassifier)
+        return {**self.logit.state_dict(), "shift": torch.tensor(self.shift, dtype=torch.float64)}
+
+    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
+        self.logit, self.shift = stored_classifier(state, self.width), float(state["shift"])
+
+    def to(self, device: torch.device | str) -> None:
+        if self.logit is not None:
+            self.logit.to(device)
 
     def log_retain(self, process: Process, x: Tensor, t: Tensor) -> Tensor:
         """Return log P(retain | x_t), (B,)."""
@@ -118,7 +161,8 @@ class Classifier(Guidance):
         found = model.eps(x, t, condition)
         if self.scale == 0:
             return found
+        wanted = torch.is_grad_enabled() and x.requires_grad  # a likelihood asks for the divergence of eps
         with torch.enable_grad():
-            point = x.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self.log_retain(model.process, point, t).sum(), point)
+            point = x if wanted else x.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.log_retain(model.process, point, t).sum(), point, create_graph=wanted)
         return found - self.scale * per_item(model.process.noise(t), x) * slope

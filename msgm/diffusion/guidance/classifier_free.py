@@ -8,6 +8,7 @@ from torch import Tensor
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance
 from msgm.diffusion.model import ScoreModel
+from msgm.errors import UserError
 
 
 @GUIDANCE.register("classifier-free")
@@ -32,6 +33,13 @@ class ClassifierFree(Guidance):
     formula = "eps(null) + scale (eps(c) - eps(null)), both in one pass"
     source = "Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w"
     deviations = "none"
+
+    def check(self, classes: int) -> None:
+        if not classes:
+            raise UserError(
+                "guidance.name: 'classifier-free' guides towards what is asked for, and an unconditional network is "
+                "asked for nothing; set network.classes."
+            )
 
     def eps(self, model: ScoreModel, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         if condition is None or self.scale == 0:

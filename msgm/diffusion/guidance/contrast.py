@@ -9,8 +9,9 @@ which runs away from the forget set where k is large.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,10 @@ from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation, frozen
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
+
+COPY = "forget/"
+"""Before the names of a tuned copy's weights."""
 
 
 @dataclass
@@ -37,15 +42,40 @@ class Contrast(Guidance):
     label: int | None = None
     steps: int = 200
 
+    search: ClassVar[Mapping[str, Range]] = ranges(scale=Range(0.05, 1.0))
+
     def __post_init__(self) -> None:
         at_least(0, self, "guidance", "scale")
         at_least(1, self, "guidance", "steps")
         self.forget: ScoreModel | None = None
 
+    @property
+    def tunes(self) -> bool:
+        return self.label is None
+
+    def check(self, classes: int) -> None:
+        if self.label is not None and not 0 <= self.label < classes:
+            known = f"one of 0 to {classes - 1}" if classes else "none, as the network is unconditional"
+            raise UserError(f"guidance.label must name a class of the network, {known}; got {self.label}.")
+
     def prepare(self, setup: Preparation) -> None:
         """Tune the copy, where no label says what to forget."""
         if self.label is None:
             self.forget = frozen(setup.tune_on_forget(self.steps))
+
+    def state(self) -> dict[str, Tensor]:
+        weights = {} if self.forget is None else self.forget.network.state_dict()
+        return {f"{COPY}{name}": tensor for name, tensor in weights.items()}
+
+    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
+        if self.label is None:
+            self.forget = frozen(model)
+            weights = {name.removeprefix(COPY): tensor for name, tensor in state.items() if name.startswith(COPY)}
+            self.forget.network.load_state_dict(weights)
+
+    def to(self, device: torch.device | str) -> None:
+        if self.forget is not None:
+            self.forget.to(device)
 
     def forget_eps(self, model: ScoreModel, x: Tensor, t: Tensor) -> Tensor:
         """Return eps of the forget set."""
@@ -124,6 +154,8 @@ class DNG(Contrast):
     offset: float = 0.0
     most: float = 0.99
 
+    no_density = "its weight depends on the walk so far, so that no one flow gives its samples"
+    by_levels = True
     formula = (
         "eps_b - g w / (1 - w) (eps_f - eps_b); w <- clip(w exp((T (|y' - mu_b|^2 - |y' - mu_f|^2) + offset) / "
         "2 var)), mu and var those of an ancestral step from the last level to y'"
@@ -148,6 +180,13 @@ class DNG(Contrast):
         """Tune the copy, and read the share of the forget set."""
         super().prepare(setup)
         self.share = setup.forget_share or self.share
+
+    def state(self) -> dict[str, Tensor]:
+        return {**super().state(), "share": torch.tensor(self.share, dtype=torch.float64)}
+
+    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
+        super().recall(state, model)
+        self.share = float(state["share"])
 
     def walk(self) -> "DNG":
         fresh = copy.copy(self)

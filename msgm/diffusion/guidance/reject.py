@@ -1,44 +1,105 @@
-"""Rejection: samples that a judge takes for something to forget are drawn anew."""
+"""Rejection: samples that a classifier takes for something to forget are drawn anew."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation
+from msgm.diffusion.guidance.classifier import (
+    LOWEST,
+    NoisyClassifier,
+    log_odds,
+    stored_classifier,
+    trained_classifier,
+)
 from msgm.diffusion.model import ScoreModel
+from msgm.errors import UserError
+from msgm.ranges import Range, ranges
+
+HIGHEST = 0.1
+"""Largest rho of the noise that the classifier is trained with: what samples are off by, and no more."""
 
 
 @GUIDANCE.register("reject")
 @dataclass
 class Reject(Guidance):
-    """Rejection sampling: the model's own samples, drawn anew until a judge lets them stand.
+    """Rejection sampling: the model's own samples, drawn anew until a classifier of its own lets them stand.
 
-    It costs 1 / (1 - UR) times the sampling, and what remains to be seen of the forget set is what the judge misses:
-    the honest bar for whatever changes the weights. A sample of which no draw is accepted stands after the last one.
+    It costs 1 / (1 - UR) times the sampling, and what remains to be seen of the forget set is what the classifier
+    misses: the honest bar for whatever changes the weights. It is trained on both parts and is not the judge that
+    measures, which would find nothing left by its own rule. A sample of which no draw is accepted stands after the
+    last one.
 
     Example:
         >>> guidance = Reject()
         >>> guidance.judge = lambda items: items.flatten(1).mean(1) > 0  # which samples are to be forgotten
         >>> guidance.wrap(base).sample(2, steps=3).shape
         torch.Size([2, 1, 8, 8])
+
+    Attributes:
+        threshold: probability of showing forgotten content above which a sample is drawn anew.
+        steps: of the classifier's training.
+        width: its hidden units.
+        items: of each part that it is trained on, at most.
     """
 
-    formula = "x ~ p_b given that the judge does not take x for something to forget"
+    threshold: float = 0.5
+    steps: int = 1000
+    width: int = 256
+    items: int = 16384
+
+    search: ClassVar[Mapping[str, Range]] = ranges(threshold=Range(0.05, 0.95))
+    no_density = "samples are drawn anew until one stands, and the flow is that of the model itself"
+    formula = "x ~ p_b given that P(forget | x) <= threshold, by a classifier of its own"
     source = "rejection sampling"
-    deviations = "a judge's mistakes pass; nothing guides a walk of given items, such as inpainting"
+    deviations = (
+        "the classifier is an MLP trained on both parts, and not the judge that measures; its mistakes pass; nothing "
+        "guides a walk of given items, such as inpainting"
+    )
 
     def __post_init__(self) -> None:
+        at_least(1, self, "guidance", "steps", "width", "items")
+        if not 0 < self.threshold < 1:
+            raise UserError(f"guidance.threshold must lie strictly between 0 and 1, got {self.threshold}.")
         self.judge: Callable[[Tensor], Tensor] | None = None
+        self.logit: NoisyClassifier | None = None
+        self.shift = 0.0
 
     def prepare(self, setup: Preparation) -> None:
-        """Take the judge of the setup, if it has one."""
-        self.judge = getattr(setup, "judge", None)
+        """Train the classifier."""
+        forget, retain = setup.forget(self.items).items, setup.retain(self.items)
+        self.logit = trained_classifier(forget, retain, self.steps, self.width, HIGHEST)
+        self.shift, self.judge = log_odds(setup.forget_share or 0.5), self.probably_forgotten
+
+    def state(self) -> dict[str, Tensor]:
+        assert self.logit is not None
+        return {**self.logit.state_dict(), "shift": torch.tensor(self.shift, dtype=torch.float64)}
+
+    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
+        self.logit, self.shift = stored_classifier(state, self.width), float(state["shift"])
+        self.judge = self.probably_forgotten
+
+    def probably_forgotten(self, items: Tensor) -> Tensor:
+        """Return which samples (B, *shape) the classifier takes for something to forget, (B,) bool on their device."""
+        assert self.logit is not None
+        seen = items.to(next(self.logit.parameters()))
+        level = torch.full((len(seen),), LOWEST, device=seen.device)
+        return (self.logit(seen, level) + self.shift > log_odds(self.threshold)).to(items.device)
+
+    def to(self, device: torch.device | str) -> None:
+        if self.logit is not None:
+            self.logit.to(device)
 
     def accepts(self, items: Tensor) -> Tensor:
         if self.judge is None:
-            raise RuntimeError("reject: set judge first, which maps samples (B, *shape) to (B,) bool: to be forgotten")
+            raise RuntimeError(
+                "reject: call prepare first, or set judge, which maps samples (B, *shape) to (B,) bool: to be forgotten"
+            )
         return ~self.judge(items)
 
     def eps(self, model: ScoreModel, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:

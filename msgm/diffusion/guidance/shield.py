@@ -1,6 +1,8 @@
 """Guidance that keeps samples out of balls around given items."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.errors import UserError
+from msgm.ranges import Range, ranges
 
 BLOCK = 4096
 """Items of the bank that are compared with at a time."""
@@ -36,6 +39,7 @@ class Spell(Guidance):
     radius: float | None = None
     items: int = 4096
 
+    search: ClassVar[Mapping[str, Range]] = ranges(radius=Range(0.1, 100.0, log=True))
     formula = "D + sum_k relu(r / |D - z_k| - 1) (D - z_k) in place of the denoised item D"
     source = "Kirchhof et al., arXiv 2410.06025"
     deviations = "the radius is the bank's own median distance to the nearest other item unless it is given"
@@ -55,6 +59,17 @@ class Spell(Guidance):
         """
         self.bank = setup.forget(self.items).items
         self.reach = _spacing(self.bank) if self.radius is None else self.radius
+
+    def state(self) -> dict[str, Tensor]:
+        assert self.bank is not None
+        assert self.reach is not None
+        return {"bank": self.bank, "reach": torch.tensor(self.reach, dtype=torch.float64)}
+
+    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
+        self.bank, self.reach = state["bank"], float(state["reach"])
+
+    def to(self, device: torch.device | str) -> None:
+        self.bank = None if self.bank is None else self.bank.to(device)
 
     def eps(self, model: ScoreModel, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         if self.bank is None or self.reach is None:

@@ -17,6 +17,7 @@ from msgm.evaluation.reality import to_items
 
 TITLE = "Does it stay forgotten?"
 NOT_TESTED = "not tested"
+UNGUIDED = "the weights, without the guidance of their samples"
 
 
 class Attack(Metric):
@@ -24,10 +25,12 @@ class Attack(Metric):
 
     Attributes:
         key: where its numbers stand in the row.
+        on_weights: whether who makes it holds the weights, and so leaves guidance of their samples out.
     """
 
     table = TITLE
     key: ClassVar[str]
+    on_weights: ClassVar[bool] = False
 
     @abstractmethod
     def attack(self, subject: Subject) -> dict[str, Any]:
@@ -53,7 +56,10 @@ class Attack(Metric):
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         reason = self.obstacle(subject.bench.split, subject.run)
-        found = self.attack(subject) if reason is None else {"not_tested": reason}
+        attacked = subject.without_guidance() if self.on_weights else subject
+        found = self.attack(attacked) if reason is None else {"not_tested": reason}
+        if attacked is not subject:
+            found["of"] = UNGUIDED
         if "not_tested" in found:
             print(f"{subject.name}: {self.name} not tested: {found['not_tested']}", flush=True)
         return {self.key: found}

@@ -95,6 +95,7 @@ class Membership(Attack):
     """
 
     key = "membership"
+    on_weights = True
     columns = [  # noqa: RUF012
         Column("MIA AUC forget (aim: the retrain's)", "", cell(key, lambda f: _auc("forget", f))),
         Column("MIA TPR % at 1% FPR, forget: lowest / highest losses", "", cell(key, _hits)),

@@ -60,6 +60,7 @@ class Quantisation(Attack):
     """
 
     key = "quantisation"
+    on_weights = True
     columns = [  # noqa: RUF012
         Column(
             "UR % by bits of weights",

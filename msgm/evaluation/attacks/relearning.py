@@ -73,6 +73,7 @@ class Relearning(Attack):
     """
 
     key = "relearning"
+    on_weights = True
     columns = [  # noqa: RUF012
         Column("relearning steps to half the base's UR", "higher", _steps),
     ]

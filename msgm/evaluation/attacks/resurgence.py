@@ -40,6 +40,7 @@ class Resurgence(Attack):
     """
 
     key = "resurgence"
+    on_weights = True
     columns = [Column("UR % before -> after tuning on retain items", "lower", cell(key, _before_and_after))]  # noqa: RUF012
 
     steps: list[int] = field(default_factory=lambda: [50, 200])

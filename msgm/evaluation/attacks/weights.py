@@ -27,6 +27,7 @@ class Weights(Attack):
     """
 
     key = "weights_attack"
+    on_weights = True
     columns = [  # noqa: RUF012
         Column(
             "UR % raw / averaged weights", "lower", cell(key, lambda f: f"{ratio(f['raw'])} / {ratio(f['averaged'])}")

@@ -18,9 +18,13 @@ from msgm.progress import Progress
 from msgm.reading import Arrays
 
 VALUES = "nll.npz"
+NO_DENSITY = "not_tested"
+"""Key of the reason why a model has no likelihood."""
 
 
 def _cell(part: str, row: Row, _: Report) -> str:
+    if NO_DENSITY in row["nll"]:
+        return "none"
     found = row["nll"][part]
     if found["mean"] is None:
         return f"diverged on {found['non_finite']}"
@@ -33,6 +37,8 @@ def _cell(part: str, row: Row, _: Report) -> str:
 @dataclass(frozen=True)
 class NegativeLogLikelihood(Metric):
     """NLL by the probability-flow ODE, mean (median), as ``evaluation.likelihood`` says.
+
+    A model whose samples are guided by more than a field of eps has none, and its row says why.
 
     With a folder the values themselves are kept in ``nll.npz``: ``retain`` and ``forget``, (n, repeats) float64, and
     ``retain_indices`` and ``forget_indices``, (n,), the items' numbers in the data set.
@@ -50,6 +56,8 @@ class NegativeLogLikelihood(Metric):
     ]
 
     def measure(self, subject: Subject) -> dict[str, Any]:
+        if subject.no_density:
+            return {"nll": {NO_DENSITY: subject.no_density}}
         bench = subject.bench
         data, config = bench.dataset, bench.config
         settings = config.evaluation.likelihood
@@ -72,6 +80,8 @@ class NegativeLogLikelihood(Metric):
 
     @classmethod
     def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        if NO_DENSITY in row["nll"]:
+            return {}
         return {f"NLL {part}": row["nll"][part]["mean"] for part in ("retain", "forget")}
 
     def protocol(self, bench: Bench) -> dict[str, str]:

@@ -10,11 +10,13 @@ from msgm.errors import UserError
 from msgm.evaluation.asking import own
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
-from msgm.evaluation.metrics.likelihood import forget_part, nll_indices, summary
+from msgm.evaluation.metrics.likelihood import NO_DENSITY, forget_part, nll_indices, summary
 from msgm.splits import Split
 
 
 def _cell(part: str, row: Row, _: Report) -> str:
+    if NO_DENSITY in row["vlb"]:
+        return "none"
     found = row["vlb"][part]
     if found["mean"] is None:
         return f"diverged on {found['non_finite']}"
@@ -56,6 +58,8 @@ class VariationalBound(Metric):
             raise UserError(f"evaluation.options.vlb.terms must lie in 1 .. {steps - 1}, got {self.terms}.")
 
     def measure(self, subject: Subject) -> dict[str, Any]:
+        if subject.no_density:
+            return {"vlb": {NO_DENSITY: subject.no_density}}
         bench = subject.bench
         data, seed = bench.dataset, bench.config.seed
         assert data.levels is not None, "check refuses vectors"
@@ -68,6 +72,8 @@ class VariationalBound(Metric):
 
     @classmethod
     def numbers(cls, row: Row, report: Report) -> dict[str, float | None]:
+        if NO_DENSITY in row["vlb"]:
+            return {}
         return {f"VLB {part}": row["vlb"][part]["mean"] for part in ("retain", "forget")}
 
     def protocol(self, bench: Bench) -> dict[str, str]:
