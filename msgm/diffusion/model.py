@@ -361,7 +361,7 @@ class ScoreModel:
 
             source = fetched(str(source), revision)
         folder = find_model(source)
-        from msgm.diffusion.guidance import as_guided  # of models, which these lie above
+        from msgm.diffusion.guidance.stored import as_guided  # of models, which these lie above
 
         with trusting(trust):
             found = cls.load(folder)

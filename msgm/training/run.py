@@ -15,8 +15,8 @@ from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
 from msgm.diffusion import GUIDANCE, ScoreModel
 from msgm.diffusion.description import describe
-from msgm.diffusion.guidance import guidance_beside
 from msgm.diffusion.guidance.stored import FOLDER as GUIDANCE_FOLDER
+from msgm.diffusion.guidance.stored import guidance_beside
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text

@@ -21,7 +21,7 @@ from tests.conftest import DIGITS, settings
 from tests.generator.test_tuning import SMALL
 
 ROWS = [
-    "rows.shielded={start: guide, guidance: {name: spell, radius: 20}}",
+    "rows.shielded={start: guide, guidance: {name: spell, radius: 2000}}",
     "rows.filtered={start: guide, guidance: {name: reject, steps: 20, threshold: 0.001}}",
     "rows.followed={start: guide, guidance: {name: dng, steps: 2}, training: {lr: 1.0e-3}}",
     "rows.classified={start: guide, guidance: {name: classifier, steps: 20, scale: 2}}",

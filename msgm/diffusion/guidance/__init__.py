@@ -6,14 +6,7 @@ from msgm.diffusion.guidance.classifier_free import ClassifierFree
 from msgm.diffusion.guidance.contrast import DNG, Negative
 from msgm.diffusion.guidance.reject import Reject
 from msgm.diffusion.guidance.shield import Spell
-from msgm.diffusion.guidance.stored import (
-    as_guided,
-    guidance_beside,
-    load_guided,
-    read_guidance,
-    save_guidance,
-    unguided,
-)
+from msgm.diffusion.guidance.stored import load_guided, read_guidance, save_guidance, unguided
 
 __all__ = [
     "DNG",
@@ -25,8 +18,6 @@ __all__ = [
     "Negative",
     "Reject",
     "Spell",
-    "as_guided",
-    "guidance_beside",
     "load_guided",
     "read_guidance",
     "save_guidance",

@@ -32,9 +32,9 @@ def save_guidance(guidance: Guidance, folder: Path | str) -> None:
     Example:
         >>> guidance = msgm.diffusion.guidance.Spell(radius=2.0)
         >>> guidance.bank = torch.zeros(1, 1, 8, 8)
-        >>> save_guidance(guidance, out / "guidance")
-        >>> read_guidance(out / "guidance", base).reach
-        2.0
+        >>> msgm.diffusion.guidance.save_guidance(guidance, out / "guidance")
+        >>> sorted(path.name for path in (out / "guidance").iterdir())
+        ['found.safetensors', 'guidance.json']
     """
     settings = {"name": guidance.name} | guidance.effective()
     written: Written = {"format": FORMAT, "guidance": settings, "plugins": plugins_of(type(guidance))}
@@ -45,6 +45,13 @@ def save_guidance(guidance: Guidance, folder: Path | str) -> None:
 
 def read_guidance(folder: Path | str, model: ScoreModel) -> Guidance:
     """Return the guidance of a folder that ``save_guidance`` wrote for ``model``, as it was.
+
+    Example:
+        >>> guidance = msgm.diffusion.guidance.Spell(radius=2.0)
+        >>> guidance.bank = torch.zeros(1, 1, 8, 8)
+        >>> msgm.diffusion.guidance.save_guidance(guidance, out / "read")
+        >>> msgm.diffusion.guidance.read_guidance(out / "read", base).reach
+        2.0
 
     Raises:
         UserError: a file is missing or damaged, of a newer version, or of another model.
@@ -77,12 +84,29 @@ def as_guided(model: ScoreModel, folder: Path) -> ScoreModel:
 
 
 def load_guided(folder: Path) -> ScoreModel:
-    """Read a model folder as its run samples it; ``ScoreModel.load`` reads the weights alone."""
+    """Read a model folder as its run samples it; ``ScoreModel.load`` reads the weights alone.
+
+    Example:
+        >>> guidance = msgm.diffusion.guidance.Spell(radius=2.0)
+        >>> guidance.bank = torch.zeros(1, 1, 8, 8)
+        >>> base.save(out / "run" / "model")
+        >>> msgm.diffusion.guidance.save_guidance(guidance, out / "run" / "guidance")
+        >>> msgm.diffusion.guidance.load_guided(out / "run" / "model").guidance
+        Spell(radius=2.0, items=4096)
+
+    Raises:
+        UserError: there is no model, or it or its guidance is damaged.
+    """
     return as_guided(ScoreModel.load(folder), folder)
 
 
 def unguided(model: ScoreModel) -> ScoreModel:
-    """Return the model that a view guides, the model itself without a view: what who holds the weights has."""
+    """Return the model that a view guides, the model itself without a view: what who holds the weights has.
+
+    Example:
+        >>> msgm.diffusion.guidance.unguided(msgm.diffusion.guidance.Reject().wrap(base)) is base
+        True
+    """
     while isinstance(model, Guided):
         assert model.base is not None
         model = model.base
