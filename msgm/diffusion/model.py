@@ -147,8 +147,7 @@ class ScoreModel:
             t: (B,) times in (0, 1].
             condition: of each item; None is the null condition, the only one that an unconditional network reads.
         """
-        out = self._output(x, t, condition)
-        return to_eps(self.prediction, out, x, *self._path(x, t))
+        return to_eps(self.prediction, self._output(x, t, condition), x, *self._path(x, t))
 
     def _path(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return a(t) and sigma(t), which broadcast over x."""
