@@ -201,6 +201,13 @@ def test_fit_gives_a_plain_model_and_keeps_the_adapter_beside_its_checkpoints(ba
     assert (tmp_path / "kept" / "adapter" / "adapter_config.json").is_file()
 
 
+def test_a_teacher_is_tuned_whole_as_without_an_adapter(trainer):
+    made = trainer(Obtuse())
+    teacher = made._tune_on_forget(1)
+    assert not (made.run.path / "teacher" / "adapter").exists()
+    assert not torch.equal(teacher.eps(*inputs()), made.base.eps(*inputs()))
+
+
 class Still(Mixed):
     """An objective of a plugin that lets no weight of the last layer change."""
 
