@@ -74,6 +74,7 @@ def test_without_minutes_it_says_how_it_is_called(stub):
     assert "usage: scripts/gpu_table.sh MINUTES [OUT]" in refused.stderr
 
 
+@pytest.mark.slow
 def test_on_a_cpu_with_tiny_settings_it_prints_three_tables(tmp_path):
     overrides = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
     done = call(5, tmp_path / "out", *overrides)

@@ -14,6 +14,7 @@ from tests.cards.test_views import make_card
 ACCOMPLISHED = re.compile("deleted|removed|compliant|certified|gdpr", re.IGNORECASE)
 HOUSE = Path(msgm.__file__).parent
 ALLOWED = {
+    "evaluation/ladder.py": ["weights untouched: outputs were suppressed, nothing "],  # It denies it.
     "evaluation/card.py": ["Exact by algorithm: the listed items were removed from the training data and "],  # C4
     "classifier/card.py": ["Certified removal with epsilon "],  # C5
     "classifier/ladder.py": ["certified"],  # A key of the first version's records.

@@ -135,7 +135,7 @@ def test_a_conditional_model_counts_by_the_worst_of_its_views(tmp_path, monkeypa
         },
     }
     monkeypatch.setattr(tuning, "measure", lambda subject: found)
-    monkeypatch.setattr(tuning.ScoreModel, "load", lambda folder: new_model(config, tuning_.bench.dataset))
+    monkeypatch.setattr(tuning, "load_guided", lambda folder: new_model(config, tuning_.bench.dataset))
     numbers = tuning_._numbers("row", tmp_path)
     assert (numbers["unlearning_ratio"], numbers["junk_rate"]) == (0.4, 0.3)
     found["conditions"] = {"not_tested": "the model is unconditional"}

@@ -18,8 +18,7 @@ from msgm.objectives import OBJECTIVES
 from msgm.reading import read_json
 from msgm.requests import ForgetRequest
 from msgm.runs import Run
-from msgm.training import EMA, Trainer, train, unlearn
-from msgm.training import trainer as trainer_module
+from msgm.training import EMA, Trainer, accelerating, train, unlearn
 from msgm.training.checkpoints import checkpoints
 from msgm.training.run import load_data, new_model
 from tests.conftest import DIGITS, TINY, settings
@@ -465,7 +464,7 @@ def test_training_on_a_part_of_the_data_needs_a_request(verb, tiny, tmp_path):
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "aim"])
 def test_a_tracker_that_is_not_installed_is_said_before_training(name, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "get_available_trackers", lambda: ["tensorboard"])
+    monkeypatch.setattr(accelerating, "get_available_trackers", lambda: ["tensorboard"])
     with pytest.raises(UserError, match=rf"training\.trackers: {name} is not installed.*those that are: tensorboard"):
         train(tiny(f"training.trackers=[{name}]"), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run" / "config.yaml").exists()
