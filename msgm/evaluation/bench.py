@@ -14,7 +14,7 @@ from msgm.chain import Chain
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import Condition, ScoreModel, sample
-from msgm.diffusion.guidance import Guided, unguided
+from msgm.diffusion.guidance import unguided, views
 from msgm.diffusion.samplers import State
 from msgm.evaluation.asking import in_turn, known_classes, nothing
 from msgm.evaluation.judge import Judge, train_judge
@@ -114,14 +114,8 @@ class Subject:
     @property
     def no_density(self) -> str | None:
         """Return why the model's flow gives no likelihood of its samples; None where it does."""
-        model = self.model
-        while isinstance(model, Guided):
-            assert model.base is not None
-            assert model.guidance is not None
-            if model.guidance.no_density:
-                return f"{model.guidance.name}: {model.guidance.no_density}"
-            model = model.base
-        return None
+        guides = [view.guidance for view in views(self.model) if view.guidance is not None]
+        return next((f"{guide.name}: {guide.no_density}" for guide in guides if guide.no_density), None)
 
     @functools.cached_property
     def samples(self) -> Tensor:

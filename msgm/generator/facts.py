@@ -9,6 +9,7 @@ from msgm.diffusion import GUIDANCE
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.reading import read_yaml
+from msgm.registry import Registry
 from msgm.runs import FinishedManifest, Run
 from msgm.shapes import Count
 
@@ -46,9 +47,9 @@ def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
     if row.start == "edit" and row.objective:
         return _facts_of_both(name, row.edit, row.objective, settings.steps, settings.lr, manifest)
     if row.start == "edit":
-        return _facts_of_edit(name, row.edit, settings.lr, manifest)
+        return _facts_without_steps(EDITS, name, row.edit, settings.lr, manifest)
     if row.start == "guide":
-        return _facts_of_guidance(name, row.guidance, settings.lr, manifest)
+        return _facts_without_steps(GUIDANCE, name, row.guidance, settings.lr, manifest)
     return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
 
 
@@ -63,9 +64,9 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
     if config.get("edit") and manifest["weights"] != "edited":
         return _facts_of_both(name, {**config["edit"]}, objective, training["steps"], training["lr"], manifest)
     if config.get("edit"):
-        return _facts_of_edit(name, {**config["edit"]}, training["lr"], manifest)
+        return _facts_without_steps(EDITS, name, {**config["edit"]}, training["lr"], manifest)
     if config.get("guidance"):
-        return _facts_of_guidance(name, {**config["guidance"]}, training["lr"], manifest)
+        return _facts_without_steps(GUIDANCE, name, {**config["guidance"]}, training["lr"], manifest)
     return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
 
 
@@ -106,19 +107,25 @@ def _facts_of_run(
     }
 
 
-def _facts_of_edit(name: str, edit: dict[str, Any], lr: float, manifest: FinishedManifest) -> dict[str, Any]:
-    """Return the facts of a model that was edited; the rate is that of tuning a copy, where the edit has one tuned."""
-    part = EDITS.entries.get(edit["name"])
+def _facts_without_steps(
+    registry: Registry[Any], name: str, given: dict[str, Any], lr: float, manifest: FinishedManifest
+) -> dict[str, Any]:
+    """Return the facts of a model that an edit or guidance of ``registry`` made.
+
+    The rate is that of tuning a copy, where one is tuned.
+    """
+    part = registry.build(given) if given["name"] in registry.entries else None
+    edits = registry is EDITS
     return {
         "name": name,
-        "objective": edit["name"],
-        "settings": EDITS.build(edit).effective() if part else edit,
+        "objective": given["name"],
+        "settings": part.effective() if part else given,
         "card": part.describe() if part else None,
-        "start": "edit",
+        "start": "edit" if edits else "guide",
         "steps": 0,
         "lr": lr if part and part.tunes else None,
         "seconds": manifest["seconds"],
-        "edited": manifest.get("edited"),
+        **({"edited": manifest.get("edited")} if edits else {"found": manifest.get("found")}),
         "drawn": manifest.get("drawn"),
         "weights": manifest["weights"],
     }
@@ -129,7 +136,7 @@ def _facts_of_both(
 ) -> dict[str, Any]:
     """Return the facts of a model that was edited and then fine-tuned: those of the steps, with both parts' names."""
     first, then = (
-        _facts_of_edit(name, edit, lr, manifest),
+        _facts_without_steps(EDITS, name, edit, lr, manifest),
         _facts_of_run(name, objective, "edit", steps, lr, manifest),
     )
     return then | {
@@ -146,21 +153,3 @@ def _both_cards(one: str | None, other: str | None) -> str | None:
         return one or other
     lines, more = method_lines(one), method_lines(other)
     return "\n".join(f"{key}: {text}; then: {more.get(key, 'none')}" for key, text in lines.items())
-
-
-def _facts_of_guidance(name: str, guidance: dict[str, Any], lr: float, manifest: FinishedManifest) -> dict[str, Any]:
-    """Return the facts of a model whose samples are guided; the rate is that of tuning a copy, where one is tuned."""
-    part = GUIDANCE.build(guidance) if guidance["name"] in GUIDANCE.entries else None
-    return {
-        "name": name,
-        "objective": guidance["name"],
-        "settings": part.effective() if part else guidance,
-        "card": part.describe() if part else None,
-        "start": "guide",
-        "steps": 0,
-        "lr": lr if part and part.tunes else None,
-        "seconds": manifest["seconds"],
-        "found": manifest.get("found"),
-        "drawn": manifest.get("drawn"),
-        "weights": manifest["weights"],
-    }

@@ -151,9 +151,7 @@ def plain(model: ScoreModel, base: ScoreModel) -> ScoreModel:
 
 
 def save_adapter(folder: Path, model: ScoreModel) -> None:
-    """Write the model's adapter alone, as ``peft.PeftModel.from_pretrained`` reads it; nothing where it has none."""
-    if not has_adapter(model.network):
-        return
+    """Write the adapter that the model has, alone, as ``peft.PeftModel.from_pretrained`` reads it."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -69,6 +69,13 @@ class Editor(Trainer):
         self.edit, self.means, self.follows = edit, means, objective is not None
         if settings.gradient_checkpointing and not self.follows:
             self._checkpoint_gradients(False)  # of the copy that is fine-tuned alone
+
+    @property
+    def makes_steps(self) -> bool:
+        return self.follows
+
+    def findings(self) -> dict[str, Any]:
+        return {"edited": self.edit.facts} | (super().findings() if self.follows else {})
 
     def train(self) -> None:
         """Edit the weights, and make the steps that follow; a resumed run makes the same edit again before them.

@@ -3,6 +3,7 @@
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from msgm.config import TrainingSettings
 from msgm.data import Dataset
@@ -52,6 +53,15 @@ class Guider(Trainer):
         if settings.gradient_checkpointing:
             self._checkpoint_gradients(False)  # of the copy that is fine-tuned alone
 
+    @property
+    def makes_steps(self) -> bool:
+        return False
+
+    def findings(self) -> dict[str, Any]:
+        """Return the single numbers among what was found."""
+        numbers = {name: float(tensor) for name, tensor in self.guidance.state().items() if not tensor.shape}
+        return {"found": numbers}
+
     def train(self) -> None:
         """Prepare the guidance.
 
@@ -63,10 +73,6 @@ class Guider(Trainer):
         self.guidance.prepare(self._setup())
         self.model.network.eval()
         self.state.seconds = time.perf_counter() - began + spent
-
-    def numbers(self) -> dict[str, float]:
-        """Return the single numbers among what was found, for reports."""
-        return {name: float(tensor) for name, tensor in self.guidance.state().items() if not tensor.shape}
 
     def save(self) -> None:
         """Write the guidance, and then the model, so that no model stands there without it."""

@@ -182,19 +182,11 @@ def _fit(
         }
         done["drawn"] = dict(trainer.drawn)
         traces.seal(run.path, run.model, run.adapter, run.path / GUIDANCE_FOLDER)
-        write_json(run.manifest, manifest | done | _found(trainer) | taken | {"status": "finished"})
+        write_json(run.manifest, manifest | done | trainer.findings() | taken | {"status": "finished"})
         if kept and not taken:
             kept.keep(manifest | done)
     wait()
     return run
-
-
-def _found(trainer: Trainer) -> dict[str, Any]:
-    """Return what was found or done besides training, for the manifest."""
-    if isinstance(trainer, Guider):
-        return {"found": trainer.numbers()}
-    edited = {"edited": trainer.edit.facts} if isinstance(trainer, Editor) else {}
-    return edited | ({} if isinstance(trainer, Editor) and not trainer.follows else {"found": trainer.update.found()})
 
 
 def _trainer(
@@ -216,8 +208,7 @@ def announce(label: str, method: str, trainer: Trainer) -> None:
     part, where = trainer.part, device_name(trainer.accelerator.device)
     items = f"{len(part.retain)} retain and {len(part.forget)} forget items of {trainer.dataset.name}"
     items += f", without {len(part.gone)} forgotten before" if len(part.gone) else ""
-    without = isinstance(trainer, Guider) or (isinstance(trainer, Editor) and not trainer.follows)
-    steps = "" if without else f", {trainer.settings.steps} steps"
+    steps = f", {trainer.settings.steps} steps" if trainer.makes_steps else ""
     print(f"{label}: {method}{steps} on {where}; {items}", flush=True)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from msgm.seeding import derive_seed
 from msgm.splits import Part
 from msgm.training import sharding
 from msgm.training.accelerating import start_trackers, started
-from msgm.training.adapters import adapted, plain, save_adapter
+from msgm.training.adapters import adapted, has_adapter, plain, save_adapter
 from msgm.training.batches import drop_of, forget_drop, noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
 from msgm.training.ema import EMA
@@ -145,8 +146,19 @@ class Trainer:
         if self.shards:
             sharding.pull(self.state.network, self.model.network)
         self.model.to(self.accelerator.device).network.eval()
-        with self._chosen_weights():
-            save_adapter(self.run.adapter, self.model)
+        if has_adapter(self.model.network) and self.accelerator.is_main_process:
+            with self._chosen_weights():
+                save_adapter(self.run.adapter, self.model)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def makes_steps(self) -> bool:
+        """Whether the run makes steps of training."""
+        return True
+
+    def findings(self) -> dict[str, Any]:
+        """Return what was found or done beside training, for the manifest, once ``train`` has ended."""
+        return {"found": self.update.found()}
 
     @property
     def drawn(self) -> Mapping[str, int]:

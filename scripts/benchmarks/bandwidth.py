@@ -50,7 +50,8 @@ def figures(source: str, most_bank: int, most_items: int) -> dict[str, Any]:
     """Return a config's two bandwidths, and by how much the best one's held-out likelihood is higher."""
     dataset, split = load_data(load_config(source))
     bank, test = drawn(dataset, split.train.retain, most_bank), drawn(dataset, split.test.retain, most_items)
-    bandwidth, best = leave_one_out_bandwidth(bank), best_bandwidth(bank, test)
+    bandwidth = leave_one_out_bandwidth(bank)
+    best = best_bandwidth(bank, test, bandwidth)
     gained = held_out_bits(bank, test, best) - held_out_bits(bank, test, bandwidth)
     return {
         "bank": len(bank),
@@ -78,9 +79,9 @@ def held_out_bits(bank: Tensor, items: Tensor, bandwidth: float) -> Tensor:
     return (log_density / dims - math.log(bandwidth) - 0.5 * math.log(2 * math.pi)) / math.log(2)
 
 
-def best_bandwidth(bank: Tensor, items: Tensor) -> float:
-    """Return the bandwidth with which ``items`` are likeliest."""
-    middle = math.log(leave_one_out_bandwidth(bank))
+def best_bandwidth(bank: Tensor, items: Tensor, near: float) -> float:
+    """Return the bandwidth with which ``items`` are likeliest, looked for around ``near``."""
+    middle = math.log(near)
     bounds = (middle - math.log(WIDEST), middle + math.log(WIDEST))
 
     def loss(log_width: float) -> float:

@@ -1,12 +1,12 @@
 """Guidance: views of a model whose samples are guided and whose weights stay; importing a file registers its kinds."""
 
-from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Guided
+from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Guided, unguided, views
 from msgm.diffusion.guidance.classifier import Classifier
 from msgm.diffusion.guidance.classifier_free import ClassifierFree
 from msgm.diffusion.guidance.contrast import DNG, Negative
 from msgm.diffusion.guidance.reject import Reject
 from msgm.diffusion.guidance.shield import Spell
-from msgm.diffusion.guidance.stored import load_guided, read_guidance, save_guidance, unguided
+from msgm.diffusion.guidance.stored import load_guided, read_guidance, save_guidance
 
 __all__ = [
     "DNG",
@@ -22,4 +22,5 @@ __all__ = [
     "read_guidance",
     "save_guidance",
     "unguided",
+    "views",
 ]

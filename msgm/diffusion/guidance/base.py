@@ -6,7 +6,7 @@ its view. Nothing is unlearnt by it: who has the weights has the model without g
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -207,6 +207,33 @@ class Guided(ScoreModel):
 
 
 GUIDANCE: Registry[Guidance] = Registry("guidance")
+
+
+def views(model: ScoreModel) -> Iterator[Guided]:
+    """Yield the views that a model is seen through, the outermost first; none of a model that is not guided.
+
+    Example:
+        >>> from msgm.diffusion.guidance import Reject, views
+        >>> [view.guidance.name for view in views(Reject().wrap(base))]
+        ['reject']
+    """
+    while isinstance(model, Guided):
+        yield model
+        assert model.base is not None
+        model = model.base
+
+
+def unguided(model: ScoreModel) -> ScoreModel:
+    """Return the model that a view guides, the model itself without a view: what who holds the weights has.
+
+    Example:
+        >>> msgm.diffusion.guidance.unguided(msgm.diffusion.guidance.Reject().wrap(base)) is base
+        True
+    """
+    for view in views(model):
+        assert view.base is not None
+        model = view.base
+    return model
 
 
 def frozen(model: ScoreModel) -> ScoreModel:

@@ -74,21 +74,41 @@ def trained_classifier(
     return logit.eval().requires_grad_(False)
 
 
-def stored_classifier(found: Mapping[str, Tensor], width: int) -> NoisyClassifier:
-    """Return a frozen classifier with the weights ``found``."""
-    logit = NoisyClassifier(found["layers.0.weight"].shape[1] - 1, width)
-    logit.load_state_dict({name: found[name] for name in logit.state_dict()})
-    return logit.eval().requires_grad_(False)
-
-
 def log_odds(share: float) -> float:
     """Return the logarithm of a share's odds."""
     return float(torch.logit(torch.tensor(share, dtype=torch.float64)))
 
 
+class Classifying(Guidance):
+    """Guidance that has a classifier of its own, trained on both parts.
+
+    Attributes:
+        width: hidden units of the classifier.
+        logit: the classifier, of items over their signal and of their noise ratio; None before it is trained.
+        shift: what is added to its logit: the log-odds of the data's share of forget items.
+    """
+
+    width: int
+    logit: nn.Module | None
+    shift: float
+
+    def state(self) -> dict[str, Tensor]:
+        assert isinstance(self.logit, NoisyClassifier)
+        return {**self.logit.state_dict(), "shift": torch.tensor(self.shift, dtype=torch.float64)}
+
+    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
+        logit = NoisyClassifier(state["layers.0.weight"].shape[1] - 1, self.width)
+        logit.load_state_dict({name: state[name] for name in logit.state_dict()})
+        self.logit, self.shift = logit.eval().requires_grad_(False), float(state["shift"])
+
+    def to(self, device: torch.device | str) -> None:
+        if self.logit is not None:
+            self.logit.to(device)
+
+
 @GUIDANCE.register("classifier")
 @dataclass
-class Classifier(Guidance):
+class Classifier(Classifying):
     """Classifier guidance towards the retain set, by a small classifier trained on noised forget and retain items.
 
     Example:
@@ -120,8 +140,7 @@ class Classifier(Guidance):
     def __post_init__(self) -> None:
         at_least(0, self, "guidance", "scale")
         at_least(1, self, "guidance", "steps", "width", "items")
-        self.logit: nn.Module | None = None
-        self.shift = 0.0
+        self.logit, self.shift = None, 0.0
 
     def prepare(self, setup: Preparation) -> None:
         """Train the classifier."""
@@ -138,17 +157,6 @@ class Classifier(Guidance):
         """
         self.logit = trained_classifier(forget, retain, self.steps, self.width, seed=seed)
         self.shift = log_odds(share)
-
-    def state(self) -> dict[str, Tensor]:
-        assert isinstance(self.logit, NoisyClassifier)
-        return {**self.logit.state_dict(), "shift": torch.tensor(self.shift, dtype=torch.float64)}
-
-    def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
-        self.logit, self.shift = stored_classifier(state, self.width), float(state["shift"])
-
-    def to(self, device: torch.device | str) -> None:
-        if self.logit is not None:
-            self.logit.to(device)
 
     def log_retain(self, process: Process, x: Tensor, t: Tensor) -> Tensor:
         """Return log P(retain | x_t), (B,)."""

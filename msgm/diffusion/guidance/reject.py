@@ -9,14 +9,8 @@ from torch import Tensor
 
 from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
-from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation
-from msgm.diffusion.guidance.classifier import (
-    LOWEST,
-    NoisyClassifier,
-    log_odds,
-    stored_classifier,
-    trained_classifier,
-)
+from msgm.diffusion.guidance.base import GUIDANCE, Preparation
+from msgm.diffusion.guidance.classifier import LOWEST, Classifying, log_odds, trained_classifier
 from msgm.diffusion.model import ScoreModel
 from msgm.errors import UserError
 from msgm.ranges import Range, ranges
@@ -27,7 +21,7 @@ HIGHEST = 0.1
 
 @GUIDANCE.register("reject")
 @dataclass
-class Reject(Guidance):
+class Reject(Classifying):
     """Rejection sampling: the model's own samples, drawn anew until a classifier of its own lets them stand.
 
     It costs 1 / (1 - UR) times the sampling, and what remains to be seen of the forget set is what the classifier
@@ -67,8 +61,7 @@ class Reject(Guidance):
         if not 0 < self.threshold < 1:
             raise UserError(f"guidance.threshold must lie strictly between 0 and 1, got {self.threshold}.")
         self.judge: Callable[[Tensor], Tensor] | None = None
-        self.logit: NoisyClassifier | None = None
-        self.shift = 0.0
+        self.logit, self.shift = None, 0.0
 
     def prepare(self, setup: Preparation) -> None:
         """Train the classifier."""
@@ -76,12 +69,8 @@ class Reject(Guidance):
         self.logit = trained_classifier(forget, retain, self.steps, self.width, HIGHEST)
         self.shift, self.judge = log_odds(setup.forget_share or 0.5), self.probably_forgotten
 
-    def state(self) -> dict[str, Tensor]:
-        assert self.logit is not None
-        return {**self.logit.state_dict(), "shift": torch.tensor(self.shift, dtype=torch.float64)}
-
     def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
-        self.logit, self.shift = stored_classifier(state, self.width), float(state["shift"])
+        super().recall(state, model)
         self.judge = self.probably_forgotten
 
     def probably_forgotten(self, items: Tensor) -> Tensor:
@@ -90,10 +79,6 @@ class Reject(Guidance):
         seen = items.to(next(self.logit.parameters()))
         level = torch.full((len(seen),), LOWEST, device=seen.device)
         return (self.logit(seen, level) + self.shift > log_odds(self.threshold)).to(items.device)
-
-    def to(self, device: torch.device | str) -> None:
-        if self.logit is not None:
-            self.logit.to(device)
 
     def accepts(self, items: Tensor) -> Tensor:
         if self.judge is None:

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from safetensors.torch import save_file
 
-from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Guided
+from msgm.diffusion.guidance.base import GUIDANCE, Guidance
 from msgm.diffusion.model import ScoreModel
 from msgm.errors import UserError
 from msgm.folders import whole_folder
@@ -98,16 +98,3 @@ def load_guided(folder: Path) -> ScoreModel:
         UserError: there is no model, or it or its guidance is damaged.
     """
     return as_guided(ScoreModel.load(folder), folder)
-
-
-def unguided(model: ScoreModel) -> ScoreModel:
-    """Return the model that a view guides, the model itself without a view: what who holds the weights has.
-
-    Example:
-        >>> msgm.diffusion.guidance.unguided(msgm.diffusion.guidance.Reject().wrap(base)) is base
-        True
-    """
-    while isinstance(model, Guided):
-        assert model.base is not None
-        model = model.base
-    return model
