@@ -45,16 +45,23 @@ class Split:
 
 
 def draw_parts(
-    count: int, validation: float, test: float, seed: int, published_test: NDArray[np.bool_] | None = None
+    count: int,
+    validation: float,
+    test: float,
+    seed: int,
+    published_test: NDArray[np.bool_] | None = None,
+    origin: NDArray[np.int64] | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Return the sorted positions of the train, validation and test part; arguments and errors as in ``make_split``."""
+    if origin is not None:
+        return _with_copies(draw_parts(len(np.unique(origin)), validation, test, seed, published_test), origin)
     shares = {"data.validation": validation} | ({} if published_test is not None else {"data.test": test})
     for key, share in shares.items():
         if not 0 < share < 1:
             raise UserError(f"{key} must lie between 0 and 1, got {share}.")
     if sum(shares.values()) >= 1:
         raise UserError(f"{' + '.join(shares)} must be below 1, got {sum(shares.values()):g}.")
-    is_test = np.zeros(count, dtype=bool) if published_test is None else published_test
+    is_test = np.zeros(count, dtype=bool) if published_test is None else published_test[:count]
     rest = np.random.default_rng(seed).permutation(np.flatnonzero(~is_test))
     held = round(validation * len(rest))
     drawn_test = round(test * len(rest)) if published_test is None else 0
@@ -66,6 +73,19 @@ def draw_parts(
     return {name: np.sort(positions) for name, positions in parts.items()}
 
 
+def _with_copies(parts: dict[str, NDArray[np.int64]], origin: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Return parts with the copies, which come last, in the training part; see ``make_split``."""
+    own = sum(map(len, parts.values()))
+    for name, positions in parts.items():
+        astray = positions[np.isin(positions, origin[own:])] if name != "train" else positions[:0]
+        if len(astray):
+            raise UserError(
+                f"data.repeat: item {astray[0]} lies in the {name} part, and training items alone are repeated; name "
+                "others, or set another data.split_seed."
+            )
+    return parts | {"train": np.concatenate([parts["train"], np.arange(own, len(origin))])}
+
+
 def make_split(
     forget: NDArray[np.bool_],
     validation: float,
@@ -73,6 +93,7 @@ def make_split(
     seed: int,
     published_test: NDArray[np.bool_] | None = None,
     gone: NDArray[np.bool_] | None = None,
+    origin: NDArray[np.int64] | None = None,
 ) -> Split:
     """Split ``len(forget)`` items; the parts depend on the seed alone, never on what is forgotten.
 
@@ -84,11 +105,14 @@ def make_split(
         seed: seed of the split.
         published_test: mask of the data set's own test items.
         gone: mask of the items of earlier requests; those that are asked for again stay gone.
+        origin: positions of the items that each item is, where there are copies (``msgm.data.repeats``), all of which
+            are trained on; the other items are split as they are without copies.
 
     Raises:
-        UserError: shares outside (0, 1), or no training item left to retain or to forget.
+        UserError: shares outside (0, 1), copies of an item that is held out, or no training item left to retain or to
+            forget.
     """
-    numbers = draw_parts(len(forget), validation, test, seed, published_test)
+    numbers = draw_parts(len(forget), validation, test, seed, published_test, origin)
     return Split(**sorted_out(numbers, forget, np.zeros(len(forget), dtype=bool) if gone is None else gone))
 
 

@@ -33,6 +33,8 @@ ELSEWHERE = {
     "flip": "training.augment",
 }
 """Settings of data sets that classifiers have in another place."""
+GENERATORS = ("repeat",)
+"""Settings of data sets that go by the split of generators, which classifiers do not have."""
 
 
 @dataclass
@@ -177,6 +179,11 @@ def _data(given: dict[str, Any]) -> dict[str, Any]:
     for key, instead in ELSEWHERE.items():
         if key in given:
             raise UserError(f"data.{key} means nothing to a classifier; set {instead} instead.")
+    for key in GENERATORS:
+        if given.get(key):
+            raise UserError(
+                f"data.{key} is read by generators alone, whose split says what is trained on; leave it out."
+            )
     return {key: value for key, value in DATASETS.resolve(given).items() if key not in ELSEWHERE}
 
 

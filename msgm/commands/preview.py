@@ -157,7 +157,8 @@ def _chosen(requests: Mapping[str, object], wanted: Sequence[str] | None) -> lis
 
 def _data(dataset: Dataset, every: bool) -> Iterator[str]:
     classes = f", {len(dataset.classes)} classes" if dataset.classes else ", no classes"
-    yield f"{dataset.name}: {len(dataset)} items of shape {'x'.join(map(str, dataset.shape))}{classes}"
+    copies = f", {dataset.copies} of them copies that data.repeat adds" if dataset.copies else ""
+    yield f"{dataset.name}: {len(dataset)} items of shape {'x'.join(map(str, dataset.shape))}{classes}{copies}"
     for reason, paths in dataset.left_out.items() if every else ():
         yield from (f"  left out, {reason}: {printable(path)}" for path in paths)
 

@@ -5,7 +5,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar
@@ -18,7 +18,8 @@ from torch import Tensor
 from msgm.checks import at_least
 from msgm.data.images import ImageFiles
 from msgm.data.listing import BROKEN, said
-from msgm.data.reading import Lazy, read
+from msgm.data.reading import Lazy, Taken, read
+from msgm.data.repeats import checked, origins
 from msgm.digests import short_digest
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
@@ -43,6 +44,8 @@ class Dataset:
         files: where the items were read from, where these are files.
         left_out: reason to the files in the data set's folder that are left out, as paths below the folder.
         test: (N,) mask of the published test items, or None.
+        origin: (N,) position of the item that each item is, where ``data.repeat`` adds copies: its own, or that of the
+            item that it is a copy of; None without copies, which come last.
         flip: train on random left-right mirror images as well.
         workers: processes that read a lazy set.
     """
@@ -59,12 +62,38 @@ class Dataset:
     files: ImageFiles | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
     test: NDArray[np.bool_] | None = None
+    origin: NDArray[np.int64] | None = None
     flip: bool = False
     workers: int = 2
     _resident: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def copies(self) -> int:
+        """How many of the items are copies that ``data.repeat`` adds."""
+        return 0 if self.origin is None else len(self) - len(np.unique(self.origin))
+
+    def distinct(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of ``indices`` that are no copies; copies stand in the same sets as the items they are of."""
+        return indices if self.origin is None else indices[self.origin[indices] == indices]
+
+    def repeated(self, origin: NDArray[np.int64]) -> "Dataset":
+        """Return the data set with copies, whose items are those at ``origin``; see ``msgm.data.repeats``."""
+        files = self.files and replace(self.files, paths=[self.files.paths[i] for i in origin])
+        lazy = files if files is not None and self.items is self.files else Taken(self.items, origin)
+        return replace(
+            self,
+            items=self.items[torch.from_numpy(origin)] if isinstance(self.items, Tensor) else lazy,
+            labels=None if self.labels is None else self.labels[origin],
+            attributes={name: values[origin] for name, values in self.attributes.items()},
+            groups={name: values[origin] for name, values in self.groups.items()},
+            names=[self.names[i] for i in origin] if self.names else [],
+            files=files,
+            test=None if self.test is None else self.test[origin],
+            origin=origin,
+        )
 
     @property
     def is_image(self) -> bool:
@@ -96,13 +125,18 @@ class Dataset:
         return self._resident[device]
 
     def forget_mask(self, request: ForgetRequest) -> NDArray[np.bool_]:
-        """Return the request's items as an (N,) mask; errors as in ``ForgetRequest.select``."""
+        """Return the request's items, with all their copies, as an (N,) mask; errors as in ``ForgetRequest.select``."""
         from msgm.data.matching import same_content  # it reads data sets, and so imports this file
 
         wanted = request.value("dataset")
         found = None if wanted is None else same_content(self, wanted)
         items, known = self.items.__getitem__, (self.labels, self.classes, self.attributes)
-        return request.select(len(self), *known, items, self.groups, self.names, found)
+        mask = request.select(len(self), *known, items, self.groups, self.names, found)
+        if self.origin is None:
+            return mask
+        named = np.zeros(len(self), dtype=bool)
+        named[self.origin[mask]] = True
+        return named[self.origin]
 
     def content(self, index: int) -> bytes:
         """Return the raw bytes of item ``index``: of its file if it has one, else of its tensor.
@@ -138,7 +172,7 @@ class Dataset:
             "levels": self.levels,
         }
         known["groups"] = {name: values.tolist() for name, values in self.groups.items()}
-        columns = {"labels": self.labels, "test": self.test} | self.attributes
+        columns = {"labels": self.labels, "test": self.test, "origin": self.origin} | self.attributes
         known["columns"] = [name for name, column in columns.items() if column is not None]
         given = (column.tobytes() for column in columns.values() if column is not None)
         return short_digest(chain([json.dumps(known).encode()], given, self._contents()))
@@ -164,6 +198,8 @@ class DataSettings:
         flip: train on random left-right mirror images as well.
         resident_mb: a set up to this size is held as one tensor on the device; a larger one streams.
         workers: processes that read a streaming set.
+        repeat: how many times to the items that stand in the training part so often, by position or by name, such as
+            ``{10: [3, 14], 50: [15]}``; a model learns them by heart. Their copies come after all items.
     """
 
     name: ClassVar[str]
@@ -173,9 +209,11 @@ class DataSettings:
     flip: bool = False
     resident_mb: int = 2048
     workers: int = 2
+    repeat: dict[str, list[int | str]] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         at_least(0, self, "data", "split_seed", "resident_mb", "workers")
+        self.repeat = checked(self.repeat)
 
     @abstractmethod
     def load(self) -> Dataset:
@@ -187,11 +225,11 @@ class DataSettings:
 
     def parts(self, dataset: Dataset) -> dict[str, NDArray[np.int64]]:
         """Return the sorted positions of the train, validation and test part, which do not depend on a request."""
-        return draw_parts(len(dataset), self.validation, self.test, self.split_seed, dataset.test)
+        return draw_parts(len(dataset), self.validation, self.test, self.split_seed, dataset.test, dataset.origin)
 
     def split_by(self, dataset: Dataset, forget: NDArray[np.bool_], gone: NDArray[np.bool_] | None = None) -> Split:
         """Split ``dataset`` by masks of what to forget and of what is ``gone``; errors as in ``make_split``."""
-        return make_split(forget, self.validation, self.test, self.split_seed, dataset.test, gone)
+        return make_split(forget, self.validation, self.test, self.split_seed, dataset.test, gone, dataset.origin)
 
     def split_facts(self, dataset: Dataset) -> dict[str, float | int]:
         """Return the settings that say which items of ``dataset`` are held out, by name."""
@@ -213,6 +251,8 @@ def load_dataset(settings: Mapping[str, Any] | str | DataSettings) -> Dataset:
     if not isinstance(settings, DataSettings):
         settings = DATASETS.build({"name": settings} if isinstance(settings, str) else settings)
     dataset = settings.load()
+    if settings.repeat:
+        dataset = dataset.repeated(origins(settings.repeat, len(dataset), dataset.names))
     if int(os.environ.get("RANK", "0")) == 0:
         for line in said(dataset.left_out):
             print(f"data: {line}", flush=True)

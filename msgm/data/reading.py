@@ -25,6 +25,19 @@ class Lazy(Protocol):
     def __getitem__(self, index: int) -> Tensor: ...
 
 
+class Taken:
+    """The items of a lazy set at ``places``, in that order."""
+
+    def __init__(self, items: Lazy, places: NDArray[np.int64]) -> None:
+        self.items, self.places = items, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.items[int(self.places[index])]
+
+
 def read(items: Lazy, indices: NDArray[np.int64], shape: tuple[int, ...], workers: int) -> Tensor:
     """Return the items at ``indices``, in that order, as a (len(indices), *shape) tensor.
 

@@ -321,7 +321,8 @@ def _samples(report: Report, row: dict[str, Any], grid: Path, link: str) -> Pict
 def _facts(report: Report) -> dict[str, str]:
     data, base = report["data"], report["base"]
     items = "; ".join(f"{part}: {n['retain']} retain, {n['forget']} forget" for part, n in data["items"].items())
-    facts = {"data": f"{data['name']} (digest {data['digest']}); {items}"}
+    copies = f", among them {data['copies']} copies that data.repeat adds" if data.get("copies") else ""
+    facts = {"data": f"{data['name']} (digest {data['digest']}); {items}{copies}"}
     if base:
         made = f"taken from {base['source']}" if base["source"] else f"trained here in {base['seconds']:.0f} seconds"
         facts["base model"] = made

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msgm.data import dequantise
+from msgm.data import Dataset, dequantise
 from msgm.diffusion import Condition, Process, SamplingSettings, ScoreModel
 from msgm.diffusion.restoration import (
     check_resamples,
@@ -82,7 +82,7 @@ class Restored:
     numbers: dict[str, Any]
 
 
-def items_to_restore(split: Split, count: int | None) -> dict[str, NDArray[np.int64]]:
+def items_to_restore(dataset: Dataset, split: Split, count: int | None) -> dict[str, NDArray[np.int64]]:
     """Return the first ``count`` test items to retain and to forget, all of them when None.
 
     Where fewer are to be forgotten, it is all of those; where the request names no test item, training items are taken.
@@ -90,7 +90,9 @@ def items_to_restore(split: Split, count: int | None) -> dict[str, NDArray[np.in
     Raises:
         UserError: ``count`` is below 1, or above the number of test items to retain.
     """
-    retain, forget = split.test.retain, split.test.forget if len(split.test.forget) else split.train.forget
+    retain, forget = split.test.retain, split.test.forget
+    if not len(forget):
+        forget = dataset.distinct(split.train.forget)
     if count is not None and not 1 <= count <= len(retain):
         raise UserError(f"-n {count}: the test part has 1 to {len(retain)} items to retain.")
     return {"retain": retain[:count], "forget": forget[:count]}
@@ -145,7 +147,7 @@ class RestorationTask(ABC):
         """
         done, hole = {}, self.hole(model.shape)
         removed = None if hole is None else fitting_mask(hole, model.shape)
-        for kind, indices in items_to_restore(bench.split, count).items():
+        for kind, indices in items_to_restore(bench.dataset, bench.split, count).items():
             items = bench.dataset.take(indices)
             originals = items.float() if bench.dataset.levels is None else dequantise(items, bench.dataset.levels)
             asked = in_turn(model, ask, len(indices)) if ask else own(model, bench.dataset, indices)

@@ -91,6 +91,7 @@ def make_report(
         "data": {
             "name": bench.dataset.name,
             "digest": bench.dataset.digest(),
+            "copies": bench.dataset.copies,
             "items": {
                 part: {
                     "retain": len(getattr(bench.split, part).retain),

@@ -102,7 +102,7 @@ class Work:
         split = split_data(config, dataset, earlier_chain(found, config, dataset).requests)
         if model.shape != dataset.shape:
             raise UserError(f"{found} makes items of shape {model.shape}, but the data has {dataset.shape}.")
-        items_to_restore(split, count)
+        items_to_restore(dataset, split, count)
         check_judge(dataset, split, config.request, config.evaluation.judge)
         return cls(config, model, dataset, split, where)
 

@@ -140,7 +140,7 @@ def originals(bench, indices):
 
 
 def test_items_restored_to_themselves_score_best(bench):
-    indices = items_to_restore(bench.split, 40)["forget"]
+    indices = items_to_restore(bench.dataset, bench.split, 40)["forget"]
     numbers = restoration_numbers(bench, indices, originals(bench, indices), torch.ones(SHAPE, dtype=torch.bool))
     assert numbers["n"] == 40
     assert numbers["accuracy"]["value"] == 1
@@ -152,7 +152,7 @@ def test_items_restored_to_themselves_score_best(bench):
 
 
 def test_psnr_is_that_of_all_pixels_in_a_range_of_one(bench):
-    indices = items_to_restore(bench.split, 30)["retain"]
+    indices = items_to_restore(bench.dataset, bench.split, 30)["retain"]
     x, hole = originals(bench, indices), torch.zeros(SHAPE, dtype=torch.bool)
     hole[:, :4] = True
     restored = torch.where(hole, x * 0.5, x)
@@ -165,7 +165,7 @@ def test_psnr_is_that_of_all_pixels_in_a_range_of_one(bench):
 
 
 def test_noise_is_wrong_and_junk(bench):
-    indices = items_to_restore(bench.split, 60)["retain"]
+    indices = items_to_restore(bench.dataset, bench.split, 60)["retain"]
     noise = torch.randn(60, *SHAPE, generator=torch.Generator().manual_seed(0))
     numbers = restoration_numbers(bench, indices, noise)
     assert numbers["accuracy"]["value"] < 0.5
@@ -175,7 +175,7 @@ def test_noise_is_wrong_and_junk(bench):
 
 
 def test_what_diverged_has_no_fidelity(bench):
-    indices = items_to_restore(bench.split, 3)["retain"]
+    indices = items_to_restore(bench.dataset, bench.split, 3)["retain"]
     restored = originals(bench, indices)
     restored[1, 0, 0, 0] = float("nan")
     numbers = restoration_numbers(bench, indices, restored)
@@ -224,10 +224,10 @@ def test_each_method_has_a_time_of_its_own_by_default(method, t):
 def test_where_the_request_names_no_test_item_training_items_are_restored():
     train, held = 5, 1700
     config = load_config(None, [f"request.indices=[{train},{held}]"])
-    _, split = load_data(config)
+    dataset, split = load_data(config)
     numbers = set(split.train.forget) | set(split.validation.forget) | set(split.test.forget)
     assert numbers == {train, held}
-    chosen = items_to_restore(split, 10)["forget"]
+    chosen = items_to_restore(dataset, split, 10)["forget"]
     assert list(chosen) == list(split.test.forget if len(split.test.forget) else split.train.forget)
 
 

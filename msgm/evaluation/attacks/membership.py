@@ -115,11 +115,12 @@ class Membership(Attack):
         return None if len(split.train.forget) else "nothing was asked to be forgotten"
 
     def attack(self, subject: Subject) -> dict[str, Any]:
-        train, by_item = subject.bench.split.train, subject.bench.config.request.by_item
-        forget = self.sides(subject.bench, train.forget, held_out(subject.bench.split, "all" if by_item else "forget"))
+        bench, by_item = subject.bench, subject.bench.config.request.by_item
+        train = {part: bench.dataset.distinct(getattr(bench.split.train, part)) for part in ("forget", "retain")}
+        forget = self.sides(bench, train["forget"], held_out(bench.split, "all" if by_item else "forget"))
         if not len(forget.members):
             return {"not_tested": NO_CONTROLS}
-        retain = self.sides(subject.bench, train.retain, held_out(subject.bench.split, "retain"))
+        retain = self.sides(bench, train["retain"], held_out(bench.split, "retain"))
         found: dict[str, Any] = {"levels": self.levels, "held_out": "validation and test"}
         for part, sides in (("forget", forget), ("retain", retain)):
             found[part] = self.inferred(subject, sides) | {"unmatched": sides.unmatched}

@@ -67,12 +67,12 @@ class PartialNoise(Attack):
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
         check_levels(self.levels, config, SECTION)
-        part, forget = _forget(split)
+        part, forget = _forget(dataset, split)
         enough(self.name, "items", self.items, len(forget), f"{part} items to forget")
         enough(self.name, "items", self.items, len(split.test.retain), "test items to retain")
 
     def attack(self, subject: Subject) -> dict[str, Any]:
-        part, forget = _forget(subject.bench.split)
+        part, forget = _forget(subject.bench.dataset, subject.bench.split)
         starts = {"forget": forget[: self.items], "retain": subject.bench.split.test.retain[: self.items]}
         points = [
             {"level": level} | {name: _returned(subject, indices, level) for name, indices in starts.items()}
@@ -95,7 +95,7 @@ class PartialNoise(Attack):
         )
 
     def protocol(self, bench: Bench) -> dict[str, str]:
-        part, _ = _forget(bench.split)
+        part, _ = _forget(bench.dataset, bench.split)
         levels = ", ".join(f"{level:g}" for level in self.levels)
         return {
             "partial-noise starts": f"{self.items} {part} items to forget and {self.items} test items to retain, "
@@ -104,9 +104,11 @@ class PartialNoise(Attack):
         }
 
 
-def _forget(split: Split) -> tuple[str, NDArray[np.int64]]:
+def _forget(dataset: Dataset, split: Split) -> tuple[str, NDArray[np.int64]]:
     """Return the part that the items to forget come from, and its items."""
-    return ("test", split.test.forget) if len(split.test.forget) else ("training", split.train.forget)
+    if len(split.test.forget):
+        return "test", split.test.forget
+    return "training", dataset.distinct(split.train.forget)
 
 
 def _returned(subject: Subject, indices: NDArray[np.int64], level: float) -> dict[str, Any]:

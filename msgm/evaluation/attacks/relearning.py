@@ -90,7 +90,7 @@ class Relearning(Attack):
         positive(self, SECTION, "lr")
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
-        enough(self.name, "items", self.items, len(split.train.forget), "training items to forget")
+        enough(self.name, "items", self.items, len(dataset.distinct(split.train.forget)), "training items to forget")
 
     def attack(self, subject: Subject) -> dict[str, Any]:
         bench = subject.bench
@@ -99,7 +99,7 @@ class Relearning(Attack):
         return tuning_curve(subject, chosen, self.steps, settings, self.samples, "relearning")
 
     def _chosen(self, bench: Bench) -> NDArray[np.int64]:
-        forget = bench.split.train.forget
+        forget = bench.dataset.distinct(bench.split.train.forget)
         draws = generator(bench.config.seed, "relearning-items")
         return forget[torch.randperm(len(forget), generator=draws)[: self.items].numpy()]
 

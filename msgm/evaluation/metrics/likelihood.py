@@ -115,7 +115,7 @@ def forget_part(bench: Bench) -> str:
 def nll_indices(bench: Bench) -> dict[str, NDArray[np.int64]]:
     """Return the items whose likelihood is taken."""
     count, split = bench.config.evaluation.nll_items, bench.split
-    forget = split.test.forget if forget_part(bench) == "test" else split.train.forget
+    forget = split.test.forget if forget_part(bench) == "test" else bench.dataset.distinct(split.train.forget)
     return {"retain": split.test.retain[:count], "forget": forget[:count]}
 
 

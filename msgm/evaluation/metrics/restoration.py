@@ -72,7 +72,7 @@ class Restoration(Metric):
         if self.clip is not None and self.clip.get("name") != "clip":
             raise UserError(f"{setting}.clip.name must be clip, got {self.clip.get('name')}.")
         try:
-            items_to_restore(split, self.n)
+            items_to_restore(dataset, split, self.n)
             self.task(config).describe(dataset.shape, PROCESSES.build(config.process))
             EXTRACTORS.build(self.extractor).check(dataset)
             if self.clip is not None:
@@ -103,7 +103,7 @@ class Restoration(Metric):
         return found
 
     def protocol(self, bench: Bench) -> dict[str, str]:
-        items = {kind: len(indices) for kind, indices in items_to_restore(bench.split, self.n).items()}
+        items = {kind: len(indices) for kind, indices in items_to_restore(bench.dataset, bench.split, self.n).items()}
         training = "" if len(bench.split.test.forget) else "training items "
         lines = [
             self.task(bench.config).describe(bench.dataset.shape, PROCESSES.build(bench.config.process)),
