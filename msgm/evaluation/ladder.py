@@ -45,7 +45,7 @@ UNTOUCHED = "weights untouched: outputs were suppressed, nothing was removed"
 SIDES: tuple[tuple[str, str | None], ...] = (
     ("^MIA AUC retain|^retain items kept", None),
     ("^NLL forget|^VLB forget|^UA %|of the highest losses", BELOW),
-    ("UR %|^MIA|come back|^copy", ABOVE),
+    ("UR %|^MIA|come back|^cop(y|ies)", ABOVE),
     ("", None),
 )
 """Names of numbers, as patterns, and the side of the band on which a model knows the items; the first match counts."""

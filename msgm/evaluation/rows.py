@@ -31,6 +31,7 @@ TESTS: dict[str, tuple[Section, str]] = {
     "precision-recall": ("utility", "fidelity and coverage apart"),
     "clip-distance": ("utility", "distance of the samples in CLIP's features"),
     "membership": ("privacy", "whether the likelihood or loss tells training items from held-out ones"),
+    "extraction": ("privacy", "whether samples copy items to forget, by how often these stand in the data"),
     "neighbours": ("privacy", "whether samples repeat training items"),
     "relearning": ("residue", "how fast training on a few items to forget brings the content back"),
     "resurgence": ("residue", "whether training on items to retain brings it back"),

@@ -5,6 +5,7 @@ All attacks change copies: the given model is left unchanged.
 
 from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves
     course,
+    extraction,
     membership,
     neighbours,
     partial_noise,
