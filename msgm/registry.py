@@ -99,6 +99,8 @@ def _settings(cls: type[Any]) -> list[str]:
 
 def plain(value: Any) -> Any:
     """Turn tuples into lists and dataclasses into settings by name, so that they are plain YAML and JSON."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
     return [plain(v) for v in value] if isinstance(value, tuple | list) else value

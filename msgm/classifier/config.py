@@ -33,7 +33,7 @@ ELSEWHERE = {
     "flip": "training.augment",
 }
 """Settings of data sets that classifiers have in another place."""
-GENERATORS = ("repeat",)
+GENERATORS = ("repeat", "attributes")
 """Settings of data sets that go by the split of generators, which classifiers do not have."""
 
 

@@ -18,9 +18,11 @@ from torch import Tensor
 from msgm.checks import at_least
 from msgm.data.images import ImageFiles
 from msgm.data.listing import BROKEN, said
+from msgm.data.measures import CHUNK, Attribute, Measure, Rule, measured
 from msgm.data.reading import Lazy, Taken, read
 from msgm.data.repeats import checked, origins
 from msgm.digests import short_digest
+from msgm.errors import UserError
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
 from msgm.splits import Split, draw_parts, make_split
@@ -39,6 +41,7 @@ class Dataset:
         labels: (N,) class numbers, or None.
         classes: class names.
         attributes: name to (N,) booleans.
+        measured: the rules of the attributes that are measured from the pictures, by name.
         groups: column name to (N,) values as text, such as the subject that each item is of.
         names: names of the items, where these are files: paths below the data set's folder; empty otherwise.
         files: where the items were read from, where these are files.
@@ -57,6 +60,7 @@ class Dataset:
     labels: NDArray[np.int64] | None = None
     classes: list[str] = field(default_factory=list)
     attributes: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    measured: dict[str, Rule] = field(default_factory=dict)
     groups: dict[str, NDArray[np.str_]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     files: ImageFiles | None = None
@@ -109,6 +113,12 @@ class Dataset:
                 values, number = np.unique(column, return_inverse=True)
                 _, codes = np.unique(codes * len(values) + number, return_inverse=True)
         return codes
+
+    def numbers(self, measure: Measure, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (len(indices),) numbers of the pictures at ``indices`` by a measure of ``msgm.data.measures``."""
+        assert self.levels is not None, "only pictures are measured"
+        parts = np.array_split(indices, max(1, -(-len(indices) // CHUNK)))
+        return np.concatenate([measured(measure, self.take(part), self.levels) for part in parts])
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the items at ``indices`` as a (len(indices), *shape) tensor on the CPU."""
@@ -198,6 +208,8 @@ class DataSettings:
         flip: train on random left-right mirror images as well.
         resident_mb: a set up to this size is held as one tensor on the device; a larger one streams.
         workers: processes that read a streaming set.
+        attributes: attributes that are measured from the pictures, by name, such as ``{slanted: {measure: slant, above:
+            0.75}}``: the upper quarter by slant, cut at the quantile of the training part (``msgm.data.measures``).
         repeat: how many times to the items that stand in the training part so often, by position or by name, such as
             ``{10: [3, 14], 50: [15]}``; a model learns them by heart. Their copies come after all items.
     """
@@ -209,15 +221,36 @@ class DataSettings:
     flip: bool = False
     resident_mb: int = 2048
     workers: int = 2
+    attributes: dict[str, Attribute] = field(default_factory=dict, kw_only=True)
     repeat: dict[str, list[int | str]] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         at_least(0, self, "data", "split_seed", "resident_mb", "workers")
         self.repeat = checked(self.repeat)
+        for name, attribute in self.attributes.items():
+            attribute.check(f"data.attributes.{name}")
 
     @abstractmethod
     def load(self) -> Dataset:
         """Read the data set."""
+
+    def with_measured(self, dataset: Dataset) -> Dataset:
+        """Return the data set with the measured attributes, cut at quantiles of its training part.
+
+        Raises:
+            UserError: items that are no pictures, or an attribute that the data set has already.
+        """
+        rules, masks = {}, {}
+        for name, attribute in self.attributes.items():
+            key = f"data.attributes.{name}"
+            if not dataset.is_image:
+                raise UserError(f"{key}: attributes are measured from pictures, and {dataset.name} has vectors.")
+            if name in dataset.attributes:
+                raise UserError(f"{key}: the data set {dataset.name} has this attribute already; choose another name.")
+            found = dataset.numbers(attribute.measure, np.arange(len(dataset)))
+            rules[name] = Rule.of(attribute, found[dataset.distinct(self.parts(dataset)["train"])])
+            masks[name] = rules[name].holds(found)
+        return replace(dataset, attributes=dataset.attributes | masks, measured=rules)
 
     def split(self, dataset: Dataset, request: ForgetRequest) -> Split:
         """Split ``dataset`` by ``request``, the first one; errors as in ``make_split``."""
@@ -253,6 +286,8 @@ def load_dataset(settings: Mapping[str, Any] | str | DataSettings) -> Dataset:
     dataset = settings.load()
     if settings.repeat:
         dataset = dataset.repeated(origins(settings.repeat, len(dataset), dataset.names))
+    if settings.attributes:
+        dataset = settings.with_measured(dataset)
     if int(os.environ.get("RANK", "0")) == 0:
         for line in said(dataset.left_out):
             print(f"data: {line}", flush=True)
