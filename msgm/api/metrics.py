@@ -19,7 +19,7 @@ from msgm.classifier.metrics.forgetting_rate import forgetting_rate
 from msgm.classifier.metrics.scores import best_thresholds, mean_of
 from msgm.devices import precise
 from msgm.errors import UserError
-from msgm.evaluation.attacks.membership import auc
+from msgm.evaluation.attacks.separation import auc
 from msgm.evaluation.judge import class_votes, forgotten_share
 from msgm.evaluation.metrics.unlearning_ratio import recognised
 from msgm.evaluation.rates import wilson

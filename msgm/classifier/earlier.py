@@ -18,7 +18,7 @@ from msgm.classifier.outputs import credit
 from msgm.data import Dataset
 from msgm.digests import stands_for
 from msgm.errors import UserError
-from msgm.evaluation.attacks.membership import auc
+from msgm.evaluation.attacks.separation import auc
 from msgm.evaluation.rates import Share, rate
 from msgm.plugins import load_received
 from msgm.runs import Run

@@ -14,7 +14,7 @@ from msgm.classifier.metrics.forgetting_rate import ForgettingRate as Evaluator
 from msgm.classifier.metrics.forgetting_rate import oracles_of
 from msgm.classifier.metrics.scores import losses
 from msgm.errors import UserError
-from msgm.evaluation.attacks.membership import auc
+from msgm.evaluation.attacks.separation import auc
 from msgm.evaluation.metrics.unlearning_ratio import sample_numbers
 from msgm.evaluation.rates import wilson
 from msgm.evaluation.reality import to_items

@@ -9,17 +9,10 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from msgm.data import DATASETS
 from msgm.evaluation import Bench
 from msgm.evaluation.attacks import membership
+from msgm.evaluation.attacks.inference import Sides, auc_text, held_out
 from msgm.evaluation.attacks.levels import clean_items
-from msgm.evaluation.attacks.membership import (
-    Membership,
-    Sides,
-    _auc,
-    auc,
-    held_out,
-    inference,
-    item_losses,
-    true_positives,
-)
+from msgm.evaluation.attacks.membership import Membership, item_losses
+from msgm.evaluation.attacks.separation import auc, true_positives
 from msgm.requests import ForgetRequest
 from msgm.strata import controls
 from tests.evaluation.attacks import Empirical, bench_of, fresh, subject_of
@@ -28,6 +21,10 @@ from tests.evaluation.attacks import Empirical, bench_of, fresh, subject_of
 @pytest.fixture(scope="module")
 def bench():
     return bench_of()
+
+
+def inferred(members, others, weights=None):
+    return Membership().separated(members, others, weights)
 
 
 def scores(m, n, shift, ties=False, seed=0):
@@ -67,20 +64,21 @@ def test_below_a_hundred_others_no_false_positive_is_allowed():
 
 
 def test_members_have_the_lower_loss():
-    found = inference(np.array([0.1, 0.2]), np.array([0.3, 0.4]))
+    found = inferred(np.array([0.1, 0.2]), np.array([0.3, 0.4]))
     assert found["auc"]["value"] == 1
     assert (found["true_positives"]["value"], found["true_positives_low"]["value"]) == (1, 0)
-    assert inference(np.array([0.3, 0.4]), np.array([0.1, 0.2]))["true_positives_low"]["value"] == 1
+    assert inferred(np.array([0.3, 0.4]), np.array([0.1, 0.2]))["true_positives_low"]["value"] == 1
     assert found["mean_loss_members"] < found["mean_loss_others"]
 
 
 def test_losses_that_are_no_numbers_are_counted_and_give_no_area():
-    found = inference(np.array([0.1, np.nan]), np.array([np.inf]))
+    found = inferred(np.array([0.1, np.nan]), np.array([np.inf]))
     assert (found["auc"], found["non_finite"]) == (None, 2)
     assert set(Membership.followed({"forget": found, "retain": found}).values()) == {None}
     assert Membership.counted({"forget": found, "retain": found}) == {}
     row = {"membership": {"forget": found, "retain": found}}
-    assert [column.cell(row, {}) for column in Membership.columns] == ["diverged on 2", "diverged", "diverged on 2"]
+    cells = [column.cell(row, {}) for column in Membership.columns]
+    assert cells == ["diverged on 2", "diverged", "diverged on 2", "-"]
 
 
 def test_a_model_that_knows_its_training_items_gives_them_away(bench):
@@ -154,10 +152,10 @@ def test_items_are_drawn_among_those_that_have_controls_and_weighted_as_drawn(be
 def test_losses_are_read_by_the_weights_of_the_controls(monkeypatch):
     """Two controls of weights 3 and 1 beside four members, whose losses lie between them."""
     losses = {0: torch.full((4,), 2.0).double(), 1: torch.tensor([1.0, 3.0]).double()}
-    monkeypatch.setattr(membership, "item_losses", lambda model, bench, indices, levels: losses[int(indices[0])])
+    monkeypatch.setattr(membership, "losses_by_level", lambda *given: losses[int(given[2][0])][:, None])
     subject = SimpleNamespace(model=None, bench=None)
     sides = Sides(np.zeros(4, dtype=int), np.ones(2, dtype=int), np.array([3.0, 1.0]), unmatched=0)
-    found = Membership().inferred(subject, sides)
+    found = Membership(levels=[1.0]).inferred(subject, sides)
     assert found["auc"]["value"] == 1 / 4  # members have the lower loss than one of four controls by weight
     assert found["mean_loss_others"] == (3 * 1 + 1 * 3) / 4
 
@@ -168,7 +166,7 @@ def test_true_positives_cost_a_share_of_the_weight(highest, found):
     weights = np.append(np.ones(199), highest)
     scores = np.append(np.zeros(199), 3.0)
     assert true_positives(np.full(5, 2.0), scores, weights)["value"] == found
-    tails = inference(np.full(5, -2.0), -scores, weights)
+    tails = inferred(np.full(5, -2.0), -scores, weights)
     assert (tails["true_positives"]["value"], tails["true_positives_low"]["value"]) == (found, 0)
 
 
@@ -209,11 +207,11 @@ def test_without_a_request_it_is_not_tested(bench):
 def test_a_side_without_items_has_no_numbers():
     found = Membership().inferred(None, Sides(*(np.empty(0) for _ in range(3)), unmatched=4))
     assert (found["auc"], found["members"]) == (None, 0)
-    assert _auc("forget", {"forget": found}) == "no controls"
+    assert auc_text("forget", {"forget": found}) == "no controls"
 
 
 def test_a_report_of_an_earlier_version_has_one_tail(bench):
-    found = inference(np.array([0.1, 0.2]), np.array([0.3, 0.4]))
+    found = inferred(np.array([0.1, 0.2]), np.array([0.3, 0.4]))
     known = {
         part: {key: value for key, value in found.items() if key != "true_positives_low"}
         for part in ("forget", "retain")
