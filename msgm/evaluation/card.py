@@ -15,6 +15,7 @@ from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
     GUIDED,
     LADDER,
+    OF_MEMBERSHIP,
     UNTOUCHED,
     measured_by,
     ratio_check,
@@ -31,7 +32,7 @@ from msgm.study.card import Facts, Table, Words, band_columns, beside_the_band, 
 from msgm.study.judging import Entry, enough_retrained, retrained
 from msgm.study.ladder import observed
 
-RETRAIN_BASED = {"membership"}
+RETRAIN_BASED = set(OF_MEMBERSHIP)
 """Tests whose answer for anything but observed items has no meaning at all."""
 
 COLUMNS = {"this": "this model", "base": "base", "retrain": "retrained", "random": "random weights"}

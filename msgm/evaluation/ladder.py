@@ -7,7 +7,8 @@
   the union of the t-interval over seeds and Wilson's interval of all samples together, because the t-interval has no
   width when seeds agree by chance, as three without a hit do.
   A class-conditional model has to stay below it for whatever class it is asked, and for none.
-- C2: the attacks ``ATTACKS``. Membership does not enter where an attribute or a concept is the target.
+- C2: the attacks ``ATTACKS``, and those of ``FURTHER`` that the row was measured by. Membership does not enter where
+  an attribute or a concept is the target.
 - C4: observed items, and a model trained from random weights on the retain set alone, by its log.
 - C5: no method here computes a bound.
 
@@ -37,6 +38,8 @@ JUNK_MARGIN = 0.05
 MOST_JUNK = 0.5
 """Junk rate of a base model above which it was not trained enough to show anything."""
 ATTACKS = ("relearning", "resurgence", "partial-noise", "weights", "quantisation", "membership")
+OF_MEMBERSHIP = ("membership", "pia", "secmi", "sima")
+FURTHER = OF_MEMBERSHIP[1:]
 OF_RETAIN_ITEMS = ("MIA AUC retain", "retain items kept %")
 """Numbers of attacks that tell what is left of items to retain: matters of C3."""
 GUIDED = "guide"
@@ -45,7 +48,7 @@ UNTOUCHED = "weights untouched: outputs were suppressed, nothing was removed"
 SIDES: tuple[tuple[str, str | None], ...] = (
     ("^MIA AUC retain|^retain items kept", None),
     ("^NLL forget|^VLB forget|^UA %|of the highest losses", BELOW),
-    ("UR %|^MIA|come back|^cop(y|ies)", ABOVE),
+    ("UR %|AUC forget|^MIA|TPR|come back|^cop(y|ies)", ABOVE),
     ("", None),
 )
 """Names of numbers, as patterns, and the side of the band on which a model knows the items; the first match counts."""
@@ -339,8 +342,9 @@ def _judge(report: Report) -> list[Control]:
 
 def attacks_of(report: Report, row: Row) -> dict[str, list[str]]:
     """Return the attacks that C2 is about, with their numbers."""
-    right = observed(report, row)
-    return {name: _attacked(name, row, report) for name in ATTACKS if right or name != "membership"}
+    right, further = observed(report, row), [name for name in FURTHER if measured_by(row, name)]
+    chosen = [name for name in (*ATTACKS, *further) if right or name not in OF_MEMBERSHIP]
+    return {name: _attacked(name, row, report) for name in chosen}
 
 
 def _attacked(name: str, row: Row, report: Report) -> list[str]:

@@ -290,6 +290,13 @@ def test_what_is_left_of_items_to_retain_is_no_matter_of_an_attack():
     assert attacks_of(a_report(row, target="observed"), row) == found | {"membership": ["MIA AUC forget"]}
 
 
+def test_further_attacks_of_membership_count_where_the_row_was_measured_by_them():
+    found = {"forget": {"auc": {"value": 0.5}, "true_positives": {"value": 0.1, "n": 10}}}
+    row = a_row("row", measured={"pia": {}}, pia=found)
+    assert attacks_of(a_report(row, target="observed"), row)["pia"] == ["PIA AUC forget", "PIA TPR %"]
+    assert not {"pia", "secmi", "sima"} & attacks_of(a_report(row), row).keys()
+
+
 # Exactness
 
 

@@ -9,8 +9,11 @@ from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves
     membership,
     neighbours,
     partial_noise,
+    pia,
     quantisation,
     relearning,
     resurgence,
+    secmi,
+    sima,
     weights,
 )
