@@ -25,6 +25,21 @@ from msgm.splits import Split
 
 
 @dataclass(frozen=True)
+class Retrained:
+    """A retrained model of a comparison's band.
+
+    Attributes:
+        name: of the model.
+        model: its folder.
+        seed: of its samples.
+    """
+
+    name: str
+    model: Path
+    seed: int
+
+
+@dataclass(frozen=True)
 class Bench:
     """The data, judge and references that all models of a comparison are measured against.
 
@@ -37,6 +52,7 @@ class Bench:
         folder: where statistics of the data are kept between runs; None keeps none.
         chain: forget requests so far, of all models together.
         memory: objects that metrics share, by name, such as loaded extractors.
+        retrained: the band of a comparison, for metrics that compare models with it; they find its models trained.
     """
 
     config: Config
@@ -47,6 +63,7 @@ class Bench:
     folder: Path | None = None
     chain: Chain = field(default_factory=Chain)
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    retrained: tuple[Retrained, ...] = ()
 
     @classmethod
     def make(

@@ -20,6 +20,8 @@ FACTS = ("seed", "seconds", "cached", "folder", "model")
 
 TESTS: dict[str, tuple[Section, str]] = {
     "ur": ("forgetting", "how often samples show the content"),
+    "c2st": ("forgetting", "whether a classifier tells the samples from those of retrained models"),
+    "sample-distance": ("forgetting", "distance of the samples' features from those of retrained models' samples"),
     "conditions": ("forgetting", "what is given when a forgotten class is asked for, another one, or none"),
     "nll": ("forgetting", "how likely real items are under the model"),
     "vlb": ("forgetting", "the same by the variational bound, of a DDPM only"),

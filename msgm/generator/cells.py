@@ -29,7 +29,8 @@ from msgm.diffusion.guidance import load_guided
 from msgm.errors import UserError
 from msgm.evaluation import Bench, Subject, measure
 from msgm.evaluation.asking import known_classes
-from msgm.evaluation.measuring import missing_metrics
+from msgm.evaluation.bench import Retrained
+from msgm.evaluation.measuring import metrics_of, missing_metrics
 from msgm.folders import place, write_bytes, write_json, write_text
 from msgm.generator.facts import facts_of
 from msgm.pictures import to_png
@@ -101,6 +102,13 @@ def retrained_models(config: Config) -> list[Model]:
     # Seeds of 32 bits: they stand in configs and are given on the command line.
     seeds = [derive_seed(config.seed, name) % 2**32 for name in names]
     return [Model(name, row, seed, Path("retrains") / name, name) for name, seed in zip(names, seeds, strict=True)]
+
+
+def band_of(config: Config, run: Run) -> tuple[Retrained, ...]:
+    """Return where the retrained models of a comparison are, trained or not."""
+    return tuple(
+        Retrained(model.name, Run(run.path / model.folder).model, model.seed) for model in retrained_models(config)
+    )
 
 
 def models(config: Config, names: list[str]) -> Iterator[Model]:
@@ -182,7 +190,12 @@ class Workshop:
         config, given = self.bench.config, self.source is not None
         # A base model that is given is one for all seeds.
         wanted = [m for m in models(config, names) if not (given and m.is_base and m.seed != config.seed)]
-        return [Cell(self, model, not model.is_base or BASE_ROW in names) for model in wanted]
+        cells = [Cell(self, model, not model.is_base or BASE_ROW in names) for model in wanted]
+        if not any(metric.beside_retrained for metric in metrics_of(config)):
+            return cells
+        first = [Cell(self, model, False) for model in retrained_models(config)]
+        labels = tuple(cell.label for cell in first)
+        return first + [replace(cell, beside=labels) if cell.measured else cell for cell in cells]
 
     def base(self, seed: int) -> Model:
         """Return the base model that rows of a seed start from."""
@@ -198,17 +211,21 @@ class Cell:
     Attributes:
         workshop: of the comparison.
         model: to make.
-        measured: whether it is also measured; optional for a base model.
+        measured: whether it is also measured; optional for a base model, and left to another cell for a retrained one
+            that all are compared with.
+        beside: labels of the cells that make the models that it is compared with.
     """
 
     workshop: Workshop
     model: Model
     measured: bool
+    beside: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """The model's label."""
-        return self.model.label
+        """The model's label, and of a retrained model that is made alone that it is."""
+        alone = not self.measured and not self.model.is_base
+        return f"{self.model.label}, to compare with" if alone else self.model.label
 
     @property
     def wanted(self) -> bool:
@@ -218,13 +235,13 @@ class Cell:
     @property
     def group(self) -> str:
         """Its own: models share only files."""
-        return self.model.label
+        return self.label
 
     @property
     def after(self) -> Collection[str]:
-        """The base model that it starts from."""
+        """The base model that it starts from, and the models that it is compared with."""
         starts = not self.model.is_base and self.model.row.start in FROM_BASE
-        return (self.workshop.base(self.model.seed).label,) if starts else ()
+        return (self.workshop.base(self.model.seed).label, *self.beside) if starts else self.beside
 
     @property
     def target(self) -> Run:
@@ -253,7 +270,7 @@ class Cell:
         processes.wait()  # until the first has written the model
         if self.measured:
             model = load_guided(target.model).to(processes.device(self.workshop.device))
-            subject = Subject(self.label, model, bench, target.path, target)
+            subject = Subject(self.model.label, model, bench, target.path, target)
             grid = self.model.folder / "samples" / "final.png"
             row = placed(
                 subject,

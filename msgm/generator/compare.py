@@ -22,7 +22,7 @@ from msgm.evaluation.measuring import check_metrics
 from msgm.evaluation.report import print_table, write_views
 from msgm.folders import write_json, write_text
 from msgm.generator.assemble import comparison_report, publish, upgraded
-from msgm.generator.cells import Cell, Workshop
+from msgm.generator.cells import Cell, Workshop, band_of
 from msgm.runs import Run, environment, find_model
 from msgm.settings import Source, differences
 from msgm.splits import Split
@@ -65,7 +65,8 @@ class World:
     def bench(self) -> Bench:
         """The bench of all models; its judge is trained, or loaded if it exists."""
         device = processes.device(self.place.device)
-        return Bench.make(self.config, self.place.run, self.dataset, self.split, device, self.chain)
+        bench = Bench.make(self.config, self.place.run, self.dataset, self.split, device, self.chain)
+        return replace(bench, retrained=band_of(self.config, self.place.run))
 
 
 class Generators(Domain[Config, World]):

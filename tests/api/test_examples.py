@@ -24,6 +24,7 @@ from msgm.classifier.methods.finetune import FineTune
 from msgm.classifier.modules import asked, fresh_weights
 from msgm.classifier.training import TrainingSettings, fit
 from msgm.evaluation import Subject
+from msgm.evaluation.bench import Retrained
 from msgm.masks import parse_mask
 from msgm.recommender.data.splits import PerUser
 from msgm.recommender.data.synthetic import Synthetic
@@ -86,6 +87,8 @@ def subject(run):
     """
     made = msgm.Run(run / "rows" / "unseen")
     bench = digits_bench("evaluation.samples=20", "evaluation.nll_items=4", "evaluation.likelihood={steps: 2}")
+    others = [Retrained(name, run / "rows" / name / "model", seed=1) for name in ("do-nothing", "obtuse")]
+    bench = replace(bench, retrained=tuple(others))
     return Subject("unseen", msgm.ScoreModel.load(made.path / "model"), bench, run=made)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from msgm.config import load_config
 from msgm.generator.cells import models, retrained_models, row_models
+from msgm.objectives.denoising import Unseen
 from msgm.objectives.redirect import Redirect
 from tests.conftest import DIGITS, settings
 from tests.test_cli import COMPARISON
@@ -200,3 +201,21 @@ def test_the_config_with_the_band_runs_all_default_rows_and_every_attack():
     assert {*ATTACKS} <= {*config.evaluation.metrics}
     chosen = [name for name, row in config.rows.items() if not row.optional]
     assert len(list(models(config, chosen))) == 3 * 8 + 5
+
+
+def test_retrained_models_are_made_before_what_is_compared_with_them(cli, copied):
+    again = cli(*arguments(copied, "evaluation.metrics=[ur,sample-distance]"))
+    assert again.code == 0, again.err
+    assert "kept" not in again.out
+    for row in (*report_of(copied)["rows"], *report_of(copied)["retrains"]):
+        number = row["sample_distance"]["compared"]["KID to retrained"]
+        assert {*number["by_model"]} == {"retrained-1", "retrained-2"} - {row["name"]}
+
+
+def test_a_retrained_model_that_fails_fails_what_is_compared_with_it(cli, copied, monkeypatch):
+    shutil.rmtree(copied / "retrains" / "retrained-2")
+    monkeypatch.setattr(Unseen, "terms", lambda *_, **__: 1 / 0)
+    outcome = cli(*arguments(copied, "evaluation.metrics=[ur,sample-distance]"))
+    assert outcome.code == 1
+    assert "retrained-2, to compare with: ZeroDivisionError" in outcome.err
+    assert "redirect, seed 0: ZeroDivisionError" in outcome.out

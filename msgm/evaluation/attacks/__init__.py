@@ -1,9 +1,10 @@
-"""Does it stay forgotten? One attack or control a file; each registers itself as a metric.
+"""Does it stay forgotten, and is it like a retrained model? One attack, control or comparison a file, a metric each.
 
 All attacks change copies: the given model is left unchanged.
 """
 
 from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves
+    c2st,
     course,
     extraction,
     membership,
@@ -13,6 +14,7 @@ from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves
     quantisation,
     relearning,
     resurgence,
+    sample_distance,
     secmi,
     sima,
     weights,

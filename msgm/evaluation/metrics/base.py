@@ -36,16 +36,19 @@ class Column:
 class Metric(ABC):
     """A measurement of one model. Subclasses are dataclasses whose fields are its options (``evaluation.options``).
 
-    In their examples ``subject`` is a ``Subject``: a run's tiny model of digits, of which 20 samples are drawn.
+    In their examples ``subject`` is a ``Subject``: a run's tiny model of digits, of which 20 samples are drawn,
+    beside two other models in the place of retrained ones.
 
     Attributes:
         table: title of the table that its columns stand in; ``Overview`` is the first one.
         columns: its columns in that table.
+        beside_retrained: whether it reads the retrained models of a comparison, which are then trained first.
     """
 
     name: ClassVar[str]
     table: ClassVar[str]
     columns: ClassVar[list[Column]]
+    beside_retrained: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, subject: Subject) -> dict[str, Any]:
