@@ -11,12 +11,14 @@ from msgm.errors import UserError
 
 
 def at_least(minimum: int, settings: Any, section: str, *keys: str) -> None:
-    """Refuse values below ``minimum``, also those within a list."""
+    """Refuse values below ``minimum`` and infinite ones, also those within a list."""
     for key in keys:
         value = getattr(settings, key)
         numbers = value if isinstance(value, list) else [value]
         if not all(number is None or number >= minimum for number in numbers):
             raise UserError(f"{_named(section, key)} must be at least {minimum}, got {value}.")
+        if math.inf in numbers:
+            raise UserError(f"{_named(section, key)} must be finite, got {value}.")
 
 
 def positive(settings: Any, section: str, *keys: str) -> None:

@@ -25,9 +25,11 @@ MAX_NODES = 100_000
 MAP, TEXT, SEQUENCE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "str", "seq", "merge"))
 FLOW = ("[", "{", "'", '"')
 """What the value of an override begins with where it is YAML; any other is text as it stands."""
-ADDED = {"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"}
-ADDED |= {"seeds": 1, "retrains": 1, "training.cond_drop": 0.1, "sampling.guidance": 1.0, "network.classes": 0}
-ADDED["training.gradient_checkpointing"] = False
+ADDED = {
+    **{"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"},
+    **{"seeds": 1, "retrains": 1, "training.cond_drop": 0.1, "sampling.guidance": 1.0, "network.classes": 0},
+    "training.gradient_checkpointing": False,
+}
 """Settings that came after the first version, and are not empty where they change nothing."""
 RETIRED = ("training.channels_last",)
 """Settings of earlier versions that decide nothing any more: images' networks always have their channels last."""

@@ -416,9 +416,21 @@ def test_a_view_goes_wherever_a_model_goes():
         view.save_pretrained("anywhere")
 
 
-@pytest.mark.parametrize("settings", [{"name": "negative", "scale": -1}, {"name": "dng", "prior": 1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "negative", "scale": -1},
+        {"name": "negative", "scale": math.inf},
+        {"name": "classifier-free", "scale": math.nan},
+        {"name": "classifier", "scale": math.inf},
+        {"name": "dng", "prior": 1.0},
+        {"name": "dng", "temperature": -1},
+        {"name": "dng", "offset": math.nan},
+        {"name": "spell", "radius": math.inf},
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(UserError, match=r"guidance\."):
+    with pytest.raises(UserError, match=rf"guidance\.{list(settings)[-1]}"):
         GUIDANCE.build(settings)
 
 

@@ -1,5 +1,6 @@
 """Classifier-free guidance of conditional models."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,10 @@ class ClassifierFree(Guidance):
     formula = "eps(null) + scale (eps(c) - eps(null)), both in one pass"
     source = "Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w"
     deviations = "none"
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise UserError(f"guidance.scale must be finite, got {self.scale}.")
 
     def check(self, classes: int) -> None:
         if not classes:

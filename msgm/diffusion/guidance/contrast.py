@@ -9,6 +9,7 @@ which runs away from the forget set where k is large.
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -143,8 +144,8 @@ class DNG(Contrast):
         label: of a conditional model, the class whose score is eps_f.
         steps: else how many steps a copy of the model is tuned on the forget set for eps_f.
         prior: w at the start of every path: the share of the forget set; None takes that of the data, or .2.
-        temperature: factor of the difference of the log-likelihoods.
-        offset: added to it, times 2 var.
+        temperature: T, factor of the difference of the squared distances |y' - mu|^2 to both means.
+        offset: added to that difference before it is divided by 2 var.
         most: largest w.
     """
 
@@ -170,6 +171,9 @@ class DNG(Contrast):
         super().__post_init__()
         if self.prior is not None and not 0 <= self.prior < 1:
             raise UserError(f"guidance.prior must lie in [0, 1), got {self.prior}.")
+        at_least(0, self, "guidance", "temperature")
+        if not math.isfinite(self.offset):
+            raise UserError(f"guidance.offset must be finite, got {self.offset}.")
         if not 0 < self.most < 1:
             raise UserError(f"guidance.most must lie strictly between 0 and 1, got {self.most}.")
         self.share = 0.2

@@ -46,8 +46,7 @@ class Spell(Guidance):
 
     def __post_init__(self) -> None:
         at_least(1, self, "guidance", "items")
-        if self.radius is not None and not self.radius >= 0:
-            raise UserError(f"guidance.radius must not be negative, got {self.radius}.")
+        at_least(0, self, "guidance", "radius")
         self.bank: Tensor | None = None
         self.reach = self.radius
 
