@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 CLOSED_PIPE = 128 + 13
 """Exit code of a process that SIGPIPE ends."""
+RESTORING = ("batch_size", "guidance")
+"""Settings of sampling that inpainting and reconstruction read."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -316,8 +318,16 @@ def _restored_config(options: argparse.Namespace) -> "tuple[Config, SamplingSett
     from msgm.diffusion import SamplingSettings
     from msgm.plugins import load_received
 
+    for override in options.set:
+        section, _, key = override.partition("=")[0].partition(".")
+        if section == "sampling" and key not in RESTORING:
+            raise UserError(
+                f"--set {override}: {options.command} reads {' and '.join(RESTORING)} of this section alone; its own "
+                "options are --sampler and --steps."
+            )
     config = load_config(options.config or load_received(Path(options.run), SECTIONS), options.set)
-    return config, SamplingSettings(options.sampler, options.steps, batch_size=config.sampling.batch_size)
+    own = {key: getattr(config.sampling, key) for key in RESTORING}
+    return config, SamplingSettings(options.sampler, options.steps, **own)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

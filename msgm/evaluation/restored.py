@@ -184,6 +184,7 @@ class InpaintingTask(RestorationTask):
             f"{self.mask} masked, {int(hole.sum())} of {hole.numel()} places; {self.settings.sampler}, "
             f"{self.settings.steps} steps taken {self.resamples} times, "
             f"{'adaptive' if evaluations is None else f'{evaluations} network evaluations'}"
+            f"{self.settings.describe_guidance()}"
         )
 
     def hole(self, shape: tuple[int, ...]) -> Tensor:
@@ -202,7 +203,7 @@ class ReconstructionTask(RestorationTask):
     """Noise is put in and taken out again.
 
     Attributes:
-        settings: ``encode`` reads the steps (each way) and the batch size only.
+        settings: ``encode`` reads the steps (each way), the batch size and the guidance only.
         method: ``encode``: PF-ODE, noise of time t on the latent, PF-ODE back; ``sdedit``: noise of time t on the item,
             sampled down.
         t: of the noise; by default that of ``TIMES``.
@@ -227,7 +228,8 @@ class ReconstructionTask(RestorationTask):
         check_time(t, process.t_sample if self.method == "sdedit" else 0.0)
         if self.method == "sdedit":
             return f"SDEdit, noise of t = {t:g} on the item, sampled down by {self.settings.describe(process)}"
-        return f"PF-ODE to the latent, noise of t = {t:g} on it, PF-ODE back; {evaluations} network evaluations"
+        guided = self.settings.describe_guidance()
+        return f"PF-ODE to the latent, noise of t = {t:g} on it, PF-ODE back; {evaluations} network evaluations{guided}"
 
     def restore(
         self, model: ScoreModel, x: Tensor, seed: int, numbers: Sequence[int], condition: Condition | None = None
@@ -235,7 +237,7 @@ class ReconstructionTask(RestorationTask):
         if self.method == "sdedit":
             given = perturb(model, x, self.time, seed, numbers)
             return given, sdedit(model, x, self.time, self.settings, seed, numbers, condition)
-        steps, size = self.settings.steps, self.settings.batch_size
+        model, steps, size = self.settings.guided(model, condition), self.settings.steps, self.settings.batch_size
         latents = perturb(model, encode(model, x, steps, size, condition), self.time, seed, numbers)
         return latents / model.process.prior_std, decode(model, latents, steps, size, condition)
 

@@ -171,6 +171,7 @@ def test_every_schedule_can_be_chosen_for_every_sampler():
         ({"sampler": "huen"}, "Did you mean 'heun'"),
         ({"steps": 1}, "sampling.steps must be at least 2"),
         ({"batch_size": 0}, "sampling.batch_size"),
+        ({"guidance": float("nan")}, "sampling.guidance must be finite"),
         ({"sampler": "heun", "options": {"chrun": 40}}, "sampling.options.chrun.*Did you mean 'churn'"),
         ({"sampler": "heun", "options": {"eta": 1}}, "sampling.options.eta: sampler 'heun' has no such option.*churn"),
         ({"sampler": "dpm++2m", "options": {"eta": 1}}, "known: none"),

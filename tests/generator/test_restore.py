@@ -296,7 +296,14 @@ def test_a_conditional_model_restores_under_the_classes_that_are_asked_for(cli, 
     assert (own.get("asked"), asked["asked"]) == (None, [3, 7])
     with np.load(tmp_path / "own" / "restored.npz") as before:
         assert (before["retain_restored"] != arrays["retain_restored"]).any()
-    check(cli, tmp_path / "back", "reconstruct", tmp_path / "run", "-n", 4, "--ask", "3", *FEW)
+    back = ("reconstruct", tmp_path / "run", "-n", 4, "--ask", "3", *FEW)
+    _, plain, _ = check(cli, tmp_path / "back", *back)
+    told, guided, _ = check(cli, tmp_path / "guided", *back, "--set", "sampling.guidance=3")
+    assert told["protocol"]["reconstruction"].endswith("classifier-free guidance of scale 3 where asked")
+    assert (plain["retain_restored"] != guided["retain_restored"]).any()
+    told, guided, _ = check(cli, tmp_path / "filled", *given, "--ask", "3,7", "--set", "sampling.guidance=3")
+    assert told["protocol"]["inpainting"].endswith("classifier-free guidance of scale 3 where asked")
+    assert (arrays["retain_restored"] != guided["retain_restored"]).any()
     refused = cli(*given, "--ask", "10", "--out", tmp_path / "other")
     assert "knows labels 0 to 9" in refused.err
     assert not (tmp_path / "other").exists()
@@ -351,6 +358,7 @@ def test_vectors_are_restored_into_a_scatter_plot(cli, tmp_path):
         (["inpaint", "nowhere", "--mask", "upper"], "cannot read nowhere/config.yaml"),
         (["reconstruct", "RUN", "--t", "0"], "t must lie in (0, 1], got 0"),
         (["reconstruct", "RUN", "--method", "sdedit", "--t", "2"], "t must lie in (0.001, 1], got 2"),
+        (["reconstruct", "RUN", "--set", "sampling.steps=3"], "own options are --sampler and --steps"),
         (["reconstruct", "RUN", "--set", "data.name=gaussians"], "request.labels: unknown label '3'"),
         (["reconstruct", "RUN", "--set", "evaluation.judge.kind=owm"], "unknown judge 'owm'"),
     ],

@@ -1,6 +1,7 @@
 """Settings of sampling, and drawing samples."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -61,6 +62,8 @@ class SamplingSettings:
             raise UserError(f"sampling.sampler: unknown sampler {self.sampler!r}; known: {', '.join(known)}.{hint}")
         at_least(2, self, "sampling", "steps")
         at_least(1, self, "sampling", "batch_size")
+        if not math.isfinite(self.guidance):
+            raise UserError(f"sampling.guidance must be finite, got {self.guidance}.")
         self._refuse_unknown_options()
         self.options = own(self.build(), self.options)
 
@@ -124,8 +127,12 @@ class SamplingSettings:
         options = "".join(f", {key} {value}" for key, value in self.options.items())
         count = "adaptive" if self.evaluations is None else f"{self.evaluations} network evaluations"
         even = "" if self.evaluations is None else f", grid even in {EVEN_IN[self.spacing]}"
-        guided = "" if self.guidance == 1 else f", classifier-free guidance of scale {self.guidance:g} where asked"
-        return f"{self.sampler}{options}, {count}{even}{guided}" + (f"; {process.describe_top()}" if process else "")
+        top = f"; {process.describe_top()}" if process else ""
+        return f"{self.sampler}{options}, {count}{even}{self.describe_guidance()}{top}"
+
+    def describe_guidance(self) -> str:
+        """Return a phrase on classifier-free guidance, to follow others; empty where there is none."""
+        return "" if self.guidance == 1 else f", classifier-free guidance of scale {self.guidance:g} where asked"
 
 
 @torch.no_grad()

@@ -65,7 +65,8 @@ class Restoration(Metric):
 
     def sampling(self, config: Config, **sampler: Any) -> SamplingSettings:
         """Return the settings of the task."""
-        return SamplingSettings(**sampler, steps=self.steps, batch_size=config.sampling.batch_size)
+        own = config.sampling
+        return SamplingSettings(**sampler, steps=self.steps, batch_size=own.batch_size, guidance=own.guidance)
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
         setting = f"evaluation.options.{self.name}"
