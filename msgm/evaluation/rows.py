@@ -111,7 +111,8 @@ def _worst_history(rows: Sequence[Row]) -> Row:
 
 
 def _of_seed(row: Row, report: Report) -> dict[str, Any]:
-    return {key: row.get(key) for key in FACTS} | {"metrics": numbers(row, report)}
+    found = {"found": row["found"]} if row.get("found") else {}
+    return {key: row.get(key) for key in FACTS} | found | {"metrics": numbers(row, report)}
 
 
 def judged(report: Report, criteria: Criteria) -> Report:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from msgm.evaluation.band_table import band_table
+from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import LADDER, ratio_of
 from msgm.evaluation.metrics.unlearning_ratio import histogram_distance
 from msgm.evaluation.rates import rate
@@ -286,3 +287,21 @@ def test_class_distance_is_total_variation_without_junk():
     assert histogram_distance({"0": 2, "1": 2, "none": 7}, real) == 0
     assert histogram_distance({"0": 4, "1": 0, "none": 0}, real) == 50
     assert histogram_distance({"0": 0, "1": 0, "none": 4}, real) is None
+
+
+def test_what_preparation_found_is_told_at_all_seeds():
+    shares = [{"a.weight": 0.5, "b.weight": 0.2}, {"a.weight": 0.1, "b.weight": 0.9}]
+    found = [{"bandwidth": 0.27, "kept_share": 0.5, "kept_shares": shares[0]}, {"bandwidth": 0.25, "kept_share": 0.5}]
+    found[1]["kept_shares"] = shares[1]
+    rows = [{"name": "row", "measured": {}, "seed": seed, "found": one} for seed, one in enumerate(found)]
+    (row,) = over_seeds(rows, {})
+    text = "bandwidth 0.25 to 0.27, 50.0% of the weights may change, from 10.0% of a.weight to 90.0% of b.weight"
+    assert found_text(row) == text
+    (alone,) = over_seeds(rows[:1], {})
+    assert found_text(alone).startswith("bandwidth 0.27, 50.0%")
+
+
+def test_a_report_of_an_earlier_version_tells_what_was_found_at_its_first_seed():
+    assert found_text({"found": {"bandwidth": 0.27}, "per_seed": [{"seed": 0}, {"seed": 1}]}) == (
+        "bandwidth 0.27 (first seed)"
+    )
