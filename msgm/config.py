@@ -110,7 +110,9 @@ class TrainingSettings:
         at_least(1, self, "training", "steps", "batch_size", "forget_batch_size", "accumulate", "log_every")
         at_least(0, self, "training", "warmup", "checkpoint_every", "sample_every", "keep_every")
         positive(self, "training", "lr", "clip")
-        below_one(self, "training", "beta1", "beta2", "ema", "cond_drop")
+        below_one(self, "training", "beta1", "beta2", "ema")
+        if not 0 <= self.cond_drop <= 1:
+            raise UserError(f"training.cond_drop must lie in [0, 1], got {self.cond_drop}.")
         if self.trainable is not None and self.adapter is not None:
             raise UserError("training.trainable and training.adapter: each says which weights train; leave one out.")
 

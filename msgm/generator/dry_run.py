@@ -175,7 +175,7 @@ class Watched(Trainer):
         super().__init__(*given)
         self.each: dict[bool, Step] = {}
 
-    def _tune_on_forget(self, steps: int, name: str = "") -> ScoreModel:
+    def _tune_on_forget(self, steps: int, name: str = "", drop: float | None = None) -> ScoreModel:
         return copy.deepcopy(self.base)
 
     def _step(self, *of_step: Any) -> None:

@@ -1,5 +1,6 @@
 """Runs of guidance: the weights stay as they are, and what guides their samples is found and kept beside them."""
 
+import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -10,6 +11,7 @@ from msgm.data import Dataset
 from msgm.diffusion import Guidance, ScoreModel
 from msgm.diffusion.guidance import save_guidance
 from msgm.diffusion.guidance.stored import FOLDER
+from msgm.errors import UserError
 from msgm.objectives import Unseen
 from msgm.requests import Means
 from msgm.runs import Run
@@ -32,6 +34,9 @@ class Guider(Trainer):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         label: name shown meanwhile.
         means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
+
+    Raises:
+        UserError: guidance that tunes a copy of a network without a null class.
     """
 
     def __init__(
@@ -48,6 +53,11 @@ class Guider(Trainer):
         means: Means | None = None,
     ) -> None:
         settings = replace(settings, trainable=None, adapter=None)
+        if guidance.tunes and not getattr(model.network, "has_null", True):
+            raise UserError(
+                f"guidance.name: {guidance.name!r} tunes a copy of the model that is asked for no class, and this "
+                "network has no null class; name a class of it by guidance.label."
+            )
         super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means)
         self.guidance = guidance
         if settings.gradient_checkpointing:
@@ -70,14 +80,22 @@ class Guider(Trainer):
         """
         began, spent = time.perf_counter(), spent_on(Run(self.run.path / "teacher"))
         self.run.create()
-        self.guidance.prepare(self._setup())
+        self.guidance.prepare(replace(self._setup(), tune_on_forget=self._tune_for_guidance))
         self.model.network.eval()
         self.state.seconds = time.perf_counter() - began + spent
 
+    def _tune_for_guidance(self, steps: int) -> ScoreModel:
+        """Fine-tune a copy that is never told a label, as guidance asks it for none."""
+        return self._tune_on_forget(steps, drop=1.0)
+
     def save(self) -> None:
-        """Write the guidance, and then the model, so that no model stands there without it."""
+        """Write the guidance, and then the model, so that no model stands there without it.
+
+        The guidance holds the weights of the copy that it tuned, whose own folder is removed.
+        """
         if self.accelerator.is_main_process:
             save_guidance(self.guidance, self.run.path / FOLDER)
+            shutil.rmtree(self.run.path / "teacher", ignore_errors=True)
         super().save()
 
     def _chosen_weights(self) -> AbstractContextManager[None]:

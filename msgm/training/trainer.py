@@ -178,17 +178,22 @@ class Trainer:
             self.feeds.replay(setup.sample(self.objective.replay))
         self.update.prepare(setup)
 
-    def _tune_on_forget(self, steps: int, name: str = "") -> ScoreModel:
-        """Fine-tune a copy of the model on the forget set, asked for what forget batches are asked for.
+    def _tune_on_forget(self, steps: int, name: str = "", drop: float | None = None) -> ScoreModel:
+        """Fine-tune a copy of the model on the forget set.
 
         It is kept in ``teacher/``, or in the folder ``name`` in there, so that a resumed run finds it.
+
+        Args:
+            steps: of fine-tuning.
+            name: of a folder in ``teacher/``.
+            drop: how often the copy is not told an item's label; None tells it as often as forget batches do.
         """
         teacher = Run(self.run.path / "teacher" / name)
         if not teacher.model.exists():
             if self.accelerator.is_main_process:
                 traces.register(self.run.path, self.run.path / "teacher", *traces.KNOWN["teacher"])
-            drop = self.feeds.drops[1]
-            drop = self.settings.cond_drop if drop is None else drop
+            drops = drop, self.feeds.drops[1], self.settings.cond_drop
+            drop = next(each for each in drops if each is not None)
             settings = dataclasses.replace(self.settings, steps=steps, trainable=None, adapter=None, cond_drop=drop)
             part = Part(retain=self.part.forget, forget=self.part.forget)
             tuner = Trainer(

@@ -8,6 +8,7 @@ from PIL import Image
 
 import msgm
 from msgm.data import Dataset
+from msgm.diffusion.guidance import Negative, load_guided
 from msgm.errors import UserError
 from msgm.objectives import Card, Mixed, SalUn, Unseen, mean_square
 from msgm.requests import ForgetRequest
@@ -15,6 +16,7 @@ from msgm.runs import Run
 from msgm.splits import Part
 from msgm.training import Trainer, preparation, train, trainer, unlearn
 from msgm.training.batches import forget_drop
+from msgm.training.guiding import Guider
 from msgm.training.run import load_data, load_source, new_model
 
 CONDITIONAL = ["network.classes=10", "training.cond_drop=0.3"]
@@ -173,10 +175,9 @@ def test_gradients_before_training_are_of_the_labels_that_training_asks_for(tiny
     assert asked == [forget, {-1, 0, 1, 2, 4, 5, 6, 8, 9}]
 
 
-@pytest.mark.parametrize(("means", "labels"), [("items", {-1, 3, 7}), ("condition", {3, 7})])
-def test_a_teacher_is_asked_for_what_the_request_means_and_counts_on_a_resume(
-    tiny, tmp_path, monkeypatch, means, labels
-):
+@pytest.fixture
+def asked_of_teachers(monkeypatch):
+    """The labels that teachers are tuned under."""
     asked = set()
 
     class Noted(Unseen):
@@ -185,6 +186,13 @@ def test_a_teacher_is_asked_for_what_the_request_means_and_counts_on_a_resume(
             return super().terms(predict, retain, forget)
 
     monkeypatch.setattr(trainer, "Unseen", Noted)
+    return asked
+
+
+@pytest.mark.parametrize(("means", "labels"), [("items", {-1, 3, 7}), ("condition", {3, 7})])
+def test_a_teacher_is_asked_for_what_the_request_means_and_counts_on_a_resume(
+    tiny, tmp_path, asked_of_teachers, means, labels
+):
     config = tiny(*CONDITIONAL)
     dataset, split = load_data(config)
     for _ in range(2):
@@ -192,7 +200,32 @@ def test_a_teacher_is_asked_for_what_the_request_means_and_counts_on_a_resume(
         made = Trainer(*args, means)
         made._tune_on_forget(4)
         assert made.drawn["forget"] == 4 * config.training.batch_size
-    assert asked == labels
+    assert asked_of_teachers == labels
+
+
+def test_the_copy_that_guidance_tunes_is_never_told_a_label_and_kept_once(tiny, tmp_path, asked_of_teachers):
+    config = tiny(*CONDITIONAL)
+    dataset, split = load_data(config)
+    args = (dataset, split.train, config.training, 0, Run(tmp_path), "cpu", "", "condition")
+    made = Guider(new_model(config, dataset), Negative(steps=2), *args)
+    made.train()
+    made.save()
+    assert asked_of_teachers == {-1}
+    assert made.drawn == {"retain": 0, "forget": 2 * config.training.batch_size}
+    assert not (tmp_path / "teacher").exists()
+    view, x = load_guided(tmp_path / "model"), torch.zeros(1, 1, 8, 8)
+    assert torch.equal(view.guidance.forget.eps(x, torch.ones(1)), made.guidance.forget.eps(x, torch.ones(1)))
+
+
+def test_guidance_of_a_network_without_a_null_class_needs_a_label(tiny, tmp_path):
+    config = tiny(*CONDITIONAL)
+    dataset, split = load_data(config)
+    model = new_model(config, dataset)
+    model.network.has_null = False
+    args = (dataset, split.train, config.training, 0, Run(tmp_path), "cpu")
+    with pytest.raises(UserError, match="'negative' tunes a copy .* no null class; name a class of it by guidance"):
+        Guider(model, Negative(), *args)
+    Guider(model, Negative(label=3), *args).train()
 
 
 def test_fit_forgets_what_the_command_line_forgets(tiny, tmp_path):
