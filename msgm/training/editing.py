@@ -21,6 +21,7 @@ from msgm.requests import Means
 from msgm.runs import Run
 from msgm.seeding import generator
 from msgm.splits import Part
+from msgm.training import sharding
 from msgm.training.batches import clean, drop_of, forget_drop
 from msgm.training.checkpoints import State, checkpoints
 from msgm.training.trainer import Trainer
@@ -96,6 +97,8 @@ class Editor(Trainer):
         """Put the edited weights into the network that is trained, and prepare its objective from them."""
         edited = self._edited().network
         self.model.network.load_state_dict(edited.state_dict())
+        if self.shards:
+            sharding.push(edited, self.state.network)
         self.state.ema.restart()
         super()._prepare()
 

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from msgm.config import TrainingSettings
 from msgm.errors import UserError
-from msgm.objectives import Objective
+from msgm.objectives import Objective, Sliced
 
 UNREAD = {
     "fsdp_offload_params": "leave it out",
@@ -53,6 +53,11 @@ def refuse(settings: TrainingSettings, objective: Objective) -> None:
         raise UserError("training.compile: a network that FSDP shards is not compiled; leave it out.")
     if settings.adapter is not None:
         raise UserError("training.adapter: an adapter is small enough for every GPU; launch without --use_fsdp.")
+    if isinstance(getattr(objective, "matched", None), Sliced):
+        raise UserError(
+            "objective.matching: sliced takes a derivative of a derivative, which FSDP's passes do not have; take "
+            "finite-difference, or launch without --use_fsdp."
+        )
     if type(objective).penalty is not Objective.penalty:
         raise UserError(
             f"objective.name: {objective.name} has a penalty of its own, which is written for whole weights, and FSDP "
@@ -130,3 +135,11 @@ def pull(source: nn.Module, into: nn.Module) -> None:
     own = into.state_dict()
     for name, tensor in source.state_dict().items():
         own[name].copy_(whole(tensor))
+
+
+@torch.no_grad()
+def push(source: nn.Module, into: nn.Module) -> None:
+    """Copy the weights of a network that every process has whole into a sharded one."""
+    own = source.state_dict()
+    for name, tensor in into.state_dict().items():
+        local(tensor).copy_(local(part_of(own[name], tensor)))

@@ -13,7 +13,7 @@ from msgm.errors import UserError
 from msgm.objectives import Card, Objective, Unseen
 from msgm.reading import read_json
 from msgm.runs import Run
-from msgm.training import Trainer, sharding, train
+from msgm.training import Trainer, sharding, train, unlearn
 from msgm.training.checkpoints import checkpoints
 from tests.conftest import DIGITS, TINY
 from tests.forks import launched
@@ -70,6 +70,19 @@ def test_two_processes_train_in_parts_what_one_trains(tmp_path, overrides, polic
     assert manifests[1].get("found") == manifests[0].get("found")
 
 
+def test_an_edit_reaches_every_part_before_the_steps_that_follow(tmp_path):
+    base = train(load_config(DIGITS, [*PLAIN, "training.steps=1"]), tmp_path / "base", device="cpu")
+    edit = ["objective.name=unseen", "edit={name: prune, share: 0.1, choose: random}", "finetune.steps=1"]
+    config = load_config(DIGITS, [*PLAIN, *edit])
+
+    def two(rank: int) -> None:
+        os.environ.update(LAUNCH)
+        unlearn(config, base.path, tmp_path / "two", device="cpu")
+
+    launched(two)
+    agree(unlearn(config, base.path, tmp_path / "one", device="cpu"), Run(tmp_path / "two"))
+
+
 def test_the_folder_holds_the_whole_model_and_a_resume_goes_on_with_every_part(tmp_path):
     more = ["training.gradient_checkpointing=true", "training.precision=bf16", "training.checkpoint_every=3"]
     config = load_config(DIGITS, [*PLAIN, "objective.name=redirect", "training.sample_every=6", *more])
@@ -107,6 +120,7 @@ class Own(Unseen):
         ("1", TrainingSettings(), Unseen(), "accelerate's FSDP: expected version 2, got version 1"),
         ("2", TrainingSettings(compile=True), Unseen(), "training.compile: a network that FSDP shards is not compiled"),
         ("2", TrainingSettings(adapter=AdapterSettings()), Unseen(), "training.adapter: an adapter is small enough"),
+        ("2", TrainingSettings(), Unseen(matching="sliced"), "objective.matching: sliced takes a derivative of"),
         ("2", TrainingSettings(), Own(), "objective.name: own has a penalty of its own"),
     ],
 )
