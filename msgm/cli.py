@@ -326,8 +326,8 @@ def _restored_config(options: argparse.Namespace) -> "tuple[Config, SamplingSett
                 "options are --sampler and --steps."
             )
     config = load_config(options.config or load_received(Path(options.run), SECTIONS), options.set)
-    own = {key: getattr(config.sampling, key) for key in RESTORING}
-    return config, SamplingSettings(options.sampler, options.steps, **own)
+    read = {key: getattr(config.sampling, key) for key in RESTORING}
+    return config, SamplingSettings(options.sampler, options.steps, **read)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

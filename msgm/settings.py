@@ -26,8 +26,15 @@ MAP, TEXT, SEQUENCE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "s
 FLOW = ("[", "{", "'", '"')
 """What the value of an override begins with where it is YAML; any other is text as it stands."""
 ADDED = {
-    **{"data.classes": "folders", "data.background": "white", "data.frame": 0, "data.broken": "refuse"},
-    **{"seeds": 1, "retrains": 1, "training.cond_drop": 0.1, "sampling.guidance": 1.0, "network.classes": 0},
+    "data.classes": "folders",
+    "data.background": "white",
+    "data.frame": 0,
+    "data.broken": "refuse",
+    "seeds": 1,
+    "retrains": 1,
+    "training.cond_drop": 0.1,
+    "sampling.guidance": 1.0,
+    "network.classes": 0,
     "training.gradient_checkpointing": False,
 }
 """Settings that came after the first version, and are not empty where they change nothing."""

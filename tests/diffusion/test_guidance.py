@@ -1,5 +1,7 @@
 """Guidance: what each kind does on exact scores, where it does nothing, and that samples stay apart."""
 
+import math
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
