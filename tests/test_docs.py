@@ -17,6 +17,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from msgm import cli
 from msgm.config import load_config
+from msgm.diffusion.guidance import GUIDANCE
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 
@@ -115,7 +116,7 @@ def place(start, tmp_path, monkeypatch):
     folder = shutil.copytree(start, tmp_path / "place")
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    known = [(registry, dict(registry.entries)) for registry in (OBJECTIVES, EDITS)]
+    known = [(registry, dict(registry.entries)) for registry in (OBJECTIVES, EDITS, GUIDANCE)]
     yield folder
     for registry, entries in known:
         registry.entries.clear()

@@ -97,7 +97,8 @@ class Classifying(Guidance):
         return {**self.logit.state_dict(), "shift": torch.tensor(self.shift, dtype=torch.float64)}
 
     def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
-        logit = NoisyClassifier(state["layers.0.weight"].shape[1] - 1, self.width)
+        with torch.random.fork_rng(devices=[]):
+            logit = NoisyClassifier(state["layers.0.weight"].shape[1] - 1, self.width)
         logit.load_state_dict({name: state[name] for name in logit.state_dict()})
         self.logit, self.shift = logit.eval().requires_grad_(False), float(state["shift"])
 
