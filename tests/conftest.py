@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: tiny experiments, and the command line in-process."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.shortcuts import figures_left_white, judges_trained_once, rendered  #
 torch.set_num_threads(1)
 _CACHE = tempfile.TemporaryDirectory(prefix="msgm-cache-")
 os.environ["MSGM_CACHE"] = _CACHE.name  # of fixtures that several tests share; the user's own is never written
+_NUMBERS = itertools.count()
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits" / "vp.yaml"
@@ -38,9 +40,12 @@ TINY = [
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give every test a cache of retrained models of its own, so that none depends on what another trained."""
-    folder = tmp_path_factory.mktemp("cache") / "msgm"
+def own_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a cache of retrained models of its own, so that none depends on what another trained.
+
+    It is not pytest's to number, which lists thousands of folders before each test to find a free number.
+    """
+    folder = Path(_CACHE.name, f"test-{next(_NUMBERS)}")
     monkeypatch.setenv("MSGM_CACHE", str(folder))
     return folder
 

@@ -156,6 +156,8 @@ class Dataset:
         """
         if self.files is not None:
             return self.files.content(index)
+        if isinstance(self.items, Tensor):
+            return self.items[index].numpy().tobytes()  # several times as fast as taking a batch of one
         return self.take(np.array([index])).numpy().tobytes()
 
     def item_digests(self) -> Iterator[bytes]:
