@@ -22,6 +22,7 @@ TESTS: dict[str, tuple[Section, str]] = {
     "ur": ("forgetting", "how often samples show the content"),
     "c2st": ("forgetting", "whether a classifier tells the samples from those of retrained models"),
     "sample-distance": ("forgetting", "distance of the samples' features from those of retrained models' samples"),
+    "score-distance": ("forgetting", "how far the score lies from those of retrained models"),
     "conditions": ("forgetting", "what is given when a forgotten class is asked for, another one, or none"),
     "nll": ("forgetting", "how likely real items are under the model"),
     "vlb": ("forgetting", "the same by the variational bound, of a DDPM only"),
@@ -37,6 +38,7 @@ TESTS: dict[str, tuple[Section, str]] = {
     "secmi": ("privacy", "the same by a deterministic step up and back"),
     "sima": ("privacy", "the same by the noise predicted at a clean item"),
     "extraction": ("privacy", "whether samples copy items to forget, by how often these stand in the data"),
+    "lira": ("privacy", "the same by the loss beside those of retrained models"),
     "neighbours": ("privacy", "whether samples repeat training items"),
     "relearning": ("residue", "how fast training on a few items to forget brings the content back"),
     "resurgence": ("residue", "whether training on items to retain brings it back"),
@@ -54,6 +56,7 @@ ELSEWHERE: dict[str, Section] = {
     "junk % asked for forgotten": "utility",
     "junk % asked for others": "utility",
     "IRA %": "utility",
+    "score distance retain": "utility",
     "copy %": "privacy",
 }
 """Numbers that belong to another section than their metric's; so do those of restored items to retain, ``D_g``."""

@@ -151,10 +151,10 @@ def test_items_are_drawn_among_those_that_have_controls_and_weighted_as_drawn(be
 
 def test_losses_are_read_by_the_weights_of_the_controls(monkeypatch):
     """Two controls of weights 3 and 1 beside four members, whose losses lie between them."""
-    losses = {0: torch.full((4,), 2.0).double(), 1: torch.tensor([1.0, 3.0]).double()}
-    monkeypatch.setattr(membership, "losses_by_level", lambda *given: losses[int(given[2][0])][:, None])
+    losses = torch.tensor([2.0, 1.0, 3.0]).double()
+    monkeypatch.setattr(membership, "losses_by_level", lambda *given: losses[given[2]][:, None])
     subject = SimpleNamespace(model=None, bench=None)
-    sides = Sides(np.zeros(4, dtype=int), np.ones(2, dtype=int), np.array([3.0, 1.0]), unmatched=0)
+    sides = Sides(np.zeros(4, dtype=int), np.array([1, 2]), np.array([3.0, 1.0]), unmatched=0)
     found = Membership(levels=[1.0]).inferred(subject, sides)
     assert found["auc"]["value"] == 1 / 4  # members have the lower loss than one of four controls by weight
     assert found["mean_loss_others"] == (3 * 1 + 1 * 3) / 4

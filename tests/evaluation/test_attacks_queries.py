@@ -94,7 +94,7 @@ def test_a_network_that_was_not_trained_tells_nothing(bench, attack):
 def test_scores_do_not_depend_on_the_batch(bench, attack):
     indices, model = bench.split.train.forget[:5], fresh(bench)
     small = replace(bench, config=replace(bench.config, sampling=replace(bench.config.sampling, batch_size=2)))
-    whole, parts = (attack(levels=[0.3, 0.5]).scores(model, one, indices) for one in (bench, small))
+    whole, parts = (attack(levels=[0.3, 0.5]).scores(subject_of(one, model), indices) for one in (bench, small))
     assert whole.shape == (5, 2)
     assert parts == pytest.approx(whole, rel=1e-3)
 

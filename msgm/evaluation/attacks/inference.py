@@ -9,8 +9,9 @@ items away just as one above.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -63,11 +64,12 @@ class Sides:
 class MembershipAttack(Attack):
     """Tells training items from held-out ones by a score of each, at noise levels rho = sigma / a.
 
-    Subclasses are registered, write ``scores`` and ``definition``, and say by ``columns_of`` what a table shows.
+    Subclasses are registered, write ``scores``, ``definition`` or ``protocol``, and ``columns``, as by ``columns_of``.
 
     Attributes:
         short: its name in headings.
-        definition: what the score of one item is, for the protocol.
+        definition: what the score of one item is, for the base's protocol.
+        parts: which training items are told from held-out ones: items to forget, and items to retain.
         levels: the noise levels.
         items: items of each group at most, drawn at random when it has more.
     """
@@ -75,12 +77,13 @@ class MembershipAttack(Attack):
     on_weights = True
     short: ClassVar[str]
     definition: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]] = ("forget", "retain")
 
     levels: list[float]
     items: int = 500
 
     @abstractmethod
-    def scores(self, model: ScoreModel, bench: Bench, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    def scores(self, subject: Subject, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the (N, levels) scores of the items at ``indices``; members are expected to have the lower ones."""
 
     def combined(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,22 +105,23 @@ class MembershipAttack(Attack):
         return None if len(split.train.forget) else "nothing was asked to be forgotten"
 
     def attack(self, subject: Subject) -> dict[str, Any]:
-        forget = self.forget_sides(subject.bench)
-        if not len(forget.members):
-            return {"not_tested": NO_CONTROLS}
-        retain = self.retain_sides(subject.bench)
         found: dict[str, Any] = {"levels": self.levels, "held_out": "validation and test"}
-        for part, sides in (("forget", forget), ("retain", retain)):
-            found[part] = self.inferred(subject, sides) | {"unmatched": sides.unmatched}
+        sides = {"forget": self.forget_sides(subject.bench)}
+        if not len(sides["forget"].members):
+            return {"not_tested": NO_CONTROLS}
+        if "retain" in self.parts:
+            sides["retain"] = self.retain_sides(subject.bench)
+        for part, compared in sides.items():
+            found[part] = self.inferred(subject, compared) | {"unmatched": compared.unmatched}
         return found
 
     def inferred(self, subject: Subject, sides: Sides) -> dict[str, Any]:
         """Return how well scores separate members from their controls, over all levels and by level."""
         if not len(sides.members):
             return self.separated(np.empty(0), np.empty(0), None)
-        members, others = (
-            self.scores(subject.model, subject.bench, indices) for indices in (sides.members, sides.others)
-        )
+        count = len(sides.members)
+        scores = self.scores(subject, np.concatenate([sides.members, sides.others]))
+        members, others = scores[:count], scores[count:]
         found = self.separated(self.combined(members), self.combined(others), sides.weights)
         by_level = [
             {"level": level, **separation(members[:, k], others[:, k], sides.weights)}
@@ -187,15 +191,15 @@ class QueryAttack(MembershipAttack):
             least: the least rho at which the model is sampled, in place of 0.
         """
 
-    def scores(self, model: ScoreModel, bench: Bench, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        process = model.process
+    def scores(self, subject: Subject, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        model, process = subject.model, subject.model.process
         least = float(process.ratio(torch.tensor([process.t_sample], dtype=torch.float64)))
 
         def found(x0: Tensor, batch: NDArray[np.int64], asked: Condition | None) -> Tensor:
             eps = sigma_space(model, asked)
             return torch.stack([self.query(eps, x0, level, least) for level in self.levels], 1)
 
-        return in_batches(model, bench, indices, found).double().numpy()
+        return in_batches(model, subject.bench, indices, found).double().numpy()
 
 
 @torch.no_grad()
@@ -227,14 +231,13 @@ def held_out(split: Split, part: str) -> NDArray[np.int64]:
     return np.concatenate([getattr(held, part) for held in (split.validation, split.test)])
 
 
-def columns_of(key: str, short: str) -> list[Column]:
-    """Return the columns of an attack: AUC and true positives on forget items, AUC on retain items, AUC by level."""
-    return [
-        Column(f"{short} AUC forget (aim: the retrain's)", "", cell(key, lambda f: auc_text("forget", f))),
-        Column(f"{short} TPR % at 1% FPR, forget: lowest / highest", "", cell(key, hits_text)),
-        Column(f"{short} AUC retain (aim: the retrain's)", "", cell(key, lambda f: auc_text("retain", f))),
-        level_column(key, short),
+def columns_of(key: str, short: str, parts: Sequence[str] = MembershipAttack.parts) -> list[Column]:
+    """Return the columns of an attack: AUC of each part, true positives on forget items, and AUC by level."""
+    areas = [
+        Column(f"{short} AUC {part} (aim: the retrain's)", "", cell(key, partial(auc_text, part))) for part in parts
     ]
+    hits = Column(f"{short} TPR % at 1% FPR, forget: lowest / highest", "", cell(key, hits_text))
+    return [areas[0], hits, *areas[1:], level_column(key, short)]
 
 
 def level_column(key: str, short: str) -> Column:

@@ -19,7 +19,7 @@ from msgm.evaluation.attacks.base import cell
 from msgm.evaluation.attacks.inference import MembershipAttack, auc_text, hits_text, in_batches, level_column
 from msgm.evaluation.attacks.levels import time_at
 from msgm.evaluation.attacks.separation import TAILS, separation
-from msgm.evaluation.bench import Bench
+from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.objectives import mean_square, noised
 
@@ -54,8 +54,8 @@ class Membership(MembershipAttack):
 
     levels: list[float] = field(default_factory=lambda: [0.1, 0.17, 0.28, 0.46, 0.77, 1.3, 2.2, 3.6, 6.0, 10.0])
 
-    def scores(self, model: ScoreModel, bench: Bench, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        return losses_by_level(model, bench, indices, self.levels).numpy()
+    def scores(self, subject: Subject, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        return losses_by_level(subject.model, subject.bench, indices, self.levels).numpy()
 
     def combined(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(scores.mean(1))
