@@ -301,7 +301,8 @@ class Config:
         self.network = NETWORKS.resolve(self.network)
         self.objective = OBJECTIVES.resolve(self.objective)
         self.edit = EDITS.resolve(self.edit) if self.edit else {}
-        guiding = partial(fitting_guidance, classes=int(self.network.get("classes", 0)), sampling=self.sampling)
+        classes = int(self.network.get("classes", 0))
+        guiding = partial(fitting_guidance, classes=classes, sampling=self.sampling)
         self.guidance = guiding(self.guidance, {}) if self.guidance else {}
         self.finetune = own(self.finetuning(), self.finetune)
         if self.edit:
@@ -314,6 +315,8 @@ class Config:
                 _check_start(row)
                 given = row.objective or row.start not in STEPLESS
                 row.objective = OBJECTIVES.resolve(row.objective) if given else {}
+                if given:
+                    OBJECTIVES.build(row.objective).check(classes)
                 row.edit = EDITS.resolve(row.edit) if row.start == "edit" else {}
                 row.guidance = guiding(row.guidance, row.training) if row.start == "guide" else {}
                 row.training = own(self.row_training(row), row.training)

@@ -3,9 +3,12 @@
 from msgm.objectives.amnesia import SelectiveAmnesia
 from msgm.objectives.anchors import Anchor, Held
 from msgm.objectives.base import OBJECTIVES, Card, Matched, Mixed, Noised, Objective, Phase, Term, mean_square, noised
+from msgm.objectives.concept_ablation import ConceptAblation
 from msgm.objectives.denoising import Standard, Unseen
 from msgm.objectives.erasediff import EraseDiff
+from msgm.objectives.esd import ESD
 from msgm.objectives.gradient_moments import Moments, merged_moments, moments
+from msgm.objectives.guided import GuidedTarget
 from msgm.objectives.masks import Mask, kept_shares
 from msgm.objectives.matching import MATCHING, FiniteDifference, Matching, Sliced
 from msgm.objectives.obtuse import Obtuse
@@ -19,16 +22,19 @@ from msgm.objectives.surgery import AGEM, SURGERY, Cap, Cone, PCGrad, Surgery, i
 
 __all__ = [
     "AGEM",
+    "ESD",
     "MATCHING",
     "OBJECTIVES",
     "SURGERY",
     "Anchor",
     "Cap",
     "Card",
+    "ConceptAblation",
     "Cone",
     "Drawn",
     "EraseDiff",
     "FiniteDifference",
+    "GuidedTarget",
     "Held",
     "Mask",
     "Matched",

@@ -116,6 +116,7 @@ class Objective(Described, ABC):
     Attributes:
         data: where the batches come from: ``all`` training items or ``retain`` items, ``forget`` items, or one of the
             former and the latter, ``retain+forget`` say. ``needs`` is what these settings need of it.
+        conditional: whether it teaches what labels give, so that a network without classes is refused.
         combines: whether ``merge`` is to merge the gradient of the term "forget" with that of the others.
         combine: how to merge them instead: a name in ``SURGERY``, or ``{"name": ..., ...}`` with its settings.
         mask: which weights may change; None lets all.
@@ -125,6 +126,7 @@ class Objective(Described, ABC):
     """
 
     data: ClassVar[Data]
+    conditional: ClassVar[bool] = False
     combines = False  # without an annotation, so that it is no setting
     combine: str | Settings | None = field(default=None, kw_only=True)
     mask: Mask | None = field(default=None, kw_only=True)
@@ -148,6 +150,14 @@ class Objective(Described, ABC):
             raise UserError(f"objective.replay: replays take the place of retain items, and it reads {self.needs}.")
         if self.needs == "forget" and self.anchor is not None and self.anchor.by == "base":
             raise UserError("objective.anchor.by: base is a target at retain items, and it reads forget items alone.")
+
+    def check(self, classes: int) -> None:
+        """Raise a UserError where a model of so many classes, 0 if unconditional, cannot be taught so."""
+        if self.conditional and not classes:
+            raise UserError(
+                f"objective.name: {self.name} teaches under one label what another gives, and the network is "
+                "unconditional; set network.classes, or take esd or redirect."
+            )
 
     @property
     def needs(self) -> Data:

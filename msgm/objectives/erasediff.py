@@ -1,9 +1,12 @@
-r"""EraseDiff: on forget data the network is taught a wrong noise, u ~ U(0, 1) in place of the Gaussian.
+r"""EraseDiff: on forget data the network is taught a wrong noise, u ~ U(0, 1) in place of its own.
 
 EraseDiff (Wu et al., arXiv 2401.05779) keeps L_r low subject to L_f(theta) <= min_phi L_f(phi), and steps along
 ``g_r + lambda g_f`` with g_r, g_f the gradients of both losses (a first-order bi-level update). The authors' code fixes
 lambda at 0.1, or adapts it as ``lambda = max(0, eta - cos(g_r, g_f))``: larger the more the two gradients oppose each
 other.
+
+A target that is independent of x_t has its mean for a minimiser: .5 in every dimension for U(0, 1), which is a constant
+drift, and 0 for a Gaussian. Noise of another item of the batch, a permuted batch, is such a Gaussian too.
 """
 
 from collections.abc import Sequence
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Predict, Term, mean_square
+from msgm.objectives.matching import gaussian
 from msgm.ranges import Range, ranges
 
 
@@ -34,23 +38,27 @@ class EraseDiff(Mixed):
             ``every``-th step, (1 - alpha) L_f, which the MSGM paper compares with.
         multiplier: lambda of ``bilevel``; None adapts it.
         eta: of the adaptive lambda.
+        target: what is taught in place of the noise: ``uniform`` numbers in [0, 1), or ``gaussian`` noise drawn apart.
     """
 
     variant: Literal["bilevel", "weighted"] = "bilevel"
     multiplier: float | None = 0.1
     eta: float = 0.1
+    target: Literal["uniform", "gaussian"] = "uniform"
 
     search = ranges(multiplier=Range(0.01, 10.0, log=True))
     card = Card(
         formula=(
-            "L_f = mean (eps_theta - u)^2, u ~ U(0, 1); bilevel: step along g_r + lambda g_f, lambda fixed or "
+            "L_f = mean (eps_theta - u)^2, u ~ U(0, 1), whose minimiser is .5 throughout, a constant drift and not "
+            "noise; or u ~ N(0, 1), whose minimiser is 0; bilevel: step along g_r + lambda g_f, lambda fixed or "
             "max(0, eta - cos(g_r, g_f)); weighted: alpha L_r + (1 - alpha) L_f"
         ),
         source="Wu et al., arXiv 2401.05779; the weighted form is the baseline of arXiv 2412.07229's released code",
         deviations=(
             "the inner minimum min_phi L_f(phi) enters the authors' update as a constant, whose gradient is zero: its "
             "passes are not run; one step on a pair of batches where their code alternates passes over the sets; the "
-            "target is uniform noise, as this model has no labels to swap"
+            "target is uniform noise, as this model has no labels to swap; noise of other items, a permuted batch, is "
+            "the Gaussian target"
         ),
     )
 
@@ -84,7 +92,8 @@ class EraseDiff(Mixed):
         }
 
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
-        return mean_square(predicted - forget.uniform())
+        wrong = forget.uniform() if self.target == "uniform" else gaussian(forget, "target")
+        return mean_square(predicted - wrong)
 
     def effective(self) -> dict[str, Any]:
         unused = {"alpha", "every"} if self.bilevel else {"multiplier", "eta"}

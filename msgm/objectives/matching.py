@@ -124,10 +124,10 @@ def rademacher(batch: "Noised") -> Tensor:
     return torch.where(batch.uniform("directions") < 0.5, -1.0, 1.0).to(batch.x.dtype)
 
 
-def gaussian(batch: "Noised") -> Tensor:
-    """Return standard normal directions shaped like x."""
+def gaussian(batch: "Noised", name: str = "directions") -> Tensor:
+    """Return standard normal numbers shaped like x, drawn by ``name``."""
     # A uniform number may be 0, and never 1.
-    uniform = batch.uniform("directions").clamp_min(torch.finfo(torch.float32).tiny)
+    uniform = batch.uniform(name).clamp_min(torch.finfo(torch.float32).tiny)
     return torch.special.ndtri(uniform).to(batch.x.dtype)
 
 

@@ -60,6 +60,7 @@ class Setup:
         steps: how many steps will be made.
         forget_share: share of the forget set in the training items.
         labels_alike: whether forget batches leave labels out as often as the others do, as of an unconditional model.
+        labels_dropped: whether forget batches leave labels out at all; true of an unconditional model.
         sizes_alike: whether forget batches are of the size of the others.
         retained: the labels of the retain items, in order; empty without labels.
     """
@@ -73,6 +74,7 @@ class Setup:
     steps: int = 0
     forget_share: float = 0.0
     labels_alike: bool = True
+    labels_dropped: bool = True
     sizes_alike: bool = True
     retained: tuple[int, ...] = ()
 

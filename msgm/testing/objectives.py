@@ -8,13 +8,14 @@ import copy
 import itertools
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from msgm.diffusion import VE, VP, Process, ScoreModel
+from msgm.diffusion import VE, VP, Condition, Process, ScoreModel
+from msgm.diffusion.conditions import NULL
 from msgm.objectives import Drawn, Moments, Noised, Objective, Setup, Term, moments, noised
 from msgm.objectives.base import Data
 from msgm.seeding import generator
@@ -23,6 +24,8 @@ from msgm.testing.rules import Refused, check_settings, check_texts, made, own_r
 STEPS = 1000
 """Steps among which one with and one without a forget batch is looked for."""
 RETAIN, FORGET = 6, 4
+CLASSES = 3
+"""Of the network of an objective that needs classes, of which the last is forgotten."""
 SHAPES = ((3,), (2, 4, 4))
 PROCESSES = (VP(), VE())
 DATA = get_args(Data)
@@ -79,30 +82,50 @@ class _Network(nn.Module):
         return self.weights[0] * x + self.weights[1]
 
 
+class _Asked(_Network):
+    """The same, with a slope that each class moves."""
+
+    classes = CLASSES
+
+    def forward(self, x: Tensor, label: Tensor, condition: Condition | None = None) -> Tensor:
+        labels = torch.full((len(x),), NULL, device=x.device) if condition is None else condition.labels
+        assert labels is not None
+        moved = self.weights[0] * (1 + 0.1 * (labels + 1).to(x.dtype))
+        return moved.view(-1, *[1] * (x.dim() - 1)) * x + self.weights[1]
+
+
 class _World:
     """A prepared copy of an objective, with a model and batches to try it on."""
 
     def __init__(self, objective: Objective, process: Process, shape: tuple[int, ...]) -> None:
-        self.name, self.model = type(objective).__name__, ScoreModel(_Network(), process, shape)
+        self.name, self.conditional = type(objective).__name__, objective.conditional
+        self.model = ScoreModel(_Asked() if self.conditional else _Network(), process, shape)
         self.objective = self.prepared(objective)
-        self.retain = None if objective.needs == "forget" else _batch(process, RETAIN, shape, 0)
-        self.forget, self.other = (_batch(process, FORGET, shape, seed) for seed in (1, 2))
+        self.retain = None if objective.needs == "forget" else self._asked(_batch(process, RETAIN, shape, 0), 0)
+        self.forget, self.other = (self._asked(_batch(process, FORGET, shape, seed), CLASSES - 1) for seed in (1, 2))
         uses = {objective.uses_forget(step) for step in range(STEPS)}
         self.steps = [self.forget if used else None for used in sorted(uses)]
         """The forget batch of each kind of step that there is, None of those without one."""
 
+    def _asked(self, batch: Noised, label: int) -> Noised:
+        """Return a batch with its labels, where the network reads labels: ``label`` and none in turn."""
+        labels = torch.where(torch.arange(len(batch.x)) % 2 == 0, label, NULL)
+        return replace(batch, condition=Condition(labels)) if self.conditional else batch
+
     def prepared(self, objective: Objective) -> Objective:
         """Return a copy of ``objective`` that did its one-off work."""
         items = torch.randn(32, *self.model.shape, generator=torch.Generator().manual_seed(9))
+        labels = torch.full((len(items),), CLASSES - 1)
         setup = Setup(
             lambda: copy.deepcopy(self.model),
             lambda count: items[:count].clone(),
             self._tuned,
-            lambda count: Drawn(items[:count] + 1),
+            lambda count: Drawn(items[:count] + 1, labels[:count] if self.conditional else None),
             lambda count: Drawn(items.repeat(count // len(items) + 1, *[1] * len(self.model.shape))[:count]),
             self._moments,
             STEPS,
             0.25,
+            retained=tuple(range(CLASSES - 1)) if self.conditional else (),
         )
         prepared = copy.deepcopy(objective)
         with own_randomness(f"{self.name}.prepare"):

@@ -73,6 +73,7 @@ class Preparation:
             steps,
             len(self.part.forget) / max(1, len(self.part.all)),
             len(set(self.drops)) == 1,
+            self.drops[1] != 0,
             sizes_alike,
             self._retained(),
         )

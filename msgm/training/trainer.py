@@ -64,8 +64,8 @@ class Trainer:
         kept: the place of a stopped run, for error messages.
 
     Raises:
-        UserError: a batch size that processes and accumulated parts do not divide, an unknown tracker, or a network
-            that cannot checkpoint gradients.
+        UserError: an objective that the network does not serve, a batch size that processes and accumulated parts do
+            not divide, an unknown tracker, or a network that cannot checkpoint gradients.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Trainer:
         label: str = "training",
         means: Means | None = None,
     ) -> None:
+        objective.check(model.classes)
         self.settings, self.seed, self.run, self.label = settings, seed, run, label
         self.dataset, self.part, self.objective, self.device_name = dataset, part, objective, device
         self.accelerator = started(settings, run, device)

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2
 from msgm.diffusion import GUIDANCE, SAMPLERS, VE, VP, Condition, Flow, SamplingSettings, ScoreModel, log_likelihood
 from msgm.diffusion.augmented import basis_probes, eps_and_trace
 from msgm.diffusion.guidance import DNG, Classifier, ClassifierFree, Negative, Reject, Spell
+from msgm.diffusion.guidance.posterior import Posterior, longest_distance, trained_posterior
 from msgm.diffusion.restoration import inpaint
 from msgm.diffusion.samplers import Grid, Noise, sigma_space
 from msgm.errors import UserError
@@ -270,22 +271,40 @@ def test_an_exact_classifier_gives_the_retain_score(process):
         joint = exact.joint(process.signal(t)[:, None] * y, t)
         return joint[:, 2] - joint[:, :2].logsumexp(1)
 
-    guidance.logit = logit
+    guidance.posterior = Posterior(logit)
     x, t = points(process)
     torch.testing.assert_close(guidance.wrap(exact).score(x, t), rest.score(x, t), rtol=1e-6, atol=1e-6)
+
+
+def test_a_slope_is_held_to_what_items_at_these_distances_can_give():
+    posterior = Posterior(lambda y, ratio: 1e3 * y.sum(1), reach=4.0)
+    x, t = points(VP())
+    _, pull = posterior.pull(VP(), x, t)
+    torch.testing.assert_close(pull.norm(dim=1), 4.0 / VP().ratio(t))
+    assert longest_distance(torch.zeros(3, 2), torch.tensor([[1.0, 0.0], [3.0, 4.0]])) == 5.0
+
+
+def test_training_stops_where_held_out_items_are_classified_best():
+    g = torch.Generator().manual_seed(0)
+    forget, retain = torch.randn(2, 30, 8, generator=g)  # nothing to be learnt: longer training can only memorise
+    found = trained_posterior(forget, retain, 0.5, steps=600, width=128)
+    assert found.loss < 0.75
+    assert math.isnan(trained_posterior(forget[:4], retain[:4], 0.5, 2, 4).loss)
 
 
 def test_a_trained_classifier_removes_most_of_the_forget_set():
     exact, guidance = mixture(), Classifier(steps=400, width=64)
     guidance.prepare(setup())
-    torch.testing.assert_close(guidance.shift, torch.logit(torch.tensor(0.2).double()).item(), rtol=1e-6, atol=1e-6)
+    shift = guidance.posterior.logit.shift
+    torch.testing.assert_close(shift, torch.logit(torch.tensor(0.2).double()), rtol=1e-6, atol=1e-6)
     guided = guidance.wrap(exact).sample(400, "dpm++2m-sde", 30)
     assert forgotten(exact.sample(400, "dpm++2m-sde", 30)) > 0.15
     assert forgotten(guided) < 0.05
     again = Classifier(steps=400, width=64)
     again.prepare(setup())
     x, t = points(VP())
-    assert torch.equal(again.log_retain(VP(), x.float(), t.float()), guidance.log_retain(VP(), x.float(), t.float()))
+    y, ratio = x.float(), VP().ratio(t.float())
+    assert torch.equal(again.posterior.logit(y, ratio), guidance.posterior.logit(y, ratio))
 
 
 def shield(radius, *items):
@@ -387,7 +406,7 @@ def test_a_likelihood_sees_the_divergence_of_the_classifiers_gradient():
     guidance.prepare(setup())
     view = guidance.wrap(mixture())
     y, step = mixture().draw(4).float().double(), 1e-4
-    guidance.logit.double()
+    guidance.posterior.logit.double()
     probes = basis_probes(y)
     _, trace = eps_and_trace(sigma_space(view), y, 0.7, probes)
     shifted = [sigma_space(view)(y + step * v, 0.7) - sigma_space(view)(y - step * v, 0.7) for v in probes]

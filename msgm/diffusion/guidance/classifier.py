@@ -1,8 +1,8 @@
 r"""Guidance by a classifier of noised items: towards what is to be retained.
 
 The score of what is to remain is s_b + grad log P(retain | x_t), an identity. With the classifier's logit
-l = log P(f) - log P(r) the logarithm is -softplus(l) and its gradient -w grad l, w = sigmoid(l): where the classifier
-is sure that nothing is to be forgotten, the model stays as it is.
+l = log P(f) - log P(r) the gradient is -w grad l, w = sigmoid(l): where the classifier is sure that nothing is to be
+forgotten, the model stays as it is.
 """
 
 from collections.abc import Mapping
@@ -10,73 +10,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation
+from msgm.diffusion.guidance.posterior import NoisyClassifier, Posterior, trained_posterior
 from msgm.diffusion.model import ScoreModel, per_item
-from msgm.diffusion.processes import Process
 from msgm.ranges import Range, ranges
-from msgm.seeding import derive_seed
-
-LOWEST, HIGHEST = 0.02, 20.0
-"""Range of rho that the classifier is trained on, evenly in its logarithm."""
-
-
-class NoisyClassifier(nn.Module):
-    """The logit of "to forget" of y = x / a at rho: an MLP of y / sqrt(1 + rho^2) and ln rho."""
-
-    def __init__(self, dims: int, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(dims + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
-        )
-
-    def forward(self, y: Tensor, ratio: Tensor) -> Tensor:
-        """Map y (B, *shape) and rho (B,) to (B,)."""
-        level = ratio.clamp(LOWEST, HIGHEST)
-        scaled = y.flatten(1) / torch.sqrt(1 + ratio**2)[:, None]
-        out: Tensor = self.layers(torch.cat([scaled, level.log()[:, None]], 1))
-        return out[:, 0]
-
-
-def trained_classifier(
-    forget: Tensor, retain: Tensor, steps: int, width: int, highest: float = HIGHEST, seed: int = 0
-) -> NoisyClassifier:
-    """Return a classifier of noised items, frozen, trained on both parts in equal shares.
-
-    Args:
-        forget: (N, *shape) clean items to forget.
-        retain: (M, *shape) clean items to retain.
-        steps: of its training.
-        width: its hidden units.
-        highest: rho of the noise at most; it is drawn evenly in its logarithm.
-        seed: of its weights and draws.
-    """
-    draws = torch.Generator().manual_seed(derive_seed(seed, "guidance classifier"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "guidance classifier", "init"))
-        logit = NoisyClassifier(forget[0].numel(), width).to(forget.device)
-    optimiser = torch.optim.AdamW(logit.parameters(), lr=1e-3, weight_decay=1e-2)
-    wanted = torch.tensor([1.0] * 64 + [0.0] * 64, device=forget.device)
-    span = torch.tensor(highest / LOWEST).log()
-    for _ in range(steps):
-        halves = [part[torch.randint(len(part), (64,), generator=draws)] for part in (forget, retain)]
-        x0 = torch.cat(halves)
-        ratio = (LOWEST * (span * torch.rand(128, generator=draws)).exp()).to(x0)
-        y = x0 + per_item(ratio, x0) * torch.randn(x0.shape, generator=draws).to(x0)
-        loss = F.binary_cross_entropy_with_logits(logit(y, ratio), wanted)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return logit.eval().requires_grad_(False)
-
-
-def log_odds(share: float) -> float:
-    """Return the logarithm of a share's odds."""
-    return float(torch.logit(torch.tensor(share, dtype=torch.float64)))
 
 
 class Classifying(Guidance):
@@ -84,27 +25,26 @@ class Classifying(Guidance):
 
     Attributes:
         width: hidden units of the classifier.
-        logit: the classifier, of items over their signal and of their noise ratio; None before it is trained.
-        shift: what is added to its logit: the log-odds of the data's share of forget items.
+        posterior: what the classifier says; None before it is trained.
     """
 
     width: int
-    logit: nn.Module | None
-    shift: float
+    posterior: Posterior | None
 
     def state(self) -> dict[str, Tensor]:
-        assert isinstance(self.logit, NoisyClassifier)
-        return {**self.logit.state_dict(), "shift": torch.tensor(self.shift, dtype=torch.float64)}
+        assert self.posterior is not None
+        assert isinstance(self.posterior.logit, NoisyClassifier)
+        return {**self.posterior.logit.state_dict(), "reach": torch.tensor(self.posterior.reach, dtype=torch.float64)}
 
     def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
         with torch.random.fork_rng(devices=[]):
             logit = NoisyClassifier(state["layers.0.weight"].shape[1] - 1, self.width)
         logit.load_state_dict({name: state[name] for name in logit.state_dict()})
-        self.logit, self.shift = logit.eval().requires_grad_(False), float(state["shift"])
+        self.posterior = Posterior(logit.eval().requires_grad_(False), float(state["reach"]))
 
     def to(self, device: torch.device | str) -> None:
-        if self.logit is not None:
-            self.logit.to(device)
+        if self.posterior is not None and isinstance(self.posterior.logit, NoisyClassifier):
+            self.posterior.logit.to(device)
 
 
 @GUIDANCE.register("classifier")
@@ -120,7 +60,7 @@ class Classifier(Classifying):
 
     Attributes:
         scale: gamma; 1 is exact for an exact classifier, more sharpens, 0 changes nothing, to the bit.
-        steps: of the classifier's training.
+        steps: of the classifier's training, at most; the weights that classify held-out items best are kept.
         width: its hidden units.
         items: of each part that it is trained on, at most.
     """
@@ -135,13 +75,14 @@ class Classifier(Classifying):
     search: ClassVar[Mapping[str, Range]] = ranges(scale=Range(0.25, 8.0, log=True))
     deviations = (
         "the classifier is an MLP of its own, trained on both parts in equal shares; its logit is shifted to the "
-        "data's share of forget items; deep inside one part its gradient is extrapolated"
+        "data's share of forget items; deep inside one part its gradient is extrapolated, and sigma |grad l| is held "
+        "to R / rho, R the longest distance from a forget to a retain item, which no true gradient exceeds"
     )
 
     def __post_init__(self) -> None:
         at_least(0, self, "guidance", "scale")
         at_least(1, self, "guidance", "steps", "width", "items")
-        self.logit, self.shift = None, 0.0
+        self.posterior: Posterior | None = None
 
     def prepare(self, setup: Preparation) -> None:
         """Train the classifier."""
@@ -156,22 +97,13 @@ class Classifier(Classifying):
             share: of forget items in the data.
             seed: of its weights and draws.
         """
-        self.logit = trained_classifier(forget, retain, self.steps, self.width, seed=seed)
-        self.shift = log_odds(share)
-
-    def log_retain(self, process: Process, x: Tensor, t: Tensor) -> Tensor:
-        """Return log P(retain | x_t), (B,)."""
-        if self.logit is None:
-            raise RuntimeError("classifier: call prepare or fit first")
-        y = x / per_item(process.signal(t), x)
-        return -F.softplus(self.logit(y, process.ratio(t)) + self.shift)
+        self.posterior = trained_posterior(forget, retain, share, self.steps, self.width, seed=seed)
 
     def eps(self, model: ScoreModel, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         found = model.eps(x, t, condition)
         if self.scale == 0:
             return found
-        wanted = torch.is_grad_enabled() and x.requires_grad  # a likelihood asks for the divergence of eps
-        with torch.enable_grad():
-            point = x if wanted else x.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self.log_retain(model.process, point, t).sum(), point, create_graph=wanted)
-        return found - self.scale * per_item(model.process.noise(t), x) * slope
+        if self.posterior is None:
+            raise RuntimeError("classifier: call prepare or fit first")
+        logit, pull = self.posterior.pull(model.process, x, t)
+        return found + self.scale * per_item(logit.sigmoid(), x) * pull

@@ -10,7 +10,8 @@ from torch import Tensor
 from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Preparation
-from msgm.diffusion.guidance.classifier import LOWEST, Classifying, log_odds, trained_classifier
+from msgm.diffusion.guidance.classifier import Classifying
+from msgm.diffusion.guidance.posterior import LOWEST, NoisyClassifier, Posterior, log_odds, trained_posterior
 from msgm.diffusion.model import ScoreModel
 from msgm.errors import UserError
 from msgm.ranges import Range, ranges
@@ -37,7 +38,7 @@ class Reject(Classifying):
 
     Attributes:
         threshold: probability of showing forgotten content above which a sample is drawn anew.
-        steps: of the classifier's training.
+        steps: of the classifier's training, at most; the weights that classify held-out items best are kept.
         width: its hidden units.
         items: of each part that it is trained on, at most.
     """
@@ -61,13 +62,14 @@ class Reject(Classifying):
         if not 0 < self.threshold < 1:
             raise UserError(f"guidance.threshold must lie strictly between 0 and 1, got {self.threshold}.")
         self.judge: Callable[[Tensor], Tensor] | None = None
-        self.logit, self.shift = None, 0.0
+        self.posterior: Posterior | None = None
 
     def prepare(self, setup: Preparation) -> None:
         """Train the classifier."""
         forget, retain = setup.forget(self.items).items, setup.retain(self.items)
-        self.logit = trained_classifier(forget, retain, self.steps, self.width, HIGHEST)
-        self.shift, self.judge = log_odds(setup.forget_share or 0.5), self.probably_forgotten
+        share = setup.forget_share or 0.5
+        self.posterior = trained_posterior(forget, retain, share, self.steps, self.width, HIGHEST)
+        self.judge = self.probably_forgotten
 
     def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
         super().recall(state, model)
@@ -75,10 +77,11 @@ class Reject(Classifying):
 
     def probably_forgotten(self, items: Tensor) -> Tensor:
         """Return which samples (B, *shape) the classifier takes for something to forget, (B,) bool on their device."""
-        assert self.logit is not None
-        seen = items.to(next(self.logit.parameters()))
+        assert self.posterior is not None
+        assert isinstance(self.posterior.logit, NoisyClassifier)
+        seen = items.to(next(self.posterior.logit.parameters()))
         level = torch.full((len(seen),), LOWEST, device=seen.device)
-        return (self.logit(seen, level) + self.shift > log_odds(self.threshold)).to(items.device)
+        return (self.posterior.logit(seen, level) > log_odds(self.threshold)).to(items.device)
 
     def accepts(self, items: Tensor) -> Tensor:
         if self.judge is None:
