@@ -21,7 +21,7 @@ from msgm.plugins import load_files
 from msgm.ranges import Range, ranges
 from msgm.requests import ForgetRequest
 from msgm.settings import Source, dump_yaml, read_settings
-from msgm.starts import STEPLESS, check_own, fitting_guidance, refuse_in_edit
+from msgm.starts import STEPLESS, check_own, fitting_guidance, fitting_objective, refuse_in_edit
 
 
 @dataclass
@@ -301,8 +301,7 @@ class Config:
         self.network = NETWORKS.resolve(self.network)
         self.objective = OBJECTIVES.resolve(self.objective)
         self.edit = EDITS.resolve(self.edit) if self.edit else {}
-        classes = int(self.network.get("classes", 0))
-        guiding = partial(fitting_guidance, classes=classes, sampling=self.sampling)
+        guiding = partial(fitting_guidance, network=self.network, sampling=self.sampling)
         self.guidance = guiding(self.guidance, {}) if self.guidance else {}
         self.finetune = own(self.finetuning(), self.finetune)
         if self.edit:
@@ -314,9 +313,7 @@ class Config:
             try:
                 _check_start(row)
                 given = row.objective or row.start not in STEPLESS
-                row.objective = OBJECTIVES.resolve(row.objective) if given else {}
-                if given:
-                    OBJECTIVES.build(row.objective).check(classes)
+                row.objective = fitting_objective(row.objective, self.network) if given else {}
                 row.edit = EDITS.resolve(row.edit) if row.start == "edit" else {}
                 row.guidance = guiding(row.guidance, row.training) if row.start == "guide" else {}
                 row.training = own(self.row_training(row), row.training)

@@ -6,6 +6,7 @@ from typing import Any
 from msgm.diffusion import GUIDANCE, SamplingSettings
 from msgm.errors import UserError
 from msgm.fields import Settings
+from msgm.objectives import OBJECTIVES
 
 STEPLESS = {"edit": ("edit", "{name: task-vector}"), "guide": ("guidance", "{name: spell}")}
 """Starts that need no objective, with the setting that each needs and an example of it."""
@@ -28,20 +29,30 @@ def refuse_in_edit(settings: Mapping[str, Any], section: str, follows: bool = Fa
             raise UserError(f"{section}.{name}: an edit chooses the weights that it changes itself; leave it out.")
 
 
-def fitting_guidance(guidance: Settings, training: Settings, classes: int, sampling: SamplingSettings) -> Settings:
+def fitting_objective(objective: Settings, network: Settings) -> Settings:
+    """Return the settings of an objective, defaults filled in.
+
+    Raises:
+        UserError: an unknown objective or settings, or one that such a network cannot be taught.
+    """
+    OBJECTIVES.build(objective).check(_classes(network))
+    return OBJECTIVES.resolve(objective)
+
+
+def fitting_guidance(guidance: Settings, training: Settings, network: Settings, sampling: SamplingSettings) -> Settings:
     """Return the settings of guidance, defaults filled in.
 
     Args:
         guidance: its name and settings.
         training: settings of the copy that it may tune.
-        classes: of the models, 0 if they are unconditional.
+        network: of the models.
         sampling: how they are sampled.
 
     Raises:
         UserError: unknown guidance or settings, or such as do not fit.
     """
     part = GUIDANCE.build(guidance)
-    part.check(classes)
+    part.check(_classes(network))
     for key in training:
         if key in ("steps", "trainable", "adapter") or not part.tunes:
             why = "has its own guidance.steps and tunes all weights" if part.tunes else "trains no weights"
@@ -52,3 +63,8 @@ def fitting_guidance(guidance: Settings, training: Settings, classes: int, sampl
             "steps of its own; take a sampler with a grid, such as ancestral."
         )
     return GUIDANCE.resolve(guidance)
+
+
+def _classes(network: Settings) -> int:
+    """Return the classes of a network's settings, 0 of an unconditional one."""
+    return int(network.get("classes", 0))

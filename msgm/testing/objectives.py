@@ -24,6 +24,8 @@ from msgm.testing.rules import Refused, check_settings, check_texts, made, own_r
 STEPS = 1000
 """Steps among which one with and one without a forget batch is looked for."""
 RETAIN, FORGET = 6, 4
+FEW = {"classifier_steps": 2}
+"""Settings of preparation that are lowered for speed, where an objective has them."""
 CLASSES = 3
 """Of the network of an objective that needs classes, of which the last is forgotten."""
 SHAPES = ((3,), (2, 4, 4))
@@ -49,7 +51,8 @@ def check_objective(objective: Objective | type[Objective]) -> None:
         >>> check_objective(msgm.Obtuse(alpha=0.9, every=1))
 
     Args:
-        objective: an objective with its settings, or a class, which is tried with its defaults.
+        objective: an objective with its settings, or a class, which is tried with its defaults; ``classifier_steps``,
+            where it has such a setting, is lowered for speed.
 
     Raises:
         Refused: a rule is broken; the message says which in one sentence.
@@ -58,6 +61,8 @@ def check_objective(objective: Objective | type[Objective]) -> None:
     check_settings(found)
     _check_card(found)
     _check_steps(found)
+    fewer: dict[str, Any] = {key: few for key, few in FEW.items() if hasattr(found, key)}
+    found = replace(found, **fewer)
     for process, shape in itertools.product(PROCESSES, SHAPES):
         world = _World(found, process, shape)
         for forget in world.steps:
