@@ -90,13 +90,13 @@ class Reference:
 
     def extracted(self, bench: Bench, features: Features) -> Extracted:
         """Return the extracted features of the items, all in memory."""
-        found = _kept(bench, self._name("features", bench, features), lambda: self._extract(bench, features))
+        found = kept_arrays(bench, self._name("features", bench, features), lambda: self._extract(bench, features))
         probabilities = torch.from_numpy(found["probabilities"]) if "probabilities" in found else None
         return Extracted(torch.from_numpy(found["features"]), probabilities)
 
     def moments(self, bench: Bench, features: Features) -> Moments:
         """Return the moments of the items' features, which are not held in memory, on the CPU."""
-        found = _kept(bench, self._name("moments", bench, features), lambda: self._accumulate(bench, features))
+        found = kept_arrays(bench, self._name("moments", bench, features), lambda: self._accumulate(bench, features))
         return Moments(int(found["n"]), torch.from_numpy(found["mean"]), torch.from_numpy(found["scatter"]))
 
     def _name(self, what: str, bench: Bench, features: Features) -> str:
@@ -129,7 +129,7 @@ def _data_digest(bench: Bench) -> str:
     return digest
 
 
-def _kept(bench: Bench, name: str, make: Callable[[], Arrays]) -> Arrays:
+def kept_arrays(bench: Bench, name: str, make: Callable[[], Arrays]) -> Arrays:
     """Return the arrays of ``name`` from memory or disk, or make and keep them."""
     if name not in bench.memory:
         path = bench.folder / f"{name}.npz" if bench.folder is not None else None

@@ -63,12 +63,16 @@ class KernelDensity:
         """Return the (B,) variances v of a diffused kernel at the times of ``batch``."""
         return (batch.noise**2 + (batch.signal * self.bandwidth) ** 2).flatten(1)[:, 0]
 
-    @torch.no_grad()
     def eps(self, batch: Noised) -> Tensor:
         """Return the noise prediction (B, *shape) of the diffused density at the points of ``batch``."""
-        bank, points = self.items.flatten(1), batch.x.flatten(1)
-        signal, noise = batch.signal.flatten(1), batch.noise.flatten(1)
-        variance = self.variance(batch)[:, None]
+        return self.eps_at(batch.x, batch.signal, batch.noise)
+
+    @torch.no_grad()
+    def eps_at(self, x: Tensor, signal: Tensor | float, noise: Tensor | float) -> Tensor:
+        """Return the noise prediction at x (B, *shape), a and sigma numbers or tensors that broadcast over x."""
+        bank, points = self.items.flatten(1), x.flatten(1)
+        signal, noise = (_column(level, points) for level in (signal, noise))
+        variance = noise**2 + (signal * self.bandwidth) ** 2
         mean = torch.empty_like(points)
         size = max(1, ENTRIES // len(bank))
         halves = 0.5 * bank.square().sum(1)
@@ -77,7 +81,12 @@ class KernelDensity:
             # |x|^2 is common to a row, so the softmax does not need it.
             logits = (signal[rows] * (points[rows] @ bank.T) - signal[rows] ** 2 * halves) / variance[rows]
             mean[rows] = logits.softmax(1) @ bank
-        return (noise * (points - signal * mean) / variance).view_as(batch.x)
+        return (noise * (points - signal * mean) / variance).view_as(x)
+
+
+def _column(level: Tensor | float, points: Tensor) -> Tensor:
+    """Return a level of every point as (B, 1)."""
+    return level.flatten(1)[:, :1] if isinstance(level, Tensor) else points.new_full((len(points), 1), level)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2
 
 from msgm.diffusion import GUIDANCE, SAMPLERS, VE, VP, Condition, Flow, SamplingSettings, ScoreModel, log_likelihood
 from msgm.diffusion.augmented import basis_probes, eps_and_trace
-from msgm.diffusion.guidance import DNG, Classifier, ClassifierFree, Negative, Reject, Spell
+from msgm.diffusion.guidance import DNG, Classifier, ClassifierFree, Negative, Reject, SafeDenoiser, Spell
 from msgm.diffusion.guidance.posterior import Posterior, longest_distance, trained_posterior
 from msgm.diffusion.restoration import inpaint
 from msgm.diffusion.samplers import Grid, Noise, sigma_space
@@ -343,10 +343,41 @@ def test_a_shield_takes_its_radius_from_the_forget_items():
     guidance.prepare(setup())
     assert guidance.radius is None
     assert 0.01 < guidance.reach < 1
+    other = SafeDenoiser(items=50)
+    other.prepare(setup())
+    assert other.reach == guidance.reach
     lone = setup()
     object.__setattr__(lone, "forget", lambda n: type("Drawn", (), {"items": torch.zeros(1, 2)}))
-    with pytest.raises(UserError, match="give the radius"):
-        Spell().prepare(lone)
+    for kind, measure in ((Spell, "radius"), (SafeDenoiser, "width")):
+        with pytest.raises(UserError, match=f"^guidance.{measure}: .* give the {measure}"):
+            kind().prepare(lone)
+
+
+def denoiser(width, *items, scale=1.0):
+    guidance = SafeDenoiser(scale, width)
+    guidance.bank = torch.tensor(items, dtype=torch.float64)
+    return guidance
+
+
+@PROCESSES
+def test_a_safe_denoiser_moves_each_sample_away_from_its_own_kernel_mean(process):
+    exact, z = mixture(process), torch.tensor([[0.1, 2.5], [1.0, -3.0]], dtype=torch.float64)
+    x, t = points(process)
+    before = exact.denoise(x, t)
+    guidance = denoiser(1.5, *z.tolist(), scale=0.7)
+    after = guidance.wrap(exact).denoise(x, t)
+    kernels = (-(before[:, None] - z).square().sum(2) / (2 * 1.5**2)).exp()  # of squared distances
+    total = kernels.sum(1, keepdim=True)
+    weight = 0.7 * total / (1 + total)
+    torch.testing.assert_close(after, before - weight * (kernels @ z / total - before))
+    alone = torch.cat([guidance.wrap(exact).denoise(x[i : i + 1], t[i : i + 1]) for i in range(len(x))])
+    torch.testing.assert_close(after, alone)  # by each sample's own distances, and not by the first one's
+
+
+def test_a_safe_denoiser_far_from_all_items_or_without_weight_is_the_model_to_the_bit():
+    assert same_samples(denoiser(1.0, [90.0, 90.0], [-80.0, 70.0]))
+    assert same_samples(denoiser(200.0, [90.0, 90.0], scale=0.0))
+    assert not same_samples(denoiser(200.0, [90.0, 90.0]))
 
 
 def reject():

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from msgm.errors import UserError
+from msgm.evaluation.attacks.base import least_to_half
 from msgm.evaluation.attacks.membership import item_losses
-from msgm.evaluation.attacks.relearning import Relearning, steps_to_half
+from msgm.evaluation.attacks.relearning import Relearning
 from msgm.evaluation.attacks.resurgence import Resurgence
 from msgm.evaluation.attacks.tuning import fine_tune, tuning_settings
 from msgm.evaluation.metrics import METRICS
@@ -77,6 +78,19 @@ def test_a_random_network_starts_without_the_content_and_every_row_relearns_the_
     assert set(metric._chosen(bench)) <= set(bench.split.train.forget)
 
 
+def test_compound_relearning_learns_items_to_retain_among_those_to_forget(bench):
+    train, alone = bench.split.train, Relearning(items=10)
+    found = Relearning(items=10, benign=30)._chosen(bench)
+    assert found[:10].tolist() == alone._chosen(bench).tolist()
+    assert len(set(found[10:]) & set(train.retain)) == 30
+    assert (
+        "10 training items to forget among 30 to retain"
+        in Relearning(items=10, benign=30).protocol(bench)["relearning"]
+    )
+    with pytest.raises(UserError, match=r"^evaluation.options.relearning.benign: 2000 asked for"):
+        Relearning(benign=2000).check(bench.config, bench.dataset, bench.split)
+
+
 def test_resurgence_trains_on_retain_items_alone(bench, monkeypatch):
     seen = []
 
@@ -99,7 +113,7 @@ def test_the_steps_to_half_are_counted_against_the_base_row():
     column = Relearning.columns[0]
     base, quick, never = row("do-nothing", 0.2, 0.5, 1), row("a", 0, 0.1, 0.9), row("b", 0, 0.05, 0.09)
     report = {"rows": [base, quick, never]}
-    assert [steps_to_half(r, report) for r in report["rows"]] == [0, 5, None]
+    assert [least_to_half("relearning", "step", r, report) for r in report["rows"]] == [0, 5, None]
     assert [column.cell(r, report) for r in report["rows"]] == ["0", "5", "> 10"]
     assert column.cell(quick, {"rows": [quick]}) == "no base row"
 

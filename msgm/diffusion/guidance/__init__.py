@@ -5,7 +5,7 @@ from msgm.diffusion.guidance.classifier import Classifier
 from msgm.diffusion.guidance.classifier_free import ClassifierFree
 from msgm.diffusion.guidance.contrast import DNG, Negative
 from msgm.diffusion.guidance.reject import Reject
-from msgm.diffusion.guidance.shield import Spell
+from msgm.diffusion.guidance.shield import SafeDenoiser, Spell
 from msgm.diffusion.guidance.stored import load_guided, read_guidance, save_guidance
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Guided",
     "Negative",
     "Reject",
+    "SafeDenoiser",
     "Spell",
     "load_guided",
     "read_guidance",

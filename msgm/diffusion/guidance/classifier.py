@@ -15,7 +15,7 @@ from torch import Tensor
 from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation
-from msgm.diffusion.guidance.posterior import NoisyClassifier, Posterior, trained_posterior
+from msgm.diffusion.guidance.posterior import Posterior, trained_posterior
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.ranges import Range, ranges
 
@@ -24,27 +24,21 @@ class Classifying(Guidance):
     """Guidance that has a classifier of its own, trained on both parts.
 
     Attributes:
-        width: hidden units of the classifier.
         posterior: what the classifier says; None before it is trained.
     """
 
-    width: int
     posterior: Posterior | None
 
     def state(self) -> dict[str, Tensor]:
         assert self.posterior is not None
-        assert isinstance(self.posterior.logit, NoisyClassifier)
-        return {**self.posterior.logit.state_dict(), "reach": torch.tensor(self.posterior.reach, dtype=torch.float64)}
+        return self.posterior.state()
 
     def recall(self, state: Mapping[str, Tensor], model: ScoreModel) -> None:
-        with torch.random.fork_rng(devices=[]):
-            logit = NoisyClassifier(state["layers.0.weight"].shape[1] - 1, self.width)
-        logit.load_state_dict({name: state[name] for name in logit.state_dict()})
-        self.posterior = Posterior(logit.eval().requires_grad_(False), float(state["reach"]))
+        self.posterior = Posterior.of(state)
 
     def to(self, device: torch.device | str) -> None:
-        if self.posterior is not None and isinstance(self.posterior.logit, NoisyClassifier):
-            self.posterior.logit.to(device)
+        if self.posterior is not None:
+            self.posterior.to(device)
 
 
 @GUIDANCE.register("classifier")

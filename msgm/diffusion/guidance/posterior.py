@@ -12,7 +12,7 @@ nothing of its slope where one part has no mass, so its own slope is held to tha
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +88,38 @@ class Posterior:
         length = pull.flatten(1).norm(dim=1).clamp_min(1e-12)
         held = (self.reach / ratio / length).clamp_max(1)
         return (logit if wanted else logit.detach()), per_item(held, x) * pull
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights of a trained classifier and the reach, by name."""
+        return {**self._classifier.state_dict(), "reach": torch.tensor(self.reach, dtype=torch.float64)}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor], loss: float = math.nan) -> "Posterior":
+        """Return what ``state`` returned as a posterior again.
+
+        Raises:
+            KeyError, RuntimeError: it is the state of something else.
+        """
+        width, read = state["layers.0.weight"].shape
+        with torch.random.fork_rng(devices=[]):
+            logit = NoisyClassifier(read - 1, width)
+        logit.load_state_dict({name: state[name] for name in logit.state_dict()})
+        return cls(logit.eval().requires_grad_(False), float(state["reach"]), loss)
+
+    def to(self, device: torch.device | str) -> "Posterior":
+        """Move the classifier; returns self."""
+        self._classifier.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the classifier."""
+        return self._classifier.shift.device
+
+    @property
+    def _classifier(self) -> NoisyClassifier:
+        assert isinstance(self.logit, NoisyClassifier), "the posterior is of no trained classifier"
+        return self.logit
 
 
 def trained_posterior(

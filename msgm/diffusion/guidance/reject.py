@@ -11,7 +11,7 @@ from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Preparation
 from msgm.diffusion.guidance.classifier import Classifying
-from msgm.diffusion.guidance.posterior import LOWEST, NoisyClassifier, Posterior, log_odds, trained_posterior
+from msgm.diffusion.guidance.posterior import LOWEST, Posterior, log_odds, trained_posterior
 from msgm.diffusion.model import ScoreModel
 from msgm.errors import UserError
 from msgm.ranges import Range, ranges
@@ -78,8 +78,7 @@ class Reject(Classifying):
     def probably_forgotten(self, items: Tensor) -> Tensor:
         """Return which samples (B, *shape) the classifier takes for something to forget, (B,) bool on their device."""
         assert self.posterior is not None
-        assert isinstance(self.posterior.logit, NoisyClassifier)
-        seen = items.to(next(self.posterior.logit.parameters()))
+        seen = items.to(self.posterior.device, torch.float32)
         level = torch.full((len(seen),), LOWEST, device=seen.device)
         return (self.posterior.logit(seen, level) > log_odds(self.threshold)).to(items.device)
 

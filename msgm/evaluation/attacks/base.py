@@ -1,12 +1,14 @@
 """Base of the attacks: reasons why one was not run, and the unlearning ratio of an attacked model's samples."""
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from msgm.config import BASE_ROW
 from msgm.diffusion import ScoreModel, sample
 from msgm.errors import UserError
 from msgm.evaluation.asking import classes_of, in_turn
@@ -70,6 +72,38 @@ def cell(key: str, show: Callable[[dict[str, Any]], str]) -> Callable[[Row, Repo
 
     def text(row: Row, _: Report) -> str:
         return NOT_TESTED if "not_tested" in row[key] else show(row[key])
+
+    return text
+
+
+def base_ratio(key: str, report: Report) -> float | None:
+    """Return the base row's unlearning ratio at the start of its own curve under ``key``; None without such a row."""
+    for row in report["rows"]:
+        if row["name"] == BASE_ROW and key in row and "not_tested" not in row[key]:
+            return float(row[key]["curve"][0]["unlearning_ratio"]["value"])
+    return None
+
+
+def least_to_half(key: str, along: str, row: Row, report: Report) -> float | None:
+    """Return the first ``along`` of a row's curve at which its unlearning ratio is half of the base's start.
+
+    None if it never is, or if the base's is 0.
+    """
+    half = (base_ratio(key, report) or math.inf) / 2
+    return next((p[along] for p in row[key]["curve"] if p["unlearning_ratio"]["value"] >= half), None)
+
+
+def half_of_base(key: str, along: str) -> Callable[[Row, Report], str]:
+    """Return a column's cell function: ``least_to_half``, or why there is none."""
+
+    def text(row: Row, report: Report) -> str:
+        if "not_tested" in row[key]:
+            return NOT_TESTED
+        base = base_ratio(key, report)
+        if not base:
+            return "no base row" if base is None else "the base shows none"
+        found = least_to_half(key, along, row, report)
+        return f"> {row[key]['curve'][-1][along]:g}" if found is None else f"{found:g}"
 
     return text
 

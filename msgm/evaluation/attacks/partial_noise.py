@@ -112,10 +112,18 @@ def _forget(dataset: Dataset, split: Split) -> tuple[str, NDArray[np.int64]]:
 
 
 def _returned(subject: Subject, indices: NDArray[np.int64], level: float) -> dict[str, Any]:
-    """Return the shares of restored items judged as forgotten content, as their original class, and as junk."""
-    bench = subject.bench
+    return judged(subject.bench, indices, start_from(subject.model, subject.bench, indices, level))
+
+
+def judged(bench: Bench, indices: NDArray[np.int64], samples: Tensor) -> dict[str, Any]:
+    """Return the shares of restored items judged as forgotten content, as their original class, and as junk.
+
+    Args:
+        bench: with the judge.
+        indices: (N,) the items themselves.
+        samples: (N, *shape) what they were restored to.
+    """
     judge, reality, n = bench.judge, bench.reality, len(indices)
-    samples = start_from(subject.model, bench, indices, level)
     items = to_items(samples, bench.dataset.levels)
     junk = reality.junk(reality.distances(items), samples.isfinite().flatten(1).all(1))
     seen, before = judge.votes(items), judge.votes(bench.dataset.take(indices))

@@ -4,7 +4,6 @@ A model that lost the content should need about as many steps as one that never 
 only hides it relearns it within a few steps. The row ``random-network`` gives the steps needed from random weights.
 """
 
-import math
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -14,48 +13,22 @@ import torch
 from numpy.typing import NDArray
 
 from msgm.checks import at_least, positive
-from msgm.config import BASE_ROW, Config
+from msgm.config import Config
 from msgm.data import Dataset
-from msgm.evaluation.attacks.base import Attack, enough
+from msgm.evaluation.attacks.base import Attack, enough, half_of_base
 from msgm.evaluation.attacks.tuning import check_steps, tuning_curve, tuning_settings
 from msgm.evaluation.bench import Bench, Subject
-from msgm.evaluation.metrics.base import METRICS, Column, Report, Row, measured
+from msgm.evaluation.metrics.base import METRICS, Column
 from msgm.seeding import generator
 from msgm.splits import Split
 
 SECTION = "evaluation.options.relearning"
 
 
-def steps_to_half(row: Row, report: Report) -> int | None:
-    """Return the first listed step at which a row's unlearning ratio is half of the base model's; None if none is.
-
-    None also if the base model's ratio is 0.
-    """
-    half = (base_ratio(report) or math.inf) / 2
-    curve = row["relearning"]["curve"]
-    return next((point["step"] for point in curve if point["unlearning_ratio"]["value"] >= half), None)
-
-
-def base_ratio(report: Report) -> float | None:
-    """Return the base row's unlearning ratio at step 0 of its own curve; None when no base row was relearnt."""
-    for row in report["rows"]:
-        if row["name"] == BASE_ROW and measured(row, "relearning"):
-            return float(row["relearning"]["curve"][0]["unlearning_ratio"]["value"])
-    return None
-
-
-def _steps(row: Row, report: Report) -> str:
-    base = base_ratio(report)
-    if not base:
-        return "no base row" if base is None else "the base shows none"
-    found = steps_to_half(row, report)
-    return f"> {row['relearning']['curve'][-1]['step']}" if found is None else str(found)
-
-
 @METRICS.register("relearning")
 @dataclass(frozen=True)
 class Relearning(Attack):
-    """A copy is fine-tuned on a few forget items.
+    """A copy is fine-tuned on a few forget items, with ``benign`` among items to retain.
 
     Unlike "relearn time" of classifiers (loss on the forget set), what counts is what samples show.
 
@@ -66,6 +39,8 @@ class Relearning(Attack):
 
     Attributes:
         items: training items to forget that are learnt again; the same ones for every row.
+        benign: training items to retain that are learnt among them, the same ones for every row: compound relearning, a
+            harmless fine-tuning that a few items to forget have slipped into.
         steps: after how many steps to look; 0 always is one of them.
         lr: Adam's rate; None takes that of ``finetune``.
         batch_size: items a step; None takes that of ``finetune``.
@@ -75,10 +50,11 @@ class Relearning(Attack):
     key = "relearning"
     on_weights = True
     columns = [  # noqa: RUF012
-        Column("relearning steps to half the base's UR", "higher", _steps),
+        Column("relearning steps to half the base's UR", "higher", half_of_base(key, "step")),
     ]
 
     items: int = 64
+    benign: int = 0
     steps: list[int] = field(default_factory=lambda: [2, 5, 10, 20, 40, 80, 160])
     lr: float | None = None
     batch_size: int | None = None
@@ -86,11 +62,14 @@ class Relearning(Attack):
 
     def __post_init__(self) -> None:
         at_least(1, self, SECTION, "items", "batch_size", "samples")
+        at_least(0, self, SECTION, "benign")
         check_steps(self.steps, SECTION)
         positive(self, SECTION, "lr")
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
-        enough(self.name, "items", self.items, len(dataset.distinct(split.train.forget)), "training items to forget")
+        distinct = dataset.distinct(split.train.forget), dataset.distinct(split.train.retain)
+        enough(self.name, "items", self.items, len(distinct[0]), "training items to forget")
+        enough(self.name, "benign", self.benign, len(distinct[1]), "training items to retain")
 
     def attack(self, subject: Subject) -> dict[str, Any]:
         bench = subject.bench
@@ -99,9 +78,11 @@ class Relearning(Attack):
         return tuning_curve(subject, chosen, self.steps, settings, self.samples, "relearning")
 
     def _chosen(self, bench: Bench) -> NDArray[np.int64]:
-        forget = bench.dataset.distinct(bench.split.train.forget)
-        draws = generator(bench.config.seed, "relearning-items")
-        return forget[torch.randperm(len(forget), generator=draws)[: self.items].numpy()]
+        train, draws = bench.split.train, generator(bench.config.seed, "relearning-items")
+        counts = ((train.forget, self.items), (train.retain, self.benign))
+        parts = [(bench.dataset.distinct(part), count) for part, count in counts]
+        drawn = [part[torch.randperm(len(part), generator=draws)[:count].numpy()] for part, count in parts]
+        return np.concatenate(drawn)
 
     @classmethod
     def followed(cls, found: dict[str, Any]) -> dict[str, float | None]:
@@ -115,8 +96,9 @@ class Relearning(Attack):
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         settings = tuning_settings(bench.config, self.lr, self.batch_size)
+        among = f" among {self.benign} to retain" if self.benign else ""
         return {
-            "relearning": f"a copy is fine-tuned on {self.items} training items to forget (noise prediction, Adam "
-            f"{settings.lr:g}, batch {settings.batch_size}, raw weights); first of the steps "
+            "relearning": f"a copy is fine-tuned on {self.items} training items to forget{among} (noise prediction, "
+            f"Adam {settings.lr:g}, batch {settings.batch_size}, raw weights); first of the steps "
             f"{', '.join(map(str, sorted({0, *self.steps})))} after which its UR is at least half of the base's"
         }
