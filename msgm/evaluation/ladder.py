@@ -47,7 +47,7 @@ GUIDED = "guide"
 UNTOUCHED = "weights untouched: outputs were suppressed, nothing was removed"
 SIDES: tuple[tuple[str, str | None], ...] = (
     ("^MIA AUC retain|^retain items kept", None),
-    ("^NLL forget|^VLB forget|^UA %|of the highest losses", BELOW),
+    ("^NLL forget|^VLB forget|^UA %|of the highest losses|^distance of decoded forget", BELOW),
     ("UR %|AUC forget|^MIA|TPR|come back|^cop(y|ies)", ABOVE),
     ("", None),
 )
