@@ -243,6 +243,8 @@ def test_a_control_whose_models_are_missing_or_were_not_judged_is_not_tested(num
         ("MIA TPR %", ABOVE),
         ("MIA TPR % of the highest losses", BELOW),
         ("MIA AUC retain", None),
+        ("distance of decoded forget items", BELOW),
+        ("decoded forget items come back %", ABOVE),
         ("forget items come back %", ABOVE),
         ("retain items kept %", None),
         ("copy %", ABOVE),
