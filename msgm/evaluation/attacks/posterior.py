@@ -10,7 +10,8 @@ from msgm.diffusion.guidance.posterior import Posterior, trained_posterior
 from msgm.digests import short_digest
 from msgm.evaluation.attacks.levels import clean_items
 from msgm.evaluation.bench import Bench
-from msgm.evaluation.reference import Arrays, kept_arrays
+from msgm.evaluation.reference import kept_arrays
+from msgm.reading import Arrays
 
 ITEMS = 16384
 """Items of each part that the classifier is trained on, at most: evenly over the part."""
