@@ -8,6 +8,7 @@ from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.networks import NETWORKS
 from msgm.diffusion.processes import DDPM, PROCESSES, VE, VP, Flow, Process, SubVP
 from msgm.diffusion.samplers import SAMPLERS, SamplingSettings, sample
+from msgm.diffusion.shards import Sharded
 
 __all__ = [
     "DDPM",
@@ -24,6 +25,7 @@ __all__ = [
     "Process",
     "SamplingSettings",
     "ScoreModel",
+    "Sharded",
     "SubVP",
     "log_likelihood",
     "negative_log_likelihood",

@@ -43,6 +43,7 @@ from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.likelihood_settings import STEPS, LikelihoodSettings
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.samplers import ratio_grid, sigma_space
+from msgm.diffusion.shards import log_mixed
 from msgm.processes import sharing, spread
 from msgm.seeding import generator
 
@@ -166,7 +167,8 @@ def measure_likelihoods(
     dims = items[0].numel()
     repeats = settings.repeats if settings.is_drawn(dims, levels) else 1
     checked = [k for k, n in enumerate(numbers) if settings.halved and n < settings.error_items]
-    tell = _shares(watch, settings, len(items), len(checked), repeats)
+    parts = len(list(model.parts()))
+    tell = _shares(watch, settings, parts * len(items), parts * len(checked), repeats)
 
     def measured(chosen: Sequence[int], how: LikelihoodSettings, repeat: int) -> tuple[Tensor, Tensor]:
         part, names = items[chosen], [numbers[k] for k in chosen]
@@ -287,19 +289,26 @@ def _log_density(
     """Return log p(x) in nats, (B,) float64, and the evaluations, (B,), of one repeat, both on the CPU.
 
     ``numbers`` name the items' draws. ``tell`` is called with the number of items of a batch after every step of it.
+    The density of a mixture is that of its parts, which share their draws.
     """
+    counts: list[Tensor] = []
 
-    def integrated(start: int) -> tuple[Tensor, Tensor]:
-        batch = slice(start, start + settings.batch_size)
-        part, named = x[batch], numbers[batch]
-        watch = functools.partial(tell, len(part))
-        own = None if condition is None else condition[batch]
-        density, count = _integrate(model, part.to(model.device), settings, seed, named, repeat, own, watch)
-        return density.cpu(), count.cpu()
+    def of_part(part: ScoreModel) -> Tensor:
+        def integrated(start: int) -> tuple[Tensor, Tensor]:
+            batch = slice(start, start + settings.batch_size)
+            items, named = x[batch], numbers[batch]
+            watch = functools.partial(tell, len(items))
+            own = None if condition is None else condition[batch]
+            density, count = _integrate(part, items.to(part.device), settings, seed, named, repeat, own, watch)
+            return density.cpu(), count.cpu()
+
+        densities, evaluations = zip(*spread(range(0, len(x), settings.batch_size), integrated), strict=True)
+        counts.append(torch.cat(evaluations))
+        return torch.cat(densities)
 
     with _frozen(model):
-        densities, evaluations = zip(*spread(range(0, len(x), settings.batch_size), integrated), strict=True)
-    return torch.cat(densities), torch.cat(evaluations)
+        found = log_mixed(model, of_part)
+    return found, torch.stack(counts).sum(0)
 
 
 def _integrate(
@@ -375,4 +384,6 @@ def _protocol(
     halved = settings.halved
     check = f", error |r_{settings.steps} - r_{halved.steps}| on the first {settings.error_items}" if halved else ""
     ends = f"from t = {model.process.t_min:g}; {model.process.describe_top()}"
-    return f"{noise}{settings.describe(dims, levels)}{cost}{check}, {ends}; seed {seed}"
+    parts = len(list(model.parts()))
+    mixed = f", of the mixture of {parts} models by the logarithm of their weighted densities' sum" if parts > 1 else ""
+    return f"{noise}{settings.describe(dims, levels)}{cost}{check}, {ends}{mixed}; seed {seed}"

@@ -4,10 +4,12 @@ The network predicts the noise of ``x_t = a x_0 + sigma eps``; everything else f
 
 - score: grad log p_t(x) = -eps(x, t) / sigma(t)
 - denoise: E[x_0 | x_t] = (x_t - sigma eps(x, t)) / a  (Tweedie)
+
+The file is long because what a model is and the folder that keeps it change together.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,9 +171,17 @@ class ScoreModel:
             return to_clean("epsilon", self.eps(x, t, condition), x, *self._path(x, t))
         return to_clean(self.prediction, self._output(x, t, condition), x, *self._path(x, t))
 
-    def for_walk(self) -> "ScoreModel":
-        """Return the model for one walk of a batch; a view whose walks have a memory returns a fresh one."""
+    def for_walk(self, seeds: Sequence[int] | None = None) -> "ScoreModel":
+        """Return the model for one walk of a batch, its trajectories named by ``seeds``; fresh where walks remember."""
         return self
+
+    def for_rows(self, rows: Tensor) -> "ScoreModel":
+        """Return the model of a walk for some of its trajectories."""
+        return self
+
+    def parts(self) -> "Iterable[tuple[float, ScoreModel]]":
+        """Return (share, model) of each model whose densities, weighted by the shares, sum to this one's."""
+        return [(1.0, self)]
 
     def accepts(self, items: Tensor) -> Tensor | None:
         """Return which samples may stand, (B,) bool, the others being drawn anew; None is all of them."""
@@ -316,21 +326,25 @@ class ScoreModel:
         if not isinstance(network, Network):
             raise TypeError(f"save the bare network, not a wrapped {type(network).__name__}")
         network.save(folder)
+        self._describe(folder, network.name)
+        scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
+        if scheduler is not None and isinstance(network, Library):
+            write_index(folder, network, scheduler)
+
+    def _describe(self, folder: Path, network: str) -> None:
+        """Write what is no weights: ``process.json`` and the history."""
         description = {
             "format": FORMAT,
             "process": describe(self.process),
-            "network": network.name,
+            "network": network,
             "shape": list(self.shape),
             "prediction": self.prediction,
-            "plugins": plugins_of(type(network)),
+            "plugins": plugins_of(type(self.network)),
         }
         (folder / "process.json").write_text(json.dumps(description, indent=2))
         history = self.history()
         if history is not None:
             (folder / CHAIN).write_text(json.dumps(history.to_json(), indent=2))
-        scheduler = scheduler_for(self.process, self.prediction, self.scheduler)
-        if scheduler is not None and isinstance(network, Library):
-            write_index(folder, network, scheduler)
 
     @classmethod
     def from_pretrained(
@@ -375,6 +389,10 @@ class ScoreModel:
             UserError: no model there, a damaged or newer file, or a network that msgm does not use.
         """
         folder = Path(folder)
+        if (folder / "shards.json").is_file():
+            from msgm.diffusion.shards import load_shards  # of models, which these lie above
+
+            return load_shards(folder)
         if (folder / "process.json").is_file():
             return replace(guarded(cls._load_own, folder), chain=read_chain(folder))
         if any(

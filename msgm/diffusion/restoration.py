@@ -257,10 +257,10 @@ def _inpaint(
     numbers: Sequence[int],
     condition: Condition | None,
 ) -> Tensor:
-    eps = sigma_space(settings.guided(model, condition), condition)
+    noise = Noise(seed, numbers, model.shape, model.device, "inpaint")
+    eps = sigma_space(settings.guided(model, condition), condition, noise.seeds)
     process, sampler = model.process, settings.build()
     ratios = ratio_grid(process, settings.steps, settings.spacing)
-    noise = Noise(seed, numbers, model.shape, model.device, "inpaint")
     y = torch.where(known, x + ratios[0] * noise(), process.prior_std / _signal(model, process.top) * noise())
     for step, (now, then) in enumerate(itertools.pairwise(ratios)):
         for visit in range(resamples):

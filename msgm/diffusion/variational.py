@@ -37,6 +37,7 @@ from msgm.devices import precise
 from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.diffusion.processes import DDPM
+from msgm.diffusion.shards import log_mixed
 from msgm.errors import UserError
 from msgm.processes import spread
 from msgm.seeding import generator
@@ -91,7 +92,8 @@ def variational_bound(
     def bound(start: int) -> Tensor:
         rows = slice(start, start + batch_size)
         own = None if asked is None else asked[rows]
-        return _bound(model, process, items[rows].to(model.device), levels, terms, seed, start, own).cpu()
+        here = items[rows].to(model.device)
+        return -log_mixed(model, lambda part: -_bound(part, process, here, levels, terms, seed, start, own).cpu())
 
     was_training = model.network.training
     model.network.eval()

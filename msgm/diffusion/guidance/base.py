@@ -6,7 +6,7 @@ its view. Nothing is unlearnt by it: who has the weights has the model without g
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -161,11 +161,16 @@ class Guided(ScoreModel):
         assert self.base is not None
         return self.base.asked(condition, count)
 
-    def for_walk(self) -> "Guided":
+    def for_walk(self, seeds: Sequence[int] | None = None) -> "Guided":
         """Return the view with a fresh memory, and those below it."""
         assert self.base is not None
         assert self.guidance is not None
-        return replace(self, base=self.base.for_walk(), guidance=self.guidance.walk())
+        return replace(self, base=self.base.for_walk(seeds), guidance=self.guidance.walk())
+
+    def for_rows(self, rows: Tensor) -> "Guided":
+        """Return the view for some trajectories of a walk."""
+        assert self.base is not None
+        return replace(self, base=self.base.for_rows(rows))
 
     def accepts(self, items: Tensor) -> Tensor | None:
         """Return which samples may stand: those that this guidance and those below accept."""

@@ -228,7 +228,7 @@ def solve(
     model.network.eval()
     try:
         grid = Grid(model.process, [*ratios, 0.0])
-        eps = sigma_space(settings.guided(model, condition), condition)
+        eps = sigma_space(settings.guided(model, condition), condition, noise.seeds)
         return sampler.run(eps, x / signal, grid, noise, watch or (lambda state: None))
     finally:
         model.network.train(was_training)

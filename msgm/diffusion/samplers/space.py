@@ -99,15 +99,17 @@ def ratio_grid(
     return [(high ** (1 / 7) * (1 - v) + low ** (1 / 7) * v) ** 7 for v in u]
 
 
-def sigma_space(model: ScoreModel, condition: Condition | None = None) -> Eps:
+def sigma_space(model: ScoreModel, condition: Condition | None = None, seeds: Sequence[int] | None = None) -> Eps:
     """Return eps as a function of (y, rho) instead of (x, t), for one walk of a batch with its conditions.
+
+    ``seeds`` name the trajectories of a walk that draws, as those of ``Noise`` do.
 
     Example:
         >>> from msgm.diffusion.samplers import sigma_space
         >>> y, ratio = torch.randn(2, 1, 8, 8), 0.5
         >>> denoised = y - ratio * sigma_space(base)(y, ratio)
     """
-    walked = model.for_walk()
+    walked = model.for_walk(seeds)
 
     def eps(y: Tensor, ratio: float | Tensor, rows: Tensor | None = None) -> Tensor:
         ratios = torch.as_tensor(ratio, dtype=torch.float64, device="cpu").reshape(-1)
@@ -115,7 +117,8 @@ def sigma_space(model: ScoreModel, condition: Condition | None = None) -> Eps:
         signal = per_item(model.process.signal(time), y).to(y)
         t = time.to(device=y.device, dtype=torch.float32).expand(len(y))
         asked = condition if condition is None or rows is None else condition[rows]
-        return walked.eps(signal * y, t, asked)
+        own = walked if rows is None else walked.for_rows(rows)
+        return own.eps(signal * y, t, asked)
 
     return eps
 
