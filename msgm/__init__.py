@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from msgm.api.metrics import MembershipAUC as MembershipAUC
     from msgm.api.metrics import UnlearningRatio as UnlearningRatio
     from msgm.api.report import Report as Report
+    from msgm.api.sharded import ShardedModel as ShardedModel
     from msgm.api.tuning import tune as tune
     from msgm.api.verbs import compare as compare
     from msgm.api.verbs import evaluate as evaluate
@@ -52,6 +53,7 @@ _PUBLIC = {
     "msgm.api.fit": ("edit", "fit"),
     "msgm.api.metrics": ("CopyRate", "ForgettingRate", "JunkRate", "MembershipAUC", "UnlearningRatio"),
     "msgm.api.report": ("Report",),
+    "msgm.api.sharded": ("ShardedModel",),
     "msgm.api.tuning": ("tune",),
     "msgm.api.verbs": ("compare", "evaluate", "train", "unlearn"),
     "msgm.config": ("Config", "load_config"),

@@ -21,7 +21,8 @@ from msgm.plugins import load_files
 from msgm.ranges import Range, ranges
 from msgm.requests import ForgetRequest
 from msgm.settings import Source, dump_yaml, read_settings
-from msgm.starts import STEPLESS, check_own, fitting_guidance, fitting_objective, refuse_in_edit
+from msgm.starts import FROM_BASE as FROM_BASE
+from msgm.starts import OWN, check_start, fitting_guidance, fitting_objective, fitting_shards, refuse_in_edit
 
 
 @dataclass
@@ -173,27 +174,27 @@ class Row:
     Attributes:
         start: ``none`` leaves the base model as it is, ``scratch`` trains from random weights, ``finetune`` starts from
             the base model, ``edit`` changes the base model's weights at once, ``guide`` guides the base model's samples
-            and leaves its weights, ``random`` is an untrained network.
+            and leaves its weights, ``shards`` trains models of shards and deletes the forget set from them, ``random``
+            is an untrained network.
         objective: the objective's name and settings. An edit makes no steps without one; with one its steps follow.
-            Guidance has none.
+            Guidance and shards have none.
         edit: the edit's name and settings, of a row that starts with ``edit``.
         guidance: the guidance's name and settings, of a row that starts with ``guide``.
+        shards: settings of ``ShardSettings``, of a row that starts with ``shards``.
         training: overrides of ``training`` (and of ``finetune``, for rows that start from the base model).
         optional: run only when ``--only`` names the row.
     """
 
-    start: Literal["none", "scratch", "finetune", "edit", "guide", "random"] = "finetune"
+    start: Literal["none", "scratch", "finetune", "edit", "guide", "shards", "random"] = "finetune"
     objective: Settings = field(default_factory=dict)
     edit: Settings = field(default_factory=dict)
     guidance: Settings = field(default_factory=dict)
+    shards: Settings = field(default_factory=dict)
     training: Settings = field(default_factory=dict)
     optional: bool = False
 
 
 BASE_ROW = "do-nothing"
-FROM_BASE = ("finetune", "edit", "guide")
-"""Starts of rows that are made from the base model."""
-
 SECTIONS = (
     *("name", "seed", "plugins", "data", "process", "network", "objective", "edit", "training", "sampling"),
     "evaluation",
@@ -254,6 +255,7 @@ class Config:
         edit: an edit (``msgm.objectives.edits``) that ``msgm unlearn`` makes first; training with the objective
             follows, unless that is one of all data, such as the default.
         guidance: guidance (``msgm.diffusion.guidance``) of the samples in the run of a row that starts with ``guide``.
+        shards: settings of ``ShardSettings``, in the run of a row that starts with ``shards``.
         training: how to train from random weights.
         finetune: overrides of ``training`` for runs that start from a trained model.
         sampling: how to sample.
@@ -274,6 +276,7 @@ class Config:
     objective: Settings = field(default_factory=lambda: {"name": "standard"})
     edit: Settings = field(default_factory=dict)
     guidance: Settings = field(default_factory=dict)
+    shards: Settings = field(default_factory=dict)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     finetune: Settings = field(default_factory=dict)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -303,26 +306,33 @@ class Config:
         self.edit = EDITS.resolve(self.edit) if self.edit else {}
         guiding = partial(fitting_guidance, network=self.network, sampling=self.sampling)
         self.guidance = guiding(self.guidance, {}) if self.guidance else {}
+        self.shards = fitting_shards(self.shards, self.sampling) if self.shards else {}
         self.finetune = own(self.finetuning(), self.finetune)
         if self.edit:
             refuse_in_edit(self.finetune, "finetune", self.follows)
         for name, row in self.rows.items():
-            if name not in ROWS and row.start not in STEPLESS and "name" not in row.objective:
+            if name not in ROWS and row.start not in OWN and "name" not in row.objective:
                 hint = nearest(name, list(ROWS))
                 raise UserError(f"rows.{name}: a row of your own needs objective.name, which msgm's rows have.{hint}")
             try:
-                _check_start(row)
-                given = row.objective or row.start not in STEPLESS
+                check_start(row)
+                given = row.objective or row.start not in OWN
                 row.objective = fitting_objective(row.objective, self.network) if given else {}
                 row.edit = EDITS.resolve(row.edit) if row.start == "edit" else {}
                 row.guidance = guiding(row.guidance, row.training) if row.start == "guide" else {}
+                row.shards = fitting_shards(row.shards, self.sampling) if row.start == "shards" else {}
                 row.training = own(self.row_training(row), row.training)
             except UserError as error:
                 raise UserError(f"rows.{name}: {error}") from error
 
     @property
     def method(self) -> str:
-        """Name of the edit, of the guidance, or of the objective without them; of both where steps follow an edit."""
+        """Name of the edit, of the guidance, or of the objective without them; of both where steps follow an edit.
+
+        That of shards is ``sharded``.
+        """
+        if self.shards:
+            return "sharded"
         if self.follows:
             return f"{self.edit['name']}+{self.objective['name']}"
         return str((self.edit or self.guidance or self.objective)["name"])
@@ -335,7 +345,8 @@ class Config:
     @property
     def forgets(self) -> bool:
         """Whether a run of the config answers its request: all do but those of an objective that trains on all data."""
-        return bool(self.edit or self.guidance) or OBJECTIVES.entries[self.objective["name"]].data != "all"
+        answers = bool(self.edit or self.guidance or self.shards)
+        return answers or OBJECTIVES.entries[self.objective["name"]].data != "all"
 
     def finetuning(self) -> TrainingSettings:
         """Return ``training`` with the overrides of ``finetune``."""
@@ -353,6 +364,7 @@ class Config:
             objective=row.objective or {"name": "standard"},
             edit=row.edit,
             guidance=row.guidance,
+            shards=row.shards,
             training=self.row_training(row),
             finetune={},
             rows={},
@@ -368,22 +380,6 @@ class Config:
     def to_yaml(self) -> str:
         """Return all settings, defaults included, as YAML that ``load_config`` reads back."""
         return dump_yaml(self.to_dict())
-
-
-def _check_start(row: Row) -> None:
-    """Refuse an edit or a guidance where the start is another, and a start without its own."""
-    check_own(row.start, {"edit": row.edit, "guidance": row.guidance})
-    if row.start == "guide" and row.objective:
-        raise UserError("objective: a row with start: guide makes no steps, so it has no objective; leave it out.")
-    if row.start == "edit" and row.objective and OBJECTIVES.build(row.objective).needs == "all":
-        raise UserError(
-            f"objective: the steps after an edit are to forget or to keep, and {row.objective['name']} trains on all "
-            "data; take unseen, say, or leave it out."
-        )
-    if row.start == "edit":
-        refuse_in_edit(row.training, "training", bool(row.objective))
-    if row.start not in FROM_BASE and row.training.get("adapter") is not None:
-        raise UserError(f"training.adapter: an adapter is of a trained model, and the row has start: {row.start}.")
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> Config:

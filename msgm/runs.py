@@ -98,11 +98,12 @@ class Manifest(TypedDict, total=False):
     status: str
     kind: str
     source: str | None
-    start: Literal["scratch", "finetune", "edit", "guide", "none", "random"]
+    start: Literal["scratch", "finetune", "edit", "guide", "shards", "none", "random"]
     objective: str | None
     weights: str
     edited: dict[str, Any]
     found: dict[str, Any]
+    deletion: dict[str, Any]
     seconds: Seconds
     seed: int
     forget_digest: str | None
@@ -115,7 +116,7 @@ class FinishedManifest(Manifest):
     """Keys of ``manifest.json`` of a run that made a model."""
 
     source: Required[str | None]  # type: ignore[misc]
-    start: Required[Literal["scratch", "finetune", "edit", "guide", "none", "random"]]  # type: ignore[misc]
+    start: Required[Literal["scratch", "finetune", "edit", "guide", "shards", "none", "random"]]  # type: ignore[misc]
     weights: Required[str]  # type: ignore[misc]
     seconds: Required[Seconds]  # type: ignore[misc]
 

@@ -1,22 +1,68 @@
-"""Starts of a comparison's rows that need no objective: an edit or guidance, each with a setting of its own."""
+"""Starts of a comparison's rows that need no objective: an edit, guidance or shards, each with a setting of its own."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from msgm.checks import at_least
 from msgm.diffusion import GUIDANCE, SamplingSettings
+from msgm.diffusion.shards import Mixing
 from msgm.errors import UserError
-from msgm.fields import Settings
+from msgm.fields import Settings, structured
 from msgm.objectives import OBJECTIVES
 
+if TYPE_CHECKING:
+    from msgm.config import Row
+
+FROM_BASE = ("finetune", "edit", "guide")
+"""Starts of rows that are made from the base model."""
+
 STEPLESS = {"edit": ("edit", "{name: task-vector}"), "guide": ("guidance", "{name: spell}")}
-"""Starts that need no objective, with the setting that each needs and an example of it."""
+"""Starts of rows that make no step of training, with the setting that each needs and an example of it."""
+
+OWN = STEPLESS | {"shards": ("shards", "{count: 5}")}
+"""Starts that need no objective, likewise."""
+
+
+@dataclass
+class ShardSettings:
+    """The shards of a sharded generator (``msgm.training.shards``).
+
+    Attributes:
+        count: K, into how many shards the items are divided.
+        mixture: how their models sample together (``msgm.diffusion.shards``): ``posterior``, ``drawn`` or ``equal``.
+    """
+
+    count: int = 5
+    mixture: Mixing = "posterior"
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "shards", "count")
 
 
 def check_own(start: str, given: Mapping[str, Settings]) -> None:
     """Raise a UserError for a start without its own setting of ``given``, or with that of another."""
-    for own, (key, example) in STEPLESS.items():
+    for own, (key, example) in OWN.items():
         if (start == own) != bool(given[key]):
             raise UserError(f"start: {own} needs the setting {key}, {example} say, and no other start has one.")
+
+
+def check_start(row: "Row") -> None:
+    """Raise a UserError where a row has the setting of another start, lacks its own, or has an objective too many."""
+    check_own(row.start, {"edit": row.edit, "guidance": row.guidance, "shards": row.shards})
+    if row.start == "guide" and row.objective:
+        raise UserError("objective: a row with start: guide makes no steps, so it has no objective; leave it out.")
+    if row.start == "shards" and row.objective:
+        raise UserError("objective: the models of shards are trained by the objective standard alone; leave it out.")
+    if row.start == "edit" and row.objective and OBJECTIVES.build(row.objective).needs == "all":
+        raise UserError(
+            f"objective: the steps after an edit are to forget or to keep, and {row.objective['name']} trains on all "
+            "data; take unseen, say, or leave it out."
+        )
+    if row.start == "edit":
+        refuse_in_edit(row.training, "training", bool(row.objective))
+    if row.start not in FROM_BASE and row.training.get("adapter") is not None:
+        raise UserError(f"training.adapter: an adapter is of a trained model, and the row has start: {row.start}.")
 
 
 def refuse_in_edit(settings: Mapping[str, Any], section: str, follows: bool = False) -> None:
@@ -68,3 +114,22 @@ def fitting_guidance(guidance: Settings, training: Settings, network: Settings, 
 def _classes(network: Settings) -> int:
     """Return the classes of a network's settings, 0 of an unconditional one."""
     return int(network.get("classes", 0))
+
+
+def fitting_shards(shards: Settings, sampling: SamplingSettings) -> Settings:
+    """Return the settings of shards, defaults filled in.
+
+    Args:
+        shards: its settings.
+        sampling: how the models are sampled.
+
+    Raises:
+        UserError: unknown settings, or such as do not fit.
+    """
+    found = structured(ShardSettings, shards, "shards")
+    if found.mixture == "posterior" and sampling.evaluations is None:
+        raise UserError(
+            f"sampling.sampler: shards.mixture posterior follows a path level by level, and {sampling.sampler!r} has "
+            "steps of its own; take a sampler with a grid, such as ancestral, or the mixture drawn."
+        )
+    return asdict(found)

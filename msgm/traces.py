@@ -70,6 +70,7 @@ KNOWN: dict[str, tuple[str, Part]] = {
     "course": ("weights in the course of training", "all"),
     "teacher": ("the teacher, tuned on the items to forget", "forget"),
     "guidance": ("what guides samples, found in the items: among them the items to forget", "all"),
+    "shards": ("models of shards, those that held an item to forget trained anew without it", "retain"),
     "replay": ("samples of the model that unlearning started from", "all"),
     "moments": ("gradients of the loss on items", "all"),
     "samples": ("samples of models", "all"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE
+from msgm.evaluation.deletion import SHARDED, cost_facts, deletion_text, duty
 from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
@@ -42,7 +43,10 @@ LOOKS = {"samples": "pixels", "neighbours": "wide"}
 
 def card(report: Report, row: Row) -> dict[str, Any]:
     """Return the card of one row of a judged report; errors as of ``make_card``."""
-    return make_card(report, row, WORDS)
+    made, found = make_card(report, row, WORDS), references(report)
+    singles = [one for one in (found.base, found.retrain_for(row)) if one is not None]
+    made["method"] |= {"duty": duty(row, observed(report, row))} | cost_facts(row, singles)
+    return made
 
 
 def _statement(report: Report, row: Row, reached: str) -> str:
@@ -60,6 +64,20 @@ def _statement(report: Report, row: Row, reached: str) -> str:
         text += f" All {row['judged']['numbers']} numbers that are judged lie inside the band of retrained models."
     text += " This is a statement about these tests at this number of samples, not about the weights."
     return f"{text} {UNTOUCHED.capitalize()}." if row["start"] == GUIDED else text
+
+
+def _exact(row: Row) -> str:
+    """Return the statement of a row that reached C4."""
+    how = (
+        "the models of the shards that held them were trained from random weights without them, and the models of the "
+        "other shards never saw them"
+        if row["start"] == SHARDED
+        else "the model was trained from random weights without them"
+    )
+    return (
+        f"Exact by algorithm: the listed items were removed from the training data and {how}, by its log. "
+        "Near-duplicates of them in the retain set are another matter."
+    )
 
 
 def _header(report: Report) -> Facts:
@@ -111,6 +129,7 @@ def _method(row: Row) -> Facts:
         "needs_nonmember_data": False if "data" in lines else None,
         **({"edited": row["edited"]} if row.get("edited") else {}),
         **({"found_in_preparation": text} if (text := found_text(row)) else {}),
+        **({"deletion": text} if (text := deletion_text(row)) else {}),
         **_drawn(row.get("drawn")),
         **_cached(log),
     }
@@ -120,6 +139,8 @@ def _touched(row: Row) -> str:
     """Return which weights the method changed."""
     if row["start"] == GUIDED:
         return UNTOUCHED
+    if row["start"] == SHARDED:
+        return "the weights of the shards that held an item to forget, which were trained anew"
     if row["start"] == "edit" and not row["steps"]:
         share = (row.get("edited") or {}).get("changed_share")
         return "some weights" if share is None else f"{100 * share:.3g}% of the weights"
@@ -152,6 +173,8 @@ def _family(row: Row) -> str:
     if row["start"] == "scratch":
         families = {"unseen": "exact: retrained", "standard": "none: trained on all data"}
         return families.get(row["objective"], "trained from random weights on the items to forget too")
+    if row["start"] == SHARDED:
+        return "exact: sharded"
     if row["start"] == "edit":
         return "edit, then fine-tuning" if row["steps"] else "edit"
     return "guidance of samples" if row["start"] == GUIDED else "approximate update"
@@ -221,6 +244,8 @@ def _not_tested(report: Report, row: Row) -> list[str]:
 
 def _cannot_say(report: Report, row: Row) -> list[str]:
     found, lines = references(report), list[str]()
+    if row["start"] == SHARDED:
+        lines.append("Anything on the mixture by losses at single points or fine-tuning: they are of the shards' mean.")
     if row["start"] == GUIDED:
         lines.append(f"Anything about the weights: {UNTOUCHED}; who holds them has the base model.")
     if found.retrains and not enough_retrained(row):
@@ -251,10 +276,7 @@ WORDS = Words(
     supplying="as in inpainting or partly noised items",
     alike=(),
     tested=lambda report, row: {},
-    exact=lambda row: (
-        "Exact by algorithm: the listed items were removed from the training data and the model was trained from "
-        "random weights without them, by its log. Near-duplicates of them in the retain set are another matter."
-    ),
+    exact=_exact,
     header=_header,
     request=_request,
     method=_method,

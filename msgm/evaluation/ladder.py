@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from msgm.cards.claims import NOT_TESTED, Check, Control, verdict_of
 from msgm.config import BASE_ROW
+from msgm.evaluation.deletion import SHARDED, deletion_text
 from msgm.evaluation.metrics.base import METRICS, Report, Row
 from msgm.evaluation.metrics.conditions import share_of
 from msgm.evaluation.metrics.unlearning_ratio import percent
@@ -70,7 +71,8 @@ RULES = {
     ),
     "C4": (
         "exact by algorithm",
-        "Observed items, and by its log the model was trained from random weights on the retain set alone.",
+        "Observed items, and by its log the model was trained from random weights on the retain set alone; or it is a "
+        "mixture of models of shards, of which those that held an item were trained so on what is left of their shard.",
     ),
 }
 
@@ -351,6 +353,11 @@ def _attacked(name: str, row: Row, report: Report) -> list[str]:
     return [heading for heading in headings_of(name, row, report) if heading not in OF_RETAIN_ITEMS]
 
 
+def is_exact(row: Row) -> bool:
+    """Return whether a row claims C4: it was retrained, or its shards were."""
+    return is_retrained(row) or row["start"] == SHARDED
+
+
 def _exactness(report: Report, row: Row) -> list[Check]:
     """Return the C4 checks of how the row was trained, from its log."""
     log, request = row.get("provenance") or {}, asked(report, row)
@@ -360,10 +367,16 @@ def _exactness(report: Report, row: Row) -> list[Check]:
         return Check(name, None if value is None else right(value), "NOT RECORDED" if value is None else str(value))
 
     wanted = {"forget": request.get("forget_digest"), "data": report["data"]["digest"]}
-    return [
-        Check("the target is observed items", observed(report, row), f"target: {request['target']}"),
+    trained = [
         Check("trained from random weights", row["start"] == "scratch", f"start: {row['start']}"),
         Check("on the retain set alone", row["objective"] == "unseen", f"objective: {row['objective']}"),
+    ]
+    if row["start"] == SHARDED:
+        name = "every shard that held an item was trained from random weights on what is left of it, and shares nothing"
+        trained = [Check(name, True if row.get("deletion") else None, deletion_text(row) or "NOT RECORDED")]
+    return [
+        Check("the target is observed items", observed(report, row), f"target: {request['target']}"),
+        *trained,
         recorded("the log says that the run finished", "status", lambda value: value == "finished"),
         recorded("the log names this forget set", "forget_digest", lambda value: value == wanted["forget"]),
         recorded("the log names this data", "data_digest", lambda value: value == wanted["data"]),
@@ -382,5 +395,5 @@ LADDER = GeneratorLadder(
     rules=RULES,
     attacks=attacks_of,
     exactness=_exactness,
-    exact=is_retrained,
+    exact=is_exact,
 )

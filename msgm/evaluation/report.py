@@ -14,6 +14,7 @@ from msgm.cards.words import levels_reached
 from msgm.evaluation.band_table import band_table
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
+from msgm.evaluation.deletion import of_shards, removing
 from msgm.evaluation.figures import report_figures
 from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
@@ -104,7 +105,12 @@ def _with_failed(table: Table, report: Report) -> Table:
     empty = [NOT_MEASURED] * (len(table.columns) - 2)
     rows = [[label, "failed", *empty] for label in failed]
     notes = [f"{name} failed: {why}" for name, why in failed.items()]
-    return Table(table.title, table.columns, table.rows + rows, notes + from_cache(report) + of_guidance(report))
+    return Table(
+        table.title,
+        table.columns,
+        table.rows + rows,
+        notes + from_cache(report) + of_guidance(report) + of_shards(report),
+    )
 
 
 def from_cache(report: Report) -> list[str]:
@@ -164,7 +170,8 @@ def verdict(report: Report) -> list[tuple[str, str]]:
         "unlearning ratio beside the junk rate."
     )
     if goal == "removal":
-        unsaid = "Removal was asked for, and this report cannot show it. " + unsaid
+        others = f" of rows other than {', '.join(names)}" if (names := removing(report)) else ""
+        unsaid = f"Removal was asked for, and this report cannot show it{others}. {unsaid}"
     return [
         ("Asked", f"{asked[0].upper()}{asked[1:]}."),
         ("Shown", _shown(report)),
@@ -175,7 +182,12 @@ def verdict(report: Report) -> list[tuple[str, str]]:
 def _shown(report: Report) -> str:
     """Return which level each row's card reaches, and what was measured."""
     reached = levels_reached({row["name"]: level(LADDER.claims(report, row)) for row in report["rows"]})
-    text = f"{reached[0].upper()}{reached[1:]}. How often samples show the content, and how likely real items are"
+    exact = (
+        f" Removal of the listed items, exact by algorithm: {', '.join(names)}." if (names := removing(report)) else ""
+    )
+    text = (
+        f"{reached[0].upper()}{reached[1:]}.{exact} How often samples show the content, and how likely real items are"
+    )
     if any(reason_untested(row, name) is None for row in report["rows"] for name in ATTACKS):
         return f"{text}, was measured; and what some attacks on copies of the weights bring back."
     return f"{text}, was measured: outputs, not weights."

@@ -135,10 +135,10 @@ def judged(report: Report, criteria: Criteria) -> Report:
     ]
     seconds = fmean(row["seconds"] for row in models) if models else None
     shared = {"request": REQUEST, "retrain_band": band, "retrain_seconds": seconds}
-    shared |= dict.fromkeys(("preparation_seconds", "storage_bytes"))  # methods of generators keep nothing
+    costs = dict.fromkeys(("preparation_seconds", "storage_bytes"))  # which sharded generators alone have
     absent: Report = {"requests": {REQUEST: report.get("request")}, "seeds": [], "retrains": [], "failed": {}}
     report = absent | report
-    rows = [row | shared | _over(row, report) for row in report["rows"]]
+    rows = [costs | row | shared | _over(row, report) for row in report["rows"]]
     found = judge(report | {"rows": rows}, criteria)
     for row in found["rows"]:
         if row["start"] != "finetune":  # it is no way of fine-tuning, which could be without effect

@@ -134,6 +134,7 @@ class StoredRow(TypedDict):
     cached: NotRequired[dict[str, str] | None]
     edited: NotRequired[dict[str, Any] | None]
     found: NotRequired[dict[str, Any] | None]
+    deletion: NotRequired[dict[str, Any] | None]
     drawn: NotRequired[dict[str, int] | None]
     measured: dict[str, Any]
     grid: str
@@ -304,7 +305,7 @@ class Cell:
         elif row.start == "random":
             facts = {"source": None, "start": "random", "weights": "random"}
             _write_untrained(target, new_model(experiment, bench.dataset), experiment, facts, bench)
-        elif row.start in ("scratch", *FROM_BASE):
+        elif row.start in ("scratch", "shards", *FROM_BASE):
             source = self._base() if row.start in FROM_BASE else None
             given = (bench.dataset, bench.split, source, True, workshop.device, bench.chain, workshop.cache)
             fit(experiment, target, *given)

@@ -109,7 +109,7 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
         row = config.rows[name]
         if row.start in STEPLESS and not row.objective:
             without.setdefault(row.start, []).append(name)
-        elif name == BASE_ROW or row.start in ("scratch", "finetune", "edit"):
+        elif name == BASE_ROW or row.start in ("scratch", "finetune", "edit", "shards"):
             lines.append(_line(name, row, taken(config.for_row(row), dataset, device)))
     sampling = f"{config.evaluation.samples} samples a row, {config.sampling.sampler} in {config.sampling.steps} steps"
     notes = [
@@ -125,11 +125,16 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
 def _line(name: str, row: Row, found: Taken) -> list[str]:
     step = found.largest
     return [
-        *(name, row.start, str(row.objective["name"]), str(sum(found.steps.values()))),
+        *(name, row.start, _method(row), str(sum(found.steps.values()))),
         *(f"{found.weights:,}", f"{found.trained:,}"),
         *(f"{step.flop / 1e9:.3g}", f"{found.flop / 1e12:.3g}"),
         *(f"{found.held * 4 / 2**20:.1f}", f"{step.allocated / 2**20:.1f}", f"{step.seconds:.3g}"),
     ]
+
+
+def _method(row: Row) -> str:
+    """Return what a row trains by: its objective; all shards together make the steps of one model."""
+    return "sharded" if row.start == "shards" else str(row.objective["name"])
 
 
 def taken(config: Config, dataset: Dataset, device: str) -> Taken:

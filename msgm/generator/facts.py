@@ -6,12 +6,15 @@ from typing import Any, NotRequired, TypedDict
 from msgm.cards.parts import method_lines
 from msgm.config import Config, Row
 from msgm.diffusion import GUIDANCE
+from msgm.fields import structured
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.reading import read_yaml
 from msgm.registry import Registry
 from msgm.runs import FinishedManifest, Run
 from msgm.shapes import Count
+from msgm.starts import ShardSettings
+from msgm.training.shards import describe_shards
 
 UNTRAINED = ("none", "random")
 
@@ -35,6 +38,7 @@ class Trained(TypedDict):
     objective: Named
     edit: NotRequired[dict[str, Any]]
     guidance: NotRequired[dict[str, Any]]
+    shards: NotRequired[dict[str, Any]]
     training: Steps
 
 
@@ -48,6 +52,8 @@ def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
         return _facts_of_both(name, row.edit, row.objective, settings.steps, settings.lr, manifest)
     if row.start == "edit":
         return _facts_without_steps(EDITS, name, row.edit, settings.lr, manifest)
+    if row.start == "shards":
+        return _facts_of_shards(name, row.shards, settings.lr, manifest)
     if row.start == "guide":
         return _facts_without_steps(GUIDANCE, name, row.guidance, settings.lr, manifest)
     return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
@@ -65,6 +71,8 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
         return _facts_of_both(name, {**config["edit"]}, objective, training["steps"], training["lr"], manifest)
     if config.get("edit"):
         return _facts_without_steps(EDITS, name, {**config["edit"]}, training["lr"], manifest)
+    if config.get("shards"):
+        return _facts_of_shards(name, {**config["shards"]}, training["lr"], manifest)
     if config.get("guidance"):
         return _facts_without_steps(GUIDANCE, name, {**config["guidance"]}, training["lr"], manifest)
     return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
@@ -126,6 +134,26 @@ def _facts_without_steps(
         "lr": lr if part and part.tunes else None,
         "seconds": manifest["seconds"],
         **({"edited": manifest.get("edited")} if edits else {"found": manifest.get("found")}),
+        "drawn": manifest.get("drawn"),
+        "weights": manifest["weights"],
+    }
+
+
+def _facts_of_shards(name: str, shards: dict[str, Any], lr: float, manifest: FinishedManifest) -> dict[str, Any]:
+    """Return the facts of a sharded generator: steps and seconds are those of the deletion."""
+    deletion = manifest.get("deletion") or {}
+    return {
+        "name": name,
+        "objective": "sharded",
+        "settings": shards,
+        "card": describe_shards(structured(ShardSettings, shards, "shards")),
+        "start": "shards",
+        "steps": deletion.get("steps", 0),
+        "lr": lr,
+        "seconds": manifest["seconds"],
+        "preparation_seconds": deletion.get("preparation_seconds"),
+        "storage_bytes": deletion.get("storage_bytes"),
+        "deletion": deletion,
         "drawn": manifest.get("drawn"),
         "weights": manifest["weights"],
     }

@@ -13,7 +13,7 @@ from msgm.cache import Cache
 from msgm.chain import Chain, Entry, gone_before
 from msgm.config import Config
 from msgm.data import DATASETS, Dataset, load_dataset
-from msgm.diffusion import GUIDANCE, ScoreModel
+from msgm.diffusion import GUIDANCE, ScoreModel, Sharded
 from msgm.diffusion.description import describe
 from msgm.diffusion.guidance.stored import FOLDER as GUIDANCE_FOLDER
 from msgm.diffusion.guidance.stored import guidance_beside
@@ -28,10 +28,12 @@ from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.training.adapters import refuse_from_scratch
+from msgm.training.deleting import Deleter
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.editing import Editor
 from msgm.training.guiding import Guider
 from msgm.training.retrained import is_shared, shared
+from msgm.training.shards import FOLDER as SHARDS
 from msgm.training.trainer import Trainer
 
 
@@ -49,7 +51,7 @@ def train(config: Config, out: Path | str | None = None, resume: bool = False, d
     """
     if config.edit:
         raise UserError(f"edit.name: {config.method!r} edits a trained model; use unlearn, which takes one.")
-    _refuse_guidance(config)
+    _refuse_elsewhere(config)
     dataset, split = load_data(config)
     return fit(config, Run(out or Path("runs") / config.name), dataset, split, None, resume, device)
 
@@ -80,7 +82,7 @@ def unlearn(
         UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
             shape, data that is not that of earlier requests, an ``out`` that is the source, and what ``train`` raises.
     """
-    _refuse_guidance(config)
+    _refuse_elsewhere(config)
     if not config.forgets:
         known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
         raise UserError(
@@ -97,8 +99,13 @@ def unlearn(
     return fit(tuned, run, dataset, split, found, resume, device, chain)
 
 
-def _refuse_guidance(config: Config) -> None:
-    """Refuse guidance where weights are to be changed, which it leaves."""
+def _refuse_elsewhere(config: Config) -> None:
+    """Refuse what rows of compare alone have: guidance, which leaves the weights, and shards, trained on all first."""
+    if config.shards:
+        raise UserError(
+            "shards: a sharded generator is a row of compare that has start: shards; in Python it is "
+            "msgm.ShardedModel, which deletes one request after the other."
+        )
     if config.guidance:
         raise UserError(
             f"guidance.name: {config.method!r} guides samples and leaves the weights as they are, so nothing is "
@@ -171,7 +178,8 @@ def _fit(
         _register(run, trainer, source, str(manifest["request"]))
         taken = kept.take() if kept else {}
         write_json(run.manifest, manifest | taken)
-        model.chain = extended(chain, config, dataset, run.path, source is None, asked=not config.guidance)
+        from_scratch = source is None and not config.shards
+        model.chain = extended(chain, config, dataset, run.path, from_scratch, asked=not config.guidance)
     wait()
     trainer.train()
     trainer.save()
@@ -181,7 +189,9 @@ def _fit(
             "peak_memory_mb": _peak_memory(trainer.accelerator.device),
         }
         done["drawn"] = dict(trainer.drawn)
-        traces.seal(run.path, run.model, run.adapter, run.path / GUIDANCE_FOLDER)
+        if isinstance(trainer, Deleter):
+            traces.register(run.path, run.path / SHARDS, *traces.KNOWN[SHARDS], str(manifest["request"]))
+        traces.seal(run.path, run.model, run.adapter, run.path / GUIDANCE_FOLDER, run.path / SHARDS)
         write_json(run.manifest, manifest | done | trainer.findings() | taken | {"status": "finished"})
         if kept and not taken:
             kept.keep(manifest | done)
@@ -198,6 +208,8 @@ def _trainer(
     if config.edit:
         objective = OBJECTIVES.build(config.objective) if config.follows else None
         return Editor(model, EDITS.build(config.edit), *given, config.request.means, objective)
+    if config.shards:
+        return Deleter(model, config, *given, config.request.means)
     if config.guidance:
         return Guider(model, GUIDANCE.build(config.guidance), *given, config.request.means)
     return Trainer(model, OBJECTIVES.build(config.objective), *given, config.request.means)
@@ -241,6 +253,11 @@ def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
             f"{source} has the weights of its base model, of which only the samples are guided; start from that model."
         )
     model = ScoreModel.load(source)
+    if isinstance(model, Sharded):
+        raise UserError(
+            f"{source} holds models of shards, which forget by deletion and are not fine-tuned; delete from it with "
+            "msgm.ShardedModel.load(FOLDER, dataset).delete(request), or start from another model."
+        )
     wanted = config.process["name"]
     if model.process.name != wanted:
         raise UserError(f"{source} holds a model of process {model.process.name!r}, but process.name is {wanted!r}.")
@@ -331,6 +348,8 @@ def _manifest(
 
 
 def _start(config: Config, source: Path | None) -> str:
+    if config.shards:
+        return "shards"
     if config.edit or config.guidance:
         return "edit" if config.edit else "guide"
     return "finetune" if source else "scratch"
