@@ -19,7 +19,11 @@ ROWS = [
     "rows.sharded={start: shards, shards: {count: 4, mixture: drawn}}",
     "rows.shielded={start: guide, guidance: {name: spell, radius: 2000}}",
 ]
-REQUEST = [f"request={{labels: [], indices: {ITEMS}, goal: removal, target: observed}}", "evaluation.metrics=[ur,nll]", "evaluation.nll_items=3"]
+REQUEST = [
+    f"request={{labels: [], indices: {ITEMS}, goal: removal, target: observed}}",
+    "evaluation.metrics=[ur,nll]",
+    "evaluation.nll_items=3",
+]
 NAMES = ["do-nothing", "unseen-scratch", "unseen", "sharded", "shielded"]
 
 
@@ -125,6 +129,15 @@ def test_a_path_by_posterior_needs_a_grid():
 
 
 def test_shards_are_refused_where_no_comparison_is(made, cli):
-    found = cli("unlearn", DIGITS, "--set", "objective.name=unseen", "--from", made / "rows" / "sharded", "--out", made.parent / "more")
+    found = cli(
+        "unlearn",
+        DIGITS,
+        "--set",
+        "objective.name=unseen",
+        "--from",
+        made / "rows" / "sharded",
+        "--out",
+        made.parent / "more",
+    )
     assert found.code == 2
     assert "forget by deletion and are not fine-tuned" in found.err
