@@ -123,7 +123,7 @@ class JudgeSettings:
     """The classifier that decides whether a sample shows forgotten content.
 
     Attributes:
-        kind: ``own`` is trained here, as the settings below say; ``torchvision`` and ``clip`` were trained elsewhere.
+        kind: one of ``msgm.evaluation.judges``; ``own`` is trained here, and goes by a rule where the request needs it.
         options: the kind's own settings (``msgm.evaluation.judges``).
         epochs: passes over the training part.
         width: channels of its first layer (hidden units, for vectors).

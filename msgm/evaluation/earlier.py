@@ -22,7 +22,7 @@ from msgm.diffusion.likelihood import measure_likelihood
 from msgm.evaluation.asking import forgotten, own
 from msgm.evaluation.attacks.membership import Membership
 from msgm.evaluation.bench import Bench, Subject
-from msgm.evaluation.judge import Judge, Task, assess, judge_of_task
+from msgm.evaluation.judge import Judge, Task, assess, judge_of_task, own_of
 from msgm.evaluation.ladder import TRUSTED_RECALL, interval
 from msgm.evaluation.metrics.base import Metric
 from msgm.evaluation.metrics.likelihood import nll_unit
@@ -125,11 +125,11 @@ def _judge(bench: Bench, entry: Entry, mask: NDArray[np.bool_]) -> Judge | None:
     known: dict[bytes, Judge | None] = bench.memory.setdefault("judges of earlier requests", {})
     key = entry.positions.tobytes()
     if key not in known:
-        known[key] = _made_judge(bench, mask)
+        known[key] = _made_judge(bench, entry, mask)
     return known[key]
 
 
-def _made_judge(bench: Bench, mask: NDArray[np.bool_]) -> Judge | None:
+def _made_judge(bench: Bench, entry: Entry, mask: NDArray[np.bool_]) -> Judge | None:
     dataset, config = bench.dataset, bench.config
     task = Task.of(dataset, _split_for(bench.split, mask), config.request)
     named = _whole_classes(dataset, mask)
@@ -140,7 +140,8 @@ def _made_judge(bench: Bench, mask: NDArray[np.bool_]) -> Judge | None:
         return judge
     if config.evaluation.judge.kind != "own":
         return None
-    asked = Task(dataset, task.split, mask.astype(np.int64), ["retain", "forget"], [1])
+    kind = own_of(entry.selector in ForgetRequest.listing, task.split)
+    asked = Task(dataset, task.split, mask.astype(np.int64), ["retain", "forget"], [1], kind)
     with torch.random.fork_rng(devices=[]):
         return judge_of_task(asked, config.evaluation.judge, config.seed, None, bench.reality.bank.device)
 

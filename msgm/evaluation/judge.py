@@ -1,9 +1,9 @@
-"""The judge: a classifier that assigns samples to classes, with its own measured accuracy.
+"""The judge: a classifier, or a rule, that assigns samples to classes, with its own measured accuracy.
 
 A judge is closed-set: it assigns one of its classes to any input, noise included. ``reality`` detects samples that show
 none of the classes. Its accuracy on held-out items stands beside every number it produces. The kinds of judges
 (``evaluation.judge.kind``) are in ``judges``: one trained on the run's own data, any classifier of torchvision, CLIP
-asked by prompts.
+asked by prompts, near-copies of single items, and the formula of a measured attribute.
 """
 
 from abc import ABC, abstractmethod
@@ -56,6 +56,11 @@ class Judge(ABC):
         """Description of the judge, with the checksum of weights that were not trained here."""
 
     @property
+    def rule(self) -> str | None:
+        """The rule that decides whether a sample shows forgotten content; None where the classes decide."""
+        return None
+
+    @property
     @abstractmethod
     def digest(self) -> str:
         """A hash of everything its answers depend on."""
@@ -81,6 +86,7 @@ class Judge(ABC):
             "heldout_accuracy": self.accuracy["value"],
             "heldout": self.accuracy,
             "forget_recall": self.recall,
+            **({"rule": self.rule} if self.rule else {}),
         }
 
 
@@ -100,7 +106,8 @@ def class_votes(outputs: Tensor) -> Tensor:
 class Task:
     """The classification task of a judge.
 
-    For a request by labels the classes are the data set's; for any other request they are retain and forget.
+    For a request by labels the classes are the data set's; for any other request they are retain and forget. A request
+    for single items, and one for a measured attribute, is judged by a rule unless another kind of judge is asked for.
 
     Attributes:
         dataset: the data.
@@ -108,6 +115,8 @@ class Task:
         targets: (N,) class number of every item.
         classes: class names.
         forgotten: the class numbers that count as forgotten content.
+        own: the kind of judge that ``own`` stands for in this task.
+        attribute: the attribute that the request names, if it names one.
     """
 
     dataset: Dataset
@@ -115,6 +124,8 @@ class Task:
     targets: NDArray[np.int64]
     classes: list[str]
     forgotten: list[int]
+    own: str = "own"
+    attribute: str | None = None
 
     def items(self, part: str) -> NDArray[np.int64]:
         """Return the retain and forget items of a part; items of earlier requests have no class in this task."""
@@ -135,13 +146,19 @@ class Task:
             forgotten = sorted({int(k) for k in dataset.labels[mask]})
             names = dataset.classes or [str(k) for k in range(int(dataset.labels.max()) + 1)]
             return cls(dataset, split, dataset.labels, names, forgotten)
-        return cls(dataset, split, mask.astype(np.int64), ["retain", "forget"], [1])
+        own = "measured" if request.attribute in dataset.measured else own_of(request.by_item, split)
+        return cls(dataset, split, mask.astype(np.int64), ["retain", "forget"], [1], own, request.attribute)
 
     def key(self) -> dict[str, str]:
         """Return hashes of the data and of the task."""
         left_out = b"" if self.by_classes else np.concatenate([p.gone for p in vars(self.split).values()]).tobytes()
         asked = short_digest([self.targets.tobytes(), bytes(self.forgotten), left_out])
         return {"data": self.dataset.digest(), "forgotten": asked}
+
+
+def own_of(by_item: bool, split: Split) -> str:
+    """Return the kind of judge for a request: ``copies`` where it lists items of which none is held out."""
+    return "copies" if by_item and not len(split.validation.forget) + len(split.test.forget) else "own"
 
 
 class JudgeKind(ABC):
@@ -194,22 +211,23 @@ def judge_of_task(
     task: Task, settings: JudgeSettings, seed: int, folder: Path | None, device: torch.device | str
 ) -> Judge:
     """Return the judge that ``settings`` ask for, of a task; arguments and errors as in ``train_judge``."""
-    return _kind(settings).make(task, settings, seed, folder, device)
+    return _kind(settings, task).make(task, settings, seed, folder, device)
 
 
 def check_judge(dataset: Dataset, split: Split, request: ForgetRequest, settings: JudgeSettings) -> None:
     """Raise what ``train_judge`` would raise for its settings or missing weights, before anything is written."""
-    _kind(settings).check(Task.of(dataset, split, request))
+    task = Task.of(dataset, split, request)
+    _kind(settings, task).check(task)
 
 
-def _kind(settings: JudgeSettings) -> JudgeKind:
+def _kind(settings: JudgeSettings, task: Task) -> JudgeKind:
     from msgm.evaluation import judges  # noqa: F401 - they register themselves
 
     known = sorted(JUDGES.entries)
     if settings.kind not in known:
         hint = nearest(settings.kind, known)
         raise UserError(f"{SECTION}.kind: unknown judge {settings.kind!r}; known: {', '.join(known)}.{hint}")
-    return JUDGES.build(settings.options | {"name": settings.kind})
+    return JUDGES.build(settings.options | {"name": task.own if settings.kind == "own" else settings.kind})
 
 
 def assess(judge: Judge, task: Task) -> None:
@@ -219,8 +237,12 @@ def assess(judge: Judge, task: Task) -> None:
     right = sum(total(votes.gather(1, true[:, None])) for votes, true in _judged(judge, task, known))
     judge.accuracy = rate(right, len(known))
     if len(test.forget):
-        found = sum(total(judge.forgotten_share(votes)) for votes, _ in _judged(judge, task, test.forget))
-        judge.recall = rate(found, len(test.forget))
+        judge.recall = forgotten_rate(judge, task, test.forget)
+
+
+def forgotten_rate(judge: Judge, task: Task, indices: NDArray[np.int64]) -> Share:
+    """Return the share of real items that are judged to show forgotten content."""
+    return rate(sum(total(judge.forgotten_share(votes)) for votes, _ in _judged(judge, task, indices)), len(indices))
 
 
 def assess_once(judge: Judge, task: Task, folder: Path | None) -> None:

@@ -153,6 +153,7 @@ def headline(report: Report) -> str:
     if recall is None:
         return f"The judge cannot be assessed: it is {text}, but none of them is to be forgotten."
     text += f", finds {percent(recall['value'])}% of the {recall['n']} to be forgotten"
+    text += f" by its rule ({judge['rule']})" if "rule" in judge else ""
     if not trusted(report):
         wanted = f"{percent(TRUSTED_ACCURACY)}% and {percent(TRUSTED_RECALL)}%"
         less = f"it is {text}, where {wanted} are asked for"

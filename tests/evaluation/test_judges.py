@@ -121,7 +121,7 @@ def test_a_class_stands_for_that_of_its_own_name():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (["kind=clipp"], ["evaluation.judge.kind: unknown judge 'clipp'", "clip, own, torchvision", "'clip'?"]),
+        (["kind=clipp"], ["unknown judge 'clipp'", "clip, copies, measured, own, torch", "'clip'?"]),
         (["options.width=3"], ["evaluation.judge.options"]),
         (["kind=clip", "options.weights=none.pt"], ["there is no file none.pt"]),
         (["kind=clip", "options.template=a_digit"], ["options.template needs {class}"]),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from msgm.devices import precise
 from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.judge import Judge
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
 from msgm.evaluation.rates import rate, total
 
@@ -67,7 +68,8 @@ class UnlearningRatio(Metric):
 
     def protocol(self, bench: Bench) -> dict[str, str]:
         return {
-            "UR": "unlearning ratio: share of samples judged a forgotten class, junk being none; 95% Wilson interval",
+            "UR": f"unlearning ratio: share of samples judged {_judged(bench.judge)}, junk being none; 95% Wilson "
+            "interval",
             "UR closed-set": "the same without the way out: junk counts as the class that the judge names for it",
             "junk rate": "share of samples farther from the training items than 99% of validation items are, in "
             "pixels; a blurred average passes",
@@ -76,6 +78,11 @@ class UnlearningRatio(Metric):
             "class distance": "total variation between that histogram, junk left out, and the one of held-out real "
             "items to retain",
         }
+
+
+def _judged(judge: Judge) -> str:
+    """Return what a sample is judged to be that shows forgotten content."""
+    return "a forgotten class" if judge.rule is None else f"by a rule ({judge.rule})"
 
 
 def recognised(forgotten: Tensor, junk: Tensor) -> float:
