@@ -7,7 +7,7 @@ from msgm.objectives.concept_ablation import ConceptAblation
 from msgm.objectives.denoising import Standard, Unseen
 from msgm.objectives.erasediff import EraseDiff
 from msgm.objectives.esd import ESD
-from msgm.objectives.gradient_moments import Moments, merged_moments, moments
+from msgm.objectives.gradient_moments import Moments, moments
 from msgm.objectives.guided import GuidedTarget
 from msgm.objectives.masks import Mask, kept_shares
 from msgm.objectives.matching import MATCHING, FiniteDifference, Matching, Sliced
@@ -61,7 +61,6 @@ __all__ = [
     "inner",
     "kept_shares",
     "mean_square",
-    "merged_moments",
     "moments",
     "noised",
     "shared_losses",

@@ -5,8 +5,7 @@ as many equal parts of the path. Squares are of the gradient of ``batch`` items 
 their mean is the empirical Fisher diagonal of that loss (but for a factor). Squares of the gradients of larger batches,
 as SFR-on's released code takes them, are smaller by up to the size of the batch, for independent gradients cancel.
 
-Times and noise of an item depend on the seed and on its place among the items alone, so a pass can be repeated, and
-processes can share it.
+Times and noise of an item depend on the seed and on its place among the items alone, so a pass can be repeated.
 """
 
 from collections.abc import Mapping
@@ -49,8 +48,6 @@ def moments(
     batch: int = 1,
     seed: int = 0,
     condition: Condition | None = None,
-    rank: int = 0,
-    world: int = 1,
 ) -> Moments:
     """Return the moments of the gradient of ``model``'s denoising loss at ``items``.
 
@@ -70,8 +67,6 @@ def moments(
         batch: items whose mean loss is differentiated at a time.
         seed: of times and noise.
         condition: of the items.
-        rank: this process's number.
-        world: how many processes share the items; each returns the moments of its share, for ``merged_moments``.
     """
     network = model.network
     weights = dict(network.named_parameters())
@@ -80,10 +75,9 @@ def moments(
     training, trained = network.training, {name: w.requires_grad for name, w in weights.items()}
     network.eval().requires_grad_(True)
     try:
-        mine = range(rank, len(groups), world)
-        for number in mine:
-            rows = torch.arange(number * batch, number * batch + len(groups[number]))
-            loss = _loss(model, groups[number], rows, levels, seed, None if condition is None else condition[rows])
+        for number, group in enumerate(groups):
+            rows = torch.arange(number * batch, number * batch + len(group))
+            loss = _loss(model, group, rows, levels, seed, None if condition is None else condition[rows])
             for name, gradient in zip(weights, _gradients(loss, list(weights.values())), strict=True):
                 sums[name][0] += gradient
                 sums[name][1] += gradient.to(sums[name].dtype).square()
@@ -91,28 +85,8 @@ def moments(
         network.train(training)
         for name, weight in weights.items():
             weight.requires_grad_(trained[name])
-    found = {name: (both / max(len(mine), 1)).float() for name, both in sums.items()}
-    return Moments({k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()}, len(mine))
-
-
-def merged_moments(shares: list[Moments]) -> Moments:
-    """Return the moments of all items from those of disjoint shares.
-
-    Example:
-        >>> model, items = msgm.ScoreModel.new("mlp", "vp", shape=(2,)), torch.randn(6, 2)
-        >>> shares = [msgm.objectives.moments(model, items, rank=rank, world=2) for rank in range(2)]
-        >>> msgm.objectives.merged_moments(shares).count
-        6
-    """
-    count = sum(share.count for share in shares)
-
-    def mean(of: list[Tensor]) -> Tensor:
-        pairs = zip(shares, of, strict=True)
-        return torch.stack([share.count / count * value.double() for share, value in pairs]).sum(0).float()
-
-    means = {name: mean([share.mean[name] for share in shares]) for name in shares[0].mean}
-    squares = {name: mean([share.square[name] for share in shares]) for name in shares[0].square}
-    return Moments(means, squares, count)
+    found = {name: (both / max(len(groups), 1)).float() for name, both in sums.items()}
+    return Moments({k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()}, len(groups))
 
 
 def _loss(

@@ -3,15 +3,18 @@
 import importlib.util
 from collections.abc import Sequence
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
+from torch import nn
 
 from msgm import processes
 from msgm.config import TrainingSettings
 from msgm.devices import chosen_device
 from msgm.errors import UserError
+from msgm.objectives import Objective, Sliced
 from msgm.runs import Run
 
 
@@ -39,6 +42,22 @@ def started(settings: TrainingSettings, run: Run, device: str) -> Accelerator:
         raise UserError(f"training.trackers or training.precision: {str(error).splitlines()[0]}.") from error
     processes.leave_at_exit()  # runs of one process share the group, so it ends with the process
     return accelerator
+
+
+def compiled(network: nn.Module, settings: TrainingSettings, objective: Objective) -> nn.Module:
+    """Return the network as it is trained: passed through torch.compile where that is asked for.
+
+    Raises:
+        UserError: a loss that differentiates twice, which a compiled network cannot.
+    """
+    if not settings.compile:
+        return network
+    if isinstance(getattr(objective, "matched", None), Sliced):
+        raise UserError(
+            "training.compile: objective.matching sliced takes a derivative of a derivative, which compiled networks "
+            "do not have; take finite-difference, or leave compile out."
+        )
+    return torch.compile(network)  # type: ignore[return-value]
 
 
 def _refuse_absent(trackers: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.splits import Part
 from msgm.training import sharding
-from msgm.training.accelerating import start_trackers, started
+from msgm.training.accelerating import compiled, start_trackers, started
 from msgm.training.adapters import adapted, has_adapter, plain, save_adapter
 from msgm.training.batches import drop_of, forget_drop, noised_parts
 from msgm.training.checkpoints import Training, checkpoints, load_checkpoint, save_checkpoint, save_weights
@@ -107,8 +107,7 @@ class Trainer:
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
     def _prepare_network(self, network: nn.Module) -> nn.Module:
-        compiled = torch.compile(network) if self.settings.compile else network
-        prepared: nn.Module = self.accelerator.prepare_model(compiled)
+        prepared: nn.Module = self.accelerator.prepare_model(compiled(network, self.settings, self.objective))
         return prepared
 
     def _checkpoint_gradients(self, on: bool) -> None:

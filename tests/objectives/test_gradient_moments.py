@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from msgm.diffusion import VP, ScoreModel
-from msgm.objectives import merged_moments, moments
+from msgm.objectives import moments
 from msgm.seeding import generator
 
 ITEMS = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
@@ -53,15 +53,6 @@ def test_the_fisher_of_batches_is_smaller_than_that_of_items():
     assert (
         moments(model(), ITEMS, LEVELS, 5).square["weight"] < moments(model(), ITEMS, LEVELS).square["weight"]
     ).all()
-
-
-@pytest.mark.parametrize("world", [2, 3, 7])
-def test_shares_put_together_are_the_whole(world):
-    whole = moments(model(), ITEMS, LEVELS)
-    together = merged_moments([moments(model(), ITEMS, LEVELS, rank=rank, world=world) for rank in range(world)])
-    assert together.count == whole.count
-    for one, two in ((whole.mean, together.mean), (whole.square, together.square)):
-        torch.testing.assert_close(one["weight"], two["weight"], rtol=1e-6, atol=0)
 
 
 def test_the_pass_leaves_the_network_as_it_was():

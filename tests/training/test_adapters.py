@@ -24,6 +24,7 @@ from tests.conftest import TINY
 
 pytest.importorskip("peft")
 
+SAVED = "adapter_model.safetensors"
 RANK_4 = "finetune.adapter={rank: 4, alpha: 6}"
 HOOKS = "objective={name: obtuse, every: 2, alpha: 0.5, combine: agem, replay: 24, anchor: {by: fisher, items: 8}}"
 
@@ -149,6 +150,25 @@ def test_an_anchor_holds_an_adapter_near_the_base(base, tiny, tmp_path):
         state = ScoreModel.load(run.model).network.state_dict()
         moved.append(sum(float((state[name] - started[name]).square().sum()) for name in started))
     assert 0 < moved[1] < 0.7 * moved[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ("gradient_checkpointing=true", 0),
+        ("precision=bf16", 0.05),
+        pytest.param("compile=true", 0.01, marks=pytest.mark.slow),
+    ],
+)
+def test_an_adapter_trained_in_less_memory_or_time_is_the_same_or_close(base, tiny, tmp_path, setting, error):
+    few = [HOOKS, "finetune.steps=2", "finetune.lr=1e-2"]
+    plainly, otherwise = (
+        load_file(unlearn(tiny(*few, RANK_4, *more), base.path, tmp_path / name, device="cpu").adapter / SAVED)
+        for name, more in (("plain", []), ("other", [f"finetune.{setting}"]))
+    )
+    one, other = (torch.cat([found[name].flatten() for name in plainly]) for found in (plainly, otherwise))
+    assert (one - other).norm() <= error * one.norm()
+    assert any(tensor.any() for name, tensor in plainly.items() if "lora_B" in name)
 
 
 def test_a_resume_with_hooks_is_bitwise(base, tiny, tmp_path):

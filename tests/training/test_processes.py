@@ -88,7 +88,7 @@ HOOKS = "{name: obtuse, every: 1, alpha: 0.5, combine: agem, replay: 32, mask: {
         ("{name: redirect}", 0),
         ("{name: redirect}", 10),
         ("{name: erasediff, multiplier: null}", 0),
-        ("{name: erasediff, multiplier: null}", 10),
+        ("{name: unseen, matching: sliced}", 0),
         (HOOKS, 0),
         ("{name: sfr-on, mask: {by: fisher, items: 8}}", 10),
     ],

@@ -248,6 +248,13 @@ def test_a_compiled_network_trains_as_the_plain_one(tiny, tmp_path):
     assert metrics(compiled)[-1]["retain"] == pytest.approx(metrics(plain)[-1]["retain"], rel=1e-3)
 
 
+def test_a_compiled_network_is_refused_a_second_derivative(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"training.compile: objective.matching sliced .* take finite-difference"):
+        train(
+            tiny("training.compile=true", "objective={name: unseen, matching: sliced}"), tmp_path / "run", device="cpu"
+        )
+
+
 def test_training_its_fine_tuning_and_the_teacher_draw_their_own_noise(tiny, tmp_path, monkeypatch):
     seeds, construct = [], Trainer.__init__
 
