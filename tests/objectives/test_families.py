@@ -78,6 +78,12 @@ def test_a_row_without_its_label_is_taught_uniform_noise_too():
     assert (values[[0, 2]] != expected[[0, 2]]).all()
 
 
+def test_salun_s_default_weighs_a_mean_as_the_code_weighs_a_sum():
+    """The code's mean squared error at forget items stands beside 1e-3 times a sum over 32x32x3 at retain items."""
+    retain = 1e-3 * 32 * 32 * 3
+    assert SalUn().alpha == pytest.approx(retain / (1 + retain), abs=0.005)
+
+
 def test_sfr_on_makes_two_updates_of_which_the_first_is_masked_and_fades():
     objective, _ = prepared(SFRon(strength=2.0))
     assert objective.phases(0) == (Phase("forget", 2.0), Phase("retain", masked=False))

@@ -17,7 +17,7 @@ from msgm.objectives.kernel import leave_one_out_bandwidth
 from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.seeding import generator
-from msgm.training import Trainer, train, unlearn
+from msgm.training import Trainer, preparation, train, unlearn
 from msgm.training.checkpoints import checkpoints
 from msgm.training.run import load_data, new_model
 
@@ -345,6 +345,64 @@ def test_a_mask_holds_in_the_phases_that_it_is_for_and_momentum_of_others_does_n
     made.train()
     assert not any(moved[True])
     assert any(moved[False])
+
+
+def test_a_clip_is_of_the_gradient_that_the_mask_lets_through(trainer):
+    """SalUn's released code clips first, so that weights that stay still take their part of the length."""
+    made = trainer(Obtuse(every=1, mask=Mask(keep=0.3, items=8)), "training.clip=0.01")
+    made._prepare()
+    weights = made.update.weights
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    for weight in weights.values():
+        weight.grad = torch.ones_like(weight)
+    made.update._advance(torch.optim.SGD(weights.values(), lr=1.0), made.update._own_mask)
+    moved = torch.cat([(weight.detach() - before[name]).flatten() for name, weight in weights.items()])
+    assert moved.norm() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_every_step_is_along_the_gradient_of_its_own_batch_alone(trainer):
+    """SFD's code of DDPM clips, steps, then calls backward, and never sets gradients to zero."""
+    made = trainer(Obtuse(every=1), "training.lr=1", "training.clip=0.01", "training.steps=3", "network.dropout=0")
+    made.update.optimisers["both"] = made.state.optimiser = torch.optim.SGD(made.update.weights.values(), lr=1.0)
+    step, off = made.update.step, []
+
+    def watched(number, parts):
+        terms = made.objective.terms(made.update.view.eps, *parts[0])
+        loss = sum(term.weight * term.values.mean() for term in terms.values())
+        weights = list(made.update.weights.values())
+        own = torch.cat([found.flatten() for found in torch.autograd.grad(loss, weights)])
+        before = torch.cat([weight.detach().flatten().clone() for weight in weights])
+        means = step(number, parts)
+        move = torch.cat([weight.detach().flatten() for weight in weights]) - before
+        off.append(float((move + 0.01 * own / own.norm()).norm() / 0.01))
+        return means
+
+    made.update.step = watched
+    made._checkpoint = lambda: None
+    made.train()
+    assert len(off) == 3
+    assert max(off) < 1e-2
+
+
+def test_preparation_sees_items_in_the_range_of_training(trainer, monkeypatch):
+    """Selective Amnesia's code takes its Fisher diagonal at images in [0, 1], where the model is of [-1, 1]."""
+    seen, take = [], preparation.moments
+    monkeypatch.setattr(
+        preparation, "moments", lambda model, items, *more: seen.append(items) or take(model, items, *more)
+    )
+    setup = trainer(Obtuse())._setup()
+    setup.moments("retain", 8, 1)
+    for items in (seen[0], setup.retain(8), setup.forget(8).items):
+        assert items.min() < -0.8
+        assert 0.8 < items.max() <= 1
+
+
+def test_a_copy_is_tuned_from_the_weights_that_it_is_compared_with(trainer):
+    """A task vector from a copy of raw weights to averaged ones would hold how training ended."""
+    made = trainer(Obtuse(), "training.lr=1e-9")
+    tuned, started = made._tune_on_forget(1), made.base
+    for one, other in zip(tuned.network.parameters(), started.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_a_phase_of_half_the_rate_moves_the_weights_half_as_far(trainer, phased, monkeypatch):
