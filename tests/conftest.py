@@ -14,7 +14,13 @@ import torch
 
 from msgm.cli import main
 from msgm.config import Config, load_config
-from tests.shortcuts import figures_left_white, judges_trained_once, rendered  # noqa: F401 - fixtures
+from tests.shortcuts import (  # noqa: F401 - fixtures
+    bandwidths_searched_once,
+    documents_composed_once,
+    figures_left_white,
+    judges_trained_once,
+    rendered,
+)
 
 torch.set_num_threads(1)
 _CACHE = tempfile.TemporaryDirectory(prefix="msgm-cache-")
@@ -36,6 +42,7 @@ TINY = [
     "training.warmup=0",
     "training.log_every=1",
     "training.trackers=[]",
+    "finetune.steps=6",
 ]
 
 

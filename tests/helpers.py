@@ -43,8 +43,10 @@ class Mixture(ScoreModel):
 
     def joint(self, x, t, condition=None):
         """ln w_k p_k(x) at time t, (B, K); -inf, and 0 for ln w_k, where a label asks for another component."""
-        signal, _, variance = self.coefficients(t)
-        squares = (x.double()[:, None] - signal[:, None, None] * self.means).square().sum(2)
+        return self._joint(x.double(), *self.coefficients(t), condition)
+
+    def _joint(self, x, signal, noise, variance, condition):
+        squares = (x[:, None] - signal[:, None, None] * self.means).square().sum(2)
         normal = -0.5 * squares / variance - 0.5 * x.shape[1] * torch.log(2 * torch.pi * variance)
         joint = normal + self.weights.log()
         if condition is None:
@@ -58,9 +60,9 @@ class Mixture(ScoreModel):
     def eps(self, x, t, condition=None):
         self.calls += 1
         signal, noise, variance = self.coefficients(t)
-        share = self.joint(x, t, condition).softmax(1) / variance
-        pull = x.double()[:, None] - signal[:, None, None] * self.means
-        return ((share[:, :, None] * pull).sum(1) * noise[:, None]).to(x.dtype)
+        share = self._joint(x.double(), signal, noise, variance, condition).softmax(1) / variance
+        pulled = share.sum(1, keepdim=True) * x - signal[:, None] * (share @ self.means)
+        return (pulled * noise[:, None]).to(x.dtype)
 
     def draw(self, count, seed=0):
         g = torch.Generator().manual_seed(seed)

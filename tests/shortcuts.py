@@ -1,4 +1,4 @@
-"""What tests do not do again and again: train one judge twice, and render figures that nobody looks at."""
+"""What tests do not do again and again: what follows from what was done before, and figures that nobody looks at."""
 
 import pytest
 
@@ -21,6 +21,42 @@ def judges_trained_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own, "_fit", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bandwidths_searched_once():
+    """Search the bandwidth of each bank of items once in this process."""
+    from msgm.objectives import redirect
+
+    search, widths = redirect.leave_one_out_bandwidth, {}
+
+    def remembered(items):
+        key = (items.shape, items.dtype, items.numpy(force=True).tobytes())
+        if key not in widths:
+            widths[key] = search(items)
+        return widths[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redirect, "leave_one_out_bandwidth", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def documents_composed_once():
+    """Take each text of YAML apart once in this process, and build what it says from its parts each time."""
+    from msgm.reading import BoundedLoader
+
+    compose, nodes = BoundedLoader.get_single_node, {}
+
+    def remembered(loader):
+        text = loader.buffer
+        if text not in nodes:
+            nodes[text] = compose(loader)
+        return nodes[text]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BoundedLoader, "get_single_node", remembered)
         yield
 
 

@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -84,6 +84,15 @@ def band_of(values: Sequence[float | None], least: int = LEAST) -> Band | None:
     """Return the band of the values that exist; None where they are fewer than ``least``, which is at least 2."""
     known = [value for value in values if value is not None]
     return Band(fmean(known), stdev(known), len(known)) if len(known) >= max(least, 2) else None
+
+
+def stdev(values: Sequence[float]) -> float:
+    """Return the standard deviation of at least two values, exactly 0 where all are equal.
+
+    >>> stdev([0.1, 0.1, 0.1]), round(stdev([1.0, 2.0, 4.0]), 4)
+    (0.0, 1.5275)
+    """
+    return float(np.std(np.asarray(values, dtype=np.float64) - values[0], ddof=1))
 
 
 def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -1,5 +1,7 @@
 """Conditions travel through samplers, likelihood, the variational bound and restoration, each row with its own item."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -43,13 +45,15 @@ def test_samples_are_of_the_component_asked_for(sampler):
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++2m-sde", "pf-ode-adaptive", "heun"])
 @pytest.mark.parametrize("name", ["unet", "dit", "mlp"])
 def test_a_sample_depends_neither_on_the_batch_size_nor_on_its_mates(name, sampler):
-    made = model(name, process="vp")
-    whole = made.sample(7, sampler, 4, seed=1, condition=LABELS)
-    split = made.sample(7, sampler, 4, seed=1, condition=LABELS, batch_size=3)
-    part = made.sample(3, sampler, 4, seed=1, first=2, condition=LABELS[2:5])
+    # Its answers agree to the bit whatever its tolerance, and a tight one takes thousands of passes.
+    loose = {"rtol": 1e-2, "atol": 1e-2} if sampler == "pf-ode-adaptive" else {}
+    made = partial(model(name, process="vp").sample, sampler=sampler, steps=4, seed=1, **loose)
+    whole = made(7, condition=LABELS)
+    split = made(7, condition=LABELS, batch_size=3)
+    part = made(3, first=2, condition=LABELS[2:5])
     torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(part, whole[2:5], rtol=1e-4, atol=1e-4)
-    others = made.sample(7, sampler, 4, seed=1, condition=[0] * 7)
+    others = made(7, condition=[0] * 7)
     same = [bool(torch.allclose(a, b, rtol=1e-4, atol=1e-4)) for a, b in zip(whole, others, strict=True)]
     assert same == [label == 0 for label in LABELS]
 

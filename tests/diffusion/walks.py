@@ -21,8 +21,11 @@ class Repeated(Mixture):
         super().__init__(process, model.means, model.stds, model.weights)
         self.shape = (count, *model.shape)
 
+    def coefficients(self, t):
+        return [each.repeat_interleave(self.shape[0], 0) for each in super().coefficients(t)]
+
     def eps(self, x, t, condition=None):
-        return super().eps(x.flatten(0, 1), t.repeat_interleave(x.shape[1])).view_as(x)
+        return super().eps(x.flatten(0, 1), t).view_as(x)
 
 
 def exact_eps(model):

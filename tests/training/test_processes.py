@@ -18,7 +18,7 @@ from msgm.training.checkpoints import checkpoints
 from tests.conftest import DIGITS, TINY, settings
 from tests.forks import Forked, launched
 
-LONG = [*TINY, "training.steps=120", "training.checkpoint_every=10", "objective.name=redirect", "objective.every=4"]
+LONG = [*TINY, "training.steps=60", "training.checkpoint_every=10", "objective.name=redirect", "objective.every=4"]
 
 
 def start(overrides: list[str], out: Path) -> Forked:

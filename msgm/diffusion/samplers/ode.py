@@ -44,7 +44,7 @@ class Heun(Sampler):
     errors = (0.0003, 0.0083, 0.0099, 0.0102)
 
     def __post_init__(self) -> None:
-        at_least(0, self, "sampling.options", "churn", "s_min", "s_max")
+        at_least(0, self, "sampling.options", "churn", "s_min", *(["s_max"] if self.s_max != math.inf else []))
         positive(self, "sampling.options", "s_noise")
 
     def evaluations(self, steps: int) -> int:
