@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msgm.chain import Entry, gone_before, read_chain
 from msgm.data import DATASETS, Dataset, load_dataset
-from msgm.data.duplicates import Pair, Positions, near_duplicates
+from msgm.data.duplicates import COMPARED, Pair, Positions, near_duplicates
 from msgm.data.listing import printable
 from msgm.errors import UserError, known
 from msgm.plugins import load_received
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 FIRST = 10
 """How many things of a list, and rows of a table, are shown unless all are asked for."""
-COMPARED = 1000
-"""How many items to forget are searched for near-duplicates."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +216,8 @@ def _first(lines: Sequence[str], every: bool) -> Iterator[str]:
 def _duplicates(dataset: Dataset, asked: Asked, every: bool) -> Iterator[str]:
     """Yield lines on retain items that are near-duplicates of items to forget."""
     held_out = np.concatenate([part for name, part in asked.parts.items() if name != "train"])
-    found = near_duplicates(dataset, {"retain": asked.retain, "forget": asked.forget}, held_out, most=COMPARED)
+    parts = {"retain": dataset.distinct(asked.retain), "forget": dataset.distinct(asked.forget)}
+    found = near_duplicates(dataset, parts, held_out, most=COMPARED)
     yield f"near-duplicates of these that would stay among the items to retain: {found.found}"
     yield from _first([_pair(dataset, pair) for pair in found.pairs], every)
     yield f"  searched by the {found.method}"

@@ -23,6 +23,8 @@ CHUNK = 512
 BLOCK = 4096
 """Rows that the others are compared with at a time: the others are read once for each block."""
 MOST_HELD_OUT = 2000
+COMPARED = 1000
+"""How many items to forget a generator's search compares."""
 EXACT = 1e-4
 """Relative rounding below which the expanded square tells nothing; such pairs are compared number by number."""
 Positions = NDArray[np.int64]

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE
+from msgm.evaluation import near
 from msgm.evaluation.deletion import SHARDED, cost_facts, deletion_text, duty
 from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.found import found_text
@@ -96,7 +97,7 @@ def _request(asked: Facts) -> Facts:
     return {
         "selection": _selection(asked),
         "forget_digest": asked.get("forget_digest"),
-        "near_duplicates_searched": None,
+        "near_duplicates_searched": near.without_pairs(asked.get("near_duplicates")),
         "scope": {"observed": "instances", "latent": "attribute", "concept": "class or concept"}.get(asked["target"]),
     }
 
@@ -237,7 +238,7 @@ def _not_tested(report: Report, row: Row) -> list[str]:
             f"{name}: {TESTS[name][1]}" + (f" ({reason})" if measured_by(row, name) else "")
             for name, reason in reasons.items()
         ),
-        "near-duplicates of the items to forget among those to retain",
+        *([] if near.asked(report) else ["near-duplicates of the items to forget among those to retain"]),
         "an output filter as a baseline",
     ]
 
@@ -256,7 +257,7 @@ def _cannot_say(report: Report, row: Row) -> list[str]:
         lines.append("That a low unlearning ratio is forgetting where junk is high: junk shows no content either.")
     if _like_the_base(found.base, row):
         lines.append("That the method did anything: do-nothing scores like it, by overlapping intervals of the UR.")
-    return lines
+    return lines + near.unsaid(report)
 
 
 def _like_the_base(base: Row | None, row: Row) -> bool:

@@ -11,6 +11,7 @@ from msgm.cards.chart import ORIGINAL, RETRAINED, SHOWN, UNSHOWN, Chart, Point
 from msgm.cards.claims import level
 from msgm.cards.pages import Page, Picture, listed, report_html, verdict_of
 from msgm.cards.words import levels_reached
+from msgm.evaluation import near
 from msgm.evaluation.band_table import band_table
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
@@ -109,7 +110,7 @@ def _with_failed(table: Table, report: Report) -> Table:
         table.title,
         table.columns,
         table.rows + rows,
-        notes + from_cache(report) + of_guidance(report) + of_shards(report),
+        notes + near.notes(report) + from_cache(report) + of_guidance(report) + of_shards(report),
     )
 
 

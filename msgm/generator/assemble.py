@@ -16,6 +16,7 @@ from msgm.evaluation.card_views import draw_cards, write_cards
 from msgm.evaluation.ladder import LADDER
 from msgm.evaluation.measuring import comparable, protocol
 from msgm.evaluation.metrics.unlearning_ratio import real_numbers
+from msgm.evaluation.near import near
 from msgm.evaluation.paper import paper_tables
 from msgm.evaluation.provenance import provenance
 from msgm.evaluation.report import tables, write_pages
@@ -86,6 +87,7 @@ def make_report(
                 "goal": request.goal,
                 "target": request.target,
                 "forget_digest": positions_digest(run.path, bench.split.train.forget),
+                "near_duplicates": near(bench),
             }
         },
         "data": {
