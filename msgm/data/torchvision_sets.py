@@ -205,10 +205,13 @@ class CelebA(Published):
 
     Attributes:
         crop: side of the centre crop (score_sde: 140).
+        identities: read whose face each is as the group ``identity``, so that a request may name persons
+            (``request.group: {identity: [1, 2]}``). Attacks on membership then compare faces of the same person alone.
     """
 
     size: int | None = 64
     crop: int = 140
+    identities: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,12 +228,14 @@ class CelebA(Published):
         partition = (folder / "list_eval_partition.txt").read_text().split()[1::2]
         names = [name for name in faces.attr_names if name]
         attributes = {name: faces.attr[:, i].numpy().astype(bool) for i, name in enumerate(names)}
+        groups = {"identity": faces.identity[:, 0].numpy().astype(str)} if self.identities else {}
         return Dataset(
             name=self.name,
             items=files.gather(self.resident_mb, self.workers),
             shape=(3, files.size, files.size),
             levels=256,
             attributes=attributes,
+            groups=groups,
             names=list(faces.filename),
             files=files,
             test=np.array(partition) == "2",

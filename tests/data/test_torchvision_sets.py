@@ -175,6 +175,13 @@ def test_faces_are_asked_for_by_the_names_of_their_files(faces):
     assert data.content(1) == (faces / "celeba" / "img_align_celeba" / "000002.jpg").read_bytes()
 
 
+def test_a_person_is_asked_for_where_identities_are_read(faces):
+    data = load_dataset({"name": "celeba", "root": str(faces), "identities": True})
+    assert data.forget_mask(ForgetRequest(group={"identity": [2, 5]})).tolist() == [False, True, False, False, True]
+    with pytest.raises(UserError, match=r"unknown column 'identity'"):
+        load_dataset({"name": "celeba", "root": str(faces)}).forget_mask(ForgetRequest(group={"identity": 2}))
+
+
 @pytest.mark.parametrize("resident_mb", [0, 2048])
 def test_a_crop_larger_than_a_face_is_refused(faces, resident_mb):
     with pytest.raises(UserError, match=r"000001\.jpg has 178x218 pixels, fewer than data\.crop 200"):
