@@ -37,5 +37,13 @@ def below_one(settings: Any, section: str, *keys: str) -> None:
             raise UserError(f"{_named(section, key)} must lie in [0, 1), got {value}.")
 
 
+def at_most_one(settings: Any, section: str, *keys: str) -> None:
+    """Refuse values outside [0, 1]."""
+    for key in keys:
+        value = getattr(settings, key)
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{_named(section, key)} must lie in [0, 1], got {value}.")
+
+
 def _named(section: str, key: str) -> str:
     return f"{section}.{key}" if section else key

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from msgm.checks import at_least, below_one, positive
+from msgm.checks import at_least, at_most_one, below_one, positive
 from msgm.data import DATASETS
 from msgm.diffusion import NETWORKS, PROCESSES, LikelihoodSettings, SamplingSettings
 from msgm.errors import UserError, nearest
@@ -112,8 +112,7 @@ class TrainingSettings:
         at_least(0, self, "training", "warmup", "checkpoint_every", "sample_every", "keep_every")
         positive(self, "training", "lr", "clip")
         below_one(self, "training", "beta1", "beta2", "ema")
-        if not 0 <= self.cond_drop <= 1:
-            raise UserError(f"training.cond_drop must lie in [0, 1], got {self.cond_drop}.")
+        at_most_one(self, "training", "cond_drop")
         if self.trainable is not None and self.adapter is not None:
             raise UserError("training.trainable and training.adapter: each says which weights train; leave one out.")
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from msgm.checks import at_least
+from msgm.checks import at_least, at_most_one
 from msgm.diffusion.conditions import Condition
 from msgm.errors import UserError
 from msgm.fields import Settings
@@ -306,10 +306,8 @@ class Mixed(Matched):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"objective.alpha must lie in [0, 1], got {self.alpha}.")
-        if self.every < 1:
-            raise UserError(f"objective.every must be at least 1, got {self.every}.")
+        at_most_one(self, "objective", "alpha")
+        at_least(1, self, "objective", "every")
 
     @abstractmethod
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from msgm.checks import at_most_one
 from msgm.diffusion.conditions import Condition
 from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Matched, Noised, Predict, Setup, Term, mean_square
@@ -65,8 +66,7 @@ class ConceptAblation(Matched):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"objective.alpha must lie in [0, 1], got {self.alpha}.")
+        at_most_one(self, "objective", "alpha")
 
     def prepare(self, setup: Setup) -> None:
         """Find out which labels are forgotten.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from msgm.errors import UserError
+from msgm.checks import at_least
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Predict, Term, mean_square
 from msgm.objectives.matching import gaussian
 from msgm.ranges import Range, ranges
@@ -66,10 +66,7 @@ class EraseDiff(Mixed):
         # A fixed multiplier is a weight of the forget term: one backward pass gives the same step as merged gradients.
         self.combines = self.bilevel and self.multiplier is None
         super().__post_init__()
-        if self.eta < 0 or (self.multiplier is not None and self.multiplier < 0):
-            raise UserError(
-                f"objective: eta and multiplier must not be negative, got {self.eta} and {self.multiplier}."
-            )
+        at_least(0, self, "objective", "eta", "multiplier")
 
     @property
     def bilevel(self) -> bool:

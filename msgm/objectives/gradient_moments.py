@@ -19,6 +19,9 @@ from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.seeding import generator
 
+TINY = 1e-15
+"""Added to both mean squares of a ratio, as in SFR-on's code."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -87,6 +90,11 @@ def moments(
             weight.requires_grad_(trained[name])
     found = {name: (both / max(len(groups), 1)).float() for name, both in sums.items()}
     return Moments({k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()}, len(groups))
+
+
+def fisher_ratio(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the ratio of two parts' mean squared gradients, by weight; 1 for a weight that matters to neither."""
+    return {name: (square + TINY) / (retain[name] + TINY) for name, square in forget.items()}
 
 
 def _loss(

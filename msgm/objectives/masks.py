@@ -13,11 +13,9 @@ from torch import Tensor
 
 from msgm.checks import at_least
 from msgm.errors import UserError
+from msgm.objectives.gradient_moments import fisher_ratio
 from msgm.objectives.setup import Setup
 from msgm.ranges import Range, ranges
-
-TINY = 1e-15
-"""Added to both Fisher diagonals of a ratio, as in SFR-on's code."""
 
 
 @dataclass
@@ -53,8 +51,7 @@ class Mask:
         at_least(1, self, "objective.mask", "items", "levels")
         if not 0 < self.keep <= 1:
             raise UserError(f"objective.mask.keep must lie in (0, 1], got {self.keep}.")
-        if self.threshold is not None and not self.threshold >= 0:
-            raise UserError(f"objective.mask.threshold must not be negative, got {self.threshold}; null is none.")
+        at_least(0, self, "objective.mask", "threshold")
 
     @property
     def reads_retain(self) -> bool:
@@ -89,7 +86,7 @@ class Mask:
         if self.by == "saliency":
             return {name: mean.abs() for name, mean in forget.mean.items()}
         retain = setup.moments("retain", self.items, self.levels)
-        return {name: (square + TINY) / (retain.square[name] + TINY) for name, square in forget.square.items()}
+        return fisher_ratio(forget.square, retain.square)
 
 
 def _kept_from(scores: Mapping[str, Tensor], share: float) -> float:

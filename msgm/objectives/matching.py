@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from msgm.checks import positive
 from msgm.diffusion.conditions import Condition
 from msgm.errors import UserError
 from msgm.registry import Registry
@@ -106,8 +107,7 @@ class FiniteDifference(Matching):
     step: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.step < float("inf"):
-            raise UserError(f"objective.matching.step must be a positive number, got {self.step}.")
+        positive(self, "objective.matching", "step")
 
     def losses(self, predict: "Predict", batch: "Noised") -> Tensor:
         v = gaussian(batch)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from msgm.errors import UserError
+from msgm.checks import at_least
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised
 from msgm.ranges import Range, ranges
 
@@ -47,8 +47,7 @@ class Obtuse(Mixed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.floor is not None and not self.floor >= 0:
-            raise UserError(f"objective.floor must not be negative, got {self.floor}; null is no floor.")
+        at_least(0, self, "objective", "floor")
 
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
         product = (predicted * forget.eps).flatten(1).mean(1)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from msgm.checks import at_least
 from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Setup, mean_square
 from msgm.objectives.kernel import KernelDensity, leave_one_out_bandwidth
@@ -68,10 +69,8 @@ class Redirect(Mixed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bank < LEAST_DISTINCT:
-            raise UserError(f"objective.bank must be at least {LEAST_DISTINCT}, got {self.bank}.")
-        if self.bandwidth is not None and not 0 <= self.bandwidth < float("inf"):
-            raise UserError(f"objective.bandwidth must be at least 0 and finite, or null, got {self.bandwidth}.")
+        at_least(LEAST_DISTINCT, self, "objective", "bank")
+        at_least(0, self, "objective", "bandwidth")
 
     def prepare(self, setup: Setup) -> None:
         """Draw the bank and find its bandwidth.

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, field
 
-import torch
+from torch import Tensor
 
-from msgm.errors import UserError
+from msgm.checks import at_least
 from msgm.objectives.base import (
     OBJECTIVES,
     Card,
@@ -16,7 +16,6 @@ from msgm.objectives.base import (
     Setup,
     Term,
     mean_square,
-    predict_both,
 )
 from msgm.objectives.masks import Mask
 from msgm.ranges import Range, ranges
@@ -64,8 +63,7 @@ class SFRon(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.strength < math.inf:
-            raise UserError(f"objective.strength must be a number of at least 0, got {self.strength}.")
+        at_least(0, self, "objective", "strength")
 
     def prepare(self, setup: Setup) -> None:
         """Take over how many steps there are."""
@@ -78,14 +76,14 @@ class SFRon(Objective):
         )
 
     def terms(self, predict: Predict, retain: Noised | None, forget: Noised | None) -> dict[str, Term]:
-        found, predicted = dict[str, Term](), dict[str, torch.Tensor]()
-        if retain is not None and forget is not None:
-            predicted["retain"], predicted["forget"] = predict_both(predict, retain, forget)
-        for name, batch in (("retain", retain), ("forget", forget)):
-            if batch is None:
-                continue
-            out = predicted[name] if name in predicted else predict(batch.x, batch.t, batch.condition)
-            loss = mean_square(out - batch.eps)
-            scaled = loss * loss.detach().clamp_min(LEAST).rsqrt()
-            found[name] = Term(1.0, loss) if name == "retain" else Term(-1.0, scaled)
+        found = dict[str, Term]()
+        if retain is not None:
+            found["retain"] = Term(1.0, _loss(predict, retain))
+        if forget is not None:
+            loss = _loss(predict, forget)
+            found["forget"] = Term(-1.0, loss * loss.detach().clamp_min(LEAST).rsqrt())
         return found
+
+
+def _loss(predict: Predict, batch: Noised) -> Tensor:
+    return mean_square(predict(batch.x, batch.t, batch.condition) - batch.eps)

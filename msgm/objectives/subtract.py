@@ -29,6 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from msgm.checks import at_most_one, positive
 from msgm.devices import precise
 from msgm.diffusion.model import per_item
 from msgm.errors import UserError
@@ -110,10 +111,8 @@ class Subtract(Objective):
     def _refuse_values(self) -> None:
         if self.weight != "calibrated" and not 0 <= self.weight < math.inf:
             raise UserError(f"objective.weight must be calibrated or a number of at least 0, got {self.weight}.")
-        if self.ceiling is not None and not 0 < self.ceiling < math.inf:
-            raise UserError(f"objective.ceiling must be a positive number, got {self.ceiling}; null is none.")
-        if self.importance is not None and not 0 <= self.importance <= 1:
-            raise UserError(f"objective.importance must lie in [0, 1], got {self.importance}; null is none.")
+        positive(self, "objective", "ceiling")
+        at_most_one(self, "objective", "importance")
         if self.importance is not None and self.descent == "nothing":
             raise UserError("objective.importance: it shares a batch between two losses, and descent: nothing has one.")
 

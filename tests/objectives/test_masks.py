@@ -7,7 +7,7 @@ from torch import nn
 from msgm.diffusion import VP, ScoreModel
 from msgm.errors import UserError
 from msgm.objectives import OBJECTIVES, Mask, Moments, Setup, kept_shares
-from msgm.objectives.masks import TINY
+from msgm.objectives.gradient_moments import TINY
 
 G = torch.Generator().manual_seed(0)
 FORGET = Moments({"a": torch.randn(40, generator=G), "b": torch.randn(5, 4, generator=G)}, {}, 3)
@@ -78,6 +78,7 @@ def test_weights_that_are_not_trained_take_no_share():
         ({"keep": 0.0}, r"objective.mask.keep must lie in \(0, 1\]"),
         ({"keep": 1.1}, "objective.mask.keep"),
         ({"threshold": -1.0}, "objective.mask.threshold"),
+        ({"threshold": float("inf")}, "objective.mask.threshold must be finite"),
         ({"items": 0}, "objective.mask.items"),
         ({"levels": 0}, "objective.mask.levels"),
     ],

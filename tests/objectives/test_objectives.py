@@ -288,7 +288,7 @@ def test_the_bandwidth_of_redirect_is_found_on_its_bank_unless_it_is_given():
 
 @pytest.mark.parametrize("bandwidth", [-0.1, float("inf"), float("nan")])
 def test_redirect_refuses_a_bandwidth_that_is_none(bandwidth):
-    with pytest.raises(UserError, match="objective.bandwidth must be at least 0"):
+    with pytest.raises(UserError, match="objective.bandwidth must be (at least 0|finite)"):
         Redirect(bandwidth=bandwidth)
 
 
@@ -352,6 +352,10 @@ def test_redirect_refuses_the_setting_of_a_small_bank(bank):
         ("redirect", {"bank": 0}),
         ("erasediff", {"eta": -0.1}),
         ("erasediff", {"multiplier": -1.0}),
+        ("erasediff", {"eta": float("nan")}),
+        ("erasediff", {"multiplier": float("inf")}),
+        ("obtuse", {"floor": float("inf")}),
+        ("orthogonal", {"alpha": float("nan")}),
         ("erasediff", {"variant": "trilevel"}),
         ("standard", {"alpha": 0.5}),
         ("unsean", {}),

@@ -20,10 +20,8 @@ from msgm.errors import UserError
 from msgm.objectives.base import Card
 from msgm.objectives.edits.base import EDITS, Edit, EditSetup
 from msgm.objectives.edits.importance import importances
+from msgm.objectives.gradient_moments import fisher_ratio
 from msgm.ranges import Range, ranges
-
-TINY = 1e-15
-"""Added to importances, so that a weight that matters to neither set has the ratio 1."""
 
 
 @dataclass
@@ -67,7 +65,7 @@ class Replacing(Edit):
             draws, weights = setup.generator("ranks"), weights_of(model.network)
             return {name: torch.rand(value.shape, generator=draws).to(value.device) for name, value in weights.items()}
         forget, retain = (importances(model, setup, part, self.items, self.levels) for part in ("forget", "retain"))
-        return {name: (forget[name] + TINY) / (retain[name] + TINY) for name in forget}
+        return fisher_ratio(forget, retain)
 
 
 @EDITS.register("prune")

@@ -9,7 +9,7 @@ from msgm.errors import UserError
 from msgm.objectives import moments
 from msgm.objectives.edits import Dampen, Prune, Reinit
 from msgm.objectives.edits.importance import importances
-from msgm.objectives.edits.prune import TINY
+from msgm.objectives.gradient_moments import TINY
 from tests.objectives.edits.worlds import DIMS, FORGET_SHARE, AskedHead, World, labelled, linear_model, vector
 
 ITEMS, LEVELS = 12, 3
