@@ -25,7 +25,7 @@ LAUNCH = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "ResnetBlock2D",
 }
-PLAIN = [*TINY, "network.dropout=0"]
+PLAIN = [*TINY, "network.dropout=0", "training.steps=4"]
 
 
 def sharded(config: Config, out, resume: bool = False, **launch: str) -> Run:
@@ -49,7 +49,7 @@ def sharded(config: Config, out, resume: bool = False, **launch: str) -> Run:
 
 
 # The tolerance is that of processes without sharding, for the same reason: all weights together agree with those of one
-# process to 1e-5 of their norm, and each to 1e-4, where six steps move it by 1e-2.
+# process to 1e-5 of their norm, and each to 1e-4, where four steps move it by 8e-3.
 @pytest.mark.parametrize(
     ("overrides", "policy"),
     [
@@ -84,8 +84,8 @@ def test_an_edit_reaches_every_part_before_the_steps_that_follow(tmp_path):
 
 
 def test_the_folder_holds_the_whole_model_and_a_resume_goes_on_with_every_part(tmp_path):
-    more = ["training.gradient_checkpointing=true", "training.precision=bf16", "training.checkpoint_every=3"]
-    config = load_config(DIGITS, [*PLAIN, "objective.name=redirect", "training.sample_every=6", *more])
+    more = ["training.gradient_checkpointing=true", "training.precision=bf16", "training.checkpoint_every=2"]
+    config = load_config(DIGITS, [*PLAIN, "objective.name=redirect", "training.sample_every=4", *more])
     run = sharded(config, tmp_path / "run")
     model = ScoreModel.load(run.model)
     kept = torch.cat([weight.flatten() for weight in model.network.parameters()])
@@ -96,7 +96,7 @@ def test_the_folder_holds_the_whole_model_and_a_resume_goes_on_with_every_part(t
     average = load_file(averaged)
     assert torch.equal(kept, torch.cat([average[name].flatten() for name, _ in model.network.named_parameters()]))
     assert UNet2DModel.from_pretrained(run.model / "unet").num_parameters() == len(kept)
-    assert (run.samples / "step-00000006.png").is_file()
+    assert (run.samples / "step-00000004.png").is_file()
     before, logged = weights(run), lines(run)
     shutil.rmtree(checkpoints(run.checkpoints)[-1])
     run.manifest.unlink()

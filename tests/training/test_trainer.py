@@ -23,7 +23,7 @@ from msgm.training.checkpoints import checkpoints
 from msgm.training.run import load_data, new_model
 from tests.conftest import DIGITS, TINY, settings
 
-STEPS = 11
+STEPS = 9
 OBJECTIVE_SETTINGS = {
     "standard": ["objective.name=standard"],
     "redirect": ["objective.name=redirect", "objective.every=4"],
