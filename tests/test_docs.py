@@ -56,6 +56,7 @@ NOT_RUN = {
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
     "MSGM_DATA=": "needs MovieLens",
     "msgm compare digits/guidance": "trains for minutes; tests/generator/test_guided_rows.py runs a tiny one",
+    "msgm compare digits/items": "trains for minutes; tests/evaluation/test_ruled_judges.py judges its samples",
     "msgm sample runs/guidance": "tests/generator/test_guided_rows.py samples such a row",
     "msgm compare digits/class": "trains for minutes; tests/generator/test_conditional.py runs a tiny one",
     "msgm tune configs/digits/vp.yaml --trials 20": "trains for hours; docs/howto/tune.md has a short one",
