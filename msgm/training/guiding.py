@@ -93,6 +93,7 @@ class Guider(Trainer):
 
         The guidance holds the weights of the copy that it tuned, whose own folder is removed.
         """
+        self.accelerator.wait_for_everyone()  # each process reads the copy
         if self.accelerator.is_main_process:
             save_guidance(self.guidance, self.run.path / FOLDER)
             shutil.rmtree(self.run.path / "teacher", ignore_errors=True)

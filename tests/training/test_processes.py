@@ -11,10 +11,14 @@ from safetensors.torch import load_file
 
 from msgm.cli import main
 from msgm.config import load_config
+from msgm.diffusion import ScoreModel
+from msgm.diffusion.guidance import Negative
 from msgm.reading import read_json
 from msgm.runs import Run
 from msgm.training import train, unlearn
 from msgm.training.checkpoints import checkpoints
+from msgm.training.guiding import Guider
+from msgm.training.run import load_data, new_model
 from tests.conftest import DIGITS, TINY, settings
 from tests.forks import Forked, launched
 
@@ -134,3 +138,20 @@ def test_two_processes_train_an_adapter_as_one_does(tmp_path):
     config, two = load_config(DIGITS, overrides), Run(tmp_path / "two")
     launched(lambda rank: unlearn(config, base.path, two.path, device="cpu") and 0)
     agree(unlearn(config, base.path, tmp_path / "one", device="cpu"), two)
+
+
+def test_a_slow_process_still_finds_the_copy_that_guidance_tuned(tmp_path):
+    """The first process removes the copy's folder once the guidance holds its weights."""
+    config, run = load_config(DIGITS, TINY), Run(tmp_path / "run")
+
+    def guide(rank: int) -> None:
+        dataset, split = load_data(config)
+        read = ScoreModel.load
+        ScoreModel.load = lambda folder: time.sleep(0.3 * rank) or read(folder)
+        args = (dataset, split.train, config.training, 0, run, "cpu")
+        made = Guider(new_model(config, dataset), Negative(steps=1), *args)
+        made.train()
+        made.save()
+
+    launched(guide)
+    assert sorted(path.name for path in run.path.iterdir() if path.is_dir()) == ["guidance", "model"]
