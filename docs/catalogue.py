@@ -32,6 +32,7 @@ from msgm.recommender.methods import METHODS as RECOMMENDER_METHODS
 from msgm.recommender.metrics import METRICS as RECOMMENDER_METRICS
 from msgm.recommender.models import MODELS
 from msgm.registry import Registry
+from msgm.starts import ENSEMBLES
 
 EMPTY = (None, "", (), "none")
 
@@ -52,6 +53,7 @@ PAGES = [
     Page("surgery", "Merged gradients", "How two gradients become one: `objective.combine`.", SURGERY),
     Page("samplers", "Samplers", "How samples are drawn: `sampling.sampler`, or `--sampler`.", SAMPLERS),
     Page("guidance", "Guidance", "Changes of a score while a model samples; its weights stay.", GUIDANCE),
+    Page("ensembles", "Ensembles", "Generators of several models, which delete items exactly: `shards`.", ENSEMBLES),
     Page("processes", "Processes", "The diffusion processes: `process.name`.", PROCESSES),
     Page("networks", "Networks", "Networks of generators: `network.name`.", NETWORKS),
     Page("datasets", "Data sets", "Data of generators and classifiers: `data.name`.", DATASETS),

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgm.checks import at_least
 from msgm.diffusion import GUIDANCE, SamplingSettings
 from msgm.diffusion.shards import Mixing
 from msgm.errors import UserError
 from msgm.fields import Settings, structured
-from msgm.objectives import OBJECTIVES
+from msgm.objectives import OBJECTIVES, Card
+from msgm.registry import Registry
 
 if TYPE_CHECKING:
     from msgm.config import Row
@@ -24,9 +25,20 @@ OWN = STEPLESS | {"shards": ("shards", "{count: 5}")}
 """Starts that need no objective, likewise."""
 
 
+ENSEMBLES: Registry["ShardSettings"] = Registry("shards")
+"""Methods of generators that are no change of one model; a row of each has a start of its own."""
+
+
+@ENSEMBLES.register("sharded")
 @dataclass
 class ShardSettings:
-    """The shards of a sharded generator (``msgm.training.shards``).
+    """Models of disjoint shards of the items, and their mixture; deletion trains those that held an item again.
+
+    A row of a comparison has ``start: shards``; ``msgm.ShardedModel`` answers request after request.
+
+    Example:
+        >>> ShardSettings(count=3).mixture
+        'posterior'
 
     Attributes:
         count: K, into how many shards the items are divided.
@@ -35,6 +47,14 @@ class ShardSettings:
 
     count: int = 5
     mixture: Mixing = "posterior"
+
+    card: ClassVar[Card] = Card(
+        formula="p = sum_k lambda_k p_k of models trained apart, lambda_k the shards' shares of the items; the models "
+        "whose shard held an item to forget are trained again from random weights without it",
+        source="Bourtoule et al., arXiv 1912.03817, for generators: Golatkar et al., arXiv 2308.01937",
+        deviations="no router and no slices; an item's shard is a hash of its content; all shards together make "
+        "training.steps steps",
+    )
 
     def __post_init__(self) -> None:
         at_least(1, self, "shards", "count")

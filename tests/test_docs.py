@@ -58,6 +58,8 @@ NOT_RUN = {
     "msgm compare digits/guidance": "trains for minutes; tests/generator/test_guided_rows.py runs a tiny one",
     "msgm compare digits/items": "trains for minutes; tests/evaluation/test_ruled_judges.py judges its samples",
     "msgm sample runs/guidance": "tests/generator/test_guided_rows.py samples such a row",
+    "msgm compare digits/shards": "trains for minutes; tests/generator/test_sharded_rows.py runs a tiny one",
+    "msgm sample runs/shards": "tests/generator/test_sharded_rows.py samples such a row",
     "msgm compare digits/class": "trains for minutes; tests/generator/test_conditional.py runs a tiny one",
     "msgm tune configs/digits/vp.yaml --trials 20": "trains for hours; docs/howto/tune.md has a short one",
     "msgm compare digits/vp_band --jobs": "trains for minutes; tests/generator/test_jobs.py runs a tiny one",

@@ -46,7 +46,7 @@ class ShardedModel:
         >>> made.model.sample(2, steps=3).shape
         torch.Size([2, 1, 8, 8])
         >>> [entry.text for entry in msgm.ShardedModel.load(folder, "digits").chain.requests]
-        ['suppression of the concept given by indices 4 (1 index)']
+        ['suppression of the concept given by indices 4']
 
     Attributes:
         folder: where it is kept.

@@ -261,13 +261,11 @@ class Ensemble:
 def describe_shards(shards: ShardSettings) -> str:
     """Return the card of a sharded generator as text."""
     lines = {
-        "formula": "p = sum_k lambda_k p_k of models trained apart, lambda_k the shards' shares of the items; the "
-        "models whose shard held an item to forget are trained again from random weights without it",
-        "source": "Bourtoule et al., arXiv 1912.03817, for generators: Golatkar et al., arXiv 2308.01937",
+        "formula": shards.card.formula,
+        "source": shards.card.source,
         "data": "retain",
         "defaults": ", ".join(f"{name}={value}" for name, value in asdict(ShardSettings()).items()),
-        "deviations": "no router and no slices; an item's shard is a hash of its content; all shards together make "
-        f"training.steps steps; mixture {shards.mixture}",
+        "deviations": f"{shards.card.deviations}; mixture {shards.mixture}",
     }
     return "\n".join(f"{key}: {value}" for key, value in lines.items())
 

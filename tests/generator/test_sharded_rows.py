@@ -99,6 +99,11 @@ def test_a_concept_is_not_removed_with_its_items():
     assert "removal" not in duty(row | {"deletion": None}, observed=True)
 
 
+def test_samples_are_drawn_of_a_row(made, cli, tmp_path):
+    assert cli("sample", made / "rows" / "sharded", "-n", "2", "--out", tmp_path / "samples").code == 0
+    assert [*(tmp_path / "samples").iterdir()]
+
+
 def test_a_second_call_keeps_the_row(made):
     before = (made / "rows" / "sharded" / "manifest.json").read_bytes()
     given = settings([*[o for o in SMALL if not o.startswith("request")], *ROWS, *REQUEST])
