@@ -64,7 +64,7 @@ class TrainingSettings:
         ema: decay of the averaged weights, warmed up as min(ema, (1 + n) / (10 + n)).
         accumulate: parts that a step's batch is cut into.
         precision: ``fp32``, or ``bf16`` for the network's passes; slower on CPUs without instructions for it.
-        compile: pass the network through torch.compile.
+        compile: pass the network through torch.compile; not with ``matching: sliced``, which differentiates twice.
         gradient_checkpointing: keep of the network's blocks only their inputs for the backward pass, which computes the
             rest anew: less memory, about a third more operations, the same weights.
         trainable: names of the weights that are trained, with ``*`` for any part of them (``mid_block.*``); None trains

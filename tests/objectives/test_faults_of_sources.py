@@ -124,8 +124,17 @@ FAULTS = {
     "SPELL: moves samples that lie outside every ball": (
         "diffusion/test_guidance.py::test_a_shield_outside_all_balls_is_the_model_to_the_bit"
     ),
-    "Safe denoiser: of a batch, the first row's distances serve all": (
+    "Safe denoiser: distances where squares belong, the first row's for all, and no weight": (
+        "diffusion/test_guidance.py::test_a_safe_denoiser_moves_each_sample_away_from_its_own_kernel_mean"
+    ),
+    "A guided sample depends on the others of its batch": (
         "diffusion/test_guidance.py::test_a_guided_sample_depends_neither_on_batch_size_nor_mates"
+    ),
+    "ESD: a strength of 1 and more aims far from all data": (
+        "objectives/test_targets.py::test_esd_tunes_a_copy_only_where_an_item_may_come_without_its_label"
+    ),
+    "Concept ablation: the taught prediction drifts with the student": (
+        "objectives/test_targets.py::test_concept_ablation_teaches_a_forgotten_label_what_a_retained_one_gives"
     ),
     "Classifier guidance: training on equal shares shifts the logit": (
         "diffusion/test_guidance.py::test_a_trained_classifier_removes_most_of_the_forget_set"
