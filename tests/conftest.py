@@ -18,6 +18,7 @@ from tests.shortcuts import (  # noqa: F401 - fixtures
     bandwidths_searched_once,
     documents_composed_once,
     figures_left_white,
+    files_not_forced_to_disk,
     judges_trained_once,
     rendered,
 )

@@ -1,5 +1,7 @@
 """What tests do not do again and again: what follows from what was done before, and figures that nobody looks at."""
 
+import os
+
 import pytest
 
 
@@ -57,6 +59,14 @@ def documents_composed_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BoundedLoader, "get_single_node", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_not_forced_to_disk():
+    """Leave it to the system when files reach the disk; whether they outlive a crash of the machine is not tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

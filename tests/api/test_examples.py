@@ -192,10 +192,13 @@ def test_examples_run(module, name, report, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     published(tmp_path / "data", monkeypatch)
     rated(tmp_path / "data")
-    compared = shutil.copytree(report.run, tmp_path / "compared")
     home = vars(import_module(module))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    for test in examples(module, name):
+    shown = examples(module, name)
+    compared = tmp_path / "compared"
+    if any("compared" in example.source for test in shown for example in test.examples):
+        shutil.copytree(report.run, compared)
+    for test in shown:
         places = {"out": tmp_path, "compared": compared, "tiny": FAST, "subject": subject(report.run)}
         places["case"] = recommended() if module.startswith("msgm.recommender.metrics") else case()
         test.globs = {**home, "msgm": msgm, "torch": torch, "base": base(), **places, **clouds(), **likes()}
