@@ -52,10 +52,10 @@ def documents_composed_once():
     compose, nodes = BoundedLoader.get_single_node, {}
 
     def remembered(loader):
-        text = loader.buffer
-        if text not in nodes:
-            nodes[text] = compose(loader)
-        return nodes[text]
+        key = (type(loader), loader.buffer)  # each kind of loader reads a text in its own way
+        if key not in nodes:
+            nodes[key] = compose(loader)
+        return nodes[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BoundedLoader, "get_single_node", remembered)
