@@ -46,7 +46,8 @@ def point(hits, junk=0, n=300, **where):
 
 def auc(value, half=0.05):
     inference = {"auc": {"value": value, "low": value - half, "high": value + half}}
-    return inference | {"true_positives": rate(3, 100), "members": 100, "others": 100}
+    by_level = [{"level": level, **inference} for level in (0.5, 1.0)]
+    return inference | {"true_positives": rate(3, 100), "members": 100, "others": 100, "by_level": by_level}
 
 
 def attacked(relearnt=20, returned=10, changed=1, member=0.5) -> dict:
