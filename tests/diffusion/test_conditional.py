@@ -62,6 +62,12 @@ def test_nothing_asked_is_the_null_condition(name):
     assert torch.equal(made.eps(x, t), made.eps(x, t, labels(0, 1, 2, 0).dropped(torch.ones(4, dtype=torch.bool))))
 
 
+def test_an_unconditional_model_can_be_asked_for_nothing_when_it_was_read(tmp_path):
+    model("unet", classes=0).save(tmp_path)
+    again = ScoreModel.load(tmp_path)
+    assert (again.network.classes, again.network.has_null) == (0, True)
+
+
 @NAMES
 def test_a_saved_model_knows_its_classes(name, tmp_path):
     made = model(name)

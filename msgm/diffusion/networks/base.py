@@ -19,8 +19,9 @@ class Network(nn.Module):
 
     Attributes:
         classes: number of class labels that it reads; 0 for an unconditional network.
-        has_null: whether it has an embedding for the null condition, after those of the classes. Networks made here
-            have one; of a class-conditional one of another make nobody can tell, so that it counts as one without.
+        has_null: whether it can be asked for the null condition, by an embedding after those of the classes. Networks
+            made here and unconditional ones can; of a class-conditional one of another make nobody can tell, so that it
+            counts as one that cannot.
     """
 
     name: ClassVar[str]

@@ -76,8 +76,11 @@ class Library(Network):
         return bool(self.body.config.out_channels == 2 * self.body.config.in_channels)
 
     def _count_classes(self, embeddings: int, has_null: bool) -> None:
-        """Set the number of classes, of whose embeddings the last is the null condition's if ``has_null``."""
-        self.has_null = has_null
+        """Set the number of classes, of whose embeddings the last is the null condition's if ``has_null``.
+
+        A network without classes reads nothing but the null condition.
+        """
+        self.has_null = has_null or not embeddings
         self.classes = embeddings - 1 if embeddings and has_null else embeddings
 
     def checkpoint_gradients(self, on: bool) -> None:
