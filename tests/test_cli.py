@@ -415,7 +415,7 @@ def test_the_report_says_what_each_row_is(comparison):
     assert (rows["unseen-scratch"]["objective"], rows["unseen-scratch"]["steps"]) == ("unseen", 4)
     assert rows["redirect"]["steps"] == 2
     assert rows["redirect"]["settings"]["alpha"] == 0.5
-    assert rows["erasediff"]["settings"] == {"variant": "bilevel", "multiplier": 0.1}
+    assert rows["erasediff"]["settings"] == {"variant": "bilevel", "multiplier": 0.1, "target": "uniform"}
     assert {row["weights"] for row in rows.values()} == {"ema"}
     assert "formula" in rows["redirect"]["card"]
 

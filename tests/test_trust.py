@@ -92,11 +92,17 @@ def received(trained, tmp_path):
 COMMANDS = {
     "data": ["data", "RUN"],
     "sample": ["sample", "RUN", "-n", "2", "--steps", "2", "--out", "OUT"],
-    "evaluate": ["evaluate", "RUN", "--out", "OUT", *settings(["evaluation.samples=4", "evaluation.metrics=[ur]"])],
+    "evaluate": [
+        "evaluate",
+        "RUN",
+        "--out",
+        "OUT",
+        *settings(["evaluation.samples=4", "evaluation.metrics=[ur]", "sampling.steps=2"]),
+    ],
     "inpaint": ["inpaint", "RUN", "--mask", "left", "-n", "2", "--steps", "2", "--out", "OUT"],
     "reconstruct": ["reconstruct", "RUN", "-n", "2", "--steps", "2", "--out", "OUT"],
 }
-FAST = settings(["evaluation.judge.epochs=1", "sampling.steps=2"])
+FAST = settings(["evaluation.judge.epochs=1"])
 
 
 def arguments(command, run, out):

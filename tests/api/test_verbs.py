@@ -42,7 +42,7 @@ def test_overrides_by_name_are_those_of_the_command_line(tmp_path):
     texts = [*TINY, "training.steps=2"]
     tree = {"network.channels": [8], "network.mid_attention": False, "training.batch_size": 16, "training.lr": 2e-3}
     tree |= {"training.trackers": [], "training.warmup": 0, "training.steps": 2, "training.log_every": 1}
-    tree |= {"request": {"labels": ["3", "7"]}}
+    tree |= {"request": {"labels": ["3", "7"]}, "finetune.steps": 6}
     one = msgm.train(DIGITS, tmp_path / "one", overrides=texts, device="cpu")
     two = msgm.train(DIGITS, tmp_path / "two", overrides=tree, device="cpu")
     assert one.config.read_text() == two.config.read_text()

@@ -191,7 +191,7 @@ def test_the_posterior_along_a_path_is_the_exact_one(process):
     exact, guidance = mixture(process), DNG(scale=1e-9, prior=0.2, label=2, most=1 - 1e-9)
     view = guidance.wrap(exact)
     kept = []
-    view.for_walk = lambda: kept.append(type(view).for_walk(view)) or kept[-1]
+    view.for_walk = lambda seeds=None: kept.append(type(view).for_walk(view, seeds)) or kept[-1]
     errors = []
 
     def watch(numbers, state):

@@ -23,7 +23,7 @@ from tests.evaluation.benches import digits_bench, subject_of
 
 ALL = ["fid", "kid", "inception-score", "precision-recall"]
 
-EMPTY = {"seeds": [], "retrains": [], "failed": {}}
+EMPTY = {"seeds": [], "retrains": [], "failed": {}, "requests": {"request": {}}}
 
 
 def features(n, dims, seed, shift=0.0):

@@ -244,7 +244,13 @@ def test_the_papers_tables_follow_the_others_in_a_report():
     report = report_of(config)
     for row in report["rows"]:
         row |= {"seconds": 1.0, "card": None, "settings": {}}
-    report |= {"seeds": [], "retrains": [], "failed": {}, "paper": paper_tables(config, report)}
+    report |= {
+        "seeds": [],
+        "retrains": [],
+        "failed": {},
+        "requests": {"request": {}},
+        "paper": paper_tables(config, report),
+    }
     assert [table.title for table in tables(report)][-1] == report["paper"][0]["title"]
     assert tables(report)[-1].notes == report["paper"][0]["notes"]
 

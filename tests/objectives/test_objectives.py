@@ -10,6 +10,7 @@ from tests.helpers import PROCESS_CASES, Counted
 
 OBJECTIVE_NAMES = pytest.mark.parametrize("name", OBJECTIVES.entries)
 MIXED = ["erasediff", "obtuse", "orthogonal", "redirect"]
+TAUGHT = ["esd", "guided"]
 BANK = torch.randn(30, 3, generator=torch.Generator().manual_seed(9))
 
 
@@ -82,8 +83,9 @@ def test_every_objective_says_which_data_it_needs():
     assert {name: cls.data for name, cls in OBJECTIVES.entries.items()} == {
         "standard": "all",
         "unseen": "retain",
+        "concept-ablation": "retain",
         "subtract": "all+forget",
-        **dict.fromkeys([*MIXED, "salun", "sfr-on", "selective-amnesia"], "retain+forget"),
+        **dict.fromkeys([*MIXED, *TAUGHT, "salun", "sfr-on", "selective-amnesia"], "retain+forget"),
     }
 
 

@@ -31,7 +31,7 @@ def save_guidance(guidance: Guidance, folder: Path | str) -> None:
 
     Example:
         >>> guidance = msgm.diffusion.guidance.Spell(radius=2.0)
-        >>> guidance.bank = torch.zeros(1, 1, 8, 8)
+        >>> guidance.bank, guidance.reach = torch.zeros(1, 1, 8, 8), 2.0
         >>> msgm.diffusion.guidance.save_guidance(guidance, out / "guidance")
         >>> sorted(path.name for path in (out / "guidance").iterdir())
         ['found.safetensors', 'guidance.json']
@@ -48,7 +48,7 @@ def read_guidance(folder: Path | str, model: ScoreModel) -> Guidance:
 
     Example:
         >>> guidance = msgm.diffusion.guidance.Spell(radius=2.0)
-        >>> guidance.bank = torch.zeros(1, 1, 8, 8)
+        >>> guidance.bank, guidance.reach = torch.zeros(1, 1, 8, 8), 2.0
         >>> msgm.diffusion.guidance.save_guidance(guidance, out / "read")
         >>> msgm.diffusion.guidance.read_guidance(out / "read", base).reach
         2.0
@@ -88,7 +88,7 @@ def load_guided(folder: Path) -> ScoreModel:
 
     Example:
         >>> guidance = msgm.diffusion.guidance.Spell(radius=2.0)
-        >>> guidance.bank = torch.zeros(1, 1, 8, 8)
+        >>> guidance.bank, guidance.reach = torch.zeros(1, 1, 8, 8), 2.0
         >>> base.save(out / "run" / "model")
         >>> msgm.diffusion.guidance.save_guidance(guidance, out / "run" / "guidance")
         >>> msgm.diffusion.guidance.load_guided(out / "run" / "model").guidance
