@@ -1,6 +1,7 @@
 """What tests do not do again and again: what follows from what was done before, and figures that nobody looks at."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -26,21 +27,31 @@ def judges_trained_once():
         yield
 
 
+@contextmanager
+def worked_out_once(owner, name, key):
+    """Work out what ``name`` of ``owner`` returns for arguments of the same ``key`` once in this process."""
+    work, found = getattr(owner, name), {}
+
+    def remembered(given):
+        which = key(given)
+        if which not in found:
+            found[which] = work(given)
+        return found[which]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, remembered)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def bandwidths_searched_once():
     """Search the bandwidth of each bank of items once in this process."""
     from msgm.objectives import redirect
 
-    search, widths = redirect.leave_one_out_bandwidth, {}
+    def key(items):
+        return items.shape, items.dtype, items.numpy(force=True).tobytes()
 
-    def remembered(items):
-        key = (items.shape, items.dtype, items.numpy(force=True).tobytes())
-        if key not in widths:
-            widths[key] = search(items)
-        return widths[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redirect, "leave_one_out_bandwidth", remembered)
+    with worked_out_once(redirect, "leave_one_out_bandwidth", key):
         yield
 
 
@@ -49,16 +60,10 @@ def documents_composed_once():
     """Take each text of YAML apart once in this process, and build what it says from its parts each time."""
     from msgm.reading import BoundedLoader
 
-    compose, nodes = BoundedLoader.get_single_node, {}
+    def key(loader):
+        return type(loader), loader.buffer  # each kind of loader reads a text in its own way
 
-    def remembered(loader):
-        key = (type(loader), loader.buffer)  # each kind of loader reads a text in its own way
-        if key not in nodes:
-            nodes[key] = compose(loader)
-        return nodes[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BoundedLoader, "get_single_node", remembered)
+    with worked_out_once(BoundedLoader, "get_single_node", key):
         yield
 
 

@@ -10,7 +10,7 @@ for Gaussian features whose means lie d apart, in units of their common covarian
 spreads; the kernel of ``sample-distance`` sees both.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,18 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.checks import at_least
-from msgm.config import Config
-from msgm.data import Dataset
-from msgm.evaluation.attacks.retrained import BesideRetrained, Compared, beside, columns_of
-from msgm.evaluation.attacks.sampled import check_extractor, halves, paired
+from msgm.evaluation.attacks.retrained import Compared, beside, columns_of
+from msgm.evaluation.attacks.sampled import SamplesBesideRetrained, halves, paired
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.extractors import load_features
 from msgm.evaluation.metrics.base import METRICS
 from msgm.evaluation.rates import Share, rate
-from msgm.fields import Settings
 from msgm.seeding import generator
 from msgm.solves import fitted
-from msgm.splits import Split
 
 ITERATIONS = 5000
 HEADING = "C2ST %"
@@ -40,7 +36,7 @@ WITHIN = "C2ST % within one retrained model"
 
 @METRICS.register("c2st")
 @dataclass(frozen=True)
-class C2ST(BesideRetrained):
+class C2ST(SamplesBesideRetrained):
     """Share of samples that logistic regression assigns rightly to the model or to a retrained one; 50% by chance.
 
     Example:
@@ -59,14 +55,9 @@ class C2ST(BesideRetrained):
     columns = columns_of(key, {HEADING: ".1f", WITHIN: ".1f"})
 
     folds: int = 5
-    extractor: Settings = field(default_factory=lambda: {"name": "judge"})
 
     def __post_init__(self) -> None:
         at_least(2, self, "evaluation.options.c2st", "folds")
-
-    def check(self, config: Config, dataset: Dataset, split: Split) -> None:
-        super().check(config, dataset, split)
-        check_extractor(self.name, self.extractor, dataset)
 
     def compared(self, subject: Subject, other: Subject) -> Compared:
         features = load_features(subject.bench, self.extractor)

@@ -5,22 +5,18 @@ compares with real items; here both sets are samples, and all of them are taken.
 are of one distribution, and as often below 0 as above.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from msgm.config import Config
-from msgm.data import Dataset
 from msgm.devices import precise
-from msgm.evaluation.attacks.retrained import BesideRetrained, Compared, beside, columns_of
-from msgm.evaluation.attacks.sampled import check_extractor, halves, paired
+from msgm.evaluation.attacks.retrained import Compared, beside, columns_of
+from msgm.evaluation.attacks.sampled import SamplesBesideRetrained, halves, paired
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.extractors import load_features
 from msgm.evaluation.metrics.base import METRICS
 from msgm.evaluation.metrics.kernel import squared_mmd
-from msgm.fields import Settings
-from msgm.splits import Split
 
 HEADING = "KID to retrained"
 WITHIN = "KID within one retrained model"
@@ -28,7 +24,7 @@ WITHIN = "KID within one retrained model"
 
 @METRICS.register("sample-distance")
 @dataclass(frozen=True)
-class SampleDistance(BesideRetrained):
+class SampleDistance(SamplesBesideRetrained):
     """KID between the model's samples and each retrained model's.
 
     Example:
@@ -42,12 +38,6 @@ class SampleDistance(BesideRetrained):
 
     key = "sample_distance"
     columns = columns_of(key, {HEADING: ".4f", WITHIN: ".4f"})
-
-    extractor: Settings = field(default_factory=lambda: {"name": "judge"})
-
-    def check(self, config: Config, dataset: Dataset, split: Split) -> None:
-        super().check(config, dataset, split)
-        check_extractor(self.name, self.extractor, dataset)
 
     def compared(self, subject: Subject, other: Subject) -> Compared:
         features = load_features(subject.bench, self.extractor)

@@ -1,13 +1,36 @@
-"""Features of the samples of two models, as many of either, for comparisons of what models generate."""
+"""Features of samples of two models, as many of either, and the base of metrics that compare what models generate."""
+
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from msgm.config import Config
 from msgm.data import Dataset
 from msgm.errors import UserError
+from msgm.evaluation.attacks.retrained import BesideRetrained
 from msgm.evaluation.bench import Subject
 from msgm.evaluation.extractors import EXTRACTORS, Features
 from msgm.evaluation.metrics.quality import seen_samples
 from msgm.fields import Settings
+from msgm.splits import Split
+
+
+@dataclass(frozen=True)
+class SamplesBesideRetrained(BesideRetrained):
+    """Compares features of a model's samples with those of each retrained model's.
+
+    Attributes:
+        extractor: of the features, its name and its own settings (``msgm.evaluation.extractors``).
+    """
+
+    extractor: Settings = field(default_factory=lambda: {"name": "judge"})
+
+    def check(self, config: Config, dataset: Dataset, split: Split) -> None:
+        super().check(config, dataset, split)
+        try:
+            EXTRACTORS.build(self.extractor).check(dataset)
+        except UserError as error:
+            raise UserError(f"evaluation.options.{self.name}.{error}") from error
 
 
 def paired(subject: Subject, other: Subject, features: Features) -> tuple[Tensor, Tensor]:
@@ -22,11 +45,3 @@ def halves(subject: Subject, features: Features) -> tuple[Tensor, Tensor]:
     x = seen_samples(subject, features, filtered=False)[0].features
     m = len(x) // 2
     return x[:m], x[m : 2 * m]
-
-
-def check_extractor(metric: str, extractor: Settings, dataset: Dataset) -> None:
-    """Raise a UserError when an extractor is unknown, not available, or cannot read this data."""
-    try:
-        EXTRACTORS.build(extractor).check(dataset)
-    except UserError as error:
-        raise UserError(f"evaluation.options.{metric}.{error}") from error
