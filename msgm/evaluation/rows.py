@@ -151,11 +151,13 @@ def _over(row: Row, report: Report) -> Row:
     parts = _per_seed(row, report)
     values = {number: part["metrics"] for number, part in enumerate(parts)}
     found = described(values, _known(row, report, [heading for tree in values.values() for heading in tree]))
-    steps = _steps(row)
+    steps, of_pairs = _steps(row), _of_pairs(row, report)
     for heading, entry in found.items():
         if entry["seeds"] < len(parts):  # a mean of those that did not diverge would flatter
             entry |= {"value": None, "low": None, "high": None}
         entry["step"] = steps.get(heading, 0.0)
+        if heading in of_pairs:
+            entry["pairs"] = True
     seconds = fmean(part["seconds"] for part in parts) if all(part["seconds"] is not None for part in parts) else None
     return {"method": row["name"], "seconds": seconds, "per_seed": parts, "metrics": found}
 
@@ -168,6 +170,11 @@ def _per_seed(row: Row, report: Report) -> list[dict[str, Any]]:
 
 def _steps(row: Row) -> dict[str, float]:
     return {heading: step for metric in _metrics(row) for heading, step in metric.granularity(row).items()}
+
+
+def _of_pairs(row: Row, report: Report) -> set[str]:
+    """Return the headings of the numbers that are means over pairs of models."""
+    return {heading for metric in _metrics(row) if metric.of_pairs for heading in metric.numbers(row, report)}
 
 
 def _known(row: Row, report: Report, headings: Sequence[str]) -> dict[str, Number]:

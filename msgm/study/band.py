@@ -10,6 +10,27 @@ has Student's t distribution with k - 1 degrees of freedom. A row lies *inside* 
 quantile of level 1 - .05 / (2 m). Here m is the number of metrics that are judged together, so that a further retrained
 model has all m inside in at least 95 of 100 cases (Bonferroni; exactly (1 - .05/m)^m where metrics are independent).
 
+Some metrics are means over *pairs* of models: a row's value at a seed is the mean of h(row, j) over all k retrained
+models j, and that of the retrained model i the mean of h(i, j) over the k - 1 others. A pair then counts for both of
+its models, so that the values of retrained models depend on one another and differ too little. Of independent models
+
+    h(x, y) = mu + g(x) + g(y) + r(x, y)
+
+(Hoeffding), with uncorrelated parts of mean 0 and variances G of g and R of r, so that
+
+    Var(v - b) = G (1/s + 1/k) + R (k - 1 + 2s) / (s k (k - 1))
+    E d^2 = ((k - 2) / (k - 1))^2 (G + R / (k - 2))
+
+With c = (k - 1) / (k - 2), which is 4/3 for five models, and S^2 the greater of 1/s + 1/k and (k - 2) (k - 1 + 2s) /
+(s k (k - 1)), the variance is at most E (c d S)^2, whatever G and R are. So the band of such a metric takes
+
+    (v - b) / (c d S)
+
+which has the same t distribution where h is additive (R = 0) with normal g and S^2 = 1/s + 1/k, as it is up to 4 seeds
+for five models, and leaves the band wider than need be where R is not 0: without g, by sqrt((k - 1) / (k - 2)) of one
+seed. A retrained model that is held out and read against the others needs no correction: values of all retrained
+models are exchangeable, and pairs count alike for all of them.
+
 >>> band = band_of([0.91, 0.93, 0.92, 0.90, 0.94])
 >>> round(band.mean, 3), band.count
 (0.92, 5)
@@ -42,19 +63,21 @@ class Band:
         mean: over the models.
         sd: their standard deviation, with k - 1 in the denominator.
         count: how many there are, k, at least 2.
+        pairs: whether the row's values and theirs are means over pairs of models; it then takes 3 or more.
     """
 
     mean: float
     sd: float
     count: int
+    pairs: bool = False
 
     def half_width(self, seeds: int = 1, judged: int = 1) -> float:
         """Return how far the mean of ``seeds`` models may lie from the band's mean, when ``judged`` metrics are judged.
 
-        >>> round(Band(0.0, 1.0, 5).half_width(), 3)
-        3.041
+        >>> round(Band(0.0, 1.0, 5).half_width(), 3), round(Band(0.0, 1.0, 5, pairs=True).half_width(), 3)
+        (3.041, 4.055)
         """
-        return quantile(self.count - 1, judged) * self.sd * _scale(seeds, self.count)
+        return quantile(self.count - 1, judged) * self.sd * self._scale(seeds)
 
     def limits(self, seeds: int = 1, judged: int = 1) -> tuple[float, float]:
         """Return the lower and the upper end of the band for the mean of ``seeds`` models."""
@@ -75,15 +98,29 @@ class Band:
         """Return the smallest shift of a model's mean that lies outside in 80 of 100 cases, in the metric's unit.
 
         The test statistic of a model that is shifted by D has a non-central t distribution, whose parameter is
-        D / (d sqrt(1/s + 1/k)) with d taken for the true standard deviation.
+        D / (d sqrt(1/s + 1/k)) with d taken for the true standard deviation, or D / (c d S) of pairs.
         """
-        return _noticed(self.count - 1, judged) * self.sd * _scale(seeds, self.count)
+        return _noticed(self.count - 1, judged) * self.sd * self._scale(seeds)
+
+    def _scale(self, seeds: int) -> float:
+        """Return the standard error of v - b in units of ``sd``."""
+        k, own = self.count, 1 / seeds + 1 / self.count
+        if not self.pairs:
+            return math.sqrt(own)
+        of_pairs = (k - 2) * (k - 1 + 2 * seeds) / (seeds * k * (k - 1))
+        return (k - 1) / (k - 2) * math.sqrt(max(own, of_pairs))
 
 
-def band_of(values: Sequence[float | None], least: int = LEAST) -> Band | None:
-    """Return the band of the values that exist; None where they are fewer than ``least``, which is at least 2."""
+def band_of(values: Sequence[float | None], least: int = LEAST, pairs: bool = False) -> Band | None:
+    """Return the band of the values that exist; None where they are fewer than ``least``, which is at least 2.
+
+    Args:
+        values: one a retrained model.
+        least: the fewest of them.
+        pairs: whether they are means over pairs of models.
+    """
     known = [value for value in values if value is not None]
-    return Band(fmean(known), stdev(known), len(known)) if len(known) >= max(least, 2) else None
+    return Band(fmean(known), stdev(known), len(known), pairs) if len(known) >= max(least, 2) else None
 
 
 def stdev(values: Sequence[float]) -> float:
@@ -110,10 +147,6 @@ def joint_false_alarms(judged: int) -> float:
     0.0489
     """
     return 1 - (1 - FALSE_ALARMS / judged) ** judged
-
-
-def _scale(seeds: int, count: int) -> float:
-    return math.sqrt(1 / seeds + 1 / count)
 
 
 @lru_cache

@@ -10,8 +10,9 @@ for the original, the retrained models and the row, and those that repeat anothe
 Where all retrained models give one value, the band has no width. A value next to it is *too few to tell* if it is at
 most 3 / n away, n the request's size: when none of n items shows an event, the event's rate may still be 3 / n (the
 rule of three). A number that counts items moves in ``step``s of one item, and its band is a step wider on either side:
-otherwise, after five retrained models without any copy, a single copy would lie outside. Where a row lacks a number
-that the retrained models have, because a likelihood diverged, say, its place is *no value*, which is not inside.
+otherwise, after five retrained models without any copy, a single copy would lie outside. A number with ``pairs`` is a
+mean over pairs of models, whose band is wider (``band``). Where a row lacks a number that the retrained models have,
+because a likelihood diverged, say, its place is *no value*, which is not inside.
 
 A row has ``per_seed`` (of ``seed`` and ``metrics``), ``retrain_band`` (``retrain``, ``metrics`` and ``of``: how many
 models each of its numbers is the mean of, 1 but in reports of version 0.2 and before) and ``metrics``. ``judge`` adds
@@ -59,6 +60,7 @@ class Entry(TypedDict, total=False):
     better: str
     bounds: tuple[float, float | None] | None
     step: float
+    pairs: bool
     band: BandFacts | None
     place: str | None
     inside: bool | None
@@ -271,7 +273,7 @@ def _judged(report: Report, row: Row, criteria: Criteria) -> Row:
 
 def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, unsure: float) -> Entry:
     """Return band, place, inside and noticed of a number; ``judged``: numbers judged together, None if it is not."""
-    band = band_of([tree.get(name) for tree in retrained(row)])
+    band = band_of([tree.get(name) for tree in retrained(row)], pairs=entry.get("pairs", False))
     if band is None:
         return {"band": None, "place": None, "inside": None, "noticed": None}
     seeds, together, wide = seeds_of(row, entry), judged or 1, max(slack, entry.get("step", 0.0))
@@ -289,7 +291,10 @@ def _place(row: Row, name: str, entry: Entry, judged: int | None, slack: float, 
 
 
 def _outside(row: Row, number: int, names: Sequence[str], slack: float, unsure: Mapping[str, float]) -> list[str]:
-    """Return the judged numbers of one retrained model that lie outside the band of the others."""
+    """Return the judged numbers of one retrained model that lie outside the band of the others.
+
+    Means over pairs need no wider band here, for all of these models share their pairs alike (``band``).
+    """
     models = retrained(row)
     others = models[:number] + models[number + 1 :]
     found = []

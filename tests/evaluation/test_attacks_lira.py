@@ -14,6 +14,7 @@ from msgm.evaluation.attacks.levels import clean_items
 from msgm.evaluation.attacks.lira import LiRA, standardised
 from msgm.evaluation.bench import Retrained, Subject
 from msgm.strata import auc
+from msgm.study.band import Band
 from tests.evaluation.attacks import Empirical, bench_of, fresh, subject_of
 
 
@@ -49,6 +50,22 @@ def test_a_level_has_one_spread_for_all_items():
     out = np.zeros((2, 2, 1))
     out[:, 0, 0], out[:, 1, 0] = (-1, 1), (-3, 3)  # variances 2 and 18
     assert standardised(np.array([[1.0], [1.0]]), out)[:, 0] == pytest.approx([1 / math.sqrt(10)] * 2)
+
+
+@pytest.mark.parametrize("models", [3, 5, 8])
+def test_a_retrained_model_lies_inside_the_band_more_often_than_stated(models):
+    """Models whose forget items are off by chance, each model's together; AUCs of 1,500 draws, in place of levels."""
+    rng, n, draws = np.random.default_rng(models), 20, 1500
+    logs = rng.normal(size=(models + 1, 2 * n, draws))
+    logs[:, :n] += rng.normal(0, 0.5, (models + 1, 1, draws))
+    found = np.empty((models + 1, draws))
+    for one in range(models + 1):
+        scores = standardised(logs[one], np.delete(logs[:models], one, 0) if one < models else logs[:models])
+        found[one] = (scores[:n, None] < scores[None, n:]).mean((0, 1))
+    off = np.abs(found[models] - found[:models].mean(0)) / found[:models].std(0, ddof=1)
+    assert 0.005 < (off > Band(0.0, 1.0, models).half_width()).mean() < 0.045
+    spread = found[:models].var(0, ddof=1).mean() / found[models].var()
+    assert 1.02 < math.sqrt(spread) < models / (models - 1)
 
 
 def test_a_model_that_returns_its_training_items_gives_them_away(bench):

@@ -66,6 +66,24 @@ def test_the_mean_over_seeds_is_judged_and_has_its_interval():
     assert above["metrics"]["UR %"]["place"] == "above"
 
 
+@pytest.mark.parametrize(("metric", "pairs"), [("score-distance", True), ("sima", None)])
+def test_means_over_pairs_of_models_have_a_wider_band(metric, pairs):
+    """Its half width for one seed is t sd sqrt(1 + 1/5), times 4/3 for pairs."""
+    numbers = {"compared": {"score distance forget": {"value": 0.0}}}
+    numbers = numbers if pairs else {"forget": {"auc": {"value": 0.0}, "true_positives": None}}
+    facts = {"measured": {metric: {}}, metric.replace("-", "_"): numbers}
+    heading = "score distance forget" if pairs else "SimA AUC forget"
+    made = [
+        a_row(name, [[]], **facts) | {"per_seed": [{"seed": 0, "seconds": 1.0, "metrics": {heading: float(value)}}]}
+        for value, name in enumerate(["row", *(f"retrained-{number}" for number in range(1, 6))])
+    ]
+    found = {"seed": 0, "seeds": [0], "rows": made[:1], "retrains": made[1:], "request": {"target": "observed"}}
+    (row,) = judged(found | {"real": {}}, LADDER)["rows"]
+    entry, half = row["metrics"][heading], 2.7764 * 2.5**0.5 * 1.2**0.5
+    assert entry.get("pairs") is pairs
+    assert entry["band"]["high"] - 3 == pytest.approx(half * (4 / 3 if pairs else 1), abs=1e-3)
+
+
 def test_seeds_of_one_name_make_one_row():
     rows = [{"name": name, "seed": seed, "measured": {}} for seed in (0, 1) for name in ("a", "b")]
     found = over_seeds(rows, {})

@@ -193,6 +193,19 @@ def test_a_model_left_out_may_lie_a_step_beyond_the_others_too(step, slack, insi
     assert found["held_out_outside"] == ({} if inside == 5 else {"3": ["a"]})
 
 
+@pytest.mark.parametrize(("share", "place"), [(0.99, INSIDE), (1.01, ABOVE)])
+def test_the_band_of_a_mean_over_pairs_is_wider_for_rows_and_as_wide_for_models_left_out(share, place):
+    models = [{"a": value} for value in (0.0, 1.0, 2.0, 3.0, 4.0)]
+    row = row_of([{"a": 2.0 + share * 4 / 3 * Band(2.0, 2.5**0.5, 5).half_width()}], models)
+    row["metrics"]["a"]["pairs"] = True
+    assert judge(report_of([row], n=None), CRITERIA)["rows"][0]["metrics"]["a"]["place"] == place
+    last = 1.5 + share * Band(1.5, float(np.std([0, 1, 2, 3], ddof=1)), 4).half_width()
+    row = row_of([{"a": 2.0}], [*models[:4], {"a": last}])
+    row["metrics"]["a"]["pairs"] = True
+    found = judge(report_of([row], n=None), CRITERIA)["rows"][0]["judged"]
+    assert found["held_out_inside"] == (5 if place == INSIDE else 4)
+
+
 def test_of_the_models_left_out_those_on_either_side_are_named_with_their_numbers():
     """With two numbers judged together; one that cannot be told, or that a model lacks, is not outside."""
     calm = [{"a": 0.50 + k / 100, "b_auc": 0.50 + k / 50, "c_auc": 0.0} for k in range(6)]

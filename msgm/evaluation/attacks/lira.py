@@ -8,6 +8,11 @@ member's loss is expected to lie below that:
 The retrained models of the comparison are these models: they saw neither the items to forget nor the held-out ones.
 Items to retain are not attacked, as the retrained models saw them.
 
+A retrained model's scores are beside the k - 1 others, a further model's beside all k. A model that lies off the mean
+of all by D lies off that of the others by D k / (k - 1), so that the retrained models' AUCs spread more than those of
+further models, by up to k / (k - 1), 5/4 of five. So the band is wider than need be, and a further retrained model lies
+inside more often than is stated; it is not narrowed, as by how much depends on the items.
+
 Deviations: the published attack reads a classifier's logit; here it is the logarithm of the noise-prediction loss at
 one noise level, the loss of ``membership`` with the same noise for all models, and scores are means over the levels.
 The standard deviation is one for all items of a level, as is advised for few models, and its tail probability, which

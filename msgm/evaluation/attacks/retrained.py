@@ -4,8 +4,9 @@ A number of a model is its mean over the retrained models other than itself. Eac
 too, so that their numbers are the band: what two models have between them that were both retrained without the request.
 A model outside the band on either side is told from a retrained one.
 
-The band is somewhat narrow: a pair of the K retrained models counts for both of them, so that their means differ less
-than a further model would, by a factor of (K - 1) / (K - 2) if the differences of models are additive.
+A pair of the K retrained models counts for both of them, so that their means differ less than those of further models.
+The band is therefore wider than that of other numbers, by (K - 1) / (K - 2) or 4/3 of five (``msgm.study.band``), and a
+further retrained model lies inside as often as is stated.
 
 The retrained models are trained before anything is measured, and drawn from by seeds of their own.
 """
@@ -41,6 +42,7 @@ class BesideRetrained(Attack):
 
     table = TITLE
     beside_retrained = True
+    of_pairs = True
     others: ClassVar[int] = 1
 
     @abstractmethod

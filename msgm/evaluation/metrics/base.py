@@ -43,12 +43,14 @@ class Metric(ABC):
         table: title of the table that its columns stand in; ``Overview`` is the first one.
         columns: its columns in that table.
         beside_retrained: whether it reads the retrained models of a comparison, which are then trained first.
+        of_pairs: whether its numbers are means over pairs of the model with each retrained one (``msgm.study.band``).
     """
 
     name: ClassVar[str]
     table: ClassVar[str]
     columns: ClassVar[list[Column]]
     beside_retrained: ClassVar[bool] = False
+    of_pairs: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, subject: Subject) -> dict[str, Any]:
