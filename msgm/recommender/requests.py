@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from msgm.errors import UserError
 from msgm.ids import as_id, as_list, shown
 from msgm.recommender.data.base import Interactions
-from msgm.recommender.sparse import kept, rows_of
+from msgm.recommender.sparse import dropped, kept, places_of_rows
 from msgm.requests import ForgetRequest
 from msgm.tabular import read_ids
 
@@ -151,30 +151,52 @@ class Deletion:
     items: NDArray[np.int64] = field(default_factory=_none)
     cells: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
+    def places(self, matrix: csr_array) -> NDArray[np.int64]:
+        """Return the places in ``matrix.data`` (columns sorted) of the stored cells to forget, in rising order.
+
+        Without items this takes the time of the rows that lose cells, and not of the whole matrix.
+        """
+        return self._found(matrix)[0]
+
     def mask(self, matrix: csr_array) -> NDArray[np.bool_]:
         """Return the mask of stored cells of ``matrix`` (columns sorted) to forget, in the order of ``matrix.data``."""
-        return self._marked(matrix)[0]
+        gone = np.zeros(matrix.nnz, dtype=bool)
+        gone[self.places(matrix)] = True
+        return gone
 
-    def _marked(self, matrix: csr_array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return the mask of stored cells to forget, and the mask of single cells that exist in ``matrix``."""
-        users, items = (np.zeros(size, dtype=bool) for size in matrix.shape)
-        users[self.users], items[self.items] = True, True
-        gone = np.repeat(users, np.diff(matrix.indptr)) | items[matrix.indices]
-        if not len(self.cells):
-            return gone, np.empty(0, dtype=bool)
-        stored = rows_of(matrix) * matrix.shape[1] + matrix.indices
-        wanted = self.cells[:, 0] * matrix.shape[1] + self.cells[:, 1]
+    def _found(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the places of stored cells to forget, and the mask of single cells that exist in ``matrix``."""
+        found = [places_of_rows(matrix, self.users)]
+        if len(self.items):
+            items = np.zeros(matrix.shape[1], dtype=bool)
+            items[self.items] = True
+            found.append(np.flatnonzero(items[matrix.indices]))
+        known = np.empty(0, dtype=bool)
+        if len(self.cells):
+            at, known = self._places_of_cells(matrix)
+            found.append(at[known])
+        return np.unique(np.concatenate(found)), known
+
+    def _places_of_cells(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return a place for each single cell, and whether the cell is stored there."""
+        users, width = np.unique(self.cells[:, 0]), matrix.shape[1]
+        stored = places_of_rows(matrix, users)
+        codes = np.repeat(users, np.diff(matrix.indptr)[users]) * width + matrix.indices[stored]
+        wanted = self.cells[:, 0] * width + self.cells[:, 1]
         # Stored codes are sorted; wanted ones are faster to find in order, too.
         order = np.argsort(wanted)
-        places = np.empty(len(wanted), dtype=np.int64)
-        places[order] = np.searchsorted(stored, wanted[order])
-        known = np.append(stored, -1)[places] == wanted
-        gone[places[known]] = True
-        return gone, known
+        at = np.empty(len(wanted), dtype=np.int64)
+        at[order] = np.searchsorted(codes, wanted[order])
+        return np.append(stored, -1)[at], np.append(codes, -1)[at] == wanted
 
     def without(self, matrix: csr_array) -> csr_array:
         """Return ``matrix`` less the cells to forget, of the same shape."""
-        return kept(matrix, ~self.mask(matrix))
+        return dropped(matrix, self.places(matrix))
+
+    def among(self, users: NDArray[np.int64]) -> "Deletion":
+        """Return the request in numbers of a matrix of the rows ``users`` alone, which rise and hold all of it."""
+        cells = np.stack([np.searchsorted(users, self.cells[:, 0]), self.cells[:, 1]], axis=1)
+        return Deletion(np.searchsorted(users, self.users), self.items, cells)
 
     def only(self, matrix: csr_array) -> csr_array:
         """Return the cells of ``matrix`` that are to be forgotten, as a matrix of the same shape."""
@@ -182,15 +204,15 @@ class Deletion:
 
     def check(self, matrix: csr_array, data: Interactions | None = None) -> None:
         """Refuse a request for cells that are not there, or for all of them; by their ids where ``data`` has them."""
-        gone, known = self._marked(matrix)
+        places, known = self._found(matrix)
         if not known.all():
             row, column = self.cells[~known][0]
             user, item = f"user number {row}", f"item number {column}"
             if data is not None:
                 user, item = f"user {data.users.ids[row]!r}", f"item {data.items.ids[column]!r}"
             raise UserError(f"the model never saw {item} with {user}: nothing to forget.")
-        if gone.all():
+        if len(places) == matrix.nnz:
             raise UserError(
-                f"the request forgets all {len(gone)} interactions: nothing is left to recommend from. "
+                f"the request forgets all {matrix.nnz} interactions: nothing is left to recommend from. "
                 "To forget everything, delete the model's folder."
             )

@@ -3,6 +3,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
+from msgm.recommender import sparse
 from msgm.recommender.config import RequestSettings
 from msgm.recommender.data import Interactions
 from msgm.recommender.requests import Deletion, RecommenderRequest
@@ -124,6 +125,29 @@ def test_any_choice_of_cells_is_kept_with_empty_rows_at_every_place(draws):
         dense[rows[keep], columns[keep]] = matrix.data[keep]
         assert np.array_equal(part.toarray(), dense)
         assert part.nnz == keep.sum()
+
+
+def test_places_of_a_request_for_single_rows_are_those_of_the_mask(draws):
+    matrix = csr_array(draws)
+    deletion = Deletion(users=np.array([28, 3, 0]), cells=np.array([[9, k] for k in range(20)]))
+    places = deletion.places(matrix)
+    assert np.array_equal(np.flatnonzero(deletion.mask(matrix)), places)
+    users = np.array([0, 3, 9, 28])
+    assert np.array_equal(
+        deletion.among(users).without(matrix[users]).toarray(), deletion.without(matrix)[users].toarray()
+    )
+
+
+@pytest.mark.parametrize("pieces", [0, 1000])
+def test_dropped_entries_are_gone_however_they_are_copied(draws, pieces, monkeypatch):
+    monkeypatch.setattr(sparse, "PIECES", pieces)
+    matrix = csr_array(draws)
+    for places in ([], [0], [matrix.nnz - 1], [0, 1, 5, 6, 7, matrix.nnz - 1], range(matrix.nnz)):
+        keep = ~np.isin(np.arange(matrix.nnz), places)
+        left = sparse.dropped(matrix, np.array(places, dtype=np.int64))
+        assert np.array_equal(left.toarray(), kept(matrix, keep).toarray())
+        assert left.nnz == keep.sum()
+        assert np.array_equal(sparse.without(matrix.data, np.array(places, dtype=np.int64)), matrix.data[keep])
 
 
 def test_ids_have_the_same_numbers_before_and_after_a_stream_of_requests(data):

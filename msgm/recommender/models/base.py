@@ -22,7 +22,7 @@ from msgm.reading import read_headed_arrays
 from msgm.recommender.journal import Seal
 from msgm.recommender.models.estimator import Estimator, Ids, canonical, deletion_of
 from msgm.recommender.requests import Deletion
-from msgm.recommender.sparse import kept
+from msgm.recommender.sparse import dropped, without
 from msgm.registry import Registry, plain
 from msgm.shapes import Count, Positive, Rule
 
@@ -157,8 +157,8 @@ class Recommender(Estimator, ABC):
 
     def mark(self, deletion: Deletion) -> None:
         """Drop the cells from ``seen`` and mark users and items as gone."""
-        keep = ~deletion.mask(self.seen)
-        self.seen, self.times = kept(self.seen, keep), None if self.times is None else self.times[keep]
+        places = deletion.places(self.seen)
+        self.seen, self.times = dropped(self.seen, places), None if self.times is None else without(self.times, places)
         self.gone_users[deletion.users] = True
         self.gone_items[deletion.items] = True
 

@@ -16,6 +16,13 @@ Forgetting changes G by a matrix of low rank, and P follows exactly (Woodbury):
 
 A user is a row that leaves; a user of whom single cells are forgotten leaves with the old row and enters with the new
 one. S of leaving rows has no eigenvalue below ``lambda / (lambda + |W|^2)``.
+
+``L^{-1} W P`` needs only the rows of P of the items in W. It is kept beside P as factors (``low_rank``), through which
+scores are read as well; so one user costs the length of the user's rows, and writing all of P is paid once in 256.
+
+Errors are watched by a probe w of random signs, one for each item. ``X'X w`` follows every request in whole numbers,
+and ``e_j' P (G w) - w_j`` sums the errors of column j of ``G P`` with random signs: its root mean square is their norm,
+and column j of P is off by at most ``1 / lambda`` times that norm. Items j are drawn anew at each request.
 """
 
 from collections.abc import Mapping
@@ -30,6 +37,7 @@ from scipy.sparse import csr_array
 from msgm.checks import at_least, positive
 from msgm.errors import RunError, UserError
 from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.models.low_rank import BLOCK, MOST, LowRankSum, mirror
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sparse import ones
 from msgm.seeding import derive_seed
@@ -39,9 +47,9 @@ UPDATE_SHARE = 0.25
 LEAST_PIVOT = 1e-8
 """Below it, leaving rows make up nearly all of some direction of G, and the downdate would lose its digits."""
 DRIFT = {"float64": 1e-10, "float32": 1e-3}
-"""The largest element of ``G P x - x`` for a probe x that is not answered by a refit."""
+"""The largest drift that is not answered by a refit: what the probe finds wrong in P, in units of ``1 / lambda``."""
 PROBES = 8
-BLOCK = 512
+"""Items whose columns are probed at each request."""
 
 
 @MODELS.register("ease")
@@ -50,7 +58,8 @@ class EASE(Recommender):
     """EASE^R; every cell counts as 1, ratings included.
 
     Forgetting is exact up to rounding, or bit-exact where it refits: when the update's rank exceeds a quarter of the
-    number of items, when it would be ill-conditioned, or when the drift check finds that rounding has piled up.
+    number of items, when it would be ill-conditioned, or when the drift check finds that rounding has piled up. The
+    drift stands in the answer's facts.
 
     Example:
         >>> model = msgm.recommender.EASE(regularisation=100.0).fit(matrix)
@@ -61,7 +70,7 @@ class EASE(Recommender):
 
     Attributes:
         regularisation: lambda.
-        precision: of P. Errors after forgetting are about 1e-15 of P's scale in float64 and 1e-7 in float32.
+        precision: of P. float32 halves memory and time; a drift above 1e-3, in float64 above 1e-10, leads to a refit.
         max_items: refuse more items: P takes 8 I^2 bytes (3.2 GB at 20,000), a fit about I^3 operations.
     """
 
@@ -81,7 +90,17 @@ class EASE(Recommender):
                 f"ease keeps an items x items matrix: {items} items take {gigabytes:.1f} GB; model.max_items allows "
                 f"{self.max_items}. Raise it, or choose another model, such as als."
             )
-        self.inverse = self._inverted(self.seen)
+        self._solve(self.seen)
+
+    def _solve(self, matrix: csr_array) -> None:
+        """Invert anew for ``matrix``."""
+        self.parts = LowRankSum(self._inverted(matrix))
+        self._probe(matrix)
+
+    @property
+    def inverse(self) -> NDArray[np.floating[Any]]:
+        """P, (I, I); a copy where factors are kept apart."""
+        return self.parts.dense()
 
     def _inverted(self, matrix: csr_array) -> NDArray[np.floating[Any]]:
         """Return P of ``matrix``, (I, I), symmetric bit by bit."""
@@ -96,117 +115,111 @@ class EASE(Recommender):
         if failed:
             raise RunError(f"ease: X'X + {self.regularisation} I has no {self.precision} Cholesky factor.")
         inverse = invert(factor, lower=0, overwrite_c=1)[0]
-        _mirror(inverse)
+        mirror(inverse)
         return np.asarray(inverse.T)
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """Return (len(users), I) scores X B, the rows of forgotten users zero."""
         rows = self._ones(self.seen[users])
-        return np.asarray(rows.toarray() - (rows @ self.inverse) / np.diagonal(self.inverse))
+        return np.asarray(rows.toarray() - self.parts.product(rows) / self.parts.diagonal)
 
     def weights(self) -> NDArray[np.floating[Any]]:
         """Return B, (I, I); column j holds what every item adds to the score of item j."""
-        weights = -self.inverse / np.diagonal(self.inverse)
+        weights = -self.inverse / self.parts.diagonal
         np.fill_diagonal(weights, 0)
         return weights
 
     def similarities(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (len(items), I) partial correlations -P_ij / sqrt(P_ii P_jj), given all other items; 1 of itself."""
-        roots = np.sqrt(np.diagonal(self.inverse)).astype(np.float64)
-        found = -self.inverse[items] / np.outer(roots[items], roots)
+        roots = np.sqrt(self.parts.diagonal).astype(np.float64)
+        found = -self.parts.rows(items) / np.outer(roots[items], roots)
         found[np.arange(len(items)), items] = 1.0
         return np.asarray(found)
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
-        rest = deletion.without(self.seen)
-        leaving, entering = self._changed_rows(deletion, rest)
+        leaving, entering = self._changed_rows(deletion)
         rank = len(deletion.items) + leaving.shape[0] + entering.shape[0]
-        items = len(self.inverse)
+        items = self.seen.shape[1]
         if rank > UPDATE_SHARE * items:
-            return self._refitted(rest, {"rank": rank})
+            return self._refitted(deletion, {"rank": rank})
         if not self._updated(deletion.items, leaving, entering):
-            return self._refitted(rest, {"rank": rank, "ill_conditioned": True})
-        drift = self._drift(rest)
+            return self._refitted(deletion, {"rank": rank, "ill_conditioned": True})
+        if len(deletion.items):
+            self._probe(deletion.without(self.seen))
+        else:
+            self.image += entering.T @ (entering @ self.signs) - leaving.T @ (leaving @ self.signs)
+        drift = self._drift()
         if not drift <= DRIFT[self.precision]:
-            return self._refitted(rest, {"rank": rank, "drift": drift})
+            return self._refitted(deletion, {"rank": rank, "drift": drift})
+        if len(self.parts.factors) > MOST:
+            self.parts.merge()
         return items, "exact up to rounding", {"refit": False, "rank": rank, "drift": drift}
 
-    def _refitted(self, rest: csr_array, facts: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
-        self.inverse = self._inverted(rest)
-        return len(self.inverse), "bit-exact", {"refit": True} | facts
+    def _refitted(self, deletion: Deletion, facts: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
+        self._solve(deletion.without(self.seen))
+        return self.seen.shape[1], "bit-exact", {"refit": True} | facts
 
-    def _changed_rows(self, deletion: Deletion, rest: csr_array) -> tuple[csr_array, csr_array]:
+    def _changed_rows(self, deletion: Deletion) -> tuple[csr_array, csr_array]:
         """Return the rows that leave and those that enter once the forgotten items are out of the catalogue."""
         users = np.union1d(deletion.users, deletion.cells[:, 0])
-        old = Deletion(items=deletion.items).without(self._ones(self.seen[users]))
-        new = self._ones(rest[users])
-        changed = np.diff(old.indptr) > np.diff(new.indptr)
-        return old[changed], new[changed & (np.diff(new.indptr) > 0)]
+        before = self._ones(self.seen[users])
+        old = Deletion(items=deletion.items).without(before)
+        new = deletion.among(users).without(before)
+        left = np.diff(new.indptr)
+        changed = np.diff(old.indptr) > left
+        return old[np.flatnonzero(changed)], new[np.flatnonzero(changed & (left > 0))]
 
     def _updated(self, items: NDArray[np.int64], leaving: csr_array, entering: csr_array) -> bool:
-        """Update P in place; return False, with P spoilt, where a factor is too close to singular."""
+        """Update P; return False, with P spoilt, where a factor is too close to singular."""
         if len(items):
-            rows = self.inverse[items]
+            rows = self.parts.rows(items)
             if not self._add(-1, rows[:, items], rows):
                 return False
-            self.inverse[items] = 0
-            self.inverse[:, items] = 0
-            self.inverse[items, items] = 1 / self.regularisation
+            self.parts.clear(items, 1 / self.regularisation)
         for sign, changed in ((1, leaving), (-1, entering)):
-            images = changed @ self.inverse
+            if not changed.shape[0]:
+                continue
+            images = self.parts.product(changed)
             inner = np.eye(len(images), dtype=self.precision) - sign * (changed @ images.T)
             if not self._add(sign, inner, images, LEAST_PIVOT):
                 return False
         return True
 
     def _add(self, sign: int, inner: NDArray[Any], images: NDArray[Any], least: float = 0.0) -> bool:
-        """Add sign * images' inner^{-1} images to P, in place; return False where ``inner`` has a pivot below least."""
-        if not len(images):
-            return True
+        """Add sign * images' inner^{-1} images to P; return False where ``inner`` has a pivot below least."""
         try:
             factor = np.linalg.cholesky(inner)
         except np.linalg.LinAlgError:
             return False
         if np.square(np.diagonal(factor)).min() < least:
             return False
-        # BLAS counts columns first: to it, images are their transpose and the symmetric P is itself, without copies.
-        target = self.inverse.T
-        solve, rank_one, rank_many = blas.get_blas_funcs(("trsm", "ger", "syrk"), (target,))
-        scaled = solve(1, factor, images.T, side=1, lower=1, trans_a=1, overwrite_b=1)
-        if len(images) == 1:
-            rank_one(sign, scaled[:, 0], scaled[:, 0], a=target, overwrite_x=0, overwrite_y=0, overwrite_a=1)
-        else:
-            rank_many(sign, scaled, beta=1, c=target, lower=0, overwrite_c=1)
-            _mirror(target)
+        # BLAS counts columns first: to it, images are their transpose.
+        (solve,) = blas.get_blas_funcs(("trsm",), (images,))
+        self.parts.add(sign, solve(1, factor, images.T, side=1, lower=1, trans_a=1, overwrite_b=1).T)
         return True
 
-    def _drift(self, rest: csr_array) -> float:
-        """Return the largest element of G P x - x, for x of +1 and -1 on a few items drawn at random."""
-        draws = np.random.default_rng(derive_seed(self.seed, "ease", "drift", rest.nnz))
-        probed = draws.choice(len(self.inverse), min(PROBES, len(self.inverse)), replace=False)
-        signs = draws.choice([-1, 1], len(probed)).astype(self.precision)
-        image = signs @ self.inverse[probed]
-        cells = self._ones(rest)
-        residual = cells.T @ (cells @ image) + self.regularisation * image
-        residual[probed] -= signs
-        return float(np.abs(residual).max())
+    def _probe(self, matrix: csr_array) -> None:
+        """Draw the probe w, and take X'X w of ``matrix``, in whole numbers."""
+        draws = np.random.default_rng(derive_seed(self.seed, "ease", "probe"))
+        self.signs = draws.choice([-1.0, 1.0], matrix.shape[1])
+        cells = ones(matrix)
+        self.image = np.asarray(cells.T @ (cells @ self.signs))
+
+    def _drift(self) -> float:
+        """Return the largest element of P G w - w on a few items drawn at random."""
+        draws = np.random.default_rng(derive_seed(self.seed, "ease", "drift", self.seen.nnz))
+        probed = draws.choice(len(self.signs), min(PROBES, len(self.signs)), replace=False)
+        found = self.parts.rows(probed) @ (self.image + self.regularisation * self.signs)
+        return float(np.abs(found - self.signs[probed]).max())
 
     def _ones(self, matrix: csr_array) -> csr_array:
         """Return the cells of ``matrix``, each 1, in the precision of P."""
         return ones(matrix, self.precision)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"inverse": self.inverse}
+        self.parts.merge()  # from P and a factor apart the row of a forgotten user could be worked out
+        return {"inverse": self.parts.base}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.inverse = np.require(arrays["inverse"], requirements=["C", "W"])
-
-
-def _mirror(upper: NDArray[Any]) -> None:
-    """Copy the upper triangle of a square matrix onto the lower one, block by block."""
-    size = len(upper)
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        corner = upper[start:stop, start:stop]
-        corner[:] = np.triu(corner) + np.triu(corner, 1).T
-        upper[stop:, start:stop] = upper[start:stop, stop:].T
+        self.parts = LowRankSum(np.require(arrays["inverse"], requirements=["C", "W"]))
+        self._probe(self.seen)

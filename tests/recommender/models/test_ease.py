@@ -6,6 +6,7 @@ from scipy.sparse import csr_array
 
 from msgm.errors import UserError
 from msgm.recommender.models import MODELS, load_recommender
+from msgm.recommender.models import ease as module
 from msgm.recommender.requests import Deletion
 from tests.recommender.models.cells import cells, one_of_each
 
@@ -40,8 +41,9 @@ def test_ratings_count_as_ones():
     assert (fitted(rated).inverse == fitted().inverse).all()
 
 
-def test_200_requests_in_a_row_equal_a_refit():
+def test_200_requests_in_a_row_equal_a_refit(monkeypatch):
     model, rng = fitted(cells(users=900)), np.random.default_rng(1)
+    monkeypatch.setattr(module, "MOST", 16)
     labels = []
     for step in range(200):
         kind = 1 if step % 20 == 0 else 2 * (step % 2)  # ten items, else users and cells in turn
@@ -81,11 +83,42 @@ def test_a_batch_and_a_stream_agree():
     assert worst(batch.inverse, stream.inverse) < 1e-13
 
 
-def test_one_user_is_forgotten_in_place():
+def test_one_user_adds_a_factor_and_leaves_the_base_alone():
     model = fitted()
-    address = model.inverse.ctypes.data
+    base = model.parts.base.copy()
     model.forget(Deletion(users=np.array([5])))
-    assert model.inverse.ctypes.data == address
+    assert (model.parts.base == base).all()
+    assert len(model.parts.factors) == 1
+    assert worst(model.inverse, base) > 1e-6
+
+
+def test_factors_are_merged_beyond_their_bound(monkeypatch):
+    monkeypatch.setattr(module, "MOST", 4)
+    model, ranks = fitted(), []
+    for user in range(7):
+        model.forget(Deletion(users=np.array([user])))
+        ranks.append(len(model.parts.factors))
+    assert ranks == [1, 2, 3, 4, 0, 1, 2]
+    assert worst(model.inverse, refitted(model).inverse) < 1e-13
+
+
+def test_lists_and_neighbours_are_served_through_factors():
+    model, rng = fitted(), np.random.default_rng(3)
+    for kind in range(4):
+        model.forget(one_of_each(model, rng)[kind])
+    reference = refitted(model)
+    assert len(model.parts.factors) > 4
+    assert worst(model.score(np.arange(120)), reference.score(np.arange(120))) < 1e-12
+    assert worst(model.similarities(np.arange(60)), reference.similarities(np.arange(60))) < 1e-12
+    assert worst(model.weights(), reference.weights()) < 1e-12
+
+
+def test_a_saved_model_holds_no_factor_of_a_forgotten_user():
+    model = fitted()
+    model.forget(Deletion(users=np.array([5])))
+    merged = model.inverse
+    assert (model.arrays()["inverse"] == merged).all()
+    assert len(model.parts.factors) == 0
 
 
 def test_a_large_request_is_answered_by_a_refit():
@@ -99,7 +132,7 @@ def test_a_large_request_is_answered_by_a_refit():
 
 def test_drift_is_found_and_answered_by_a_refit():
     model = fitted()
-    model.inverse += 1e-7
+    model.parts.base += 1e-7
     answer = model.forget(Deletion(users=np.array([5])))
     assert answer.exactness == "bit-exact"
     assert answer.facts["drift"] > 1e-10
@@ -159,12 +192,30 @@ def test_saving_and_loading_is_bit_exact_and_forgetting_goes_on(tmp_path):
     assert (loaded.score(np.arange(120)) == model.score(np.arange(120))).all()
 
 
-def test_float32_forgets_to_its_own_precision():
+def test_float32_forgets_within_its_bound():
     model = fitted(precision="float32")
-    for user in range(20):
-        assert model.forget(Deletion(users=np.array([user]))).exactness == "exact up to rounding"
+    answers = [model.forget(Deletion(users=np.array([user]))) for user in range(20)]
+    assert {answer.exactness for answer in answers} == {"exact up to rounding"}
     assert model.inverse.dtype == np.float32
-    assert worst(model.inverse, fitted(model.seen).inverse) < 1e-5
+    assert max(answer.facts["drift"] for answer in answers) < 1e-4
+    assert worst(model.inverse, fitted(model.seen).inverse) < answers[-1].facts["drift"] / model.regularisation
+
+
+def test_float32_is_fitted_anew_when_its_bound_is_passed():
+    model = fitted(precision="float32")
+    model.parts.base[:] *= np.float32(1.01)
+    answer = model.forget(Deletion(users=np.array([5])))
+    assert answer.exactness == "bit-exact"
+    assert answer.facts["drift"] > 1e-3
+    assert (model.inverse == refitted(model).inverse).all()
+
+
+def test_the_probe_follows_every_request_in_whole_numbers():
+    model, rng = fitted(), np.random.default_rng(4)
+    for kind in (0, 2, 1, 3, 2, 0):
+        model.forget(one_of_each(model, rng)[kind])
+    dense = model.seen.toarray().astype(np.float64)
+    assert (model.image == dense.T @ (dense @ model.signs)).all()
 
 
 def test_bad_settings_and_too_many_items_are_refused():

@@ -6,6 +6,7 @@ import pytest
 from msgm.errors import UserError
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import load_recommender
+from msgm.recommender.models.low_rank import LowRankSum
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding import system as module
 from msgm.recommender.sharding.attention import Attention
@@ -173,7 +174,7 @@ def test_a_logistic_combiner_finds_the_shard_that_knows():
     system = built(combiner="logistic", shards=2)
     model = system.models[1]
     noise = np.random.default_rng(0).normal(size=(40, 40))
-    model.inverse = noise @ noise.T + np.eye(40)
+    model.parts = LowRankSum(noise @ noise.T + np.eye(40))
     system._aggregate(system.models, system.seen, system.labels)
     assert system.aggregator.weights[0] > 3 * abs(system.aggregator.weights[1])
 
