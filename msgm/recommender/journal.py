@@ -11,7 +11,7 @@ digest, at the time when it was written, so that lines missing at the end are no
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -55,7 +55,7 @@ class Seal(TypedDict):
 
 
 class Journal:
-    """An append-only file with one JSON line for every state of a request; a line is on disk when ``add`` returns.
+    """An append-only file with one JSON line for every state of a request; lines are on disk when ``add`` returns.
 
     A last line without an end, which a crash may leave, is no line and is cut off by the next ``add``.
 
@@ -158,15 +158,24 @@ class Journal:
 
     def add(self, request: Mapping[str, Any], state: str, **facts: Any) -> None:
         """Append a line about ``request``: its number, kind, size and digests, and ``facts``."""
+        self.extend([(request, state, facts)])
+
+    def extend(self, states: Sequence[tuple[Mapping[str, Any], str, dict[str, Any]]]) -> None:
+        """Append lines as ``add`` does, in one write; a crash in it leaves the first of them."""
+        self.cut()
+        with self.path.open("ab") as file:
+            for request, state, facts in states:
+                content = self._line(request, state, facts)
+                file.write(content)
+                self._end += len(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _line(self, request: Mapping[str, Any], state: str, facts: dict[str, Any]) -> bytes:
+        """Add a line to those in memory, and return it as it is written."""
         shown = {key: request[key] for key in ("request", "kind", "size", "digests")}
         line = {"state": state, "time": datetime.now(UTC).isoformat(timespec="seconds")} | shown | facts
         line["chain"] = self._link(line)
-        content = json.dumps(line).encode() + b"\n"
-        self.cut()
-        with self.path.open("ab") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self._end += len(content)
         self._chain.append(line["chain"])
         self.lines.append(line)
+        return json.dumps(line).encode() + b"\n"

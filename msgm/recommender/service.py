@@ -3,10 +3,11 @@
     FOLDER/  recommender.safetensors  ids.json  manifest.json  journal.jsonl  key  lock  [pending.json]
 
 A request is safe against a crash at any moment. It is written to ``pending.json`` first, with its number; from then on
-it is not lost. The model file carries the number of the last request that is in it and is replaced whole; so no request
-is applied twice. Resuming answers the pending requests whose number the model does not carry yet. Numbers of rows and
-columns never change. Lists are computed on demand and not stored, and the users and items of a request are no longer
-served once it is pending.
+it is not lost. The model file carries the number of the last request that is in it and is replaced whole, once for a
+group of answers (``answering``); so no request is applied twice. Resuming answers the pending requests whose number the
+model does not carry yet. Numbers of rows and columns never change. Lists are computed on demand and not stored, and the
+users and items of a request are no longer served once it is pending. A folder holds one model at rest, and one more
+while that is replaced; what a killed process left is removed by the next command that writes.
 
 A request that the model fails to answer is journalled as refused, with the reason, and the model is as before it.
 
@@ -17,16 +18,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msgm import traces
 from msgm.digests import KEY, folder_key
 from msgm.errors import UserError, known
 from msgm.folders import locked, write_bytes, write_json
 from msgm.reading import read_json
+from msgm.recommender.answering import Answering, Ids, write_ids
 from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
@@ -41,13 +42,6 @@ from msgm.runs import environment
 from msgm.seeding import derive_seed
 
 KINDS = ("users", "items", "interactions")
-
-
-class Ids(TypedDict):
-    """The ids of a model's rows and columns, null for those that are forgotten."""
-
-    users: list[str | None]
-    items: list[str | None]
 
 
 def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
@@ -175,9 +169,35 @@ class Service:
     def recommend(self, user: str, k: int) -> list[str]:
         """Return the ids of the k best items for a user, best first; fewer where fewer are left.
 
+        A request that comes while the list is made is in it, too: what it names is not listed.
+
         Raises:
             UserError: a user who is unknown, forgotten or without any interaction left, or k below 1.
         """
+        while True:
+            state = self._state()
+            try:
+                found = self._listed(user, k)
+            except UserError:
+                if state == self._state():
+                    raise
+            else:
+                if state == self._state():
+                    return found
+
+    def _state(self) -> list[tuple[int, int] | None]:
+        """Return what changes whenever another process replaces a file that lists are made from."""
+        found: list[tuple[int, int] | None] = []
+        for name in (PENDING, FILE, IDS):
+            try:
+                now = (self.folder / name).stat()
+            except FileNotFoundError:
+                found.append(None)
+            else:
+                found.append((now.st_ino, now.st_mtime_ns))
+        return found
+
+    def _listed(self, user: str, k: int) -> list[str]:
         data, model = self._load()
         deletion = deletion_of(checked_pending(self.folder, self.key, data, model.applied))
         number = data.users.number(user)
@@ -270,46 +290,19 @@ class Service:
         self, journal: Journal, model: Recommender, pending: list[Pending], before: Iterable[int] = ()
     ) -> Outcome:
         """Answer the pending requests that the model does not have yet, journal them all, and drop them."""
-        answers, refused = [], {}
-        planned, settled = journal.numbers(PLANNED), journal.numbers(DONE, REFUSED)
-        for request in pending:
-            if request["request"] not in planned:
-                journal.add(request, PLANNED)
-        for request in pending:
-            if request["request"] in settled:
-                continue
-            try:
-                answer = _forgotten(model, request)
-            except (ValueError, ArithmeticError, RuntimeError) as error:
-                refused[request["request"]] = str(error)
-                journal.add(request, REFUSED, reason=str(error))
-                model = load_recommender(self.folder)  # This one may be half changed.
-                model.seal = journal.seal()
-                model.save(self.folder)
-            else:
-                answers.append(self._answer(journal, model, request, answer))
+        answering = Answering(self.folder, journal, model)
+        answering.answer(pending)
         if pending:
             _seal(self.folder)
         (self.folder / PENDING).unlink(missing_ok=True)
         closed = self._search(journal)
-        return Outcome([request["request"] for request in pending], list(before), answers, refused, closed)
+        numbers = [request["request"] for request in pending]
+        return Outcome(numbers, list(before), answering.answers, answering.refused, closed)
 
     def _search(self, journal: Journal) -> list[Path]:
         """Search the folder for ids of answered requests; returns and raises as ``refuse_leftovers``."""
         journal.cut()
         return refuse_leftovers(self.folder, self.key, set(journal.done()))
-
-    def _answer(self, journal: Journal, model: Recommender, request: Pending, answer: Answer | None) -> Answer:
-        """Write the outcome of a request: the model file first, then the ids, then the journal."""
-        if answer is None:  # What it cost is not known.
-            answer = Answer(0.0, 0, "not recorded")
-        else:
-            model.applied, model.seal = request["request"], journal.seal()
-            model.save(self.folder)
-        write_ids(self.folder, read_json(self.folder / IDS, Ids), model)
-        facts = {"seconds": answer.seconds, "touched": answer.touched, "exactness": answer.exactness}
-        journal.add(request, DONE, **facts)
-        return answer
 
     def _load(self) -> tuple[Interactions, Recommender]:
         ids, model = read_json(self.folder / IDS, Ids), load_recommender(self.folder)
@@ -350,22 +343,6 @@ def _planned(
         digests = [digest for _, digest, _ in group]
         planned.append({"request": number, "kind": kind, "size": len(group), "digests": digests} | parts)
     return planned
-
-
-def _forgotten(model: Recommender, request: Pending) -> Answer | None:
-    """Make the model forget, in memory; None if the saved model had answered the request before a crash."""
-    return model.forget(deletion_of([request])) if request["request"] > model.applied else None
-
-
-def write_ids(folder: Path, ids: Ids, model: Recommender) -> None:
-    """Write the ids of a model's rows and columns, null in place of those that are forgotten."""
-    left: Ids = {"users": _left(ids["users"], model.gone_users), "items": _left(ids["items"], model.gone_items)}
-    if left != ids or not (folder / IDS).is_file():
-        write_json(folder / IDS, left)
-
-
-def _left(ids: Sequence[str | None], gone: NDArray[np.bool_]) -> list[str | None]:
-    return [None if lost else name for name, lost in zip(ids, gone, strict=True)]
 
 
 def _as_held(kind: str, ids: Sequence[Any]) -> list[Any]:
