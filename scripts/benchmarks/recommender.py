@@ -1,8 +1,10 @@
 """Speed of the recommender module, as ratios of seconds taken in one run on one machine.
 
 - ease_one_user: seconds of fitting EASE anew / seconds of forgetting one user, both on the whole matrix; median over
-  users drawn at random.
-- als_five_percent: the same for 5% of the interactions and implicit ALS.
+  users drawn at random. ease_one_user_ms and ease_refit_seconds are the medians of both.
+- als_five_percent: the same ratio for 5% of the interactions and implicit ALS.
+- forget_stream_seconds, forget_stream_writes: of ``msgm recommender forget SHOP --users FILE`` with a thousand lines
+  and EASE, from reading the folder to the search for leftovers; writes are those of the model file.
 - als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on one thread.
 - partition_seconds: seconds to partition the users into 10 shards by optimal transport, learning the vectors included.
 
@@ -15,30 +17,38 @@ import argparse
 import copy
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from msgm.cli import main as msgm
 from msgm.folders import write_json
+from msgm.reading import read_json
+from msgm.recommender.config import load_config
 from msgm.recommender.data.base import load_interactions
 from msgm.recommender.models.als import ALS
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.bpr import BPR
 from msgm.recommender.requests import Deletion
+from msgm.recommender.service import fit
 from msgm.recommender.sharding.partitions import make_partition
 from msgm.seeding import derive_seed
 
 SEED = 0
 REPEATS = 3
+STREAM = 1000
 ML_1M = {"users": 6040, "items": 3706, "interactions": 1_000_209}
 
 
 def main() -> None:
-    """Measure the chosen parts and print, or also write, one number each."""
+    """Measure the chosen parts and print, or also write, their numbers."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there; unmeasured ones are null")
@@ -48,20 +58,26 @@ def main() -> None:
     if unknown:
         parser.error(f"--only: unknown part {unknown[0]!r}; known: {', '.join(PARTS)}.")
     cells = cells_of_ml_1m()
-    figures: dict[str, float | None] = dict.fromkeys(PARTS)
+    figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     for name in chosen:
-        figures[name] = PARTS[name](cells)
-        print(f"{name}: {figures[name]:.3g}", flush=True)
+        found = PARTS[name](cells)
+        figures |= found
+        print("\n".join(f"{key}: {value:.3g}" for key, value in found.items()), flush=True)
     if options.json:
         write_json(options.json, figures)
 
 
 def cells_of_ml_1m() -> csr_array:
     """Return the (U, I) cells of MovieLens 1M, or of synthetic interactions of its size, each 1."""
+    matrix = load_interactions(data()).matrix
+    return csr_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), matrix.shape)
+
+
+def data() -> dict[str, Any]:
+    """Return the ``data`` section of MovieLens 1M, or of synthetic interactions of its size."""
     root = os.environ.get("MSGM_DATA")
     there = root and (Path(root) / "ml-1m").is_dir()
-    matrix = load_interactions("ml-1m" if there else {"name": "synthetic", "seed": SEED} | ML_1M).matrix
-    return csr_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), matrix.shape)
+    return {"name": "ml-1m"} if there else {"name": "synthetic", "seed": SEED} | ML_1M
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -71,32 +87,47 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def ratio(fitted: Recommender, deletions: list[Deletion]) -> float:
-    """Return the median over ``deletions`` of refit seconds / forget seconds; ``fitted`` is left as it is."""
+def against_refit(fitted: Recommender, deletions: list[Deletion]) -> tuple[float, float, float]:
+    """Return the medians over ``deletions`` of refit / forget seconds, and of both; ``fitted`` is left as it is."""
     found = []
     for deletion in deletions:
         forgetting, refitting = copy.deepcopy(fitted), copy.deepcopy(fitted)
         forget, refit = seconds(lambda: forgetting.forget(deletion)), seconds(lambda: refitting.refit(deletion))  # noqa: B023
         print(f"{fitted.name}: refit {refit:.3f} s, forget {forget:.4f} s, ratio {refit / forget:.1f}", flush=True)
-        found.append(refit / forget)
-    return statistics.median(found)
+        found.append((refit / forget, forget, refit))
+    ratios, forgets, refits = zip(*found, strict=True)
+    return statistics.median(ratios), statistics.median(forgets), statistics.median(refits)
 
 
-def ease_one_user(cells: csr_array) -> float:
-    """Return refit seconds / forget seconds of one user."""
+def ease_one_user(cells: csr_array) -> dict[str, float]:
+    """Return refit seconds / forget seconds of one user, and both."""
     model = MODELS.build({"name": "ease"}).fit(cells, SEED)
     rng = np.random.default_rng(derive_seed(SEED, "bench", "users"))
     drawn = rng.choice(cells.shape[0], 5, replace=False)
-    return ratio(model, [Deletion(users=np.array([user])) for user in drawn])
+    times, forget, refit = against_refit(model, [Deletion(users=np.array([user])) for user in drawn])
+    return {"ease_one_user": times, "ease_one_user_ms": 1000 * forget, "ease_refit_seconds": refit}
 
 
-def als_five_percent(cells: csr_array) -> float:
+def forget_stream(cells: csr_array) -> dict[str, float]:
+    """Return the seconds of a command that forgets many users, one request each, and how often it writes the model."""
+    drawn = np.random.default_rng(derive_seed(SEED, "bench", "stream")).choice(cells.shape[0], STREAM, replace=False)
+    with tempfile.TemporaryDirectory() as name:
+        shop, users = Path(name) / "shop", Path(name) / "users.txt"
+        fit(load_config(None, [f"data={data()}", "models={ease: {}}"]), "ease", shop)
+        ids = read_json(shop / "ids.json")["users"]
+        users.write_text("".join(f"{ids[user]}\n" for user in drawn))
+        with patch.object(Recommender, "save", autospec=True, side_effect=Recommender.save) as save:
+            taken = seconds(lambda: msgm(["recommender", "forget", str(shop), "--users", str(users)]))
+    return {"forget_stream_seconds": taken, "forget_stream_writes": save.call_count}
+
+
+def als_five_percent(cells: csr_array) -> dict[str, float]:
     """Return refit seconds / forget seconds of a twentieth of the interactions."""
     model = MODELS.build({"name": "als"}).fit(cells, SEED)
     rng = np.random.default_rng(derive_seed(SEED, "bench", "interactions"))
     pairs = np.column_stack(cells.nonzero()).astype(np.int64)
     drawn = [rng.choice(len(pairs), len(pairs) // 20, replace=False) for _ in range(REPEATS)]
-    return ratio(model, [Deletion(cells=pairs[places]) for places in drawn])
+    return {"als_five_percent": against_refit(model, [Deletion(cells=pairs[places]) for places in drawn])[0]}
 
 
 def against(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
@@ -110,7 +141,7 @@ def against(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
     return mine / others
 
 
-def als_fit_vs_implicit(cells: csr_array) -> float:
+def als_fit_vs_implicit(cells: csr_array) -> dict[str, float]:
     """Return our seconds / implicit's for a fit of equal factors, sweeps, weights and steps of conjugate gradients."""
     from implicit.als import AlternatingLeastSquares  # type: ignore[import-untyped]
 
@@ -119,27 +150,41 @@ def als_fit_vs_implicit(cells: csr_array) -> float:
     weights = {"regularization": model.regularisation, "alpha": 1 + model.alpha}
     sizes = {"factors": model.factors, "iterations": model.sweeps, "num_threads": 1, "use_gpu": False}
     theirs = AlternatingLeastSquares(**sizes, **weights, random_state=SEED)
-    return against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False))
+    found = against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False))
+    return {"als_fit_vs_implicit": found}
 
 
-def bpr_epoch_vs_implicit(cells: csr_array) -> float:
+def bpr_epoch_vs_implicit(cells: csr_array) -> dict[str, float]:
     """Return our seconds / implicit's for a fit of two epochs with equal factors."""
     from implicit.bpr import BayesianPersonalizedRanking  # type: ignore[import-untyped]
 
     matrix, model = csr_matrix(cells), BPR(epochs=2)
     sizes = {"factors": model.factors, "iterations": model.epochs, "num_threads": 1, "use_gpu": False}
     theirs = BayesianPersonalizedRanking(**sizes, random_state=SEED)
-    return against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False))
+    found = against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False))
+    return {"bpr_epoch_vs_implicit": found}
 
 
-def partition_seconds(cells: csr_array) -> float:
+def partition_seconds(cells: csr_array) -> dict[str, float]:
     """Return the median seconds of a partition of the users into 10 shards, from the cells to the labels."""
     taken = [seconds(lambda: make_partition("ot", cells, 10, "users", SEED)) for _ in range(REPEATS)]
-    return statistics.median(taken)
+    return {"partition_seconds": statistics.median(taken)}
 
 
-PARTS: dict[str, Callable[[csr_array], float]] = {
+FIGURES = (
+    "ease_one_user",
+    "ease_one_user_ms",
+    "ease_refit_seconds",
+    "forget_stream_seconds",
+    "forget_stream_writes",
+    "als_five_percent",
+    "als_fit_vs_implicit",
+    "bpr_epoch_vs_implicit",
+    "partition_seconds",
+)
+PARTS: dict[str, Callable[[csr_array], dict[str, float]]] = {
     "ease_one_user": ease_one_user,
+    "forget_stream": forget_stream,
     "als_five_percent": als_five_percent,
     "als_fit_vs_implicit": als_fit_vs_implicit,
     "bpr_epoch_vs_implicit": bpr_epoch_vs_implicit,

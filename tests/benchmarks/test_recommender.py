@@ -20,10 +20,20 @@ def run(monkeypatch, *arguments):
 def test_it_writes_every_number_and_measures_the_chosen_ones(small, monkeypatch, tmp_path, capsys):
     run(monkeypatch, "--only", "ease_one_user", "--json", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert list(figures) == list(benchmark.PARTS)
-    assert figures["ease_one_user"] > 0
-    assert all(figures[name] is None for name in figures.keys() - {"ease_one_user"})
+    assert tuple(figures) == benchmark.FIGURES
+    measured = {"ease_one_user", "ease_one_user_ms", "ease_refit_seconds"}
+    assert all(figures[name] > 0 for name in measured)
+    assert all(figures[name] is None for name in figures.keys() - measured)
     assert "ease_one_user: " in capsys.readouterr().out
+
+
+def test_a_stream_is_timed_and_its_writes_are_counted(small, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark, "STREAM", 30)
+    run(monkeypatch, "--only", "forget_stream", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["forget_stream_seconds"] > 0
+    assert figures["forget_stream_writes"] == 1
+    assert "answered 30 requests" in capsys.readouterr().out
 
 
 def test_an_unknown_part_is_refused(small, monkeypatch, capsys):
