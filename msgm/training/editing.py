@@ -1,9 +1,7 @@
 """Runs of edits, which change a trained model's weights at once; steps of an objective may follow."""
 
 import copy
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import Any, Literal
 
@@ -16,22 +14,20 @@ from msgm.diffusion.networks import Network
 from msgm.errors import RunError, UserError
 from msgm.objectives import Drawn, Objective, Unseen
 from msgm.objectives.edits import Edit, EditSetup
-from msgm.reading import read_json
 from msgm.requests import Means
 from msgm.runs import Run
 from msgm.seeding import generator
 from msgm.splits import Part
 from msgm.training import sharding
 from msgm.training.batches import clean, drop_of, forget_drop
-from msgm.training.checkpoints import State, checkpoints
-from msgm.training.trainer import Trainer
+from msgm.training.stepless import Stepless
 
 Source = Literal["retain", "forget"]
 READ = 64
 """Items of an edit that are read at a time; they come in another order, and have other draws, with another number."""
 
 
-class Editor(Trainer):
+class Editor(Stepless):
     """Edits a model's weights; without an objective it keeps the run as a trainer of no steps does.
 
     Args:
@@ -66,10 +62,8 @@ class Editor(Trainer):
         settings = settings if objective else replace(settings, trainable=None, adapter=None)
         if settings.adapter is not None:
             raise UserError("training.adapter: steps that follow an edit train the edited weights; set it to null.")
-        super().__init__(model, objective or Unseen(), dataset, part, settings, seed, run, device, label, means)
         self.edit, self.means, self.follows = edit, means, objective is not None
-        if settings.gradient_checkpointing and not self.follows:
-            self._checkpoint_gradients(False)  # of the copy that is fine-tuned alone
+        super().__init__(model, objective or Unseen(), dataset, part, settings, seed, run, device, label, means)
 
     @property
     def makes_steps(self) -> bool:
@@ -78,23 +72,20 @@ class Editor(Trainer):
     def findings(self) -> dict[str, Any]:
         return {"edited": self.edit.facts} | (super().findings() if self.follows else {})
 
-    def train(self) -> None:
-        """Edit the weights, and make the steps that follow; a resumed run makes the same edit again before them.
+    def make(self) -> None:
+        """Edit the weights.
 
         Raises:
-            RunError: a weight became NaN or infinite, and what ``Trainer.train`` raises.
+            RunError: a weight became NaN or infinite.
             UserError: the edit cannot be made in this network.
         """
-        if self.follows:
-            super().train()
-            return
-        began, spent = time.perf_counter(), spent_on(Run(self.run.path / "teacher"))
-        self.run.create()
         self.model = self._edited()
-        self.state.seconds = time.perf_counter() - began + spent
 
     def _prepare(self) -> None:
-        """Put the edited weights into the network that is trained, and prepare its objective from them."""
+        """Put the edited weights into the network that is trained, and prepare its objective from them.
+
+        A resumed run makes the same edit again.
+        """
         edited = self._edited().network
         self.model.network.load_state_dict(edited.state_dict())
         if self.shards:
@@ -136,13 +127,3 @@ class Editor(Trainer):
         feed = Feed(self.dataset, chosen, size, self.seed, f"edit-{part}", device=where, drop=drop)
         for number, raw in zip(range(-(-count // size)), feed.batches(0), strict=False):
             yield Drawn(clean(feed, raw.items, generator(self.seed, feed.stream, number, device=where)), raw.labels)
-
-    def _chosen_weights(self) -> AbstractContextManager[None]:
-        return super()._chosen_weights() if self.follows else nullcontext()
-
-
-def spent_on(teacher: Run) -> float:
-    """Return the seconds that an earlier call, which was stopped, tuned the teacher for."""
-    found = checkpoints(teacher.checkpoints)
-    state: State | None = read_json(found[-1] / "state.json", State) if found else None
-    return state["seconds"] if state else 0.0

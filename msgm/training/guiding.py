@@ -1,8 +1,6 @@
 """Runs of guidance: the weights stay as they are, and what guides their samples is found and kept beside them."""
 
 import shutil
-import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +14,10 @@ from msgm.objectives import Unseen
 from msgm.requests import Means
 from msgm.runs import Run
 from msgm.splits import Part
-from msgm.training.editing import spent_on
-from msgm.training.trainer import Trainer
+from msgm.training.stepless import Stepless
 
 
-class Guider(Trainer):
+class Guider(Stepless):
     """Prepares the guidance of a model, and keeps the run as a trainer of no steps does.
 
     Args:
@@ -60,29 +57,20 @@ class Guider(Trainer):
             )
         super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means)
         self.guidance = guidance
-        if settings.gradient_checkpointing:
-            self._checkpoint_gradients(False)  # of the copy that is fine-tuned alone
-
-    @property
-    def makes_steps(self) -> bool:
-        return False
 
     def findings(self) -> dict[str, Any]:
         """Return the single numbers among what was found."""
         numbers = {name: float(tensor) for name, tensor in self.guidance.state().items() if not tensor.shape}
         return {"found": numbers}
 
-    def train(self) -> None:
+    def make(self) -> None:
         """Prepare the guidance.
 
         Raises:
             UserError: it cannot be prepared from these items.
         """
-        began, spent = time.perf_counter(), spent_on(Run(self.run.path / "teacher"))
-        self.run.create()
         self.guidance.prepare(replace(self._setup(), tune_on_forget=self._tune_for_guidance))
         self.model.network.eval()
-        self.state.seconds = time.perf_counter() - began + spent
 
     def _tune_for_guidance(self, steps: int) -> ScoreModel:
         """Fine-tune a copy that is never told a label, as guidance asks it for none."""
@@ -98,6 +86,3 @@ class Guider(Trainer):
             save_guidance(self.guidance, self.run.path / FOLDER)
             shutil.rmtree(self.run.path / "teacher", ignore_errors=True)
         super().save()
-
-    def _chosen_weights(self) -> AbstractContextManager[None]:
-        return nullcontext()
