@@ -19,9 +19,6 @@ from msgm.errors import UserError
 from msgm.objectives.base import OBJECTIVES, Card, Matched, Noised, Predict, Setup, Term, mean_square
 from msgm.ranges import Range, ranges
 
-LABELS = 1024
-"""Forget items whose labels say which classes are forgotten."""
-
 
 @OBJECTIVES.register("concept-ablation")
 @dataclass
@@ -74,11 +71,11 @@ class ConceptAblation(Matched):
         Raises:
             UserError: no forget item has a label, or the anchor is no retained class.
         """
-        labels = setup.forget(LABELS).labels
-        if labels is None:
+        if not setup.forgotten:
             raise UserError("objective.name: concept-ablation needs items with labels, and these have none.")
         self.base, self.retained = setup.base(), setup.retained
-        self.forgotten = torch.tensor(sorted(set(labels.tolist()) - set(self.retained)) or sorted(set(labels.tolist())))
+        alone = sorted(set(setup.forgotten) - set(self.retained))
+        self.forgotten = torch.tensor(alone or setup.forgotten)
         if self.anchor_class is not None and self.anchor_class not in self.retained:
             known = ", ".join(map(str, self.retained))
             raise UserError(f"objective.anchor_class must be a retained class, {known}, got {self.anchor_class}.")

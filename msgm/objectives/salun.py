@@ -9,9 +9,6 @@ from msgm.diffusion.conditions import Condition
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Predict, Setup, Term, mean_square
 from msgm.objectives.masks import Mask
 
-LABELS = 1024
-"""Forget items whose labels say which classes are forgotten."""
-
 
 @OBJECTIVES.register("salun")
 @dataclass
@@ -66,8 +63,6 @@ class SalUn(Mixed):
 
 def _others(setup: Setup, classes: int) -> Tensor:
     """Return, for every label, the next one that retain items have and no forget item has."""
-    labels = setup.forget(LABELS).labels
-    forgotten = set() if labels is None else set(labels.tolist())
     kept = setup.retained or range(classes)
-    free = [label for label in kept if label not in forgotten] or list(kept)
+    free = [label for label in kept if label not in setup.forgotten] or list(kept)
     return torch.tensor([min(free, key=lambda other: (other - label - 1) % classes) for label in range(classes)])

@@ -63,6 +63,7 @@ class Setup:
         labels_dropped: whether forget batches leave labels out at all; true of an unconditional model.
         sizes_alike: whether forget batches are of the size of the others.
         retained: the labels of the retain items, in order; empty without labels.
+        forgotten: the labels of the items to forget, in order, whether the request names them or items alone.
     """
 
     model: Callable[[], ScoreModel]
@@ -77,6 +78,7 @@ class Setup:
     labels_dropped: bool = True
     sizes_alike: bool = True
     retained: tuple[int, ...] = ()
+    forgotten: tuple[int, ...] = ()
 
     def base(self) -> ScoreModel:
         """Return the model that training starts from, frozen and in eval mode; the same object each time."""

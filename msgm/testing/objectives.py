@@ -131,6 +131,7 @@ class _World:
             STEPS,
             0.25,
             retained=tuple(range(CLASSES - 1)) if self.conditional else (),
+            forgotten=(CLASSES - 1,) if self.conditional else (),
         )
         prepared = copy.deepcopy(objective)
         with own_randomness(f"{self.name}.prepare"):

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
@@ -75,7 +76,8 @@ class Preparation:
             len(set(self.drops)) == 1,
             self.drops[1] != 0,
             sizes_alike,
-            self._retained(),
+            self._labels(self.part.retain),
+            self._labels(self.part.forget),
         )
 
     def retain(self, count: int) -> Drawn:
@@ -125,13 +127,13 @@ class Preparation:
         device = self.accelerator.device
         return Drawn(read_tensors(path)["items"].to(device), None if labels is None else labels.to(device))
 
-    def _retained(self) -> tuple[int, ...]:
-        """Return the labels of the retain items, in order; none without labels."""
+    def _labels(self, items: NDArray[np.int64]) -> tuple[int, ...]:
+        """Return the labels of some items, each once and in order; none without labels."""
         labels = self.dataset.labels
-        return () if labels is None else tuple(np.unique(labels[self.part.retain]).tolist())
+        return () if labels is None else tuple(np.unique(labels[items]).tolist())
 
     def _retained_labels(self, count: int) -> Tensor | None:
-        known = torch.tensor(self._retained())
+        known = torch.tensor(self._labels(self.part.retain))
         if not self.model.classes or not len(known):
             return None
         return known[torch.arange(count) % len(known)]

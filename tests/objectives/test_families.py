@@ -9,7 +9,7 @@ from torch import nn
 
 from msgm.diffusion import VP, Condition, ScoreModel
 from msgm.errors import UserError
-from msgm.objectives import Drawn, Phase, SalUn, SelectiveAmnesia, Setup, SFRon, mean_square, noised
+from msgm.objectives import Phase, SalUn, SelectiveAmnesia, Setup, SFRon, mean_square, noised
 
 G = torch.Generator().manual_seed(0)
 UNIFORM = torch.rand(4, 3, generator=G)
@@ -38,8 +38,7 @@ class Asked(nn.Module):
 def prepared(objective, forgotten=(3, 4), classes=10, steps=100):
     network = Asked(classes)
     model = ScoreModel(network, VP(), (3,))
-    items = Drawn(torch.zeros(len(forgotten), 3), torch.tensor(forgotten))
-    objective.prepare(Setup(lambda: copy.deepcopy(model), None, None, forget=lambda n: items, steps=steps))
+    objective.prepare(Setup(lambda: copy.deepcopy(model), None, None, steps=steps, forgotten=forgotten))
     return objective, network
 
 

@@ -130,7 +130,7 @@ def ablation(**settings):
     model = ScoreModel(network, VP(), (3,))
     objective = ConceptAblation(**settings)
     drawn = torch.tensor([[0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
-    objective.prepare(replace(setup(model, drawn), forget=lambda n: Drawn(drawn, torch.tensor([3, 4]))))
+    objective.prepare(replace(setup(model, drawn), forgotten=(3, 4)))
     objective.base.eps = lambda x, t, condition=None: 7 * x
     return objective, network
 

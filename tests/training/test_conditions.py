@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +11,7 @@ import msgm
 from msgm.data import Dataset
 from msgm.diffusion.guidance import Negative, load_guided
 from msgm.errors import UserError
-from msgm.objectives import Card, Mixed, SalUn, Unseen, mean_square
+from msgm.objectives import Card, ConceptAblation, Mixed, SalUn, Unseen, mean_square
 from msgm.requests import ForgetRequest
 from msgm.runs import Run
 from msgm.splits import Part
@@ -173,6 +174,19 @@ def test_gradients_before_training_are_of_the_labels_that_training_asks_for(tiny
     setup.moments("forget", 60, 1, 60)
     setup.moments("retain", 200, 1, 200)
     assert asked == [forget, {-1, 0, 1, 2, 4, 5, 6, 8, 9}]
+
+
+@pytest.mark.parametrize("objective", [SalUn(mask=None), ConceptAblation()])
+def test_the_forgotten_labels_are_known_without_a_draw(tiny, tmp_path, objective):
+    config = tiny(*CONDITIONAL)
+    dataset, split = load_data(config)
+    eights = np.flatnonzero(dataset.labels[split.train.retain] == 8)
+    items = Part(split.train.retain[eights[1:]], np.append(split.train.forget, split.train.retain[eights[0]]))
+    made = Trainer(new_model(config, dataset), objective, dataset, items, config.training, 0, Run(tmp_path), "cpu")
+    setup = made._setup()
+    assert (setup.retained, setup.forgotten) == ((8,), (3, 7, 8))
+    objective.prepare(setup)
+    assert not any(made.drawn.values())
 
 
 @pytest.fixture
