@@ -43,6 +43,8 @@ class AdapterSettings:
     alpha: float | None = None
     targets: list[str] = field(default_factory=lambda: ["*"])
 
+    section: ClassVar[str] = "training.adapter"
+
     def __post_init__(self) -> None:
         at_least(1, self, "training.adapter", "rank")
         positive(self, "training.adapter", "alpha")
@@ -106,6 +108,7 @@ class TrainingSettings:
 
     search: ClassVar[Mapping[str, Range]] = ranges(lr=Range(1e-5, 5e-3, log=True))
     retired: ClassVar[tuple[str, ...]] = ("channels_last",)
+    section: ClassVar[str] = "training"
 
     def __post_init__(self) -> None:
         at_least(1, self, "training", "steps", "batch_size", "forget_batch_size", "accumulate", "log_every")

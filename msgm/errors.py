@@ -1,5 +1,8 @@
 """The ways a command can end badly, each with its exit code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Bad input: one sentence that names the thing, its value and what is allowed. Exit code 2.
@@ -36,6 +39,21 @@ class Interrupted(Exception):
 
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
         return type(self), (str(self), self.code)
+
+
+@contextmanager
+def placed(section: str, place: str) -> Iterator[None]:
+    """Context in which a UserError on a setting of ``section`` names ``place`` instead, where the setting stands.
+
+    Parts name the section that they usually stand in; the same part may stand in several places of a config.
+    """
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        if section == place or not text.startswith((f"{section}.", f"{section}:")):
+            raise
+        raise UserError(place + text.removeprefix(section)) from error
 
 
 def nearest(name: str, allowed: list[str]) -> str:

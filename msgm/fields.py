@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, nearest, placed
 from msgm.ids import as_id, shown
 
 T = TypeVar("T")
@@ -50,14 +50,14 @@ def structured(cls: type[T], values: Any, section: str) -> T:
 
     Args:
         cls: a dataclass with annotations of text, numbers, bools, choices, lists, dictionaries and dataclasses; its
-            ``retired``, if it has any, names settings of earlier versions that are read over, and its ``elsewhere``
-            says what settings that other domains have are called in it.
+            ``retired``, if it has any, names settings of earlier versions that are read over, its ``elsewhere`` says
+            what settings that other domains have are called in it, and its ``section`` where its own errors place it.
         values: settings by name.
         section: place of the settings in the config, which errors name; empty at the top.
 
     Raises:
-        UserError: an unknown or missing setting, a wrong type, a negative seed, or a value that the dataclass itself
-            refuses.
+        UserError: an unknown or missing setting, a wrong type, a negative seed, a number that is NaN, or infinite where
+            the default is not, or a value that the dataclass itself refuses.
     """
     known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
     retired = getattr(cls, "retired", ())
@@ -75,7 +75,10 @@ def structured(cls: type[T], values: Any, section: str) -> T:
     for key, value in made.items():
         if key.endswith("seed") and isinstance(value, int) and value < 0:
             raise UserError(f"{joined(section, key)} must be at least 0, got {value}.")
-    return cls(**made)
+        if _is_infinite(value) and not _is_infinite(known[key].default):
+            raise UserError(f"{joined(section, key)} must be finite, got {value}.")
+    with placed(getattr(cls, "section", section), section):
+        return cls(**made)
 
 
 def typed(value: Any, kind: Any, key: str) -> Any:
@@ -101,7 +104,7 @@ def typed(value: Any, kind: Any, key: str) -> Any:
         made = [typed(item, each, f"{key}[{k}]") for k, item in enumerate(_items(value, key))]
         return made if (origin or kind) is list else tuple(made)
     if kind is Any:
-        return natural(value)
+        return natural(value, key)
     if kind in READERS:
         return READERS[kind](value, key)
     if isinstance(value, kind):
@@ -111,17 +114,17 @@ def typed(value: Any, kind: Any, key: str) -> Any:
     raise UserError(f"{key}: expected {kind.__name__}, got {shown(value)}.")
 
 
-def natural(value: Any) -> Any:
+def natural(value: Any, key: str = "") -> Any:
     """Return a plain tree with unquoted scalars converted as YAML does, for fields that may hold anything.
 
-    A number with leading zeros stays text.
+    A number with leading zeros stays text; NaN is refused with a UserError that names ``key``, the place of the value.
     """
     if isinstance(value, Mapping):
-        return {key: natural(item) for key, item in value.items()}
+        return {name: natural(item, joined(key, name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [natural(item) for item in value]
+        return [natural(item, key) for item in value]
     if not isinstance(value, Plain):
-        return value
+        return _number(value, key or "a number") if isinstance(value, float) else value
     if value.is_null:
         return None
     if value.lower() in WORDS:
@@ -129,9 +132,9 @@ def natural(value: Any) -> Any:
     if re.fullmatch(r"[-+]?0[0-9_]+", value):
         return str(value)
     if WHOLE.fullmatch(value):
-        return _whole(value, "a number")
+        return _whole(value, key or "a number")
     is_number = FINITE.fullmatch(value) or (SPECIAL.fullmatch(value) and "." in value)
-    return _number(value, "a number") if is_number else str(value)
+    return _number(value, key or "a number") if is_number else str(value)
 
 
 def lossless(value: Any) -> Any:
@@ -188,6 +191,12 @@ def _is_null(value: Any) -> bool:
     return value is None or (isinstance(value, Plain) and value.is_null)
 
 
+def _is_infinite(value: Any) -> bool:
+    """Return whether a value is an infinite number, or a list that has one."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(number, float) and math.isinf(number) for number in numbers)
+
+
 @cache
 def _kinds(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
@@ -217,6 +226,8 @@ def _one_of(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
         return None
     some = [kind for kind in kinds if kind is not NoneType]
     forms = [kind for kind in some if _form(kind) is _form_of(value)] or some
+    if type(value) is float and float in forms:
+        return _number(value, key)
     if type(value) in forms or str in forms:
         return value if type(value) in forms else _text(value, key)
     for kind in forms[:-1]:
@@ -275,7 +286,7 @@ def _number(value: Any, key: str) -> float:
     if isinstance(value, str) and (FINITE.fullmatch(value.strip()) or SPECIAL.fullmatch(value.strip())):
         number = float(re.sub(r"\.(inf|nan)", r"\1", value.strip().lower().replace("_", "")))
     try:
-        if not isinstance(number, bool) and isinstance(number, int | float):
+        if not isinstance(number, bool) and isinstance(number, int | float) and not math.isnan(number):
             return float(number)
     except OverflowError:
         return math.copysign(math.inf, number)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, nearest, placed
 from msgm.fields import by_name, structured, typed
 
 T = TypeVar("T")
@@ -28,25 +28,39 @@ class Registry(Generic[T]):
 
         return add
 
-    def build(self, settings: Mapping[str, Any]) -> T:
+    def make(self, name: str, settings: Mapping[str, Any], place: str) -> T:
+        """Make the part ``name`` from its own settings, which stand at ``place`` in the config and do not name it.
+
+        Raises:
+            UserError: unknown key, wrong type or a value that the part itself refuses.
+        """
+        return structured(self.entries[name], settings, place)
+
+    def build(self, settings: Mapping[str, Any], place: str | None = None) -> T:
         """Make the part that ``settings["name"]`` picks from the other settings.
+
+        Args:
+            settings: of the part, by name.
+            place: of the settings in the config, which errors name; by default the registry's section.
 
         Raises:
             UserError: unknown name, unknown key, wrong type or a value that the part itself refuses.
         """
+        with placed(self.section, place or self.section):
+            return self._build(settings)
+
+    def _build(self, settings: Mapping[str, Any]) -> T:
         values = by_name(settings, self.section)
         known = sorted(self.entries)
         if "name" not in values:
             raise UserError(f"{self.section}.name: the setting is missing; known: {', '.join(known)}.")
         name = typed(values.pop("name"), str, f"{self.section}.name")
         if name not in self.entries:
-            hint, what = (
-                nearest(name, known),
-                {"methods": "method", "metrics": "metric"}.get(self.section, self.section),
-            )
+            kind = self.section.rpartition(".")[2]
+            hint, what = nearest(name, known), {"methods": "method", "metrics": "metric"}.get(kind, kind)
             raise UserError(f"{self.section}.name: unknown {what} {name!r}; known: {', '.join(known)}.{hint}")
         self._refuse_foreign(name, values)
-        return structured(self.entries[name], values, self.section)
+        return self.make(name, values, self.section)
 
     def _refuse_foreign(self, name: str, values: Mapping[str, Any]) -> None:
         """Refuse a setting of another entry, which may remain in a file when only the name is changed."""

@@ -45,7 +45,6 @@ def test_a_field_of_numbers_reads_one(text, number):
     found = typed(text, float, "key")
     assert found == number
     assert type(found) is float
-    assert math.isnan(typed(".nan", float, "key"))
 
 
 @pytest.mark.parametrize(("text", "flag"), [("true", True), ("No", False), ("on", True), ("0", False), (True, True)])
@@ -66,6 +65,12 @@ def test_a_flag_reads_words(text, flag):
         ("٢", int, "a whole number"),
         ("much", float, "a number"),
         (True, float, "a number"),
+        (".nan", float, "a number"),
+        ("nan", float | None, "a number"),
+        (math.nan, float, "a number"),
+        (math.nan, float | None, "a number"),
+        ([1.0, math.nan], list[float], "a number"),
+        ({"x": [Plain(".nan")]}, Any, "a number"),
         ("0x1", float, "a number"),
         ("maybe", bool, "true or false"),
         (1.0, bool, "true or false"),
@@ -152,6 +157,20 @@ class Outer:
 class Drawn:
     seed: int = 0
     draw_seed: int = 0
+
+
+@dataclass
+class Bounded:
+    rate: float = 1.0
+    rates: list[float] = field(default_factory=list)
+    reach: float = math.inf
+
+
+@pytest.mark.parametrize(("key", "value"), [("rate", "inf"), ("rate", -math.inf), ("rates", [1, ".inf"])])
+def test_a_number_is_finite_where_its_default_is(key, value):
+    with pytest.raises(UserError, match=rf"^part\.{key} must be finite, got "):
+        structured(Bounded, {key: value}, "part")
+    assert structured(Bounded, {"reach": "inf"}, "part").reach == math.inf
 
 
 @pytest.mark.parametrize("key", ["seed", "draw_seed"])

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.data import Dataset, dequantise
+from msgm.errors import placed
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.vision.classifiers import ClassifierSettings, load_classifier
 from msgm.evaluation.vision.clip import check_clip, load_clip
 from msgm.evaluation.vision.images import check_images, to_rgb
 from msgm.evaluation.vision.inception import Implementation, check_inception, load_inception
+from msgm.fields import Settings
 from msgm.processes import spread
 from msgm.registry import Registry
 
@@ -104,6 +106,21 @@ class Extractor(ABC):
 
 
 EXTRACTORS: Registry[Extractor] = Registry(SECTION)
+
+
+def check_extractor(settings: Settings, place: str, dataset: Dataset) -> None:
+    """Refuse an extractor that is unknown, not available, or cannot read this data.
+
+    Args:
+        settings: its name and its own settings.
+        place: where they stand in the config, for errors.
+        dataset: what it is to read.
+
+    Raises:
+        UserError: it is.
+    """
+    with placed(SECTION, place):
+        EXTRACTORS.build(settings).check(dataset)
 
 
 def device_of(bench: Bench) -> torch.device:

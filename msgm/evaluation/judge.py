@@ -227,7 +227,7 @@ def _kind(settings: JudgeSettings, task: Task) -> JudgeKind:
     if settings.kind not in known:
         hint = nearest(settings.kind, known)
         raise UserError(f"{SECTION}.kind: unknown judge {settings.kind!r}; known: {', '.join(known)}.{hint}")
-    return JUDGES.build(settings.options | {"name": task.own if settings.kind == "own" else settings.kind})
+    return JUDGES.make(task.own if settings.kind == "own" else settings.kind, settings.options, JUDGES.section)
 
 
 def assess(judge: Judge, task: Task) -> None:

@@ -52,7 +52,7 @@ class Matching(ABC):
         """Return (B,) losses whose expectation is that of the mean square of eps_theta - eps."""
 
 
-MATCHING: Registry[Matching] = Registry("matching")
+MATCHING: Registry[Matching] = Registry("objective.matching")
 
 
 @MATCHING.register("sliced")

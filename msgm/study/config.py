@@ -69,4 +69,6 @@ def chosen_metrics(registry: Registry[T], names: Sequence[str] | None, options: 
         for name in given:
             known(name, list(registry.entries), key, "metric")
     usual = [name for name, cls in registry.entries.items() if not getattr(cls, "costly", False)]
-    return [registry.build({"name": name} | options.get(name, {})) for name in (usual if names is None else names)]
+    chosen = usual if names is None else names
+    made = {name: registry.make(name, options.get(name, {}), f"options.{name}") for name in [*options, *chosen]}
+    return [made[name] for name in chosen]

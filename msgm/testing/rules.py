@@ -22,9 +22,12 @@ WRONG: dict[type, tuple[Any, ...]] = {
     int: (-1, 0),
     float: (-1.0, math.nan, math.inf),
     str: ("no such choice",),
-    type(None): (-1.0,),
+    type(None): (-1.0, math.nan),
 }
-"""What a setting is tried with, by the type of its default: a part may take it or refuse it with a UserError."""
+"""What a setting is tried with, by the type of its default: a part may take it or refuse it with a UserError.
+
+NaN is always refused, and infinity where it is not the default.
+"""
 
 
 class Refused(AssertionError):
@@ -73,6 +76,8 @@ def made(part: T | type[T], base: Any) -> T:
 def check_settings(part: Any) -> None:
     """Check that settings are plain values that build the same part again, and that wrong ones are UserErrors.
 
+    No setting may be NaN, whether by default or by the user, or infinite where its default is not.
+
     Raises:
         Refused: they are not.
     """
@@ -83,6 +88,8 @@ def check_settings(part: Any) -> None:
             isinstance(value, PLAIN),
             f"{cls.__name__}.{name} is a {type(value).__name__}, which a config cannot hold.",
         )
+        is_nan = isinstance(value, float) and math.isnan(value)
+        require(not is_nan, f"{cls.__name__}.{name} is NaN by default, which no config can set; take None for off.")
     again = structured(cls, settings, "settings")
     for name, value in settings.items():
         found = plain(getattr(again, name))
@@ -102,6 +109,9 @@ def _try_setting(cls: type, settings: dict[str, Any], name: str, wrong: Any) -> 
         raise Refused(
             f"{cls.__name__} refuses {name}={wrong!r} with a {type(error).__name__} where a UserError is expected."
         ) from error
+    else:
+        finite = not isinstance(wrong, float) or math.isfinite(wrong) or wrong == settings[name]
+        require(finite, f"{cls.__name__} takes {name}={wrong!r}; refuse with a UserError what is no finite number.")
 
 
 def check_texts(name: str, facts: Any, *keys: str) -> None:

@@ -129,6 +129,16 @@ class UnnamedSetting(Plain):
 
 
 @dataclass
+class NaNSetting(Plain):
+    weight: float = float("nan")
+
+
+@dataclass
+class AnySetting(Plain):
+    weight: object = 1.0
+
+
+@dataclass
 class UndeclaredForget(Plain):
     def uses_forget(self, step):
         return True
@@ -283,6 +293,8 @@ FAULTS = [
     (ObjectSetting, "ObjectSetting.weights is a Tensor, which a config cannot hold"),
     (ValueErrorSetting, r"refuses weight=-1.0 with a ValueError where a UserError is expected"),
     (UnnamedSetting, r"refuses weight=-1.0 without naming the setting"),
+    (NaNSetting, "NaNSetting.weight is NaN by default"),
+    (AnySetting, "AnySetting takes weight=nan; refuse with a UserError what is no finite number"),
     (UndeclaredForget, "asks for forget batches, which its data, 'retain', lack"),
     (NeverForgets, "declares forget data and asks for none in the first 1000 steps"),
     (Miscounts, r"forget_batches\(1\) is 1, but 0 of the steps before use a forget batch"),

@@ -31,7 +31,7 @@ class Calibration(Metric):
     bins: int = 15
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics.calibration", "bins")
+        at_least(1, self, "options.calibration", "bins")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         confidence = np.exp(case.target.log_probabilities("test").max(1))

@@ -57,7 +57,7 @@ class Probe(Metric):
     items: int = 1000
 
     def __post_init__(self) -> None:
-        at_least(2, self, "metrics.probe", "folds", "items")
+        at_least(2, self, "options.probe", "folds", "items")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         live = case.live

@@ -95,7 +95,7 @@ class Quality(Metric):
     folder: str = ""
 
     def __post_init__(self) -> None:
-        at_least(LEAST_MODELS, self, "metrics.forgetting-quality", "models")
+        at_least(LEAST_MODELS, self, "options.forgetting-quality", "models")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         found = forgetting_quality(*self.clouds(case))

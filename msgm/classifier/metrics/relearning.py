@@ -58,8 +58,8 @@ class Relearning(Metric):
     items: int = 500
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics.relearning", "cap", "items")
-        positive(self, "metrics.relearning", "factor", "floor", "lr_share")
+        at_least(1, self, "options.relearning", "cap", "items")
+        positive(self, "options.relearning", "factor", "floor", "lr_share")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         live = case.live

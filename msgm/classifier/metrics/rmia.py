@@ -55,9 +55,9 @@ class RMIA(Metric):
 
     def __post_init__(self) -> None:
         if not 0 <= self.a <= 1:
-            raise UserError(f"metrics.rmia.a must lie in [0, 1], got {self.a}.")
+            raise UserError(f"options.rmia.a must lie in [0, 1], got {self.a}.")
         if not self.gamma >= 1:
-            raise UserError(f"metrics.rmia.gamma must be at least 1, got {self.gamma}.")
+            raise UserError(f"options.rmia.gamma must be at least 1, got {self.gamma}.")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         found = controls(case.target)

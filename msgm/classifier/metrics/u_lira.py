@@ -56,7 +56,7 @@ class ULiRA(Metric):
     folder: str = ""
 
     def __post_init__(self) -> None:
-        at_least(2, self, "metrics.u-lira", "pairs")
+        at_least(2, self, "options.u-lira", "pairs")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         live = case.live

@@ -40,7 +40,7 @@ class ZRF(Metric):
     networks: int = 3
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics.zrf", "networks")
+        at_least(1, self, "options.zrf", "networks")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         from msgm.classifier.measuring import logits_of

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from msgm.config import Config
 from msgm.data import Dataset
-from msgm.errors import UserError
 from msgm.evaluation.attacks.retrained import BesideRetrained
 from msgm.evaluation.bench import Subject
-from msgm.evaluation.extractors import EXTRACTORS, Features
+from msgm.evaluation.extractors import Features, check_extractor
 from msgm.evaluation.metrics.quality import seen_samples
 from msgm.fields import Settings
 from msgm.splits import Split
@@ -27,10 +26,7 @@ class SamplesBesideRetrained(BesideRetrained):
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
         super().check(config, dataset, split)
-        try:
-            EXTRACTORS.build(self.extractor).check(dataset)
-        except UserError as error:
-            raise UserError(f"evaluation.options.{self.name}.{error}") from error
+        check_extractor(self.extractor, f"evaluation.options.{self.name}.extractor", dataset)
 
 
 def paired(subject: Subject, other: Subject, features: Features) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,7 @@ def build_metrics(names: list[str], options: dict[str, dict[str, Any]]) -> list[
     """Return the metrics of ``names`` with their options.
 
     Raises:
-        UserError: an unknown metric, one that is named twice, or a bad option.
+        UserError: an unknown metric, one that is named twice, or a bad option, also of a metric that is not measured.
     """
     known = sorted(METRICS.entries)
     for key, given in (("metrics", names), ("options", list(options))):
@@ -107,7 +107,8 @@ def build_metrics(names: list[str], options: dict[str, dict[str, Any]]) -> list[
                 )
     if len(set(names)) < len(names):
         raise UserError(f"evaluation.metrics names a metric twice: {', '.join(names)}.")
-    return [METRICS.build({"name": name, **options.get(name, {})}) for name in names]
+    made = {name: METRICS.make(name, options.get(name, {}), f"{METRICS.section}.{name}") for name in [*options, *names]}
+    return [made[name] for name in names]
 
 
 def measured(row: Row, name: str) -> bool:

@@ -20,9 +20,9 @@ from msgm.devices import precise_device
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.extractors import (
-    EXTRACTORS,
     Extracted,
     Features,
+    check_extractor,
     device_of,
     load_features,
     sample_features,
@@ -67,10 +67,7 @@ class SampleMetric(Metric):
         return {}
 
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:
-        try:
-            EXTRACTORS.build(self.extractor).check(dataset)
-        except UserError as error:
-            raise UserError(f"evaluation.options.{self.name}.{error}") from error
+        check_extractor(self.extractor, f"evaluation.options.{self.name}.extractor", dataset)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         bench = subject.bench

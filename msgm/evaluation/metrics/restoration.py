@@ -17,7 +17,7 @@ from msgm.data import Dataset
 from msgm.diffusion import PROCESSES, SamplingSettings
 from msgm.errors import UserError
 from msgm.evaluation.bench import Bench, Subject
-from msgm.evaluation.extractors import EXTRACTORS, load_features
+from msgm.evaluation.extractors import check_extractor, load_features
 from msgm.evaluation.metrics.base import METRICS, Column, Metric, Report, Row
 from msgm.evaluation.metrics.clip_distance import pair_distances
 from msgm.evaluation.metrics.frechet import frechet_distance
@@ -75,12 +75,11 @@ class Restoration(Metric):
         try:
             items_to_restore(dataset, split, self.n)
             self.task(config).describe(dataset.shape, PROCESSES.build(config.process))
-            EXTRACTORS.build(self.extractor).check(dataset)
-            if self.clip is not None:
-                setting += ".clip"
-                EXTRACTORS.build(self.clip).check(dataset)
         except UserError as error:
             raise UserError(f"{setting}: {error}") from error
+        check_extractor(self.extractor, f"{setting}.extractor", dataset)
+        if self.clip is not None:
+            check_extractor(self.clip, f"{setting}.clip", dataset)
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         config = subject.bench.config

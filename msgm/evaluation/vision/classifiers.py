@@ -1,7 +1,7 @@
 """torchvision's classifiers: any of them, with the user's weights or the published ones."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,8 @@ class ClassifierSettings:
     mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
     std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
 
+    section: ClassVar[str] = "torchvision"
+
     def __post_init__(self) -> None:
         at_least(1, self, "torchvision", "size")
         for key in ("mean", "std"):
@@ -82,7 +84,7 @@ class ClassifierSettings:
         if min(self.std) <= 0:
             raise UserError(f"torchvision.std must be positive, got {self.std}.")
         if (self.weights is None) == bool(self.classes):
-            raise UserError("torchvision needs weights with the list of their classes, or neither for published ones.")
+            raise UserError("torchvision.weights: own ones need the list of their classes; give both, or neither.")
 
     def check_weights(self, key: str) -> None:
         """Raise what ``load_classifier`` would raise for an unknown network or missing weights."""

@@ -58,6 +58,7 @@ class Combined(Erasure):
     def __post_init__(self) -> None:
         if self.erasure.get("name") == self.name:
             raise UserError("erasure.erasure.name: combined cannot combine itself.")
+        ERASURES.build(self.erasure, "erasure.erasure")  # refuses what is wrong before anything is fitted
 
     def _erase(self, embeddings: NDArray[Any], labels: list[Labels], context: Context) -> NDArray[Any]:
         each = ERASURES.build(self.erasure)

@@ -78,10 +78,10 @@ class GNNDelete(Method):
     )
 
     def __post_init__(self) -> None:
-        below_one(self, "method", "balance")
-        at_least(0, self, "method", "steps")
-        at_least(1, self, "method", "pairs")
-        positive(self, "method", "learning_rate")
+        below_one(self, "methods", "balance")
+        at_least(0, self, "methods", "steps")
+        at_least(1, self, "methods", "pairs")
+        positive(self, "methods", "learning_rate")
 
     def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
         import torch

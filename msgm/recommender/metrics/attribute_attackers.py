@@ -85,8 +85,8 @@ class AttributeAttackers(Metric):
     }
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics", "k")
-        at_least(2, self, "metrics", "folds")
+        at_least(1, self, f"options.{self.name}", "k")
+        at_least(2, self, f"options.{self.name}", "folds")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         names = [self.attribute] if self.attribute else sorted(case.data.attributes)[:1]

@@ -51,7 +51,7 @@ class Backdoor(Metric):
     tag: str = "promoted"
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics", "k")
+        at_least(1, self, f"options.{self.name}", "k")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         items = np.flatnonzero(case.data.tags.get(self.tag, np.zeros(case.split.train.shape[1], dtype=bool)))

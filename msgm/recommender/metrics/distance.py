@@ -100,10 +100,10 @@ class Distance(Metric):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics", "k", "users")
-        positive(self, "metrics", "persistence")
+        at_least(1, self, f"options.{self.name}", "k", "users")
+        positive(self, f"options.{self.name}", "persistence")
         if not self.persistence < 1:
-            raise UserError(f"metrics.persistence must lie in (0, 1), got {self.persistence}.")
+            raise UserError(f"options.{self.name}.persistence must lie in (0, 1), got {self.persistence}.")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         if not case.retrains:

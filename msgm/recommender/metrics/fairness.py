@@ -45,9 +45,9 @@ class Fairness(Metric):
     least: int = 10
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics", "k", "least")
-        positive(self, "metrics", "active")
-        below_one(self, "metrics", "active")
+        at_least(1, self, f"options.{self.name}", "k", "least")
+        positive(self, f"options.{self.name}", "active")
+        below_one(self, f"options.{self.name}", "active")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         found = retained_quality(case, self.k)

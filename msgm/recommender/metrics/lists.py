@@ -40,7 +40,7 @@ class Lists(Metric):
     k: int = 10
 
     def __post_init__(self) -> None:
-        at_least(1, self, "metrics", "k")
+        at_least(1, self, f"options.{self.name}", "k")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         found: dict[str, float | None] = dict.fromkeys(self.numbers)

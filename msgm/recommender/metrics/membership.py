@@ -79,7 +79,7 @@ class Membership(Metric):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(LEAST, self, "metrics", "cells")
+        at_least(LEAST, self, f"options.{self.name}", "cells")
 
     def measure(self, case: Case) -> dict[str, float | None]:
         probe, lesson = probe_of(case, self.seed), self._lesson(case)

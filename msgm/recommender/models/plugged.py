@@ -39,7 +39,7 @@ class Plugged(Recommender):
     base: Settings = field(default_factory=lambda: {"name": "als"})
 
     def __post_init__(self) -> None:
-        self.inner = MODELS.build(self.base)
+        self.inner = MODELS.build(self.base, "model.base")
         self.plugin = IDENTITY
 
     @classmethod

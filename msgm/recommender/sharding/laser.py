@@ -60,8 +60,8 @@ class SequentialRecommender(Recommender):
 
     def __post_init__(self) -> None:
         at_least(1, self, "model", "stages", "rounds")
-        if MODELS.build(self.base).name not in WARM:
-            raise UserError(f"base.name: {self.base['name']} cannot train on; allowed: {', '.join(WARM)}.")
+        if MODELS.build(self.base, "model.base").name not in WARM:
+            raise UserError(f"model.base.name: {self.base['name']} cannot train on; allowed: {', '.join(WARM)}.")
 
     def _fit(self) -> None:
         if self.stages > self.seen.shape[0]:

@@ -75,7 +75,9 @@ def check_partition(name: str) -> None:
     """Refuse a name that is none of PARTITIONS."""
     if name not in PARTITIONS:
         known = sorted(PARTITIONS)
-        raise UserError(f"unknown partition {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        raise UserError(
+            f"model.partition: unknown partition {name!r}; known: {', '.join(known)}.{nearest(name, known)}"
+        )
 
 
 def _by_user(matrix: csr_array, owners: NDArray[np.int64], learnt: bool) -> Partition:

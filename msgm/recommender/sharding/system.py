@@ -69,9 +69,9 @@ class ShardedRecommender(Recommender):
         if self.combiner not in COMBINERS:
             known = sorted(COMBINERS)
             hint = nearest(self.combiner, known)
-            raise UserError(f"unknown combiner {self.combiner!r}; known: {', '.join(known)}.{hint}")
-        if MODELS.build(self.base).name in ("sharded", "sequential"):
-            raise UserError(f"base.name: {self.base['name']} is made of other models and cannot be a shard's.")
+            raise UserError(f"model.combiner: unknown combiner {self.combiner!r}; known: {', '.join(known)}.{hint}")
+        if MODELS.build(self.base, "model.base").name in ("sharded", "sequential"):
+            raise UserError(f"model.base.name: {self.base['name']} is made of other models and cannot be a shard's.")
         check_partition(self.partition)
         COMBINERS[self.combiner]().check(self.base["name"], self.partition)
 

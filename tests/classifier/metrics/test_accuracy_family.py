@@ -139,11 +139,11 @@ def test_the_calibration_error_is_the_binned_one():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"name": "calibration", "bins": 0}, "metrics.calibration.bins must be at least 1, got 0."),
-        ({"name": "rmia", "a": 1.5}, "metrics.rmia.a must lie in [0, 1], got 1.5."),
-        ({"name": "rmia", "gamma": 0.5}, "metrics.rmia.gamma must be at least 1, got 0.5."),
-        ({"name": "forgetting-quality", "models": 8}, "metrics.forgetting-quality.models must be at least 64, got 8."),
-        ({"name": "relearning", "factor": 0}, "metrics.relearning.factor must be a positive number, got 0.0."),
+        ({"name": "calibration", "bins": 0}, "options.calibration.bins must be at least 1, got 0."),
+        ({"name": "rmia", "a": 1.5}, "options.rmia.a must lie in [0, 1], got 1.5."),
+        ({"name": "rmia", "gamma": 0.5}, "options.rmia.gamma must be at least 1, got 0.5."),
+        ({"name": "forgetting-quality", "models": 8}, "options.forgetting-quality.models must be at least 64, got 8."),
+        ({"name": "relearning", "factor": 0}, "options.relearning.factor must be a positive number, got 0.0."),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, text):

@@ -71,5 +71,5 @@ def test_without_retrained_models_there_is_no_number():
 
 
 def test_persistence_is_below_one():
-    with pytest.raises(UserError, match=r"metrics.persistence must lie in \(0, 1\), got 1"):
+    with pytest.raises(UserError, match=r"options.distance.persistence must lie in \(0, 1\), got 1"):
         METRICS.build({"name": "distance", "persistence": 1.0})

@@ -76,5 +76,5 @@ def test_without_two_groups_of_known_users_there_is_no_gap(gender):
 
 def test_the_share_of_the_active_lies_between_0_and_1():
     for share in (0.0, 1.0):
-        with pytest.raises(UserError, match=r"metrics.active must"):
+        with pytest.raises(UserError, match=r"options.fairness.active must"):
             METRICS.build({"name": "fairness", "active": share})

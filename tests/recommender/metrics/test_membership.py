@@ -74,5 +74,5 @@ def test_the_same_seed_gives_the_same_numbers():
 
 
 def test_too_few_cells_are_refused():
-    with pytest.raises(UserError, match=r"metrics.cells must be at least 20, got 5"):
+    with pytest.raises(UserError, match=r"options.membership.cells must be at least 20, got 5"):
         METRICS.build({"name": "membership", "cells": 5})
