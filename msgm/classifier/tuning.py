@@ -179,9 +179,7 @@ class ClassifierTuning(Tunable):
         return {"objective": fmean(gaps.values())} | gaps
 
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
-        own = self._given(row)
-        shared = {"name": own["name"]} | ({"epochs": own["epochs"]} if "epochs" in own else {})
-        return {"methods": {row: shared | dict(values)}}
+        return {"methods": {row: self._given(row) | dict(values)}}
 
 
 def _means(found: list[dict[str, float]]) -> dict[str, float]:

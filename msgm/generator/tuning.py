@@ -18,6 +18,7 @@ from msgm.evaluation.measuring import check_metrics
 from msgm.fields import Tree, merged
 from msgm.objectives import Objective
 from msgm.ranges import searched
+from msgm.registry import plain
 from msgm.runs import Run, find_model
 from msgm.splits import Split
 from msgm.study.tuning import Searched, Tunable, trial_folder
@@ -138,12 +139,16 @@ class GeneratorTuning(Tunable):
         return {"objective": found["unlearning_ratio"] + found["junk_rate"] + rise} | found
 
     def _experiment(self, name: str, values: Mapping[str, float]) -> Config:
+        return self.config.for_row(self._row(name, values))
+
+    def _row(self, name: str, values: Mapping[str, float]) -> Row:
+        """Return a row with these values and the number of steps that all rows share."""
         row, chosen = self.config.rows[name], self._parts(name, values)
         found: dict[str, Any] = {"training": row.training | chosen.get("training", {})}
         for section, registry in PARTS.items():
             if settings := getattr(row, section):
                 found[section] = registry.resolve(merged(settings, chosen.get(section, {})))
-        return self.config.for_row(replace(row, **found))
+        return replace(row, **found)
 
     def _parts(self, row: str, values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """Return the settings of a row's sections, the common number of steps among them."""
@@ -159,7 +164,10 @@ class GeneratorTuning(Tunable):
         return parts
 
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
-        return {"rows": {row: self._parts(row, values)}}
+        made = self._row(row, values)
+        training = merged(self.config.finetune, made.training) if made.objective else made.training
+        sections = {section: getattr(made, section) for section in PARTS} | {"training": plain(training)}
+        return {"rows": {row: {"start": made.start} | {key: own for key, own in sections.items() if own}}}
 
     def _numbers(self, name: str, folder: Path) -> dict[str, float]:
         found = measure(Subject(name, load_guided(folder).to(chosen_device(self.device)), self.bench))

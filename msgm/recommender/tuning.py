@@ -141,7 +141,7 @@ class RecommenderTuning(Tunable):
         return {key: fmean(one[key] for one in found) for key in found[0]}
 
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
-        return {"methods": {row: {"name": self.config.methods[row]["name"]} | dict(values)}}
+        return {"methods": {row: self.config.methods[row] | dict(values)}}
 
 
 def _ndcg(case: Case) -> float:

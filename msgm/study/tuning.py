@@ -101,7 +101,7 @@ class Tunable(ABC):
 
     @abstractmethod
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
-        """Return the config overrides, as a tree, that give a row these values."""
+        """Return the config overrides, as a tree, that give a row these values and all others of its trials."""
 
 
 def tune(

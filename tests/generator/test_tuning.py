@@ -9,9 +9,11 @@ import yaml
 from msgm.config import load_config
 from msgm.data import load_dataset
 from msgm.errors import UserError
+from msgm.fields import merged
 from msgm.generator import tuning
 from msgm.generator.tuning import GeneratorTuning
 from msgm.runs import Run
+from msgm.settings import dump_yaml, parse_settings, read_settings
 from msgm.study.tuning import tune
 from msgm.training.run import new_model, split_data
 from tests.conftest import TINY, settings
@@ -149,10 +151,37 @@ def test_settings_of_masks_anchors_and_caps_are_searched_too(tmp_path):
     inner = {"objective.mask.keep": 0.3, "objective.anchor.weight": 0.01, "objective.combine.ratio": 1.0}
     assert inner.items() <= searched.own.items()
     chosen = tuned.chosen("mine", {"objective.mask.keep": 0.6, "objective.combine.ratio": 0.2, "training.lr": 1e-3})
-    assert chosen["rows"]["mine"]["objective"] == {"mask": {"keep": 0.6}, "combine": {"ratio": 0.2}}
+    objective = chosen["rows"]["mine"]["objective"]
+    assert (objective["mask"]["keep"], objective["combine"]["ratio"], objective["anchor"]["by"]) == (
+        0.6,
+        0.2,
+        "identity",
+    )
     made = tuned._experiment("mine", {"objective.mask.keep": 0.6, "objective.combine.ratio": 0.2}).objective
     assert (made["mask"]["keep"], made["mask"]["items"], made["anchor"]["by"]) == (0.6, 256, "identity")
     assert made["combine"] == {"name": "cap", "ratio": 0.2, "exactly": False}
+
+
+def test_what_is_written_makes_the_tuned_row_again_whatever_else_the_search_was_told(tmp_path):
+    told = ["finetune.adapter.rank=2", "rows.mine={objective: {name: obtuse, floor: 3}, training: {clip: null}}"]
+    tuned = GeneratorTuning(load_config("digits/vp", [*SMALL, *told]), Run(tmp_path), None, "cpu")
+    for row, values in (("mine", {"training.lr": 1e-3}), ("redirect", {"objective.alpha": 0.6})):
+        written = dump_yaml(tuned.chosen(row, values))
+        again = load_config(merged(read_settings("digits/vp", SMALL), parse_settings(written, "tuned.yaml")))
+        made, trial = again.for_row(again.rows[row]), tuned._experiment(row, values)
+        assert made.training == trial.training
+        assert made.training.adapter.rank == 2
+        assert (made.objective, again.rows[row].start) == (trial.objective, "finetune")
+
+
+def test_edits_and_guidance_are_written_without_what_they_refuse(tmp_path):
+    told = ["finetune.adapter.rank=2", "rows.edited={start: edit, edit: {name: task-vector}, training: {lr: 1e-3}}"]
+    told.append("rows.guided={start: guide, guidance: {name: spell}}")
+    tuned = GeneratorTuning(load_config("digits/vp", [*SMALL, *told]), Run(tmp_path), None, "cpu")
+    assert tuned.chosen("edited", {})["rows"]["edited"]["training"] == {"lr": 1e-3}
+    assert tuned.chosen("guided", {"guidance.radius": 2.0})["rows"]["guided"]["guidance"]["radius"] == 2.0
+    for row in ("edited", "guided"):
+        load_config(merged(read_settings("digits/vp", SMALL), tuned.chosen(row, {})))
 
 
 def test_a_share_that_a_threshold_replaces_and_that_of_a_distilled_base_are_not_searched(tmp_path):

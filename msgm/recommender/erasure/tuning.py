@@ -122,7 +122,7 @@ class AttributeTuning(Tunable):
         return {"objective": leak + lost, "leak": leak, "ndcg_lost": lost, "ndcg": ndcg}
 
     def chosen(self, row: str, values: Mapping[str, float]) -> Tree:
-        return {"erasures": {row: {"name": self.config.erasures[row]["name"]} | dict(values)}}
+        return {"erasures": {row: self.config.erasures[row] | dict(values)}}
 
 
 def _part(name: str) -> Any:
