@@ -20,6 +20,7 @@ from msgm.evaluation.figures import report_figures
 from msgm.evaluation.found import found_text
 from msgm.evaluation.ladder import (
     ATTACKS,
+    FURTHER,
     GUIDED,
     LADDER,
     TRUSTED_ACCURACY,
@@ -190,7 +191,7 @@ def _shown(report: Report) -> str:
     text = (
         f"{reached[0].upper()}{reached[1:]}.{exact} How often samples show the content, and how likely real items are"
     )
-    if any(reason_untested(row, name) is None for row in report["rows"] for name in ATTACKS):
+    if any(reason_untested(row, name) is None for row in report["rows"] for name in (*ATTACKS, *FURTHER)):
         return f"{text}, was measured; and what some attacks on copies of the weights bring back."
     return f"{text}, was measured: outputs, not weights."
 

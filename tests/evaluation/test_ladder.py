@@ -18,7 +18,7 @@ from msgm.evaluation.ladder import (
     trusted,
 )
 from msgm.evaluation.rates import rate
-from msgm.study.judging import ABOVE, BELOW
+from msgm.study.judging import ABOVE, BELOW, INSIDE
 
 MADE = {
     BASE_ROW: ("none", None),
@@ -248,6 +248,10 @@ def test_a_control_whose_models_are_missing_or_were_not_judged_is_not_tested(num
         ("forget items come back %", ABOVE),
         ("retain items kept %", None),
         ("copy %", ABOVE),
+        ("UR % by guided recall", ABOVE),
+        ("UR % after noise search", ABOVE),
+        ("copies of forget items %", ABOVE),
+        ("copies % of items held 50 times", ABOVE),
         ("NLL forget", BELOW),
         ("VLB forget", BELOW),
         ("NLL retain", None),
@@ -297,6 +301,40 @@ def test_further_attacks_of_membership_count_where_the_row_was_measured_by_them(
     row = a_row("row", measured={"pia": {}}, pia=found)
     assert attacks_of(a_report(row, target="observed"), row)["pia"] == ["PIA AUC forget", "PIA TPR %"]
     assert not {"pia", "secmi", "sima"} & attacks_of(a_report(row), row).keys()
+
+
+RATES = {"unlearning_ratio": {"value": 0.5, "n": 10}}
+LATER = {
+    "latent-inversion": {"levels": [{"forget": {"distance": 0.3, "forgotten": {"value": 0.5, "n": 10}}}]},
+    "guided-recall": {"curve": [RATES, RATES]},
+    "noise-search": {"items": 10, "after": RATES},
+    "extraction": {"copies": {"value": 0.5, "n": 10}, "by_times": {"1": {}}},
+}
+
+
+@pytest.mark.parametrize("attack", LATER)
+@pytest.mark.parametrize(
+    ("target", "holds"),
+    [
+        ("observed", {INSIDE: True, ABOVE: False, BELOW: False}),
+        ("concept", {INSIDE: None, ABOVE: False, BELOW: None}),
+    ],
+)
+def test_later_attacks_bound_a_model_as_the_first_ones_do(attack, target, holds):
+    """Their numbers are read beside the band on either side; of a concept, on the side of models that know it alone."""
+    row = a_row("row", measured={attack: {}}, judged={"held_out_inside": None})
+    assert attack not in attacks_of(a_report(row, target=target), row | {"measured": {}})
+    row |= {attack.replace("-", "_"): LATER[attack]}
+    report = a_report(row, target=target)
+    name = attacks_of(report, row)[attack][-1]
+    found = {}
+    for place in holds:
+        band = {"mean": 1.0, "sd": 1.0, "low": 0.0, "high": 2.0, "count": 5}
+        entry = {"value": 9.0, "band": band, "place": place, "better": "band", "section": "residue"}
+        row["metrics"] = {name: entry}
+        checks = LADDER.claims(report, row)[1].checks
+        found[place] = next(check.holds for check in checks if check.name.startswith(attack))
+    assert found == holds
 
 
 # Exactness
