@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgm.checks import at_least
 from msgm.diffusion import GUIDANCE, SamplingSettings
-from msgm.diffusion.shards import Mixing
+from msgm.diffusion.shards import Mixing, check_path
 from msgm.errors import UserError
 from msgm.fields import Settings, structured
 from msgm.objectives import OBJECTIVES, Card
@@ -147,9 +147,6 @@ def fitting_shards(shards: Settings, sampling: SamplingSettings) -> Settings:
         UserError: unknown settings, or such as do not fit.
     """
     found = structured(ShardSettings, shards, "shards")
-    if found.mixture == "posterior" and sampling.evaluations is None:
-        raise UserError(
-            f"sampling.sampler: shards.mixture posterior follows a path level by level, and {sampling.sampler!r} has "
-            "steps of its own; take a sampler with a grid, such as ancestral, or the mixture drawn."
-        )
+    if found.mixture == "posterior":
+        check_path(sampling.build())
     return asdict(found)

@@ -175,6 +175,9 @@ class ScoreModel:
         """Return the model for one walk of a batch, its trajectories named by ``seeds``; fresh where walks remember."""
         return self
 
+    def check_sampler(self, sampler: "Sampler") -> None:
+        """Raise a UserError where samples by ``sampler`` would not be the model's; a network takes any."""
+
     def for_rows(self, rows: Tensor) -> "ScoreModel":
         """Return the model of a walk for some of its trajectories."""
         return self

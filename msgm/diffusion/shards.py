@@ -9,8 +9,14 @@ told w_k from x_t would have to be trained on all items and would remember them,
 - ``posterior``: each walk keeps w_k, which start at lambda_k. From one level to the next the path is likelier under
   some of the models: with mu_k and var the mean and variance of an ancestral step, ln w_k falls by
   |y' - mu_k|^2 / 2 var (dynamic negative guidance's rule, arXiv 2410.14398, for K models). It is exact in the limit of
-  many steps, for samplers of the reverse SDE; along the PF-ODE the rule does not hold. A sample costs K evaluations a
-  step.
+  many steps of a sampler of the reverse SDE. Along any path, by the diffusion equation,
+
+      d ln p_k / d rho = (|eps_k|^2 - eps_k . dy / d rho) / rho - div eps_k,
+
+  of which the rule has the first part; the divergence comes from the path's noise, if it is the reverse SDE's (Ito's
+  formula). A walk without noise (``ddim``, ``dpm++2m``, ``heun``, ``pf-ode``), with other noise or with evaluations
+  beside its path would need the divergences of all K models, or follow weights that are wrong however many its steps,
+  unless these divergences agree: such samplers are refused. A sample costs K evaluations a step.
 - ``equal``: w_k = lambda_k wherever x_t is (equal, for shards of one size). That is right only at large noise ratios,
   where all p_k,t are one; its samples are not those of p.
 
@@ -34,6 +40,7 @@ from msgm.devices import precise
 from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.description import FORMAT, Written
 from msgm.diffusion.model import ScoreModel, per_item
+from msgm.diffusion.samplers.base import SAMPLERS, Sampler
 from msgm.errors import UserError
 from msgm.reading import read_json
 from msgm.seeding import derive_seed
@@ -43,6 +50,20 @@ Mixing = Literal["drawn", "posterior", "equal"]
 FILE = "shards.json"
 LEAST = 1e-6
 """Smallest weight of a shard along a walk, from which it can rise again."""
+
+
+def check_path(sampler: Sampler) -> None:
+    """Raise a UserError for a sampler along whose walks the responsibilities of ``posterior`` are wrong.
+
+    >>> from msgm.diffusion.samplers import DDIM
+    >>> check_path(DDIM(eta=1.0))
+    """
+    if not sampler.of_reverse_sde():
+        right = ", ".join(name for name, other in SAMPLERS.entries.items() if other().of_reverse_sde())
+        raise UserError(
+            "sampling.sampler: shards.mixture posterior reads from a path of the reverse SDE which shard made it, "
+            f"and {sampler.name!r} with these options walks none; take {right}, or the mixture drawn."
+        )
 
 
 class Listed(Written):
@@ -163,6 +184,11 @@ class Sharded(ScoreModel):
         if seeds is None:
             return self
         return replace(self, seeds=tuple(seeds), followed=Followed() if self.mixture == "posterior" else None)
+
+    def check_sampler(self, sampler: Sampler) -> None:
+        """Raise a UserError where the path of ``sampler`` does not tell which shard is responsible."""
+        if self.mixture == "posterior":
+            check_path(sampler)
 
     def for_rows(self, rows: Tensor) -> "Sharded":
         if self.followed is not None:

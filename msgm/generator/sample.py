@@ -109,13 +109,15 @@ def sample_run(
 
     Raises:
         UserError: no model there, a count below 1, an unknown format or one that does not fit the model, or ``out``
-            holds other samples or a stopped run and neither ``resume`` nor ``overwrite`` says what to do.
+            holds other samples or a stopped run and neither ``resume`` nor ``overwrite`` says what to do; a sampler
+            that a model of shards cannot be walked by.
     """
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}.")
     settings = settings or sampling_settings(source)
     model = load_guided(find_model(source))
     _check_formats(formats, model.shape)
+    model.check_sampler(settings.build())
     folder = Path(out) if out else _default_folder(Path(source))
     if ask:
         model.asked(list(ask), len(ask))  # refuses classes that the model does not know

@@ -1,14 +1,16 @@
 """Mixtures of models of shards, on exact components: their score along a walk, their density, their samples."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 
 import msgm
 from msgm.diffusion import VE, VP, SamplingSettings, ScoreModel, Sharded, log_likelihood
+from msgm.diffusion.guidance import ClassifierFree
 from msgm.diffusion.restoration import inpaint
-from msgm.diffusion.samplers import Noise, sigma_space
+from msgm.diffusion.samplers import DDIM, SAMPLERS, Heun, Noise, ratio_grid, sigma_space
 from msgm.diffusion.variational import variational_bound
 from msgm.errors import UserError
 from tests.helpers import Mixture
@@ -20,12 +22,21 @@ WIDE = VE(sigma_max=1e5)
 """A process whose walks all begin where no component can be told from another."""
 
 
+WIDTHS = [0.2, 0.4, 0.8]
+"""Standard deviations of components whose eps differ in their divergence."""
+
+
+def widths(std):
+    return std if isinstance(std, list) else [std] * 3
+
+
 def exact(std, process=WIDE):
-    return Mixture(process, MEANS, [std] * 3, ITEMS)
+    return Mixture(process, MEANS, widths(std), ITEMS)
 
 
 def sharded(std=0.4, mixture="posterior", process=WIDE):
-    return Sharded.of([Mixture(process, [mean], [std]) for mean in MEANS], ITEMS, mixture)
+    parts = [Mixture(process, [mean], [width]) for mean, width in zip(MEANS, widths(std), strict=True)]
+    return Sharded.of(parts, ITEMS, mixture)
 
 
 def networks(mixture="drawn", count=2, **settings):
@@ -33,10 +44,10 @@ def networks(mixture="drawn", count=2, **settings):
     return Sharded.of([ScoreModel.new(**given, seed=seed) for seed in range(count)], ITEMS[:count], mixture)
 
 
-def errors(std, steps, mixture="posterior"):
+def errors(std, steps, mixture="posterior", sampler="ancestral", count=100, process=WIDE):
     """Relative errors of eps at all levels along walks of the mixture, (steps, B)."""
-    model, whole, found = sharded(std, mixture), exact(std), []
-    walk = model.for_walk(range(100))
+    model, whole, found = sharded(std, mixture, process), exact(std, process), []
+    walk = model.for_walk(range(count))
 
     def eps(x, t, condition=None):
         made = type(model).eps(walk, x, t)
@@ -46,8 +57,9 @@ def errors(std, steps, mixture="posterior"):
 
     view = Sharded.of(model.shards, ITEMS, mixture)
     view.for_walk = lambda seeds=None: view
+    view.check_sampler = lambda sampler: None
     view.eps = eps
-    view.sample(100, "ancestral", steps=steps, schedule="log")
+    view.sample(count, sampler, steps=steps, schedule="log")
     return torch.stack(found)
 
 
@@ -60,6 +72,33 @@ def test_the_posterior_of_the_path_comes_nearer_with_more_steps():
     coarse, fine = (errors(0.4, steps).mean() for steps in (25, 250))
     assert fine < 0.002
     assert fine < coarse / 5
+
+
+PATHS = [cls() for name, cls in SAMPLERS.entries.items() if name not in ("pf-ode-adaptive", "torchsde")]
+PATHS += [DDIM(eta=1.0), DDIM(eta=0.5), Heun(churn=20.0)]
+
+
+@pytest.mark.parametrize("sampler", PATHS, ids=str)
+def test_the_posterior_of_the_path_holds_for_the_samplers_that_are_said_to_walk_the_reverse_sde(sampler):
+    """Errors are near .01 there and fall with more steps; along other paths they are .05 at any number of steps."""
+    found = errors(WIDTHS, 100, sampler=sampler, count=40, process=VE(sigma_max=300)).mean()
+    assert (found < 0.02) == sampler.of_reverse_sde()
+
+
+def test_along_a_walk_without_noise_the_rule_lacks_the_divergence():
+    """Of Gaussians of variance v in D dimensions div eps = D rho / (v + rho^2), whose integral is their normaliser."""
+    variances = torch.tensor([0.25, 0.64], dtype=torch.float64)
+    model = Sharded.of([Mixture(WIDE, [[0.0, 0.0]], [float(v) ** 0.5]) for v in variances], [1, 1])
+    walk, ratios = model.for_walk(range(5)), ratio_grid(WIDE, 1500, "log")
+    y = ratios[0] * torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for now, then in itertools.pairwise([*ratios, ratios[-1]]):
+        y = y + (then - now) * walk.eps(y, WIDE.time(torch.tensor([now], dtype=torch.float64)).expand(5))
+    wide = variances + ratios[-1] ** 2
+    exact = -0.5 * y.square().sum(1, keepdim=True) / wide
+    found, right = (each[:, 0] - each[:, 1] for each in (walk.followed.log, exact))
+    torch.testing.assert_close(found, right, atol=0.03, rtol=0.01)
+    normalised = torch.log(wide[1] / wide[0])  # which ln p has beside, D / 2 times the logarithm
+    assert normalised > 0.9
 
 
 def test_the_shares_alone_give_the_score_at_large_noise_only():
@@ -116,8 +155,15 @@ def test_samplers_with_steps_of_their_own_walk_drawn_shards_and_are_refused_a_pa
     torch.testing.assert_close(
         sharded(0.4, "drawn").sample(4, settings.build(), first=20), found[20:24], atol=1e-3, rtol=0
     )
-    with pytest.raises(UserError, match="level by level"):
-        sharded(0.4, "posterior").sample(3, "pf-ode-adaptive")
+    for sampler in ("pf-ode-adaptive", "ddim", "dpm++2m", "predictor-corrector"):
+        with pytest.raises(UserError, match="path of the reverse SDE.* take .*ancestral.*, or the mixture drawn"):
+            sharded(0.4, "posterior").sample(3, sampler)
+        view = ClassifierFree(2.0).wrap(sharded(0.4, "posterior"))
+        with pytest.raises(UserError, match="path of the reverse SDE"):
+            view.check_sampler(SamplingSettings(sampler).build())
+    with pytest.raises(UserError, match="path of the reverse SDE"):
+        inpaint(sharded(), torch.zeros(2, 2), torch.tensor([True, False]), SamplingSettings("ddim", 3))
+    sharded(0.4, "equal").sample(3, "ddim", steps=3)
 
 
 @pytest.mark.parametrize("mixture", ["drawn", "posterior"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from msgm.diffusion import PROCESSES, Condition, SamplingSettings
+from msgm.diffusion import PROCESSES, Condition, SamplingSettings, Sharded
 from msgm.diffusion.samplers import Noise, solve
 from msgm.errors import UserError
 from msgm.evaluation.attacks import posterior
@@ -126,6 +126,14 @@ def test_latents_are_decoded_by_a_model_that_holds_the_items_alone(bench):
         assert held["forget"]["forgotten"]["value"] >= 0.8
         assert lost["forget"]["forgotten"]["value"] <= 0.2
     assert gone[0]["retain"]["distance"] < 0.15
+
+
+def test_latents_are_decoded_by_the_mean_of_the_models_of_shards(bench):
+    """DDIM does not tell which of them is responsible; of equal ones the mean is the model itself."""
+    metric, one = LatentInversion(levels=[1.0], items=3), fresh(bench)
+    found = [metric.measure(subject_of(bench, model)) for model in (one, Sharded.of([one, one], [1, 2], "posterior"))]
+    distances = [tree["latent_inversion"]["levels"][0]["forget"]["distance"] for tree in found]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-5)
 
 
 def test_a_walk_is_the_library_s_ddim(bench):

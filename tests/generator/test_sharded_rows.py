@@ -128,9 +128,12 @@ def test_settings_that_do_not_fit_are_refused(row, said):
         load_config(DIGITS, [f"rows.mine={row}"])
 
 
-def test_a_path_by_posterior_needs_a_grid():
-    with pytest.raises(UserError, match="level by level"):
-        load_config(DIGITS, ["rows.mine={start: shards, shards: {count: 2}}", "sampling.sampler=pf-ode-adaptive"])
+def test_a_path_by_posterior_needs_a_sampler_of_the_reverse_sde():
+    for sampler in ("pf-ode-adaptive", "ddim", "heun"):
+        with pytest.raises(UserError, match="rows.mine: sampling.sampler: .* a path of the reverse SDE"):
+            load_config(DIGITS, ["rows.mine={start: shards, shards: {count: 2}}", f"sampling.sampler={sampler}"])
+    given = ["rows.mine={start: shards, shards: {count: 2, mixture: drawn}}", "sampling.sampler=ddim"]
+    assert "mine" in load_config(DIGITS, given).rows
 
 
 def test_shards_are_refused_where_no_comparison_is(made, cli):

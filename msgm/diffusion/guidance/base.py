@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from msgm.diffusion.conditions import Asked, Condition
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.errors import UserError
 from msgm.registry import Registry, plain, shown
+
+if TYPE_CHECKING:
+    from msgm.diffusion.samplers import Sampler
 
 
 class Preparation(Protocol):
@@ -166,6 +169,11 @@ class Guided(ScoreModel):
         assert self.base is not None
         assert self.guidance is not None
         return replace(self, base=self.base.for_walk(seeds), guidance=self.guidance.walk())
+
+    def check_sampler(self, sampler: "Sampler") -> None:
+        """Raise a UserError where the model itself cannot be sampled so."""
+        assert self.base is not None
+        self.base.check_sampler(sampler)
 
     def for_rows(self, rows: Tensor) -> "Guided":
         """Return the view for some trajectories of a walk."""

@@ -106,6 +106,13 @@ class Sampler(ABC):
     def evaluations(self, steps: int) -> int | None:
         """Return the network evaluations on a grid of ``steps`` levels and 0; None when the sampler adapts them."""
 
+    def of_reverse_sde(self) -> bool:
+        """Return whether a walk is a path of the reverse SDE, of which each level is evaluated once.
+
+        From such a path the models of shards read who is responsible (``msgm.diffusion.shards``).
+        """
+        return False
+
     @abstractmethod
     def run(self, eps: Eps, y: Tensor, grid: Grid, noise: Noise, watch: Watch) -> Tensor:
         """Walk y (B, *shape) from the grid's first level to its last, calling ``watch`` once a step."""

@@ -36,6 +36,9 @@ class Multistep(Sampler):
     def evaluations(self, steps: int) -> int:
         return steps
 
+    def of_reverse_sde(self) -> bool:
+        return self.rate == 2
+
     @abstractmethod
     def integral(self, h: float, known: Sequence[Known]) -> Tensor:
         """Return the module's integral. ``known`` holds (lambda, D) of the last levels, the newest first."""

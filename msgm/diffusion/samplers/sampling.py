@@ -105,7 +105,12 @@ class SamplingSettings:
         return SAMPLERS.build({"name": self.sampler, **self.options})
 
     def guided(self, model: ScoreModel, condition: Condition | None) -> ScoreModel:
-        """Return the view of a model that samples asked for a condition are drawn from: guided, if it is to be."""
+        """Return the view of a model that samples asked for a condition are drawn from: guided, if it is to be.
+
+        Raises:
+            UserError: the model cannot be sampled so.
+        """
+        model.check_sampler(self.build())
         if self.guidance == 1 or condition is None:
             return model
         from msgm.diffusion.guidance import ClassifierFree  # of models, which the samplers lie below

@@ -36,6 +36,9 @@ class EulerMaruyama(OneStep):
     schedule = "time"
     errors = (0.367, 0.065, 0.033, 0.029)
 
+    def of_reverse_sde(self) -> bool:
+        return True
+
     def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
         t = torch.tensor(grid.times[i], dtype=torch.float64)
         drift, variance = float(grid.process.drift(t)), float(grid.process.diffusion(t)) ** 2
@@ -64,6 +67,9 @@ class ReverseDiffusion(OneStep):
     schedule = "time"
     errors = (0.676, 0.272, 0.127, 0.059)
 
+    def of_reverse_sde(self) -> bool:
+        return True
+
     def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
         now, then = grid.ratios[i : i + 2]
         r, drop = grid.signals[i] / grid.signals[i + 1], now**2 - then**2
@@ -86,6 +92,9 @@ class Ancestral(OneStep):
     source = "Ho et al., arXiv 2006.11239, eq. 7; Song et al., arXiv 2011.13456, appendix F"
     schedule = "time"
     errors = (-0.536, -0.348, -0.214, -0.145)
+
+    def of_reverse_sde(self) -> bool:
+        return True
 
     def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
         now, then = grid.ratios[i : i + 2]
@@ -115,6 +124,9 @@ class DDIM(OneStep):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise UserError(f"sampling.options.eta must lie in [0, 1], got {self.eta}.")
+
+    def of_reverse_sde(self) -> bool:
+        return self.eta == 1
 
     def step(self, y: Tensor, slope: Tensor, grid: Grid, i: int) -> tuple[Tensor, float]:
         now, then = grid.ratios[i : i + 2]

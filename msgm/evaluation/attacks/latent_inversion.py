@@ -19,8 +19,7 @@ from torch import Tensor
 from msgm.checks import at_least
 from msgm.config import Config
 from msgm.data import Dataset
-from msgm.diffusion import SamplingSettings
-from msgm.diffusion.samplers import Noise, solve
+from msgm.diffusion.samplers import DDIM, Grid, Noise, ratio_grid, sigma_space
 from msgm.evaluation.asking import own
 from msgm.evaluation.attacks.base import Attack, cell, enough
 from msgm.evaluation.attacks.levels import check_levels, clean_items, time_at
@@ -137,15 +136,16 @@ def encoded(density: KernelDensity, items: Tensor, level: float) -> Tensor:
 def _decoded(subject: Subject, indices: NDArray[np.int64], level: float) -> dict[str, Any]:
     """Return how far decoded items lie from the items, and what the judge sees in them."""
     bench, model = subject.bench, subject.model
-    config, t = bench.config, time_at(model.process, level)
+    config, top = bench.config, time_at(model.process, level)
     items = clean_items(bench.dataset, indices, torch.device("cpu"))
-    signal = float(model.process.signal(torch.tensor([t], dtype=torch.float64)))
-    start = signal * encoded(encoding_density(bench), items, level)
+    start = encoded(encoding_density(bench), items, level)
+    grid = Grid(model.process, [*ratio_grid(model.process, config.sampling.steps, DDIM.schedule, t_start=top), 0.0])
+    model.network.eval()
     parts = []
     for rows in np.array_split(np.arange(len(indices)), -(-len(indices) // config.sampling.batch_size)):
         noise = Noise(config.seed, indices[rows].tolist(), model.shape, model.device, "latent-inversion")
-        settings, asked = SamplingSettings("ddim", config.sampling.steps), own(model, bench.dataset, indices[rows])
-        parts.append(solve(model, start[rows].to(model.device), t, settings, noise, condition=asked).cpu())
+        eps = sigma_space(model, own(model, bench.dataset, indices[rows]))
+        parts.append(DDIM().run(eps, start[rows].to(model.device), grid, noise, lambda state: None).cpu())
     decoded = torch.cat(parts)
     apart = (decoded - items).square().flatten(1).mean(1).sqrt()
     return {"distance": float(apart.nan_to_num(torch.inf).median()), **judged(bench, indices, decoded)}
