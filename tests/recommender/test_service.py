@@ -182,6 +182,22 @@ def test_done_lines_of_which_a_crash_wrote_some_are_gone_on_with(folder, cut):
     assert np.array_equal(load_recommender(folder).inverse, before)
 
 
+@pytest.mark.parametrize("steps", range(4))
+def test_what_a_kill_within_a_write_leaves_is_removed(folder, steps, monkeypatch):
+    """Pending requests, model, ids and register are written under a hidden name before they are renamed."""
+    names = {path.name for path in folder.iterdir()}
+    process = os.fork()
+    if process == 0:
+        os.replace = _dying(os.replace, iter(range(steps)))
+        Service(folder).forget("users", USERS)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+    assert any(path.name.endswith(".new") for path in folder.iterdir())
+    Service(folder).forget("users", USERS)
+    assert {path.name for path in folder.iterdir()} == names
+    assert Journal(folder).numbers(DONE) == {1, 2, 3}
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_request_that_comes_while_a_list_is_made_is_not_in_it(folder, monkeypatch, fails):
     """Nor does it matter that files which were read before and after it do not fit."""
@@ -367,6 +383,38 @@ def test_a_request_that_the_model_cannot_answer_is_refused_and_the_others_are_an
     monkeypatch.undo()
     outcome = Service(folder).forget("users", USERS)
     assert (outcome.numbers, outcome.before) == ([4], [1, 3])
+
+
+def test_what_the_saved_model_has_forgotten_is_not_forgotten_again(folder, monkeypatch):
+    assert killed(folder, 2) == signal.SIGKILL  # the model is written, ids and journal are not
+    monkeypatch.setattr(Recommender, "forget", lambda *_: pytest.fail("asked again"))
+    assert [answer.exactness for answer in Service(folder).resume().answers] == ["not recorded"] * 3
+
+
+def test_a_crash_after_a_refusal_does_not_unseal_it(folder, monkeypatch):
+    forget, refused = Recommender.forget, read_json(folder / "ids.json")["users"].index("user9")
+
+    def failing(model, deletion):
+        if deletion.users.tolist() == [refused]:
+            raise ValueError("no")
+        return forget(model, deletion)
+
+    monkeypatch.setattr(Recommender, "forget", failing)
+    assert killed(folder, 2) == signal.SIGKILL  # planned and refused lines are written, the model is not
+    outcome = Service(folder).resume()
+    assert (outcome.numbers, len(outcome.answers), outcome.refused) == ([1, 2, 3], 2, {})
+    assert load_recommender(folder).seal["lines"] == 4
+    assert Journal(folder).numbers(DONE) == {1, 3}
+
+
+def test_a_refusal_alone_is_sealed_after_a_crash_too(folder, monkeypatch):
+    def failing(model, deletion):
+        raise ValueError("no")
+
+    monkeypatch.setattr(Recommender, "forget", failing)
+    assert killed(folder, 2, ["user9"]) == signal.SIGKILL
+    Service(folder).resume()
+    assert load_recommender(folder).seal["lines"] == 2
 
 
 def test_a_user_without_interactions_is_served_nothing(folder):
