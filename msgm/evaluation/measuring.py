@@ -44,7 +44,13 @@ def refuse_obstacles(config: Config, split: Split, run: Run | None) -> None:
 def missing_metrics(row: dict[str, Any], bench: Bench) -> list[Metric]:
     """Return the metrics that ``row`` lacks, or has with other options or for other samples."""
     known = _known(row, bench)
-    return [metric for metric in metrics_of(bench.config) if known.get(metric.name) != metric.settings()]
+    return [metric for metric in metrics_of(bench.config) if known.get(metric.name) != _settings(metric, bench)]
+
+
+def _settings(metric: Metric, bench: Bench) -> dict[str, Any]:
+    """Return what a metric's numbers depend on: its options, and how many retrained models it is measured beside."""
+    count = len(bench.retrained) if metric.beside_retrained else 0
+    return metric.settings() | ({"retrained": count} if count else {})
 
 
 def _known(row: Row, bench: Bench) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def _samples(bench: Bench) -> str:
 
 def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]:
     """Return the rows without metrics whose options differ from the present config's, or from those of earlier rows."""
-    wanted = {metric.name: metric.settings() for metric in metrics_of(bench.config)}
+    wanted = {metric.name: _settings(metric, bench) for metric in metrics_of(bench.config)}
     for row in rows:
         if _known(row, bench) != row["measured"]:
             print(f"{row['name']}: what was measured on other samples is left out: run it again", flush=True)
@@ -92,7 +98,7 @@ def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None
     for metric in missing:
         print(f"{subject.name}: measuring {metric.name}", flush=True)
         found |= metric.measure(subject)
-        found["measured"] = found["measured"] | {metric.name: metric.settings()}
+        found["measured"] = found["measured"] | {metric.name: _settings(metric, subject.bench)}
         if keep is not None:
             keep(found)
     if missing or "history" not in found:

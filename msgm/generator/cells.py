@@ -264,7 +264,8 @@ class Cell:
     def run(self) -> str:
         """Make the model unless it exists, and measure the metrics that it lacks."""
         run, target, bench = self.workshop.run, self.target, self.bench
-        known, made = stored_row(run, self.model), finished(target)
+        made = finished(target)
+        known = stored_row(run, self.model) if made else None  # a model that is made anew has no numbers yet
         processes.wait()  # until all have read what the first may write from here on
         if not made:
             self._make(target, bench)

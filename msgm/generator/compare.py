@@ -196,9 +196,10 @@ def _refuse_other(config: Config, run: Run, began: dict[str, Any]) -> None:
         run: its folder.
         began: ``source`` and ``fresh_chain``.
     """
-    stored, wanted = run.stored_config(), config.to_dict() | began
+    stored, wanted, manifest = run.stored_config(), config.to_dict() | began, run.stored_manifest()
+    if "kind" in manifest or "status" in manifest:
+        raise UserError(f"{run.path} holds a run of another kind; give another --out.")
     if stored is not None:
-        manifest = run.stored_manifest()
         stored |= {"source": manifest.get("source"), "fresh_chain": manifest.get("fresh_chain", False)}
         new_rows = {name: row for name, row in wanted["rows"].items() if name in stored.get("rows", {})}
         for tree in (stored, wanted):

@@ -22,7 +22,7 @@ from msgm.evaluation import Bench
 from msgm.evaluation.judge import check_judge
 from msgm.evaluation.metrics.unlearning_ratio import percent, percent_interval
 from msgm.evaluation.restored import PROTOCOL, RestorationTask, Restored, items_to_restore
-from msgm.folders import locked, write_bytes, write_json
+from msgm.folders import locked, whole_folder, write_bytes, write_json
 from msgm.pictures import figure_png
 from msgm.runs import Run, environment, find_model
 from msgm.splits import Split
@@ -107,12 +107,16 @@ class Work:
         return cls(config, model, dataset, split, where)
 
     def bench(self, folder: Path, source: Path | str) -> Bench:
-        """Return the bench; reuses the judge of the source, or of the comparison that the source is a row of."""
-        run = Run(folder)
+        """Return the bench; reuses the judge of the source, or of the comparison that the source is a row of.
+
+        A row's model at a later seed lies three folders below its comparison.
+        """
+        run, whole = Run(folder), Path(source).resolve()
         run.create()
-        for owner in (Path(source), Path(source).parent.parent):
+        for owner in (whole, *whole.parents[:3]):
             if (owner / "judge" / "judge.json").is_file() and not (folder / "judge").exists():
-                shutil.copytree(owner / "judge", folder / "judge")
+                with whole_folder(folder / "judge") as new:
+                    shutil.copytree(owner / "judge", new, dirs_exist_ok=True)
         return Bench.make(self.config, run, self.dataset, self.split, self.device)
 
 

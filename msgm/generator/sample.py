@@ -31,7 +31,7 @@ from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.description import describe
 from msgm.diffusion.guidance import Guided, load_guided
 from msgm.digests import short_digest
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, known
 from msgm.fields import structured
 from msgm.folders import locked, whole_folder, write_bytes, write_json
 from msgm.pictures import to_png
@@ -130,6 +130,7 @@ def sample_run(
             for path in (*paths, folder / "shards"):
                 traces.register(folder, path, "samples of a model")
         _wait(world)
+        threads.keep(task.record)
         if task.finished() and all(path.exists() for path in paths):
             if rank == 0:
                 print(f"{folder} holds these samples already")
@@ -200,7 +201,6 @@ class Task:
         """
         key = self.key()
         if self.record.is_file() and not overwrite:
-            threads.keep(self.record)
             stored = self.stored()
             other = differences(stored["key"], key)
             if other:
@@ -210,9 +210,18 @@ class Task:
             if not stored["finished"] and not resume:
                 raise UserError(f"{self.folder} holds samples that were stopped; go on with --resume, or --overwrite.")
             return
-        shutil.rmtree(self._shards, ignore_errors=True)
+        if self.record.is_file():
+            self._remove()
         facts = {"key": key, "threads": threads.in_use(), "protocol": self.settings.describe(self.model.process)}
         write_json(self.record, {"finished": False} | facts)
+
+    def _remove(self) -> None:
+        """Remove samples of other settings: those of formats that are not asked for now would be taken for these."""
+        for path in (self._shards, *(self.folder / name for name in FORMATS.values())):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def make(self, rank: int, world: int) -> None:
         """Make the shards of process ``rank`` of ``world`` that are not there yet."""
@@ -269,9 +278,7 @@ class Task:
 
 def _check_formats(formats: Sequence[str], shape: tuple[int, ...]) -> None:
     for name in formats:
-        if name not in FORMATS:
-            known = list(FORMATS)
-            raise UserError(f"--format: unknown format {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        known(name, list(FORMATS), "--format", "format")
     if "png" in formats and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise UserError(f"--format png: needs grey or RGB images, but the model makes items of shape {shape}.")
 

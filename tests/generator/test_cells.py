@@ -4,13 +4,16 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from msgm.config import load_config
-from msgm.generator.cells import models, retrained_models, row_models
+from msgm.generator import cells
+from msgm.generator.cells import Cell, Workshop, models, retrained_models, row_models
 from msgm.objectives.denoising import Unseen
 from msgm.objectives.redirect import Redirect
+from msgm.runs import Run
 from tests.conftest import DIGITS, settings
 from tests.test_cli import COMPARISON
 
@@ -210,6 +213,44 @@ def test_retrained_models_are_made_before_what_is_compared_with_them(cli, copied
     for row in (*report_of(copied)["rows"], *report_of(copied)["retrains"]):
         number = row["sample_distance"]["compared"]["KID to retrained"]
         assert {*number["by_model"]} == {"retrained-1", "retrained-2"} - {row["name"]}
+
+
+def test_what_was_measured_beside_fewer_retrained_models_is_measured_again(cli, copied):
+    first = ["evaluation.metrics=[ur,sample-distance]"]
+    assert cli(*arguments(copied, *first)).code == 0
+    again = cli(*arguments(copied, *first, "retrains=3"))
+    assert again.code == 0, again.err
+    for row in (*report_of(copied)["rows"], *report_of(copied)["retrains"]):
+        compared = {*row["sample_distance"]["compared"]["KID to retrained"]["by_model"]}
+        assert compared == {f"retrained-{k}" for k in (1, 2, 3)} - {row["name"]}
+    assert "measuring ur" not in again.out.replace("retrained-3: measuring ur", "")
+
+
+def test_a_model_that_is_made_anew_is_measured_anew(copied, monkeypatch):
+    config = load_config(DIGITS, SMALL)
+    bench = SimpleNamespace(config=config, at=lambda seed: SimpleNamespace(config=config))
+    cell = Cell(Workshop(Run(copied), bench, None, "cpu", None), row_models(config, "redirect")[0], True)
+    given = []
+    monkeypatch.setattr(cells, "load_guided", lambda folder: SimpleNamespace(to=lambda device: None))
+    monkeypatch.setattr(cells, "placed", lambda subject, row, *_: given.append(row) or row)
+    monkeypatch.setattr(cells, "measure", lambda subject, row, keep: row)
+    monkeypatch.setattr(Cell, "_make", lambda *_: None)
+    cell.run()
+    shutil.rmtree(copied / "rows" / "redirect" / "model")
+    cell.run()
+    assert ["measured" in row for row in given] == [True, False]
+
+
+@pytest.mark.parametrize("told", [{"kind": "classifier"}, {"kind": "tune"}, {"status": "finished"}])
+def test_a_folder_that_holds_another_kind_of_run_is_left_as_it_is(cli, tmp_path, told):
+    (tmp_path / "manifest.json").write_text(json.dumps(told))
+    if "status" in told:
+        (tmp_path / "config.yaml").write_text(load_config(DIGITS, [*SMALL, "name=run"]).to_yaml())
+    else:
+        (tmp_path / "config.yaml").write_text("name: run\nmethods: {}\n")
+    outcome = cli(*arguments(tmp_path, "name=run"))
+    assert (outcome.code, "holds a run of another kind; give another --out" in outcome.err) == (2, True)
+    assert json.loads((tmp_path / "manifest.json").read_text()) == told
 
 
 def test_a_retrained_model_that_fails_fails_what_is_compared_with_it(cli, copied, monkeypatch):

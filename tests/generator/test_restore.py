@@ -20,6 +20,7 @@ from msgm.diffusion.restoration import reconstruct, sdedit
 from msgm.errors import UserError
 from msgm.evaluation import Bench
 from msgm.evaluation.restored import InpaintingTask, ReconstructionTask, items_to_restore, restoration_numbers
+from msgm.generator.restore import Work
 from msgm.masks import parse_mask
 from msgm.reading import read_json
 from msgm.runs import Run
@@ -309,8 +310,9 @@ def test_a_conditional_model_restores_under_the_classes_that_are_asked_for(cli, 
     assert not (tmp_path / "other").exists()
 
 
-def test_the_judge_of_the_comparison_is_taken_over_and_left_alone(cli, base, bench, tmp_path):
-    row = tmp_path / "compared" / "rows" / "one"
+@pytest.mark.parametrize("model", ["one", "one/seed-1"])
+def test_the_judge_of_the_comparison_is_taken_over_and_left_alone(cli, base, bench, tmp_path, model):
+    row = tmp_path / "compared" / "rows" / model
     shutil.copytree(base, row)
     shutil.copytree(bench.folder.parent / "judge", tmp_path / "compared" / "judge")
     before = (tmp_path / "compared" / "judge" / "judge.json").read_bytes()
@@ -318,6 +320,22 @@ def test_the_judge_of_the_comparison_is_taken_over_and_left_alone(cli, base, ben
     other = ["--set", "evaluation.judge.width=4", "--out", tmp_path / "other"]
     assert "judge: training" in cli("reconstruct", row, "-n", 2, *FEW, *other).out
     assert (tmp_path / "compared" / "judge" / "judge.json").read_bytes() == before
+
+
+def test_a_judge_is_taken_over_whole_or_not_at_all(base, bench, tmp_path, monkeypatch):
+    source, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(bench.folder.parent / "judge", source / "judge")
+    work = Work.prepare(base, load_config(base / "config.yaml"), 2, "cpu")
+
+    def killed(source, new, **_):
+        Path(new).mkdir(exist_ok=True)
+        shutil.copy(Path(source) / "judge.json", new)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("msgm.generator.restore.shutil.copytree", killed)
+        work.bench(out, source)
+    assert not (out / "judge").exists()
 
 
 def test_a_diffusers_folder_is_restored_with_a_config(cli, base, tmp_path, monkeypatch):

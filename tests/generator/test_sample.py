@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,26 @@ def test_finished_samples_are_kept_extended_by_format_and_replaced_on_demand(cli
     assert {name: content for name, content in files(tmp_path).items() if "png/" not in name} == first
     assert cli(*command, "--seed", "1", "--overwrite").code == 0
     assert files(tmp_path)["samples.npz"] != first["samples.npz"]
+
+
+def test_samples_of_earlier_settings_do_not_stand_beside_those_that_replaced_them(images, tmp_path):
+    sample_run(images, 3, SMALL, 0, tmp_path, "cpu", ["npz", "png"])
+    sample_run(images, 2, SMALL, 1, tmp_path, "cpu", ["grid"], overwrite=True)
+    assert {*files(tmp_path)} == {"samples.json", "samples.png"}
+    assert sample_run(images, 2, SMALL, 1, tmp_path, "cpu", ["npz"]) == [tmp_path / "samples.npz"]
+    assert len(array(tmp_path)) == 2
+
+
+def test_every_process_computes_with_the_threads_that_the_samples_were_begun_with(images, tmp_path, monkeypatch):
+    sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"])
+    record = json.loads((tmp_path / "samples.json").read_text())
+    (tmp_path / "samples.json").write_text(json.dumps(record | {"threads": 3}))
+    used = []
+    monkeypatch.setattr("msgm.threads.use", used.append)
+    monkeypatch.setattr("msgm.generator.sample._processes", lambda device: nullcontext((1, 2, torch.device("cpu"))))
+    monkeypatch.setattr("msgm.generator.sample._wait", lambda world: None)
+    assert sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"]) == []
+    assert used == [3]
 
 
 def test_settings_are_the_runs_own_and_each_can_be_changed(tmp_path):
