@@ -46,7 +46,7 @@ def written(folder):
 
 def test_no_id_of_a_request_stands_in_any_file(folder):
     for path, text in written(folder).items():
-        assert not re.search(r"\b(zoe|007|adam|teapot|kettle)\b", text), path
+        assert not re.search(r"(?<![\w.])(zoe|007|adam|teapot|kettle)\b", text), path  # 0.007 is a time
 
 
 def test_settings_and_records_hold_the_same_digests(folder):
