@@ -149,7 +149,7 @@ def _add_training(commands: Commands) -> None:
     experiment(train)
     train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 
-    unlearn = command(commands, "unlearn", _unlearn, "fine-tune a trained model with the config's objective")
+    unlearn = command(commands, "unlearn", _unlearn, "fine-tune a trained model, or delete from a sharded one")
     experiment(unlearn)
     unlearn.add_argument("--from", dest="source", metavar="RUN", required=True, help="a run or a diffusers folder")
     unlearn.add_argument("--resume", action="store_true", help="go on with a run that was stopped")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msgm import traces
 from msgm.api.experiments import working
 from msgm.chain import Chain, Entry, read_chain
 from msgm.config import TrainingSettings
@@ -191,9 +192,16 @@ class ShardedModel:
         """Train what is missing, and write the mixture's folder where it is not there."""
         chain = self.chain
         items = self._items(chain)
+        self._register(chain)
         self._ensemble.bring_up(items)
         if not self._ensemble.run.model.is_dir():
             self._ensemble.mixture(items, chain).save(self._ensemble.run.model)
+
+    def _register(self, chain: Chain) -> None:
+        """Register what is trained here, and that it sees none of the items that were deleted."""
+        last: tuple[traces.Part, str | None] = ("retain", chain.requests[-1].text) if chain.requests else ("all", None)
+        for path in (self._ensemble.folder, self._ensemble.run.model):
+            traces.register(self.folder, path, traces.KNOWN[path.name][0], *last)
 
 
 def _named(given: Named) -> dict[str, Any]:

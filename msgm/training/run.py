@@ -28,7 +28,7 @@ from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.training.adapters import refuse_from_scratch
-from msgm.training.deleting import Deleter
+from msgm.training.deleting import Deleter, deletion_config, is_sharded
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.editing import Editor
 from msgm.training.guiding import Guider
@@ -66,7 +66,9 @@ def unlearn(
 ) -> Run:
     """Fine-tune a trained model with the config's objective and the overrides of its section ``finetune``.
 
-    A config with an edit makes that, and training follows where its objective is not one of all data.
+    A config with an edit makes that, and training follows where its objective is not one of all data. From a sharded
+    generator the request's items are deleted: the shards that hold one are trained again without it, with the settings
+    that they were trained with, and ``out`` gets copies of the others.
 
     What ``source`` was asked to forget before stays forgotten: no such item is trained on.
 
@@ -82,14 +84,18 @@ def unlearn(
         UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
             shape, data that is not that of earlier requests, an ``out`` that is the source, and what ``train`` raises.
     """
-    _refuse_elsewhere(config)
+    found = find_model(source)
+    if is_sharded(found):
+        config = deletion_config(config, found, fresh_chain)
+    else:
+        _refuse_elsewhere(config)
     if not config.forgets:
         known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
         raise UserError(
             f"objective.name: {config.method!r} trains on the forget set too; to unlearn, choose one of {known}, or an "
             f"edit.name of {', '.join(EDITS.entries)}."
         )
-    found, run = find_model(source), Run(out or Path("runs") / f"{config.name}-{config.method}")
+    run = Run(out or Path("runs") / f"{config.name}-{config.method}")
     if found.resolve() == run.model.resolve():
         raise UserError(f"--out: {run.path} holds the model of --from, which would be lost; give another folder.")
     dataset = load_dataset(config.data)
@@ -103,8 +109,8 @@ def _refuse_elsewhere(config: Config) -> None:
     """Refuse what rows of compare alone have: guidance, which leaves the weights, and shards, trained on all first."""
     if config.shards:
         raise UserError(
-            "shards: a sharded generator is a row of compare that has start: shards; in Python it is "
-            "msgm.ShardedModel, which deletes one request after the other."
+            "shards: a sharded generator is a row of compare that has start: shards, or msgm.ShardedModel in Python; "
+            "unlearn --from one of these deletes from it."
         )
     if config.guidance:
         raise UserError(
@@ -159,7 +165,7 @@ def _fit(
     cache: Cache | None,
 ) -> Run:
     threads.keep(run.manifest)
-    model = load_source(source, config, dataset) if source else new_model(config, dataset)
+    model = new_model(config, dataset) if source is None or config.shards else load_source(source, config, dataset)
     check_conditions(model, dataset, config.request)
     config = replace(config, process=describe(model.process))
     trainer = _trainer(config, model, dataset, split, source, run, device)
@@ -209,7 +215,7 @@ def _trainer(
         objective = OBJECTIVES.build(config.objective) if config.follows else None
         return Editor(model, EDITS.build(config.edit), *given, config.request.means, objective)
     if config.shards:
-        return Deleter(model, config, *given, config.request.means)
+        return Deleter(model, config, *given, config.request.means, source)
     if config.guidance:
         return Guider(model, GUIDANCE.build(config.guidance), *given, config.request.means)
     return Trainer(model, OBJECTIVES.build(config.objective), *given, config.request.means)
@@ -226,7 +232,8 @@ def announce(label: str, method: str, trainer: Trainer) -> None:
 
 def _register(run: Run, trainer: Trainer, source: Path | None, request: str) -> None:
     """Register in the folder's ``traces.json`` the files that training will write, and the items that they saw."""
-    part: traces.Part = "retain" if source is None and trainer.objective.data == "retain" else "all"
+    anew = source is None or isinstance(trainer, Deleter)
+    part: traces.Part = "retain" if anew and trainer.objective.data == "retain" else "all"
     if isinstance(trainer, Guider):
         traces.register(run.path, run.path / GUIDANCE_FOLDER, *traces.KNOWN[GUIDANCE_FOLDER])
     adapter = [run.adapter] if trainer.settings.adapter is not None else []
@@ -256,7 +263,7 @@ def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
     if isinstance(model, Sharded):
         raise UserError(
             f"{source} holds models of shards, which forget by deletion and are not fine-tuned; delete from it with "
-            "msgm.ShardedModel.load(FOLDER, dataset).delete(request), or start from another model."
+            "msgm unlearn CONFIG --from RUN, or start from another model."
         )
     wanted = config.process["name"]
     if model.process.name != wanted:

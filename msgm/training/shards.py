@@ -18,7 +18,8 @@ for five items, and all of it for a class. Storage is that of K models.
 
 A folder ``shards/`` holds each shard's model under a name that vouches for its items, ``ensemble.json`` with all that
 the models depend on, and ``chain.json`` with the requests, those that are being answered among them. A call that was
-killed in the midst takes up what is whole and resumes what is not.
+killed in the midst takes up what is whole and resumes what is not. A deletion into another run's folder (``msgm unlearn
+--from``) copies the models of the shards that lose nothing, and no other.
 """
 
 import math
@@ -40,7 +41,7 @@ from msgm.diffusion import ScoreModel, Sharded
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.fields import structured
-from msgm.folders import write_json
+from msgm.folders import whole_folder, write_json
 from msgm.objectives import Standard
 from msgm.reading import read_json
 from msgm.runs import Run
@@ -158,15 +159,15 @@ class Ensemble:
         Raises:
             UserError: there is none, or its description is damaged or of a newer version.
         """
-        file = run.path / FOLDER / FILE
-        if not file.is_file():
-            raise UserError(f"{run.path} holds no sharded generator: {file} is not there.")
-        found: Described = read_json(file, Described)
-        if found["format"] > FORMAT:
-            raise UserError(f"{file} was written by a newer msgm (format {found['format']}; this one reads {FORMAT}).")
+        found = described(run)
         shards = structured(ShardSettings, found["shards"], "shards")
         training = structured(TrainingSettings, found["training"], "training")
         return cls(run, found["network"], found["process"], dataset, shards, training, found["seed"], device)
+
+    def at(self, run: Run, label: str) -> "Ensemble":
+        """Return the same ensemble in the folder of another run, where nothing is trained yet."""
+        parts = self.network, self.process, self.dataset, self.shards, self.settings, self.seed, self.device
+        return Ensemble(run, *parts, label)
 
     def describe(self) -> None:
         """Write what the models depend on into the folder.
@@ -200,6 +201,30 @@ class Ensemble:
         """Return the items of each shard that has some, by its number."""
         found = {number: items[self.places[items] == number] for number in range(self.shards.count)}
         return {number: mine for number, mine in found.items() if len(mine)}
+
+    def take(self, other: "Ensemble", items: Positions, left: Positions) -> None:
+        """Copy the models of the shards that lose nothing where of an ensemble's ``items`` some are ``left``.
+
+        Args:
+            other: the same ensemble in another run's folder, all of whose shards are trained on ``items``.
+            items: what it holds.
+            left: some of these.
+
+        Raises:
+            UserError: it was trained on other items.
+        """
+        held = {number: (other._place(number, mine), len(mine)) for number, mine in other.parts(items).items()}
+        if not all((place / RECORD).is_file() for place, _ in held.values()):
+            raise UserError(
+                f"{other.folder} holds models of other items than the config's data and the model's chain leave; give "
+                "the data and the split that they were trained with."
+            )
+        for number, mine in self.parts(left).items():
+            (source, count), place = held[number], self._place(number, mine)
+            if processes.writes() and len(mine) == count and not place.is_dir():
+                with whole_folder(place) as folder:
+                    shutil.copytree(source, folder, dirs_exist_ok=True)
+        processes.wait()
 
     def bring_up(self, items: Positions) -> None:
         """Delete what other items than ``items`` were seen by, then train the shards that are missing.
@@ -256,6 +281,21 @@ class Ensemble:
         if processes.writes():
             shutil.rmtree(run.checkpoints, ignore_errors=True)
         processes.wait()
+
+
+def described(run: Run) -> Described:
+    """Return what the ensemble of a run's folder depends on.
+
+    Raises:
+        UserError: there is none, or its description is damaged or of a newer version.
+    """
+    file = run.path / FOLDER / FILE
+    if not file.is_file():
+        raise UserError(f"{run.path} holds no sharded generator: {file} is not there.")
+    found: Described = read_json(file, Described)
+    if found["format"] > FORMAT:
+        raise UserError(f"{file} was written by a newer msgm (format {found['format']}; this one reads {FORMAT}).")
+    return found
 
 
 def describe_shards(shards: ShardSettings) -> str:

@@ -7,10 +7,12 @@ import pytest
 from msgm.chain import read_chain
 from msgm.cli import main
 from msgm.config import load_config
+from msgm.data import load_dataset
 from msgm.diffusion import ScoreModel, Sharded
 from msgm.errors import UserError
 from msgm.evaluation.deletion import duty
 from msgm.evaluation.report import verdict
+from msgm.training.run import split_data
 from tests.conftest import DIGITS, settings
 from tests.generator.test_tuning import SMALL
 
@@ -102,6 +104,18 @@ def test_a_concept_is_not_removed_with_its_items():
 def test_samples_are_drawn_of_a_row(made, cli, tmp_path):
     assert cli("sample", made / "rows" / "sharded", "-n", "2", "--out", tmp_path / "samples").code == 0
     assert [*(tmp_path / "samples").iterdir()]
+
+
+def test_a_further_item_is_deleted_by_command_line_and_reported(made, cli, tmp_path):
+    row, out = made / "rows" / "sharded", tmp_path / "less"
+    config = load_config(row / "config.yaml")
+    item = int(split_data(config, load_dataset(config.data)).train.retain[0])
+    given = ["--set", f"request.indices=[{item}]", "--device", "cpu", "--out", out]
+    assert cli("unlearn", row / "config.yaml", "--from", row, *given).code == 0
+    assert cli("evaluate", out, "--device", "cpu").code == 0
+    (found,) = json.loads((out / "report.json").read_text())["rows"]
+    assert (found["start"], len(found["deletion"]["hit"]), found["deletion"]["steps"]) == ("shards", 1, 5)
+    assert "1 of 4 shards held an item to forget" in (out / "report.md").read_text()
 
 
 def test_a_second_call_keeps_the_row(made):
