@@ -36,6 +36,27 @@ def band_table(report: Report) -> Lines | None:
     return title, ["row", "seeds", "seconds", *headings, "verdict"], lines, notes
 
 
+def without_band(report: Report, row: str = "") -> list[str]:
+    """Return a sentence for each comparison that has retrained models which this report of its rows is without.
+
+    >>> without_band({"comparisons": {"redirect": "../digits"}})[0][:50]
+    'No band: how redirect lies to the retrained models'
+
+    Args:
+        report: of models that were evaluated by themselves.
+        row: the one row to speak of; by default all.
+    """
+    by_place: dict[str, list[str]] = {}
+    for name, place in report.get("comparisons", {}).items():
+        if name == row or not row:
+            by_place.setdefault(place, []).append(name)
+    return [
+        f"No band: how {', '.join(names)} lies to the retrained models of {place} is told by the report and cards of "
+        "that comparison, which measures all of them alike, and not here."
+        for place, names in by_place.items()
+    ]
+
+
 def written(heading: str, value: float) -> str:
     """Return a number as text: per cent with one decimal, others with two.
 

@@ -11,6 +11,7 @@ from typing import Any
 from msgm.cards.parts import SECTIONS, method_lines
 from msgm.cards.words import WRONG_REFERENCE
 from msgm.evaluation import near
+from msgm.evaluation.band_table import without_band
 from msgm.evaluation.deletion import SHARDED, cost_facts, deletion_text, duty
 from msgm.evaluation.figures import FIGURES
 from msgm.evaluation.found import found_text
@@ -257,7 +258,7 @@ def _cannot_say(report: Report, row: Row) -> list[str]:
         lines.append("That a low unlearning ratio is forgetting where junk is high: junk shows no content either.")
     if _like_the_base(found.base, row):
         lines.append("That the method did anything: do-nothing scores like it, by overlapping intervals of the UR.")
-    return lines + near.unsaid(report)
+    return lines + without_band(report, row["name"]) + near.unsaid(report)
 
 
 def _like_the_base(base: Row | None, row: Row) -> bool:

@@ -12,7 +12,7 @@ from msgm.cards.claims import level
 from msgm.cards.pages import Page, Picture, listed, report_html, verdict_of
 from msgm.cards.words import levels_reached
 from msgm.evaluation import near
-from msgm.evaluation.band_table import band_table
+from msgm.evaluation.band_table import band_table, without_band
 from msgm.evaluation.card import card
 from msgm.evaluation.card_views import card_links, write_cards
 from msgm.evaluation.deletion import of_shards, removing
@@ -111,7 +111,12 @@ def _with_failed(table: Table, report: Report) -> Table:
         table.title,
         table.columns,
         table.rows + rows,
-        notes + near.notes(report) + from_cache(report) + of_guidance(report) + of_shards(report),
+        notes
+        + without_band(report)
+        + near.notes(report)
+        + from_cache(report)
+        + of_guidance(report)
+        + of_shards(report),
     )
 
 

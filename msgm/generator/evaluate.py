@@ -1,5 +1,6 @@
 """``msgm evaluate``: measures trained models like the rows of ``msgm compare``, with the same report."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,22 @@ def _evaluate(config: Config, models: dict[str, Path], run: Run, where: torch.de
         rows.append(measure(subject, placed(subject, given_facts(name, folder), run, grid, folder)))
     if processes.is_first():
         report = make_report(run, bench, rows, None)
+        report["comparisons"] = _comparisons(models, run)
         publish(run, report)
         traces.seal_views(run.path)
         print_table(report)
     return run
+
+
+def _comparisons(models: dict[str, Path], run: Run) -> dict[str, str]:
+    """Return, by name of a model, the comparison that it is a row of, where that has retrained models of its own."""
+    found = dict[str, str]()
+    for name, folder in models.items():
+        above = [path.parent for path in folder.resolve().parents if path.name == "rows"]
+        whole = next((path for path in above if (path / "retrains").is_dir()), None)
+        if whole is not None:
+            found[name] = os.path.relpath(whole, run.path.resolve())
+    return found
 
 
 def _maker(folder: Path) -> Run | None:

@@ -1,6 +1,7 @@
 """A comparison of several seeds with retrained models, at two rows and a handful of steps."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.test_cli import COMPARISON
 
 SMALL = [*COMPARISON, "seeds=2", "retrains=2", "evaluation.metrics=[ur]", "training.steps=2", "evaluation.samples=8"]
 ONLY = ["--only", "do-nothing,redirect"]
+NAMES = ("do-nothing", "seed-1", "retrained-1")
 CELLS = ["rows/do-nothing", "rows/redirect", "rows/do-nothing/seed-1", "rows/redirect/seed-1"]
 CELLS += ["retrains/retrained-1", "retrains/retrained-2"]
 
@@ -87,6 +89,18 @@ def test_the_report_holds_every_seed_and_every_retrained_model(made):
     for row in (*report["rows"], *report["retrains"]):
         assert row["per_seed"][0]["metrics"]["UR %"] == 100 * row["unlearning_ratio"]["value"]
         assert {"UR %", "closed-set UR %", "junk %", "copy %", "class distance %"} == {*row["per_seed"][0]["metrics"]}
+
+
+def test_a_row_that_is_evaluated_alone_says_where_its_band_is(cli, made, tmp_path):
+    rows = [made / "rows" / "do-nothing", made / "rows" / "redirect" / "seed-1", made / "retrains" / "retrained-1"]
+    found = cli("evaluate", *rows, "--config", made / "config.yaml", "--device", "cpu", "--out", tmp_path / "out")
+    assert found.code == 0, found.err
+    report, text = report_of(tmp_path / "out"), (tmp_path / "out" / "report.md").read_text()
+    assert report["comparisons"] == dict.fromkeys(["do-nothing", "seed-1"], os.path.relpath(made, tmp_path / "out"))
+    assert text.count("No band: how do-nothing, seed-1 lies to the retrained models of ") == 1
+    cards = {name: json.loads(next((tmp_path / "out").rglob(f"*{name}*card.json")).read_text()) for name in NAMES}
+    said = [sum(line.startswith("No band: how") for line in card["cannot_say"]) for card in cards.values()]
+    assert said == [1, 1, 0]
 
 
 def test_seeds_may_be_added_and_what_is_there_is_kept(cli, copied):
