@@ -20,6 +20,8 @@ from msgm.objectives.edits import EDITS
 from msgm.plugins import load_files
 from msgm.ranges import Range, ranges
 from msgm.requests import ForgetRequest
+from msgm.rows import BASE_ROW as BASE_ROW
+from msgm.rows import ROWS, Row
 from msgm.settings import Source, dump_yaml, read_settings
 from msgm.starts import FROM_BASE as FROM_BASE
 from msgm.starts import OWN, check_start, fitting_guidance, fitting_objective, fitting_shards, refuse_in_edit
@@ -28,6 +30,10 @@ from msgm.starts import OWN, check_start, fitting_guidance, fitting_objective, f
 @dataclass
 class AdapterSettings:
     """A low-rank adapter (LoRA, arXiv 2106.09685) that is trained while the network's own weights stand still.
+
+    Example:
+        >>> load_config("digits/vp", ["finetune.adapter.rank=4"]).finetuning().adapter
+        AdapterSettings(rank=4, alpha=None, targets=['*'])
 
     Each adapted layer's weights W become W + alpha / rank * B A. A starts at random and B at 0, so that training starts
     from the same model.
@@ -53,6 +59,10 @@ class AdapterSettings:
 @dataclass
 class TrainingSettings:
     """How to train.
+
+    Example:
+        >>> TrainingSettings(steps=100, lr=1e-3).batch_size
+        64
 
     Attributes:
         steps: optimiser steps.
@@ -124,6 +134,10 @@ class TrainingSettings:
 class JudgeSettings:
     """The classifier that decides whether a sample shows forgotten content.
 
+    Example:
+        >>> load_config("digits/vp", ["evaluation.judge.epochs=5"]).evaluation.judge.epochs
+        5
+
     Attributes:
         kind: one of ``msgm.evaluation.judges``; ``own`` is trained here, and goes by a rule where the request needs it.
         options: the kind's own settings (``msgm.evaluation.judges``).
@@ -149,6 +163,11 @@ class JudgeSettings:
 class EvaluationSettings:
     """How to measure.
 
+    Example:
+        >>> evaluation = EvaluationSettings(metrics=["ur", "c2st"], options={"c2st": {"folds": 3}})
+        >>> evaluation.samples
+        2000
+
     Attributes:
         samples: samples a row.
         nll_items: items of each of the retain and forget test sets whose likelihood is taken: the first ones, by index.
@@ -169,67 +188,11 @@ class EvaluationSettings:
         at_least(1, self, "evaluation", "samples", "nll_items")
 
 
-@dataclass
-class Row:
-    """One row of ``msgm compare``.
-
-    Attributes:
-        start: ``none`` leaves the base model as it is, ``scratch`` trains from random weights, ``finetune`` starts from
-            the base model, ``edit`` changes the base model's weights at once, ``guide`` guides the base model's samples
-            and leaves its weights, ``shards`` trains models of shards and deletes the forget set from them, ``random``
-            is an untrained network.
-        objective: the objective's name and settings. An edit makes no steps without one; with one its steps follow.
-            Guidance and shards have none.
-        edit: the edit's name and settings, of a row that starts with ``edit``.
-        guidance: the guidance's name and settings, of a row that starts with ``guide``.
-        shards: settings of ``ShardSettings``, of a row that starts with ``shards``.
-        training: overrides of ``training`` (and of ``finetune``, for rows that start from the base model).
-        optional: run only when ``--only`` names the row.
-    """
-
-    start: Literal["none", "scratch", "finetune", "edit", "guide", "shards", "random"] = "finetune"
-    objective: Settings = field(default_factory=dict)
-    edit: Settings = field(default_factory=dict)
-    guidance: Settings = field(default_factory=dict)
-    shards: Settings = field(default_factory=dict)
-    training: Settings = field(default_factory=dict)
-    optional: bool = False
-
-
-BASE_ROW = "do-nothing"
 SECTIONS = (
     *("name", "seed", "plugins", "data", "process", "network", "objective", "edit", "training", "sampling"),
     "evaluation",
 )
 """Settings that the config of every run has."""
-
-SISS_CAP = {"name": "cap", "ratio": 0.1, "exactly": True}
-ANCHORED = {"name": "subtract", "descent": "nothing", "weight": 1, "ceiling": 1}
-
-ROWS: dict[str, Row] = {
-    BASE_ROW: Row("none", {"name": "standard"}),
-    "unseen-scratch": Row("scratch", {"name": "unseen"}),
-    "unseen": Row("finetune", {"name": "unseen"}),
-    "erasediff": Row("finetune", {"name": "erasediff"}),
-    "orthogonal": Row("finetune", {"name": "orthogonal"}),
-    "obtuse": Row("finetune", {"name": "obtuse"}),
-    "redirect": Row("finetune", {"name": "redirect"}),
-    "random-network": Row("random", {"name": "standard"}, optional=True),
-    "erasediff-weighted": Row("finetune", {"name": "erasediff", "variant": "weighted"}, optional=True),
-    "orthogonal-inner": Row("finetune", {"name": "orthogonal", "variant": "inner"}, optional=True),
-    "orthogonal-marginal": Row("finetune", {"name": "orthogonal", "variant": "marginal"}, optional=True),
-    "subtract": Row("finetune", {"name": "subtract"}, optional=True),
-    "graddiff": Row("finetune", {"name": "subtract", "descent": "retain", "weight": 1, "ceiling": 1}, optional=True),
-    "neggrad": Row("finetune", {"name": "subtract", "descent": "nothing", "weight": 1, "ceiling": 1}, optional=True),
-    "siss": Row("finetune", {"name": "subtract", "importance": 0.5, "weight": 1, "combine": SISS_CAP}, optional=True),
-    "erasediff-pcgrad": Row("finetune", {"name": "erasediff", "combine": "pcgrad"}, optional=True),
-    "salun": Row("finetune", {"name": "salun"}, optional=True),
-    "sfr-on": Row("finetune", {"name": "sfr-on"}, optional=True),
-    "selective-amnesia": Row("finetune", {"name": "selective-amnesia"}, optional=True),
-    "ewc": Row("finetune", ANCHORED | {"anchor": {"by": "fisher"}, "replay": 500}, optional=True),
-    "l2-sp": Row("finetune", ANCHORED | {"anchor": {"by": "identity"}}, optional=True),
-    "obtuse-released": Row("finetune", {"name": "obtuse", "sign": "released"}, optional=True),
-}
 
 
 @dataclass

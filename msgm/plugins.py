@@ -41,7 +41,13 @@ class Plugin(TypedDict):
 
 @contextmanager
 def trusting(trust: bool = True) -> Iterator[None]:
-    """Context in which code and files named in received folders may be run and opened."""
+    """Context in which code and files named in received folders may be run and opened.
+
+    Example:
+        >>> with trusting():
+        ...     trusted()
+        True
+    """
     token = _trusted.set(trust)
     try:
         yield
@@ -50,12 +56,22 @@ def trusting(trust: bool = True) -> Iterator[None]:
 
 
 def trusted() -> bool:
-    """Return whether code and files named in received folders may be run and opened here."""
+    """Return whether code and files named in received folders may be run and opened here.
+
+    Example:
+        >>> trusted()
+        False
+    """
     return _trusted.get()
 
 
 def load_function(spec: str, key: str = "request.predicate") -> Callable[..., Any]:
     """Import ``path/to/file.py:function``, which the setting ``key`` names, and return the function.
+
+    Example:
+        >>> _ = Path("mine.py").write_text("def dark(item, label): return item.float().mean() < 3")
+        >>> load_function("mine.py:dark")(torch.zeros(1, 8, 8), "3").item()
+        True
 
     Raises:
         UserError: the file or the function does not exist.
@@ -71,7 +87,13 @@ def load_function(spec: str, key: str = "request.predicate") -> Callable[..., An
 
 
 def load_files(paths: Sequence[str]) -> list[str]:
-    """Import the ``plugins`` of a config, and return their whole paths, which hold in any working folder."""
+    """Import the ``plugins`` of a config, and return their whole paths, which hold in any working folder.
+
+    Example:
+        >>> _ = Path("mine.py").write_text("BANDWIDTH = 0.3")
+        >>> [Path(path).name for path in load_files(["mine.py"])]
+        ['mine.py']
+    """
     for path in paths:
         load_file(path)
     return [str(Path(path).resolve()) for path in paths]
@@ -79,6 +101,11 @@ def load_files(paths: Sequence[str]) -> list[str]:
 
 def load_file(path: str, key: str = "plugins") -> Any:
     """Import the Python file at ``path``, which the setting ``key`` names, as a module of its own, once a process.
+
+    Example:
+        >>> _ = Path("mine.py").write_text("BANDWIDTH = 0.3")
+        >>> load_file("mine.py").BANDWIDTH
+        0.3
 
     A second import would define its classes again, and pickles and ``isinstance`` would treat them as different ones.
 

@@ -13,7 +13,7 @@ from msgm.objectives import OBJECTIVES, Card
 from msgm.registry import Registry
 
 if TYPE_CHECKING:
-    from msgm.config import Row
+    from msgm.rows import Row
 
 FROM_BASE = ("finetune", "edit", "guide")
 """Starts of rows that are made from the base model."""

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from msgm.config import BASE_ROW, FROM_BASE, Config, Row, TrainingSettings
+from msgm.config import BASE_ROW, FROM_BASE, Config, TrainingSettings
 from msgm.diffusion import GUIDANCE
 from msgm.errors import UserError, nearest
 from msgm.fields import merged, structured
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.registry import Registry
+from msgm.rows import Row
 
 TRAINED = ("scratch", "finetune")
 PARTS: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "edit": EDITS, "guidance": GUIDANCE}

@@ -11,7 +11,7 @@ import pytest
 from msgm.classifier.config import ClassifierConfig
 from msgm.classifier.config import RequestSettings as ClassifierRequest
 from msgm.classifier.report import VIEWS as CLASSIFIERS
-from msgm.config import Config, Row
+from msgm.config import Config
 from msgm.errors import UserError
 from msgm.evaluation import figures
 from msgm.evaluation.card_views import card_place
@@ -22,6 +22,7 @@ from msgm.recommender.config import RequestSettings as RecommenderRequest
 from msgm.recommender.erasure.compare import asked_labels
 from msgm.recommender.erasure.config import AttributeConfig
 from msgm.recommender.report import VIEWS as RECOMMENDERS
+from msgm.rows import Row
 from msgm.runs import Run
 from msgm.study.judging import SCHEMA
 

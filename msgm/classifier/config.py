@@ -41,6 +41,10 @@ GENERATORS = ("repeat", "attributes")
 class RequestSettings(ForgetRequest):
     """What to forget, as in ``ForgetRequest``, or a number of items at random.
 
+    Example:
+        >>> RequestSettings(random=20).selector()
+        'random'
+
     Attributes:
         random: number of training items, drawn at random by the seed.
     """
@@ -83,6 +87,11 @@ class RequestSettings(ForgetRequest):
 class OriginalSettings:
     """A model that was trained elsewhere, to make forget in place of one that is trained here.
 
+    Example:
+        >>> config = load_config("classifier/digits", ["original.weights=mine.safetensors"])
+        >>> config.original
+        OriginalSettings(weights='mine.safetensors', trained_on=None)
+
     Attributes:
         weights: file of weights of the config's network (.safetensors, or what ``torch.save`` wrote of a state dict);
             None trains the original.
@@ -101,6 +110,11 @@ class OriginalSettings:
 @dataclass
 class ClassifierConfig:
     """One experiment.
+
+    Example:
+        >>> config = load_config("classifier/digits", ["seeds=2"])
+        >>> config.seeds, config.network["name"]
+        (2, 'mlp')
 
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
@@ -189,6 +203,10 @@ def _data(given: dict[str, Any]) -> dict[str, Any]:
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> ClassifierConfig:
     """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
+
+    Example:
+        >>> load_config("classifier/digits", ["methods.scrub.alpha=2"]).methods["scrub"]["alpha"]
+        2.0
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.

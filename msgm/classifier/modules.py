@@ -30,6 +30,10 @@ Build: TypeAlias = Callable[[int], nn.Module]
 def read_labelled(data: Labelled, module: nn.Module) -> Dataset:
     """Return a data set with every item read once, in order, and as many classes as ``module`` has outputs.
 
+    Example:
+        >>> read_labelled(data, network).classes
+        ['0', '1', '2']
+
     Inputs are kept as the data set returns them; a random transform is applied once per item.
 
     Raises:
@@ -81,6 +85,11 @@ def _pair(data: Any, number: int) -> tuple[Tensor, int]:
 def fresh_weights(module: nn.Module) -> Build:
     """Return ``build(seed)``, which copies ``module`` and draws every layer's weights anew by its ``reset_parameters``.
 
+    Example:
+        >>> build = fresh_weights(network)
+        >>> torch.equal(build(1)[0].weight, build(1)[0].weight), torch.equal(build(1)[0].weight, build(2)[0].weight)
+        (True, False)
+
     Raises:
         UserError: at ``build``, a layer holds weights of its own and has no such method.
     """
@@ -110,6 +119,11 @@ def asked(
     held_out: Labelled | None = None,
 ) -> Split:
     """Return the split that a request makes of the items that ``module`` was trained on.
+
+    Example:
+        >>> split = asked(network, data, {"labels": ["2"]})
+        >>> len(split.retain), len(split.forget)
+        (200, 100)
 
     Args:
         module: gives (B, C) logits.

@@ -32,6 +32,11 @@ from msgm.splits import Split, draw_parts, make_split
 class Dataset:
     """Items with their labels, attributes and published test set.
 
+    Example:
+        >>> points = Dataset("points", torch.zeros(5, 2), (2,), levels=None)
+        >>> len(points), points.is_image
+        (5, False)
+
     Attributes:
         name: the registered name.
         items: (N, *shape) tensor, or a lazy sequence of such rows. Images are uint8 levels 0 .. ``levels`` - 1,
@@ -202,6 +207,12 @@ class Dataset:
 @dataclass
 class DataSettings:
     """Settings of every data set.
+
+    Example:
+        >>> settings = msgm.data.Digits(test=0.2)
+        >>> dataset = settings.load()
+        >>> len(settings.parts(dataset)["test"])
+        359
 
     Attributes:
         validation: share held out for thresholds and tuning.

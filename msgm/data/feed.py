@@ -22,6 +22,10 @@ from msgm.seeding import generator
 class Batch(NamedTuple):
     """One process's share of a global batch.
 
+    Example:
+        >>> Batch(torch.zeros(4, 1, 8, 8), labels=None).items.shape
+        torch.Size([4, 1, 8, 8])
+
     Attributes:
         items: (B, *shape) raw items.
         labels: (B,) the class that each item is trained under, -1 for none; None where no labels are asked for.
@@ -57,6 +61,13 @@ class EpochOrder:
 
 class Feed:
     """This process's share of every global batch of the items at ``indices``.
+
+    Example:
+        >>> points = Dataset("points", torch.arange(10.0)[:, None], (1,), levels=None)
+        >>> feed = Feed(points, np.arange(10), batch_size=5, seed=0, stream="retain")
+        >>> batches = feed.batches(0)
+        >>> sorted([*next(batches).items.flatten().tolist(), *next(batches).items.flatten().tolist()])
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
 
     Args:
         dataset: where the items come from.

@@ -12,10 +12,20 @@ DATA_RANGE = 2.0
 
 
 def dequantise(levels: Tensor, count: int, u: Tensor | float = 0.5) -> Tensor:
-    """Map integer levels 0 .. ``count`` - 1 into [-1, 1); ``u`` is noise in [0, 1), by default the bin's centre."""
+    """Map integer levels 0 .. ``count`` - 1 into [-1, 1); ``u`` is noise in [0, 1), by default the bin's centre.
+
+    Example:
+        >>> dequantise(torch.tensor([0, 1]), count=2)
+        tensor([-0.5000,  0.5000])
+    """
     return (levels.float() + u) * (DATA_RANGE / count) - 1.0
 
 
 def quantise(x: Tensor, count: int) -> Tensor:
-    """Map numbers to their level, 0 .. ``count`` - 1 as uint8; numbers outside [-1, 1) go to the nearest level."""
+    """Map numbers to their level, 0 .. ``count`` - 1 as uint8; numbers outside [-1, 1) go to the nearest level.
+
+    Example:
+        >>> quantise(torch.tensor([-1.0, 0.0, 3.0]), count=2)
+        tensor([0, 1, 1], dtype=torch.uint8)
+    """
     return ((x.float() + 1.0) * (count / DATA_RANGE)).floor().clamp(0, count - 1).to(torch.uint8)

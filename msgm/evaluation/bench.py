@@ -43,6 +43,11 @@ class Retrained:
 class Bench:
     """The data, judge and references that all models of a comparison are measured against.
 
+    Example:
+        >>> bench = subject.bench
+        >>> bench.dataset.name, bench.judge.forgotten
+        ('digits', [3, 7])
+
     Attributes:
         config: the experiment; its section ``evaluation`` says how to measure.
         dataset: the data.
@@ -101,6 +106,10 @@ class Bench:
 @dataclass(frozen=True)
 class Subject:
     """One model under measurement. Its samples are drawn when the first metric asks for them.
+
+    Example:
+        >>> subject.samples.shape
+        torch.Size([20, 1, 8, 8])
 
     Attributes:
         name: of the row.

@@ -36,6 +36,11 @@ SECTION = "evaluation.judge"
 class Judge(ABC):
     """A classifier with its own measured accuracy.
 
+    Example:
+        >>> judge = subject.bench.judge
+        >>> judge.votes(subject.items).shape
+        torch.Size([20, 10])
+
     Attributes:
         classes: class names.
         forgotten: the class numbers that count as forgotten content.
@@ -189,6 +194,13 @@ def train_judge(
     device: torch.device | str = "cpu",
 ) -> Judge:
     """Return the judge that ``settings`` ask for: trained on the training part, read from ``folder``, made elsewhere.
+
+    Example:
+        >>> bench, settings = subject.bench, JudgeSettings(epochs=1, width=8)
+        >>> judge = train_judge(bench.dataset, bench.split, msgm.ForgetRequest(labels=[3, 7]), settings, seed=0)
+        judge: training...
+        >>> judge.forgotten
+        [3, 7]
 
     Its accuracy, and its recall of the forget items, are measured on the test part.
 

@@ -89,6 +89,13 @@ def comparable(rows: list[dict[str, Any]], bench: Bench) -> list[dict[str, Any]]
 def measure(subject: Subject, row: Row | None = None, keep: Callable[[Row], None] | None = None) -> Row:
     """Return ``row`` with the numbers of all metrics that it lacked, as a JSON tree.
 
+    Example:
+        >>> row = measure(subject)
+        unseen: measuring ur
+        unseen: measuring nll
+        >>> sorted(row["measured"])
+        ['nll', 'ur']
+
     ``keep`` is called with the row after every metric, so that an interrupted run loses at most one metric.
     """
     found = dict(row or {})

@@ -24,7 +24,12 @@ def total(shares: Tensor) -> float:
 
 
 def wilson(hits: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion; by default at 95%."""
+    """Return the Wilson score interval of a proportion; by default at 95%.
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson(5, 100)]
+        [0.022, 0.112]
+    """
     if n < 1:
         raise ValueError("an interval needs at least one observation")
     share, spread = hits / n, z**2 / n

@@ -22,6 +22,11 @@ CHUNK = 4096
 class Reality:
     """The training items and the two thresholds.
 
+    Example:
+        >>> reality = subject.bench.reality
+        >>> reality.junk(reality.distances(subject.items)).shape
+        torch.Size([20])
+
     Attributes:
         bank: (N, *shape) training items, raw.
         levels: grey levels of images; None for vectors.

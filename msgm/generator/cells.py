@@ -22,7 +22,7 @@ import torch
 
 from msgm import processes, traces
 from msgm.cache import Cache
-from msgm.config import BASE_ROW, FROM_BASE, ROWS, Config, Row
+from msgm.config import BASE_ROW, FROM_BASE, Config
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.description import describe
 from msgm.diffusion.guidance import load_guided
@@ -35,6 +35,7 @@ from msgm.folders import place, write_bytes, write_json, write_text
 from msgm.generator.facts import facts_of
 from msgm.pictures import to_png
 from msgm.reading import read_json
+from msgm.rows import ROWS, Row
 from msgm.runs import Run, environment, find_model
 from msgm.seeding import derive_seed
 from msgm.shapes import Count, Seconds

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from msgm.config import BASE_ROW, Config, Row
+from msgm.config import BASE_ROW, Config
 from msgm.data import Dataset
 from msgm.devices import finish
 from msgm.diffusion import ScoreModel
 from msgm.generator.allocated import Allocated
 from msgm.objectives import OBJECTIVES
+from msgm.rows import Row
 from msgm.runs import Run
 from msgm.splits import Part
 from msgm.starts import STEPLESS

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from msgm.cards.parts import method_lines
-from msgm.config import Config, Row
+from msgm.config import Config
 from msgm.diffusion import GUIDANCE
 from msgm.fields import structured
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.reading import read_yaml
 from msgm.registry import Registry
+from msgm.rows import Row
 from msgm.runs import FinishedManifest, Run
 from msgm.shapes import Count
 from msgm.starts import ShardSettings

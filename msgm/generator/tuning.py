@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from msgm import threads
 from msgm.chain import Chain
-from msgm.config import BASE_ROW, FROM_BASE, Config, Row, TrainingSettings
+from msgm.config import BASE_ROW, FROM_BASE, Config, TrainingSettings
 from msgm.data import load_dataset
 from msgm.devices import chosen_device
 from msgm.diffusion.guidance import Guidance, load_guided
@@ -19,6 +19,7 @@ from msgm.fields import Tree, merged
 from msgm.objectives import Objective
 from msgm.ranges import searched
 from msgm.registry import plain
+from msgm.rows import Row
 from msgm.runs import Run, find_model
 from msgm.splits import Split
 from msgm.study.tuning import Searched, Tunable, trial_folder

@@ -31,6 +31,10 @@ DRAWN = ("random_users", "most_active", "least_active", "random_interactions", "
 class RequestSettings(RecommenderRequest):
     """What to forget: by ids, as in ``RecommenderRequest``, or in one of the ways that a comparison draws.
 
+    Example:
+        >>> RequestSettings(random_users=5).describe()
+        'removal of 5 users drawn at random'
+
     Attributes:
         random_users: number of users, drawn at random.
         most_active: number of users, those with most training cells; ties are broken at random by the seed.
@@ -93,6 +97,10 @@ class RequestSettings(RecommenderRequest):
 class BaseConfig:
     """Settings that every experiment with recommenders has.
 
+    Example:
+        >>> BaseConfig(models={"small": {"name": "als", "factors": 8}}).models["small"]["factors"]
+        8
+
     Attributes:
         name: of the experiment, and of its run folder below ``runs/``.
         seed: the first seed. Data and split have seeds of their own.
@@ -136,6 +144,11 @@ class BaseConfig:
 @dataclass
 class RecommenderConfig(BaseConfig):
     """One comparison of methods. Its first seed also seeds the random requests.
+
+    Example:
+        >>> config = RecommenderConfig(models={"ease": {}}, requests={"five": RequestSettings(random_users=5)})
+        >>> config.models["ease"]["name"], "retrain" in config.rows()
+        ('ease', True)
 
     Attributes:
         retrains: models fitted anew to what each request leaves, with further seeds; two at least; fewer than
@@ -191,12 +204,21 @@ class RecommenderConfig(BaseConfig):
 
 
 def load_config(source: Source = None, overrides: list[str] | None = None) -> RecommenderConfig:
-    """Read the settings of a comparison, as ``load_experiment``."""
+    """Read the settings of a comparison, as ``load_experiment``.
+
+    Example:
+        >>> load_config("recommender/synthetic", ["seeds=3"]).seeds
+        3
+    """
     return load_experiment(RecommenderConfig, source, overrides)
 
 
 def load_experiment(cls: type[E], source: Source = None, overrides: list[str] | None = None) -> E:
     """Read a YAML file (its key ``extends`` names another one to start from) and apply ``key.sub=value`` overrides.
+
+    Example:
+        >>> load_experiment(BaseConfig, {"models": {"ease": {}}}).models["ease"]["name"]
+        'ease'
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, or a value out of range.

@@ -12,6 +12,16 @@ from msgm.training.sharding import local, part_of
 class EMA:
     """Averaged weights, ``average <- d average + (1 - d) weights`` with d = min(decay, (1 + n) / (10 + n)) at update n.
 
+    Example:
+        >>> network = nn.Linear(1, 1, bias=False)
+        >>> average = EMA(network, decay=0.999)
+        >>> with torch.no_grad():
+        ...     _ = network.weight.fill_(1.0)
+        >>> average.update()
+        >>> with average.applied():
+        ...     _ = print(network.weight.item() < 1)
+        True
+
     The warm-up (as in score_sde) makes a fresh average follow the weights at once, so that unlearning, which always
     starts a fresh one, is not hidden behind the old weights.
 

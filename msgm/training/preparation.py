@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from msgm import processes, traces
+from msgm.config import TrainingSettings
 from msgm.data import Dataset, dequantise
 from msgm.diffusion import Condition, SamplingSettings, ScoreModel, sample
 from msgm.errors import UserError
@@ -62,8 +63,8 @@ class Preparation:
         self.seed, self.run, self.accelerator, self.tally, self.tuned = seed, run, accelerator, tally, tuned
         self.drops = drops
 
-    def setup(self, steps: int, sizes_alike: bool) -> Setup:
-        """Return what the objective is given."""
+    def setup(self, settings: TrainingSettings) -> Setup:
+        """Return what the objective is given before a training with these settings."""
         return Setup(
             lambda: copy.deepcopy(self.model),
             lambda count: self.retain(count).items,
@@ -71,11 +72,11 @@ class Preparation:
             self.forget,
             self.sample,
             self.moments,
-            steps,
+            settings.steps,
             len(self.part.forget) / max(1, len(self.part.all)),
             len(set(self.drops)) == 1,
             self.drops[1] != 0,
-            sizes_alike,
+            settings.forget_batch_size in (None, settings.batch_size),
             self._labels(self.part.retain),
             self._labels(self.part.forget),
         )

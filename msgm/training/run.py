@@ -40,6 +40,12 @@ from msgm.training.trainer import Trainer
 def train(config: Config, out: Path | str | None = None, resume: bool = False, device: str = "auto") -> Run:
     """Train a model from random weights with the config's objective.
 
+    Example:
+        >>> run = train(msgm.load_config({}, [*tiny, "training.steps=2"]), out / "base")
+        base: standard, 2 steps on ...
+        >>> run.finished_manifest()["start"]
+        'scratch'
+
     Args:
         config: the experiment.
         out: run folder; by default ``runs/NAME``.
@@ -65,6 +71,13 @@ def unlearn(
     fresh_chain: bool = False,
 ) -> Run:
     """Fine-tune a trained model with the config's objective and the overrides of its section ``finetune``.
+
+    Example:
+        >>> config = msgm.load_config({}, [*tiny, "objective.name=unseen", "finetune.steps=2"])
+        >>> run = unlearn(config, compared / "rows" / "do-nothing", out / "unlearned")
+        unlearned: unseen, 2 steps on ...
+        >>> run.finished_manifest()["start"]
+        'finetune'
 
     A config with an edit makes that, and training follows where its objective is not one of all data. From a sharded
     generator the request's items are deleted: the shards that hold one are trained again without it, with the settings
@@ -145,6 +158,13 @@ def fit(
     cache: Cache | None = None,
 ) -> Run:
     """Train as ``config`` says, from random weights or from the model folder ``source``, into ``run``.
+
+    Example:
+        >>> config = msgm.load_config({}, [*tiny, "training.steps=2"])
+        >>> run = fit(config, msgm.Run(out / "base"), *load_data(config), source=None, resume=False)
+        base: standard, 2 steps on ...
+        >>> run.model.is_dir()
+        True
 
     ``chain`` holds the requests before this one, whose items ``split`` keeps apart as gone. A model that is retrained
     without the request is read from ``cache``, or trained and added to it.

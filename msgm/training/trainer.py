@@ -46,6 +46,14 @@ COLUMNS = 8
 class Trainer:
     """Trains a model with an objective, from its present weights.
 
+    Example:
+        >>> digits, settings = msgm.load_dataset("digits"), TrainingSettings(steps=2, batch_size=8, trackers=[])
+        >>> part = msgm.data.Digits().split(digits, msgm.ForgetRequest(labels=[3, 7])).train
+        >>> model = msgm.ScoreModel.new("unet", "vp", shape=(1, 8, 8), channels=[8])
+        >>> trainer = Trainer(model, msgm.Unseen(), digits, part, settings, seed=0, run=msgm.Run(out))
+        >>> trainer.train()
+        training: step 2...
+
     Args:
         model: the model; its network is trained in place, but with an adapter, which leaves it as it is.
         objective: the loss.
@@ -166,10 +174,8 @@ class Trainer:
         return self.feeds.tally.counts()
 
     def _setup(self) -> Setup:
-        tally, tuned = self.feeds.tally, self._tune_on_forget
-        parts = (self.objective, self.dataset, self.part, self.seed, self.run, self.accelerator, tally, tuned)
-        sizes_alike = self.settings.forget_batch_size in (None, self.settings.batch_size)
-        return Preparation(self.base, *parts, self.feeds.drops).setup(self.settings.steps, sizes_alike)
+        parts = (self.objective, self.dataset, self.part, self.seed, self.run, self.accelerator, self.feeds.tally)
+        return Preparation(self.base, *parts, self._tune_on_forget, self.feeds.drops).setup(self.settings)
 
     def _prepare(self) -> None:
         """Prepare the objective and what goes with it, from the weights that training starts from."""

@@ -3,6 +3,7 @@
 import copy
 import doctest
 import inspect
+import re
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -33,20 +34,13 @@ from msgm.recommender.requests import Deletion
 from msgm.registry import Registry
 from tests.api.conftest import FAST
 from tests.classifier.metrics.worlds import noise_world
+from tests.conftest import ROOT
 from tests.evaluation.benches import digits_bench
 from tests.recommender.metrics.worlds import cells_deletion
 
-MODULES = (
-    "msgm.testing",
-    "msgm.classifier",
-    "msgm.recommender",
-    "msgm.diffusion",
-    "msgm.diffusion.guidance",
-    "msgm.diffusion.samplers",
-    "msgm.objectives",
-    "msgm.objectives.edits",
-)
-"""Modules of public names beside the flat ones."""
+REFERENCE = ROOT / "docs" / "reference" / "api"
+"""Pages that show public modules, some of them with the members that are shown."""
+SHOWN = re.compile(r"automodule:: (\S+)\n   :members: *(.*)")
 OTHERS = (parse_mask,)
 """Functions that the command line's words are read by."""
 FINDER = doctest.DocTestFinder(recurse=True)
@@ -169,12 +163,22 @@ def registered():
     return [cls for cls in kept if cls.__module__.startswith("msgm.")]
 
 
+def documented():
+    """Return what the API reference shows of each module: the members named, its ``__all__``, or what it defines."""
+    for page in sorted(REFERENCE.glob("*.md")):
+        for name, members in SHOWN.findall(page.read_text()):
+            module = import_module(name)
+            own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == name]
+            shown = members.split(", ") if members else getattr(module, "__all__", own)
+            yield from (getattr(module, key) for key in shown if not key.startswith("_"))
+
+
 def public():
-    """Return home and name of every public class and function: what modules name in ``__all__``, what is registered."""
-    homes = [(msgm._HOME[name], name) for name in msgm.__all__ if name in msgm._HOME]
-    homes += [(module, name) for module in MODULES for name in import_module(module).__all__]
+    """Return home and name of every public class and function: the flat ones, the documented, what is registered."""
+    homes = [(home, name) for name, home in msgm._HOME.items()]
+    homes += [(module, name) for module in msgm._MODULES.values() for name in import_module(module).__all__]
     found = [getattr(import_module(module), name) for module, name in homes]
-    found += [*registered(), *OTHERS]
+    found += [*documented(), *registered(), *OTHERS]
     shown = [thing for thing in found if inspect.isclass(thing) or inspect.isfunction(thing)]
     return sorted({(thing.__module__, thing.__name__) for thing in shown})
 

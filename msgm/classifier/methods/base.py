@@ -30,6 +30,11 @@ from msgm.requests import ForgetRequest
 class Settings:
     """Run context of a method: training settings, seed, device and network factory.
 
+    Example:
+        >>> settings = Settings(training, seed=0, device=torch.device("cpu"), build=build, original_seed=0)
+        >>> settings.fresh(network, seed=1) is network
+        False
+
     Attributes:
         training: how the original model was trained.
         seed: of the method's own draws.
@@ -62,6 +67,10 @@ class Settings:
 class Cost:
     """Cost of a run of a method.
 
+    Example:
+        >>> Cost(seconds=2.0, examples=64).preparation_seconds
+        0.0
+
     Attributes:
         seconds: from request to answer, evaluation excluded.
         preparation_seconds: spent before any request, or once for all of them: importances, shards, stored updates.
@@ -78,6 +87,13 @@ class Cost:
 @dataclass
 class Ledger:
     """Records a method's time, examples, bytes and artefacts; synchronises CUDA before reading the clock.
+
+    Example:
+        >>> ledger = Ledger(torch.device("cpu"))
+        >>> with ledger.preparing():
+        ...     ledger.stored(8)
+        >>> ledger.cost.storage_bytes
+        8
 
     Attributes:
         device: where the method computes.
@@ -116,6 +132,13 @@ class Ledger:
 class Unlearned:
     """Result of a method.
 
+    Example:
+        >>> settings = Settings(training, seed=0, device=torch.device("cpu"), build=build, original_seed=0)
+        >>> split = asked(network, data, {"labels": ["2"]})
+        >>> made = msgm.classifier.FineTune(epochs=1).unlearn(network, split, settings)
+        >>> made.cost.examples
+        200
+
     Attributes:
         model: in eval mode, sharing no storage with the model that was given.
         cost: its cost.
@@ -131,6 +154,10 @@ class Unlearned:
 @dataclass(frozen=True)
 class Card:
     """Facts on a method that a user needs before relying on it.
+
+    Example:
+        >>> msgm.classifier.FineTune.card.needs
+        ('retain',)
 
     Attributes:
         formula: what it does, in one line.
@@ -152,7 +179,13 @@ class Card:
 
 
 class Method(ABC):
-    """A way to forget. Subclasses are frozen dataclasses whose fields are their settings."""
+    """A way to forget. Subclasses are frozen dataclasses whose fields are their settings.
+
+    Example:
+        >>> made = msgm.classifier.FineTune(epochs=1).forget(network, data, {"labels": ["2"]}, training=training)
+        >>> made is network
+        False
+    """
 
     name: ClassVar[str]
     card: ClassVar[Card]

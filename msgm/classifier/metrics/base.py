@@ -42,6 +42,10 @@ class Live:
 class Case:
     """One model to measure.
 
+    Example:
+        >>> len(case.retrains), case.scope
+        (2, 'instances')
+
     Attributes:
         target: its outputs.
         original: the outputs of the model before unlearning.
@@ -76,6 +80,11 @@ class Needed:
 
 class Metric(ABC):
     """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
+
+    Example:
+        >>> found = METRICS.build({"name": "accuracy"}).measure(case)
+        >>> 0 <= found["retain_accuracy"] <= 1
+        True
 
     In their examples ``case`` is a ``Case`` of a model that was fine-tuned to forget 40 items, beside two retrained
     models.

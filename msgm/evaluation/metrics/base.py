@@ -22,6 +22,11 @@ NOT_MEASURED = "-"
 class Column:
     """One column of a report's table.
 
+    Example:
+        >>> column = Column("UR %", "lower", lambda row, report: f"{100 * row['ur']:.1f}")
+        >>> column.cell({"ur": 0.021}, {})
+        '2.1'
+
     Attributes:
         heading: its name.
         better: the better direction; empty if neither is.
@@ -35,6 +40,11 @@ class Column:
 
 class Metric(ABC):
     """A measurement of one model. Subclasses are dataclasses whose fields are its options (``evaluation.options``).
+
+    Example:
+        >>> found = METRICS.build({"name": "ur"}).measure(subject)
+        >>> found["unlearning_ratio"]["n"]
+        20
 
     In their examples ``subject`` is a ``Subject``: a run's tiny model of digits, of which 20 samples are drawn,
     beside two other models in the place of retrained ones.
@@ -94,6 +104,11 @@ METRICS: Registry[Metric] = Registry("evaluation.options")
 
 def build_metrics(names: list[str], options: dict[str, dict[str, Any]]) -> list[Metric]:
     """Return the metrics of ``names`` with their options.
+
+    Example:
+        >>> [metric] = build_metrics(["c2st"], {"c2st": {"folds": 3}})
+        >>> metric.folds
+        3
 
     Raises:
         UserError: an unknown metric, one that is named twice, or a bad option, also of a metric that is not measured.

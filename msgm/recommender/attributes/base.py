@@ -21,6 +21,11 @@ from msgm.registry import Registry
 class Context:
     """Further inputs of an erasure, beside embeddings and attributes.
 
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> Context(model.item_factors, seed=1).items.shape
+        (30, 8)
+
     Attributes:
         items: (I, d) item embeddings, which give the scores ``embeddings @ items.T``.
         seed: of every draw.
@@ -35,6 +40,11 @@ class Context:
 @dataclass(frozen=True)
 class Card:
     """Facts on an erasure that a user needs before relying on it.
+
+    Example:
+        >>> card = Card("E - mean of E", "a first course")
+        >>> card.describe().splitlines()[0]
+        'formula: E - mean of E'
 
     Attributes:
         formula: what it does, in one line.
@@ -54,7 +64,19 @@ class Card:
 
 
 class Erasure(ABC):
-    """Takes attributes out of user embeddings. Subclasses are dataclasses whose fields are their settings."""
+    """Takes attributes out of user embeddings. Subclasses are dataclasses whose fields are their settings.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Zeros(Erasure):
+        ...     name, card = "zeros", Card("0", "an example")
+        ...     def _erase(self, embeddings, labels, context):
+        ...         return np.zeros_like(embeddings)
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> Zeros().erase(model.user_factors, {"plan": plans}, Context(model.item_factors)).any().item()
+        False
+    """
 
     name: ClassVar[str]
     card: ClassVar[Card]
@@ -93,7 +115,15 @@ class Erasure(ABC):
 
 
 class PluginErasure(Erasure):
-    """An erasure that learns a map of embeddings; serving needs no labels, and users without a value are mapped too."""
+    """An erasure that learns a map of embeddings; serving needs no labels, and users without a value are mapped too.
+
+    Example:
+        >>> model = msgm.recommender.ALS(factors=8).fit(matrix)
+        >>> erasure, context = ERASURES.build({"name": "leace"}), Context(model.item_factors)
+        >>> plugin = erasure.plugin(model.user_factors, {"plan": plans}, context)
+        >>> plugin(model.user_factors).shape
+        (60, 8)
+    """
 
     def plugin(self, embeddings: NDArray[Any], attributes: Mapping[str, NDArray[np.str_]], context: Context) -> Plugin:
         """Return the map; arguments and errors as ``erase``."""

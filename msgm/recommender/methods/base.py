@@ -21,6 +21,10 @@ from msgm.registry import Registry
 class Card:
     """Facts on a method that a user needs before relying on it.
 
+    Example:
+        >>> METHODS.entries["retrain"].card.exactness
+        'bit-exact'
+
     Attributes:
         formula: what it does, in one line.
         source: paper and section.
@@ -64,7 +68,14 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """Result of a method: a new model, the answer, and the cost of preparation."""
+    """Result of a method: a new model, the answer, and the cost of preparation.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> made = METHODS.build({"name": "retrain"}).unlearn(model, deletion, seed=0)
+        >>> made.answer.exactness, made.storage_bytes
+        ('bit-exact', 0)
+    """
 
     model: Recommender
     answer: Answer
@@ -74,6 +85,11 @@ class Unlearned:
 
 class Method(ABC):
     """A way to forget. Subclasses are frozen dataclasses whose fields are their settings.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> METHODS.build({"name": "native"}).unlearn(model, deletion, seed=0).model is model
+        False
 
     In their examples ``deletion`` is ``Deletion(users=np.array([3]))``.
     """

@@ -16,6 +16,10 @@ from msgm.study.parts import Number
 class Case:
     """One model to measure.
 
+    Example:
+        >>> len(case.retrains), len(case.deletion.users)
+        (2, 2)
+
     Attributes:
         target: the model.
         original: the model before any request.
@@ -35,6 +39,10 @@ class Case:
 
 class Metric(ABC):
     """A measurement. Subclasses are frozen dataclasses whose fields are their settings.
+
+    Example:
+        >>> 0 <= METRICS.build({"name": "ranking"}).measure(case)["ndcg"] <= 1
+        True
 
     In their examples ``case`` is a ``Case``: a model that forgot two users and a tenth of the cells, and two retrained.
 

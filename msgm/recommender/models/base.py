@@ -34,6 +34,11 @@ EXACTNESS = ("bit-exact", "exact up to rounding", "exact at convergence", "appro
 class Answer:
     """Cost and exactness of an answered forget request.
 
+    Example:
+        >>> answer = msgm.recommender.EASE().fit(matrix).forget(users=[3])
+        >>> answer.exactness
+        'exact up to rounding'
+
     Attributes:
         seconds: from request to answer.
         touched: rows of the model's tables that were written.
@@ -63,6 +68,11 @@ class Header(TypedDict):
 
 class Recommender(Estimator, ABC):
     """A recommender of items to users. Subclasses are dataclasses whose init fields are their settings.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> model.listed(np.array([0]), k=5).shape
+        (1, 5)
 
     Attributes:
         seen: (U, I) the training cells that the model knows; it shrinks with every request.
@@ -205,6 +215,12 @@ MODELS: Registry[Recommender] = Registry("model")
 
 def load_recommender(folder: Path) -> Recommender:
     """Read a model that ``save`` wrote.
+
+    Example:
+        >>> model = msgm.recommender.EASE().fit(matrix)
+        >>> model.save(out)
+        >>> load_recommender(out).seen.nnz == matrix.nnz
+        True
 
     Raises:
         UserError: there is none, or it is damaged.
