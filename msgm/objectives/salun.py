@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from msgm.diffusion.conditions import Condition
 from msgm.objectives.base import OBJECTIVES, Card, Mixed, Noised, Predict, Setup, Term, mean_square
 from msgm.objectives.masks import Mask
+from msgm.objectives.relabelled import retained_labels, told_labels, under
 
 
 @OBJECTIVES.register("salun")
@@ -48,13 +48,9 @@ class SalUn(Mixed):
     def terms(self, predict: Predict, retain: Noised, forget: Noised | None) -> dict[str, Term]:
         if forget is None:
             return super().terms(predict, retain, forget)
-        target = forget.uniform()
-        if self.others is not None and forget.condition is not None and forget.condition.labels is not None:
-            labels = forget.condition.labels
-            other = Condition(torch.where(labels < 0, labels, self.others.to(labels)[labels.clamp_min(0)]))
-            with torch.no_grad():
-                own = predict(forget.x, forget.t, other).to(target)
-            target = torch.where((labels < 0).view(-1, *[1] * (own.dim() - 1)), target, own)
+        target, labels = forget.uniform(), told_labels(forget)
+        if self.others is not None and labels is not None:
+            target = under(predict, forget, labels, self.others.to(labels)[labels.clamp_min(0)], target)
         return super().terms(predict, retain, replace(forget, eps=target))
 
     def forget_loss(self, predicted: Tensor, forget: Noised) -> Tensor:
@@ -63,6 +59,5 @@ class SalUn(Mixed):
 
 def _others(setup: Setup, classes: int) -> Tensor:
     """Return, for every label, the next one that retain items have and no forget item has."""
-    kept = setup.retained or range(classes)
-    free = [label for label in kept if label not in setup.forgotten] or list(kept)
+    free = retained_labels(setup, classes)
     return torch.tensor([min(free, key=lambda other: (other - label - 1) % classes) for label in range(classes)])

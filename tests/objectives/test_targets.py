@@ -12,7 +12,8 @@ from msgm.diffusion.guidance.posterior import Posterior
 from msgm.errors import UserError
 from msgm.objectives import ESD, ConceptAblation, Drawn, EraseDiff, GuidedTarget, Setup, mean_square, noised
 from tests.helpers import Mixture
-from tests.objectives.test_families import UNIFORM, Asked
+from tests.objectives.test_families import UNIFORM, Asked, prepared
+from tests.objectives.test_families import batch as asked_batch
 
 PROCESSES = pytest.mark.parametrize("process", [VP(), VE(), Flow()], ids=["vp", "ve", "flow"])
 MEANS = [[-1.5, 0.0], [1.5, 0.5], [0.0, 3.0]]
@@ -171,6 +172,33 @@ def test_concept_ablation_refuses_a_network_without_classes():
     with pytest.raises(UserError, match=r"rows.ablated: objective.name: concept-ablation .* is unconditional"):
         load_config("digits/vp", asked)
     assert "ablated" in load_config("digits/class", asked).rows
+
+
+def drawing(*shares):
+    """A batch that is told labels, and draws these numbers for its items."""
+    forget, drawn = asked_batch(1, [3, 4, 3, -1]), torch.tensor(shares)[:, None].expand(-1, 3)
+    return replace(forget, uniform=lambda name="": drawn if name == "other label" else UNIFORM)
+
+
+@pytest.mark.parametrize("variant", ["bilevel", "weighted"])
+def test_erasediff_teaches_its_own_prediction_under_a_label_to_retain(variant):
+    """Of ten labels, 3 and 4 forgotten, draws of 0, .5 and .99 are the first, the fifth and the last of the others."""
+    objective, network = prepared(EraseDiff(target="relabelled", variant=variant, every=1))
+    forget = drawing(0.0, 0.5, 0.99, 0.7)
+    values = objective.terms(network.predict, asked_batch(0, [0, 1, 2, 5]), forget)["forget"].values
+    own, other = (network.weight[torch.tensor(labels)][:, None] for labels in ([3, 4, 3], [0, 6, 9]))
+    torch.testing.assert_close(values[:3], mean_square((own - other) * forget.x[:3]))
+    torch.testing.assert_close(values[3:], mean_square(network.weight[-1] * forget.x[3:] - UNIFORM[3:]))
+    (gradient,) = torch.autograd.grad(values.sum(), network.weight)
+    assert gradient[[3, 4]].abs().min() > 0
+    assert gradient[[0, 6, 9]].abs().max() == 0  # the target has no gradient
+
+
+def test_erasediff_s_relabelled_target_needs_classes():
+    asked = ["rows.other={objective: {name: erasediff, target: relabelled}}", "request.labels=[3]"]
+    with pytest.raises(UserError, match=r"rows.other: objective.target: relabelled .* unconditional; .* or gaussian"):
+        load_config("digits/vp", asked)
+    assert "other" in load_config("digits/class", asked).rows
 
 
 def test_the_minimiser_of_erasediff_s_target_is_its_mean():
