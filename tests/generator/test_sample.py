@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -165,16 +164,26 @@ def test_samples_of_earlier_settings_do_not_stand_beside_those_that_replaced_the
     assert len(array(tmp_path)) == 2
 
 
-def test_every_process_computes_with_the_threads_that_the_samples_were_begun_with(images, tmp_path, monkeypatch):
+def test_every_process_computes_with_the_threads_that_the_samples_were_begun_with(images, tmp_path):
     sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"])
     record = json.loads((tmp_path / "samples.json").read_text())
-    (tmp_path / "samples.json").write_text(json.dumps(record | {"threads": 3}))
-    used = []
-    monkeypatch.setattr("msgm.threads.use", used.append)
-    monkeypatch.setattr("msgm.generator.sample._processes", lambda device: nullcontext((1, 2, torch.device("cpu"))))
-    monkeypatch.setattr("msgm.generator.sample._wait", lambda world: None)
-    assert sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"]) == []
-    assert used == [3]
+    (tmp_path / "samples.json").write_text(json.dumps(record | {"threads": 2}))
+
+    def call(rank):
+        sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"])
+        return torch.get_num_threads() - 2
+
+    launched(call)
+
+
+def test_samples_are_refused_in_every_process_of_a_launch(images, tmp_path):
+    sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"])
+
+    def call(rank):
+        with pytest.raises(UserError, match="holds other samples"):
+            sample_run(images, 2, SMALL, 1, tmp_path, "cpu", ["grid"])
+
+    launched(call)
 
 
 def test_settings_are_the_runs_own_and_each_can_be_changed(tmp_path):
