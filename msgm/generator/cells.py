@@ -275,13 +275,8 @@ class Cell:
             model = load_guided(target.model).to(processes.device(self.workshop.device))
             subject = Subject(self.model.label, model, bench, target.path, target)
             grid = self.model.folder / "samples" / "final.png"
-            row = placed(
-                subject,
-                known or facts_of(self.model.name, self.model.row, bench.config, target),
-                run,
-                grid,
-                target.model,
-            )
+            facts = known or facts_of(self.model.name, self.model.row, target)
+            row = placed(subject, facts, run, grid, target.model)
             measure(subject, row, keep=lambda found: write_json(target.report, found))
         if processes.writes():
             (target.path / FAILED).unlink(missing_ok=True)

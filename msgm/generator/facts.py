@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from msgm.cards.parts import method_lines
-from msgm.config import Config
 from msgm.diffusion import GUIDANCE
 from msgm.fields import structured
 from msgm.objectives import OBJECTIVES
@@ -43,21 +42,11 @@ class Trained(TypedDict):
     training: Steps
 
 
-def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
-    """Return the facts on how a row's model was made in ``run``: its method, start, steps and seconds."""
-    manifest = run.finished_manifest()
+def facts_of(name: str, row: Row, run: Run) -> dict[str, Any]:
+    """Return the facts on how a row's model was made in ``run``; a base model is not counted as made."""
     if row.start in UNTRAINED:
-        return _facts_of_given(name, manifest["weights"], row.start)
-    settings = config.row_training(row)
-    if row.start == "edit" and row.objective:
-        return _facts_of_both(name, row.edit, row.objective, settings.steps, settings.lr, manifest)
-    if row.start == "edit":
-        return _facts_without_steps(EDITS, name, row.edit, settings.lr, manifest)
-    if row.start == "shards":
-        return _facts_of_shards(name, row.shards, settings.lr, manifest)
-    if row.start == "guide":
-        return _facts_without_steps(GUIDANCE, name, row.guidance, settings.lr, manifest)
-    return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
+        return _facts_of_given(name, run.finished_manifest()["weights"], row.start)
+    return given_facts(name, run.model)
 
 
 def given_facts(name: str, folder: Path) -> dict[str, Any]:
@@ -66,17 +55,17 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
     if folder != run.model or not run.manifest.is_file() or not run.config.is_file():
         return _facts_of_given(name, "as given")
     config: Trained = read_yaml(run.config, Trained)
-    manifest, training = run.finished_manifest(), config["training"]
-    objective: dict[str, Any] = {**config["objective"]}
-    if config.get("edit") and manifest["weights"] != "edited":
-        return _facts_of_both(name, {**config["edit"]}, objective, training["steps"], training["lr"], manifest)
-    if config.get("edit"):
-        return _facts_without_steps(EDITS, name, {**config["edit"]}, training["lr"], manifest)
-    if config.get("shards"):
-        return _facts_of_shards(name, {**config["shards"]}, training["lr"], manifest)
-    if config.get("guidance"):
-        return _facts_without_steps(GUIDANCE, name, {**config["guidance"]}, training["lr"], manifest)
-    return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
+    manifest, objective, edit = run.finished_manifest(), {**config["objective"]}, config.get("edit")
+    steps, lr = config["training"]["steps"], config["training"]["lr"]
+    if edit and manifest["weights"] != "edited":
+        return _facts_of_both(name, edit, objective, steps, lr, manifest)
+    if edit:
+        return _facts_without_steps(EDITS, name, edit, lr, manifest)
+    if shards := config.get("shards"):
+        return _facts_of_shards(name, shards, lr, manifest)
+    if guidance := config.get("guidance"):
+        return _facts_without_steps(GUIDANCE, name, guidance, lr, manifest)
+    return _facts_of_run(name, objective, manifest["start"], steps, lr, manifest)
 
 
 def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
