@@ -23,7 +23,7 @@ from tqdm import tqdm
 from msgm import processes, threads, traces
 from msgm.config import SECTIONS
 from msgm.data import quantise
-from msgm.diffusion import SamplingSettings, ScoreModel, sample
+from msgm.diffusion import SamplingSettings, ScoreModel, Sharded, sample
 from msgm.diffusion.description import describe
 from msgm.diffusion.guidance import Guided, load_guided
 from msgm.digests import short_digest
@@ -300,12 +300,13 @@ def _write_files(folder: Path, array: NDArray[Any]) -> None:
 
 
 def _model_digest(model: ScoreModel) -> str:
-    """Return a hash of weights and process."""
+    """Return a hash of weights and process, and of how models of shards are mixed."""
+    mixed = f" {model.mixture} {model.items}" if isinstance(model, Sharded) else ""
     weights = (
         name.encode() + weight.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         for name, weight in model.network.state_dict().items()
     )
-    return short_digest(chain([f"{describe(model.process)} {model.prediction}".encode()], weights))
+    return short_digest(chain([f"{describe(model.process)} {model.prediction}{mixed}".encode()], weights))
 
 
 def _guidance_digest(model: Guided) -> str:

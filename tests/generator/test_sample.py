@@ -13,7 +13,7 @@ from PIL import Image
 
 from msgm.cli import main
 from msgm.config import load_config
-from msgm.diffusion import NETWORKS, SAMPLERS, VE, VP, SamplingSettings, ScoreModel, sample
+from msgm.diffusion import NETWORKS, SAMPLERS, VE, VP, SamplingSettings, ScoreModel, Sharded, sample
 from msgm.errors import UserError
 from msgm.generator.sample import sample_run, sampling_settings
 from tests.conftest import DIGITS, ROOT, TINY, settings
@@ -136,6 +136,18 @@ def test_samples_of_another_model_are_not_mixed_in(images, points, tmp_path):
     sample_run(images, 2, SMALL, 0, tmp_path, "cpu")
     with pytest.raises(UserError, match="model: "):
         sample_run(points, 2, SMALL, 0, tmp_path, "cpu")
+
+
+def test_samples_of_another_mixture_of_the_same_shards_are_other_samples(points, tmp_path):
+    models = [ScoreModel.load(points), ScoreModel.load(points)]
+    for name, items, mixture in (("one", (3, 2), "equal"), ("two", (3, 2), "drawn"), ("three", (1, 4), "drawn")):
+        Sharded.of(models, items, mixture).save(tmp_path / name)
+    sample_run(tmp_path / "one", 2, SMALL, 0, tmp_path / "out", "cpu")
+    with pytest.raises(UserError, match="holds other samples \\(model: "):
+        sample_run(tmp_path / "two", 2, SMALL, 0, tmp_path / "out", "cpu")
+    sample_run(tmp_path / "two", 2, SMALL, 0, tmp_path / "out", "cpu", overwrite=True)
+    with pytest.raises(UserError, match="holds other samples \\(model: "):
+        sample_run(tmp_path / "three", 2, SMALL, 0, tmp_path / "out", "cpu")
 
 
 def test_finished_samples_are_kept_extended_by_format_and_replaced_on_demand(cli, images, tmp_path):
