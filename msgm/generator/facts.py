@@ -30,6 +30,8 @@ class Steps(TypedDict):
 
     steps: Count
     lr: float
+    trainable: NotRequired[list[str] | None]
+    adapter: NotRequired[dict[str, Any] | None]
 
 
 class Trained(TypedDict):
@@ -56,16 +58,16 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
         return _facts_of_given(name, "as given")
     config: Trained = read_yaml(run.config, Trained)
     manifest, objective, edit = run.finished_manifest(), {**config["objective"]}, config.get("edit")
-    steps, lr = config["training"]["steps"], config["training"]["lr"]
+    training, lr = config["training"], config["training"]["lr"]
     if edit and manifest["weights"] != "edited":
-        return _facts_of_both(name, edit, objective, steps, lr, manifest)
+        return _facts_of_both(name, edit, objective, training, manifest)
     if edit:
         return _facts_without_steps(EDITS, name, edit, lr, manifest)
     if shards := config.get("shards"):
         return _facts_of_shards(name, shards, lr, manifest)
     if guidance := config.get("guidance"):
         return _facts_without_steps(GUIDANCE, name, guidance, lr, manifest)
-    return _facts_of_run(name, objective, manifest["start"], steps, lr, manifest)
+    return _facts_of_run(name, objective, manifest["start"], training, manifest)
 
 
 def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
@@ -83,20 +85,22 @@ def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, A
 
 
 def _facts_of_run(
-    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: FinishedManifest
+    name: str, objective: dict[str, Any], start: str, training: Steps, manifest: FinishedManifest
 ) -> dict[str, Any]:
-    """Return the facts of a model that ``objective`` was run on."""
+    """Return the facts of a model that ``objective`` was run on; its settings say which weights were trained."""
     if start in UNTRAINED:
         return _facts_of_given(name, manifest["weights"], start)
     known = objective["name"] in OBJECTIVES.entries
+    weights = {"training.trainable": training.get("trainable"), "training.adapter": training.get("adapter")}
+    own = OBJECTIVES.build(objective).effective() if known else objective
     return {
         "name": name,
         "objective": objective["name"],
-        "settings": OBJECTIVES.build(objective).effective() if known else objective,
+        "settings": own | {key: value for key, value in weights.items() if value is not None},
         "card": OBJECTIVES.entries[objective["name"]].describe() if known else None,
         "start": start,
-        "steps": steps,
-        "lr": lr,
+        "steps": training["steps"],
+        "lr": training["lr"],
         "seconds": manifest["seconds"],
         "cached": manifest.get("cached"),
         "found": manifest.get("found"),
@@ -150,12 +154,12 @@ def _facts_of_shards(name: str, shards: dict[str, Any], lr: float, manifest: Fin
 
 
 def _facts_of_both(
-    name: str, edit: dict[str, Any], objective: dict[str, Any], steps: int, lr: float, manifest: FinishedManifest
+    name: str, edit: dict[str, Any], objective: dict[str, Any], training: Steps, manifest: FinishedManifest
 ) -> dict[str, Any]:
     """Return the facts of a model that was edited and then fine-tuned: those of the steps, with both parts' names."""
     first, then = (
-        _facts_without_steps(EDITS, name, edit, lr, manifest),
-        _facts_of_run(name, objective, "edit", steps, lr, manifest),
+        _facts_without_steps(EDITS, name, edit, training["lr"], manifest),
+        _facts_of_run(name, objective, "edit", training, manifest),
     )
     return then | {
         "objective": f"{first['objective']}+{then['objective']}",
