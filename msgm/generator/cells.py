@@ -256,7 +256,10 @@ class Cell:
         return self.workshop.bench.at(self.model.seed)
 
     def kept(self) -> bool:
-        """Return whether the model exists and, if it is to be measured, has been measured."""
+        """Return whether the model was measured as far as it is to be; of one that is only made, whether it exists.
+
+        The numbers of a model whose folder was removed afterwards are kept.
+        """
         if not self.measured:
             return finished(self.target)
         row = stored_row(self.workshop.run, self.model)
