@@ -165,7 +165,20 @@ class Deletion:
         return gone
 
     def _found(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the places of stored cells to forget, and the mask of single cells that exist in ``matrix``."""
+        """Return the places of stored cells to forget, and the mask of single cells that exist in ``matrix``.
+
+        They are kept until another matrix is asked about, as each answer to a request asks several times.
+        """
+        known = self.__dict__.get("_known")
+        if known is None or known[0] is not matrix:
+            known = (matrix, *self._search(matrix))
+            object.__setattr__(self, "_known", known)
+        return known[1], known[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_known"}
+
+    def _search(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         found = [places_of_rows(matrix, self.users)]
         if len(self.items):
             items = np.zeros(matrix.shape[1], dtype=bool)
@@ -178,16 +191,15 @@ class Deletion:
         return np.unique(np.concatenate(found)), known
 
     def _places_of_cells(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return a place for each single cell, and whether the cell is stored there."""
-        users, width = np.unique(self.cells[:, 0]), matrix.shape[1]
-        stored = places_of_rows(matrix, users)
-        codes = np.repeat(users, np.diff(matrix.indptr)[users]) * width + matrix.indices[stored]
-        wanted = self.cells[:, 0] * width + self.cells[:, 1]
-        # Stored codes are sorted; wanted ones are faster to find in order, too.
-        order = np.argsort(wanted)
-        at = np.empty(len(wanted), dtype=np.int64)
-        at[order] = np.searchsorted(codes, wanted[order])
-        return np.append(stored, -1)[at], np.append(codes, -1)[at] == wanted
+        """Return a place for each single cell, and whether the cell is stored there: a binary search in every row."""
+        rows, columns = self.cells.T
+        low, end = (matrix.indptr[at].astype(np.int64) for at in (rows, rows + 1))
+        high, last = end, max(matrix.nnz - 1, 0)
+        for _ in range(int((end - low).max()).bit_length()):
+            middle = (low + high) // 2
+            before = (low < high) & (matrix.indices[np.minimum(middle, last)] < columns)
+            low, high = np.where(before, middle + 1, low), np.where(before, high, middle)
+        return low, (low < end) & (matrix.indices[np.minimum(low, last)] == columns)
 
     def without(self, matrix: csr_array) -> csr_array:
         """Return ``matrix`` less the cells to forget, of the same shape."""

@@ -3,6 +3,8 @@
 - ease_one_user: seconds of fitting EASE anew / seconds of forgetting one user, both on the whole matrix; median over
   users drawn at random. ease_one_user_ms and ease_refit_seconds are the medians of both.
 - als_five_percent: the same ratio for 5% of the interactions and implicit ALS.
+- als_trace: the AUC of telling these from as many held-out interactions by the scores, standardised by user, after ALS
+  has forgotten them, less the AUC after a refit; als_trace_before is that of the model before. 0 is no trace.
 - forget_stream_seconds, forget_stream_writes: of ``msgm recommender forget SHOP --users FILE`` with a thousand lines
   and EASE, from reading the folder to the search for leftovers; writes are those of the model file.
 - als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on one thread.
@@ -25,7 +27,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.cli import main as msgm
@@ -130,6 +134,27 @@ def als_five_percent(cells: csr_array) -> dict[str, float]:
     return {"als_five_percent": against_refit(model, [Deletion(cells=pairs[places]) for places in drawn])[0]}
 
 
+def als_trace(cells: csr_array) -> dict[str, float]:
+    """Return how much better ALS's scores tell a forgotten twentieth from a held-out one than a refit's do."""
+    pairs = np.column_stack(cells.nonzero()).astype(np.int64)
+    drawn = np.random.default_rng(derive_seed(SEED, "bench", "trace")).permutation(len(pairs))[: len(pairs) // 10]
+    held_out, asked = (Deletion(cells=pairs[places]) for places in np.array_split(drawn, 2))
+    fitted = MODELS.build({"name": "als"}).fit(held_out.without(cells), SEED)
+    forgetting, refitting = copy.deepcopy(fitted), copy.deepcopy(fitted)
+    print(f"als: residual {forgetting.forget(asked).facts['solve']['residual']:.2g}", flush=True)
+    refitting.refit(asked)
+    places = np.concatenate([asked.cells, held_out.cells]), np.arange(len(drawn)) < len(asked.cells)
+    before, after, refit = (told_apart(model, *places) for model in (fitted, forgetting, refitting))
+    return {"als_trace": after - refit, "als_trace_before": before - refit}
+
+
+def told_apart(model: Recommender, cells: NDArray[np.int64], first: NDArray[np.bool_]) -> float:
+    """Return the AUC by which a model's scores, standardised by user, tell the ``first`` of the (n, 2) cells."""
+    scores = model.score(np.arange(model.seen.shape[0]))
+    scores = (scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)
+    return float(roc_auc_score(first, scores[tuple(cells.T)]))
+
+
 def against(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
     """Return the ratio of the median seconds of both, timed in turn, on one thread of BLAS and of OpenMP."""
     times: list[tuple[float, float]] = []
@@ -178,6 +203,8 @@ FIGURES = (
     "forget_stream_seconds",
     "forget_stream_writes",
     "als_five_percent",
+    "als_trace",
+    "als_trace_before",
     "als_fit_vs_implicit",
     "bpr_epoch_vs_implicit",
     "partition_seconds",
@@ -186,6 +213,7 @@ PARTS: dict[str, Callable[[csr_array], dict[str, float]]] = {
     "ease_one_user": ease_one_user,
     "forget_stream": forget_stream,
     "als_five_percent": als_five_percent,
+    "als_trace": als_trace,
     "als_fit_vs_implicit": als_fit_vs_implicit,
     "bpr_epoch_vs_implicit": bpr_epoch_vs_implicit,
     "partition_seconds": partition_seconds,

@@ -36,6 +36,14 @@ def test_a_stream_is_timed_and_its_writes_are_counted(small, monkeypatch, tmp_pa
     assert "answered 30 requests" in capsys.readouterr().out
 
 
+def test_the_trace_of_als_is_read_beside_a_refit_and_the_model_before(small, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark, "ML_1M", {"users": 300, "items": 200, "interactions": 9000})
+    run(monkeypatch, "--only", "als_trace", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert abs(figures["als_trace"]) < 0.03 < figures["als_trace_before"]
+    assert "als: residual 0.0" in capsys.readouterr().out
+
+
 def test_an_unknown_part_is_refused(small, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--only", "ease")

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -136,6 +138,16 @@ def test_places_of_a_request_for_single_rows_are_those_of_the_mask(draws):
     assert np.array_equal(
         deletion.among(users).without(matrix[users]).toarray(), deletion.without(matrix)[users].toarray()
     )
+
+
+def test_places_are_kept_for_the_last_matrix_alone_and_not_pickled(draws):
+    matrix, other = csr_array(draws), csr_array(draws[:, ::-1])
+    deletion, fresh = Deletion(users=np.array([3, 9])), Deletion(users=np.array([3, 9]))
+    assert deletion.places(matrix) is not deletion.places(other)
+    for asked in (matrix, other, matrix):
+        assert np.array_equal(deletion.places(asked), Deletion(users=np.array([3, 9])).places(asked))
+    assert len(pickle.dumps(deletion)) == len(pickle.dumps(fresh))
+    assert np.array_equal(pickle.loads(pickle.dumps(deletion)).users, deletion.users)
 
 
 @pytest.mark.parametrize("pieces", [0, 1000])

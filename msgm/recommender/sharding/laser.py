@@ -152,7 +152,7 @@ def curriculum(matrix: csr_array, stages: int, seed: int) -> NDArray[np.int64]:
 def train_on(model: Recommender, rounds: int, stage: int) -> None:
     """Train a model on its ``seen`` from where it stands, by ``rounds`` sweeps or epochs."""
     if isinstance(model, Alternating):
-        model.sweep(model.seen, rounds)
+        model.sweep(model.halves(model.seen), rounds)
     elif isinstance(model, TorchRecommender):
         model.train(rounds, f"stage {stage}")
 
