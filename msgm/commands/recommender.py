@@ -81,9 +81,18 @@ def _add_service(commands: Commands) -> None:
     recommend.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit")
     recommend.add_argument("--user", metavar="ID", required=True, help="the user's id")
     recommend.add_argument("-k", type=int, default=10, help="how many items (10)")
-    for parser in (forget, recommend):
+    whatif = command(
+        commands, "whatif", _what_if, "print a user's list, and what it would be without some of their items"
+    )
+    whatif.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit, which is not changed")
+    whatif.add_argument("--user", metavar="ID", required=True, help="the user's id")
+    history = whatif.add_mutually_exclusive_group(required=True)
+    history.add_argument("--items", metavar="ID", nargs="+", help="ids of items to withdraw from the user's history")
+    history.add_argument("--all", action="store_true", help="withdraw the whole history")
+    whatif.add_argument("-k", type=int, default=10, help="how many items (10)")
+    for parser in (forget, recommend, whatif):
         received(parser)
-    for parser in (fit, forget, recommend):
+    for parser in (fit, forget, recommend, whatif):
         parser.set_defaults(go_on="Run the same command again.")
 
 
@@ -143,6 +152,19 @@ def _recommend(options: argparse.Namespace) -> None:
     from msgm.recommender.service import Service
 
     print("\n".join(Service(Path(options.folder)).recommend(options.user, options.k)))
+
+
+def _what_if(options: argparse.Namespace) -> None:
+    from itertools import zip_longest
+
+    from msgm.recommender.service import Service
+    from msgm.recommender.whatif import told
+
+    found = Service(Path(options.folder)).what_if(options.user, None if options.all else options.items, options.k)
+    print("now\twithout")
+    for before, after in zip_longest(found.before, found.after, fillvalue="-"):
+        print(f"{before}\t{after}")
+    print("\n".join(told(found, options.items or [])))
 
 
 def _methods(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@
     ids, scores = model.recommend([0, 7], N=10)
     answer = model.forget(users=[7])
 
-The models below are imported on first use. Type checkers read the imports under ``TYPE_CHECKING``.
+The names below are imported on first use. Type checkers read the imports under ``TYPE_CHECKING``.
 """
 
 from msgm.lazy import on_first_use
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from msgm.recommender.models.user_knn import UserKNN as UserKNN
     from msgm.recommender.sharding.laser import SequentialRecommender as SequentialRecommender
     from msgm.recommender.sharding.system import ShardedRecommender as ShardedRecommender
+    from msgm.recommender.whatif import what_if as what_if
 
 _HOME = {
     "AdversarialMultVAE": "msgm.recommender.models.adversarial_mult_vae",
@@ -39,6 +40,7 @@ _HOME = {
     "UserKNN": "msgm.recommender.models.user_knn",
     "SequentialRecommender": "msgm.recommender.sharding.laser",
     "ShardedRecommender": "msgm.recommender.sharding.system",
+    "what_if": "msgm.recommender.whatif",
 }
 
 __all__ = list(_HOME)

@@ -14,11 +14,11 @@ A request that the model fails to answer is journalled as refused, with the reas
 After a request the folder holds no id of a forgotten user or item: ``ids.json`` has null in its place.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,10 @@ from msgm.recommender.sparse import kept
 from msgm.runs import environment
 from msgm.seeding import derive_seed
 
+if TYPE_CHECKING:
+    from msgm.recommender.whatif import WhatIf
+
+T = TypeVar("T")
 KINDS = ("users", "items", "interactions")
 
 
@@ -174,10 +178,32 @@ class Service:
         Raises:
             UserError: a user who is unknown, forgotten or without any interaction left, or k below 1.
         """
+        return self._steady(lambda: self._listed(user, k))
+
+    def what_if(self, user: str, items: Sequence[Any] | None, k: int) -> "WhatIf":
+        """Return a user's list, and what it would be had they withdrawn items; nothing in the folder is changed.
+
+        What is pending counts as withdrawn already, and neither list shows it; nor does either see yet what it changes
+        in the model.
+
+        Args:
+            user: the user's id.
+            items: ids of items in the user's history; None for all of it.
+            k: length of the lists.
+
+        Raises:
+            UserError: as ``recommend``, items that are not in the history or given twice, or a model that cannot tell.
+        """
+        from msgm.recommender.whatif import by_ids
+
+        return self._steady(lambda: by_ids(*self._serving(user), items, k))
+
+    def _steady(self, read: Callable[[], T]) -> T:
+        """Return what is read from files that no other process replaced meanwhile."""
         while True:
             state = self._state()
             try:
-                found = self._listed(user, k)
+                found = read()
             except UserError:
                 if state == self._state():
                     raise
@@ -198,6 +224,16 @@ class Service:
         return found
 
     def _listed(self, user: str, k: int) -> list[str]:
+        data, model, number, _ = self._serving(user)
+        found = model.listed(np.array([number]), k)[0]
+        return [data.items.ids[item] for item in found if item >= 0]
+
+    def _serving(self, user: str) -> tuple[Interactions, Recommender, int, Deletion]:
+        """Return the ids, the model, the user's row, and what is pending, of which the model serves nothing.
+
+        Raises:
+            UserError: a user who is unknown, forgotten or without any interaction left.
+        """
         data, model = self._load()
         deletion = deletion_of(checked_pending(self.folder, self.key, data, model.applied))
         number = data.users.number(user)
@@ -207,8 +243,7 @@ class Service:
             raise UserError(f"user {user!r} is being forgotten and is served nothing.")
         if not deletion.without(model.seen)[[number]].nnz:
             raise UserError(f"user {user!r} has no interaction left and is served nothing.")
-        found = model.listed(np.array([number]), k)[0]
-        return [data.items.ids[item] for item in found if item >= 0]
+        return data, model, number, deletion
 
     def forget(
         self, kind: str, ids: Sequence[Any], together: bool = False, places: Sequence[str] | None = None

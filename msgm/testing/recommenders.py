@@ -40,6 +40,7 @@ def check_recommender(model: Recommender | type[Recommender], prepare: Prepare =
     - An answer to a request says how exact it is, and where it says exact, scores are those of a model fitted anew to
       the rest; what was forgotten is gone from the cells that the model knows. A request that is refused changes
       nothing.
+    - A copy by ``fork`` forgets while the model itself stays as it is.
     - A model that was saved and loaded gives the same scores, before and after another request.
 
     Example:
@@ -152,13 +153,16 @@ def _check_lists(trial: _Trial) -> None:
 
 
 def _check_answer(trial: _Trial, kind: str, deletion: Deletion) -> None:
-    name, model, reference = trial.name, trial.fitted(), trial.fitted()
+    name, original, reference = trial.name, trial.fitted(), trial.fitted()
+    model, before = original.fork(), np.array(original.score(EVERYBODY))
     rest = deletion.without(trial.matrix).toarray()
     answer = model.forget(deletion)
     known = ", ".join(EXACTNESS)
     require(answer.exactness in EXACTNESS, f"{name} answers {answer.exactness!r}; expected one of {known}.")
     cost = answer.seconds >= 0 and answer.touched >= 0
     require(cost, f"{name}: an answer took {answer.seconds} seconds and touched {answer.touched} rows.")
+    same = np.array_equal(before, original.score(EVERYBODY)) and original.seen.nnz == trial.matrix.nnz
+    require(same, f"{name}.fork: a copy that forgets changes the model itself.")
     gone = np.array_equal(model.seen.toarray(), rest)
     require(gone, f"{name}: after a request for {kind} the model does not know the cells that are left, and no others.")
     _check_scores(name, np.asarray(model.score(EVERYBODY)))

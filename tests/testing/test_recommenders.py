@@ -253,6 +253,14 @@ class AnswersAll(Popularity):
 
 
 @dataclass
+class Shares(Popularity):
+    """Is its own copy."""
+
+    def fork(self):
+        return self
+
+
+@dataclass
 class LosesSettings(Popularity):
     """Saves its defaults."""
 
@@ -305,6 +313,7 @@ FAULTS = [
     (Upside, "recommend does not list items best first by score"),
     (OwnWord, "answers 'very exact'; expected one of bit-exact"),
     (NegativeCost, "seconds and touched -1 rows"),
+    (Shares, "Shares.fork: a copy that forgets changes the model itself"),
     (Remembers, "the model does not know the cells that are left, and no others"),
     (ListsGone, "recommend lists an item that was forgotten"),
     (Lazy, "says bit-exact on a request for users, and a model fitted anew scores otherwise"),

@@ -30,6 +30,7 @@ from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from msgm.checks import at_least
+from msgm.errors import UserError
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.row_batches import Batch, batches
 from msgm.recommender.requests import Deletion
@@ -169,6 +170,14 @@ class Alternating(Recommender):
         users, items = np.flatnonzero(np.diff(gone.indptr)), np.unique(gone.indices).astype(np.int64)
         self.sweep(self.halves(rest, users, items), self.forget_sweeps, warm=True)
         return len(users) + len(items), "approximate", facts
+
+    def placebo(self, deletion: Deletion) -> None:
+        if self.forgetting == "local":
+            raise UserError(
+                f"{self.name} cannot tell what a withdrawal would change while model.forgetting is local: other rows "
+                "stay as they were, and how far off that is, nothing tells short of a refit. Use sweeps."
+            )
+        self.refine(self.halves(self.seen), self.forget_sweeps)
 
     def start(self, deviation: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return user factors of zeros, and item factors drawn by the seed with this standard deviation."""

@@ -3,6 +3,7 @@
 A file that registers a subclass of ``Recommender`` makes it known to the command line and to comparisons.
 """
 
+import copy
 import json
 import time
 from abc import ABC, abstractmethod
@@ -75,6 +76,7 @@ class Recommender(Estimator, ABC):
         (1, 5)
 
     Attributes:
+        exact: whether every answer gives what a fit to the rest gives, up to rounding, and no draw has part in either.
         seen: (U, I) the training cells that the model knows; it shrinks with every request.
         gone_users: (U,) users that were forgotten; they are served nothing.
         gone_items: (I,) items that were forgotten; they are served to nobody.
@@ -86,6 +88,7 @@ class Recommender(Estimator, ABC):
 
     name: ClassVar[str]
     explicit: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
     applied: int = 0
     seal: Seal = {"lines": 0, "chain": ""}  # noqa: RUF012 - replaced, never changed
 
@@ -176,6 +179,22 @@ class Recommender(Estimator, ABC):
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         """Update the model; ``seen`` is still the old one. Return rows touched, exactness, facts."""
 
+    def fork(self) -> Self:
+        """Return a copy, which may forget while this model stays as it is."""
+        return copy.deepcopy(self)
+
+    def placebo(self, deletion: Deletion) -> None:
+        """Do what answering a request does beside forgetting: the same steps, in place, with nothing forgotten.
+
+        Raises:
+            UserError: these are a training, of which two differ by their draws.
+        """
+        able = ", ".join(sorted(name for name, made in MODELS.entries.items() if _tells(made)))
+        raise UserError(
+            f"{self.name} cannot tell what a withdrawal would change: it forgets by being trained again, and what is "
+            f"drawn in training changes a list by more than one user's items do. Models that can: {able}."
+        )
+
     def refit(self, deletion: Deletion) -> Answer:
         """Fit again to the retained cells with the same seed: the reference for forgetting."""
         deletion.check(self.seen)
@@ -211,6 +230,11 @@ class Recommender(Estimator, ABC):
 
 
 MODELS: Registry[Recommender] = Registry("model")
+
+
+def _tells(model: type[Recommender]) -> bool:
+    """Return whether models of a class can tell what a request would change."""
+    return model.exact or model.placebo is not Recommender.placebo
 
 
 def load_recommender(folder: Path) -> Recommender:

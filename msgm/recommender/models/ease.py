@@ -25,9 +25,10 @@ and ``e_j' P (G w) - w_j`` sums the errors of column j of ``G P`` with random si
 and column j of P is off by at most ``1 / lambda`` times that norm. Items j are drawn anew at each request.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,8 @@ class EASE(Recommender):
     regularisation: float = 500.0
     precision: Literal["float64", "float32"] = "float64"
     max_items: int = 20_000
+
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive(self, "model", "regularisation")
@@ -154,6 +157,13 @@ class EASE(Recommender):
         if len(self.parts.factors) > MOST:
             self.parts.merge()
         return items, "exact up to rounding", {"refit": False, "rank": rank, "drift": drift}
+
+    def fork(self) -> Self:
+        """Return a copy that shares P until it writes to it; this model is not to forget before the copy is dropped."""
+        other = copy.copy(self)
+        other.parts, other.image = self.parts.fork(), self.image.copy()
+        other.gone_users, other.gone_items = self.gone_users.copy(), self.gone_items.copy()
+        return other
 
     def _refitted(self, deletion: Deletion, facts: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
         self._solve(deletion.without(self.seen))

@@ -8,7 +8,7 @@ normalisation of every list's similarities), with the cosine of ``neighbours``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class ItemKNN(Recommender):
     """
 
     neighbours: int = 100
+
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least(1, self, "model", "neighbours")

@@ -7,6 +7,7 @@ read through the factors. Once there are more than a bound, one symmetric produc
 time than to write them one by one.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,19 @@ class LowRankSum:
         self.diagonal = np.diagonal(base).copy()
         self._room = np.empty((0, len(base)), dtype=base.dtype)
         self._signs: list[int] = []
+        self._borrowed = False
+
+    def fork(self) -> "LowRankSum":
+        """Return a copy that shares the base and copies it before it writes to it."""
+        other = copy.copy(self)
+        other.diagonal, other._room, other._signs = self.diagonal.copy(), self.factors.copy(), list(self._signs)
+        other._borrowed = True
+        return other
+
+    def _own(self) -> None:
+        """Copy a base that is shared."""
+        if self._borrowed:
+            self.base, self._borrowed = self.base.copy(), False
 
     @property
     def factors(self) -> Matrix:
@@ -72,6 +86,7 @@ class LowRankSum:
 
     def clear(self, numbers: NDArray[np.int64], value: float) -> None:
         """Make rows and columns zero, but for ``value`` on the diagonal."""
+        self._own()
         self.base[numbers] = 0
         self.base[:, numbers] = 0
         self.base[numbers, numbers] = value
@@ -82,6 +97,7 @@ class LowRankSum:
         """Write all factors into the base, which stays symmetric bit by bit."""
         if not self._signs:
             return
+        self._own()
         # BLAS counts columns first: to it the factors are their transpose and the symmetric base is itself, uncopied.
         target, signs = self.base.T, np.array(self._signs)
         (rank_many,) = blas.get_blas_funcs(("syrk",), (target,))

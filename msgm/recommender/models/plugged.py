@@ -97,6 +97,10 @@ class Plugged(Recommender):
         self.plugin = IDENTITY
         return answer.touched, answer.exactness, answer.facts | {"plugin": "taken out; learn another one"}
 
+    def placebo(self, deletion: Deletion) -> None:
+        self.inner.placebo(deletion)
+        self._take_over()
+
     def mark(self, deletion: Deletion) -> None:
         """Drop the cells, in the base too, and map its table anew."""
         self.inner.mark(deletion)

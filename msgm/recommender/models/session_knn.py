@@ -19,7 +19,7 @@ document frequency and no weight by the position of the last shared item, which 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,8 @@ class SessionKNN(Recommender):
 
     neighbours: int = 100
     recent: int = 500
+
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least(1, self, "model", "neighbours", "recent")

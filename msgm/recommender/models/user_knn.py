@@ -8,7 +8,7 @@ the most-frequent-item recommendation, here weighted by similarity).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class UserKNN(Recommender):
     """
 
     neighbours: int = 100
+
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least(1, self, "model", "neighbours")
