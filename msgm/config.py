@@ -127,7 +127,7 @@ class TrainingSettings:
         below_one(self, "training", "beta1", "beta2", "ema")
         at_most_one(self, "training", "cond_drop")
         if self.trainable is not None and self.adapter is not None:
-            raise UserError("training.trainable and training.adapter: each says which weights train; leave one out.")
+            raise UserError("training.trainable: it and adapter each say which weights train; leave one out.")
 
 
 @dataclass

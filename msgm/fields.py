@@ -120,7 +120,7 @@ def natural(value: Any, key: str = "") -> Any:
     A number with leading zeros stays text; NaN is refused with a UserError that names ``key``, the place of the value.
     """
     if isinstance(value, Mapping):
-        return {name: natural(item, joined(key, name)) for name, item in value.items()}
+        return {name: natural(item, joined(key, str(name))) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [natural(item, key) for item in value]
     if not isinstance(value, Plain):

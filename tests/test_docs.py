@@ -191,6 +191,20 @@ def test_the_readme_leads_with_the_two_lines():
     ]
 
 
+RESULTS = [
+    command
+    for page in sorted((ROOT / "docs" / "results").glob("*.md"))
+    for language, text in blocks(page)
+    for command in (commands(text) if language == "sh" else [])
+    if command.startswith("msgm ")
+]
+
+
+@pytest.mark.parametrize("command", sorted(set(RESULTS)))
+def test_commands_of_results_take_their_options(command):
+    assert cli.parser().parse_args(shlex.split(command)[1:])
+
+
 LAUNCHED = [
     command
     for page in PAGES

@@ -256,7 +256,10 @@ class Cell:
         return self.workshop.bench.at(self.model.seed)
 
     def kept(self) -> bool:
-        """Return whether the model exists and, if it is to be measured, has been measured."""
+        """Return whether the model was measured as far as it is to be; of one that is only made, whether it exists.
+
+        The numbers of a model whose folder was removed afterwards are kept.
+        """
         if not self.measured:
             return finished(self.target)
         row = stored_row(self.workshop.run, self.model)
@@ -275,13 +278,8 @@ class Cell:
             model = load_guided(target.model).to(processes.device(self.workshop.device))
             subject = Subject(self.model.label, model, bench, target.path, target)
             grid = self.model.folder / "samples" / "final.png"
-            row = placed(
-                subject,
-                known or facts_of(self.model.name, self.model.row, bench.config, target),
-                run,
-                grid,
-                target.model,
-            )
+            facts = known or facts_of(self.model.name, self.model.row, target)
+            row = placed(subject, facts, run, grid, target.model)
             measure(subject, row, keep=lambda found: write_json(target.report, found))
         if processes.writes():
             (target.path / FAILED).unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from msgm.cards.parts import method_lines
-from msgm.config import Config
 from msgm.diffusion import GUIDANCE
 from msgm.fields import structured
 from msgm.objectives import OBJECTIVES
@@ -31,6 +30,8 @@ class Steps(TypedDict):
 
     steps: Count
     lr: float
+    trainable: NotRequired[list[str] | None]
+    adapter: NotRequired[dict[str, Any] | None]
 
 
 class Trained(TypedDict):
@@ -43,21 +44,11 @@ class Trained(TypedDict):
     training: Steps
 
 
-def facts_of(name: str, row: Row, config: Config, run: Run) -> dict[str, Any]:
-    """Return the facts on how a row's model was made in ``run``: its method, start, steps and seconds."""
-    manifest = run.finished_manifest()
+def facts_of(name: str, row: Row, run: Run) -> dict[str, Any]:
+    """Return the facts on how a row's model was made in ``run``; a base model is not counted as made."""
     if row.start in UNTRAINED:
-        return _facts_of_given(name, manifest["weights"], row.start)
-    settings = config.row_training(row)
-    if row.start == "edit" and row.objective:
-        return _facts_of_both(name, row.edit, row.objective, settings.steps, settings.lr, manifest)
-    if row.start == "edit":
-        return _facts_without_steps(EDITS, name, row.edit, settings.lr, manifest)
-    if row.start == "shards":
-        return _facts_of_shards(name, row.shards, settings.lr, manifest)
-    if row.start == "guide":
-        return _facts_without_steps(GUIDANCE, name, row.guidance, settings.lr, manifest)
-    return _facts_of_run(name, row.objective, row.start, settings.steps, settings.lr, manifest)
+        return _facts_of_given(name, run.finished_manifest()["weights"], row.start)
+    return given_facts(name, run.model)
 
 
 def given_facts(name: str, folder: Path) -> dict[str, Any]:
@@ -66,17 +57,17 @@ def given_facts(name: str, folder: Path) -> dict[str, Any]:
     if folder != run.model or not run.manifest.is_file() or not run.config.is_file():
         return _facts_of_given(name, "as given")
     config: Trained = read_yaml(run.config, Trained)
-    manifest, training = run.finished_manifest(), config["training"]
-    objective: dict[str, Any] = {**config["objective"]}
-    if config.get("edit") and manifest["weights"] != "edited":
-        return _facts_of_both(name, {**config["edit"]}, objective, training["steps"], training["lr"], manifest)
-    if config.get("edit"):
-        return _facts_without_steps(EDITS, name, {**config["edit"]}, training["lr"], manifest)
-    if config.get("shards"):
-        return _facts_of_shards(name, {**config["shards"]}, training["lr"], manifest)
-    if config.get("guidance"):
-        return _facts_without_steps(GUIDANCE, name, {**config["guidance"]}, training["lr"], manifest)
-    return _facts_of_run(name, objective, manifest["start"], training["steps"], training["lr"], manifest)
+    manifest, objective, edit = run.finished_manifest(), {**config["objective"]}, config.get("edit")
+    training, lr = config["training"], config["training"]["lr"]
+    if edit and manifest["weights"] != "edited":
+        return _facts_of_both(name, edit, objective, training, manifest)
+    if edit:
+        return _facts_without_steps(EDITS, name, edit, lr, manifest)
+    if shards := config.get("shards"):
+        return _facts_of_shards(name, shards, lr, manifest)
+    if guidance := config.get("guidance"):
+        return _facts_without_steps(GUIDANCE, name, guidance, lr, manifest)
+    return _facts_of_run(name, objective, manifest["start"], training, manifest)
 
 
 def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, Any]:
@@ -94,20 +85,22 @@ def _facts_of_given(name: str, weights: str, start: str = "none") -> dict[str, A
 
 
 def _facts_of_run(
-    name: str, objective: dict[str, Any], start: str, steps: int, lr: float, manifest: FinishedManifest
+    name: str, objective: dict[str, Any], start: str, training: Steps, manifest: FinishedManifest
 ) -> dict[str, Any]:
-    """Return the facts of a model that ``objective`` was run on."""
+    """Return the facts of a model that ``objective`` was run on; its settings say which weights were trained."""
     if start in UNTRAINED:
         return _facts_of_given(name, manifest["weights"], start)
     known = objective["name"] in OBJECTIVES.entries
+    weights = {"training.trainable": training.get("trainable"), "training.adapter": training.get("adapter")}
+    own = OBJECTIVES.build(objective).effective() if known else objective
     return {
         "name": name,
         "objective": objective["name"],
-        "settings": OBJECTIVES.build(objective).effective() if known else objective,
+        "settings": own | {key: value for key, value in weights.items() if value is not None},
         "card": OBJECTIVES.entries[objective["name"]].describe() if known else None,
         "start": start,
-        "steps": steps,
-        "lr": lr,
+        "steps": training["steps"],
+        "lr": training["lr"],
         "seconds": manifest["seconds"],
         "cached": manifest.get("cached"),
         "found": manifest.get("found"),
@@ -161,12 +154,12 @@ def _facts_of_shards(name: str, shards: dict[str, Any], lr: float, manifest: Fin
 
 
 def _facts_of_both(
-    name: str, edit: dict[str, Any], objective: dict[str, Any], steps: int, lr: float, manifest: FinishedManifest
+    name: str, edit: dict[str, Any], objective: dict[str, Any], training: Steps, manifest: FinishedManifest
 ) -> dict[str, Any]:
     """Return the facts of a model that was edited and then fine-tuned: those of the steps, with both parts' names."""
     first, then = (
-        _facts_without_steps(EDITS, name, edit, lr, manifest),
-        _facts_of_run(name, objective, "edit", steps, lr, manifest),
+        _facts_without_steps(EDITS, name, edit, training["lr"], manifest),
+        _facts_of_run(name, objective, "edit", training, manifest),
     )
     return then | {
         "objective": f"{first['objective']}+{then['objective']}",

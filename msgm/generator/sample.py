@@ -6,11 +6,9 @@ as of one uninterrupted process. ``samples.json`` records the model, settings an
 """
 
 import io
-import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,16 +16,14 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from accelerate.state import PartialState
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from msgm import threads, traces
+from msgm import processes, threads, traces
 from msgm.config import SECTIONS
 from msgm.data import quantise
-from msgm.devices import chosen_device
-from msgm.diffusion import SamplingSettings, ScoreModel, sample
+from msgm.diffusion import SamplingSettings, ScoreModel, Sharded, sample
 from msgm.diffusion.description import describe
 from msgm.diffusion.guidance import Guided, load_guided
 from msgm.digests import short_digest
@@ -123,22 +119,23 @@ def sample_run(
         model.asked(list(ask), len(ask))  # refuses classes that the model does not know
     task = Task(folder, model, settings, seed, count, tuple(ask))
     paths = [folder / FORMATS[name] for name in formats]
-    with _processes(device) as (rank, world, where), locked(folder):
-        if rank == 0:
-            task.begin(resume, overwrite)
+    with processes.together(device) as where, locked(folder):
+        new = overwrite or task.is_new(resume)
+        processes.wait()  # until all have read what the first may write from here on
+        if processes.is_first():
+            if new:
+                task.begin()
             traces.follow(folder, find_model(source))
             for path in (*paths, folder / "shards"):
                 traces.register(folder, path, "samples of a model")
-        _wait(world)
+        processes.wait()
         threads.keep(task.record)
         if task.finished() and all(path.exists() for path in paths):
-            if rank == 0:
-                print(f"{folder} holds these samples already")
+            print(f"{folder} holds these samples already")
             return []
         model.to(where)
-        task.make(rank, world)
-        _wait(world)
-        if rank > 0:
+        task.make()
+        if not processes.is_first():
             return []
         task.join(formats)
         return paths
@@ -193,52 +190,62 @@ class Task:
         """Return whether all samples were written once."""
         return bool(self.stored()["finished"])
 
-    def begin(self, resume: bool, overwrite: bool) -> None:
-        """Write ``samples.json`` for these samples, unless it is there.
+    def is_new(self, resume: bool) -> bool:
+        """Return whether the folder holds no such samples yet.
 
         Raises:
-            UserError: the folder holds something else, or a stopped run.
+            UserError: it holds other ones, or those of a stopped run that is not to be resumed.
         """
-        key = self.key()
-        if self.record.is_file() and not overwrite:
-            stored = self.stored()
-            other = differences(stored["key"], key)
-            if other:
-                raise UserError(
-                    f"{self.folder} holds other samples ({'; '.join(other)}); choose another --out, or --overwrite."
-                )
-            if not stored["finished"] and not resume:
-                raise UserError(f"{self.folder} holds samples that were stopped; go on with --resume, or --overwrite.")
-            return
-        if self.record.is_file():
-            self._remove()
-        facts = {"key": key, "threads": threads.in_use(), "protocol": self.settings.describe(self.model.process)}
-        write_json(self.record, {"finished": False} | facts)
+        if not self.record.is_file():
+            return True
+        stored = self.stored()
+        other = differences(stored["key"], self.key())
+        if other:
+            raise UserError(
+                f"{self.folder} holds other samples ({'; '.join(other)}); choose another --out, or --overwrite."
+            )
+        if not stored["finished"] and not resume:
+            raise UserError(f"{self.folder} holds samples that were stopped; go on with --resume, or --overwrite.")
+        return False
 
-    def _remove(self) -> None:
-        """Remove samples of other settings: those of formats that are not asked for now would be taken for these."""
-        for path in (self._shards, *(self.folder / name for name in FORMATS.values())):
+    def begin(self) -> None:
+        """Write ``samples.json`` for these samples.
+
+        Those of other settings are removed: in formats that are not asked for now they would be taken for these.
+        """
+        replaced = FORMATS.values() if self.record.is_file() else ()
+        for path in (self._shards, *(self.folder / name for name in replaced)):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        facts = {"key": self.key(), "threads": threads.in_use(), "protocol": self.settings.describe(self.model.process)}
+        write_json(self.record, {"finished": False} | facts)
 
-    def make(self, rank: int, world: int) -> None:
-        """Make the shards of process ``rank`` of ``world`` that are not there yet."""
-        size = self.settings.batch_size
-        starts = range(0, self.count, size)[rank::world]
-        bar = tqdm(starts, "sampling", unit="shard", disable=rank > 0 or not sys.stderr.isatty())
-        for first in bar:
-            if self._shard(first).is_file():
-                continue
-            numbers = range(first, min(first + size, self.count))
-            asked = [self.labels[number % len(self.labels)] for number in numbers] if self.labels else None
-            samples = sample(self.model, len(numbers), self.settings, self.seed, first, condition=asked)
-            buffer = io.BytesIO()
-            np.save(buffer, samples.numpy(), allow_pickle=False)
-            write_bytes(self._shard(first), buffer.getvalue())
-            if not sys.stderr.isatty() and self.count > size:
-                print(f"samples {first} to {first + len(samples) - 1} of {self.count} are there", flush=True)
+    def make(self) -> None:
+        """Make the shards that are not there yet, each process of the launch its own ones."""
+        starts = range(0, self.count, self.settings.batch_size)
+        with tqdm(starts, "sampling", unit="shard", disable=not (processes.is_first() and sys.stderr.isatty())) as bar:
+
+            def made(first: int) -> None:
+                with processes.alone():
+                    self._make(first)
+                bar.update(processes.sharing())
+
+            processes.spread(starts, made)
+
+    def _make(self, first: int) -> None:
+        """Make the shard that begins with sample ``first``, unless it is there."""
+        if self._shard(first).is_file():
+            return
+        numbers = range(first, min(first + self.settings.batch_size, self.count))
+        asked = [self.labels[number % len(self.labels)] for number in numbers] if self.labels else None
+        samples = sample(self.model, len(numbers), self.settings, self.seed, first, condition=asked)
+        buffer = io.BytesIO()
+        np.save(buffer, samples.numpy(), allow_pickle=False)
+        write_bytes(self._shard(first), buffer.getvalue())
+        if not sys.stderr.isatty() and self.count > self.settings.batch_size:
+            print(f"samples {first} to {numbers[-1]} of {self.count} are there", flush=True)
 
     def join(self, formats: Sequence[str]) -> None:
         """Write the requested files from the shards, then remove the shards."""
@@ -293,12 +300,13 @@ def _write_files(folder: Path, array: NDArray[Any]) -> None:
 
 
 def _model_digest(model: ScoreModel) -> str:
-    """Return a hash of weights and process."""
+    """Return a hash of weights and process, and of how models of shards are mixed."""
+    mixed = f" {model.mixture} {model.items}" if isinstance(model, Sharded) else ""
     weights = (
         name.encode() + weight.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         for name, weight in model.network.state_dict().items()
     )
-    return short_digest(chain([f"{describe(model.process)} {model.prediction}".encode()], weights))
+    return short_digest(chain([f"{describe(model.process)} {model.prediction}{mixed}".encode()], weights))
 
 
 def _guidance_digest(model: Guided) -> str:
@@ -307,25 +315,6 @@ def _guidance_digest(model: Guided) -> str:
     state = model.guidance.state()
     parts = (name.encode() + tensor.cpu().contiguous().numpy().tobytes() for name, tensor in sorted(state.items()))
     return short_digest(chain([f"{model.guidance.name} {model.guidance.effective()}".encode()], parts))
-
-
-@contextmanager
-def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """Yield this process's rank, the number of processes and the device; joins those that torchrun started."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0, 1, chosen_device(device)
-        return
-    where = chosen_device(device)
-    state = PartialState(cpu=where.type == "cpu")
-    try:
-        yield state.process_index, state.num_processes, state.device
-    finally:
-        state.destroy_process_group()
-
-
-def _wait(world: int) -> None:
-    if world > 1:
-        PartialState().wait_for_everyone()
 
 
 def _default_folder(source: Path) -> Path:

@@ -193,8 +193,10 @@ class Deletion:
     def _places_of_cells(self, matrix: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return a place for each single cell, and whether the cell is stored there: a binary search in every row."""
         rows, columns = self.cells.T
+        if not matrix.nnz:
+            return np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=bool)
         low, end = (matrix.indptr[at].astype(np.int64) for at in (rows, rows + 1))
-        high, last = end, max(matrix.nnz - 1, 0)
+        high, last = end, matrix.nnz - 1
         for _ in range(int((end - low).max()).bit_length()):
             middle = (low + high) // 2
             before = (low < high) & (matrix.indices[np.minimum(middle, last)] < columns)

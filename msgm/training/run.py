@@ -97,6 +97,7 @@ def unlearn(
         UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
             shape, data that is not that of earlier requests, an ``out`` that is the source, and what ``train`` raises.
     """
+    _refuse_elsewhere(config, shards=False)
     found = find_model(source)
     if is_sharded(found):
         config = deletion_config(config, found, fresh_chain)
@@ -118,9 +119,9 @@ def unlearn(
     return fit(tuned, run, dataset, split, found, resume, device, chain)
 
 
-def _refuse_elsewhere(config: Config) -> None:
+def _refuse_elsewhere(config: Config, shards: bool = True) -> None:
     """Refuse what rows of compare alone have: guidance, which leaves the weights, and shards, trained on all first."""
-    if config.shards:
+    if shards and config.shards:
         raise UserError(
             "shards: a sharded generator is a row of compare that has start: shards, or msgm.ShardedModel in Python; "
             "unlearn --from one of these deletes from it."

@@ -24,6 +24,7 @@ ALLOWED = {
     "generator/restore.py": ["removed", "psnr_removed", "ssim_removed"],  # Keys of numbers.json and restored.npz.
     "evaluation/restored.py": ["psnr_removed", "ssim_removed"],
     "cli.py": ["what is REMOVED: the upper, "],
+    "training/deleting.py": ["--fresh-chain: models of shards ", ": deleted "],  # Of shards, which delete exactly.
     "commands/folders.py": ["deleted "],  # Said of files that forget-traces deleted.
 }
 """Beginnings of sentences that may hold the words, by file."""

@@ -77,7 +77,7 @@ def test_gaussians_are_vectors_drawn_by_their_own_seed():
     assert not torch.equal(one.items, other.items)
 
 
-@pytest.mark.parametrize("weights", [[0.8, 0.4, 0.8], [0.5, 0.5], [], [1.5, -1.0, 0.5], [float("nan")] * 3])
+@pytest.mark.parametrize("weights", [[0.8, 0.4, 0.8], [0.5, 0.5], [], [1.5, -1.0, 0.5]])
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(UserError, match=r"data\.weights: expected 3 shares that sum to 1"):
         load_dataset({"name": "gaussians", "weights": weights})
@@ -198,7 +198,7 @@ def test_a_bad_image_met_by_a_worker_is_named_in_one_line(labelled, monkeypatch,
         ({"name": "gaussians", "count": 0}, "data.count must be at least 1, got 0."),
         ({"name": "gaussians", "draw_seed": -1}, "data.draw_seed must be at least 0, got -1."),
         ({"name": "gaussians", "means": [[0.0], [1.0]]}, "data.means: expected one [x, y] a component"),
-        ({"name": "gaussians", "means": [[0.0, float("nan")]]}, "data.means: expected one [x, y] a component"),
+        ({"name": "gaussians", "means": [[0.0, float("nan")]]}, "data.means[0][1]: expected a number, got nan"),
         ({"name": "gaussians", "workers": -1}, "data.workers must be at least 0, got -1."),
     ],
 )

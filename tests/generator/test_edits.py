@@ -72,7 +72,8 @@ def test_the_steps_of_an_edits_objective_stand_beside_it_in_its_facts(tmp_path):
     row = config.rows["then"]
     manifest = {"source": "base", "start": "edit", "weights": "ema", "seconds": 1.0, "edited": {"changed_share": 0.01}}
     write_json(Run(tmp_path).manifest, manifest)
-    found = facts_of("then", row, config, Run(tmp_path))
+    Run(tmp_path).config.write_text(config.for_row(row).to_yaml())
+    found = facts_of("then", row, Run(tmp_path))
     assert (found["objective"], found["steps"], found["start"]) == ("prune+unseen", 3, "edit")
     assert found["settings"] == {"edit.share": 0.01, "edit.choose": "ratio", "edit.items": 4, "edit.levels": 10}
     assert "theta_i = 0" in found["card"]

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 
 from msgm.cli import main
 from msgm.config import load_config
-from msgm.diffusion import NETWORKS, SAMPLERS, VE, VP, SamplingSettings, ScoreModel, sample
+from msgm.diffusion import NETWORKS, SAMPLERS, VE, VP, SamplingSettings, ScoreModel, Sharded, sample
 from msgm.errors import UserError
 from msgm.generator.sample import sample_run, sampling_settings
 from tests.conftest import DIGITS, ROOT, TINY, settings
@@ -139,6 +138,18 @@ def test_samples_of_another_model_are_not_mixed_in(images, points, tmp_path):
         sample_run(points, 2, SMALL, 0, tmp_path, "cpu")
 
 
+def test_samples_of_another_mixture_of_the_same_shards_are_other_samples(points, tmp_path):
+    models = [ScoreModel.load(points), ScoreModel.load(points)]
+    for name, items, mixture in (("one", (3, 2), "equal"), ("two", (3, 2), "drawn"), ("three", (1, 4), "drawn")):
+        Sharded.of(models, items, mixture).save(tmp_path / name)
+    sample_run(tmp_path / "one", 2, SMALL, 0, tmp_path / "out", "cpu")
+    with pytest.raises(UserError, match="holds other samples \\(model: "):
+        sample_run(tmp_path / "two", 2, SMALL, 0, tmp_path / "out", "cpu")
+    sample_run(tmp_path / "two", 2, SMALL, 0, tmp_path / "out", "cpu", overwrite=True)
+    with pytest.raises(UserError, match="holds other samples \\(model: "):
+        sample_run(tmp_path / "three", 2, SMALL, 0, tmp_path / "out", "cpu")
+
+
 def test_finished_samples_are_kept_extended_by_format_and_replaced_on_demand(cli, images, tmp_path):
     command = ["sample", images, "-n", "3", "--steps", "2", "--device", "cpu", "--out", tmp_path]
     assert cli(*command).out.count("wrote") == 2
@@ -165,16 +176,26 @@ def test_samples_of_earlier_settings_do_not_stand_beside_those_that_replaced_the
     assert len(array(tmp_path)) == 2
 
 
-def test_every_process_computes_with_the_threads_that_the_samples_were_begun_with(images, tmp_path, monkeypatch):
+def test_every_process_computes_with_the_threads_that_the_samples_were_begun_with(images, tmp_path):
     sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"])
     record = json.loads((tmp_path / "samples.json").read_text())
-    (tmp_path / "samples.json").write_text(json.dumps(record | {"threads": 3}))
-    used = []
-    monkeypatch.setattr("msgm.threads.use", used.append)
-    monkeypatch.setattr("msgm.generator.sample._processes", lambda device: nullcontext((1, 2, torch.device("cpu"))))
-    monkeypatch.setattr("msgm.generator.sample._wait", lambda world: None)
-    assert sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"]) == []
-    assert used == [3]
+    (tmp_path / "samples.json").write_text(json.dumps(record | {"threads": 2}))
+
+    def call(rank):
+        sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"])
+        return torch.get_num_threads() - 2
+
+    launched(call)
+
+
+def test_samples_are_refused_in_every_process_of_a_launch(images, tmp_path):
+    sample_run(images, 2, SMALL, 0, tmp_path, "cpu", ["grid"])
+
+    def call(rank):
+        with pytest.raises(UserError, match="holds other samples"):
+            sample_run(images, 2, SMALL, 1, tmp_path, "cpu", ["grid"])
+
+    launched(call)
 
 
 def test_settings_are_the_runs_own_and_each_can_be_changed(tmp_path):

@@ -118,7 +118,7 @@ def test_a_cap_above_the_retain_gradient_or_of_nothing_is_refused(ratio):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: Obtuse(combine="pcgrd"), "unknown objective.combine 'pcgrd'.*pcgrad"),
+        (lambda: Obtuse(combine="pcgrd"), "unknown combine 'pcgrd'.*pcgrad"),
         (lambda: Unseen(combine="agem"), "reads retain items alone"),
         (lambda: Subtract(descent="nothing", weight=1, ceiling=1.0, combine="agem"), "reads forget items alone"),
         (lambda: EraseDiff(multiplier=None, combine="agem"), "merges them itself"),

@@ -11,6 +11,7 @@ import msgm
 from msgm.config import load_config
 from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
+from msgm.generator.facts import given_facts
 from msgm.objectives import Mixed, Obtuse, SalUn
 from msgm.reading import read_json
 from msgm.runs import Run
@@ -58,6 +59,15 @@ def trainer(base, tiny, tmp_path):
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.01, 0.2, 0.5, 0.9])
+
+
+def test_reports_say_which_weights_were_trained(forgot, base):
+    assert given_facts("it", forgot.model)["settings"]["training.adapter"] == {
+        "rank": 4,
+        "alpha": 6.0,
+        "targets": ["*"],
+    }
+    assert "training.adapter" not in given_facts("it", base.model)["settings"]
 
 
 def test_the_start_is_bit_for_bit_the_base(trainer):
@@ -269,9 +279,9 @@ def test_an_edit_other_weights_to_train_and_bad_numbers_are_refused(tiny, base):
     with pytest.raises(UserError, match="^training.adapter: steps that follow an edit train the edited weights"):
         overrides = ["edit.name=prune", "objective.name=unseen", "training.adapter={}"]
         unlearn(tiny(*overrides), base.path, base.path.parent / "edited", device="cpu")
-    with pytest.raises(UserError, match=r"^training.trainable and training.adapter: .* leave one out"):
+    with pytest.raises(UserError, match="^finetune.trainable: it and adapter each say which weights train"):
         tiny("finetune={adapter: {}, trainable: ['*']}")
-    with pytest.raises(UserError, match="training.adapter.rank must be at least 1, got 0"):
+    with pytest.raises(UserError, match="^finetune.adapter.rank must be at least 1, got 0"):
         tiny("finetune.adapter.rank=0")
 
 

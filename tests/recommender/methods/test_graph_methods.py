@@ -168,5 +168,5 @@ def test_they_are_for_lightgcn(model, deletion, name):
 )
 def test_settings_out_of_range_are_refused(settings):
     (key,) = settings
-    with pytest.raises(UserError, match=f"method.{key} must "):
+    with pytest.raises(UserError, match=f"^methods.{key} must "):
         GNNDelete(**settings)
