@@ -1,7 +1,7 @@
 """A name for every exchangeable part, and settings checked against the part's own dataclass."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
@@ -46,6 +46,15 @@ class Registry(Generic[T]):
             UserError: unknown key, wrong type or a value that the part itself refuses.
         """
         return structured(self.entries[name], settings, place)
+
+    def choose(self, names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], place: str) -> list[T]:
+        """Make the parts ``names`` from those of ``settings``, by part, which stand at ``place`` in the config.
+
+        Raises:
+            UserError: what ``make`` raises, also for settings of a part that is not chosen.
+        """
+        made = {name: self.make(name, settings.get(name, {}), f"{place}.{name}") for name in [*settings, *names]}
+        return [made[name] for name in names]
 
     def build(self, settings: Mapping[str, Any], place: str | None = None) -> T:
         """Make the part that ``settings["name"]`` picks from the other settings.

@@ -69,6 +69,4 @@ def chosen_metrics(registry: Registry[T], names: Sequence[str] | None, options: 
         for name in given:
             known(name, list(registry.entries), key, "metric")
     usual = [name for name, cls in registry.entries.items() if not getattr(cls, "costly", False)]
-    chosen = usual if names is None else names
-    made = {name: registry.make(name, options.get(name, {}), f"options.{name}") for name in [*options, *chosen]}
-    return [made[name] for name in chosen]
+    return registry.choose(usual if names is None else names, options, "options")

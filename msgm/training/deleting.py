@@ -122,6 +122,15 @@ def is_sharded(model: Path) -> bool:
     return (model / LISTED).is_file()
 
 
+def refuse_shards(config: Config) -> None:
+    """Refuse shards, which a row of compare trains on all items before it deletes."""
+    if config.shards:
+        raise UserError(
+            "shards: a sharded generator is a row of compare that has start: shards, or msgm.ShardedModel in Python; "
+            "unlearn --from one of these deletes from it."
+        )
+
+
 def deletion_config(config: Config, source: Path, fresh_chain: bool) -> Config:
     """Return the config of a deletion from a sharded generator: all that its models depend on is the generator's own.
 
@@ -131,12 +140,12 @@ def deletion_config(config: Config, source: Path, fresh_chain: bool) -> Config:
         fresh_chain: whether a new history is asked for, which models without the deleted items cannot begin.
 
     Raises:
-        UserError: the config fine-tunes, edits or guides, or has other shards; a new history; or no shards there.
+        UserError: the config fine-tunes or edits, or has other shards; a new history; or no shards there.
     """
     if fresh_chain:
         raise UserError("--fresh-chain: models of shards hold no item that was deleted from them; leave it out.")
-    if config.edit or config.guidance or (config.forgets and not config.shards):
-        key = "edit.name" if config.edit else "guidance.name" if config.guidance else "objective.name"
+    if config.edit or (config.forgets and not config.shards):
+        key = "edit.name" if config.edit else "objective.name"
         raise UserError(
             f"{key}: {source} holds models of shards, which forget by deletion and are not fine-tuned; leave "
             f"{config.method!r} out."

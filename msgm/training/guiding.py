@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from msgm.config import TrainingSettings
+from msgm.config import Config, TrainingSettings
 from msgm.data import Dataset
 from msgm.diffusion import Guidance, ScoreModel
 from msgm.diffusion.guidance import save_guidance
@@ -86,3 +86,12 @@ class Guider(Stepless):
             save_guidance(self.guidance, self.run.path / FOLDER)
             shutil.rmtree(self.run.path / "teacher", ignore_errors=True)
         super().save()
+
+
+def refuse_guidance(config: Config) -> None:
+    """Refuse guidance, which leaves the weights as they are."""
+    if config.guidance:
+        raise UserError(
+            f"guidance.name: {config.method!r} guides samples and leaves the weights as they are, so nothing is "
+            "trained or unlearnt; name it in a row of compare that has start: guide."
+        )

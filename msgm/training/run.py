@@ -28,10 +28,10 @@ from msgm.seeding import derive_seed
 from msgm.settings import differences
 from msgm.splits import Split
 from msgm.training.adapters import refuse_from_scratch
-from msgm.training.deleting import Deleter, deletion_config, is_sharded
+from msgm.training.deleting import Deleter, deletion_config, is_sharded, refuse_shards
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.editing import Editor
-from msgm.training.guiding import Guider
+from msgm.training.guiding import Guider, refuse_guidance
 from msgm.training.retrained import is_shared, shared
 from msgm.training.shards import FOLDER as SHARDS
 from msgm.training.trainer import Trainer
@@ -57,7 +57,8 @@ def train(config: Config, out: Path | str | None = None, resume: bool = False, d
     """
     if config.edit:
         raise UserError(f"edit.name: {config.method!r} edits a trained model; use unlearn, which takes one.")
-    _refuse_elsewhere(config)
+    refuse_shards(config)
+    refuse_guidance(config)
     dataset, split = load_data(config)
     return fit(config, Run(out or Path("runs") / config.name), dataset, split, None, resume, device)
 
@@ -97,12 +98,12 @@ def unlearn(
         UserError: an objective that forgets nothing, no model in ``source``, a model of another process or item
             shape, data that is not that of earlier requests, an ``out`` that is the source, and what ``train`` raises.
     """
-    _refuse_elsewhere(config, shards=False)
+    refuse_guidance(config)
     found = find_model(source)
     if is_sharded(found):
         config = deletion_config(config, found, fresh_chain)
     else:
-        _refuse_elsewhere(config)
+        refuse_shards(config)
     if not config.forgets:
         known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
         raise UserError(
@@ -117,20 +118,6 @@ def unlearn(
     split = split_data(config, dataset, chain.requests)
     tuned = replace(config, training=config.finetuning(), finetune={})
     return fit(tuned, run, dataset, split, found, resume, device, chain)
-
-
-def _refuse_elsewhere(config: Config, shards: bool = True) -> None:
-    """Refuse what rows of compare alone have: guidance, which leaves the weights, and shards, trained on all first."""
-    if shards and config.shards:
-        raise UserError(
-            "shards: a sharded generator is a row of compare that has start: shards, or msgm.ShardedModel in Python; "
-            "unlearn --from one of these deletes from it."
-        )
-    if config.guidance:
-        raise UserError(
-            f"guidance.name: {config.method!r} guides samples and leaves the weights as they are, so nothing is "
-            "trained or unlearnt; name it in a row of compare that has start: guide."
-        )
 
 
 def load_data(config: Config) -> tuple[Dataset, Split]:

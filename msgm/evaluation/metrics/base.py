@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from msgm.config import Config
 from msgm.data import Dataset
-from msgm.errors import UserError, nearest
+from msgm.errors import UserError, known
 from msgm.evaluation.bench import Bench, Subject
 from msgm.registry import Registry, plain
 from msgm.runs import Run
@@ -113,17 +113,12 @@ def build_metrics(names: list[str], options: dict[str, dict[str, Any]]) -> list[
     Raises:
         UserError: an unknown metric, one that is named twice, or a bad option, also of a metric that is not measured.
     """
-    known = sorted(METRICS.entries)
     for key, given in (("metrics", names), ("options", list(options))):
         for name in given:
-            if name not in METRICS.entries:
-                raise UserError(
-                    f"evaluation.{key}: unknown metric {name!r}; known: {', '.join(known)}.{nearest(name, known)}"
-                )
+            known(name, sorted(METRICS.entries), f"evaluation.{key}", "metric")
     if len(set(names)) < len(names):
         raise UserError(f"evaluation.metrics names a metric twice: {', '.join(names)}.")
-    made = {name: METRICS.make(name, options.get(name, {}), f"{METRICS.section}.{name}") for name in [*options, *names]}
-    return [made[name] for name in names]
+    return METRICS.choose(names, options, METRICS.section)
 
 
 def measured(row: Row, name: str) -> bool:
