@@ -55,6 +55,10 @@ _FIRST_VERSION = re.compile(
 _held = threading.local()
 
 
+class BusyError(UserError):
+    """Another process holds the lock of a folder; it can be asked again later."""
+
+
 # Names
 
 
@@ -463,7 +467,7 @@ def _lock(folder: Path) -> int:
         except BlockingIOError:
             holder = os.read(file, 100).decode(errors="replace").strip() or "another one"
             os.close(file)
-            raise UserError(f"{folder} is being changed by process {holder}; try again when it is done.") from None
+            raise BusyError(f"{folder} is being changed by process {holder}; try again when it is done.") from None
         if _is_file_of(file, folder / LOCK):
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
@@ -481,7 +485,7 @@ def _refuse_other_writers(folder: Path, held: set[str]) -> None:
             continue
         holder = _holder(path)
         if holder:
-            raise UserError(f"{path.parent} is being changed by process {holder}; try again when it is done.")
+            raise BusyError(f"{path.parent} is being changed by process {holder}; try again when it is done.")
 
 
 def _holder(path: Path) -> str | None:

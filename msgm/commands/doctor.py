@@ -14,6 +14,7 @@ OPTIONAL = {
     "tensorboard": ("the tracker tensorboard", "pip install 'msgm[track]'"),
     "pandas": ("Report.to_pandas", "pip install 'msgm[pandas]'"),
     "optuna": ("msgm tune", "pip install 'msgm[tune]'"),
+    "fastapi": ("msgm recommender serve", "pip install 'msgm[serve]'"),
 }
 """Packages that msgm works without: what they are for, and how to get them."""
 NEEDED = (

@@ -16,6 +16,7 @@ from msgm.arguments import (
     settings,
     threads,
     tuned,
+    whole,
     workers,
 )
 from msgm.commands import attributes, compare
@@ -90,9 +91,15 @@ def _add_service(commands: Commands) -> None:
     history.add_argument("--items", metavar="ID", nargs="+", help="ids of items to withdraw from the user's history")
     history.add_argument("--all", action="store_true", help="withdraw the whole history")
     whatif.add_argument("-k", type=int, default=10, help="how many items (10)")
-    for parser in (forget, recommend, whatif):
+    serve = command(commands, "serve", _serve, "answer lists and requests to forget over HTTP; needs msgm[serve]")
+    serve.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit")
+    serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="other than loopback needs a token")
+    serve.add_argument("--port", type=whole(0), metavar="N", default=8000, help="8000; 0 takes any that is free")
+    serve.add_argument("--readers", type=whole(1), metavar="N", default=1, help="processes that compute lists (1)")
+    serve.add_argument("--token-file", metavar="FILE", help="text that a caller must send as its bearer token")
+    for parser in (forget, recommend, whatif, serve):
         received(parser)
-    for parser in (fit, forget, recommend, whatif):
+    for parser in (fit, forget, recommend, whatif, serve):
         parser.set_defaults(go_on="Run the same command again.")
 
 
@@ -165,6 +172,18 @@ def _what_if(options: argparse.Namespace) -> None:
     for before, after in zip_longest(found.before, found.after, fillvalue="-"):
         print(f"{before}\t{after}")
     print("\n".join(told(found, options.items or [])))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"serve needs {' and '.join(missing)}, not installed here: pip install 'msgm[serve]'.")
+    from msgm.recommender.serving.server import serve
+
+    token = None if options.token_file is None else Path(options.token_file)
+    serve(Path(options.folder), options.host, options.port, options.readers, token)
 
 
 def _methods(options: argparse.Namespace) -> None:

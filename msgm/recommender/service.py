@@ -234,16 +234,24 @@ class Service:
         Raises:
             UserError: a user who is unknown, forgotten or without any interaction left.
         """
-        data, model = self._load()
-        deletion = deletion_of(checked_pending(self.folder, self.key, data, model.applied))
+        data, model, deletion = self._current()
         number = data.users.number(user)
-        model.gone_users[deletion.users] = True
-        model.gone_items[deletion.items] = True
         if model.gone_users[number]:
             raise UserError(f"user {user!r} is being forgotten and is served nothing.")
         if not deletion.without(model.seen)[[number]].nnz:
             raise UserError(f"user {user!r} has no interaction left and is served nothing.")
         return data, model, number, deletion
+
+    def _current(self) -> tuple[Interactions, Recommender, Deletion]:
+        """Return the ids, the model, and what is pending, of which the model serves nothing."""
+        return self._without_pending(*self._load())
+
+    def _without_pending(self, data: Interactions, model: Recommender) -> tuple[Interactions, Recommender, Deletion]:
+        """Return ids, model and what is pending, which is marked as gone in the model."""
+        deletion = deletion_of(checked_pending(self.folder, self.key, data, model.applied))
+        model.gone_users[deletion.users] = True
+        model.gone_items[deletion.items] = True
+        return data, model, deletion
 
     def forget(
         self, kind: str, ids: Sequence[Any], together: bool = False, places: Sequence[str] | None = None

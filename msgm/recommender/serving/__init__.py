@@ -1,0 +1,1 @@
+"""``msgm recommender serve``: a served folder over HTTP, by several processes that read and one that writes."""

@@ -1,0 +1,263 @@
+"""The HTTP interface of a served folder. Ids stand in bodies alone, as addresses end up in logs."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from time import perf_counter
+from typing import Annotated, Any, Literal
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from msgm import __version__, threads
+from msgm.errors import RunError, UserError
+from msgm.folders import BusyError
+from msgm.recommender.serving.reader import Reader, UnreadableError
+from msgm.recommender.serving.writer import Asked, ask, end_with_parent
+
+WAITING = 4
+"""Deletions that one reader waits for at a time; further ones queue, so that they take no thread from the lists."""
+LONGEST = 1000
+"""Characters of an id, items of a list, and ids of a request at most."""
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
+
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST, description="an id, as text")]
+Ids = Annotated[list[Id], Field(min_length=1, max_length=LONGEST)]
+Pair = Annotated[list[Id], Field(min_length=2, max_length=2)]
+Size = Annotated[int, Field(ge=1, le=LONGEST, strict=True, description="length of the list")]
+Number = Annotated[int, Path(ge=1, lt=2**53, description="number of the request")]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a reading process is told.
+
+    Attributes:
+        folder: the served folder.
+        trust: whether to run the Python files that it names.
+        writer: address of the writer.
+        token: that callers must send; None where anyone on this machine may ask.
+    """
+
+    folder: FilePath
+    trust: bool
+    writer: str
+    token: str | None
+
+
+class Body(BaseModel):
+    """A body without fields that nobody reads."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ListAsked(Body):
+    """A user, and how many items to list."""
+
+    user: Id
+    k: Size = 10
+
+
+class WhatIfAsked(ListAsked):
+    """A user, and what to withdraw of their history; null is all of it."""
+
+    items: Ids | None
+
+
+class UsersAsked(Body):
+    """Users to forget."""
+
+    users: Ids
+    together: bool = False
+
+
+class ItemsAsked(Body):
+    """Items to forget."""
+
+    items: Ids
+    together: bool = False
+
+
+class InteractionsAsked(Body):
+    """Interactions to forget, each a user and an item."""
+
+    interactions: Annotated[list[Pair], Field(min_length=1, max_length=LONGEST)]
+    together: bool = False
+
+
+class Listed(BaseModel):
+    """Ids of items, best first."""
+
+    items: list[str]
+
+
+class Withdrawn(BaseModel):
+    """A list as it is, and as it would be; see ``msgm.recommender.whatif.WhatIf``."""
+
+    before: list[str]
+    after: list[str]
+    overlap: float
+    exactness: str
+    error: float
+    seconds: float
+
+
+class Forgotten(BaseModel):
+    """Numbers of the requests that were answered now, and of those that had been answered before."""
+
+    requests: list[int]
+    before: list[int]
+
+
+class Status(BaseModel):
+    """What the journal says last of a request."""
+
+    request: int
+    kind: Literal["users", "items", "interactions"]
+    size: int
+    state: Literal["planned", "done", "refused"]
+    time: str | None = None
+    exactness: str | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+
+class Health(BaseModel):
+    """Says that this process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Refusal(BaseModel):
+    """One sentence on what was wrong."""
+
+    detail: str
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Refusal, "description": text}
+    for code, text in {
+        400: "the body is no JSON, or the host is not this one",
+        401: "the token is missing or wrong",
+        404: "there is no such request",
+        409: "the folder cannot answer that, as for an unknown user",
+        422: "the body is not of the right form",
+        500: "a request was answered, but a file that is no part of the model still names what was forgotten",
+        503: "the folder cannot be read or written just now",
+    }.items()
+}
+
+
+def create(settings: Settings) -> FastAPI:
+    """Return the interface of a reading process, which ends with the process that started it."""
+    end_with_parent()
+    threads.choose(1)
+    app = FastAPI(title="msgm recommender", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
+    _answer_errors(app)
+    _watch(app, settings.token)
+    if settings.token is None:  # a page in a browser, whose name resolves to this machine, is none of its callers
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "::1", "[::1]"])
+
+    @app.get("/health")
+    def health() -> Health:
+        return Health()
+
+    app.include_router(_routes(Reader(settings.folder, settings.trust), settings))
+    return app
+
+
+def _routes(reader: Reader, settings: Settings) -> APIRouter:
+    routes = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [])
+    limiter = CapacityLimiter(WAITING)
+
+    @routes.post("/recommend")
+    def recommend(asked: ListAsked) -> Listed:
+        return Listed(items=reader.recommend(asked.user, asked.k))
+
+    @routes.post("/whatif")
+    def what_if(asked: WhatIfAsked) -> Withdrawn:
+        return Withdrawn(**vars(reader.what_if(asked.user, asked.items, asked.k)))
+
+    @routes.post("/forget")
+    async def forget(asked: UsersAsked | ItemsAsked | InteractionsAsked) -> Forgotten:
+        kind, ids = next((name, value) for name, value in asked if name != "together")
+        outcome = await run_sync(ask, settings.writer, Asked(kind, ids, asked.together), limiter=limiter)
+        if outcome.refused:
+            raise UserError("; ".join(f"request {number}: {why}" for number, why in outcome.refused.items()))
+        return Forgotten(requests=outcome.numbers, before=outcome.before)
+
+    @routes.get("/requests/{number}", response_model_exclude_none=True)
+    def status(number: Number) -> Status:
+        found = reader.status(number)
+        if found is None:
+            raise HTTPException(404, f"the journal knows no request {number}.")
+        return Status(**found)
+
+    @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def metrics() -> Response:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Answer each error with one sentence. What was sent is not repeated: it may be no text that can be sent."""
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(_: Request, error: RequestValidationError) -> Response:
+        found = error.errors()[0]
+        place = ".".join(str(part) for part in found["loc"])
+        return _refusal(422, f"{place}: {found['msg']}.")
+
+    @app.exception_handler(UserError)
+    def refused(_: Request, error: UserError) -> Response:
+        return _refusal(503 if isinstance(error, BusyError | UnreadableError) else 409, str(error))
+
+    @app.exception_handler(RunError)
+    def failed(_: Request, error: RunError) -> Response:
+        return _refusal(500 if "the requests are answered" in str(error) else 503, str(error))
+
+
+def _watch(app: FastAPI, token: str | None) -> None:
+    """Refuse callers without the token, and measure every answer."""
+    seconds = Histogram(
+        "msgm_http_seconds",
+        "Seconds until an answer, by route and status.",
+        ("route", "status"),
+        buckets=BUCKETS,
+        registry=CollectorRegistry(),
+    )
+
+    @app.middleware("http")
+    async def watched(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        start = perf_counter()
+        if token is None or request.url.path == "/health" or _has(request, token):
+            response = await go_on(request)
+        else:
+            response = _refusal(401, "send the token of this server as Authorization: Bearer TOKEN.")
+            response.headers["WWW-Authenticate"] = "Bearer"
+        response.headers["Cache-Control"] = "no-store"
+        route = getattr(request.scope.get("route"), "path", "other")
+        seconds.labels(route, response.status_code).observe(perf_counter() - start)
+        return response
+
+
+def _has(request: Request, token: str) -> bool:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), token.encode())
+
+
+def _refusal(code: int, sentence: str) -> Response:
+    text = sentence.encode(errors="replace").decode()
+    return JSONResponse({"detail": text}, code, headers={"Retry-After": "1"} if code == 503 else None)

@@ -1,0 +1,106 @@
+"""The reading side of a server: lists from a model that is kept in memory until its file is replaced."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from msgm.errors import UserError
+from msgm.plugins import trusting
+from msgm.recommender.data.base import Interactions
+from msgm.recommender.journal import NAME as JOURNAL
+from msgm.recommender.journal import PLANNED, Journal
+from msgm.recommender.models.base import Recommender
+from msgm.recommender.pending import read_pending
+from msgm.recommender.requests import Deletion
+from msgm.recommender.service import Service
+from msgm.recommender.whatif import WhatIf
+
+
+class UnreadableError(UserError):
+    """A file of the folder is missing or damaged, which is no fault of the caller."""
+
+
+class Reader(Service):
+    """A served folder that is read many times.
+
+    Lists are made one after the other, as a model need not bear being used by two threads.
+
+    Args:
+        folder: that ``fit`` made.
+        trust: whether to run the Python files that the folder names.
+
+    Raises:
+        UserError: it holds no recommender, or only the model file.
+    """
+
+    def __init__(self, folder: Path, trust: bool = False) -> None:
+        super().__init__(folder)
+        self._trust, self._turn = trust, Lock()
+        self._loaded: tuple[Any, tuple[Interactions, Recommender]] | None = None
+        self._shown: tuple[Any, tuple[Interactions, Recommender, Deletion]] | None = None
+        self._journal: tuple[Any, dict[int, dict[str, Any]]] | None = None
+
+    def recommend(self, user: str, k: int) -> list[str]:
+        """Return the ids of the k best items for a user, and raise, as ``Service.recommend`` does."""
+        with self._turn:
+            return super().recommend(user, k)
+
+    def what_if(self, user: str, items: Sequence[Any] | None, k: int) -> WhatIf:
+        """Return a user's list as it is and without items, and raise, as ``Service.what_if`` does."""
+        with self._turn:
+            return super().what_if(user, items, k)
+
+    def status(self, number: int) -> dict[str, Any] | None:
+        """Return the last journal line on a request, without digests; None where there is no such request.
+
+        Raises:
+            UnreadableError: the journal, or the list of pending requests, was edited or damaged.
+        """
+        with self._turn:
+            try:
+                return self._last_lines().get(number) or self._only_planned(number)
+            except UserError as error:
+                raise UnreadableError(str(error)) from error
+
+    def _last_lines(self) -> dict[int, dict[str, Any]]:
+        path = self.folder / JOURNAL
+        now = path.stat()
+        state = (now.st_ino, now.st_mtime_ns, now.st_size)
+        if self._journal is None or self._journal[0] != state:
+            self._journal = state, {line["request"]: _public(line) for line in Journal(self.folder).lines}
+        return self._journal[1]
+
+    def _only_planned(self, number: int) -> dict[str, Any] | None:
+        """Return a request that is pending, and of which the journal says nothing yet."""
+        found = [request for request in read_pending(self.folder) if request["request"] == number]
+        return {**_public(found[0]), "state": PLANNED} if found else None
+
+    def _current(self) -> tuple[Interactions, Recommender, Deletion]:
+        state = self._state()
+        if self._shown is None or self._shown[0] != state:
+            try:
+                self._shown = state, self._refreshed(state[1:])
+            except UserError as error:
+                raise UnreadableError(str(error)) from error
+        return self._shown[1]
+
+    def _refreshed(self, files: Any) -> tuple[Interactions, Recommender, Deletion]:
+        """Return the ids, the model and what is pending; the model is read again only where its files are others.
+
+        The state is taken before the files are read. Of files that were replaced in between, the state is too old, and
+        they are read once more.
+        """
+        if self._loaded is None or self._loaded[0] != files:
+            with trusting(self._trust):
+                self._loaded = files, self._load()
+        data, model = self._loaded[1]
+        shown = copy.copy(model)
+        shown.gone_users, shown.gone_items = model.gone_users.copy(), model.gone_items.copy()
+        return self._without_pending(data, shown)
+
+
+def _public(line: Any) -> dict[str, Any]:
+    names = ("request", "kind", "size", "state", "time", "exactness", "seconds", "reason")
+    return {name: line[name] for name in names if name in line}

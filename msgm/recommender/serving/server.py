@@ -1,0 +1,126 @@
+"""Starts and stops the processes of a server: some that read, and one that writes."""
+
+import ipaddress
+import os
+import socket
+import tempfile
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Event, Thread
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from msgm.errors import UserError
+from msgm.plugins import trusted
+from msgm.reading import read_bytes
+from msgm.recommender.service import Service
+from msgm.recommender.serving import writer
+from msgm.recommender.serving.app import Settings, create
+
+SHORTEST = 16
+"""Characters of a token at least."""
+STALL = 60
+"""Seconds without a sign of life after which a reader is replaced; reading a large model takes some."""
+
+
+def serve(folder: Path, host: str, port: int, readers: int, token_file: Path | None) -> None:
+    """Serve a folder over HTTP until SIGTERM or Ctrl-C; finishes first what a crash left pending.
+
+    Args:
+        folder: that ``fit`` made.
+        host: address or name to listen at.
+        port: 0 for any that is free.
+        readers: number of processes that compute lists.
+        token_file: text file with the token that callers must send; None for loopback alone.
+
+    Raises:
+        UserError: no recommender, a token that is too short, none beyond loopback, or an address that cannot be taken.
+    """
+    token = None if token_file is None else _token(token_file)
+    if token is None and not _is_loopback(host):
+        raise UserError(f"--host: {host} can be reached by others; give a --token-file, or serve at 127.0.0.1.")
+    service = Service(folder)
+    with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="msgm-serve-") as own:
+        service.resume()
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = own  # read by prometheus_client in the readers
+        settings = Settings(folder, trusted(), str(Path(own, "writer")), token)
+        writing = _Writing(settings)
+        config = uvicorn.Config(
+            partial(create, settings),
+            factory=True,
+            workers=readers,
+            log_level="warning",
+            access_log=False,
+            timeout_worker_healthcheck=STALL,
+        )
+        at = f"[{host}]" if ":" in host else host
+        print(f"serving {folder} at http://{at}:{listening.getsockname()[1]}; Ctrl-C stops", flush=True)
+        try:
+            Multiprocess(config, [listening]).run()
+        finally:
+            writing.end()
+
+
+class _Writing:
+    """Keeps one writer running, and starts another where one was killed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._ending = settings, Event()
+        self._process = self._started()
+        self._keeper = Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def _started(self) -> BaseProcess:
+        arguments = (self._settings.folder, self._settings.writer, self._settings.trust)
+        process = get_context("spawn").Process(target=writer.run, args=arguments)
+        process.start()
+        return process
+
+    def _keep(self) -> None:
+        while True:
+            self._process.join()
+            if self._ending.wait(0.2):
+                return
+            self._process = self._started()
+
+    def end(self) -> None:
+        """Let the writer finish, and wait for it."""
+        self._ending.set()
+        while self._keeper.is_alive():
+            try:
+                writer.stop(self._settings.writer)
+            except OSError:  # it is being started, or has ended
+                self._keeper.join(0.1)
+            else:
+                self._keeper.join()
+
+
+def _token(path: Path) -> str:
+    text = read_bytes(path).decode(errors="replace").strip()
+    if len(text) < SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
+        raise UserError(f"--token-file: {path} needs one line of at least {SHORTEST} ASCII characters without spaces.")
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return the open socket.
+
+    Raises:
+        UserError: the address is taken, is not this machine's or is none.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--host and --port: {host}:{port} cannot be taken ({why}); choose another.") from error
