@@ -1,0 +1,96 @@
+"""Lists from a model in memory: they follow the folder, and never show what is pending."""
+
+from unittest.mock import patch
+
+import pytest
+
+from msgm.errors import UserError
+from msgm.folders import write_json
+from msgm.recommender import service
+from msgm.recommender.config import load_config
+from msgm.recommender.journal import id_digest
+from msgm.recommender.service import Service, fit
+from msgm.recommender.serving.reader import Reader, UnreadableError
+
+CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fit(load_config(None, CONFIG), "ease", tmp_path / "shop")
+
+
+def plan(folder, item):
+    """Plan to forget an item, as a writer does that is killed next."""
+    data, _ = Service(folder)._load()
+    request = {"request": 1, "kind": "items", "size": 1, "digests": [id_digest(Service(folder).key, "items", item)]}
+    numbers = {"users": [], "items": [data.items.number(item)], "cells": []}
+    write_json(folder / "pending.json", [request | numbers])
+
+
+def test_a_deletion_that_arrives_while_a_list_is_computed_is_not_in_the_list(folder):
+    reader = Reader(folder)
+    best = reader.recommend("user1", 3)[0]
+    make, calls = reader._listed, []
+
+    def late(user, k):
+        found = make(user, k)
+        if not calls:
+            plan(folder, best)
+        calls.append(found)
+        return found
+
+    with patch.object(reader, "_listed", late):
+        assert best not in reader.recommend("user1", 3)
+    assert best in calls[0]
+    assert len(calls) == 2
+
+
+def test_lists_are_those_of_the_folder_after_every_deletion(folder):
+    reader = Reader(folder)
+    for user in ("user2", "user3"):
+        Service(folder).forget("users", [user])
+        assert reader.recommend("user1", 5) == Service(folder).recommend("user1", 5)
+        with pytest.raises(UserError):
+            reader.recommend(user, 5)
+
+
+def test_the_model_is_read_once_until_it_is_replaced(folder):
+    reader, other = Reader(folder), Reader(folder)
+    with patch.object(service, "load_recommender", side_effect=service.load_recommender) as load:
+        best = {reader.recommend("user1", 5)[0] for _ in range(3)}.pop()
+        assert load.call_count == 1
+    plan(folder, best)
+    with patch.object(service, "load_recommender", side_effect=service.load_recommender) as load:
+        assert best not in reader.recommend("user1", 5)
+        assert load.call_count == 0
+    Service(folder).resume()
+    with patch.object(service, "load_recommender", side_effect=service.load_recommender) as load:
+        assert reader.recommend("user1", 5) == other.recommend("user1", 5)
+        assert load.call_count == 2
+
+
+def test_what_was_refused_is_served_again(folder):
+    reader = Reader(folder)
+    best = reader.recommend("user1", 3)[0]
+    plan(folder, best)
+    assert best not in reader.recommend("user1", 3)
+    (folder / "pending.json").unlink()
+    assert reader.recommend("user1", 3)[0] == best
+
+
+def test_a_status_is_that_of_the_journal_without_digests(folder):
+    reader = Reader(folder)
+    assert reader.status(1) is None
+    plan(folder, "item3")
+    assert reader.status(1) == {"request": 1, "kind": "items", "size": 1, "state": "planned"}
+    Service(folder).resume()
+    found = reader.status(1)
+    assert found["state"] == "done"
+    assert "digests" not in found
+
+
+def test_a_damaged_folder_is_no_fault_of_the_caller(folder):
+    (folder / "ids.json").write_text("{")
+    with pytest.raises(UnreadableError):
+        Reader(folder).recommend("user1", 3)
