@@ -23,6 +23,11 @@ FORGOTTEN = "\n(forgotten) "
 """What stands, in memory, for the id of a row or column that is forgotten; no id begins with a line break."""
 
 
+def named(ids: Sequence[str | None]) -> list[str]:
+    """Return the ids with a stand-in, which no file of ids can hold, for each that is forgotten."""
+    return [f"{FORGOTTEN}{number}" if name is None else name for number, name in enumerate(ids)]
+
+
 class Pending(TypedDict):
     """A request in progress: its fields in the journal, and the numbers of its rows, columns and cells."""
 

@@ -35,7 +35,7 @@ from msgm.recommender.journal import NAME as JOURNAL
 from msgm.recommender.leftovers import IDS, refuse_leftovers
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
-from msgm.recommender.pending import FORGOTTEN, PARTS, PENDING, Pending, checked_pending, deletion_of, read_pending
+from msgm.recommender.pending import PARTS, PENDING, Pending, checked_pending, deletion_of, named, read_pending
 from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
 from msgm.recommender.sparse import kept
 from msgm.runs import environment
@@ -349,7 +349,7 @@ class Service:
 
     def _load(self) -> tuple[Interactions, Recommender]:
         ids, model = read_json(self.folder / IDS, Ids), load_recommender(self.folder)
-        users, items = IdMap(_named(ids["users"]), "user"), IdMap(_named(ids["items"]), "item")
+        users, items = IdMap(named(ids["users"]), "user"), IdMap(named(ids["items"]), "item")
         if (len(users), len(items)) != model.seen.shape:
             raise UserError(
                 f"{self.folder / IDS} names {len(users)} users and {len(items)} items; the model has others."
@@ -398,8 +398,3 @@ def _as_held(kind: str, ids: Sequence[Any]) -> list[Any]:
 
 def _asked(kind: str, ids: Sequence[Any]) -> RecommenderRequest:
     return RecommenderRequest(**{kind: ids})  # type: ignore[arg-type]
-
-
-def _named(ids: list[str | None]) -> list[str]:
-    """Return the ids with a stand-in, which no file of ids can hold, for each that is forgotten."""
-    return [f"{FORGOTTEN}{number}" if name is None else name for number, name in enumerate(ids)]
