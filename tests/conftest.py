@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from tests.shortcuts import (  # noqa: F401 - fixtures
 )
 
 torch.set_num_threads(1)
-_CACHE = tempfile.TemporaryDirectory(prefix="msgm-cache-")
+MEMORY = "/dev/shm"  # small folders come and go tens of times as fast as on a disk
+if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+_CACHE = tempfile.TemporaryDirectory(prefix="msgm-cache-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
 os.environ["MSGM_CACHE"] = _CACHE.name  # of fixtures that several tests share; the user's own is never written
 _NUMBERS = itertools.count()
 
