@@ -483,12 +483,12 @@ def _refuse_other_writers(folder: Path, held: set[str]) -> None:
         mine = str(path.parent) in held or any(path.is_relative_to(name) for name in lent)
         if mine or not path.is_file():
             continue
-        holder = _holder(path)
-        if holder:
-            raise BusyError(f"{path.parent} is being changed by process {holder}; try again when it is done.")
+        found = holder(path)
+        if found:
+            raise BusyError(f"{path.parent} is being changed by process {found}; try again when it is done.")
 
 
-def _holder(path: Path) -> str | None:
+def holder(path: Path) -> str | None:
     """Return the holder of a lock file of msgm's; None if it is not held or is another program's."""
     try:
         with path.open("rb") as file:

@@ -20,7 +20,7 @@ from msgm.arguments import (
     workers,
 )
 from msgm.commands import attributes, compare
-from msgm.errors import UserError
+from msgm.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from msgm.recommender.config import RecommenderConfig
@@ -97,9 +97,21 @@ def _add_service(commands: Commands) -> None:
     serve.add_argument("--port", type=whole(0), metavar="N", default=8000, help="8000; 0 takes any that is free")
     serve.add_argument("--readers", type=whole(1), metavar="N", default=1, help="processes that compute lists (1)")
     serve.add_argument("--token-file", metavar="FILE", help="text that a caller must send as its bearer token")
-    for parser in (forget, recommend, whatif, serve):
+    audited = command(commands, "audit", _audit, "check what a folder that has forgotten still shows, and only read it")
+    audited.add_argument("folder", metavar="MODEL", help="folder of msgm recommender fit")
+    audited.add_argument("--users", type=whole(1), default=200, metavar="N", help="users whose lists are sampled (200)")
+    audited.add_argument(
+        "--forgotten", metavar="FILE", help="ids of forgotten users, one a line, to time their refusals"
+    )
+    audited.add_argument(
+        "--refit-seconds", type=whole(0), default=600, metavar="N", help="the longest that fitting anew may take (600)"
+    )
+    audited.add_argument("--json", action="store_true", help="print the same as JSON")
+    seed(audited)
+    threads(audited)
+    for parser in (forget, recommend, whatif, audited, serve):
         received(parser)
-    for parser in (fit, forget, recommend, whatif, serve):
+    for parser in (fit, forget, recommend, whatif, audited, serve):
         parser.set_defaults(go_on="Run the same command again.")
 
 
@@ -184,6 +196,19 @@ def _serve(options: argparse.Namespace) -> None:
 
     token = None if options.token_file is None else Path(options.token_file)
     serve(Path(options.folder), options.host, options.port, options.readers, token)
+
+
+def _audit(options: argparse.Namespace) -> None:
+    import json
+
+    from msgm.recommender.auditing.audit import audit, told
+    from msgm.tabular import read_ids
+
+    ids, places = read_ids(Path(options.forgotten), "--forgotten") if options.forgotten else ([], [])
+    made = audit(Path(options.folder), options.users, options.seed or 0, ids, places, options.refit_seconds)
+    print(json.dumps(made.to_dict(), indent=2) if options.json else "\n".join(told(made)))
+    if made.failed:
+        raise RunError(f"{options.folder} does not pass: {', '.join(made.failed)}.")
 
 
 def _methods(options: argparse.Namespace) -> None:

@@ -46,6 +46,18 @@ def refuse_leftovers(folder: Path, key: bytes, done: set[str]) -> list[Path]:
     Raises:
         RunError: a file holds one, or its name does.
     """
+    found, closed = search(folder, key, done)
+    if found:
+        names = ", ".join(str(path) for path in found)
+        raise RunError(
+            f"the requests are answered, but {names} still names users or items that were forgotten; delete what is no "
+            "part of the served model, then check again with --resume."
+        )
+    return closed
+
+
+def search(folder: Path, key: bytes, done: set[str]) -> tuple[list[Path], list[Path]]:
+    """Return the files that name what was forgotten, and those that cannot be searched; as ``refuse_leftovers``."""
     found, closed = [], []
     # A user and an item may have one id: what is still served is no leftover where it can be told apart.
     served = _served(folder)
@@ -63,13 +75,7 @@ def refuse_leftovers(folder: Path, key: bytes, done: set[str]) -> list[Path]:
             found.append(path)
     if any(id_digest(key, kind, one) in done for kind, ids in served.items() for one in ids):
         found.append(folder / IDS)
-    if found:
-        names = ", ".join(str(path) for path in found)
-        raise RunError(
-            f"the requests are answered, but {names} still names users or items that were forgotten; delete what is no "
-            "part of the served model, then check again with --resume."
-        )
-    return closed
+    return found, closed
 
 
 def _is_forgotten(text: str, key: bytes, done: set[str]) -> bool:
@@ -85,7 +91,8 @@ def _served(folder: Path) -> dict[str, list[str]]:
 
 
 def _reasons(path: Path) -> Iterator[str]:
-    for line in map(json.loads, read_bytes(path).splitlines()):
+    content = read_bytes(path)
+    for line in map(json.loads, content[: content.rfind(b"\n") + 1].splitlines()):
         yield from re.split(r"[\s'\",;:.]+", str(line.get("reason", "")))
 
 
