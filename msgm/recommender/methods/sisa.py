@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from msgm.recommender.methods.base import METHODS, Card, Ledger, Method
-from msgm.recommender.models.base import Recommender
+from msgm.recommender.models.base import Recommender, folds_in
 from msgm.recommender.requests import Deletion
-from msgm.recommender.sharding.combiners import can_fold_in
 from msgm.recommender.sharding.system import ShardedRecommender
 
 
@@ -70,6 +69,6 @@ class Sisa(Method):
 
     def forget(self, model: Recommender, deletion: Deletion, seed: int, ledger: Ledger) -> tuple[Recommender, int, str]:
         fallback = "own" if self.partition == "random" else "mean"
-        combiner = self.combiner or ("fold-in" if can_fold_in(model.name) else fallback)
+        combiner = self.combiner or ("fold-in" if folds_in(type(model)) else fallback)
         settings = {"partition": self.partition, "balance": self.balance, "combiner": combiner, "shards": self.shards}
         return answer_in_shards(model, deletion, seed, ledger, **settings)

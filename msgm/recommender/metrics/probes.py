@@ -12,8 +12,8 @@ Held-out cells weigh as ``msgm.strata`` says; strata without forgotten or withou
 items the likeness is near, not exact: a user with few cells has none in the test part.
 
 How a new user is asked: by the score path of models that score from profiles (EASE, item and session neighbours,
-autoencoders), with his row appended to the rows that they know; else by ``fold_in``, his factors for the items'
-factors. A model that has neither, such as matrix factorisation with a row for every user, cannot be asked.
+autoencoders), with his row appended to the rows that they know; else by ``score_rows``, folded in. A model that can do
+neither, such as matrix factorisation of ratings, cannot be asked.
 
 Three readings are taken of a cell: z, the score in standard deviations from the mean of the user's scores of all items
 (for models of ratings: minus the absolute error); the share of all items that score lower; and z less the mean of the
@@ -31,8 +31,9 @@ from scipy.sparse import csr_array, vstack
 
 from msgm.recommender.metrics.base import Case
 from msgm.recommender.metrics.ranking import blocks
-from msgm.recommender.models.base import Recommender
+from msgm.recommender.models.base import Recommender, folds_in
 from msgm.recommender.requests import Deletion
+from msgm.recommender.scores import standardised
 from msgm.recommender.sparse import kept, rows_of
 from msgm.seeding import derive_seed
 from msgm.strata import auc, balanced
@@ -161,11 +162,10 @@ def guest_scorer(model: Recommender, probe: Probe) -> Scorer | None:
 
 
 def _folded(model: Recommender, probe: Probe) -> Scorer | None:
-    factors = guest_factors(model, probe)
-    if factors is None:
+    if not folds_in(type(model)):
         return None
-    users, of_items = model.seen.shape[0], np.asarray(getattr(model, "item_factors"))  # noqa: B009 - not every model's
-    return lambda asked: factors[asked - users] @ of_items.T
+    scores, users = model.score_rows(probe.profiles), model.seen.shape[0]
+    return lambda asked: scores[asked - users]
 
 
 def guest_factors(model: Recommender, probe: Probe) -> NDArray[np.floating[Any]] | None:
@@ -181,7 +181,7 @@ def item_means(case: Case, seed: int) -> NDArray[np.float64]:
     retained = retained_users(case.deletion, case.split.train)
     draws = np.random.default_rng(derive_seed(seed, "probe", "reference"))
     chosen = draws.choice(retained, min(REFERENCE_USERS, len(retained)), replace=False)
-    return np.concatenate([_standardised(case.target.score(block)) for block in blocks(chosen)]).mean(axis=0)
+    return np.concatenate([standardised(case.target.score(block)) for block in blocks(chosen)]).mean(axis=0)
 
 
 def retained_users(deletion: Deletion, train: csr_array) -> NDArray[np.int64]:
@@ -217,7 +217,7 @@ def _read(
     means: NDArray[np.float64],
     explicit: bool,
 ) -> NDArray[np.float64]:
-    standard = _standardised(scores)
+    standard = standardised(scores)
     z = standard[rows, cells.items]
     order = np.sort(scores, axis=1)
     below = np.array(
@@ -225,11 +225,3 @@ def _read(
     )
     value = -np.abs(scores[rows, cells.items] - cells.values) if explicit else z
     return np.stack([value, below / scores.shape[1], z - means[cells.items]], axis=1)
-
-
-def _standardised(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return (n, I) scores less their row's mean, in its standard deviations; zeros where these are zero."""
-    centred = np.asarray(scores, dtype=np.float64)
-    centred = centred - centred.mean(axis=1, keepdims=True)
-    spread = centred.std(axis=1, keepdims=True)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)

@@ -23,6 +23,16 @@ def normalised(seen: csr_array) -> csr_array:
     return csr_array((_weights(rows, seen.indices, of_users, of_items), seen.indices, seen.indptr), seen.shape)
 
 
+def joined(cells: csr_array, seen: csr_array) -> csr_array:
+    """Return the (n, I) weights of the edges that n further users with these ``cells`` have to the items of ``seen``.
+
+    Degrees of items are those in ``seen``, and 1 where an item has no edge there.
+    """
+    rows, of_users, _ = _ends(cells)
+    of_items = np.maximum(_ends(seen)[2], 1)
+    return csr_array((_weights(rows, cells.indices, of_users, of_items), cells.indices, cells.indptr), cells.shape)
+
+
 def without(adjacency: csr_array, deletion: Deletion) -> csr_array:
     """Return ``adjacency`` without the edges to forget, bit for bit equal to ``normalised`` of the retained cells.
 

@@ -116,6 +116,9 @@ class ALS(Alternating):
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         return np.asarray(self.user_factors[users] @ self.item_factors.T)
 
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
+        return np.asarray(self.fold_in(rows) @ self.item_factors.T)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"user_factors": self.user_factors, "item_factors": self.item_factors}
 

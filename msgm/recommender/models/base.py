@@ -128,6 +128,17 @@ class Recommender(Estimator, ABC):
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """Return (len(users), I) scores of all items, larger for better liked; items seen are scored too."""
 
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
+        """Return (n, I) scores of n users by their (n, I) cells alone: users folded in, whom the model need not know.
+
+        A row without a cell says nothing: its scores are the same whoever has it.
+
+        Raises:
+            UserError: the model has no way to.
+        """
+        able = ", ".join(sorted(name for name, made in MODELS.entries.items() if folds_in(made)))
+        raise UserError(f"{self.name} cannot score users that it was not fitted to. Models that can: {able}.")
+
     def offers(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (len(users), I) scores with -inf for what ``recommend`` never lists: items seen and forgotten."""
         return self.scores_of_unseen(users, self.seen[users])
@@ -230,6 +241,11 @@ class Recommender(Estimator, ABC):
 
 
 MODELS: Registry[Recommender] = Registry("model")
+
+
+def folds_in(model: type[Recommender]) -> bool:
+    """Return whether models of a class can score users that they were not fitted to."""
+    return model.score_rows is not Recommender.score_rows
 
 
 def _tells(model: type[Recommender]) -> bool:

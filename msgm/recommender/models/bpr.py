@@ -28,6 +28,7 @@ from msgm.checks import at_least
 from msgm.errors import RunError, UserError
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.models.negatives import Negatives
+from msgm.recommender.models.pairwise_fold_in import solve_users
 from msgm.recommender.models.torch_base import TorchRecommender, cells_of
 from msgm.recommender.requests import Deletion
 from msgm.seeding import derive_seed
@@ -186,3 +187,11 @@ class BPR(TorchRecommender):
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         return np.asarray(self.user_factors[users] @ self.item_factors.T + self.item_bias)
+
+    def fold_in(self, cells: csr_array) -> NDArray[np.float32]:
+        """Return (n, d) factors of users with the (n, I) ``cells``, given the model's items; see pairwise_fold_in."""
+        centres = np.zeros((cells.shape[0], self.factors), dtype=np.float32)
+        return solve_users(cells, self.item_factors, self.item_bias, centres, self.regularisation, self.seed)
+
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
+        return np.asarray(self.fold_in(rows) @ self.item_factors.T + self.item_bias)

@@ -123,8 +123,11 @@ class EASE(Recommender):
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """Return (len(users), I) scores X B, the rows of forgotten users zero."""
-        rows = self._ones(self.seen[users])
-        return np.asarray(rows.toarray() - self.parts.product(rows) / self.parts.diagonal)
+        return self.score_rows(self.seen[users])
+
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
+        cells = self._ones(rows)
+        return np.asarray(cells.toarray() - self.parts.product(cells) / self.parts.diagonal)
 
     def weights(self) -> NDArray[np.floating[Any]]:
         """Return B, (I, I); column j holds what every item adds to the score of item j."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.recommender.models.base import MODELS, Recommender
@@ -45,7 +46,9 @@ class ItemKNN(Recommender):
         self.lists = Neighbours.of(self.seen.T.tocsr(), self.neighbours)
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        rows = self.seen[users]
+        return self.score_rows(self.seen[users])
+
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
         return np.asarray((ones(rows) @ self.lists.matrix(np.arange(rows.shape[1]))).toarray())
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:

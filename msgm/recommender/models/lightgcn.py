@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.errors import UserError
-from msgm.recommender.models.adjacency import normalised, without
+from msgm.recommender.models.adjacency import joined, normalised, without
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.models.negatives import Negatives
+from msgm.recommender.models.pairwise_fold_in import solve_users
 from msgm.recommender.models.torch_base import TorchRecommender, cells_of
 from msgm.recommender.requests import Deletion
 from msgm.seeding import generator
@@ -145,6 +147,28 @@ class LightGCN(TorchRecommender):
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         return np.asarray(self.user_factors[users] @ self.item_factors.T)
+
+    def fold_in(self, cells: csr_array) -> NDArray[np.float32]:
+        """Return (n, d) rows of E of users with the (n, I) ``cells``, given the model's items.
+
+        A user's row is e = c + h / (L + 1), with h his own table row and c what comes to him from his items along the
+        graph, so that lambda |h|^2 is lambda (L + 1)^2 |e - c|^2. What would come from him to the items is left out.
+        """
+        import torch
+
+        from msgm.recommender.propagation import propagate
+
+        count = self.layers + 1
+        with torch.no_grad():
+            hidden = torch.cat([self.tables["users"], self.tables["items"]])
+            means = propagate(hidden, self.adjacency, self.layers - 1, self.operators).numpy()
+        centres = joined(cells, self.seen) @ means[self.seen.shape[0] :] * np.float32(self.layers / count)
+        bias = np.zeros(len(self.item_factors), dtype=np.float32)
+        regularisation = self.regularisation * count**2
+        return solve_users(cells, self.item_factors, bias, centres, regularisation, self.seed)
+
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
+        return np.asarray(self.fold_in(rows) @ self.item_factors.T)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         found = super().arrays() | {"user_factors": self.user_factors, "item_factors": self.item_factors}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from msgm.checks import at_least, below_one, positive
 from msgm.recommender.models.base import MODELS
@@ -146,10 +147,13 @@ class MultVAE(TorchRecommender):
         return torch.from_numpy(ones(self.seen[users], np.float32).toarray())
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        return self.score_rows(self.seen[users])
+
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
         import torch
 
         with torch.no_grad():
-            mean, _ = self.encode(self.tables, self.rows(users))
+            mean, _ = self.encode(self.tables, torch.from_numpy(ones(rows, np.float32).toarray()))
             return np.asarray(self.decode(self.tables, mean).numpy())
 
 

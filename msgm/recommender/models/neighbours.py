@@ -74,12 +74,12 @@ class Neighbours:
         changed = (self.ids[others] != old_ids) | (self.similarities[others] != old_similarities)
         return len(touched) + int(changed.any(axis=1).sum())
 
-    def matrix(self, rows: NDArray[np.int64]) -> csr_array:
-        """Return the lists of ``rows`` as a (len(rows), n) matrix of similarities."""
+    def matrix(self, rows: NDArray[np.int64], width: int | None = None) -> csr_array:
+        """Return the lists of ``rows`` as a (len(rows), n) matrix of similarities; n is ``width``, if it is given."""
         ids = self.ids[rows]
         there = ids >= 0
         starts = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-        found = csr_array((self.similarities[rows][there], ids[there], starts), (len(rows), len(self.ids)))
+        found = csr_array((self.similarities[rows][there], ids[there], starts), (len(rows), width or len(self.ids)))
         found.sort_indices()
         return found
 
@@ -119,6 +119,13 @@ class Neighbours:
         self.similarities[rows] = np.take_along_axis(similarities, order, axis=1)
 
 
+def nearest(rows: csr_array, matrix: csr_array, k: int) -> csr_array:
+    """Return the (n, m) similarities of n rows to their k nearest of the m rows of ``matrix``, among which none is."""
+    shared = (ones(rows, np.int32) @ ones(matrix, np.int32).T).toarray()
+    similarities = _similarities(shared, np.diff(rows.indptr), np.diff(matrix.indptr))
+    return Neighbours(*_best(similarities, k)).matrix(np.arange(len(shared)), matrix.shape[0])
+
+
 class _Cosine:
     """Similarities between the rows of a binary matrix."""
 
@@ -131,8 +138,13 @@ class _Cosine:
         """Return (len(rows), n) similarities; -inf to the row itself and where nothing is shared."""
         shared = (self.matrix[rows] @ self.transposed).toarray()
         shared[np.arange(len(rows)), rows] = 0
-        scale = np.sqrt(np.maximum(self.sizes[rows, None] * self.sizes, 1))
-        return np.where(shared > 0, shared / scale, -np.inf)
+        return _similarities(shared, self.sizes[rows], self.sizes)
+
+
+def _similarities(shared: NDArray[np.int32], ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (n, m) cosines of n and m rows of these sizes that share so many cells; -inf where they share none."""
+    scale = np.sqrt(np.maximum(ours.astype(np.int64)[:, None] * theirs, 1))
+    return np.where(shared > 0, shared / scale, -np.inf)
 
 
 def _best(similarities: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

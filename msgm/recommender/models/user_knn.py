@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from msgm.checks import at_least
 from msgm.recommender.models.base import MODELS, Recommender
-from msgm.recommender.models.neighbours import Neighbours
+from msgm.recommender.models.neighbours import Neighbours, nearest
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sparse import ones
 
@@ -46,6 +47,9 @@ class UserKNN(Recommender):
 
     def score(self, users: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         return np.asarray((self.lists.matrix(users) @ ones(self.seen)).toarray())
+
+    def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
+        return np.asarray((nearest(rows, self.seen, self.neighbours) @ ones(self.seen)).toarray())
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
         touched = np.flatnonzero(np.diff(deletion.only(self.seen).indptr))

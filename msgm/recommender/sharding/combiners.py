@@ -1,4 +1,7 @@
-r"""Combining the scores of K shards' models: s_u = sum over shards k of w_k s_k(u).
+r"""Combining the scores of K shards' models: s_u = sum over shards k of w_k z_k(u).
+
+z_k(u) are the scores of user u by model k, less their mean over all items and in their standard deviation, so that no
+shard is heard more because its scores are larger.
 
 - ``own``: the model of the user's own shard alone.
 - ``mean``: every model's own scores of the user, averaged. Models that never saw him add little, so it suits partitions
@@ -12,9 +15,8 @@ r"""Combining the scores of K shards' models: s_u = sum over shards k of w_k s_k
 A combiner that learns is refitted after a request, without the forgotten cells.
 """
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,15 +25,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.models.base import Recommender
+from msgm.recommender.models.base import MODELS, Recommender, folds_in
 from msgm.recommender.models.negatives import Negatives
+from msgm.recommender.scores import standardised
 from msgm.recommender.sharding.partitions import OF_USERS
 from msgm.recommender.sparse import rows_of
 from msgm.seeding import derive_seed
 from msgm.solves import ITERATIONS, fitted
 
-BY_ROW = ("ease", "item-knn", "mult-vae")
-"""Models whose scores of a user come of the row of ``seen`` alone, so that any row can be put there."""
 Scores = NDArray[np.floating[Any]]
 
 
@@ -110,7 +111,7 @@ class Mean(Combiner):
     name = "mean"
 
     def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
-        return _mean([model.score(users) for model in shards.live])
+        return _mean(model.score(users) for model in shards.live)
 
 
 class FoldIn(Combiner):
@@ -119,18 +120,18 @@ class FoldIn(Combiner):
     name = "fold-in"
 
     def check(self, base: str, partition: str) -> None:
-        if not can_fold_in(base):
+        if not folds_in(MODELS.entries[base]):
             raise UserError(f"combiner fold-in: {base} cannot take users that it was not fitted to; use own or mean.")
 
     def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
-        return _mean([folded(model, seen) for model in shards.live])
+        return _mean(model.score_rows(seen) for model in shards.live)
 
 
 class Logistic(Combiner):
     """A logistic regression on the shards' scores, by fold-in where the model can.
 
-    Scores are in units of their standard deviation in the shard. Deviation: the weights are learnt from cells that
-    are held back, as those that shards were fitted to would favour each one's own users.
+    Deviation: the weights are learnt from cells that are held back, as those that shards were fitted to would favour
+    each one's own users.
     """
 
     name = "logistic"
@@ -149,43 +150,27 @@ class Logistic(Combiner):
         drawn = known.draw(users[rows], np.random.default_rng(derive_seed(seed, "combiner", "negatives")))
         places = np.concatenate([rows, rows]), np.concatenate([held.indices, drawn])
         features = np.stack([s[places] for s in self._scores(shards, users, shards.rows[users])], axis=1)
-        self.scale = np.maximum(features.std(axis=0), 1e-12)
         labels = np.repeat([1, 0], len(rows))
         regression = LogisticRegression(max_iter=ITERATIONS)
-        self.weights = fitted(lambda: regression.fit(features / self.scale, labels), "combiner logistic").coef_[0]
+        self.weights = fitted(lambda: regression.fit(features, labels), "combiner logistic").coef_[0]
 
     def score(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> Scores:
-        weights = self.weights / self.scale
         found = np.zeros(seen.shape)
-        for weight, scores in zip(weights, self._scores(shards, users, seen), strict=True):
+        for weight, scores in zip(self.weights, self._scores(shards, users, seen), strict=True):
             found += weight * scores
         return found
 
     def _scores(self, shards: Shards, users: NDArray[np.int64], seen: csr_array) -> list[Scores]:
-        return [folded(m, seen) if can_fold_in(m.name) else m.score(users) for m in shards.live]
+        found = (m.score_rows(seen) if folds_in(type(m)) else m.score(users) for m in shards.live)
+        return [standardised(scores) for scores in found]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"weights": self.weights, "scale": self.scale}
+        return {"weights": self.weights}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.weights, self.scale = np.array(arrays["weights"]), np.array(arrays["scale"])
+        self.weights = np.array(arrays["weights"])
 
 
-def can_fold_in(base: str) -> bool:
-    """Return whether models of this name can be given a row of cells that they were not fitted to."""
-    from msgm.recommender.models import MODELS
-
-    return base in BY_ROW or hasattr(MODELS.entries[base], "fold_in")
-
-
-def folded(model: Any, seen: csr_array) -> Scores:
-    """Return (n, I) scores of n users by their rows of cells ``seen``, which the model need not have been fitted to."""
-    if hasattr(model, "fold_in"):
-        return np.asarray(model.fold_in(seen) @ model.item_factors.T)
-    view = copy.copy(model)
-    view.seen = seen
-    return np.asarray(view.score(np.arange(seen.shape[0])))
-
-
-def _mean(scores: list[Scores]) -> Scores:
-    return np.asarray(sum(scores[1:], scores[0]) / len(scores))
+def _mean(scores: Iterable[Scores]) -> Scores:
+    """Return the mean of the shards' scores, standardised."""
+    return np.asarray(np.mean([standardised(values) for values in scores], axis=0))

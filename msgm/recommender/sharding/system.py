@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 from msgm.errors import UserError, nearest
 from msgm.fields import Settings
 from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.models.torch_base import TorchRecommender
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding.attention import Attention
 from msgm.recommender.sharding.combiners import Combiner, FoldIn, Logistic, Mean, Own, Shards
@@ -49,7 +50,7 @@ class ShardedRecommender(Recommender):
         base: settings, with the name, of the model as it would be fitted to all cells. In a shard ``regularisation``
             is divided by K where it stands against a sum over cells (SUMMED) and the combiner averages over shards, as
             the mean over shards removes the additional noise. On MovieLens 100K that is best for fold-in, not for
-            ``own``.
+            ``own``. ``batch_size`` is divided by K, so that a shard's fit takes as many steps as one to all cells.
         partition: ``random``, ``random-interactions``, ``ubp``, ``ibp``, ``inbp`` or ``ot``; see ``partitions``.
         balance: what shards have the same amount of.
         shards: K.
@@ -96,6 +97,8 @@ class ShardedRecommender(Recommender):
         model: Any = MODELS.build(self.base)
         if model.name in SUMMED and COMBINERS[self.combiner].averages:
             model.regularisation /= self.shards
+        if isinstance(model, TorchRecommender):
+            model.batch_size = max(model.batch_size // self.shards, 1)
         return model
 
     def _shard(

@@ -82,7 +82,9 @@ def test_sisa_by_interactions_is_only_approximate(model):
     assert unlearn(model, "sisa", balance="interactions").answer.exactness == "approximate"
 
 
-@pytest.mark.parametrize(("base", "combiner"), [("ease", "fold-in"), ("als", "fold-in"), ("bpr", "own")])
+@pytest.mark.parametrize(
+    ("base", "combiner"), [("ease", "fold-in"), ("als", "fold-in"), ("bpr", "fold-in"), ("mf", "own")]
+)
 def test_sisa_folds_in_where_the_model_can(base, combiner):
     fitted = MODELS.build({"name": base}).fit(MATRIX, 0)
     assert unlearn(fitted, "sisa").model.combiner == combiner

@@ -8,6 +8,7 @@ from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import load_recommender
 from msgm.recommender.models.low_rank import LowRankSum
 from msgm.recommender.requests import Deletion
+from msgm.recommender.scores import standardised
 from msgm.recommender.sharding import system as module
 from msgm.recommender.sharding.attention import Attention
 from msgm.recommender.sharding.combiners import Logistic
@@ -26,6 +27,11 @@ SYSTEMS = {
     "ease fold-in": {"base": EASE, "combiner": "fold-in"},
     "ease logistic": {"base": EASE, "combiner": "logistic"},
     "als fold-in": {"base": ALS, "combiner": "fold-in"},
+    "item-knn fold-in": {"base": {"name": "item-knn"}, "combiner": "fold-in"},
+    "user-knn fold-in": {"base": {"name": "user-knn"}, "combiner": "fold-in"},
+    "mult-vae fold-in": {"base": {"name": "mult-vae", "epochs": 1}, "combiner": "fold-in"},
+    "bpr fold-in": {"base": BPR, "combiner": "fold-in"},
+    "lightgcn fold-in": {"base": {"name": "lightgcn", "factors": 8, "epochs": 2}, "combiner": "fold-in"},
     "als attention": {"base": ALS, "combiner": "attention"},
     "als mean of cells": {"base": ALS, "combiner": "mean", "partition": "random-interactions"},
     "bpr attention": {"base": BPR, "combiner": "attention"},
@@ -115,11 +121,32 @@ def test_a_shard_without_cells_is_left_out():
     assert np.isfinite(everyone(system)).all()
 
 
-def test_fold_in_of_ease_is_the_mean_of_its_models():
+def test_fold_in_is_the_mean_of_the_models_scores_in_deviations_of_the_user():
     system = built()
-    rows = MATRIX.toarray()
-    expected = np.mean([rows @ model.weights() for model in system.models], axis=0)
-    assert system.score(np.arange(80)) == pytest.approx(expected, abs=1e-12)
+    scores = np.array([MATRIX.toarray() @ model.weights() for model in system.models])
+    scores = (scores - scores.mean(axis=2, keepdims=True)) / scores.std(axis=2, keepdims=True)
+    assert system.score(np.arange(80)) == pytest.approx(scores.mean(axis=0), abs=1e-10)
+
+
+@pytest.mark.parametrize("combiner", ["mean", "fold-in", "logistic"])
+def test_no_shard_is_heard_more_because_its_scores_are_larger(combiner, monkeypatch):
+    system = built(combiner=combiner)
+    before = system.score(np.arange(80))
+    loud, original = system.models[1], type(system.models[1]).score_rows
+    monkeypatch.setattr(
+        type(loud),
+        "score_rows",
+        lambda self, rows: original(self, rows) * (100 if self is loud else 1) + (self is loud),
+    )
+    assert system.score(np.arange(80)) == pytest.approx(before, abs=1e-8)
+
+
+@pytest.mark.parametrize("base", [EASE, ALS])
+def test_a_forgotten_user_is_folded_into_nothing(base):
+    system = built(base=base)
+    assert system.score(np.array([11])).std() > 0.1
+    system.forget(ONE)
+    assert not system.score(np.array([11])).any()
 
 
 def test_own_shard_scores_are_those_of_the_shards_model():
@@ -132,14 +159,19 @@ def test_own_shard_scores_are_those_of_the_shards_model():
 def test_a_mean_of_equal_models_is_the_model():
     system, whole = built(base=ALS, shards=1), MODELS.build(ALS)
     whole.fit(MATRIX, system.models[0].seed)
-    expected = whole.fold_in(MATRIX) @ whole.item_factors.T
-    assert system.score(np.arange(80)) == pytest.approx(expected)
+    expected = standardised(whole.fold_in(MATRIX) @ whole.item_factors.T)
+    assert system.score(np.arange(80)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_regularisation_is_a_shards_share():
     assert {m.regularisation for m in built(base=ALS, shards=4).models} == {5.0 / 4}
     assert {m.regularisation for m in built(base=ALS, shards=4, combiner="own").models} == {5.0}
     assert {m.regularisation for m in built(base=BPR, shards=4, combiner="mean").models} == {0.01}
+
+
+def test_a_shard_takes_as_many_steps_as_a_fit_to_all_cells():
+    assert {m.batch_size for m in built(base=BPR | {"batch_size": 100}, shards=4).models} == {25}
+    assert {m.batch_size for m in built(base=BPR | {"batch_size": 3}, shards=4).models} == {1}
 
 
 def test_held_cells_are_in_no_shard_and_are_all_that_weights_are_learnt_from(monkeypatch):
@@ -204,7 +236,7 @@ def test_a_saved_system_is_the_same_and_forgets_the_same(name, tmp_path):
         ({"combiner": "foldin"}, "unknown combiner 'foldin'.*Did you mean 'fold-in'"),
         ({"combiner": "own", "partition": "inbp"}, "combiner own needs a partition of users"),
         ({"combiner": "attention", "base": EASE}, "attention needs a model of factors"),
-        ({"combiner": "fold-in", "base": BPR}, "bpr cannot take users"),
+        ({"combiner": "fold-in", "base": {"name": "mf"}}, "mf cannot take users"),
         ({"base": {"name": "sharded"}}, "cannot be a shard's"),
         ({"partition": "kmeans"}, "unknown partition 'kmeans'"),
     ],
