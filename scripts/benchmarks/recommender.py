@@ -9,8 +9,12 @@
   and EASE, from reading the folder to the search for leftovers; writes are those of the model file.
 - als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on one thread.
 - partition_seconds: seconds to partition the users into 10 shards by optimal transport, learning the vectors included.
+- sisa_fold_in_loss_BASE: 1 - NDCG@10 of a base model in 10 shards of users at random, with fold-in, over that of the
+  full model; sisa_fold_in_loss is the largest of the bases measured. Means over three seeds of fits and shards.
+- rec_eraser_ratio: NDCG@10 of RecEraser, LightGCN in 10 shards of interactions, over that of the full model.
 
-The matrix is MovieLens 1M below the folder that MSGM_DATA names, or, without it, a synthetic one of its size (6,040
+These two are measured on MovieLens 100K, if it is there, and else on smaller synthetic interactions. For all others the
+matrix is MovieLens 1M below the folder that MSGM_DATA names, or, without it, a synthetic one of its size (6,040
 users, 3,706 items, a million cells). Where other work shares the machine, trust the ratios and not the seconds. Fewer
 threads are steadier: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1.
 """
@@ -22,6 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -36,7 +41,9 @@ from msgm.cli import main as msgm
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.recommender.config import load_config
-from msgm.recommender.data.base import load_interactions
+from msgm.recommender.data.base import Split, load_interactions
+from msgm.recommender.data.splits import load_split
+from msgm.recommender.metrics.ranking import ranking
 from msgm.recommender.models.als import ALS
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.bpr import BPR
@@ -44,9 +51,12 @@ from msgm.recommender.requests import Deletion
 from msgm.recommender.service import fit
 from msgm.recommender.sharding.partitions import make_partition
 from msgm.seeding import derive_seed
+from msgm.study.band import t_interval
 
 SEED = 0
 REPEATS = 3
+QUALITY_SEEDS = 3
+BASES = ("ease", "als", "bpr", "lightgcn")
 STREAM = 1000
 ML_1M = {"users": 6040, "items": 3706, "interactions": 1_000_209}
 
@@ -67,6 +77,8 @@ def main() -> None:
         found = PARTS[name](cells)
         figures |= found
         print("\n".join(f"{key}: {value:.3g}" for key, value in found.items()), flush=True)
+    losses = [figures[f"sisa_fold_in_loss_{base}"] for base in BASES]
+    figures["sisa_fold_in_loss"] = max((loss for loss in losses if loss is not None), default=None)
     if options.json:
         write_json(options.json, figures)
 
@@ -196,6 +208,42 @@ def partition_seconds(cells: csr_array) -> dict[str, float]:
     return {"partition_seconds": statistics.median(taken)}
 
 
+def quality_data() -> Split:
+    """Return MovieLens 100K below MSGM_DATA, or synthetic interactions, with a tenth and a fifth of each user apart."""
+    root = os.environ.get("MSGM_DATA")
+    there = root and (Path(root) / "ml-100k").is_dir()
+    return load_split("per-user", load_interactions("ml-100k" if there else "synthetic"))
+
+
+def against_full(base: str, **settings: Any) -> float:
+    """Return the mean over seeds of NDCG@10 of a base model in 10 shards of these settings, over the full model's."""
+    split, found = quality_data(), []
+    for seed in range(QUALITY_SEEDS):
+        models = {
+            "full": {"name": base},
+            "shards": {"name": "sharded", "base": {"name": base}, "shards": 10} | settings,
+        }
+        ndcg = {
+            name: ranking(MODELS.build(model).fit(split.train, seed), split.train, split.test, k=10).ndcg.mean()
+            for name, model in models.items()
+        }
+        found.append(float(ndcg["shards"] / ndcg["full"]))
+        print(f"{base}, seed {seed}: full {ndcg['full']:.4f}, 10 shards {ndcg['shards']:.4f}", flush=True)
+    low, high = t_interval(found)
+    print(f"{base}: {statistics.mean(found):.4f}, 95% interval {low:.4f} to {high:.4f}", flush=True)
+    return statistics.mean(found)
+
+
+def sisa_fold_in(base: str, cells: csr_array) -> dict[str, float]:
+    """Return the share of the full model's NDCG@10 that shards by fold-in lose."""
+    return {f"sisa_fold_in_loss_{base}": 1 - against_full(base)}
+
+
+def rec_eraser(cells: csr_array) -> dict[str, float]:
+    """Return NDCG@10 of RecEraser over the full model's."""
+    return {"rec_eraser_ratio": against_full("lightgcn", partition="inbp", combiner="attention")}
+
+
 FIGURES = (
     "ease_one_user",
     "ease_one_user_ms",
@@ -208,6 +256,9 @@ FIGURES = (
     "als_fit_vs_implicit",
     "bpr_epoch_vs_implicit",
     "partition_seconds",
+    "sisa_fold_in_loss",
+    *(f"sisa_fold_in_loss_{base}" for base in BASES),
+    "rec_eraser_ratio",
 )
 PARTS: dict[str, Callable[[csr_array], dict[str, float]]] = {
     "ease_one_user": ease_one_user,
@@ -217,6 +268,8 @@ PARTS: dict[str, Callable[[csr_array], dict[str, float]]] = {
     "als_fit_vs_implicit": als_fit_vs_implicit,
     "bpr_epoch_vs_implicit": bpr_epoch_vs_implicit,
     "partition_seconds": partition_seconds,
+    **{f"sisa_fold_in_{base}": partial(sisa_fold_in, base) for base in BASES},
+    "rec_eraser": rec_eraser,
 }
 
 if __name__ == "__main__":
