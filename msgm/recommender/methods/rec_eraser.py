@@ -39,8 +39,8 @@ class RecEraser(Method):
         needs=("retain", "forget"),
         deviations=(
             "vectors by a short implicit ALS; centroids are mean vectors; attention is trained for 50 epochs of BPR, "
-            "from rotations that align the shards, and not stopped early on test cells; users are folded in where the "
-            "model can. The partition was learnt from the cells to forget, as in the paper: not exact in law"
+            "from rotations that align the shards, and not stopped early on test cells; users are folded into every "
+            "shard. The partition was learnt from the cells to forget, as in the paper: not exact in law"
         ),
     )
 

@@ -8,10 +8,9 @@ with h, V, v of their own for users and for items. Scores are e_u . e_i. W, b, V
 the shards' embeddings held, with lambda/2 (|e_u|^2 + |e_i|^2 + |e_j|^2) added for each triple.
 
 Deviations: a fixed number of epochs in place of early stopping on test recall; W starts at the rotation that
-brings the shard's items closest to the first shard's, as spaces fitted apart are turned against each other; where the
-base model can fold in, the embedding of a user in a shard that is not his own is solved from his cells against the
-shard's items, in place of a row that nothing has trained; biases of items are left out. The loss is BPR's also for
-base models with another.
+brings the shard's items closest to the first shard's, as spaces fitted apart are turned against each other; the
+embedding of a user in every shard is folded in from his cells, in place of a row that a shard of other users has not
+trained; biases of items are left out. The loss is BPR's also for base models with another.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from msgm.errors import UserError
-from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.sharding.combiners import Combiner, Scores, Shards
 from msgm.recommender.sparse import rows_of
@@ -80,14 +78,9 @@ class Attention(Combiner):
 
 def stacked(shards: Shards) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return (K, U, d) embeddings of users and (K, I, d) of items, of the shards that there are."""
-    users = [_users(model, shards.rows) for model in shards.live]
-    items = [model.item_factors for model in shards.live]  # type: ignore[attr-defined]
+    live: list[Any] = shards.live
+    users, items = [model.fold_in(shards.rows) for model in live], [model.item_factors for model in live]
     return np.stack(users).astype(np.float32), np.stack(items).astype(np.float32)
-
-
-def _users(model: Recommender, rows: csr_array) -> NDArray[np.float32]:
-    found: Any = model
-    return np.asarray(found.fold_in(rows) if hasattr(found, "fold_in") else found.user_factors)
 
 
 def spread(values: NDArray[np.float32]) -> np.float32:

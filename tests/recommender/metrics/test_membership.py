@@ -44,7 +44,7 @@ def test_the_attacker_by_factors_finds_what_is_remembered():
 def test_users_who_are_gone_need_fold_in_for_the_attack_by_factors():
     case = trained_case("als", "users", retrains=0, factors=8, sweeps=3)
     assert MEMBERSHIP.measure(case)["membership_embeddings_auc"] is not None
-    blind = trained_case("bpr", "users", retrains=0)
+    blind = trained_case("mf", "users", retrains=0, factors=4, sweeps=1)
     assert set(MEMBERSHIP.measure(blind).values()) == {None}
 
 
