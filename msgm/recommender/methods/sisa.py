@@ -35,8 +35,8 @@ def answer_in_shards(
 class Sisa(Method):
     """SISA.
 
-    Shards must not be too small: with fold-in on MovieLens 100K, NDCG@10 of EASE is 100% of the full model's with 5
-    shards and 99% with 10, that of ALS 98% and 96 to 98%.
+    With fold-in and 10 shards of MovieLens 100K, NDCG@10 of EASE is 98.8% of the full model's, that of ALS 97.9% and
+    that of BPR 99.6% (means of three seeds).
 
     Example:
         >>> model = msgm.recommender.EASE().fit(matrix)
@@ -62,8 +62,9 @@ class Sisa(Method):
         exactness="bit-exact",
         needs=("retain", "forget"),
         deviations=(
-            "no slices within a shard; scores are averaged by fold-in, not majority votes; the shards' regularisation "
-            "is divided by K for models of squared error; approximate when balanced by interactions"
+            "no slices within a shard; scores, standardised by user, are averaged by fold-in, not majority votes; the "
+            "shards' regularisation is divided by K for models of squared error, the batch size of those trained in "
+            "batches; approximate when balanced by interactions"
         ),
     )
 

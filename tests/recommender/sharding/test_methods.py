@@ -86,7 +86,9 @@ def test_sisa_by_interactions_is_only_approximate(model):
     ("base", "combiner"), [("ease", "fold-in"), ("als", "fold-in"), ("bpr", "fold-in"), ("mf", "own")]
 )
 def test_sisa_folds_in_where_the_model_can(base, combiner):
-    fitted = MODELS.build({"name": base}).fit(MATRIX, 0)
+    ratings = MATRIX.copy()
+    ratings.data[::2] = 3
+    fitted = MODELS.build({"name": base}).fit(ratings, 0)
     assert unlearn(fitted, "sisa").model.combiner == combiner
 
 
