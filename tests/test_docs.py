@@ -53,6 +53,8 @@ NOT_RUN = {
     "msgm compare configs/classifier": "tests/classifier/test_compare.py runs the same",
     "msgm compare configs/recommender": "tests/recommender/test_compare.py runs the same",
     "msgm classifier audit TARGET": "tests/classifier/test_audit.py runs the same",
+    "msgm recommender serve": "goes on until it is stopped; tests/recommender/serving starts it",
+    "curl localhost:8000": "needs that server; tests/recommender/serving sends the same",
     "msgm recommender compare": "tests/recommender/test_compare.py runs the same",
     "MSGM_DATA=": "needs MovieLens",
     "msgm compare digits/guidance": "trains for minutes; tests/generator/test_guided_rows.py runs a tiny one",

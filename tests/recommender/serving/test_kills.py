@@ -1,0 +1,126 @@
+"""A server that is killed as a whole, and one that is told to stop, while deletions and lists are asked for."""
+
+import json
+import random
+import socket
+import subprocess
+import sys
+import time
+from threading import Event, Thread
+
+import httpx
+import psutil
+import pytest
+
+from msgm.recommender.config import load_config
+from msgm.recommender.journal import DONE, PLANNED, Journal, id_digest
+from msgm.recommender.models.base import load_recommender
+from msgm.recommender.service import Service, fit
+
+CONFIG = ["data={name: synthetic, users: 900, items: 30, interactions: 13000, least: 5}", "models={ease: {}}"]
+
+
+class Callers:
+    """Two threads: one has users forgotten, each until there is an answer, and one asks for lists."""
+
+    def __init__(self, url, users):
+        self.answers, self.shown_though_forgotten, self.lists = {}, [], 0
+        self._url, self._users, self._ended = url, users, Event()
+        self._threads = [Thread(target=self._forget), Thread(target=self._read)]
+        for thread in self._threads:
+            thread.start()
+
+    def _post(self, client, path, body):
+        try:
+            return client.post(path, json=body)
+        except httpx.TransportError:
+            time.sleep(0.05)
+            return None
+
+    def _forget(self):
+        with httpx.Client(base_url=self._url, timeout=20) as client:
+            for user in self._users:
+                found = None
+                while found is None or found.status_code != 200:
+                    if self._ended.is_set():
+                        return
+                    found = self._post(client, "/forget", {"users": [user]})
+                self.answers[user] = found.json()["requests"] + found.json()["before"]
+
+    def _read(self):
+        draws = random.Random(1)
+        with httpx.Client(base_url=self._url, timeout=20) as client:
+            while not self._ended.is_set():
+                user = draws.choice([*list(self.answers)[-3:], self._users[-1]])
+                forgotten = user in self.answers
+                found = self._post(client, "/recommend", {"user": user})
+                if found is not None and found.status_code == 200:
+                    self.lists += 1
+                    if forgotten:
+                        self.shown_though_forgotten.append(user)
+
+    def end(self):
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def started(folder, port):
+    command = [sys.executable, "-m", "msgm", "recommender", "serve", str(folder), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert " at http" in process.stdout.readline(), process.stderr.read()
+    return process
+
+
+def kill(process):
+    """Kill the server's first process and wait until the others have noticed."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def survives(place, monkeypatch, kills):
+    monkeypatch.setenv("TMPDIR", str(place))
+    folder = fit(load_config(None, CONFIG), "ease", place / "shop")
+    names, draws = {path.name for path in folder.iterdir()}, random.Random(0)
+    users = json.loads((folder / "ids.json").read_text())["users"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process, callers, pending = started(folder, port), Callers(f"http://127.0.0.1:{port}", users), 0
+    for number in range(1, kills + 1):
+        while len(callers.answers) < 5 * number:
+            time.sleep(0.01)
+        time.sleep(draws.uniform(0, 0.3))
+        kill(process)
+        pending += (folder / "pending.json").exists()
+        process = started(folder, port)
+    while len(callers.answers) < 5 * (kills + 1):
+        time.sleep(0.01)
+    process.terminate()
+    output = process.communicate(timeout=60)
+    callers.end()
+    assert (process.returncode, output[1]) == (0, "")
+    assert {path.name for path in folder.iterdir()} <= names
+    assert callers.shown_though_forgotten == []
+    assert callers.lists
+    done, key = Journal(folder).done(), Service(folder).key
+    numbers = [[line["request"] for line in Journal(folder).lines if line["state"] == each] for each in (PLANNED, DONE)]
+    assert numbers == [list(range(1, len(numbers[0]) + 1))] * 2
+    assert all(given == [done[id_digest(key, "users", user)]] for user, given in callers.answers.items())
+    assert load_recommender(folder).gone_users.sum() == len(done)
+    assert len(callers.answers) <= len(done) <= len(callers.answers) + 1
+    return len(done), callers.lists, pending
+
+
+def test_a_killed_server_goes_on_and_a_stopped_one_finishes_what_was_begun(tmp_path_factory, monkeypatch):
+    survives(tmp_path_factory.mktemp("k"), monkeypatch, 1)
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_the_server_lose_nothing_and_repeat_nothing(tmp_path_factory, monkeypatch):
+    print(
+        "{} answered, {} lists, {} kills while a request was pending".format(
+            *survives(tmp_path_factory.mktemp("k"), monkeypatch, 20)
+        )
+    )
