@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 
 import msgm
+from tests.forks import Forked
 
 PACKAGES = ["msgm", *(found.name for found in pkgutil.walk_packages(msgm.__path__, "msgm.") if found.ispkg)]
 
@@ -21,8 +22,15 @@ def test_no_public_name_is_also_a_modules(package):
 
 
 def test_compare_is_a_function_however_it_is_imported():
-    code = "from msgm import compare; import msgm; assert callable(compare) and compare is msgm.compare"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    def anew() -> int:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "msgm"]:
+            del sys.modules[name]
+        code = "from msgm import compare; import msgm; assert callable(compare) and compare is msgm.compare"
+        exec(code, {})
+        return 0
+
+    process = Forked(anew)
+    assert process.ended() == 0, process.said("stderr")
 
 
 def test_the_package_runs_as_a_module():

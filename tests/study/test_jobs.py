@@ -86,11 +86,11 @@ def alone(tmp_path_factory):
     return made
 
 
+@pytest.mark.parametrize("begun", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("domain", COMMANDS)
-def test_two_processes_make_what_one_makes(alone, cli, tmp_path, domain, monkeypatch):
-    """Those of recommenders are begun anew, as they always are outside of tests; forks spare seconds of imports."""
-    if domain != "recommender":
-        monkeypatch.setattr(executors.multiprocessing, "get_context", lambda method=None: get_context("fork"))
+def test_two_processes_make_what_one_makes(alone, cli, tmp_path, domain, begun, monkeypatch):
+    """Forks spare seconds of imports; tests/generator/test_jobs.py begins a process anew, as outside of tests."""
+    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda method=None: get_context(begun))
     line = command(domain, tmp_path, tmp_path / "run")
     done = cli(*line, "--jobs", "2")
     assert done.code == 0, done.err
