@@ -7,6 +7,9 @@
   has forgotten them, less the AUC after a refit; als_trace_before is that of the model before. 0 is no trace.
 - forget_stream_seconds, forget_stream_writes: of ``msgm recommender forget SHOP --users FILE`` with a thousand lines
   and EASE, from reading the folder to the search for leftovers; writes are those of the model file.
+- serve_reads_per_second, serve_p99_ms: lists of ten that ``msgm recommender serve SHOP`` with EASE answers in a second to
+  four callers, who ask without pause, and the 99th percentile of the milliseconds until an answer, while another caller
+  has one user after the other forgotten. Callers and server share the machine.
 - als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on one thread.
 - partition_seconds: seconds to partition the users into 10 shards by optimal transport, learning the vectors included.
 - sisa_fold_in_loss_BASE: 1 - NDCG@10 of a base model in 10 shards of users at random, with fold-in, over that of the
@@ -21,12 +24,18 @@ threads are steadier: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1.
 
 import argparse
 import copy
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.client import HTTPConnection
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,6 +47,7 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from msgm.cli import main as msgm
+from msgm.errors import RunError
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.recommender.config import load_config
@@ -58,6 +68,10 @@ REPEATS = 3
 QUALITY_SEEDS = 3
 BASES = ("ease", "als", "bpr", "lightgcn")
 STREAM = 1000
+SERVED = 20.0
+"""Seconds for which lists are asked for."""
+CALLERS = 4
+"""Callers that ask for lists at the same time."""
 ML_1M = {"users": 6040, "items": 3706, "interactions": 1_000_209}
 
 
@@ -135,6 +149,47 @@ def forget_stream(cells: csr_array) -> dict[str, float]:
         with patch.object(Recommender, "save", autospec=True, side_effect=Recommender.save) as save:
             taken = seconds(lambda: msgm(["recommender", "forget", str(shop), "--users", str(users)]))
     return {"forget_stream_seconds": taken, "forget_stream_writes": save.call_count}
+
+
+def serve(cells: csr_array) -> dict[str, float]:
+    """Return how many lists a server answers in a second beside a stream of deletions, and its slow answers."""
+    drawn = np.random.default_rng(derive_seed(SEED, "bench", "serve")).permutation(cells.shape[0])
+    with tempfile.TemporaryDirectory() as name:
+        shop = fit(load_config(None, [f"data={data()}", "models={ease: {}}"]), "ease", Path(name) / "shop")
+        ids = read_json(shop / "ids.json")["users"]
+        command = [sys.executable, "-m", "msgm", "recommender", "serve", str(shop), "--port", "0"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                address = server.stdout.readline().split("//")[1].split(";")[0]  # type: ignore[union-attr]
+                gone, *kept = np.array_split(drawn, CALLERS + 1)
+                reading = [cycle({"user": ids[user]} for user in part) for part in kept]
+                answers(address, "/recommend", [next(reading[0])], time.perf_counter() + SERVED)  # reads the model
+                end = time.perf_counter() + SERVED
+                with ThreadPoolExecutor(CALLERS + 1) as pool:
+                    forgetting = pool.submit(answers, address, "/forget", ({"users": [ids[u]]} for u in gone), end)
+                    lists = [pool.submit(answers, address, "/recommend", bodies, end) for bodies in reading]
+                taken = [each for one in lists for each in one.result()]
+                print(f"{len(forgetting.result())} users forgotten in {SERVED:g} s", flush=True)
+            finally:
+                server.terminate()
+    return {"serve_reads_per_second": len(taken) / SERVED, "serve_p99_ms": 1000 * float(np.quantile(taken, 0.99))}
+
+
+def answers(address: str, path: str, bodies: Iterable[Any], end: float) -> list[float]:
+    """Return the seconds of each answer to bodies that are sent one after the other until ``end``."""
+    connection, taken = HTTPConnection(address), []
+    for body in bodies:
+        start = time.perf_counter()
+        if start > end:
+            break
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            raise RunError(f"{path}: the server answered {answer.status}: {said.decode()}")
+        taken.append(time.perf_counter() - start)
+    connection.close()
+    return taken
 
 
 def als_five_percent(cells: csr_array) -> dict[str, float]:
@@ -219,7 +274,7 @@ def against_full(base: str, **settings: Any) -> float:
     """Return the mean over seeds of NDCG@10 of a base model in 10 shards of these settings, over the full model's."""
     split, found = quality_data(), []
     for seed in range(QUALITY_SEEDS):
-        models = {
+        models: dict[str, dict[str, Any]] = {
             "full": {"name": base},
             "shards": {"name": "sharded", "base": {"name": base}, "shards": 10} | settings,
         }
@@ -250,6 +305,8 @@ FIGURES = (
     "ease_refit_seconds",
     "forget_stream_seconds",
     "forget_stream_writes",
+    "serve_reads_per_second",
+    "serve_p99_ms",
     "als_five_percent",
     "als_trace",
     "als_trace_before",
@@ -263,6 +320,7 @@ FIGURES = (
 PARTS: dict[str, Callable[[csr_array], dict[str, float]]] = {
     "ease_one_user": ease_one_user,
     "forget_stream": forget_stream,
+    "serve": serve,
     "als_five_percent": als_five_percent,
     "als_trace": als_trace,
     "als_fit_vs_implicit": als_fit_vs_implicit,

@@ -44,6 +44,15 @@ def test_the_trace_of_als_is_read_beside_a_refit_and_the_model_before(small, mon
     assert "als: residual 0.0" in capsys.readouterr().out
 
 
+def test_lists_are_counted_beside_deletions(small, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(benchmark, "SERVED", 1.0)
+    run(monkeypatch, "--only", "serve", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["serve_reads_per_second"] > 10
+    assert 0 < figures["serve_p99_ms"] < 1000
+    assert "users forgotten in 1 s" in capfd.readouterr().out
+
+
 def test_an_unknown_part_is_refused(small, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--only", "ease")

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from msgm import __version__, threads
@@ -30,10 +30,15 @@ LONGEST = 1000
 """Characters of an id, items of a list, and ids of a request at most."""
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
 
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 10.0 is an integer in JSON Schema
+
+
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST, description="an id, as text")]
 Ids = Annotated[list[Id], Field(min_length=1, max_length=LONGEST)]
 Pair = Annotated[list[Id], Field(min_length=2, max_length=2)]
-Size = Annotated[int, Field(ge=1, le=LONGEST, strict=True, description="length of the list")]
+Size = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LONGEST, strict=True, description="length of the list")]
 Number = Annotated[int, Path(ge=1, lt=2**53, description="number of the request")]
 
 

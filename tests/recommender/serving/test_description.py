@@ -1,0 +1,62 @@
+"""The description of the interface (OpenAPI) holds for what schemathesis makes of it."""
+
+import os
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+
+from msgm.recommender.config import load_config
+from msgm.recommender.service import fit
+from msgm.recommender.serving import writer
+from msgm.recommender.serving.app import Settings, create
+
+CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]
+TOKEN = "a-token-of-the-tests"
+SENT = {"Authorization": f"Bearer {TOKEN}"}
+ROUTES = (
+    "GET /health",
+    "POST /recommend",
+    "POST /whatif",
+    "POST /forget",
+    "GET /requests/{number}",
+    "GET /metrics",
+)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    place = tmp_path_factory.mktemp("described")
+    folder, address = fit(load_config(None, CONFIG), "ease", place / "shop"), str(place / "writer")
+    process = os.fork()
+    if process == 0:
+        writer.run(folder, address, False)
+        os._exit(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(place))
+        yield create(Settings(folder, False, address, TOKEN))
+    writer.stop(address)
+    os.waitpid(process, 0)
+
+
+@pytest.mark.parametrize(
+    ("route", "mode"),
+    [(route, GenerationMode.POSITIVE) for route in ROUTES]
+    + [(route, GenerationMode.NEGATIVE) for route in ROUTES if "POST" in route or "{" in route],
+)
+def test_every_answer_is_as_described(app, route, mode):
+    description = schemathesis.openapi.from_asgi("/openapi.json", app, headers=SENT)
+    method, path = route.split()
+
+    @given(case=description[path][method].as_strategy(generation_mode=mode))
+    @settings(max_examples=12, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    def check(case):
+        case.call_and_validate(headers=SENT)
+
+    check()
+
+
+def test_every_route_is_described(app):
+    paths = app.openapi()["paths"]
+    assert {f"{method.upper()} {path}" for path in paths for method in paths[path]} == set(ROUTES)
