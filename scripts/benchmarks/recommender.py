@@ -7,8 +7,8 @@
   has forgotten them, less the AUC after a refit; als_trace_before is that of the model before. 0 is no trace.
 - forget_stream_seconds, forget_stream_writes: of ``msgm recommender forget SHOP --users FILE`` with a thousand lines
   and EASE, from reading the folder to the search for leftovers; writes are those of the model file.
-- serve_reads_per_second, serve_p99_ms: lists of ten that ``msgm recommender serve SHOP`` with EASE answers in a second to
-  four callers, who ask without pause, and the 99th percentile of the milliseconds until an answer, while another caller
+- serve_reads_per_second, serve_p99_ms: lists of ten that ``msgm recommender serve SHOP`` with EASE answers in a second
+  to four callers, who ask without pause, and the 99th percentile of the milliseconds until an answer, while another
   has one user after the other forgotten. Callers and server share the machine.
 - als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on one thread.
 - partition_seconds: seconds to partition the users into 10 shards by optimal transport, learning the vectors included.

@@ -38,7 +38,7 @@ def _whole(value: Any) -> Any:
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST, description="an id, as text")]
 Ids = Annotated[list[Id], Field(min_length=1, max_length=LONGEST)]
 Pair = Annotated[list[Id], Field(min_length=2, max_length=2)]
-Size = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LONGEST, strict=True, description="length of the list")]
+Size = Annotated[int, Field(ge=1, le=LONGEST, strict=True, description="length of the list"), BeforeValidator(_whole)]
 Number = Annotated[int, Path(ge=1, lt=2**53, description="number of the request")]
 
 
