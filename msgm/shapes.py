@@ -97,6 +97,8 @@ def _check_bounds(value: Any, depth: int = 0) -> None:
     _check_value(value)
     if depth > MAX_DEPTH:
         raise _Mismatch(f"at most {MAX_DEPTH} levels", "more")
+    if isinstance(value, list) and depth < MAX_DEPTH and all(map(_is_harmless, value)):
+        return
     for step, part in _parts(value):
         try:
             _check_value(step)
@@ -104,6 +106,11 @@ def _check_bounds(value: Any, depth: int = 0) -> None:
         except _Mismatch as error:
             error.steps.append(step)
             raise
+
+
+def _is_harmless(value: Any) -> bool:
+    """Return whether a value breaks no bound at first sight; ids by the thousand need no further look."""
+    return value is None or (type(value) is str and value.isascii())
 
 
 def _check_value(value: Any) -> None:
@@ -141,12 +148,24 @@ def _check_shape(value: Any, shape: Shape) -> None:
     elif is_typeddict(shape):
         _check_keys(value, shape)
     elif origin in (dict, list):
+        if origin is list and set(map(type, value)) <= _exact_types(arguments[0]):
+            return
         for step, part in _parts(value):
             try:
                 _check_shape(part, arguments[-1])
             except _Mismatch as error:
                 error.steps.append(step)
                 raise
+
+
+@functools.cache
+def _exact_types(shape: Shape) -> frozenset[type]:
+    """Return types all values of which are of the shape; ids by the thousand need no look at each."""
+    if get_origin(shape) in (Union, UnionType):
+        return frozenset().union(*map(_exact_types, get_args(shape)))
+    if shape in (None, NoneType):
+        return frozenset([NoneType])
+    return frozenset([shape]) if shape in (str, int, float, bool) else frozenset()
 
 
 def _check_keys(value: dict[str, Any], shape: Shape) -> None:

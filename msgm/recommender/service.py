@@ -348,8 +348,13 @@ class Service:
         return refuse_leftovers(self.folder, self.key, set(journal.done()))
 
     def _load(self) -> tuple[Interactions, Recommender]:
-        ids, model = read_json(self.folder / IDS, Ids), load_recommender(self.folder)
-        users, items = IdMap(named(ids["users"]), "user"), IdMap(named(ids["items"]), "item")
+        return self._joined(*self._load_ids(), load_recommender(self.folder))
+
+    def _load_ids(self) -> tuple[IdMap, IdMap]:
+        ids = read_json(self.folder / IDS, Ids)
+        return IdMap(named(ids["users"]), "user"), IdMap(named(ids["items"]), "item")
+
+    def _joined(self, users: IdMap, items: IdMap, model: Recommender) -> tuple[Interactions, Recommender]:
         if (len(users), len(items)) != model.seen.shape:
             raise UserError(
                 f"{self.folder / IDS} names {len(users)} users and {len(items)} items; the model has others."

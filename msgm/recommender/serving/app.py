@@ -1,7 +1,6 @@
 """The HTTP interface of a served folder. Ids stand in bodies alone, as addresses end up in logs."""
 
 import secrets
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from time import perf_counter
@@ -16,7 +15,9 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msgm import __version__, threads
 from msgm.errors import RunError, UserError
@@ -244,22 +245,36 @@ def _watch(app: FastAPI, token: str | None) -> None:
         registry=CollectorRegistry(),
     )
 
-    @app.middleware("http")
-    async def watched(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+    app.add_middleware(_Watch, token=token, seconds=seconds)
+
+
+class _Watch:
+    """Stands before the routes. It is ASGI itself, as a middleware of Starlette's takes as long as half an answer."""
+
+    def __init__(self, app: ASGIApp, token: str | None, seconds: Histogram) -> None:
+        self._app, self._token, self._seconds = app, token, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
         start = perf_counter()
-        if token is None or request.url.path == "/health" or _has(request, token):
-            response = await go_on(request)
-        else:
-            response = _refusal(401, "send the token of this server as Authorization: Bearer TOKEN.")
-            response.headers["WWW-Authenticate"] = "Bearer"
-        response.headers["Cache-Control"] = "no-store"
-        route = getattr(request.scope.get("route"), "path", "other")
-        seconds.labels(route, response.status_code).observe(perf_counter() - start)
-        return response
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+                route = getattr(scope.get("route"), "path", "other")
+                self._seconds.labels(route, message["status"]).observe(perf_counter() - start)
+            await send(message)
+
+        if self._token is None or scope["path"] == "/health" or _has(Headers(scope=scope), self._token):
+            return await self._app(scope, receive, watched)
+        refused = _refusal(401, "send the token of this server as Authorization: Bearer TOKEN.")
+        refused.headers["WWW-Authenticate"] = "Bearer"
+        return await refused(scope, receive, watched)
 
 
-def _has(request: Request, token: str) -> bool:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+def _has(headers: Headers, token: str) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
     return scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), token.encode())
 
 

@@ -1,21 +1,24 @@
 """The reading side of a server: lists from a model that is kept in memory until its file is replaced."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from msgm.errors import UserError
 from msgm.plugins import trusting
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.journal import NAME as JOURNAL
 from msgm.recommender.journal import PLANNED, Journal
-from msgm.recommender.models.base import Recommender
+from msgm.recommender.leftovers import IDS
+from msgm.recommender.models.base import FILE, Recommender, load_recommender
 from msgm.recommender.pending import read_pending
 from msgm.recommender.requests import Deletion
 from msgm.recommender.service import Service
 from msgm.recommender.whatif import WhatIf
+
+T = TypeVar("T")
 
 
 class UnreadableError(UserError):
@@ -38,7 +41,7 @@ class Reader(Service):
     def __init__(self, folder: Path, trust: bool = False) -> None:
         super().__init__(folder)
         self._trust, self._turn = trust, Lock()
-        self._loaded: tuple[Any, tuple[Interactions, Recommender]] | None = None
+        self._held: dict[str, tuple[Any, Any]] = {}
         self._shown: tuple[Any, tuple[Interactions, Recommender, Deletion]] | None = None
         self._journal: tuple[Any, dict[int, dict[str, Any]]] | None = None
 
@@ -81,24 +84,30 @@ class Reader(Service):
         state = self._state()
         if self._shown is None or self._shown[0] != state:
             try:
-                self._shown = state, self._refreshed(state[1:])
+                self._shown = state, self._refreshed(*state[1:])
             except UserError as error:
                 raise UnreadableError(str(error)) from error
         return self._shown[1]
 
-    def _refreshed(self, files: Any) -> tuple[Interactions, Recommender, Deletion]:
-        """Return the ids, the model and what is pending; the model is read again only where its files are others.
-
-        The state is taken before the files are read. Of files that were replaced in between, the state is too old, and
-        they are read once more.
-        """
-        if self._loaded is None or self._loaded[0] != files:
-            with trusting(self._trust):
-                self._loaded = files, self._load()
-        data, model = self._loaded[1]
+    def _refreshed(self, model_file: Any, ids_file: Any) -> tuple[Interactions, Recommender, Deletion]:
+        """Return the ids, the model and what is pending, from the states of the files of model and ids."""
+        with trusting(self._trust):
+            model = self._kept(FILE, model_file, lambda: load_recommender(self.folder))
+        data, _ = self._joined(*self._kept(IDS, ids_file, self._load_ids), model)
         shown = copy.copy(model)
         shown.gone_users, shown.gone_items = model.gone_users.copy(), model.gone_items.copy()
         return self._without_pending(data, shown)
+
+    def _kept(self, name: str, state: Any, read: Callable[[], T]) -> T:
+        """Return what was read from a file, which is read again only where its state is another.
+
+        The state is taken before the file is read. Of a file that was replaced in between, the state is too old, and it
+        is read once more.
+        """
+        if name not in self._held or self._held[name][0] != state:
+            self._held[name] = state, read()
+        found: T = self._held[name][1]
+        return found
 
 
 def _public(line: Any) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from msgm.recommender.serving.app import Settings, create
 
 SHORTEST = 16
 """Characters of a token at least."""
+SOCKET_PATH = 103
+"""Bytes of a socket's path at most: 107 on Linux, 103 on macOS."""
 STALL = 60
 """Seconds without a sign of life after which a reader is replaced; reading a large model takes some."""
 
@@ -37,16 +39,18 @@ def serve(folder: Path, host: str, port: int, readers: int, token_file: Path | N
         token_file: text file with the token that callers must send; None for loopback alone.
 
     Raises:
-        UserError: no recommender, a token that is too short, none beyond loopback, or an address that cannot be taken.
+        UserError: no recommender, a token that is too short, none beyond loopback, an address that cannot be taken, or
+            a path of the folder for temporary files that is too long for a socket.
     """
     token = None if token_file is None else _token(token_file)
     if token is None and not _is_loopback(host):
         raise UserError(f"--host: {host} can be reached by others; give a --token-file, or serve at 127.0.0.1.")
     service = Service(folder)
     with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="msgm-serve-") as own:
+        address = _writer_address(own)
         service.resume()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = own  # read by prometheus_client in the readers
-        settings = Settings(folder, trusted(), str(Path(own, "writer")), token)
+        settings = Settings(folder, trusted(), address, token)
         writing = _Writing(settings)
         config = uvicorn.Config(
             partial(create, settings),
@@ -112,15 +116,32 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _writer_address(folder: str) -> str:
+    """Return the path of the writer's socket.
+
+    Raises:
+        UserError: it is too long.
+    """
+    address = str(Path(folder, "writer"))
+    if len(os.fsencode(address)) > SOCKET_PATH:
+        raise UserError(
+            f"TMPDIR: {Path(folder).parent} is too long a path for the writer's socket, which takes {SOCKET_PATH} "
+            "bytes; name a shorter one."
+        )
+    return address
+
+
 def _listening(host: str, port: int) -> socket.socket:
-    """Return the open socket.
+    """Return the open socket. What callers send to it is answered at once, not after TCP's wait for more to send.
 
     Raises:
         UserError: the address is taken, is not this machine's or is none.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # connections have it from here
+        return listening
     except (OSError, OverflowError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--host and --port: {host}:{port} cannot be taken ({why}); choose another.") from error

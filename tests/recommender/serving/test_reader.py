@@ -5,11 +5,12 @@ from unittest.mock import patch
 import pytest
 
 from msgm.errors import UserError
-from msgm.folders import write_json
-from msgm.recommender import service
+from msgm.folders import write_bytes, write_json
 from msgm.recommender.config import load_config
 from msgm.recommender.journal import id_digest
+from msgm.recommender.models.base import load_recommender
 from msgm.recommender.service import Service, fit
+from msgm.recommender.serving import reader as reading
 from msgm.recommender.serving.reader import Reader, UnreadableError
 
 CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]
@@ -57,17 +58,30 @@ def test_lists_are_those_of_the_folder_after_every_deletion(folder):
 
 def test_the_model_is_read_once_until_it_is_replaced(folder):
     reader, other = Reader(folder), Reader(folder)
-    with patch.object(service, "load_recommender", side_effect=service.load_recommender) as load:
+    with patch.object(reading, "load_recommender", side_effect=load_recommender) as load:
         best = {reader.recommend("user1", 5)[0] for _ in range(3)}.pop()
         assert load.call_count == 1
     plan(folder, best)
-    with patch.object(service, "load_recommender", side_effect=service.load_recommender) as load:
+    with patch.object(reading, "load_recommender", side_effect=load_recommender) as load:
         assert best not in reader.recommend("user1", 5)
         assert load.call_count == 0
     Service(folder).resume()
-    with patch.object(service, "load_recommender", side_effect=service.load_recommender) as load:
+    with patch.object(reading, "load_recommender", side_effect=load_recommender) as load:
         assert reader.recommend("user1", 5) == other.recommend("user1", 5)
         assert load.call_count == 2
+
+
+def test_model_and_ids_are_read_once_each_after_a_deletion(folder):
+    reader = Reader(folder)
+    reader.recommend("user1", 5)
+    with (
+        patch.object(reading, "load_recommender", side_effect=load_recommender) as load,
+        patch.object(reader, "_load_ids", side_effect=reader._load_ids) as load_ids,
+    ):
+        for name in ("recommender.safetensors", "ids.json"):
+            write_bytes(folder / name, (folder / name).read_bytes())
+            reader.recommend("user1", 5)
+        assert (load.call_count, load_ids.call_count) == (1, 1)
 
 
 def test_what_was_refused_is_served_again(folder):

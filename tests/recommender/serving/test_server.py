@@ -1,14 +1,18 @@
 """The running server: answers, refusals, metrics and a clean end."""
 
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 
 import httpx
 import pytest
 
+from msgm.errors import UserError
 from msgm.recommender.config import load_config
 from msgm.recommender.service import fit
+from msgm.recommender.serving.server import _listening, serve
 
 CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]
 TOKEN = "a-token-of-the-tests"
@@ -101,3 +105,18 @@ def test_unknown_requests_and_hosts_are_refused(client):
 def test_metrics_count_answers_by_route(client):
     client.post("/recommend", json={"user": "user1"})
     assert 'msgm_http_seconds_count{route="/recommend",status="200"}' in client.get("/metrics").text
+
+
+def test_what_a_connection_is_sent_does_not_wait_for_more():
+    with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        with listening.accept()[0] as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_long_path_of_temporary_files_is_refused(folder, tmp_path, monkeypatch):
+    long = tmp_path / ("t" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(UserError, match="TMPDIR: .* is too long a path"):
+        serve(folder, "127.0.0.1", 0, 1, None)
+    assert list(long.iterdir()) == []
