@@ -108,9 +108,12 @@ def test_metrics_count_answers_by_route(client):
 
 
 def test_what_a_connection_is_sent_does_not_wait_for_more():
-    with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
-        with listening.accept()[0] as connection:
-            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with (
+        _listening("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_long_path_of_temporary_files_is_refused(folder, tmp_path, monkeypatch):
