@@ -80,7 +80,8 @@ def kill(process):
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
-def survives(place, monkeypatch, kills):
+def survives(place, monkeypatch, kills, between):
+    """Kill the server so often, each time after ``between`` answers more and a moment."""
     monkeypatch.setenv("TMPDIR", str(place))
     folder = fit(load_config(None, CONFIG), "ease", place / "shop")
     names, draws = {path.name for path in folder.iterdir()}, random.Random(0)
@@ -89,13 +90,13 @@ def survives(place, monkeypatch, kills):
         port = free.getsockname()[1]
     process, callers, pending = started(folder, port), Callers(f"http://127.0.0.1:{port}", users), 0
     for number in range(1, kills + 1):
-        while len(callers.answers) < 5 * number:
+        while len(callers.answers) < between * number:
             time.sleep(0.01)
         time.sleep(draws.uniform(0, 0.3))
         kill(process)
         pending += (folder / "pending.json").exists()
         process = started(folder, port)
-    while len(callers.answers) < 5 * (kills + 1):
+    while len(callers.answers) < between * (kills + 1):
         time.sleep(0.01)
     process.terminate()
     output = process.communicate(timeout=60)
@@ -114,13 +115,13 @@ def survives(place, monkeypatch, kills):
 
 
 def test_a_killed_server_goes_on_and_a_stopped_one_finishes_what_was_begun(tmp_path_factory, monkeypatch):
-    survives(tmp_path_factory.mktemp("k"), monkeypatch, 1)
+    survives(tmp_path_factory.mktemp("k"), monkeypatch, 1, 1)
 
 
 @pytest.mark.slow
 def test_twenty_kills_of_the_server_lose_nothing_and_repeat_nothing(tmp_path_factory, monkeypatch):
     print(
         "{} answered, {} lists, {} kills while a request was pending".format(
-            *survives(tmp_path_factory.mktemp("k"), monkeypatch, 20)
+            *survives(tmp_path_factory.mktemp("k"), monkeypatch, 20, 5)
         )
     )
