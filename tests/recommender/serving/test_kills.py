@@ -5,17 +5,24 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from functools import partial
+from multiprocessing import get_context
 from threading import Event, Thread
+from unittest.mock import patch
 
 import httpx
 import psutil
 import pytest
+from uvicorn import _subprocess
 
 from msgm.recommender.config import load_config
 from msgm.recommender.journal import DONE, PLANNED, Journal, id_digest
 from msgm.recommender.models.base import load_recommender
 from msgm.recommender.service import Service, fit
+from msgm.recommender.serving import server
+from tests.forks import Forked
 
 CONFIG = ["data={name: synthetic, users: 900, items: 30, interactions: 13000, least: 5}", "models={ease: {}}"]
 
@@ -59,49 +66,73 @@ class Callers:
                     if forgotten:
                         self.shown_though_forgotten.append(user)
 
+    def wait(self, more):
+        """Wait until so many more users are forgotten."""
+        enough = len(self.answers) + more
+        while len(self.answers) < enough:
+            time.sleep(0.01)
+
     def end(self):
         self._ended.set()
         for thread in self._threads:
             thread.join()
 
 
-def started(folder, port):
-    command = [sys.executable, "-m", "msgm", "recommender", "serve", str(folder), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert " at http" in process.stdout.readline(), process.stderr.read()
-    return process
+class Commanded:
+    """A server that the command starts, each process of which imports everything anew."""
+
+    def __init__(self, folder, port):
+        command = [sys.executable, "-m", "msgm", "recommender", "serve", str(folder), "--port", str(port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def ended(self):
+        self._errors = self.process.communicate(timeout=60)[1]
+        return self.process.returncode
+
+    def said(self, stream):
+        return {"stderr": self._errors}[stream]
 
 
-def kill(process):
+def forked(folder, port):
+    """Start a server whose processes are forked from this one; all else is as ``Commanded``."""
+    return Forked(partial(served, folder, port))
+
+
+def served(folder, port):
+    forking = get_context("fork")
+    with patch.object(_subprocess, "spawn", forking), patch.object(server, "get_context", lambda _: forking):
+        server.serve(folder, "127.0.0.1", port, 1, None)
+
+
+def kill(running):
     """Kill the server's first process and wait until the others have noticed."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
+    children = psutil.Process(running.process.pid).children(recursive=True)
+    running.process.kill()
+    running.ended()
+    assert len(children) >= 2
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
-def survives(place, monkeypatch, kills, between):
-    """Kill the server so often, each time after ``between`` answers more and a moment."""
+def survives(place, monkeypatch, started, kills, between):
+    """Kill a server so often, each time after ``between`` answers more and a moment."""
     monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     folder = fit(load_config(None, CONFIG), "ease", place / "shop")
     names, draws = {path.name for path in folder.iterdir()}, random.Random(0)
     users = json.loads((folder / "ids.json").read_text())["users"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process, callers, pending = started(folder, port), Callers(f"http://127.0.0.1:{port}", users), 0
-    for number in range(1, kills + 1):
-        while len(callers.answers) < between * number:
-            time.sleep(0.01)
+    running, callers, pending = started(folder, port), Callers(f"http://127.0.0.1:{port}", users), 0
+    for _ in range(kills):
+        callers.wait(between)
         time.sleep(draws.uniform(0, 0.3))
-        kill(process)
+        kill(running)
         pending += (folder / "pending.json").exists()
-        process = started(folder, port)
-    while len(callers.answers) < between * (kills + 1):
-        time.sleep(0.01)
-    process.terminate()
-    output = process.communicate(timeout=60)
+        running = started(folder, port)
+    callers.wait(between)
+    running.process.terminate()
+    assert (running.ended(), running.said("stderr")) == (0, "")
     callers.end()
-    assert (process.returncode, output[1]) == (0, "")
     assert {path.name for path in folder.iterdir()} <= names
     assert callers.shown_though_forgotten == []
     assert callers.lists
@@ -115,13 +146,13 @@ def survives(place, monkeypatch, kills, between):
 
 
 def test_a_killed_server_goes_on_and_a_stopped_one_finishes_what_was_begun(tmp_path_factory, monkeypatch):
-    survives(tmp_path_factory.mktemp("k"), monkeypatch, 1, 1)
+    survives(tmp_path_factory.mktemp("k"), monkeypatch, forked, 1, 3)
 
 
 @pytest.mark.slow
 def test_twenty_kills_of_the_server_lose_nothing_and_repeat_nothing(tmp_path_factory, monkeypatch):
     print(
         "{} answered, {} lists, {} kills while a request was pending".format(
-            *survives(tmp_path_factory.mktemp("k"), monkeypatch, 20, 5)
+            *survives(tmp_path_factory.mktemp("k"), monkeypatch, Commanded, 20, 5)
         )
     )
