@@ -460,8 +460,11 @@ def _make(folder: Path) -> list[Path]:
 def _lock(folder: Path) -> int:
     """Return the open lock file, held and with the holder's process id in it."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)  # again, where its last holder removed it just now
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its last holder removed it just now
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -472,7 +475,7 @@ def _lock(folder: Path) -> int:
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
             return file
-        os.close(file)  # Its holder removed it just now.
+        os.close(file)  # its last holder removed it just now
 
 
 def _refuse_other_writers(folder: Path, held: set[str]) -> None:

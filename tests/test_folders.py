@@ -386,6 +386,21 @@ def test_a_name_is_returned_as_it_is() -> None:
     assert check_name("a b") == "a b"
 
 
+def test_a_folder_that_its_last_holder_removes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, removed = os.open, []
+
+    def late(path: Path, *given: int) -> int:
+        if not removed:
+            removed.append(path)
+            path.parent.rmdir()
+        return opened(path, *given)
+
+    monkeypatch.setattr(folders.os, "open", late)
+    with locked(tmp_path / "run"):
+        assert removed == [tmp_path / "run" / "lock"]
+        assert (tmp_path / "run" / "lock").is_file()
+
+
 def test_many_processes_that_want_one_folder_never_write_at_once(tmp_path: Path) -> None:
     code = """
         folder, won = Path(sys.argv[1]), 0
