@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from msgm.errors import UserError
+from msgm.ids import shown
 
 NULL = -1
 """The label of a row without a condition."""
@@ -138,7 +139,10 @@ class Condition:
 
 def _whole(asked: "int | Sequence[int] | Tensor", count: int) -> Tensor:
     """Return labels as long integers, one label as that of ``count`` items."""
-    labels = torch.as_tensor(asked)
+    try:
+        labels = torch.as_tensor(asked)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"condition: expected whole numbers as labels, got {shown(asked)}.") from error
     if labels.is_floating_point() and bool((labels.frac() != 0).any()):
         raise UserError(f"condition: expected whole numbers as labels, got {labels.tolist()}.")
     return labels.long() if labels.dim() else labels.long().expand(count)

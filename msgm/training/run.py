@@ -107,8 +107,8 @@ def unlearn(
     if not config.forgets:
         known = ", ".join(key for key, entry in OBJECTIVES.entries.items() if entry.data != "all")
         raise UserError(
-            f"objective.name: {config.method!r} trains on the forget set too; to unlearn, choose one of {known}, or an "
-            f"edit.name of {', '.join(EDITS.entries)}."
+            f"objective.name: {config.method!r} trains on the forget set too; to unlearn, choose one of {known}, an "
+            f"edit.name of {', '.join(EDITS.entries)}, or --from a sharded generator, which is a row's folder."
         )
     run = Run(out or Path("runs") / f"{config.name}-{config.method}")
     if found.resolve() == run.model.resolve():

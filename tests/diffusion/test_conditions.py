@@ -59,7 +59,7 @@ def test_what_is_asked_for_becomes_a_row_an_item():
         assert Condition.of(one, 3).labels.tolist() == [4, 4, 4]
     assert Condition.of(np.array([4, 1], dtype=np.uint8), 2).labels.tolist() == [4, 1]
     assert Condition.of([np.int64(4), 1.0], 2).labels.tolist() == [4, 1]
-    for broken in ([1.7, 2.2], 1.5, [float("nan"), 1], [float("inf"), 1]):
+    for broken in ([1.7, 2.2], 1.5, [float("nan"), 1], [float("inf"), 1], "3", ["3", "7"], [[1], [1, 2]]):
         with pytest.raises(UserError, match="^condition: expected whole numbers as labels, got"):
             Condition.of(broken, 2)
     with pytest.raises(UserError, match="2 rows for 3 items"):
