@@ -139,7 +139,8 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _forget(options: argparse.Namespace) -> None:
     from msgm.recommender.journal import NAME as JOURNAL
-    from msgm.recommender.service import KINDS, Service, not_searched
+    from msgm.recommender.leftovers import not_searched
+    from msgm.recommender.service import KINDS, Service
     from msgm.tabular import read_ids, read_pairs
 
     service = Service(Path(options.folder))

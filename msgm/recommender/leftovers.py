@@ -193,3 +193,8 @@ def _strings(tree: Any) -> Iterator[str]:
             yield from _strings(part)
     elif isinstance(tree, str | int) and not isinstance(tree, bool):
         yield str(tree)
+
+
+def not_searched(path: Path) -> str:
+    """Return a sentence on a file that cannot be searched for ids."""
+    return f"{path} was not searched for ids, since it is no text and no table"

@@ -32,7 +32,7 @@ from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.journal import NAME as JOURNAL
-from msgm.recommender.leftovers import IDS, refuse_leftovers
+from msgm.recommender.leftovers import IDS, not_searched, refuse_leftovers
 from msgm.recommender.models import MODELS
 from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
 from msgm.recommender.pending import PARTS, PENDING, Pending, checked_pending, deletion_of, named, read_pending
@@ -360,11 +360,6 @@ class Service:
                 f"{self.folder / IDS} names {len(users)} users and {len(items)} items; the model has others."
             )
         return Interactions(model.seen, users, items), model
-
-
-def not_searched(path: Path) -> str:
-    """Return a sentence on a file that cannot be searched for ids."""
-    return f"{path} was not searched for ids, since it is no text and no table"
 
 
 def _told(line: dict[str, Any]) -> str:
