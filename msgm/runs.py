@@ -30,6 +30,23 @@ PACKAGES = [
 ]
 
 
+SERVED = ("recommender.safetensors", "journal.jsonl")
+"""Files of a folder that ``msgm recommender fit`` made: the model, and the journal, which outlives it."""
+
+
+def refuse_served(folder: Path) -> None:
+    """Refuse a folder that a recommender is served from, or that lies in one, to commands that write other things.
+
+    Raises:
+        UserError: it is one, or lies in one.
+    """
+    for around in (folder, *folder.resolve().parents):
+        if any((around / name).is_file() for name in SERVED):
+            raise UserError(
+                f"{folder}: {around} holds a recommender that is served, a run of another kind; give another --out."
+            )
+
+
 class Run:
     """A run folder and the names of what lies in it.
 
@@ -55,8 +72,9 @@ class Run:
         """Make the folder.
 
         Raises:
-            UserError: a file is in its place, or it cannot be made.
+            UserError: a file is in its place, it cannot be made, or a recommender is served from it.
         """
+        refuse_served(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -23,7 +23,7 @@ from msgm.classifier.outputs import NEEDED, Outputs, load_outputs
 from msgm.digests import file_digest, short_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json
-from msgm.runs import Run, environment
+from msgm.runs import Run, environment, refuse_served
 from msgm.study.card import write_card
 from msgm.study.judging import BAND_RULE, Numbers, judge, means
 from msgm.study.measuring import measure, measure_retrains
@@ -85,6 +85,7 @@ def audit(target: Path, original: Path, retrains: Sequence[Path], out: Path, ask
     report = judge(_report(case, asked or Asked(), rows, [target, original, *retrains]), LADDER)
     run = Run(out)
     with locked(run.path):
+        refuse_served(run.path)
         write_json(run.report, report)
         card = write_card(run.path, report, report["rows"][0], WORDS)
         seal_views(run.path)

@@ -21,7 +21,7 @@ from msgm.generator.assemble import make_report, publish
 from msgm.generator.cells import placed
 from msgm.generator.facts import given_facts
 from msgm.reading import read_json
-from msgm.runs import Run, find_model
+from msgm.runs import Run, find_model, refuse_served
 from msgm.training.earlier import earlier_chain
 from msgm.training.run import split_data
 
@@ -53,6 +53,7 @@ def evaluate(config: Config, sources: list[str], out: Path | str | None = None, 
 
 
 def _evaluate(config: Config, models: dict[str, Path], run: Run, where: torch.device) -> Run:
+    refuse_served(run.path)
     if run.report.is_file() and read_json(run.report, dict[str, Any]).get("base", "a row") is not None:
         raise UserError(f"{run.path} holds the report of a comparison; give another --out.")
     dataset = load_dataset(config.data)

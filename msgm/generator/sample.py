@@ -33,7 +33,7 @@ from msgm.folders import locked, whole_folder, write_bytes, write_json
 from msgm.pictures import to_png
 from msgm.plugins import load_files, load_received
 from msgm.reading import read_json, read_npz
-from msgm.runs import Run, find_model
+from msgm.runs import Run, find_model, refuse_served
 from msgm.settings import differences, read_settings
 
 GRID = 100
@@ -120,6 +120,7 @@ def sample_run(
     task = Task(folder, model, settings, seed, count, tuple(ask))
     paths = [folder / FORMATS[name] for name in formats]
     with processes.together(device) as where, locked(folder):
+        refuse_served(folder)
         new = overwrite or task.is_new(resume)
         processes.wait()  # until all have read what the first may write from here on
         if processes.is_first():

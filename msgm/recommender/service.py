@@ -38,7 +38,7 @@ from msgm.recommender.models.base import FILE, Answer, Recommender, load_recomme
 from msgm.recommender.pending import PARTS, PENDING, Pending, checked_pending, deletion_of, named, read_pending
 from msgm.recommender.requests import Deletion, RecommenderRequest, check_ids
 from msgm.recommender.sparse import kept
-from msgm.runs import environment
+from msgm.runs import environment, refuse_served
 from msgm.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def fit(config: RecommenderConfig, model: str | None, out: Path) -> Path:
         out: the folder; the model file is written last.
 
     Raises:
-        UserError: an unknown model, none named among several, the folder holds a model already, or a journal without
-            its key, or nothing is left to fit to.
+        UserError: an unknown model, none named among several, the folder holds a model already, a run of another kind
+            or a journal without its key, it lies in another run, or nothing is left to fit to.
     """
     rows = [name for name, settings in config.models.items() if settings is not None]
     if model is None and len(rows) != 1:
@@ -77,6 +77,7 @@ def _fit(config: RecommenderConfig, row: str, out: Path) -> None:
             f"{out} holds a recommender already; delete {out / FILE} to fit it anew, without what its journal says is "
             "forgotten. Another --out knows nothing of the journal."
         )
+    _refuse_other_runs(out)
     data, made = load_interactions(config.data), MODELS.build(config.models[row])
     journal, gone = _earlier_requests(out, data)
     mask = gone.mask(data.matrix)
@@ -97,6 +98,14 @@ def _fit(config: RecommenderConfig, row: str, out: Path) -> None:
     traces.register(out, out / IDS, *traces.KNOWN[IDS])
     made.save(out)
     _seal(out)
+
+
+def _refuse_other_runs(out: Path) -> None:
+    """Refuse a folder that holds a run of another kind, or that lies in any run."""
+    refuse_served(out.resolve().parent)
+    for around in (out, *out.resolve().parents):
+        if all((around / name).is_file() for name in ("manifest.json", "config.yaml")):
+            raise UserError(f"{out}: {around} holds a run of another kind; give another --out.")
 
 
 def _seal(folder: Path) -> None:
