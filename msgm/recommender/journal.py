@@ -18,7 +18,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from msgm.digests import folder_key, keyed_digest
+from msgm.digests import KEY, keyed_digest, read_key
 from msgm.errors import UserError
 from msgm.reading import parse_json, read_bytes
 from msgm.recommender.data.base import Interactions
@@ -26,6 +26,11 @@ from msgm.recommender.requests import Deletion
 from msgm.recommender.sparse import rows_of
 from msgm.shapes import Count, Positive
 
+RESTORE = (
+    "To go on, put back recommender.safetensors, ids.json, journal.jsonl and key, together, from one backup, and ask "
+    "again for what was asked since."
+)
+"""What mends a damaged journal."""
 PLANNED, DONE, REFUSED = "planned", "done", "refused"
 NAME = "journal.jsonl"
 
@@ -33,6 +38,18 @@ NAME = "journal.jsonl"
 def id_digest(key: bytes, kind: str, one: Any) -> str:
     """Return the keyed digest that represents an id in the journal; for ``interactions``, a pair [user id, item id]."""
     return keyed_digest(key, kind, "\t".join(map(str, one)) if kind == "interactions" else str(one))
+
+
+def served_key(folder: Path) -> bytes:
+    """Return the key of a served folder, which ``fit`` alone makes.
+
+    Raises:
+        UserError: it is missing, cut or empty.
+    """
+    key = read_key(folder)
+    if key is None:
+        raise UserError(f"{folder} lacks {KEY}; put it back from a backup, for no other fits the journal.")
+    return key
 
 
 class Line(TypedDict):
@@ -64,12 +81,12 @@ class Journal:
         lines: all lines, oldest first.
 
     Raises:
-        UserError: the file is missing, or a line is damaged, was edited or comes after a missing one.
+        UserError: the file or its key is missing, or a line is damaged, was edited or comes after a missing one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
-        self._key = folder_key(folder)
+        self._key = served_key(folder)
         content = read_bytes(self.path)
         self._end = content.rfind(b"\n") + 1
         self._chain = [""]
@@ -85,13 +102,13 @@ class Journal:
         try:
             line: dict[str, Any] = parse_json(text.decode(), source, Line)
         except UnicodeDecodeError as error:
-            raise UserError(f"{source} is damaged: it is not UTF-8; {trusted}.") from error
+            raise UserError(f"{source} is damaged: it is not UTF-8; {trusted}. {RESTORE}") from error
         except UserError as error:
-            raise UserError(f"{str(error).removesuffix('.')}; {trusted}.") from error
+            raise UserError(f"{str(error).removesuffix('.')}; {trusted}. {RESTORE}") from error
         self._chain.append(self._link(line))
         of_first_version = "chain" not in line and all("chain" not in earlier for earlier in self.lines)
         if not of_first_version and line.get("chain") != self._chain[-1]:
-            raise UserError(f"{source}: it was edited, or the line before it is missing; {trusted}.")
+            raise UserError(f"{source}: it was edited, or the line before it is missing; {trusted}. {RESTORE}")
         return line
 
     def _link(self, line: dict[str, Any]) -> str:
@@ -148,7 +165,25 @@ class Journal:
             return
         raise UserError(
             f"{self.path}: lines are missing at its end: {fault}. The {len(self.lines)} lines that are there can be "
-            "trusted, but do not say all that was asked for."
+            f"trusted, but do not say all that was asked for. {RESTORE}"
+        )
+
+    def older(self, applied: int) -> str | None:
+        """Return why a model is older than the journal, and what mends it; None where it is not.
+
+        The model file is written before the lines that say so: a kill in between leaves a model that is ahead, or a
+        request that is pending, and never one that lacks what the journal calls done.
+
+        Args:
+            applied: number of the last request that is in the model.
+        """
+        last = max(self.numbers(DONE), default=0)
+        if last <= applied:
+            return None
+        return (
+            f"it holds the answers up to request {applied}, the journal up to {last}: it is an older one, as from a "
+            "backup; delete the model file and run msgm recommender fit with this folder as --out, which leaves out "
+            "what the journal says is forgotten"
         )
 
     def cut(self) -> None:

@@ -14,7 +14,8 @@ A request that the model fails to answer is journalled as refused, with the reas
 After a request the folder holds no id of a forgotten user or item: ``ids.json`` has null in its place.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +31,7 @@ from msgm.reading import read_json
 from msgm.recommender.answering import Answering, Ids, write_ids
 from msgm.recommender.config import RecommenderConfig
 from msgm.recommender.data.base import IdMap, Interactions, load_interactions
-from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
+from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest, served_key
 from msgm.recommender.journal import NAME as JOURNAL
 from msgm.recommender.leftovers import IDS, not_searched, refuse_leftovers
 from msgm.recommender.models import MODELS
@@ -122,6 +123,7 @@ def _earlier_requests(out: Path, data: Interactions) -> tuple[Journal, Deletion]
         UserError: the journal is there without its key.
     """
     if not (out / JOURNAL).is_file():
+        folder_key(out)
         write_bytes(out / JOURNAL, b"")
         return Journal(out), Deletion()
     if not (out / KEY).is_file():
@@ -163,21 +165,50 @@ class Outcome:
     unsearched: list[Path]
 
 
+class UnreadableError(UserError):
+    """A file of the folder is missing, damaged or of another time, which is no fault of the caller."""
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Context that reads files of a served folder; whatever fails in it is an ``UnreadableError``."""
+    try:
+        yield
+    except UserError as error:
+        raise UnreadableError(str(error)) from error
+    except OSError as error:
+        raise UnreadableError(f"{folder} cannot be read ({error.strerror}: {error.filename}).") from error
+
+
 class Service:
     """A folder that ``fit`` made.
 
     Raises:
-        UserError: it holds no recommender, or only the model file.
+        UnreadableError: it holds no recommender, or only the model file.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / FILE).is_file():
-            raise UserError(f"{folder} holds no recommender; make one with msgm recommender fit.")
-        missing = [name for name in (IDS, KEY, JOURNAL) if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"{folder} lacks {', '.join(missing)}; it is not as msgm recommender fit left it.")
         self.folder = folder
-        self.key = folder_key(folder)
+        self._refuse_missing()
+        with reading(folder):
+            self.key = served_key(folder)
+
+    def _refuse_missing(self) -> None:
+        """Refuse a folder that lacks a file, before anything is written there."""
+        if not (self.folder / FILE).is_file():
+            raise UnreadableError(f"{self.folder} holds no recommender; make one with msgm recommender fit.")
+        missing = [name for name in (IDS, KEY, JOURNAL) if not (self.folder / name).is_file()]
+        if missing:
+            raise UnreadableError(
+                f"{self.folder} lacks {', '.join(missing)}; it is not as msgm recommender fit left it."
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Context that holds the folder's lock; a folder that is gone is not made anew."""
+        self._refuse_missing()
+        with locked(self.folder):
+            yield
 
     def recommend(self, user: str, k: int) -> list[str]:
         """Return the ids of the k best items for a user, best first; fewer where fewer are left.
@@ -253,7 +284,11 @@ class Service:
 
     def _current(self) -> tuple[Interactions, Recommender, Deletion]:
         """Return the ids, the model, and what is pending, of which the model serves nothing."""
-        return self._without_pending(*self._load())
+        with reading(self.folder):
+            journal = Journal(self.folder)
+            data, model = self._load()
+            self._refuse_older(journal, model)
+            return self._without_pending(data, model)
 
     def _without_pending(self, data: Interactions, model: Recommender) -> tuple[Interactions, Recommender, Deletion]:
         """Return ids, model and what is pending, which is marked as gone in the model."""
@@ -274,11 +309,12 @@ class Service:
             places: where each id was read, for errors to begin with.
 
         Raises:
+            UnreadableError: a file of the folder is missing or damaged, or the model is older than the journal.
             UserError: another writer, other pending requests, an unknown id or one given twice, a pair that the model
                 never saw, or nothing would be left; nothing is changed then. Also a journal that was edited or cut.
             RunError: a file of the folder still holds an id that was forgotten.
         """
-        with locked(self.folder):
+        with self._writing():
             journal, data, model, pending = self._open()
             unfinished = {request["request"] for request in pending}  # Some may be done, and the crash came then.
             done = {digest: number for digest, number in journal.done().items() if number not in unfinished}
@@ -313,7 +349,7 @@ class Service:
             UserError: another writer, or a journal or pending requests that were edited or cut.
             RunError: a file of the folder still holds an id that was forgotten.
         """
-        with locked(self.folder):
+        with self._writing():
             journal, _, model, pending = self._open()
             return self._finish(journal, model, pending)
 
@@ -324,7 +360,7 @@ class Service:
             UserError: another writer, or a journal or pending requests that were edited or cut.
             RunError: a file of the folder still holds an id that was forgotten.
         """
-        with locked(self.folder):
+        with self._writing():
             journal, _, _, _ = self._open()
             closed = self._search(journal)
         last = {line["request"]: line for line in journal.lines}
@@ -332,11 +368,19 @@ class Service:
 
     def _open(self) -> tuple[Journal, Interactions, Recommender, list[Pending]]:
         """Load the folder's contents, checked against one another."""
-        journal = Journal(self.folder)
-        data, model = self._load()
-        pending = checked_pending(self.folder, self.key, data, model.applied)
-        journal.check(model.seal, model.applied, {request["request"] for request in pending})
+        with reading(self.folder):
+            journal = Journal(self.folder)
+            data, model = self._load()
+            self._refuse_older(journal, model)
+            pending = checked_pending(self.folder, self.key, data, model.applied)
+            journal.check(model.seal, model.applied, {request["request"] for request in pending})
         return journal, data, model, pending
+
+    def _refuse_older(self, journal: Journal, model: Recommender) -> None:
+        """Refuse a model that lacks what the journal calls done."""
+        fault = journal.older(model.applied)
+        if fault:
+            raise UserError(f"{self.folder / FILE}: {fault}.")
 
     def _finish(
         self, journal: Journal, model: Recommender, pending: list[Pending], before: Iterable[int] = ()

@@ -179,6 +179,7 @@ def test_an_older_model_fails_the_model_alone(folder, before):
     shutil.copy(before / FILE, folder / FILE)
     assert failed(folder) == ["model"]
     assert "up to request 3, the journal up to 4: it is an older one" in found(folder, "model")
+    assert "delete the model file and run msgm recommender fit" in found(folder, "model")
     edited(load_recommender(folder), folder, lambda model: setattr(model, "applied", 4))
     assert failed(folder) == ["model"]
     assert "it keeps 1 interactions that the journal says are forgotten" in found(folder, "model")

@@ -338,6 +338,7 @@ def test_a_damaged_journal_is_refused(folder):
     (folder / "journal.jsonl").write_text("no json\n")
     with pytest.raises(UserError, match=r"journal.jsonl, line 1 is damaged: .*; no line can be trusted"):
         Service(folder).forget("users", ["user3"])
+    (folder / "journal.jsonl").write_text("")
     write_json(folder / "ids.json", {"users": ["a", "a"], "items": []})
     with pytest.raises(UserError, match="not unique"):
         Service(folder).recommend("a", 1)
@@ -712,6 +713,30 @@ def test_an_id_in_the_head_of_the_model_file_is_named(answered):
     model.save(answered)
     with pytest.raises(RunError, match=r"recommender\.safetensors still names users or items that were forgotten"):
         Service(answered).resume()
+
+
+def test_a_model_from_before_is_refused_until_a_new_fit_mends_it(folder, cli):
+    older = (folder / "recommender.safetensors").read_bytes()
+    Service(folder).forget("users", ["user3"])
+    (folder / "recommender.safetensors").write_bytes(older)
+    (folder / "gone.txt").write_text("user9\n")
+    for command in (
+        ["forget", folder, "--users", folder / "gone.txt"],
+        ["forget", folder, "--resume"],
+        ["serve", folder],
+    ):
+        told = cli("recommender", *command)
+        assert (told.code, told.err.count("\n")) == (2, 1)
+        assert "up to request 0, the journal up to 1: it is an older one" in told.err
+        assert "delete the model file and run msgm recommender fit" in told.err
+    assert Journal(folder).numbers(PLANNED) == {1}
+    with pytest.raises(UserError, match="it is an older one"):
+        Service(folder).recommend("user5", 1)
+    (folder / "gone.txt").unlink()
+    refit(folder)
+    assert Service(folder).recommend("user5", 1)
+    assert Service(folder).forget("users", ["user3", "user9"]).before == [1]
+    assert load_recommender(folder).gone_users.sum() == 2
 
 
 # A new fit

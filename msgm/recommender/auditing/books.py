@@ -72,12 +72,8 @@ def model(served: Served) -> Finding:
     if served.journal is None:
         return Finding.not_tested("model", "the journal, which says what it must have forgotten, cannot be trusted")
     book, made = served.journal, served.model
-    last = max(book.numbers(DONE), default=0)
-    faults = []
-    if last > made.applied:
-        faults.append(
-            f"it holds the answers up to request {made.applied}, the journal up to {last}: it is an older one"
-        )
+    older = book.older(made.applied)
+    faults = [older] if older else []
     sides = (("users", served.data.users, made.gone_users), ("items", served.data.items, made.gone_items))
     for kind, ids, gone in sides:
         differing = int((blanked(ids) != gone).sum())

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from msgm import __version__, threads
 from msgm.errors import RunError, UserError
 from msgm.folders import BusyError
-from msgm.recommender.serving.reader import Reader, UnreadableError
+from msgm.recommender.service import UnreadableError
+from msgm.recommender.serving.reader import Reader
 from msgm.recommender.serving.writer import Asked, ask, end_with_parent
 
 WAITING = 4
@@ -168,7 +169,7 @@ def create(settings: Settings) -> FastAPI:
     end_with_parent()
     threads.choose(1)
     app = FastAPI(title="msgm recommender", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
-    _answer_errors(app)
+    _answer_errors(app, settings.folder)
     _watch(app, settings.token)
     if settings.token is None:  # a page in a browser, whose name resolves to this machine, is none of its callers
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "::1", "[::1]"])
@@ -217,7 +218,7 @@ def _routes(reader: Reader, settings: Settings) -> APIRouter:
     return routes
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, folder: FilePath) -> None:
     """Answer each error with one sentence. What was sent is not repeated: it may be no text that can be sent."""
 
     @app.exception_handler(RequestValidationError)
@@ -233,6 +234,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RunError)
     def failed(_: Request, error: RunError) -> Response:
         return _refusal(500 if "the requests are answered" in str(error) else 503, str(error))
+
+    @app.exception_handler(OSError)
+    def unreadable(_: Request, error: OSError) -> Response:
+        return _refusal(503, f"{folder} cannot be read ({error.strerror}).")
 
 
 def _watch(app: FastAPI, token: str | None) -> None:

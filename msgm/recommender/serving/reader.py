@@ -6,7 +6,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from msgm.errors import UserError
 from msgm.plugins import trusting
 from msgm.recommender.data.base import Interactions
 from msgm.recommender.journal import NAME as JOURNAL
@@ -15,14 +14,10 @@ from msgm.recommender.leftovers import IDS
 from msgm.recommender.models.base import FILE, Recommender, load_recommender
 from msgm.recommender.pending import read_pending
 from msgm.recommender.requests import Deletion
-from msgm.recommender.service import Service
+from msgm.recommender.service import Service, reading
 from msgm.recommender.whatif import WhatIf
 
 T = TypeVar("T")
-
-
-class UnreadableError(UserError):
-    """A file of the folder is missing or damaged, which is no fault of the caller."""
 
 
 class Reader(Service):
@@ -41,6 +36,7 @@ class Reader(Service):
     def __init__(self, folder: Path, trust: bool = False) -> None:
         super().__init__(folder)
         self._trust, self._turn = trust, Lock()
+        self._applied: int | None = None
         self._held: dict[str, tuple[Any, Any]] = {}
         self._shown: tuple[Any, tuple[Interactions, Recommender, Deletion]] | None = None
         self._journal: tuple[Any, dict[int, dict[str, Any]]] | None = None
@@ -61,11 +57,8 @@ class Reader(Service):
         Raises:
             UnreadableError: the journal, or the list of pending requests, was edited or damaged.
         """
-        with self._turn:
-            try:
-                return self._last_lines().get(number) or self._only_planned(number)
-            except UserError as error:
-                raise UnreadableError(str(error)) from error
+        with self._turn, reading(self.folder):
+            return self._last_lines().get(number) or self._only_planned(number)
 
     def _last_lines(self) -> dict[int, dict[str, Any]]:
         path = self.folder / JOURNAL
@@ -83,20 +76,30 @@ class Reader(Service):
     def _current(self) -> tuple[Interactions, Recommender, Deletion]:
         state = self._state()
         if self._shown is None or self._shown[0] != state:
-            try:
+            with reading(self.folder):
                 self._shown = state, self._refreshed(*state[1:])
-            except UserError as error:
-                raise UnreadableError(str(error)) from error
         return self._shown[1]
 
     def _refreshed(self, model_file: Any, ids_file: Any) -> tuple[Interactions, Recommender, Deletion]:
         """Return the ids, the model and what is pending, from the states of the files of model and ids."""
-        with trusting(self._trust):
-            model = self._kept(FILE, model_file, lambda: load_recommender(self.folder))
+        model = self._kept(FILE, model_file, self._read_model)
         data, _ = self._joined(*self._kept(IDS, ids_file, self._load_ids), model)
         shown = copy.copy(model)
         shown.gone_users, shown.gone_items = model.gone_users.copy(), model.gone_items.copy()
         return self._without_pending(data, shown)
+
+    def _read_model(self) -> Recommender:
+        """Return the model, which is not older than the journal.
+
+        Reading that takes longer with every request, so it is read for the first model, and for one that has forgotten
+        less than the one before.
+        """
+        with trusting(self._trust):
+            model = load_recommender(self.folder)
+        if self._applied is None or model.applied < self._applied:
+            self._refuse_older(Journal(self.folder), model)
+        self._applied = model.applied
+        return model
 
     def _kept(self, name: str, state: Any, read: Callable[[], T]) -> T:
         """Return what was read from a file, which is read again only where its state is another.

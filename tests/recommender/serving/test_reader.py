@@ -9,9 +9,9 @@ from msgm.folders import write_bytes, write_json
 from msgm.recommender.config import load_config
 from msgm.recommender.journal import id_digest
 from msgm.recommender.models.base import load_recommender
-from msgm.recommender.service import Service, fit
+from msgm.recommender.service import Service, UnreadableError, fit
 from msgm.recommender.serving import reader as reading
-from msgm.recommender.serving.reader import Reader, UnreadableError
+from msgm.recommender.serving.reader import Reader
 
 CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]
 
@@ -108,3 +108,35 @@ def test_a_damaged_folder_is_no_fault_of_the_caller(folder):
     (folder / "ids.json").write_text("{")
     with pytest.raises(UnreadableError):
         Reader(folder).recommend("user1", 3)
+
+
+def lost(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("name", ["recommender.safetensors", "ids.json", "journal.jsonl", "key", None])
+def test_what_is_missing_is_no_fault_of_the_caller_and_is_not_made_anew(folder, name):
+    reader, writer = Reader(folder), Service(folder)
+    reader.recommend("user1", 3)
+    (folder / name).unlink() if name else lost(folder)
+    left = sorted(folder.iterdir()) if name else None
+    calls = [lambda: writer.forget("users", ["user2"]), writer.resume, writer.answered]
+    calls += [lambda: reader.status(1)] if name in ("journal.jsonl", "key", None) else []
+    calls += [lambda: reader.recommend("user1", 3)] if name in ("recommender.safetensors", "ids.json", None) else []
+    for call in calls:
+        with pytest.raises(UnreadableError):
+            call()
+    assert (sorted(folder.iterdir()) if folder.exists() else None) == left
+
+
+def test_an_older_model_is_not_served(folder):
+    reader, older = Reader(folder), (folder / "recommender.safetensors").read_bytes()
+    assert reader.recommend("user1", 3)
+    Service(folder).forget("users", ["user2"])
+    assert reader.recommend("user1", 3)
+    write_bytes(folder / "recommender.safetensors", older)
+    for one in (reader, Reader(folder)):
+        with pytest.raises(UnreadableError, match="up to request 0, the journal up to 1"):
+            one.recommend("user1", 3)
