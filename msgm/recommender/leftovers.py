@@ -4,13 +4,18 @@ The ids themselves were erased, so every string in a file or file name is hashed
 among the journal's digests. Of msgm's own files only fields that can hold the user's text are searched, because an id
 may equal a state of the journal, ``done``, or a request's number, ``1``. ``manifest.json`` is left out: it is written
 from the config, before any request.
+
+In files of others an id is found where it is a whole line, cell or string, and where it stands as a word in running
+text. Words without a letter are left out of running text: an id that is a number would be found wherever anything is
+counted.
 """
 
 import csv
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+import string
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ from msgm.traces import FILE as TRACES
 
 IDS = "ids.json"
 UNREAD = (KEY, LOCK, "manifest.json")
+LETTER = re.compile(r"[^\W\d_]")
 SEPARATORS = re.compile(r"[,;\t\r\n\"'|]+|::|: ")
 TABLES = (".parquet", ".pq", ".npz", ".npy")
 PARSERS = {".json": parse_json, ".jsonl": parse_json, ".yaml": parse_yaml, ".yml": parse_yaml}
@@ -62,14 +68,15 @@ def search(folder: Path, key: bytes, done: set[str]) -> tuple[list[Path], list[P
     # A user and an item may have one id: what is still served is no leftover where it can be told apart.
     served = _served(folder)
     held = {one for ids in served.values() for one in ids}
+    marks = "".join({mark for one in held for mark in one if not mark.isalnum() and not mark.isspace()})
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if name in UNREAD:
             continue
         try:
-            texts = set(_of_others(path, name)) if name not in OWN else set(OWN[name](path)) - held
+            texts = _with_words(_of_others(path, name), marks) if name not in OWN else set(OWN[name](path)) - held
         except _NoTexts:
-            texts = set(_names(name))
+            texts = _with_words(_names(name), marks)
             closed.append(path)
         if any(_is_forgotten(text, key, done) for text in texts):
             found.append(path)
@@ -134,6 +141,24 @@ def _of_others(path: Path, name: str) -> Iterator[str]:
         yield from _cells(path)
     else:
         yield from _words(_decoded(content), suffix)
+
+
+def _with_words(texts: Iterable[str], marks: str) -> set[str]:
+    """Return texts, and the words in them that have a letter.
+
+    Args:
+        texts: lines, cells and strings.
+        marks: characters other than letters and digits that ids have, which do not end a word.
+    """
+    found = set(texts)
+    ends = re.compile(rf"[^\w{re.escape(marks)}]+" if "_" in marks else rf"(?:[^\w{re.escape(marks)}]|_)+")
+    words = set[str]()
+    for text in found:
+        if LETTER.search(text):
+            parts = ends.split(text)
+            words.update(parts, (part.strip(marks) for part in parts) if marks else ())
+            words.update(part.strip(string.punctuation) for part in text.split())
+    return found | {word for word in words if LETTER.search(word)}
 
 
 def _names(name: str) -> Iterator[str]:

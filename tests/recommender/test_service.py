@@ -678,6 +678,14 @@ def write_parquet(path, cells):
         ("deep/key", lambda path: path.write_text("user9\n")),
         ("user9.png", lambda path: path.write_bytes(b"\x89PNG\0")),
         ("user9/note.txt", lambda path: path.write_text("nothing\n")),
+        ("notes of user9.txt", lambda path: path.write_text("nothing\n")),
+        ("note.txt", lambda path: path.write_text("user9 complained\n")),
+        ("note.txt", lambda path: path.write_text("forgot user9, today\n")),
+        ("note.txt", lambda path: path.write_text("It was (user9).\n")),
+        ("note.md", lambda path: path.write_text("- **user9**/item7\n")),
+        ("pairs.txt", lambda path: path.write_text("user9 item7\n")),
+        ("log.jsonl", lambda path: path.write_text('{"said": "of \\u0075ser9 again"}\n')),
+        ("log.npz", lambda path: np.savez(path, said=np.array(["user9 complained"]))),
     ],
 )
 def test_a_forgotten_id_is_found_in_files_of_every_kind(answered, name, write):
@@ -686,6 +694,42 @@ def test_a_forgotten_id_is_found_in_files_of_every_kind(answered, name, write):
     write(path)
     with pytest.raises(RunError, match=f"{re.escape(str(path))} still names"):
         Service(answered).resume()
+
+
+IDS = {
+    "numbers": ([str(number) for number in range(12)], "7"),
+    "mails": ([f"u{number}@mail-x.org" for number in range(12)], "u7@mail-x.org"),
+    "names": ([f"Anna-{number}_b" for number in range(12)], "Anna-7_b"),
+}
+
+
+@pytest.mark.parametrize(
+    ("ids", "text", "found"),
+    [
+        ("numbers", "epoch 7 of 20, loss 0.7\n7 items\n3 7 9\n", False),
+        ("numbers", "epoch,loss\n7,0.5\n", True),
+        ("numbers", "7\n", True),
+        ("mails", "write to u7@mail-x.org.\n", True),
+        ("mails", "from <u7@mail-x.org> and others\n", True),
+        ("mails", "write to u77@mail-x.org, or u7@mail-x.org2\n", False),
+        ("names", "it was Anna-7_b, again\n", True),
+        ("names", "it was --Anna-7_b-- again\n", True),
+        ("names", "it was Anna-7_bc and Anna-7\n", False),
+    ],
+)
+def test_a_word_in_running_text_is_found_but_numbers_that_count_are_not(tmp_path, ids, text, found):
+    names, gone = IDS[ids]
+    rows = [f"{name},i{(3 * number + k) % 9}" for number, name in enumerate(names) for k in range(4)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *rows]) + "\n")
+    config = [f"data={{name: table, path: {tmp_path / 'log.csv'}, user: user, item: item}}", "models={ease: {}}"]
+    folder = fit(load_config(None, config), "ease", tmp_path / "served")
+    Service(folder).forget("users", [gone])
+    (folder / "note.csv").write_text(text)
+    if not found:
+        Service(folder).resume()
+    else:
+        with pytest.raises(RunError, match=r"note\.csv still names"):
+            Service(folder).resume()
 
 
 def test_a_file_that_cannot_be_searched_is_named(answered, cli):
