@@ -1,5 +1,6 @@
 """The HTTP interface of a served folder. Ids stand in bodies alone, as addresses end up in logs."""
 
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -14,9 +15,8 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msgm import __version__, threads
@@ -30,6 +30,10 @@ WAITING = 4
 """Deletions that one reader waits for at a time; further ones queue, so that they take no thread from the lists."""
 LONGEST = 1000
 """Characters of an id, items of a list, and ids of a request at most."""
+LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[?::1\]?)(:\d+)?", re.IGNORECASE)
+"""Names of this machine in the header Host."""
+JSON = re.compile(r"application/([^;]+\+)?json\s*(;|$)", re.IGNORECASE)
+"""Content types of JSON."""
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
 
 
@@ -41,6 +45,7 @@ Id = Annotated[str, Field(min_length=1, max_length=LONGEST, description="an id, 
 Ids = Annotated[list[Id], Field(min_length=1, max_length=LONGEST)]
 Pair = Annotated[list[Id], Field(min_length=2, max_length=2)]
 Size = Annotated[int, Field(ge=1, le=LONGEST, strict=True, description="length of the list"), BeforeValidator(_whole)]
+Together = Annotated[bool, Field(strict=True, description="whether all of it is one request")]
 Number = Annotated[int, Path(ge=1, lt=2**53, description="number of the request")]
 
 
@@ -84,21 +89,36 @@ class UsersAsked(Body):
     """Users to forget."""
 
     users: Ids
-    together: bool = False
+    together: Together = False
 
 
 class ItemsAsked(Body):
     """Items to forget."""
 
     items: Ids
-    together: bool = False
+    together: Together = False
 
 
 class InteractionsAsked(Body):
     """Interactions to forget, each a user and an item."""
 
     interactions: Annotated[list[Pair], Field(min_length=1, max_length=LONGEST)]
-    together: bool = False
+    together: Together = False
+
+
+def _form(body: Any) -> str | None:
+    """Return the form of a body that says what to forget, by the one field that says it; None where that is not so."""
+    found = [name for name in FORMS if name in body] if isinstance(body, dict) else []
+    return FORMS[found[0]] if len(found) == 1 else None
+
+
+FORMS = {"users": "UsersAsked", "items": "ItemsAsked", "interactions": "InteractionsAsked"}
+ForgetAsked = Annotated[
+    Annotated[UsersAsked, Tag("UsersAsked")]
+    | Annotated[ItemsAsked, Tag("ItemsAsked")]
+    | Annotated[InteractionsAsked, Tag("InteractionsAsked")],
+    Discriminator(_form, "one_of", "send one of users, items and interactions"),
+]
 
 
 class Listed(BaseModel):
@@ -171,8 +191,6 @@ def create(settings: Settings) -> FastAPI:
     app = FastAPI(title="msgm recommender", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
     _answer_errors(app, settings.folder)
     _watch(app, settings.token)
-    if settings.token is None:  # a page in a browser, whose name resolves to this machine, is none of its callers
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "::1", "[::1]"])
 
     @app.get("/health")
     def health() -> Health:
@@ -195,7 +213,7 @@ def _routes(reader: Reader, settings: Settings) -> APIRouter:
         return Withdrawn(**vars(reader.what_if(asked.user, asked.items, asked.k)))
 
     @routes.post("/forget")
-    async def forget(asked: UsersAsked | ItemsAsked | InteractionsAsked) -> Forgotten:
+    async def forget(asked: ForgetAsked) -> Forgotten:
         kind, ids = next((name, value) for name, value in asked if name != "together")
         outcome = await run_sync(ask, settings.writer, Asked(kind, ids, asked.together), limiter=limiter)
         if outcome.refused:
@@ -222,9 +240,11 @@ def _answer_errors(app: FastAPI, folder: FilePath) -> None:
     """Answer each error with one sentence. What was sent is not repeated: it may be no text that can be sent."""
 
     @app.exception_handler(RequestValidationError)
-    def malformed(_: Request, error: RequestValidationError) -> Response:
+    def malformed(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()[0]
-        place = ".".join(str(part) for part in found["loc"])
+        if found["loc"][0] == "body" and not JSON.match(request.headers.get("content-type", "")):
+            return _refusal(422, "body: send JSON, with Content-Type: application/json.")
+        place = ".".join(str(part) for part in found["loc"] if part not in FORMS.values())
         return _refusal(422, f"{place}: {found['msg']}.")
 
     @app.exception_handler(UserError)
@@ -271,6 +291,9 @@ class _Watch:
                 self._seconds.labels(route, message["status"]).observe(perf_counter() - start)
             await send(message)
 
+        if self._token is None and not LOCAL.fullmatch(Headers(scope=scope).get("host", "")):
+            # A page in a browser, whose name resolves to this machine, is none of its callers.
+            return await _refusal(400, "the header Host names another host than this one.")(scope, receive, watched)
         if self._token is None or scope["path"] == "/health" or _has(Headers(scope=scope), self._token):
             return await self._app(scope, receive, watched)
         refused = _refusal(401, "send the token of this server as Authorization: Bearer TOKEN.")

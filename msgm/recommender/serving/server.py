@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+import stat
 import tempfile
 from functools import partial
 from multiprocessing import get_context
@@ -39,8 +40,8 @@ def serve(folder: Path, host: str, port: int, readers: int, token_file: Path | N
         token_file: text file with the token that callers must send; None for loopback alone.
 
     Raises:
-        UserError: no recommender, a token that is too short, none beyond loopback, an address that cannot be taken, or
-            a path of the folder for temporary files that is too long for a socket.
+        UserError: no recommender, a token that is too short or that others can read, none beyond loopback, an address
+            that cannot be taken, or a path of the folder for temporary files that is too long for a socket.
     """
     token = None if token_file is None else _token(token_file)
     if token is None and not _is_loopback(host):
@@ -103,6 +104,12 @@ class _Writing:
 
 
 def _token(path: Path) -> str:
+    """Return the token. As ssh does with keys, a file of this user that others can read is refused."""
+    found = path.stat() if path.is_file() else None
+    if found is not None and found.st_uid == os.getuid() and found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UserError(
+            f"--token-file: {path} can be read by others than its owner; chmod 600 {path}, or make another."
+        )
     text = read_bytes(path).decode(errors="replace").strip()
     if len(text) < SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
         raise UserError(f"--token-file: {path} needs one line of at least {SHORTEST} ASCII characters without spaces.")

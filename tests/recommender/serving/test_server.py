@@ -96,6 +96,44 @@ def test_bad_input_is_refused_in_a_sentence(client, path, body, code):
     assert isinstance(answer.json()["detail"], str)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("/forget", {"interactions": [["user1"]]}, "body.interactions.0: List should have at least 2 items"),
+        ("/forget", {"users": "user1"}, "body.users: Input should be a valid list."),
+        ("/forget", {"users": ["user1"], "items": ["item1"]}, "body: send one of users, items and interactions."),
+        ("/forget", {"together": True}, "body: send one of users, items and interactions."),
+        ("/forget", ["users"], "body: send one of users, items and interactions."),
+        ("/forget", {"users": ["user1"], "together": "yes"}, "body.together: Input should be a valid boolean."),
+        ("/forget", {"users": ["user1"], "together": 1}, "body.together: Input should be a valid boolean."),
+        ("/recommend", {"k": 3}, "body.user: Field required."),
+    ],
+)
+def test_a_wrong_body_is_named_by_what_was_sent(client, path, body, sentence):
+    answer = client.post(path, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(sentence)
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/forget"])
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/x-www-form-urlencoded"}])
+def test_a_body_that_is_not_said_to_be_json_is_told_so(client, path, headers):
+    answer = client.post(path, content=b'{"user": "user1"}', headers=headers)
+    assert answer.status_code == 422
+    assert answer.json() == {"detail": "body: send JSON, with Content-Type: application/json."}
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:1"])
+def test_this_machine_has_several_names(client, host):
+    assert client.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["elsewhere.example", "localhost.example", "127.0.0.1.example:80", ""])
+def test_another_host_is_told_in_a_sentence(client, host):
+    answer = client.get("/health", headers={"Host": host})
+    assert (answer.status_code, answer.json()) == (400, {"detail": "the header Host names another host than this one."})
+
+
 def test_unknown_requests_and_hosts_are_refused(client):
     assert client.get("/requests/999").status_code == 404
     assert client.get("/requests/1e9").status_code == 422
@@ -114,6 +152,40 @@ def test_what_a_connection_is_sent_does_not_wait_for_more():
         listening.accept()[0] as connection,
     ):
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_folder_that_is_gone_is_503_on_every_route_and_is_not_made_anew(tmp_path):
+    gone = fit(load_config(None, CONFIG), "ease", tmp_path / "gone")
+    process, client = started(gone)
+    try:
+        assert client.post("/recommend", json={"user": "user1"}).status_code == 200
+        gone.rename(tmp_path / "elsewhere")
+        answers = [
+            client.post("/recommend", json={"user": "user1"}),
+            client.post("/whatif", json={"user": "user1", "items": None}),
+            client.post("/forget", json={"users": ["user2"]}),
+            client.get("/requests/1"),
+        ]
+        assert [answer.status_code for answer in answers] == [503] * 4
+        assert all(str(gone) in answer.json()["detail"] for answer in answers)
+        assert not gone.exists()
+        (tmp_path / "elsewhere").rename(gone)
+        assert client.post("/forget", json={"users": ["user2"]}).json() == {"requests": [1], "before": []}
+        assert ended(process) == (0, "")
+    finally:
+        process.kill()
+
+
+def test_a_token_that_others_can_read_is_refused(folder, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    for mode in (0o644, 0o640, 0o620):
+        token.chmod(mode)
+        with pytest.raises(UserError, match="can be read by others than its owner; chmod 600"):
+            serve(folder, "127.0.0.1", 0, 1, token)
+    token.chmod(0o600)
+    with pytest.raises(UserError, match="--host and --port"):
+        serve(folder, "127.0.0.1", 99999, 1, token)
 
 
 def test_a_long_path_of_temporary_files_is_refused(folder, tmp_path, monkeypatch):
