@@ -2,11 +2,13 @@
 
 import json
 import random
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
 from threading import Event, Thread
@@ -22,7 +24,7 @@ from msgm.recommender.journal import DONE, PLANNED, Journal, id_digest
 from msgm.recommender.models.base import load_recommender
 from msgm.recommender.service import Service, fit
 from msgm.recommender.serving import server
-from tests.forks import Forked
+from tests.forks import PATIENCE, Forked
 
 CONFIG = ["data={name: synthetic, users: 900, items: 30, interactions: 13000, least: 5}", "models={ease: {}}"]
 
@@ -68,8 +70,9 @@ class Callers:
 
     def wait(self, more):
         """Wait until so many more users are forgotten."""
-        enough = len(self.answers) + more
+        enough, end = len(self.answers) + more, time.monotonic() + PATIENCE
         while len(self.answers) < enough:
+            assert time.monotonic() < end, f"{len(self.answers)} answers, and no more in {PATIENCE} s"
             time.sleep(0.01)
 
     def end(self):
@@ -113,6 +116,14 @@ def kill(running):
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
+def clear(running):
+    """Kill what is left of a server, so that a test that fails leaves no process that holds a lock or a port."""
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(running.process.pid)
+        for one in [first, *first.children(recursive=True)]:
+            one.kill()
+
+
 def survives(place, monkeypatch, started, kills, between):
     """Kill a server so often, each time after ``between`` answers more and a moment."""
     monkeypatch.setenv("TMPDIR", str(place))
@@ -123,16 +134,19 @@ def survives(place, monkeypatch, started, kills, between):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     running, callers, pending = started(folder, port), Callers(f"http://127.0.0.1:{port}", users), 0
-    for _ in range(kills):
+    try:
+        for _ in range(kills):
+            callers.wait(between)
+            time.sleep(draws.uniform(0, 0.3))
+            kill(running)
+            pending += (folder / "pending.json").exists()
+            running = started(folder, port)
         callers.wait(between)
-        time.sleep(draws.uniform(0, 0.3))
-        kill(running)
-        pending += (folder / "pending.json").exists()
-        running = started(folder, port)
-    callers.wait(between)
-    running.process.terminate()
-    assert (running.ended(), running.said("stderr")) == (0, "")
-    callers.end()
+        running.process.terminate()
+        assert (running.ended(), running.said("stderr")) == (0, "")
+    finally:
+        clear(running)
+        callers.end()
     assert {path.name for path in folder.iterdir()} <= names
     assert callers.shown_though_forgotten == []
     assert callers.lists
@@ -147,6 +161,24 @@ def survives(place, monkeypatch, started, kills, between):
 
 def test_a_killed_server_goes_on_and_a_stopped_one_finishes_what_was_begun(tmp_path_factory, monkeypatch):
     survives(tmp_path_factory.mktemp("k"), monkeypatch, forked, 1, 3)
+
+
+def test_a_test_that_fails_leaves_no_process(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(Callers, "wait", lambda *_: pytest.fail("as if no answer came"))
+    running = []
+
+    def noted(folder, port):
+        running.append(forked(folder, port))
+        while len(children := psutil.Process(running[0].process.pid).children(recursive=True)) < 2:
+            time.sleep(0.01)
+        running.extend(children)
+        return running[0]
+
+    with pytest.raises(pytest.fail.Exception, match="no answer came"):
+        survives(tmp_path_factory.mktemp("k"), monkeypatch, noted, 1, 3)
+    running[0].process.join(10)
+    assert running[0].process.exitcode == -signal.SIGKILL
+    assert psutil.wait_procs(running[1:], timeout=10)[1] == []
 
 
 @pytest.mark.slow
