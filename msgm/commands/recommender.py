@@ -131,7 +131,7 @@ def _config(options: argparse.Namespace) -> "RecommenderConfig":
 def _fit(options: argparse.Namespace) -> None:
     config = _config(options)
     from msgm.folders import place
-    from msgm.recommender.service import fit
+    from msgm.recommender.fitting import fit
 
     out = options.out or place(Path("runs"), config.name, options.model or "model", key="--model")
     print(f"wrote {fit(config, options.model, Path(out))}")

@@ -17,11 +17,13 @@ from typing import Any, TypedDict
 
 from numpy.typing import NDArray
 
+from msgm import traces
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal
+from msgm.recommender.journal import NAME as JOURNAL
 from msgm.recommender.leftovers import IDS
-from msgm.recommender.models.base import Answer, Recommender, load_recommender
+from msgm.recommender.models.base import FILE, Answer, Recommender, load_recommender
 from msgm.recommender.pending import Pending, deletion_of
 
 AT_RISK = 10.0
@@ -133,3 +135,8 @@ def write_ids(folder: Path, ids: Ids, model: Recommender) -> None:
 
 def _left(ids: Sequence[str | None], gone: NDArray[Any]) -> list[str | None]:
     return [None if lost else name for name, lost in zip(ids, gone, strict=True)]
+
+
+def seal(folder: Path) -> None:
+    """Keep the hashes of the model, the ids and the journal, for ``msgm verify``."""
+    traces.seal(folder, *(folder / name for name in (FILE, IDS, JOURNAL)))

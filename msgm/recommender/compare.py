@@ -135,7 +135,7 @@ class Recommenders(Domain[RecommenderConfig, World]):
     def train(
         self, config: RecommenderConfig, out: Path | str | None = None, model: str | None = None, **options: Any
     ) -> Run:
-        from msgm.recommender.service import fit
+        from msgm.recommender.fitting import fit
 
         folder = out or place(Path("runs"), config.name, model or "model", key="model")
         return Run(fit(config, model, Path(folder)))

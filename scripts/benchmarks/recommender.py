@@ -53,12 +53,12 @@ from msgm.reading import read_json
 from msgm.recommender.config import load_config
 from msgm.recommender.data.base import Split, load_interactions
 from msgm.recommender.data.splits import load_split
+from msgm.recommender.fitting import fit
 from msgm.recommender.metrics.ranking import ranking
 from msgm.recommender.models.als import ALS
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.bpr import BPR
 from msgm.recommender.requests import Deletion
-from msgm.recommender.service import fit
 from msgm.recommender.sharding.partitions import make_partition
 from msgm.seeding import derive_seed
 from msgm.study.band import t_interval

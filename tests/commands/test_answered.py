@@ -8,8 +8,9 @@ import pytest
 from msgm.commands import answered
 from msgm.errors import RunError, UserError
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.models.base import load_recommender
-from msgm.recommender.service import Service, fit
+from msgm.recommender.service import Service
 
 
 def served(folder: Path, model: str) -> Path:

@@ -14,9 +14,10 @@ from msgm.reading import read_json
 from msgm.recommender.auditing.audit import UNSAID, audit, told
 from msgm.recommender.auditing.refusals import PAIRS, _judged
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.journal import DONE, PLANNED, Journal, id_digest
 from msgm.recommender.models.base import FILE, load_recommender
-from msgm.recommender.service import Service, fit
+from msgm.recommender.service import Service
 from tests.recommender.test_service import CONFIG, killed
 
 CHECKS = ["journal", "model", "refit", "ids", "lists", "files", "refusals"]

@@ -104,7 +104,8 @@ def test_a_service_of_closed_forms_does_not_wait_for_torch():
 import sys, tempfile
 from pathlib import Path
 from msgm.recommender.config import load_config
-from msgm.recommender.service import Service, fit
+from msgm.recommender.fitting import fit
+from msgm.recommender.service import Service
 data = "data={name: synthetic, users: 60, items: 40, interactions: 900, least: 5}"
 for name in ("ease", "als", "item-knn", "user-knn", "session-knn"):
     folder = fit(load_config(None, [data, f"models={{{name}: {{}}}}"]), name, Path(tempfile.mkdtemp()) / name)

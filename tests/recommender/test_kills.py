@@ -12,9 +12,10 @@ import pytest
 from msgm.errors import UserError
 from msgm.recommender import answering
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.journal import DONE, PLANNED, Journal
 from msgm.recommender.models.base import load_recommender
-from msgm.recommender.service import Service, fit
+from msgm.recommender.service import Service
 from msgm.traces import verify
 
 CONFIG = [

@@ -4,9 +4,9 @@ import pytest
 
 from msgm.errors import UserError
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.journal import NAME
 from msgm.recommender.models.base import FILE
-from msgm.recommender.service import fit
 from msgm.runs import SERVED, Run, refuse_served
 from tests.conftest import settings
 

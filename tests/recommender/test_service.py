@@ -16,9 +16,10 @@ from msgm.folders import locked, write_json
 from msgm.reading import read_json
 from msgm.recommender import answering as module
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.journal import DONE, PLANNED, REFUSED, Journal, id_digest
 from msgm.recommender.models.base import Recommender, load_recommender
-from msgm.recommender.service import Service, fit
+from msgm.recommender.service import Service
 from msgm.traces import delete, verify
 
 CONFIG = [

@@ -65,7 +65,8 @@ def audit(
 
     Example:
         >>> from msgm.recommender.config import load_config
-        >>> from msgm.recommender.service import Service, fit
+        >>> from msgm.recommender.fitting import fit
+        >>> from msgm.recommender.service import Service
         >>> data = "data={name: synthetic, users: 60, items: 40, interactions: 900, least: 5}"
         >>> shop = fit(load_config(None, [data, "models={ease: {}}"]), "ease", out / "shop")
         >>> answered = Service(shop).forget("users", ["user3"])

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
 from msgm.recommender.config import load_config
-from msgm.recommender.service import fit
+from msgm.recommender.fitting import fit
 from msgm.recommender.serving import writer
 from msgm.recommender.serving.app import Settings, create
 

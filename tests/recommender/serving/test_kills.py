@@ -20,9 +20,10 @@ import pytest
 from uvicorn import _subprocess
 
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.journal import DONE, PLANNED, Journal, id_digest
 from msgm.recommender.models.base import load_recommender
-from msgm.recommender.service import Service, fit
+from msgm.recommender.service import Service
 from msgm.recommender.serving import server
 from tests.forks import PATIENCE, Forked
 

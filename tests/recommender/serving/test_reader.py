@@ -7,9 +7,10 @@ import pytest
 from msgm.errors import UserError
 from msgm.folders import write_bytes, write_json
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.journal import id_digest
 from msgm.recommender.models.base import load_recommender
-from msgm.recommender.service import Service, UnreadableError, fit
+from msgm.recommender.service import Service, UnreadableError
 from msgm.recommender.serving import reader as reading
 from msgm.recommender.serving.reader import Reader
 

@@ -11,7 +11,7 @@ import pytest
 
 from msgm.errors import UserError
 from msgm.recommender.config import load_config
-from msgm.recommender.service import fit
+from msgm.recommender.fitting import fit
 from msgm.recommender.serving.server import _listening, serve
 
 CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]

@@ -10,9 +10,10 @@ import pytest
 
 from msgm.errors import RunError
 from msgm.recommender.config import load_config
+from msgm.recommender.fitting import fit
 from msgm.recommender.journal import DONE, PLANNED, Journal, id_digest
 from msgm.recommender.models.base import load_recommender
-from msgm.recommender.service import Service, fit
+from msgm.recommender.service import Service
 from msgm.recommender.serving import writer
 from msgm.recommender.serving.writer import Asked, ask
 
