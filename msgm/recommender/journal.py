@@ -27,8 +27,8 @@ from msgm.recommender.sparse import rows_of
 from msgm.shapes import Count, Positive
 
 RESTORE = (
-    "To go on, put back recommender.safetensors, ids.json, journal.jsonl and key, together, from one backup, and ask "
-    "again for what was asked since."
+    "To go on, put back recommender.safetensors, ids.json, journal.jsonl and key, together, from one backup, remove "
+    "pending.json, and ask again for what was asked since."
 )
 """What mends a damaged journal."""
 PLANNED, DONE, REFUSED = "planned", "done", "refused"

@@ -494,6 +494,21 @@ def test_a_journal_that_lost_or_changed_a_line_is_named_with_what_can_be_trusted
         assert digests(answered) == before
 
 
+def test_a_backup_of_four_files_mends_a_damaged_journal(folder, tmp_path):
+    names = ("recommender.safetensors", "ids.json", "journal.jsonl", "key")
+    Service(folder).forget("users", ["user3"])
+    backup = {name: (folder / name).read_bytes() for name in names}
+    Service(folder).forget("users", ["user9"])
+    (folder / "journal.jsonl").write_bytes((folder / "journal.jsonl").read_bytes().replace(b"done", b"gone", 1))
+    with pytest.raises(UserError, match=f"put back {', '.join(names[:-1])} and key, together, from one backup"):
+        Service(folder).forget("users", ["user27"])
+    for name in names:
+        (folder / name).write_bytes(backup[name])
+    outcome = Service(folder).forget("users", ["user3", "user9"])
+    assert (outcome.before, outcome.numbers) == ([1], [2])
+    assert load_recommender(folder).gone_users.sum() == 2
+
+
 def test_another_key_fits_no_line(answered):
     (answered / "key").write_bytes(bytes(32))
     with pytest.raises(UserError, match="line 1: it was edited, or the line before it is missing"):
