@@ -31,12 +31,14 @@ class Condition:
     Attributes:
         labels: (B,) class numbers, long; -1 is the null condition.
         embedding: (B, L, E) instead of labels.
-        mask: (B, L) bool, with an embedding: which of its L places are read.
+        mask: (B, L) bool, with an embedding: which of its L places hold what is asked for.
+        pooled: (B, P), with an embedding: one vector of the whole text, for networks that read it too.
     """
 
     labels: Tensor | None = None
     embedding: Tensor | None = None
     mask: Tensor | None = None
+    pooled: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.labels is None) == (self.embedding is None):
@@ -46,6 +48,8 @@ class Condition:
             raise UserError(f"condition.labels: expected (B,) long integers, got {kind}.")
         if self.embedding is None:
             return
+        if self.pooled is not None and len(self.pooled) != len(self.embedding):
+            raise UserError(f"condition.pooled: expected {len(self.embedding)} rows, got {len(self.pooled)}.")
         if self.embedding.dim() != 3:
             raise UserError(f"condition.embedding: expected (B, L, E), got {tuple(self.embedding.shape)}.")
         if self.mask is None:
@@ -64,12 +68,12 @@ class Condition:
 
     @property
     def _parts(self) -> tuple[Tensor, ...]:
-        """The labels, or the embedding and its mask."""
+        """The labels, or the embedding, its mask and, where there is one, the pooled vector."""
         if self.labels is not None:
             return (self.labels,)
         assert self.embedding is not None
         assert self.mask is not None
-        return (self.embedding, self.mask)
+        return (self.embedding, self.mask) if self.pooled is None else (self.embedding, self.mask, self.pooled)
 
     def _by_part(self, *parts: Tensor) -> "Condition":
         return Condition(*parts) if self.labels is not None else Condition(None, *parts)
@@ -83,8 +87,8 @@ class Condition:
         """Return the condition with the null condition at the rows where ``rows`` (B,) is True."""
         if self.labels is not None:
             return Condition(self.labels.masked_fill(rows, NULL))
-        embedding, mask = self._parts
-        return Condition(None, embedding, mask & ~rows[:, None])
+        embedding, mask, *pooled = self._parts
+        return Condition(None, embedding, mask & ~rows[:, None], *pooled)
 
     def to(self, device: torch.device | str) -> "Condition":
         """Return the condition on a device."""
@@ -133,11 +137,10 @@ class Condition:
         """Return the null condition of ``count`` rows, of the same kind."""
         if self.labels is not None:
             return Condition(self.labels.new_full((count,), NULL))
-        embedding, mask = self._parts
-        return Condition(None, embedding.new_zeros(count, *embedding.shape[1:]), mask.new_zeros(count, mask.shape[1]))
+        return Condition(None, *(part.new_zeros(count, *part.shape[1:]) for part in self._parts))
 
 
-def _whole(asked: "int | Sequence[int] | Tensor", count: int) -> Tensor:
+def _whole(asked: "int | Sequence[int] | Sequence[str] | str | Tensor", count: int) -> Tensor:
     """Return labels as long integers, one label as that of ``count`` items."""
     try:
         labels = torch.as_tensor(asked)
@@ -148,5 +151,14 @@ def _whole(asked: "int | Sequence[int] | Tensor", count: int) -> Tensor:
     return labels.long() if labels.dim() else labels.long().expand(count)
 
 
-Asked = Condition | int | Sequence[int] | Tensor | None
-"""What a caller may ask for: a condition, one label for all items, a label for each, or nothing."""
+Asked = Condition | int | Sequence[int] | Tensor | str | Sequence[str] | None
+"""What a caller may ask for: a condition, a label or a prompt for all items or for each, or nothing."""
+
+
+def texts_of(asked: Asked) -> list[str] | None:
+    """Return the prompts that are asked for; None where they are no texts."""
+    if isinstance(asked, str):
+        return [asked]
+    if isinstance(asked, list | tuple) and asked and all(isinstance(one, str) for one in asked):
+        return list(asked)
+    return None

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from msgm.chain import FILE as CHAIN
 from msgm.chain import Chain, read_chain
-from msgm.diffusion.conditions import Asked, Condition
+from msgm.diffusion.conditions import Asked, Condition, texts_of
 from msgm.diffusion.description import FORMAT, Description, Written, describe, guarded, named, replaceable
 from msgm.diffusion.networks import NETWORKS, Library, Network, check_loadable, read_network
 from msgm.diffusion.pipelines import (
+    OF_TEXT,
     facts_of,
     make_pipeline,
     pipeline_parts,
@@ -196,12 +197,20 @@ class ScoreModel:
         Raises:
             UserError: the network does not read it, or another number of rows.
         """
+        texts = texts_of(condition)
+        if texts is not None and isinstance(self.network, Network):
+            with torch.no_grad():
+                condition = self.network.encode(texts * count if len(texts) == 1 else texts)
         found = Condition.of(condition, count)
         if found is None:
             return None
         if isinstance(self.network, Network):
             self.network.check_condition(found)
         return found.to(self.device)
+
+    def decode(self, items: Tensor) -> Tensor:
+        """Return what samples (B, *shape) show: the images of latents; items of other models as they are."""
+        return self.network.decode(items) if isinstance(self.network, Network) else items
 
     @property
     def device(self) -> torch.device:
@@ -246,7 +255,7 @@ class ScoreModel:
             seed: names the sequence.
             first: index of the first sample.
             callback: called with the samples' numbers and the ``State`` once a step.
-            condition: what is asked for: a label for all samples, a label for each, or a ``Condition``.
+            condition: what is asked for: a label or a prompt for all samples, one for each, or a ``Condition``.
             **settings: ``schedule``, ``batch_size`` and ``guidance`` of ``SamplingSettings``, and options of a sampler
                 given by name.
 
@@ -417,5 +426,5 @@ class ScoreModel:
         if network.item_dims != description["shape"][0]:
             raise UserError(f"{folder}: process.json says shape {description['shape']}, which its network cannot read.")
         scheduler = folder / "scheduler" / "scheduler_config.json"
-        kept = settings_of(read_scheduler(scheduler.parent)) if scheduler.is_file() else None
+        kept = settings_of(read_scheduler(scheduler.parent, OF_TEXT)) if scheduler.is_file() else None
         return cls(network, process, tuple(description["shape"]), description["prediction"], kept)

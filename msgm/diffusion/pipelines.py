@@ -6,14 +6,14 @@ of it.
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import nn
 
-from msgm.diffusion.networks import DiT, Library, UNet
+from msgm.diffusion.networks import DiT, Library, TextNetwork, UNet, text_kind
 from msgm.diffusion.prediction import Prediction
 from msgm.diffusion.processes import DDPM, VP, Flow, Process
 from msgm.errors import UserError
@@ -23,6 +23,12 @@ DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
 MATCHING = "FlowMatchEulerDiscreteScheduler"
 """diffusers' scheduler of flow matching: its steps are those of ``ddim`` on the process ``flow``."""
 READ = (*DISCRETE, MATCHING)
+SOLVERS = (
+    *("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "KDPM2Discrete"),
+    *("DPMSolverSinglestep", "DPMSolverMultistep", "DEISMultistep", "UniPCMultistep"),
+)
+OF_TEXT = (*READ, *(f"{name}Scheduler" for name in SOLVERS))
+"""Schedulers of text-to-image pipelines, whose betas alone say what the network was trained on."""
 KINDS: tuple[type[Library], ...] = (UNet, DiT)
 
 
@@ -43,6 +49,10 @@ def read_parts(folder: Path) -> Parts:
         UserError: a training checkpoint, another kind of network or scheduler, or what ``parts_of`` refuses.
     """
     _refuse_checkpoint(folder)
+    index = folder / "model_index.json"
+    named = read_json(index, dict[str, Any]).get("_class_name") if index.is_file() else None
+    if (text := text_kind(str(named))) is not None:
+        return parts_of(text.load(folder), read_scheduler(folder / "scheduler", OF_TEXT), str(folder))
     kind = DiT if (folder / DiT.part).is_dir() else UNet
     return parts_of(kind.read(_part(folder, kind.part)), read_scheduler(_part(folder, "scheduler")), str(folder))
 
@@ -54,6 +64,10 @@ def pipeline_parts(pipeline: Any) -> Parts:
         UserError: an object without such a network and scheduler, or what ``parts_of`` refuses.
     """
     scheduler, named = getattr(pipeline, "scheduler", None), type(pipeline).__name__
+    if (text := text_kind(named)) is not None:
+        if type(scheduler).__name__ not in OF_TEXT:
+            raise UserError(f"the {named} has a {type(scheduler).__name__}; msgm reads {', '.join(OF_TEXT)}.")
+        return parts_of(text.of(_copied(pipeline)), scheduler, f"the {named}")
     found = [kind for kind in KINDS if type(getattr(pipeline, kind.part, None)).__name__ == kind.kind]
     if not found:
         wanted = " or a ".join(kind.kind for kind in KINDS)
@@ -62,6 +76,13 @@ def pipeline_parts(pipeline: Any) -> Parts:
         raise UserError(f"the {named} has a {type(scheduler).__name__}; msgm reads {', '.join(READ)}.")
     body = copy.deepcopy(getattr(pipeline, found[0].part)).float()
     return parts_of(found[0](body, found[0].own_null), scheduler, f"the {named}")
+
+
+def _copied(pipeline: Any) -> Any:
+    """Return a pipeline of copies of another one's networks."""
+    own = {name: copy.deepcopy(part) for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    options = {k: v for k, v in pipeline.config.items() if not k.startswith("_") and k not in pipeline.components}
+    return type(pipeline)(**pipeline.components | own | options)
 
 
 def parts_of(network: Library, scheduler: Any, where: str) -> Parts:
@@ -100,13 +121,13 @@ def _path_of(scheduler: Any, where: str) -> tuple[Process, Prediction]:
     return DDPM(betas=tuple(scheduler.betas.double().tolist())), prediction
 
 
-def read_scheduler(folder: Path) -> Any:
-    """Read a scheduler with its own class, as the settings of classes differ."""
+def read_scheduler(folder: Path, known: Sequence[str] = READ) -> Any:
+    """Read a scheduler with its own class, one of ``known``, as the settings of classes differ."""
     import diffusers
 
     kind = read_json(folder / "scheduler_config.json", dict[str, Any]).get("_class_name")
-    if kind not in READ:
-        raise UserError(f"{folder} holds a {kind}; msgm reads {', '.join(READ)}.")
+    if kind not in known:
+        raise UserError(f"{folder} holds a {kind}; msgm reads {', '.join(known)}.")
     return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
 
 
@@ -147,13 +168,15 @@ def write_index(folder: Path, network: Library, scheduler: Any) -> None:
     index = {
         "_class_name": pipeline_name(network, scheduler),
         "scheduler": ["diffusers", type(scheduler).__name__],
-        network.part: ["diffusers", network.kind],
+        **network.listed(),
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
 
 
 def pipeline_name(network: Library, scheduler: Any) -> str:
     """Return the name of diffusers' pipeline that holds a network and samples by a scheduler."""
+    if isinstance(network, TextNetwork):
+        return network.pipeline
     if isinstance(network, DiT):
         return "DiTPipeline"
     kind = type(scheduler).__name__
@@ -189,6 +212,9 @@ def make_pipeline(network: Library, scheduler: Any, shape: tuple[int, ...], part
     """
     import diffusers
 
+    if isinstance(network, TextNetwork):
+        own = copy.deepcopy(network).to(memory_format=torch.contiguous_format).eval()
+        return own.as_pipeline(**{"scheduler": scheduler, **parts})
     kind = getattr(diffusers, pipeline_name(network, scheduler))
     # In the library's memory format, in which its convolutions round as they did where the network came from.
     body = copy.deepcopy(network.body).to(memory_format=torch.contiguous_format).eval()

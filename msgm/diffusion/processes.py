@@ -405,6 +405,12 @@ class DDPM(_VariancePreserving):
         object.__setattr__(self, "t_min", 1 / self.steps)
         object.__setattr__(self, "t_sample", 1 / self.steps)
 
+    def __repr__(self) -> str:
+        if self.betas is None:
+            ends = f"beta_min={self.beta_min}, beta_max={self.beta_max}"
+            return f"DDPM(steps={self.steps}, schedule={self.schedule!r}, {ends})"
+        return f"DDPM({self.steps} betas from {self.betas[0]:.4g} to {self.betas[-1]:.4g})"
+
     @functools.cached_property
     def _integrals(self) -> Tensor:
         """B at t = 0, 1/N, ..., 1, in float64; infinite at 1 when the last beta is 1."""

@@ -56,6 +56,18 @@ class Network(nn.Module):
         if bool(condition.null.any()):
             self._need_null()
 
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Return prompts as a condition, one row each.
+
+        Raises:
+            UserError: the network reads no text.
+        """
+        raise UserError(f"condition: this {self.name} reads no text, and was asked for {prompts[0]!r}.")
+
+    def decode(self, items: Tensor) -> Tensor:
+        """Return what samples show: images of latents, other items as they are."""
+        return items
+
     def class_labels(self, condition: Condition | None, count: int, device: torch.device) -> Tensor | None:
         """Return the rows of the class embedding that a condition means, (count,); None for an unconditional network.
 

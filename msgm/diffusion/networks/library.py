@@ -75,6 +75,10 @@ class Library(Network):
         """Whether half of the channels that it puts out are the variance's, which are not read."""
         return bool(self.body.config.out_channels == 2 * self.body.config.in_channels)
 
+    def listed(self) -> dict[str, Any]:
+        """Return the network's entries of ``model_index.json``."""
+        return {self.part: ["diffusers", self.kind]}
+
     def _count_classes(self, embeddings: int, has_null: bool) -> None:
         """Set the number of classes, of whose embeddings the last is the null condition's if ``has_null``.
 
