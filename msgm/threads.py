@@ -2,7 +2,7 @@
 
 PyTorch and the BLAS libraries take a thread for every core, and a thread that waits for the others spins. Beside
 another busy process two such threads share one free core, each spinning while the other should work, and a step takes
-many times longer than with one thread. ``scripts/benchmarks/busy.py`` measures this.
+many times longer than with one thread. ``scripts/bench/busy.py`` measures this.
 
 A number that the user gives, as ``--threads`` or ``OMP_NUM_THREADS``, is always taken. The last bits of sums depend on
 the number of threads, so a resumed run keeps the number that its manifest records.

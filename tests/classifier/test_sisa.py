@@ -17,7 +17,7 @@ from msgm.classifier.training import TrainingSettings, fit
 from msgm.data import Dataset
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
-from scripts.benchmarks import sisa as benchmark
+from scripts.bench import sisa as benchmark
 
 TRAINING = TrainingSettings(lr=0.1, epochs=3, batch_size=8, weight_decay=0.0)
 ITEMS = 61

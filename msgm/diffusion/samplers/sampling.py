@@ -28,7 +28,7 @@ REDRAWS = 100
 class SamplingSettings:
     """How to sample.
 
-    The default lies within noise of 1000 steps on the digits, VP, VE and DDPM (scripts/benchmarks/samplers.py); from 40
+    The default lies within noise of 1000 steps on the digits, VP, VE and DDPM (scripts/bench/samplers.py); from 40
     steps down its junk rises, from 50 up nothing falls. Samplers of the PF-ODE make three times as much junk there at
     any number of steps: noise drawn on the way corrects the network's errors, which accumulate along an ODE.
 

@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 
 from msgm.cli import main
 from msgm.diffusion import SAMPLERS, SamplingSettings
-from scripts.benchmarks import samplers as benchmark
+from scripts.bench import samplers as benchmark
 from tests.conftest import DIGITS, TINY, settings
 
 pytestmark = pytest.mark.usefixtures("rendered")

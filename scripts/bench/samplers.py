@@ -13,7 +13,7 @@ walks the same number of items from the same seed, as many steps as a budget of 
 process's CPU time, or of the wall clock on a GPU. ``torchsde`` is left out unless named: its Brownian tree takes longer
 than a small network.
 
-Example: ``python scripts/benchmarks/samplers.py runs/digits-vp --json samplers.json --plot samplers.png``.
+Example: ``python scripts/bench/samplers.py runs/digits-vp --json samplers.json --plot samplers.png``.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Kills and damaged files, few of them: scripts/benchmarks/faults.py has found nothing, and finds what is wrong."""
+"""Kills and damaged files, few of them: scripts/bench/faults.py has found nothing, and finds what is wrong."""
 
 import importlib.util
 import random
@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def faults():
-    spec = importlib.util.spec_from_file_location("faults", ROOT / "scripts" / "benchmarks" / "faults.py")
+    spec = importlib.util.spec_from_file_location("faults", ROOT / "scripts" / "bench" / "faults.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["faults"] = module
     spec.loader.exec_module(module)

@@ -1,6 +1,6 @@
 """Faults: commands killed at random instants and gone on with, and damaged files read.
 
-Example: ``python scripts/benchmarks/faults.py --kills 200 --malformed 1000 --json faults.json``.
+Example: ``python scripts/bench/faults.py --kills 200 --malformed 1000 --json faults.json``.
 
 A kill is SIGKILL to a process of its own that runs a real command, at an instant drawn over the time that the command
 takes. The same command then goes on. Afterwards the folder holds what an undisturbed command leaves (of its numbers

@@ -4,7 +4,7 @@ For each config: the bandwidth of highest leave-one-out likelihood of the retain
 beside the one under which the retain items of the test part are likeliest, and how much likelier these are under the
 latter, in bits/dim, with a 95% interval over the items. The rule carries over where that is next to nothing.
 
-    python scripts/benchmarks/bandwidth.py configs/digits/vp.yaml configs/mnist/ve_small.yaml --bank 6000
+    python scripts/bench/bandwidth.py configs/digits/vp.yaml configs/mnist/ve_small.yaml --bank 6000
 """
 
 import argparse

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from msgm.objectives.kernel import leave_one_out_bandwidth
-from scripts.benchmarks import bandwidth as benchmark
+from scripts.bench import bandwidth as benchmark
 
 
 def test_the_held_out_density_is_that_of_a_mixture_of_gaussians():

@@ -7,7 +7,7 @@ import torch
 
 from msgm.diffusion import VE, VP, SubVP, likelihood
 from msgm.diffusion.likelihood_settings import LikelihoodSettings
-from scripts.benchmarks import likelihood as benchmark
+from scripts.bench import likelihood as benchmark
 from tests.conftest import DIGITS
 from tests.helpers import Mixture
 

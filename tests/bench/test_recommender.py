@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from scripts.benchmarks import recommender as benchmark
+from scripts.bench import recommender as benchmark
 
 
 @pytest.fixture
