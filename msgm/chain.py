@@ -305,7 +305,11 @@ def read_chain(folder: Path) -> Chain | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    tree = read_json(path, ChainTree)
+    return chain_of(read_json(path, ChainTree), path)
+
+
+def chain_of(tree: "ChainTree", path: Path | str) -> Chain:
+    """Return the chain of a JSON tree, as ``Chain.to_json`` made it, that ``path`` holds; errors as ``read_chain``."""
     if tree["format"] > FORMAT:
         raise UserError(f"{path} was written by a newer msgm (format {tree['format']}; this one reads {FORMAT}).")
     data = None if tree["data"] is None else _data(tree["data"], path)
@@ -386,7 +390,7 @@ def _data_tree(data: Data) -> dict[str, Any]:
     return {"items": data.items, "remaining": data.remaining, "split": dict(data.split), "digests": digests}
 
 
-def _data(tree: "DataTree", path: Path) -> Data:
+def _data(tree: "DataTree", path: Path | str) -> Data:
     try:
         digests = None if tree["digests"] is None else base64.b64decode(tree["digests"], validate=True)
     except (binascii.Error, ValueError) as error:

@@ -1,6 +1,7 @@
 """Score-based diffusion: processes, networks, the score model, samplers and likelihood. Knows no objective."""
 
 from msgm.diffusion.conditions import Condition
+from msgm.diffusion.delta import Delta
 from msgm.diffusion.guidance import GUIDANCE, Guidance
 from msgm.diffusion.likelihood import log_likelihood, negative_log_likelihood
 from msgm.diffusion.likelihood_settings import LikelihoodSettings
@@ -19,6 +20,7 @@ __all__ = [
     "VE",
     "VP",
     "Condition",
+    "Delta",
     "Flow",
     "Guidance",
     "LikelihoodSettings",
