@@ -12,14 +12,15 @@ from typing import Any
 from msgm import __version__
 from msgm.cards.words import cannot_say, unsaid_of_goal
 from msgm.chain import Chain, Entry
+from msgm.diffusion.networks.library import variant_of
 from msgm.downloads import announce
 from msgm.errors import RunError, UserError
 from msgm.markdown import document, section, table, text
 from msgm.settings import dump_yaml
 
 HOST = "huggingface.co"
-ENDINGS = (".json", ".safetensors")
-"""What is fetched: settings and weights, and nothing that could run."""
+ENDINGS = (".json", ".safetensors", "merges.txt", "spiece.model")
+"""What is fetched: settings, weights and the words of tokenizers, and nothing that could run."""
 TARGETS = {"observed": "the listed items", "latent": "an attribute", "concept": "a concept"}
 NAMED = {
     "labels": "whole classes",
@@ -47,15 +48,36 @@ def fetched(name: str, revision: str | None = None) -> Path:
 
     try:
         found = HfApi().model_info(name, revision=revision, files_metadata=True)
-        sizes = [file.size or 0 for file in found.siblings or [] if file.rfilename.endswith(ENDINGS)]
-        announce(f"the model {name}", HOST, sum(sizes) / 1e6, "from_pretrained", "give a folder", allowed=True)
-        patterns = [f"*{ending}" for ending in ENDINGS]
-        return Path(snapshot_download(name, revision=found.sha, allow_patterns=patterns))
+        sizes = {file.rfilename: file.size or 0 for file in found.siblings or []}
+        files = needed(list(sizes))
+        size = sum(sizes[file] for file in files) / 1e6
+        announce(f"the model {name}", HOST, size, "from_pretrained", "give a folder", allowed=True)
+        return Path(snapshot_download(name, revision=found.sha, allow_patterns=files))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         at = "" if revision is None else f" at {revision!r}"
         raise UserError(f"from_pretrained: {HOST} has no model {name!r}{at} that may be read.") from error
     except (HfHubHTTPError, OSError) as error:
         raise RunError(f"cannot fetch {name} from {HOST}: {next(iter(str(error).splitlines()), '')}") from error
+
+
+def needed(files: Sequence[str]) -> list[str]:
+    """Return those files of a model of the hub that are fetched.
+
+    Of a pipeline they are those of its parts: whole checkpoints often lie beside them. Weights of lower precision are
+    fetched where a part has no others.
+
+    >>> needed(["model_index.json", "all.safetensors", "unet/a.safetensors", "unet/a.fp16.safetensors", "vae/x.bin"])
+    ['model_index.json', 'unet/a.safetensors']
+    """
+    read = [file for file in files if file.endswith(ENDINGS)]
+    if "model_index.json" in files:
+        read = [file for file in read if "/" in file or file == "model_index.json"]
+    plain = {_folder(file) for file in read if file.endswith(".safetensors") and variant_of(file) is None}
+    return [file for file in read if _folder(file) not in plain or variant_of(file) is None]
+
+
+def _folder(file: str) -> str:
+    return file.rpartition("/")[0]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from msgm.chain import Chain, Entry
 from msgm.config import load_config
 from msgm.data import load_dataset
 from msgm.diffusion import SAMPLERS, SamplingSettings, ScoreModel, sample
+from msgm.diffusion.hub import needed
 from msgm.diffusion.processes import DDPM, VP
 from msgm.errors import RunError, UserError
 from msgm.training import train
@@ -300,8 +301,22 @@ def test_a_name_of_the_hub_is_fetched_only_when_allowed(tmp_path, monkeypatch, c
     assert not asked
     model = ScoreModel.from_pretrained("some/model", download=True, revision="main")
     assert same_weights(model, small())
-    assert asked == {"name": "some/model", "revision": "abc", "patterns": ["*.json", "*.safetensors"]}
+    assert asked == {"name": "some/model", "revision": "abc", "patterns": ["a.safetensors"]}
     assert capsys.readouterr().out == "fetching the model some/model from huggingface.co (3 MB)\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ("model_index.json v1-5.safetensors unet/a.safetensors", "v1-5.safetensors"),
+        ("model_index.json unet/a.safetensors unet/a.non_ema.safetensors", "unet/a.non_ema.safetensors"),
+        ("model_index.json unet/a.fp16.safetensors vae/a.safetensors", ""),
+        ("unet/a-00001-of-00002.safetensors unet/a.safetensors.index.fp16.json", "unet/a.safetensors.index.fp16.json"),
+        ("tokenizer/merges.txt tokenizer/vocab.json tokenizer_3/spiece.model run.py x.bin", "run.py x.bin"),
+    ],
+)
+def test_what_is_fetched_from_the_hub_is_what_is_read(files, left):
+    assert needed(files.split()) == [file for file in files.split() if file not in left.split()]
 
 
 def test_a_hub_out_of_reach_is_the_machines_fault(monkeypatch):

@@ -2,10 +2,13 @@
 
 import copy
 import itertools
+import json
+import shutil
 import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import msgm
 from msgm.diffusion import Condition
@@ -192,3 +195,40 @@ def test_an_unknown_pipeline_and_a_scheduler_of_another_kind_are_refused(tmp_pat
 def test_a_model_without_text_refuses_a_prompt(asked):
     with pytest.raises(UserError, match="reads no text"):
         msgm.ScoreModel.new("unet", shape=(1, 8, 8), channels=[8], classes=3).asked(asked, 2)
+
+
+def test_a_pipeline_of_half_precision_alone_is_read_in_full_and_all_its_parts_must_be_whole(tmp_path, capsys):
+    pipeline = small.stable_diffusion()
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    read = msgm.ScoreModel.from_pretrained(tmp_path / "half")
+    assert {part.dtype for part in read.network.state_dict().values() if part.is_floating_point()} == {torch.float32}
+    assert capsys.readouterr().out.count("weights of fp16 only") == 3
+    file = next((tmp_path / "half" / "text_encoder").glob("*.safetensors"))
+    tensors = load_file(file)
+    tensors.pop(next(name for name in tensors if "layers.1" in name))
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(UserError, match="text_encoder: weights are missing"):
+        msgm.ScoreModel.from_pretrained(tmp_path / "half")
+
+
+def test_the_files_of_an_old_tokenizer_of_clip_are_read_and_words_are_told_apart(tmp_path):
+    small.stable_diffusion().save_pretrained(tmp_path / "old")
+    index = tmp_path / "old" / "model_index.json"
+    index.write_text(index.read_text().replace("TokenizersBackend", "CLIPTokenizer"))
+    folder = tmp_path / "old" / "tokenizer"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{one}</w>" for one in letters), "se", "se</w>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\ns e\n")
+    marks = dict.fromkeys(("eos_token", "unk_token", "pad_token"), words[1]) | {"bos_token": words[0]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(marks | {"model_max_length": 10}))
+    model = msgm.ScoreModel.from_pretrained(tmp_path / "old")
+    found = model.network.encode(["see", "seen", "x"])
+    assert found.mask.sum(1).tolist() == [2, 3, 1]
+    assert not torch.equal(found.embedding[0], found.embedding[1])
+    model.save_pretrained(tmp_path / "new")
+    assert (
+        msgm.ScoreModel.from_pretrained(tmp_path / "new").network.encode(["see"]).embedding.equal(found.embedding[:1])
+    )

@@ -5,7 +5,9 @@ trains them, and saves all of them.
 """
 
 import json
+import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict
@@ -18,8 +20,8 @@ from msgm.diffusion.networks.base import Network
 from msgm.errors import UserError
 from msgm.reading import read_json
 
-WEIGHTS = "diffusion_pytorch_model"
-"""Beginning of the names of diffusers' files of weights."""
+VARIANT = re.compile(r"\.([a-zA-Z_]\w*?)(?:-\d+-of-\d+)?\.safetensors$|\.safetensors\.index\.(\w+)\.json$")
+"""End of the names of files with weights of another precision or kind, as in ``model.fp16.safetensors``."""
 CLASSES = "classes.json"
 """File beside the weights of a class-conditional network, which diffusers does not read."""
 
@@ -170,39 +172,47 @@ def read_body(folder: Path, kind: str) -> Any:
     found = read_json(folder / "config.json", dict[str, Any]).get("_class_name", kind)
     if found != kind:
         raise UserError(f"{folder} holds a {found}; msgm reads {kind} there only.")
-    variant = _variant(folder)
-    if variant:
-        print(
-            f"note: {folder} holds weights of {variant} only; they are used and saved in float32.",
-            flush=True,
-        )
     body, info = getattr(diffusers, kind).from_pretrained(
         folder,
-        variant=variant,
-        torch_dtype=torch.float32,
+        variant=only_variant(folder),
         low_cpu_mem_usage=False,
         output_loading_info=True,
         use_safetensors=True,
         local_files_only=True,
     )
+    check_whole(info, folder)
+    return body.float()
+
+
+def check_whole(info: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a network whose folder lacked weights, as the libraries' ``info`` on its reading says."""
     if info["missing_keys"]:
         raise UserError(f"{folder}: weights are missing, {min(info['missing_keys'])} for one.")
-    return body
 
 
-def _variant(folder: Path) -> str | None:
-    """Return which weights diffusers is to read: None for the plain ones, else the one variant that is there.
+def variant_of(file: str) -> str | None:
+    """Return of which precision or kind a file's weights are by its name; None of the plain ones.
 
-    Variants stand in names as ``diffusion_pytorch_model.fp16.safetensors``, or ``...safetensors.index.fp16.json`` where
-    the weights are in several files.
+    >>> variant_of("unet/model.fp16.safetensors"), variant_of("model.safetensors.index.non_ema.json")
+    ('fp16', 'non_ema')
+    >>> variant_of("model-00001-of-00002.safetensors") is None
+    True
+    """
+    found = VARIANT.search(file)
+    return None if found is None else found[1] or found[2]
+
+
+def only_variant(folder: Path) -> str | None:
+    """Return which weights are to be read: None for the plain ones, else the one variant that is there.
 
     Raises:
         UserError: several variants, and no plain weights.
     """
-    if (folder / f"{WEIGHTS}.safetensors").is_file() or (folder / f"{WEIGHTS}.safetensors.index.json").is_file():
+    found = {variant_of(file.name) for file in folder.glob("*.safetensors")}
+    if None in found or not found:
         return None
-    whole = {file.name.split(".")[1] for file in folder.glob(f"{WEIGHTS}.*.safetensors") if "-of-" not in file.name}
-    found = sorted(whole | {file.name.split(".")[-2] for file in folder.glob(f"{WEIGHTS}.safetensors.index.*.json")})
     if len(found) > 1:
-        raise UserError(f"{folder} holds weights of {', '.join(found)}; keep the files of one of them.")
-    return found[0] if found else None
+        raise UserError(f"{folder} holds weights of {', '.join(sorted(map(str, found)))}; keep the files of one.")
+    variant = found.pop()
+    print(f"note: {folder} holds weights of {variant} only; they are used and saved in float32.", flush=True)
+    return variant

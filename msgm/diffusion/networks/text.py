@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from msgm.diffusion.conditions import Condition
-from msgm.diffusion.networks.library import Library, read_body
+from msgm.diffusion.networks.library import Library, check_whole, only_variant, read_body
 from msgm.errors import UserError
 from msgm.reading import read_json
 
@@ -313,11 +313,43 @@ def read_pipeline(folder: Path) -> Any:
     kind = text_kind(str(index.get("_class_name")))
     if kind is None:
         raise UserError(f"{folder} holds a {index.get('_class_name')}, which msgm does not read.")
-    given: dict[str, Any] = {kind.part: read_body(folder / kind.part, kind.kind)}
-    given |= {name: None for name, of in index.items() if isinstance(of, list) and of[:1] == [None]}
+    parts = {name: of for name, of in index.items() if isinstance(of, list)}
+    given = {name: _read_network(folder / name, *of) for name, of in parts.items() if _is_read(folder / name, *of)}
     return getattr(diffusers, index["_class_name"]).from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True, **given
+        folder,
+        variant=only_variant(folder / "safety_checker"),  # the one network that is left to diffusers
+        local_files_only=True,
+        use_safetensors=True,
+        **given,
     )
+
+
+def _is_read(folder: Path, library: str | None, kind: str | None) -> bool:
+    """Return whether a pipeline's part is a network of a library, or is left out."""
+    return library is None or (library in ("diffusers", "transformers") and (folder / "config.json").is_file())
+
+
+def _read_network(folder: Path, library: str | None, kind: str | None) -> Any:
+    """Read a pipeline's network, in float32, and check that it is complete: libraries draw missing weights at random.
+
+    Raises:
+        UserError: weights that are missing.
+    """
+    if library is None or kind is None:
+        return None
+    if library == "diffusers":
+        return read_body(folder, kind)
+    import transformers
+
+    network, info = getattr(transformers, kind).from_pretrained(
+        folder,
+        variant=only_variant(folder),
+        output_loading_info=True,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    check_whole(info, folder)
+    return network
 
 
 def text_kind(pipeline: str) -> type[TextNetwork] | None:
