@@ -29,8 +29,10 @@ from msgm.errors import RunError, UserError
 from msgm.recommender.models.base import MODELS
 from msgm.recommender.models.negatives import Negatives
 from msgm.recommender.models.pairwise_fold_in import solve_users
-from msgm.recommender.models.torch_base import TorchRecommender, cells_of
+from msgm.recommender.models.torch_base import TorchRecommender
+from msgm.recommender.models.touched_rows import TouchedRows
 from msgm.recommender.requests import Deletion
+from msgm.recommender.sparse import rows_of
 from msgm.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -136,35 +138,38 @@ class BPR(TorchRecommender):
     def _batches(self, seed: int) -> Iterator[NDArray[np.int64]]:
         """Yield (n, 3) triples (u, i, j), each batch sorted by user; all cells once, in random order."""
         draws = np.random.default_rng(seed)
-        cells = cells_of(self.seen)
-        cells = cells[~self.negatives.full[cells[:, 0]]]
-        if not len(cells):
+        users, items = rows_of(self.seen), self.seen.indices
+        if self.negatives.full.any():
+            open_ = ~self.negatives.full[users]
+            users, items = users[open_], items[open_]
+        if not len(users):
             raise UserError("every user has seen every item: bpr has nothing to rank below.")
-        triples = np.column_stack([cells, self.negatives.draw(cells[:, 0], draws)])
-        order = draws.permutation(len(triples))
-        for start in range(0, len(order), self.batch_size):
-            yield triples[np.sort(order[start : start + self.batch_size])]
+        triples = np.stack([users, items, self.negatives.draw(users, draws)])
+        starts = range(0, len(users), self.batch_size)
+        batch = np.empty(len(users), dtype=np.min_scalar_type(len(starts)))
+        batch[draws.permutation(len(users))] = np.arange(len(users)) // self.batch_size
+        triples = triples.take(np.argsort(batch, kind="stable"), axis=1)
+        for start in starts:
+            yield triples[:, start : start + self.batch_size].T
 
     def _step(self, tables: Tables, squares: Tables, triples: NDArray[np.int64]) -> float:
-        """Take a step, in place, on triples sorted by user; return the sum of their losses before it."""
-        p, q, b = tables["users"], tables["items"], tables["bias"]
-        u, i, j = triples.T
-        margins = np.einsum("nd,nd->n", p[u], q[i] - q[j]) + b[i] - b[j]
+        """Take a step, in place, on (n, 3) triples; return the sum of their losses before it."""
+        users = TouchedRows(triples[:, 0], len(tables["users"]))
+        items = TouchedRows(triples[:, 1:].T.ravel(), len(tables["items"]))
+        p, q, b = users.of(tables["users"]), items.of(tables["items"]), items.of(tables["bias"])
+        i, j = items.places.reshape(2, -1)
+        leads = q.take(i, axis=0) - q.take(j, axis=0)
+        margins = np.einsum("nd,nd->n", p.take(users.places, axis=0), leads) + b[i] - b[j]
         pulls = expit(-margins)
-        of_user = np.bincount(u, minlength=len(p))
-        both, signed = triples[:, 1:].ravel(), np.column_stack([pulls, -pulls]).ravel()
-        a = csr_array((signed, both, 2 * np.concatenate([[0], np.cumsum(of_user)])), (len(p), len(q)))
-        of_item = np.bincount(both, minlength=len(q))
-        shrink = np.float32(self.regularisation)
-        ascent = {
-            "users": a @ q - (shrink * of_user.astype(np.float32))[:, None] * p,
-            "items": a.T @ p - (shrink * of_item.astype(np.float32))[:, None] * q,
-            "bias": np.bincount(both, signed, len(q)).astype(np.float32),
-        }
-        for name, gradient in ascent.items():
-            squares[name] += gradient * gradient
-            tables[name] += np.float32(self.learning_rate) * gradient / np.sqrt(squares[name])
-        return float(np.logaddexp(0, -margins).sum())
+        signed = np.concatenate([pulls, -pulls])
+        of_users = users.sums(leads, np.arange(len(leads)), pulls)
+        of_items = items.sums(p, np.tile(users.places, 2), signed)
+        of_biases = np.bincount(items.places, signed, len(b)).astype(np.float32)
+        users.shrink(of_users, p, self.regularisation)
+        items.shrink(of_items, q, self.regularisation)
+        for name, rows, slopes in (("users", users, of_users), ("items", items, of_items), ("bias", items, of_biases)):
+            rows.ascend(tables[name], squares[name], slopes, self.learning_rate)
+        return float((np.log1p(np.exp(-np.abs(margins))) - np.minimum(margins, 0)).sum())
 
     def losses(self, tables: "Mapping[str, Tensor]", cells: NDArray[np.int64], seed: int = 0) -> "Tensor":
         others = self.negatives.draw(cells[:, 0], np.random.default_rng(seed))
