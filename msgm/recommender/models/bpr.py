@@ -5,14 +5,14 @@ personalized ranking from implicit feedback", UAI 2009, section 4.1 and 4.3.1),
 
     sum over triples (u, i, j) of  -ln sigmoid(x_ui - x_uj) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2).
 
-An epoch takes every cell (u, i) once, in random order, with a j drawn anew. Let A be the (U, I) matrix that has, for
-the triples of a batch, sigmoid(x_uj - x_ui) at (u, i) and its negative at (u, j): then the batch's gradients are
+An epoch takes every cell (u, i) once, in random order, with a j drawn anew. With s = sigmoid(x_uj - x_ui), the gradient
+of a triple is
 
-    dP = -A Q,   dQ = -A' P,   db = -A' 1
+    dp_u = -s (q_i - q_j),   dq_i = -s p_u,   dq_j = s p_u,   db_i = -s,   db_j = s
 
-but for the regularisation, so that two products with a sparse matrix make a whole batch. Steps are those of Adagrad
-(Duchi, Hazan and Singer, JMLR 2011): theta -= eta g / sqrt(sum of g^2 so far). Deviations: batches and Adagrad in place
-of single steps of SGD; cells in random order without replacement in place of draws with it; b is not regularised.
+but for the regularisation, so that a batch's are sums of weighted rows, and rows that no triple names stay as they are.
+Steps are those of Adagrad (``touched_rows``). Deviations: batches and Adagrad in place of single steps of SGD; cells in
+random order without replacement in place of draws with it; b is not regularised.
 """
 
 from collections.abc import Iterator, Mapping

@@ -22,7 +22,7 @@ class TouchedRows:
         size: rows of the table.
 
     Attributes:
-        rows: (k,) the rows, rising; all of them where the batch names more than half, for that is faster than to pick.
+        rows: (k,) the rows, rising; all, where more than a quarter is named, for that is faster than to pick.
         places: (n,) of the ``numbers`` among ``rows``.
         counts: (k,) how often each is named.
     """
@@ -32,7 +32,7 @@ class TouchedRows:
         there = named > 0
         self.rows: slice | Numbers = slice(None)
         self.places, self.counts = numbers, named
-        if 2 * np.count_nonzero(there) <= size:
+        if 4 * np.count_nonzero(there) <= size:
             self.rows = np.flatnonzero(there)
             self.places, self.counts = (np.cumsum(there) - 1)[numbers], named[self.rows]
 

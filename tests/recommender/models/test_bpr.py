@@ -59,8 +59,9 @@ def test_an_epoch_takes_every_cell_once_against_items_not_seen():
     assert (again != triples).any()
 
 
-def test_a_step_is_that_of_the_losses_that_torch_differentiates():
-    model = bpr(regularisation=0.1, learning_rate=0.5).fit(cells())
+@pytest.mark.parametrize("users", [120, 2000])
+def test_a_step_is_that_of_the_losses_that_torch_differentiates(users):
+    model = bpr(regularisation=0.1, learning_rate=0.5).fit(cells(users=users))
     batch = next(model._batches(0))
     leaves = {name: table.double().requires_grad_() for name, table in model.tables.items()}
     losses = model.triple_losses(leaves, batch)
@@ -92,6 +93,17 @@ def test_fits_are_decided_by_the_seed_alone():
     for name in NAMES:
         assert torch.equal(one.tables[name], two.tables[name])
     assert not torch.equal(bpr().fit(cells(), seed=1).tables["items"], one.tables["items"])
+
+
+def test_fits_do_not_depend_on_the_number_of_threads():
+    before, tables = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            tables.append(bpr(factors=64, epochs=2).fit(cells(users=900)).tables)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(tables[0][name], tables[1][name]) for name in NAMES)
 
 
 def test_training_goes_on_from_the_tables_by_another_stream():

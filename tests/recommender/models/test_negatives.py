@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from msgm.errors import UserError
+from msgm.recommender.models import negatives as module
 from msgm.recommender.models.negatives import Negatives
 from tests.recommender.models.cells import cells
 
@@ -39,3 +40,11 @@ def test_the_same_generator_draws_the_same():
     users = np.arange(120)
     one, two = (Negatives(cells()).draw(users, np.random.default_rng(3)) for _ in range(2))
     assert (one == two).all()
+
+
+@pytest.mark.parametrize("slots", [0, 1, 8])
+def test_what_is_a_cell_is_known_however_small_the_table_is(slots, monkeypatch):
+    monkeypatch.setattr(module, "SLOTS", slots)
+    matrix = cells()
+    users, items = (each.ravel() for each in np.indices(matrix.shape))
+    assert (Negatives(matrix).known(users, items) == (matrix.toarray() > 0).ravel()).all()
