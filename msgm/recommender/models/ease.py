@@ -37,6 +37,7 @@ from scipy.sparse import csr_array
 
 from msgm.checks import at_least, positive
 from msgm.errors import RunError, UserError
+from msgm.memory import available, gigabytes
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.low_rank import BLOCK, MOST, LowRankSum, mirror
 from msgm.recommender.requests import Deletion
@@ -72,7 +73,9 @@ class EASE(Recommender):
     Attributes:
         regularisation: lambda.
         precision: of P. float32 halves memory and time; a drift above 1e-3, in float64 above 1e-10, leads to a refit.
-        max_items: refuse more items: P takes 8 I^2 bytes (3.2 GB at 20,000), a fit about I^3 operations.
+        max_items: refuse more items, as a fit takes about I^3 operations. Fewer are refused, too, where X'X and P, of
+            8 I^2 bytes each (3.2 GB at 20,000; half of it in float32), do not fit into the memory that is free. A fit
+            writes P over X'X; saving, and copies that forget, take the second one.
     """
 
     regularisation: float = 500.0
@@ -86,14 +89,20 @@ class EASE(Recommender):
         at_least(1, self, "model", "max_items")
 
     def _fit(self) -> None:
-        items = self.seen.shape[1]
-        if items > self.max_items:
-            gigabytes = items**2 * np.dtype(self.precision).itemsize / 1e9
-            raise UserError(
-                f"ease keeps an items x items matrix: {items} items take {gigabytes:.1f} GB; model.max_items allows "
-                f"{self.max_items}. Raise it, or choose another model, such as als."
-            )
+        self._refuse_too_many(self.seen.shape[1])
         self._solve(self.seen)
+
+    def _refuse_too_many(self, items: int) -> None:
+        """Refuse items whose matrices would not fit into memory, before any of them is made."""
+        size, free = items**2 * np.dtype(self.precision).itemsize, available()
+        if items <= self.max_items and 2 * size <= free:
+            return
+        allowed = f" model.max_items allows {self.max_items} items." if items > self.max_items else ""
+        raise UserError(
+            f"ease keeps items x items matrices: of {items} items X'X takes {gigabytes(size)} and its inverse as much, "
+            f"{gigabytes(2 * size)} in all, and {gigabytes(free)} of memory are free.{allowed} Choose another "
+            "model, such as als, bpr or item-knn, or read fewer items with data.min_count."
+        )
 
     def _solve(self, matrix: csr_array) -> None:
         """Invert anew for ``matrix``."""

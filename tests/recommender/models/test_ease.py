@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 from msgm.errors import UserError
 from msgm.recommender.models import MODELS, load_recommender
 from msgm.recommender.models import ease as module
+from msgm.recommender.models.ease import EASE
 from msgm.recommender.requests import Deletion
 from tests.recommender.models.cells import cells, one_of_each
 
@@ -221,5 +222,21 @@ def test_the_probe_follows_every_request_in_whole_numbers():
 def test_bad_settings_and_too_many_items_are_refused():
     with pytest.raises(UserError, match=r"model.regularisation must be a positive number, got 0"):
         fitted(regularisation=0.0)
-    with pytest.raises(UserError, match=r"60 items take 0.0 GB; model.max_items allows 50"):
+    with pytest.raises(UserError, match=r"of 60 items X'X takes .* model.max_items allows 50 items\. Choose another"):
         fitted(max_items=50)
+
+
+@pytest.mark.parametrize(("precision", "size", "both"), [("float64", "13.4", "26.9"), ("float32", "6.7", "13.4")])
+def test_matrices_that_do_not_fit_are_refused_by_size_before_they_are_made(monkeypatch, precision, size, both):
+    def made(*_):
+        raise AssertionError("X'X is made")
+
+    monkeypatch.setattr("msgm.recommender.models.ease.EASE._solve", made)
+    monkeypatch.setattr("msgm.recommender.models.ease.available", lambda: 2 * 41_000**2 * 4 - 1)
+    cells, model = csr_array(([1.0], ([0], [0])), shape=(2, 41_000)), EASE(precision=precision, max_items=50_000)
+    sentence = rf"of 41000 items X'X takes {size} GB and its inverse as much, {both} GB in all, and 13\.4 GB of memory"
+    with pytest.raises(UserError, match=sentence):
+        model.fit(cells)
+    monkeypatch.setattr("msgm.recommender.models.ease.available", lambda: 2 * 41_000**2 * 8)
+    with pytest.raises(AssertionError, match="X'X is made"):
+        model.fit(cells)
