@@ -27,6 +27,11 @@ def weights_of(model: nn.Module) -> Weights:
     return {name: value.detach() for name, value in model.named_parameters()}
 
 
+def learnt(model: nn.Module) -> Weights:
+    """Return the parameters that are trained by name, detached: no text encoder that stands still, for one."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+
+
 def items_at_once(model: nn.Module) -> int:
     """Return how many items' gradients are held at once, from 1 to ``BATCH``."""
     return max(1, min(BATCH, NUMBERS // sum(value.numel() for value in model.parameters())))
@@ -43,12 +48,10 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Weights:
     return {name: part.view_as(value) for (name, value), part in zip(like.items(), parts, strict=True)}
 
 
-@torch.no_grad()
-def add_to(model: nn.Module, vector: Tensor) -> None:
-    """Add a flat vector to the model's weights, in place."""
-    changes = unflatten(vector, weights_of(model))
-    for name, value in model.named_parameters():
-        value.add_(changes[name])
+def add_to(weights: Weights, vector: Tensor) -> None:
+    """Add a flat vector to weights, in place."""
+    for name, change in unflatten(vector, weights).items():
+        weights[name].add_(change)
 
 
 def curved(
@@ -116,7 +119,7 @@ def dampen(
 
     Args:
         model: whose weights shrink.
-        forget: importances to the forget set.
+        forget: importances to the forget set; weights without any stay.
         everything: importances to all training data.
         alpha: how many times as important to the forget set a weight must be to be selected.
         dampening: lambda; smaller shrinks more.
@@ -124,10 +127,10 @@ def dampen(
     Returns:
         The share of selected weights, in [0, 1].
     """
-    selected = 0
-    for name, value in model.named_parameters():
+    selected, weights = 0, {name: value for name, value in weights_of(model).items() if name in forget}
+    for name, value in weights.items():
         chosen = forget[name] > alpha * everything[name]
         factor = (dampening * everything[name] / forget[name].clamp_min(torch.finfo(value.dtype).tiny)).clamp_max(1)
         value.copy_(torch.where(chosen, value * factor, value))
         selected += int(chosen.sum())
-    return selected / sum(value.numel() for value in model.parameters())
+    return selected / sum(value.numel() for value in weights.values())

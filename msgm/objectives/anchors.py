@@ -110,7 +110,8 @@ class Anchor:
             return Held(weights, {name: torch.full_like(p, self.factor) for name, p in weights.items()})
         if self.by == "fisher":
             square = setup.moments("retain", self.items, self.levels).square
-            return Held(weights, {name: self.factor * square[name].to(p.device) for name, p in weights.items()})
+            stiffness = {name: self.factor * square[name].to(p.device) for name, p in weights.items() if name in square}
+            return Held({name: weights[name] for name in stiffness}, stiffness)
         return self._spread([ScoreModel.load(folder) for folder in map(find_model, self.models)], weights)
 
     def _spread(self, models: Sequence[ScoreModel], like: Mapping[str, Tensor]) -> "Held":

@@ -54,7 +54,7 @@ def moments(
 ) -> Moments:
     """Return the moments of the gradient of ``model``'s denoising loss at ``items``.
 
-    The network is in eval mode meanwhile, and all its weights take part, also those that are not trained.
+    The network is in eval mode meanwhile, and all weights that may be trained take part, also those that are not.
 
     Example:
         >>> model = msgm.ScoreModel.new("mlp", "vp", shape=(2,))
@@ -72,11 +72,11 @@ def moments(
         condition: of the items.
     """
     network = model.network
-    weights = dict(network.named_parameters())
+    training, trained = network.training, {name: w.requires_grad for name, w in network.named_parameters()}
+    network.eval().requires_grad_(True)
+    weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
     sums = {name: torch.zeros(2, *w.shape, dtype=_widest(w), device=w.device) for name, w in weights.items()}
     groups = items.split(batch)
-    training, trained = network.training, {name: w.requires_grad for name, w in weights.items()}
-    network.eval().requires_grad_(True)
     try:
         for number, group in enumerate(groups):
             rows = torch.arange(number * batch, number * batch + len(group))
@@ -86,7 +86,7 @@ def moments(
                 sums[name][1] += gradient.to(sums[name].dtype).square()
     finally:
         network.train(training)
-        for name, weight in weights.items():
+        for name, weight in network.named_parameters():
             weight.requires_grad_(trained[name])
     found = {name: (both / max(len(groups), 1)).float() for name, both in sums.items()}
     return Moments({k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()}, len(groups))

@@ -271,7 +271,7 @@ def test_weights_go_flat_and_back():
     assert_alike(unflatten(flatten(weights), weights), weights)
     vector = torch.arange(float(len(flatten(weights))))
     before = flatten(weights).clone()
-    add_to(model, vector)
+    add_to(weights_of(model), vector)
     torch.testing.assert_close(flatten(weights_of(model)), before + vector)
 
 

@@ -136,6 +136,14 @@ def test_a_text_encoder_is_never_in_train_mode(model):
     assert not network.text_encoder.training
 
 
+def test_a_text_encoder_of_a_pipeline_is_never_trained_and_one_that_learns_with_its_network_is(model):
+    network = copy.deepcopy(model.network).requires_grad_(True)
+    assert not any(p.requires_grad for p in network.text_encoder.parameters())
+    assert all(p.requires_grad for p in network.unet.parameters())
+    made = msgm.ScoreModel.new("text-unet", "vp", shape=(1, 8, 8), channels=[8]).network
+    assert all(p.requires_grad for p in made.requires_grad_(False).requires_grad_(True).text_encoder.parameters())
+
+
 def test_gradients_reach_a_text_encoder_that_is_trained_and_the_u_net_alone_of_a_pipeline(model):
     made = msgm.ScoreModel.new("text-unet", "vp", shape=(1, 8, 8), channels=[8])
     made.network.set_prompts(PROMPTS)

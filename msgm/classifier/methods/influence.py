@@ -78,7 +78,7 @@ class Influence(Method):
                 self.iterations,
                 self.tolerance,
             )
-            add_to(model, change)
+            add_to(weights_of(model), change)
             solves.append(Solve(residual, self.tolerance, used))
             ledger.saw(len(split.retain) + (used + 1) * len(curved))
         reached = worst(solves)

@@ -65,6 +65,7 @@ class TextNetwork(Library):
 
     Attributes:
         prompts: the prompts that labels ask for.
+        reads_alone: whether the text encoders read, and are never trained: those that came with a pipeline.
         pipeline: name of diffusers' class of the pipeline.
     """
 
@@ -86,6 +87,7 @@ class TextNetwork(Library):
             elif name != self.part:
                 standing[name] = part
         self.standing = Standing(standing, options)
+        self.reads_alone = not any(p.requires_grad for part in self.encoders.values() for p in part.parameters())
         self._kept = Kept()
         self.set_prompts(prompts)
 
@@ -112,6 +114,15 @@ class TextNetwork(Library):
         super().train(mode)
         for encoder in self.encoders.values():
             encoder.eval()
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Let the weights be trained, or none; text encoders that came with a pipeline stand still for ever."""
+        super().requires_grad_(requires_grad)
+        if not self.reads_alone:
+            return self
+        for encoder in self.encoders.values():
+            encoder.requires_grad_(False)
         return self
 
     def check_condition(self, condition: Condition) -> None:

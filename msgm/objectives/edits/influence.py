@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from msgm.checks import at_least, positive
-from msgm.curvature import Weights, add_to, conjugate_gradients, curved, plain_attention, weights_of
+from msgm.curvature import Weights, add_to, conjugate_gradients, curved, learnt, plain_attention
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.objectives.base import Card, Noised, mean_square
@@ -79,14 +79,14 @@ class Influence(Edit):
             self.iterations,
             self.tolerance,
         )
-        add_to(model.network, step)
+        add_to(learnt(model.network), step)
         solve = Solve(residual, self.tolerance, used)
         self.facts |= {"iterations": used, "residual": residual, "converged": solve.converged}
 
 
 def mean_gradient(model: ScoreModel, batches: Noisings) -> Tensor:
     """Return the gradient of the mean denoising loss over all noised items, (d,)."""
-    weights, count = list(model.network.parameters()), len(batches)
+    weights, count = [p for p in model.network.parameters() if p.requires_grad], len(batches)
     total = [torch.zeros_like(weight) for weight in weights]
     for batch in batches:
         loss = mean_square(model.eps(batch.x, batch.t, batch.condition) - batch.eps).sum() / count
@@ -97,7 +97,7 @@ def mean_gradient(model: ScoreModel, batches: Noisings) -> Tensor:
 
 def gauss_newton(model: ScoreModel, batches: Noisings, vector: Tensor) -> Tensor:
     """Return G v of the mean denoising loss over all noised items, (d,)."""
-    weights, total, count = weights_of(model.network), torch.zeros_like(vector), 0
+    weights, total, count = learnt(model.network), torch.zeros_like(vector), 0
     for batch in batches:
 
         def outputs(values: Weights, batch: Noised = batch) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from msgm.checks import at_least
-from msgm.curvature import Weights, flatten, unflatten, weights_of
+from msgm.curvature import Weights, flatten, learnt, unflatten, weights_of
 from msgm.diffusion.model import ScoreModel
 from msgm.errors import UserError
 from msgm.objectives.base import Card
@@ -53,7 +53,7 @@ class Replacing(Edit):
         """Return the values that replaced weights get; a weight without any stays as it is."""
 
     def change(self, model: ScoreModel, setup: EditSetup) -> None:
-        weights, values = weights_of(model.network), self.values(model, setup)
+        weights, values = learnt(model.network), self.values(model, setup)
         ranks = self._ranks(model, setup)
         free = {name: value for name, value in weights.items() if name in values}
         chosen = unflatten(highest(flatten({name: ranks[name] for name in free}), self.share), free)
@@ -62,7 +62,7 @@ class Replacing(Edit):
 
     def _ranks(self, model: ScoreModel, setup: EditSetup) -> Weights:
         if self.choose == "random":
-            draws, weights = setup.generator("ranks"), weights_of(model.network)
+            draws, weights = setup.generator("ranks"), learnt(model.network)
             return {name: torch.rand(value.shape, generator=draws).to(value.device) for name, value in weights.items()}
         forget, retain = (importances(model, setup, part, self.items, self.levels) for part in ("forget", "retain"))
         return fisher_ratio(forget, retain)

@@ -69,7 +69,7 @@ class TaskVector(Edit):
         start = flatten(weights_of(model.network))
         vector = flatten(weights_of(tuned.network)).to(start) - start
         self.facts["vector_norm"] = vector.norm().item()
-        add_to(model.network, -self.coefficient * trimmed(vector, self.keep))
+        add_to(weights_of(model.network), -self.coefficient * trimmed(vector, self.keep))
 
 
 def trimmed(vector: Tensor, keep: float) -> Tensor:
