@@ -43,8 +43,14 @@ def refuse_served(folder: Path) -> None:
     for around in (folder, *folder.resolve().parents):
         if any((around / name).is_file() for name in SERVED):
             raise UserError(
-                f"{folder}: {around} holds a recommender that is served, a run of another kind; give another --out."
+                f"{within(folder, around)} holds a recommender that is served, a run of another kind; give another "
+                "--out."
             )
+
+
+def within(folder: Path, around: Path) -> str:
+    """Return the name of ``around``, behind that of the ``folder`` in it where they are two."""
+    return str(folder) if folder.resolve() == around.resolve() else f"{folder} lies in {around}, which"
 
 
 class Run:

@@ -18,7 +18,7 @@ from msgm.recommender.models.base import FILE
 from msgm.recommender.pending import PENDING, read_pending
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sparse import kept
-from msgm.runs import environment, refuse_served
+from msgm.runs import environment, refuse_served, within
 from msgm.seeding import derive_seed
 
 
@@ -79,7 +79,7 @@ def _refuse_other_runs(out: Path) -> None:
     refuse_served(out.resolve().parent)
     for around in (out, *out.resolve().parents):
         if all((around / name).is_file() for name in ("manifest.json", "config.yaml")):
-            raise UserError(f"{out}: {around} holds a run of another kind; give another --out.")
+            raise UserError(f"{within(out, around)} holds a run of another kind; give another --out.")
 
 
 def _earlier_requests(out: Path, data: Interactions) -> tuple[Journal, Deletion]:

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from msgm.errors import UserError
 from msgm.recommender.data.base import Interactions
-from msgm.recommender.metrics.distance import rbo
 from msgm.recommender.models.base import EXACTNESS, Recommender
 from msgm.recommender.models.estimator import Ids, deletion_of
+from msgm.recommender.overlap import rbo
 from msgm.recommender.requests import Deletion, RecommenderRequest
 
 PERSISTENCE = 0.9

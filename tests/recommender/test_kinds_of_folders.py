@@ -1,5 +1,8 @@
 """A folder that serves holds nothing else: other commands refuse it, and ``fit`` refuses the folder of a run."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from msgm.errors import UserError
@@ -72,3 +75,15 @@ def test_a_fit_refuses_a_folder_within_a_served_one(cli, served):
     told = cli("recommender", "fit", "c.yaml", *settings(TINY))
     assert (told.code, "run of another kind" in told.err) == (2, True)
     assert not (served / "ease").exists()
+
+
+def test_a_refusal_names_a_folder_once_and_says_in_which_it_lies(served):
+    ending = " holds a recommender that is served, a run of another kind; give another --out."
+    for folder, said in (
+        (served, f"{served}{ending}"),
+        (served / "in", f"{served / 'in'} lies in {served}, which{ending}"),
+        (Path("runs/tiny"), f"runs/tiny{ending}"),
+        (Path("runs/tiny/in"), f"runs/tiny/in lies in {served.resolve()}, which{ending}"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+            refuse_served(folder)

@@ -14,9 +14,9 @@ from msgm.reading import read_json
 from msgm.recommender.config import load_config
 from msgm.recommender.fitting import fit
 from msgm.recommender.journal import id_digest
-from msgm.recommender.metrics.distance import rbo
 from msgm.recommender.models import MODELS, ease
 from msgm.recommender.models.base import load_recommender
+from msgm.recommender.overlap import rbo
 from msgm.recommender.requests import Deletion
 from msgm.recommender.service import Service
 from msgm.recommender.whatif import told, what_if

@@ -15,9 +15,9 @@ from msgm.cards.claims import INCONCLUSIVE, PASS
 from msgm.reading import read_json
 from msgm.recommender.auditing.served import Finding, Served
 from msgm.recommender.journal import DONE
-from msgm.recommender.metrics.distance import rbo
 from msgm.recommender.metrics.ranking import blocks
 from msgm.recommender.models.base import MODELS, Recommender
+from msgm.recommender.overlap import rbo
 from msgm.recommender.whatif import PERSISTENCE
 from msgm.seeding import derive_seed
 

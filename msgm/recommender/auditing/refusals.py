@@ -10,7 +10,6 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import quantile_test
 
 from msgm.errors import UserError
 from msgm.recommender.auditing.served import Finding, Served
@@ -59,6 +58,8 @@ def refusals(served: Served, forgotten: Sequence[str], places: Sequence[str], se
 
 
 def _judged(differences: NDArray[np.float64], alike: bool) -> Finding:
+    from scipy.stats import quantile_test  # takes a third of a second
+
     interval = quantile_test(differences, q=0, p=0.5).confidence_interval(CONFIDENCE)
     median, low, high = (1e3 * float(value) for value in (np.median(differences), interval.low, interval.high))
     said = (

@@ -27,6 +27,7 @@ from msgm.recommender.metrics.probes import retained_users
 from msgm.recommender.metrics.ranking import blocks, candidates
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.models.estimator import top
+from msgm.recommender.overlap import agreements, weighted
 from msgm.recommender.ties import overlaps, tied_rows
 from msgm.seeding import derive_seed
 from msgm.study.parts import NONNEGATIVE, UNIT
@@ -139,34 +140,8 @@ def relative_l2(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 def list_overlaps(one: View, other: View, persistence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (n,) Jaccard indices and rank-biased overlaps of the lists of two models, 0 to 1."""
-    jaccard, agreement = _overlaps(one.lists, other.lists)
+    jaccard, agreement = agreements(one.lists, other.lists)
     tied = one.tied | other.tied
     if tied.any():
         jaccard[tied], agreement[tied] = overlaps(one.offers[tied], other.offers[tied], agreement.shape[1])
-    return jaccard, _weighted(agreement, persistence)
-
-
-def jaccard(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-    """Return the mean Jaccard index of the rows of two (n, k) arrays of items, 0 to 1; -1 is no item."""
-    return float(_overlaps(one, other)[0].mean())
-
-
-def rbo(one: NDArray[np.int64], other: NDArray[np.int64], persistence: float) -> float:
-    """Return the mean rank-biased overlap, cut and scaled, of the rows of two (n, k) arrays of items, 0 to 1."""
-    return float(_weighted(_overlaps(one, other)[1], persistence).mean())
-
-
-def _overlaps(one: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return ``msgm.recommender.ties.overlaps`` of two (n, k) arrays of items, -1 for none."""
-    depth = np.arange(one.shape[1])
-    same = (one[:, :, None] == other[:, None, :]) & (one[:, :, None] >= 0)
-    shared = same.cumsum(axis=1).cumsum(axis=2)[:, depth, depth]
-    sizes = [(lists >= 0).cumsum(axis=1) for lists in (one, other)]
-    union = sizes[0][:, -1] + sizes[1][:, -1] - shared[:, -1]
-    return np.where(union > 0, shared[:, -1] / np.maximum(union, 1), 1.0), shared / np.maximum(np.maximum(*sizes), 1)
-
-
-def _weighted(agreement: NDArray[np.float64], persistence: float) -> NDArray[np.float64]:
-    """Return (n,) overlaps of (n, k) shares in common by depth."""
-    weights = persistence ** np.arange(agreement.shape[1])
-    return np.asarray(agreement @ weights / weights.sum())
+    return jaccard, weighted(agreement, persistence)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from msgm.checks import at_least, below_one, positive
 from msgm.recommender.metrics.base import METRICS, Case, Metric, Number
@@ -95,10 +94,12 @@ def _gap(found: Quality, active: Active) -> float | None:
     Of n tied users, q have held-out cells. The number h of these that count as active is hypergeometric, and their
     expected NDCG is the mean over the q. Choices that leave one side empty are skipped.
     """
+    from scipy.stats import hypergeom  # takes a third of a second
+
     sure, tied = active.sure[found.users], active.tied[found.users]
     others = ~sure & ~tied
     h = np.arange(min(int(tied.sum()), active.places) + 1)
-    chances = stats.hypergeom.pmf(h, int(active.tied.sum()), int(tied.sum()), active.places)
+    chances = hypergeom.pmf(h, int(active.tied.sum()), int(tied.sum()), active.places)
     each = float(found.ndcg[tied].mean()) if tied.any() else 0.0
     sizes = sure.sum() + h, others.sum() + tied.sum() - h
     possible = (sizes[0] > 0) & (sizes[1] > 0) & (chances > 0)

@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path as FilePath
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram,
 from prometheus_client.multiprocess import MultiProcessCollector
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException as StarletteError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msgm import __version__, threads
@@ -24,6 +26,7 @@ from msgm.errors import RunError, UserError
 from msgm.folders import BusyError
 from msgm.recommender.service import UnreadableError
 from msgm.recommender.serving.reader import Reader
+from msgm.recommender.serving.settings import Settings
 from msgm.recommender.serving.writer import Asked, ask, end_with_parent
 
 WAITING = 4
@@ -47,23 +50,6 @@ Pair = Annotated[list[Id], Field(min_length=2, max_length=2)]
 Size = Annotated[int, Field(ge=1, le=LONGEST, strict=True, description="length of the list"), BeforeValidator(_whole)]
 Together = Annotated[bool, Field(strict=True, description="whether all of it is one request")]
 Number = Annotated[int, Path(ge=1, lt=2**53, description="number of the request")]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a reading process is told.
-
-    Attributes:
-        folder: the served folder.
-        trust: whether to run the Python files that it names.
-        writer: address of the writer.
-        token: that callers must send; None where anyone on this machine may ask.
-    """
-
-    folder: FilePath
-    trust: bool
-    writer: str
-    token: str | None
 
 
 class Body(BaseModel):
@@ -175,10 +161,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for code, text in {
         400: "the body is no JSON, or the host is not this one",
         401: "the token is missing or wrong",
-        404: "there is no such request",
+        404: "there is no such request, or no such route",
+        405: "the route takes another method",
         409: "the folder cannot answer that, as for an unknown user",
         422: "the body is not of the right form",
-        500: "a request was answered, but a file that is no part of the model still names what was forgotten",
+        500: "a request was answered, but a file that is no part of the model still names what was forgotten; or the "
+        "server failed, and its own output says where",
         503: "the folder cannot be read or written just now",
     }.items()
 }
@@ -188,7 +176,14 @@ def create(settings: Settings) -> FastAPI:
     """Return the interface of a reading process, which ends with the process that started it."""
     end_with_parent()
     threads.choose(1)
-    app = FastAPI(title="msgm recommender", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
+    app = FastAPI(
+        title="msgm recommender",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=REFUSALS,
+    )
     _answer_errors(app, settings.folder)
     _watch(app, settings.token)
 
@@ -247,6 +242,14 @@ def _answer_errors(app: FastAPI, folder: FilePath) -> None:
         place = ".".join(str(part) for part in found["loc"] if part not in FORMS.values())
         return _refusal(422, f"{place}: {found['msg']}.")
 
+    @app.exception_handler(StarletteError)
+    def unrouted(_: Request, error: StarletteError) -> Response:
+        headers = dict(error.headers or {})
+        if error.detail != HTTPStatus(error.status_code).phrase:
+            return _refusal(error.status_code, error.detail)
+        told = f"this route takes {headers['Allow']}" if "Allow" in headers else "there is no such route"
+        return _refusal(error.status_code, f"{told}; GET /openapi.json describes all routes.", headers)
+
     @app.exception_handler(UserError)
     def refused(_: Request, error: UserError) -> Response:
         return _refusal(503 if isinstance(error, BusyError | UnreadableError) else 409, str(error))
@@ -295,7 +298,13 @@ class _Watch:
             # A page in a browser, whose name resolves to this machine, is none of its callers.
             return await _refusal(400, "the header Host names another host than this one.")(scope, receive, watched)
         if self._token is None or scope["path"] == "/health" or _has(Headers(scope=scope), self._token):
-            return await self._app(scope, receive, watched)
+            try:
+                return await self._app(scope, receive, watched)
+            except Exception:
+                await _refusal(500, "the server failed on this; its standard error says where.")(
+                    scope, receive, watched
+                )
+                raise
         refused = _refusal(401, "send the token of this server as Authorization: Bearer TOKEN.")
         refused.headers["WWW-Authenticate"] = "Bearer"
         return await refused(scope, receive, watched)
@@ -306,6 +315,6 @@ def _has(headers: Headers, token: str) -> bool:
     return scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), token.encode())
 
 
-def _refusal(code: int, sentence: str) -> Response:
+def _refusal(code: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
     text = sentence.encode(errors="replace").decode()
-    return JSONResponse({"detail": text}, code, headers={"Retry-After": "1"} if code == 503 else None)
+    return JSONResponse({"detail": text}, code, {"Retry-After": "1"} if code == 503 else headers)

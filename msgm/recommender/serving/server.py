@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -19,7 +20,10 @@ from msgm.plugins import trusted
 from msgm.reading import read_bytes
 from msgm.recommender.service import Service
 from msgm.recommender.serving import writer
-from msgm.recommender.serving.app import Settings, create
+from msgm.recommender.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 SHORTEST = 16
 """Characters of a token at least."""
@@ -54,7 +58,7 @@ def serve(folder: Path, host: str, port: int, readers: int, token_file: Path | N
         settings = Settings(folder, trusted(), address, token)
         writing = _Writing(settings)
         config = uvicorn.Config(
-            partial(create, settings),
+            partial(_interface, settings),
             factory=True,
             workers=readers,
             log_level="warning",
@@ -67,6 +71,13 @@ def serve(folder: Path, host: str, port: int, readers: int, token_file: Path | N
             Multiprocess(config, [listening]).run()
         finally:
             writing.end()
+
+
+def _interface(settings: Settings) -> "FastAPI":
+    """Return the interface of a reading process, which alone waits for FastAPI to be imported."""
+    from msgm.recommender.serving.app import create
+
+    return create(settings)
 
 
 class _Writing:

@@ -7,7 +7,8 @@ import pytest
 
 from msgm.errors import UserError
 from msgm.recommender.metrics import METRICS
-from msgm.recommender.metrics.distance import jaccard, rbo, relative_l2
+from msgm.recommender.metrics.distance import relative_l2
+from msgm.recommender.overlap import jaccard, rbo
 from tests.recommender.metrics.worlds import trained_case
 
 DISTANCE = METRICS.build({"name": "distance"})

@@ -10,7 +10,8 @@ from schemathesis import GenerationMode
 from msgm.recommender.config import load_config
 from msgm.recommender.fitting import fit
 from msgm.recommender.serving import writer
-from msgm.recommender.serving.app import Settings, create
+from msgm.recommender.serving.app import create
+from msgm.recommender.serving.settings import Settings
 
 CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]
 TOKEN = "a-token-of-the-tests"

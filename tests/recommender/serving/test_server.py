@@ -58,6 +58,15 @@ def client(folder):
     assert ended(process) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("module", "heavy"), [("server", "fastapi prometheus_client"), ("writer", "fastapi uvicorn"), ("app", "uvicorn")]
+)
+def test_a_process_imports_no_more_than_it_needs(module, heavy):
+    code = f"import msgm.recommender.serving.{module}, sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {*heavy.split(), "torch", "scipy.stats", "sklearn", "matplotlib"} & set(found.stdout.split())
+
+
 def test_a_forgotten_user_is_served_nothing_and_the_request_is_done(client):
     assert len(client.post("/recommend", json={"user": "user2", "k": 4}).json()["items"]) == 4
     number = client.post("/forget", json={"users": ["user2"]}).json()["requests"]
