@@ -12,11 +12,11 @@ from msgm.classifier.methods import METHODS, Settings
 from msgm.classifier.networks import MLP, Linear, build
 from msgm.classifier.sisa import SISA, Ensemble, Layout, expected_cost, system
 from msgm.classifier.sisa.ensemble import TIE_WEIGHT
-from msgm.classifier.sisa.layout import stage_epochs
 from msgm.classifier.training import TrainingSettings, fit
 from msgm.data import Dataset
 from msgm.errors import UserError
 from msgm.seeding import derive_seed
+from msgm.slices import stage_epochs
 from scripts.bench import sisa as benchmark
 
 TRAINING = TrainingSettings(lr=0.1, epochs=3, batch_size=8, weight_decay=0.0)
@@ -66,15 +66,6 @@ def test_the_layout_drops_no_item_and_is_balanced(shards, slices):
     assert np.ptp(counts.sum(1)) <= 1
     assert max(np.ptp(row) for row in counts) <= 1
     assert (places != Layout(ITEMS, shards, slices, 1).places).any() or (shards, slices) == (1, 1)
-
-
-@pytest.mark.parametrize(("epochs", "slices"), [(20, 1), (20, 5), (20, 10), (3, 5), (7, 4)])
-def test_stages_visit_as_many_points_as_the_whole_epochs(epochs, slices):
-    stages = stage_epochs(epochs, slices)
-    assert min(stages) >= 1
-    assert sum(stages) == 2 * epochs * slices // (slices + 1)
-    visits = sum(e * r / slices for r, e in enumerate(stages, start=1))
-    assert visits == pytest.approx(epochs, abs=1)
 
 
 def test_a_slice_without_an_epoch_is_refused():
@@ -345,20 +336,6 @@ def test_statistics_of_inputs_are_the_shards_own(train):
     for shard, model in enumerate(one.ensemble().models):
         x = Examples.of(train.dataset, members(one, shard)).inputs(torch.arange(len(members(one, shard))))
         torch.testing.assert_close(model[1].mean, x.mean(0))
-
-
-def test_expected_cost_is_the_formula_of_the_paper():
-    """One slice and one epoch: the closed forms, to the order that they leave out."""
-    n, s, k = 10_000, 20, 30
-    found = expected_cost(n, s, 1, 1, k, model_bytes=7)
-    assert found.stream == pytest.approx(k * (n / s - 1 + 1 / (2 * s)) - k**2 / (2 * s), rel=1e-4)
-    assert found.batch == pytest.approx(n * (1 - (1 - 1 / s) ** k) - k)
-    assert (found.checkpoints, found.storage_bytes, found.forward_passes) == (20, 140, 20)
-    assert expected_cost(n, s, 10, 55, 1).stream == pytest.approx(55 * (n / s) * found_share(10), rel=0.01)
-
-
-def found_share(slices):
-    return expected_cost(10_000, 20, slices, 55, 1).share
 
 
 def test_expected_cost_by_simulation_of_layouts():

@@ -22,9 +22,9 @@ Not covered: requests that were chosen after looking at the ensemble's outputs w
 NeurIPS 2021), and the file ``ensemble.json`` keeps the numbers of forgotten items, which a resumed training needs.
 """
 
-from msgm.classifier.sisa.cost import ExpectedCost, expected_cost
 from msgm.classifier.sisa.ensemble import Ensemble
 from msgm.classifier.sisa.layout import Layout
 from msgm.classifier.sisa.system import SISA, Work, load_ensemble
+from msgm.slices import ExpectedCost, expected_cost
 
 __all__ = ["SISA", "Ensemble", "ExpectedCost", "Layout", "Work", "expected_cost", "load_ensemble"]

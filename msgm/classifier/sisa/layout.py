@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,18 +55,3 @@ class Layout:
     def stage_positions(self, shard: int, number: int) -> NDArray[np.int64]:
         """Return the sorted positions that the stage of a slice trains on: those of this slice and all before."""
         return np.flatnonzero((self.places[:, 0] == shard) & (self.places[:, 1] <= number))
-
-
-def stage_epochs(epochs: int, slices: int) -> list[int]:
-    """Return the epochs of each slice's stage, so that all visit as many points as ``epochs`` over the whole shard.
-
-    Raises:
-        UserError: a stage would have none.
-    """
-    if 2 * epochs < slices + 1:
-        raise UserError(
-            f"sisa.slices {slices} need at least {-(-(slices + 1) // 2)} training.epochs, so that every slice has one; "
-            f"got {epochs}."
-        )
-    ends = [2 * epochs * number // (slices + 1) for number in range(slices + 1)]
-    return [end - start for start, end in pairwise(ends)]

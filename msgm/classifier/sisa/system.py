@@ -18,13 +18,14 @@ from msgm.classifier.data import Examples
 from msgm.classifier.networks import reinitialised
 from msgm.classifier.sisa.checkpoints import SUFFIX, Checkpoints, InFolder, InMemory, packed
 from msgm.classifier.sisa.ensemble import Aggregation, Ensemble
-from msgm.classifier.sisa.layout import Layout, stage_epochs
+from msgm.classifier.sisa.layout import Layout
 from msgm.classifier.training import Step, TrainingSettings, fit, logits
 from msgm.errors import UserError
 from msgm.folders import place, write_json
 from msgm.reading import read_json, read_tensors
 from msgm.seeding import derive_seed
 from msgm.shapes import Count
+from msgm.slices import stage_epochs
 
 FILE = "ensemble.json"
 FORMAT = 1  # of what a checkpoint's name vouches for: raise it when the same inputs train to other weights

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from msgm.recommender.methods.base import METHODS, Card, Ledger, Method
 from msgm.recommender.models.base import Recommender
 from msgm.recommender.requests import Deletion
-from msgm.recommender.sharding.laser import WARM, SequentialRecommender
+from msgm.recommender.sharding.laser import SequentialRecommender
+from msgm.recommender.sharding.stages import WARM
 
 
 @METHODS.register("laser")

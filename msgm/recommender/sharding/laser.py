@@ -25,17 +25,13 @@ from scipy.sparse import csr_array
 from msgm.checks import at_least
 from msgm.errors import UserError
 from msgm.fields import Settings
-from msgm.recommender.models.alternating import Alternating
 from msgm.recommender.models.base import MODELS, Recommender
-from msgm.recommender.models.torch_base import TorchRecommender
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding.balanced import Space, balanced_clusters
 from msgm.recommender.sharding.partitions import pretrained
+from msgm.recommender.sharding.stages import WARM, State, take, train_stages
 from msgm.recommender.sparse import kept
 from msgm.seeding import derive_seed
-
-WARM = ("als", "bpr", "lightgcn", "mult-vae")
-"""Models that can train on from where they stand."""
 
 
 @MODELS.register("sequential")
@@ -67,36 +63,18 @@ class SequentialRecommender(Recommender):
         if self.stages > self.seen.shape[0]:
             raise UserError(f"stages must be at most the number of users, {self.seen.shape[0]}; got {self.stages}.")
         self.groups = curriculum(self.seen, self.stages, self.seed)
-        self.model, self.checkpoints = self._train(0, [], self.seen, self.times)
+        self.model, self.checkpoints = self._train(self.seen, self.times, [])
 
     def _train(
-        self,
-        stage: int,
-        checkpoints: list[dict[str, NDArray[Any]]],
-        cells: csr_array,
-        times: NDArray[np.int64] | None,
-    ) -> tuple[Recommender, list[dict[str, NDArray[Any]]]]:
-        """Return the model after all stages from ``stage`` on, and all stages' checkpoints, the given ones first.
-
-        A stage without cells, as the first may be after a request, has an empty checkpoint.
-        """
-        model, left = self._model(), list(checkpoints)
-        of_cell = np.repeat(self.groups, np.diff(cells.indptr))
-        for number in range(stage, self.stages):
-            mine = of_cell <= number
-            part, part_times = kept(cells, mine), None if times is None else times[mine]
-            if left and left[-1]:
-                _take(model, left[-1], part, part_times)
-                train_on(model, self.rounds, number)
-            elif part.nnz:
-                model.fit(part, model.seed, part_times)
-            left.append({name: values.copy() for name, values in model.arrays().items()} if part.nnz else {})
-        return model, left
+        self, cells: csr_array, times: NDArray[np.int64] | None, states: list[State]
+    ) -> tuple[Recommender, list[State]]:
+        """Run the stages after the given states; return the model, and the states of all stages."""
+        model, rounds = self._model(), [self.rounds] * self.stages
+        found, _ = train_stages(model, rounds, np.repeat(self.groups, np.diff(cells.indptr)), cells, times, states)
+        return model, found
 
     def _model(self) -> Recommender:
-        settings = dict(self.base)
-        settings["sweeps" if isinstance(MODELS.build(self.base), Alternating) else "epochs"] = self.rounds
-        model = MODELS.build(settings)
+        model = MODELS.build(self.base)
         model.seed = derive_seed(self.seed, "sequential")
         return model
 
@@ -109,7 +87,7 @@ class SequentialRecommender(Recommender):
             return 0, "approximate", {"first_stage": None, "stages_replayed": 0}
         first = int(np.repeat(self.groups, np.diff(self.seen.indptr))[gone].min())
         rest, times = kept(self.seen, ~gone), None if self.times is None else self.times[~gone]
-        self.model, self.checkpoints = self._train(first, self.checkpoints[:first], rest, times)
+        self.model, self.checkpoints = self._train(rest, times, self.checkpoints[:first])
         return sum(rest.shape), "approximate", {"first_stage": first, "stages_replayed": self.stages - first}
 
     def storage_bytes(self) -> int:
@@ -130,7 +108,7 @@ class SequentialRecommender(Recommender):
             for prefix in prefixes
         ]
         self.model = self._model()
-        _take(self.model, self.checkpoints[-1], self.seen, self.times)
+        take(self.model, self.checkpoints[-1], self.seen, self.times)
 
 
 def curriculum(matrix: csr_array, stages: int, seed: int) -> NDArray[np.int64]:
@@ -147,20 +125,3 @@ def curriculum(matrix: csr_array, stages: int, seed: int) -> NDArray[np.int64]:
     place = np.empty(stages, dtype=np.int64)
     place[np.argsort(-cohesion, kind="stable")] = np.arange(stages)
     return place[labels]
-
-
-def train_on(model: Recommender, rounds: int, stage: int) -> None:
-    """Train a model on its ``seen`` from where it stands, by ``rounds`` sweeps or epochs."""
-    if isinstance(model, Alternating):
-        model.sweep(model.halves(model.seen), rounds)
-    elif isinstance(model, TorchRecommender):
-        model.train(rounds, f"stage {stage}")
-
-
-def _take(
-    model: Recommender, arrays: Mapping[str, NDArray[Any]], cells: csr_array, times: NDArray[np.int64] | None
-) -> None:
-    """Put a model into the state ``arrays``, with these cells."""
-    model.seen, model.times = cells, times
-    model.gone_users, model.gone_items = np.zeros(cells.shape[0], dtype=bool), np.zeros(cells.shape[1], dtype=bool)
-    model.restore(arrays)

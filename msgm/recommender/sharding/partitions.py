@@ -129,6 +129,22 @@ def _ot(matrix: csr_array, shards: int, balance: Balance, seed: int) -> Partitio
     return replace(_by_user(matrix, owners, learnt=True), solve=solve)
 
 
+def draw_slices(made: Partition, matrix: csr_array, slices: int, seed: int) -> NDArray[np.int64]:
+    """Return (nnz,) the slice of every cell within its shard, from 0, drawn without a look at the cells.
+
+    Users are drawn where a shard has all cells of each of its users, so that their numbers in a shard's slices differ
+    by one at most; cells, each with equal chances, where it has not.
+    """
+    if made.owners is None:
+        return (cell_draws(matrix, seed, "partition", "slices") * slices).astype(np.int64)
+    order = np.random.default_rng(derive_seed(seed, "partition", "slices")).permutation(len(made.owners))
+    by_shard = order[np.argsort(made.owners[order], kind="stable")]
+    sizes = np.bincount(made.owners)
+    places = np.empty(len(order), dtype=np.int64)
+    places[by_shard] = (np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)) % slices
+    return np.repeat(places, np.diff(matrix.indptr))
+
+
 PARTITIONS: dict[str, Callable[[csr_array, int, Balance, int], Partition]] = {
     "random": _random,
     "random-interactions": _random_interactions,
