@@ -15,6 +15,7 @@ from msgm.slices import stage_epochs
 from tests.recommender.models.cells import cells
 
 MATRIX = cells(80, 40)
+PAIRS = np.column_stack(MATRIX.nonzero())
 BASE = {"name": "bpr", "factors": 4, "epochs": 4}
 ROUNDS = stage_epochs(4, 3)
 
@@ -30,6 +31,11 @@ def slice_of(system, user):
 def member(system, shard, number):
     """A user of a slice."""
     return next(u for u in range(80) if system.owners[u] == shard and slice_of(system, u) == number)
+
+
+def asking(partition, drawn):
+    """The request for some users, or for some cells where a shard has no whole users."""
+    return Deletion(users=np.array(drawn)) if partition == "random" else Deletion(cells=PAIRS[drawn])
 
 
 @pytest.fixture
@@ -127,13 +133,10 @@ def test_the_measured_cost_is_the_expected_one(slices, partition, triples):
     """Triples that were trained on, counted over systems of different seeds: training, one by one, and one batch."""
     draws, asked = np.random.default_rng(0), 5
     settings = {"slices": slices, "partition": partition, "combiner": "mean"}
-    pairs, counted = np.column_stack(MATRIX.nonzero()), {"training": [], "batch": [], "stream": []}
+    counted = {"training": [], "batch": [], "stream": []}
     for seed in range(40):
         drawn = draws.choice(80 if partition == "random" else MATRIX.nnz, asked, replace=False)
-        requests = [
-            Deletion(users=np.array([u])) if partition == "random" else Deletion(cells=pairs[[u]]) for u in drawn
-        ]
-        together = Deletion(users=drawn) if partition == "random" else Deletion(cells=pairs[drawn])
+        requests, together = [asking(partition, [one]) for one in drawn], asking(partition, drawn)
         triples.clear()
         system = built(seed=seed, **settings)
         assert sum(triples) == system.cells_visited
