@@ -56,6 +56,29 @@ def test_tuning_learns_its_items(bench):
     assert after < 0.8 * before
 
 
+def test_an_adapter_alone_is_tuned_and_learns_its_items(bench):
+    forget = bench.split.train.forget[:16]
+    model = fresh(bench)
+    before = tensors(model)
+    rank = tuning_settings(bench.config, 1e-2, None, rank=2)
+    *_, (_, tuned) = fine_tune(model, bench.dataset, forget, [60], rank, 0)
+    own = {name.replace(".base_layer", ""): w for name, w in tensors(tuned).items() if "lora_" not in name}
+    own.pop("adapter_scale")
+    assert same(own, before)
+    assert same(tensors(model), before)
+    losses = [item_losses(m, bench, forget, [0.5, 1.0]).mean() for m in (model, tuned)]
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_the_adapter_of_a_method_is_not_the_attacker_s():
+    bench = bench_of("finetune.adapter={rank: 4}")
+    assert tuning_settings(bench.config, None, None).adapter is None
+    found = Relearning(items=4, steps=[1], rank=2, samples=4)
+    assert tuning_settings(bench.config, None, None, found.rank).adapter.rank == 2
+    assert "adapter of rank 2 alone" in found.protocol(bench)["relearning"]
+    assert [point["step"] for point in found.measure(subject_of(bench))["relearning"]["curve"]] == [0, 1]
+
+
 def test_dropout_is_off_and_the_global_stream_is_left_alone():
     bench = bench_of("network.dropout=0.5")
     model = fresh(bench)
@@ -129,7 +152,9 @@ def test_more_items_than_there_are_are_refused_in_one_sentence(bench):
     Relearning(items=247).check(bench.config, bench.dataset, bench.split)
 
 
-@pytest.mark.parametrize("options", [{"items": 0}, {"steps": [0, 5]}, {"steps": []}, {"lr": -1.0}, {"samples": 0}])
+@pytest.mark.parametrize(
+    "options", [{"items": 0}, {"steps": [0, 5]}, {"steps": []}, {"lr": -1.0}, {"samples": 0}, {"rank": 0}]
+)
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(UserError, match=r"^evaluation.options.relearning." + next(iter(options))):
         METRICS.build({"name": "relearning", **options})

@@ -44,6 +44,8 @@ class Relearning(Attack):
         steps: after how many steps to look; 0 always is one of them.
         lr: Adam's rate; None takes that of ``finetune``.
         batch_size: items a step; None takes that of ``finetune``.
+        rank: of a low-rank adapter of all layers (LoRA, arXiv 2106.09685), which is trained in the place of the
+            weights, as by an attacker with little memory; needs peft. None trains all weights.
         samples: samples a look, at most ``evaluation.samples``.
     """
 
@@ -58,10 +60,11 @@ class Relearning(Attack):
     steps: list[int] = field(default_factory=lambda: [2, 5, 10, 20, 40, 80, 160])
     lr: float | None = None
     batch_size: int | None = None
+    rank: int | None = None
     samples: int = 500
 
     def __post_init__(self) -> None:
-        at_least(1, self, SECTION, "items", "batch_size", "samples")
+        at_least(1, self, SECTION, "items", "batch_size", "rank", "samples")
         at_least(0, self, SECTION, "benign")
         check_steps(self.steps, SECTION)
         positive(self, SECTION, "lr")
@@ -70,10 +73,11 @@ class Relearning(Attack):
         distinct = dataset.distinct(split.train.forget), dataset.distinct(split.train.retain)
         enough(self.name, "items", self.items, len(distinct[0]), "training items to forget")
         enough(self.name, "benign", self.benign, len(distinct[1]), "training items to retain")
+        tuning_settings(config, self.lr, self.batch_size, self.rank)
 
     def attack(self, subject: Subject) -> dict[str, Any]:
         bench = subject.bench
-        settings = tuning_settings(bench.config, self.lr, self.batch_size)
+        settings = tuning_settings(bench.config, self.lr, self.batch_size, self.rank)
         chosen = self._chosen(bench)
         return tuning_curve(subject, chosen, self.steps, settings, self.samples, "relearning")
 
@@ -95,10 +99,11 @@ class Relearning(Attack):
         return dict.fromkeys(cls.followed(found), 100 / sum(p["unlearning_ratio"]["n"] for p in found["curve"][1:]))
 
     def protocol(self, bench: Bench) -> dict[str, str]:
-        settings = tuning_settings(bench.config, self.lr, self.batch_size)
+        settings = tuning_settings(bench.config, self.lr, self.batch_size, self.rank)
         among = f" among {self.benign} to retain" if self.benign else ""
+        weights = "raw weights" if self.rank is None else f"a low-rank adapter of rank {self.rank} alone"
         return {
             "relearning": f"a copy is fine-tuned on {self.items} training items to forget{among} (noise prediction, "
-            f"Adam {settings.lr:g}, batch {settings.batch_size}, raw weights); first of the steps "
+            f"Adam {settings.lr:g}, batch {settings.batch_size}, {weights}); first of the steps "
             f"{', '.join(map(str, sorted({0, *self.steps})))} after which its UR is at least half of the base's"
         }

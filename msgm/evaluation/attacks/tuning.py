@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from msgm.config import Config, TrainingSettings
+from msgm.config import AdapterSettings, Config, TrainingSettings
 from msgm.data import Dataset, Feed
 from msgm.diffusion import ScoreModel
 from msgm.errors import UserError
@@ -18,6 +18,7 @@ from msgm.evaluation.attacks.base import sample_count, shares, shown
 from msgm.evaluation.bench import Subject
 from msgm.objectives import mean_square
 from msgm.seeding import derive_seed
+from msgm.training.adapters import adapted, check_installed
 from msgm.training.batches import drop_of, noised_parts
 
 
@@ -39,12 +40,12 @@ def fine_tune(
         indices: the items to train on.
         steps: rising; after each of these numbers of steps (number, copy) is yielded. It is one copy, which goes on
             changing when the next number is asked for.
-        settings: of these lr, batch_size, beta1, beta2, clip and cond_drop are read.
+        settings: of these lr, batch_size, beta1, beta2, clip, cond_drop and adapter are read.
         seed: of order, times and noise.
     """
-    tuned = copy.deepcopy(model)
+    tuned = adapted(copy.deepcopy(model), settings, seed)
     tuned.network.eval()
-    weights = list(tuned.network.parameters())
+    weights = [p for p in tuned.network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(weights, lr=settings.lr, betas=(settings.beta1, settings.beta2))
     drop = drop_of(model, settings)
     feed = Feed(dataset, indices, settings.batch_size, seed, "tuning", device=model.device, drop=drop)
@@ -69,10 +70,20 @@ def check_steps(steps: Sequence[int], section: str) -> None:
         raise UserError(f"{section}.steps must name one step or more, each at least 1, got {list(steps)}.")
 
 
-def tuning_settings(config: Config, lr: float | None, batch_size: int | None) -> TrainingSettings:
-    """Return the experiment's fine-tuning settings, with the given learning rate and batch size if any."""
-    settings = config.finetuning()
-    return replace(settings, lr=lr or settings.lr, batch_size=batch_size or settings.batch_size)
+def tuning_settings(
+    config: Config, lr: float | None, batch_size: int | None, rank: int | None = None
+) -> TrainingSettings:
+    """Return the experiment's fine-tuning settings, with the given learning rate and batch size if any.
+
+    ``rank`` is that of a low-rank adapter of all layers, which alone is trained; None trains all weights.
+
+    Raises:
+        UserError: an adapter, and peft is not installed.
+    """
+    own, adapter = config.finetuning(), None if rank is None else AdapterSettings(rank)
+    settings = replace(own, lr=lr or own.lr, batch_size=batch_size or own.batch_size, adapter=adapter)
+    check_installed(settings)
+    return settings
 
 
 def tuning_curve(
