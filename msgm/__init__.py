@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from msgm.objectives import Standard as Standard
     from msgm.objectives import Subtract as Subtract
     from msgm.objectives import Unseen as Unseen
+    from msgm.requests import Concept as Concept
     from msgm.requests import ForgetRequest as ForgetRequest
     from msgm.runs import Run as Run
 
@@ -61,7 +62,7 @@ _PUBLIC = {
     "msgm.diffusion": ("DDPM", "VE", "VP", "Process", "ScoreModel", "SubVP", "log_likelihood", "sample"),
     "msgm.errors": ("RunError", "UserError"),
     "msgm.objectives": ("EraseDiff", "Objective", "Obtuse", "Orthogonal", "Redirect", "Standard", "Subtract", "Unseen"),
-    "msgm.requests": ("ForgetRequest",),
+    "msgm.requests": ("Concept", "ForgetRequest"),
     "msgm.runs": ("Run",),
 }
 _MODULES = {name: f"msgm.{name}" for name in ("classifier", "recommender", "testing")}

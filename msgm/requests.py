@@ -1,9 +1,9 @@
 """Forget requests: the items to forget and the goal, for generators, classifiers and recommenders.
 
-A request names its items in exactly one way (labels, an attribute, a group, names of files, indices, a file that lists
-indices or names of files, a predicate, or in Python also a mask or a data set of the items themselves) and says what is
-asked: *removal* of the information, or *suppression* of the outputs, which are two things (Cooper et al., "Machine
-Unlearning Doesn't Do What You Think", arXiv 2412.06966).
+A request names its items in exactly one way (labels, an attribute, a group, a concept by prompts, names of files,
+indices, a file that lists indices or names of files, a predicate, or in Python also a mask or a data set of the items
+themselves) and says what is asked: *removal* of the information, or *suppression* of the outputs, which are two things
+(Cooper et al., "Machine Unlearning Doesn't Do What You Think", arXiv 2412.06966).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from msgm.concepts import Concept as Concept
 from msgm.errors import UserError, nearest
+from msgm.fields import structured
 from msgm.ids import as_id, as_index, as_list, class_number, listed, shown
+from msgm.itemlists import lists_names, read_indices, read_names
 from msgm.plugins import load_function
-from msgm.tabular import read_ids, read_lines
 
 Predicate = Callable[[Any, Any], bool]
 Means = Literal["items", "condition", "both"]
@@ -50,6 +52,8 @@ class ForgetRequest:
         positions: numbers of classes, counted from 0 in the data set's order of classes.
         attribute: name of a boolean attribute; the items that have it are forgotten (CelebA's ``Bangs``).
         group: one column of the data set and its value or a list of them, such as ``{subject: [7, 12]}``.
+        concept: prompts, such as ``{forget: [seven]}``: the items with a caption that mentions one of them. Such items
+            are asked for by those prompts alone while they are forgotten. A dictionary is taken, too.
         indices: positions in the data set, counted from 0, in decimal digits: 010 is item 10.
         files: names of items in a data set of files, below its folder and as ``msgm data CONFIG --list`` prints them,
             such as ``dog/0001.png``.
@@ -63,7 +67,8 @@ class ForgetRequest:
         target: ``observed`` items, a ``latent`` attribute, or a ``concept``.
         means: of a model that is asked for classes, what is to be forgotten: the ``items``, which it is to show under
             no condition; the ``condition``, what it gives when it is asked for their labels, whatever it gives when
-            asked for nothing; or ``both`` alike. None means the items, all that an unconditional model can forget.
+            asked for nothing; or ``both`` alike. None means the items, all that an unconditional model can forget, and
+            of a concept the condition.
     """
 
     selectors: ClassVar[tuple[str, ...]] = (
@@ -71,6 +76,7 @@ class ForgetRequest:
         "positions",
         "attribute",
         "group",
+        "concept",
         "indices",
         "files",
         "file",
@@ -92,6 +98,7 @@ class ForgetRequest:
     goal: Literal["removal", "suppression"] = "suppression"
     target: Literal["observed", "latent", "concept"] = "concept"
     means: Means | None = None
+    concept: Concept | None = None
     mask: InitVar[Any] = None
     dataset: InitVar[Any] = None
 
@@ -108,6 +115,10 @@ class ForgetRequest:
             raise UserError(f"request.group: expected a column with its values, got {shown(self.group)}.")
         named = {as_id(column, "request.group", "a column"): values for column, values in self.group.items()}
         self.group = {column: _values(values, f"request.group.{column}") for column, values in named.items()}
+        if self.concept is not None:
+            if not isinstance(self.concept, Concept):
+                self.concept = structured(Concept, self.concept, "request.concept")
+            self.means = self.means or "condition"
 
     def select(
         self,
@@ -119,6 +130,8 @@ class ForgetRequest:
         groups: Mapping[str, NDArray[np.str_]] | None = None,
         names: Sequence[str] = (),
         found: NDArray[np.bool_] | None = None,
+        prompts: Sequence[str] = (),
+        captions: NDArray[np.int64] | None = None,
     ) -> NDArray[np.bool_]:
         """Return a boolean array of ``size``, true for the items to forget.
 
@@ -131,10 +144,13 @@ class ForgetRequest:
             groups: column name to (size,) values as text.
             names: names of the items, when they are files.
             found: (size,) mask of the items that have the content of those of ``dataset``.
+            prompts: texts of captions.
+            captions: (size, K) positions in ``prompts``, -1 for none.
 
         Raises:
-            UserError: not exactly one selector, an unknown label, attribute, column, value or file, an index out of
-                range, an item given twice, a missing file, nothing selected, or everything selected.
+            UserError: not exactly one selector, an unknown label, attribute, column, value or file, a prompt that no
+                caption mentions, an index out of range, an item given twice, a missing file, nothing selected, or
+                everything selected.
         """
         selector = self.selector()
         if selector in ("labels", "positions"):
@@ -143,6 +159,8 @@ class ForgetRequest:
             mask = self._by_group(groups or {})
         elif selector == "attribute":
             mask = self._by_attribute(attributes or {})
+        elif selector == "concept" and self.concept:
+            mask = self.concept.mask(prompts, np.empty((size, 0), np.int64) if captions is None else captions)
         elif selector == "predicate":
             mask = self._by_predicate(size, labels, classes, items)
         elif selector == "mask":
@@ -198,6 +216,8 @@ class ForgetRequest:
             value = "of the items themselves"
         elif callable(value):
             value = "in Python"
+        if isinstance(value, Concept):
+            value = value.forget
         if isinstance(value, dict):
             value = [f"{column} {', '.join(map(str, _listed(values)))}" for column, values in value.items()]
         parts = list(map(str, value)) if isinstance(value, list) else [str(value)]
@@ -210,8 +230,13 @@ class ForgetRequest:
         """Refuse to tell the items from a condition where a model of this many ``classes`` knows none.
 
         Raises:
-            UserError: ``means`` is given, and the model is unconditional.
+            UserError: ``means`` or a concept is given, and the model is unconditional.
         """
+        if self.concept is not None and not classes:
+            raise UserError(
+                "request.concept names prompts, and this model reads none; name the items in another way, or take a "
+                "network that reads prompts, such as text-unet."
+            )
         if self.means is not None and not classes:
             raise UserError(
                 f"request.means: {self.means!r} is said to class-conditional generators, and this model is none; "
@@ -369,27 +394,3 @@ def _nearest_file(name: str, names: Sequence[str]) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     same = [other for other in names if other.rsplit("/", 1)[-1] == last]
     return f" Did you mean {same[0]!r}?" if len(same) == 1 else nearest(name, list(names))
-
-
-def read_names(path: Path) -> list[str]:
-    """Read one name of a file a line, as written; blank lines are skipped.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    return [line for _, line in read_lines(path)]
-
-
-def lists_names(path: Path) -> bool:
-    """Return whether a file lists names of files: whether any of its lines is no number."""
-    return not all(name.strip().removeprefix("-").isdecimal() for name in read_names(path))
-
-
-def read_indices(path: Path) -> list[int]:
-    """Read one index a line, in decimal digits: ``010`` is 10; quotes are as in CSV, blank lines are skipped.
-
-    Raises:
-        UserError: the file cannot be read, holds none, or a line is no index.
-    """
-    texts, places = read_ids(path)
-    return [as_index(text, f"request.file: {place.rstrip(': ')}") for text, place in zip(texts, places, strict=True)]

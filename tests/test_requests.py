@@ -8,8 +8,9 @@ import torch
 from msgm.classifier.config import ClassifierConfig, RequestSettings
 from msgm.config import Config, load_config
 from msgm.errors import UserError
+from msgm.itemlists import read_indices
 from msgm.recommender.requests import RecommenderRequest
-from msgm.requests import ForgetRequest, read_indices
+from msgm.requests import ForgetRequest
 from msgm.splits import Split, make_split
 
 CLASSES = ["cat", "dog", "frog"]

@@ -10,7 +10,8 @@ from torch import Tensor
 from msgm.classifier.data import Shares
 from msgm.data import Dataset
 from msgm.errors import UserError
-from msgm.requests import ForgetRequest, lists_names
+from msgm.itemlists import lists_names
+from msgm.requests import ForgetRequest
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What DataParallel, torch.compile and Lightning put before the names of weights."""

@@ -54,6 +54,10 @@ class Dataset:
         test: (N,) mask of the published test items, or None.
         origin: (N,) position of the item that each item is, where ``data.repeat`` adds copies: its own, or that of the
             item that it is a copy of; None without copies, which come last.
+        prompts: texts of captions, each once.
+        captions: (N, K) positions in ``prompts``, those of an item first and -1 behind them; the first caption is the
+            item's own when it is measured, and training draws one of them at each visit. (0, 0) without captions.
+        named: the numbers of the classes that each prompt names, from left to right; empty where that is not known.
         flip: train on random left-right mirror images as well.
         workers: processes that read a lazy set.
     """
@@ -72,6 +76,9 @@ class Dataset:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     test: NDArray[np.bool_] | None = None
     origin: NDArray[np.int64] | None = None
+    prompts: list[str] = field(default_factory=list)
+    captions: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    named: list[tuple[int, ...]] = field(default_factory=list)
     flip: bool = False
     workers: int = 2
     _resident: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -102,7 +109,17 @@ class Dataset:
             files=files,
             test=None if self.test is None else self.test[origin],
             origin=origin,
+            captions=self.captions[origin] if self.prompts else self.captions,
         )
+
+    @property
+    def conditions(self) -> NDArray[np.int64] | None:
+        """(N,) what a conditional network is asked for to get each item.
+
+        That is the number of the item's first caption, -1 for an item without captions, where the data have prompts;
+        else its label; None without labels.
+        """
+        return self.captions[:, 0] if self.prompts else self.labels
 
     @property
     def is_image(self) -> bool:
@@ -146,7 +163,8 @@ class Dataset:
         wanted = request.value("dataset")
         found = None if wanted is None else same_content(self, wanted)
         items, known = self.items.__getitem__, (self.labels, self.classes, self.attributes)
-        mask = request.select(len(self), *known, items, self.groups, self.names, found)
+        texts = self.prompts, self.captions if self.prompts else None
+        mask = request.select(len(self), *known, items, self.groups, self.names, found, *texts)
         if self.origin is None:
             return mask
         named = np.zeros(len(self), dtype=bool)
@@ -166,10 +184,21 @@ class Dataset:
         return self.take(np.array([index])).numpy().tobytes()
 
     def item_digests(self) -> Iterator[bytes]:
-        """Yield a hash of each item's content and label, in order; files are hashed once while they stay the same."""
+        """Yield a hash of each item's content, label and captions, in order.
+
+        Files are hashed once while they stay the same.
+        """
         for number in range(len(self)):
             content = hashlib.sha256(self.content(number)).digest() if self.files is None else self.files.digest(number)
-            yield content + (b"" if self.labels is None else int(self.labels[number]).to_bytes(8, "little"))
+            label = b"" if self.labels is None else int(self.labels[number]).to_bytes(8, "little")
+            yield content + label + self._caption_digest(number)
+
+    def _caption_digest(self, number: int) -> bytes:
+        """Return a hash of an item's captions; nothing where the data have none."""
+        if not self.prompts:
+            return b""
+        texts = [self.prompts[k] for k in self.captions[number] if k >= 0]
+        return hashlib.sha256(json.dumps(texts).encode()).digest()
 
     def omissions(self) -> dict[str, Any]:
         """Return the number of files left out by reason, and the broken files; for manifests."""
@@ -190,6 +219,9 @@ class Dataset:
         }
         known["groups"] = {name: values.tolist() for name, values in self.groups.items()}
         columns = {"labels": self.labels, "test": self.test, "origin": self.origin} | self.attributes
+        if self.prompts:
+            columns["captions"] = self.captions
+            known |= {"prompts": self.prompts, "named": self.named}
         known["columns"] = [name for name, column in columns.items() if column is not None]
         given = (column.tobytes() for column in columns.values() if column is not None)
         return short_digest(chain([json.dumps(known).encode()], given, self._contents()))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from msgm.diffusion.model import ScoreModel
 from msgm.objectives.gradient_moments import Moments
+from msgm.requests import Concept
 
 
 class Drawn(NamedTuple):
@@ -64,6 +65,7 @@ class Setup:
         sizes_alike: whether forget batches are of the size of the others.
         retained: the labels of the retain items, in order; empty without labels.
         forgotten: the labels of the items to forget, in order, whether the request names them or items alone.
+        concept: the prompts that the request names; None where it names its items in another way.
     """
 
     model: Callable[[], ScoreModel]
@@ -79,6 +81,7 @@ class Setup:
     sizes_alike: bool = True
     retained: tuple[int, ...] = ()
     forgotten: tuple[int, ...] = ()
+    concept: Concept | None = None
 
     def base(self) -> ScoreModel:
         """Return the model that training starts from, frozen and in eval mode; the same object each time."""

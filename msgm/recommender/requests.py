@@ -16,7 +16,9 @@ from msgm.recommender.sparse import dropped, kept, places_of_rows
 from msgm.requests import ForgetRequest
 from msgm.tabular import read_ids
 
-FOREIGN = ("labels", "positions", "attribute", "group", "indices", "files", "predicate", "mask", "dataset")
+FOREIGN = (
+    *("labels", "positions", "attribute", "group", "concept", "indices", "files", "predicate", "mask", "dataset"),
+)
 """Selectors of every ForgetRequest that mean nothing to a recommender."""
 
 
