@@ -191,8 +191,8 @@ class Recommender(Estimator, ABC):
         """Update the model; ``seen`` is still the old one. Return rows touched, exactness, facts."""
 
     def fork(self) -> Self:
-        """Return a copy, which may forget while this model stays as it is."""
-        return copy.deepcopy(self)
+        """Return a copy, which may forget while this model stays as it is; the cells are shared, as none is written."""
+        return copy.deepcopy(self, {id(shared): shared for shared in (self.seen, self.times)})
 
     def placebo(self, deletion: Deletion) -> None:
         """Do what answering a request does beside forgetting: the same steps, in place, with nothing forgotten.

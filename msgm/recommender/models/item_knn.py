@@ -18,7 +18,6 @@ from msgm.checks import at_least
 from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.neighbours import Neighbours
 from msgm.recommender.requests import Deletion
-from msgm.recommender.sparse import ones
 
 
 @MODELS.register("item-knn")
@@ -49,12 +48,13 @@ class ItemKNN(Recommender):
         return self.score_rows(self.seen[users])
 
     def score_rows(self, rows: csr_array) -> NDArray[np.floating[Any]]:
-        return np.asarray((ones(rows) @ self.lists.matrix(np.arange(rows.shape[1]))).toarray())
+        asked, places = np.unique(rows.indices, return_inverse=True)  # the lists of other items are not needed
+        cells = csr_array((np.ones(rows.nnz), places, rows.indptr), (rows.shape[0], len(asked)))
+        return np.asarray((cells @ self.lists.matrix(asked)).toarray())
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
-        touched = np.unique(deletion.only(self.seen).indices)
-        rest = deletion.without(self.seen).T.tocsr()
-        return self.lists.repair(rest, touched), "bit-exact", {"items": len(touched)}
+        touched = np.unique(self.seen.indices[deletion.places(self.seen)]).astype(np.int64)
+        return self.lists.repair(deletion.without(self.seen).T, touched), "bit-exact", {"items": len(touched)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"neighbours": self.lists.ids, "similarities": self.lists.similarities}

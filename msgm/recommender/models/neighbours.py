@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 
 from msgm.recommender.models.estimator import top
 from msgm.recommender.sparse import ones
@@ -50,7 +50,7 @@ class Neighbours:
         made._build(_Cosine(matrix), np.arange(len(made.ids)))
         return made
 
-    def repair(self, rest: csr_array, touched: NDArray[np.int64]) -> int:
+    def repair(self, rest: csr_array | csc_array, touched: NDArray[np.int64]) -> int:
         """Make the lists those of ``rest``, which has lost cells in the rows ``touched`` alone.
 
         Returns:
@@ -60,28 +60,26 @@ class Neighbours:
         if len(touched) > REBUILD_SHARE * len(self.ids):
             self._build(cosine, np.arange(len(self.ids)))
             return len(self.ids)
-        others = np.setdiff1d(np.arange(len(self.ids)), touched)
-        old_ids, old_similarities = self.ids[others], self.similarities[others]
-        self._withdraw(others, touched)
+        last_ids, last = self.ids[:, -1].copy(), self.similarities[:, -1].copy()
+        written = self._withdraw(touched)
+        written[touched] = True
         for block in _blocks(touched, len(self.ids)):
             similarities = cosine.rows(block)
             self._put(block, similarities)
-            self._offer(others, block, similarities[:, others].T)
-        last, new_last = old_similarities[:, -1], self.similarities[others, -1]
-        below = (new_last < last) | ((new_last == last) & (self.ids[others, -1] > old_ids[:, -1]))
-        fallen = others[below & (old_ids[:, -1] >= 0)]
-        self._build(cosine, fallen)
-        changed = (self.ids[others] != old_ids) | (self.similarities[others] != old_similarities)
-        return len(touched) + int(changed.any(axis=1).sum())
+            similarities[:, touched] = -np.inf
+            written[self._offer(block, similarities)] = True
+        new_last = self.similarities[:, -1]
+        below = (new_last < last) | ((new_last == last) & (self.ids[:, -1] > last_ids))
+        below[touched] = False  # they are built already
+        self._build(cosine, np.flatnonzero(below & (last_ids >= 0)))
+        return int(written.sum())
 
     def matrix(self, rows: NDArray[np.int64], width: int | None = None) -> csr_array:
         """Return the lists of ``rows`` as a (len(rows), n) matrix of similarities; n is ``width``, if it is given."""
         ids = self.ids[rows]
         there = ids >= 0
         starts = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-        found = csr_array((self.similarities[rows][there], ids[there], starts), (len(rows), width or len(self.ids)))
-        found.sort_indices()
-        return found
+        return csr_array((self.similarities[rows][there], ids[there], starts), (len(rows), width or len(self.ids)))
 
     def _build(self, cosine: "_Cosine", rows: NDArray[np.int64]) -> None:
         for block in _blocks(rows, len(self.ids)):
@@ -90,27 +88,36 @@ class Neighbours:
     def _put(self, rows: NDArray[np.int64], similarities: NDArray[np.float64]) -> None:
         self.ids[rows], self.similarities[rows] = _best(similarities, self.ids.shape[1])
 
-    def _withdraw(self, rows: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
-        """Take ``gone`` out of the lists of ``rows``."""
-        listed = np.isin(self.ids[rows], gone)
-        holed = listed.any(axis=1)
-        ids = np.where(listed, -1, self.ids[rows])[holed]
-        self._keep(rows[holed], ids, np.where(listed, -np.inf, self.similarities[rows])[holed])
+    def _withdraw(self, gone: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Take ``gone`` out of all lists; return the (n,) mask of the lists that held any."""
+        is_gone = np.zeros(len(self.ids) + 1, dtype=bool)  # the last is for places that hold none, -1
+        is_gone[gone] = True
+        listed = is_gone[self.ids]
+        holed = np.asarray(listed.any(axis=1))
+        rows, listed = np.flatnonzero(holed), listed[holed]
+        order = np.argsort(listed, axis=1, kind="stable")
+        ids, similarities = np.where(listed, -1, self.ids[rows]), np.where(listed, -np.inf, self.similarities[rows])
+        self.ids[rows] = np.take_along_axis(ids, order, axis=1)
+        self.similarities[rows] = np.take_along_axis(similarities, order, axis=1)
+        return holed
 
-    def _offer(self, rows: NDArray[np.int64], ids: NDArray[np.int64], similarities: NDArray[np.float64]) -> None:
-        """Merge candidate ids into each row's top-K neighbours.
+    def _offer(self, ids: NDArray[np.int64], similarities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Merge candidates into the lists where they belong; return the numbers of these lists.
 
         Args:
-            rows: (n,) whose lists change.
             ids: (m,) candidates, in rising order.
-            similarities: (n, m) between rows and candidates.
+            similarities: (m, n) of them to all rows.
         """
-        most = similarities.max(axis=1, initial=-np.inf)
-        wanted = (most > -np.inf) & (most >= self.similarities[rows, -1])
-        rows = rows[wanted]
-        places, offered = _best(similarities[wanted], self.ids.shape[1])
-        offered_ids = np.where(places >= 0, ids[places], -1)
+        first = similarities.argmax(axis=0)
+        most, last = similarities.max(axis=0), self.similarities[:, -1]
+        rows = np.flatnonzero((most > last) | ((most == last) & (ids[first] < self.ids[:, -1])))
+        offered = similarities[:, rows].T
+        offered_ids = np.broadcast_to(ids, offered.shape)
+        if len(ids) > self.ids.shape[1]:
+            places, offered = _best(offered, self.ids.shape[1])
+            offered_ids = ids[places]
         self._keep(rows, np.hstack([self.ids[rows], offered_ids]), np.hstack([self.similarities[rows], offered]))
+        return rows
 
     def _keep(self, rows: NDArray[np.int64], ids: NDArray[np.int64], similarities: NDArray[np.float64]) -> None:
         """Keep the K best of the candidates of each row, equal ones by rising id."""
@@ -127,16 +134,16 @@ def nearest(rows: csr_array, matrix: csr_array, k: int) -> csr_array:
 
 
 class _Cosine:
-    """Similarities between the rows of a binary matrix."""
+    """Similarities between the rows of a binary matrix, in CSR form or, where few rows are asked about, in CSC form."""
 
-    def __init__(self, matrix: csr_array) -> None:
-        self.matrix = ones(matrix, np.int32)
-        self.transposed = self.matrix.T.tocsr()
-        self.sizes = np.diff(matrix.indptr).astype(np.int64)
+    def __init__(self, matrix: csr_array | csc_array) -> None:
+        self.matrix = matrix
+        self.transposed = ones(matrix.T.tocsr(), np.int32)
+        self.sizes = np.bincount(self.transposed.indices, minlength=matrix.shape[0])
 
     def rows(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (len(rows), n) similarities; -inf to the row itself and where nothing is shared."""
-        shared = (self.matrix[rows] @ self.transposed).toarray()
+        shared = (ones(self.matrix[rows].tocsr(), np.int32) @ self.transposed).toarray()
         shared[np.arange(len(rows)), rows] = 0
         return _similarities(shared, self.sizes[rows], self.sizes)
 

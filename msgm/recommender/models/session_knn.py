@@ -67,7 +67,7 @@ class SessionKNN(Recommender):
 
     def _list(self, matrix: csr_array, items: NDArray[np.int64]) -> None:
         """Write the lists of ``items`` in the index: the sessions of ``matrix`` with them, most recent first."""
-        columns = matrix.T.tocsr()[items]
+        columns = matrix.T[items].tocsr()
         sizes = np.diff(columns.indptr)
         row = rows_of(columns)
         order = np.lexsort((columns.indices, -self.latest[columns.indices], row))
@@ -118,7 +118,10 @@ class SessionKNN(Recommender):
     def _scores(self, items: NDArray[np.int64], itself: int = -1) -> NDArray[np.floating[Any]]:
         weights = np.zeros(self.seen.shape[1])
         np.maximum.at(weights, items, np.arange(1, len(items) + 1) / max(len(items), 1))
-        candidates = np.setdiff1d(self.index[items], [-1, itself])
+        shares = np.zeros(self.seen.shape[0] + 1, dtype=bool)  # the last is for places of the index that hold none, -1
+        shares[self.index[items]] = True
+        shares[[-1, itself]] = False
+        candidates = np.flatnonzero(shares)
         recent = candidates[np.lexsort((candidates, -self.latest[candidates]))][: self.recent]
         rows = self.seen[recent]
         there = ones(rows)

@@ -52,7 +52,7 @@ class UserKNN(Recommender):
         return np.asarray((nearest(rows, self.seen, self.neighbours) @ ones(self.seen)).toarray())
 
     def _forget(self, deletion: Deletion) -> tuple[int, str, dict[str, Any]]:
-        touched = np.flatnonzero(np.diff(deletion.only(self.seen).indptr))
+        touched = np.unique(np.searchsorted(self.seen.indptr, deletion.places(self.seen), side="right") - 1)
         return self.lists.repair(deletion.without(self.seen), touched), "bit-exact", {"users": len(touched)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
