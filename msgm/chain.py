@@ -73,7 +73,8 @@ class Entry:
         selector: how the request named its items, such as ``labels``.
         by: the objective or method that answered it.
         date: when, in UTC, as ISO 8601; None if not recorded.
-        positions: (n,) sorted positions of the items that it named, held-out ones included.
+        positions: (n,) sorted positions of the items that it named, held-out ones included; none where it named prompts
+            and no data were read.
         msgm: version that wrote the entry.
     """
 
@@ -102,6 +103,11 @@ class Entry:
     def same_items(self, mask: NDArray[np.bool_]) -> bool:
         """Return whether the request named exactly the items of ``mask``."""
         return np.array_equal(self.positions, np.flatnonzero(mask))
+
+    @property
+    def extent(self) -> str:
+        """How many items it named, in words."""
+        return f"{len(self.positions):,} items" if len(self.positions) else "prompts alone"
 
     def summary(self) -> dict[str, Any]:
         """Return the request's summary for reports and cards, without positions."""
@@ -190,10 +196,28 @@ class Chain:
         """
         return replace(self, requests=(*self.requests, entry)).over(items, split, key)
 
+    def extended_by_prompts(self, entry: Entry) -> "Chain":
+        """Return this chain with one more request, which names prompts and no item of any data.
+
+        Raises:
+            UserError: earlier requests name items, whose digests are those of data that is not here.
+        """
+        if self._names_items:
+            raise UserError(
+                "the model was asked to forget items of its data, and its history goes on with these data alone; give "
+                "them too, or start a new history with --fresh-chain."
+            )
+        return replace(self, requests=(*self.requests, entry))
+
+    @property
+    def _names_items(self) -> bool:
+        digested = self.data is not None and self.data.digests is not None  # also where positions were taken out
+        return digested or any(len(entry.positions) for entry in self.requests)
+
     def check(self, items: Items, split: SplitFacts, key: bytes | None, where: object) -> None:
         """Refuse data in another order or of other content than the chain's, or another split of it.
 
-        A chain without requests depends on no position: what differs is printed, not refused.
+        A chain whose requests name no item depends on no position: what differs is printed, not refused.
 
         Args:
             items: the data as it is now.
@@ -209,7 +233,7 @@ class Chain:
         found = self._differing_split(split) or self._differing_items(items, key)
         if found is None:
             return
-        if self.requests:
+        if self._names_items:
             raise UserError(
                 f"{where}: {found} The model was asked to forget items of the data as it was, by position; give the "
                 "same data, or start a new history with --fresh-chain."
@@ -233,7 +257,7 @@ class Chain:
             found = _first_difference(known, _without_gone(known, digests, gone), getattr(items, "names", []))
             edited = f"{FILE} was edited: its positions are not those of the items that the requests named."
             return found or (None if remaining == then.remaining else edited)
-        if self.requests:
+        if self._names_items:
             print(f"note: the key of {FILE} is not here: forgotten items are known by position alone.", flush=True)
         if size != then.items:
             return f"the data has {size} items and had {then.items}."
@@ -313,7 +337,7 @@ def chain_of(tree: "ChainTree", path: Path | str) -> Chain:
     if tree["format"] > FORMAT:
         raise UserError(f"{path} was written by a newer msgm (format {tree['format']}; this one reads {FORMAT}).")
     data = None if tree["data"] is None else _data(tree["data"], path)
-    if tree["requests"] and (data is None or data.digests is None):
+    if any(entry["positions"] for entry in tree["requests"]) and (data is None or data.digests is None):
         raise UserError(f"{path}: data.digests: expected those of the items that requests name, got nothing.")
     size = 0 if data is None else data.items
     entries = tuple(_entry(entry, size, f"{path}: requests[{k}]") for k, entry in enumerate(tree["requests"]))

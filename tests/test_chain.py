@@ -73,6 +73,36 @@ def test_positions_as_text(positions):
     assert found.dtype == np.int64
 
 
+def by_prompts(by: str = "uce") -> Entry:
+    return Entry.of(ForgetRequest(concept={"forget": ["seven"]}), np.zeros(0, dtype=bool), by)
+
+
+def test_a_request_of_prompts_names_no_item_and_needs_no_data(tmp_path):
+    found = Chain().extended_by_prompts(by_prompts()).extended_by_prompts(by_prompts("rece"))
+    (tmp_path / "chain.json").write_text(json.dumps(found.to_json()))
+    again = read_chain(tmp_path)
+    assert [(entry.by, entry.extent) for entry in again.requests] == [
+        ("uce", "prompts alone"),
+        ("rece", "prompts alone"),
+    ]
+    assert again.data is None
+    assert not again.gone(8).any()
+
+
+def test_after_requests_of_prompts_any_data_may_follow(tmp_path, capsys):
+    found = Chain().over(Texts(), SPLIT, None).extended_by_prompts(by_prompts())
+    found.check(Texts(list("abXdefgh")), SPLIT, None, "model")
+    assert "note: model" in capsys.readouterr().out
+    both = found.extended(entry(1), Texts(), SPLIT, KEY)
+    (tmp_path / "chain.json").write_text(json.dumps(both.to_json()))
+    assert [each.extent for each in read_chain(tmp_path).requests] == ["prompts alone", "1 items"]
+
+
+def test_after_requests_of_items_prompts_need_their_data():
+    with pytest.raises(UserError, match="give them too"):
+        chain((1,)).extended_by_prompts(by_prompts())
+
+
 def test_positions_are_written_as_ranges():
     assert ranges(np.array([3, 5, 6, 7, 9])) == "3,5-7,9"
 

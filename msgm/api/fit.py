@@ -31,7 +31,7 @@ from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.splits import Part
 from msgm.starts import refuse_in_edit
-from msgm.training import Trainer
+from msgm.training import Trainer, prompting
 from msgm.training.adapters import refuse_from_scratch
 from msgm.training.earlier import answered_by, chain_of
 from msgm.training.editing import Editor
@@ -164,7 +164,8 @@ def edit(
 
     Args:
         model: the trained model to start from; it stays as it is.
-        dataset: the data, as in ``msgm.fit``.
+        dataset: the data, as in ``msgm.fit``; None for an edit that reads prompts alone, such as ``uce``, of a request
+            that names them by its ``concept``.
         edit: a name in ``msgm.objectives.edits.EDITS``, ``{"name": ..., ...}`` with its settings, or an edit; an edit
             has its numbers in ``facts`` afterwards.
         forget: what to forget.
@@ -186,6 +187,10 @@ def edit(
     settings = structured(TrainingSettings, {"trackers": [], **training}, "edit")
     refuse_in_edit(vars(settings), "edit")
     chosen = edit if isinstance(edit, Edit) else EDITS.build(_named(edit))
+    if dataset is None:
+        with working(False, download, threads):
+            made = prompting.edited(model, chosen, forget, _without_data(model, fresh_chain), seed, device, "edit")
+            return replace(made, folder=None, sealed=weights_digest(made.network))
     with working(False, download, threads):
         data = _given("edit", model, dataset, levels, columns, flip)
         check_conditions(model, data.dataset, forget)
@@ -200,6 +205,14 @@ def edit(
             editor.train()
             made = editor.result()
         return replace(made, sealed=weights_digest(made.network))
+
+
+def _without_data(model: ScoreModel, fresh: bool) -> Chain:
+    """Return what the model was asked before, where no data are here to check it against."""
+    if isinstance(model, Guided):
+        raise UserError("edit: the model is a guided view, whose weights are those of its base; give model.base.")
+    found = model.history() or Chain(unknown=UNKNOWN)
+    return found.started_anew() if fresh else found
 
 
 def _given(

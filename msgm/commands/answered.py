@@ -36,4 +36,4 @@ def _of_model(model: Path, folder: Path) -> Iterator[str]:
         yield f"{name}: requests before these are not known: {chain.unknown}"
     for number, entry in enumerate(chain.requests, 1):
         date = entry.date or "at an unknown date"
-        yield f"{name}, request {number}: {entry.text}: {len(entry.positions)} items, by {entry.by}, {date}"
+        yield f"{name}, request {number}: {entry.text}: {entry.extent}, by {entry.by}, {date}"

@@ -166,10 +166,11 @@ def _asked(chain: Chain | None) -> list[str]:
 
 
 def _request(entry: Entry) -> str:
-    count = len(entry.positions)
-    what = f"{entry.goal.capitalize()} of {TARGETS.get(entry.target, entry.target)}: {count:,} items of the data"
+    what = f"{entry.goal.capitalize()} of {TARGETS.get(entry.target, entry.target)}: {entry.extent}"
+    if len(entry.positions):
+        what += f" of the data, {NAMED.get(entry.selector, 'named one by one')}"
     when = "" if entry.date is None else f", on {entry.date[:10]}"
-    return f"{what}, {NAMED.get(entry.selector, 'named one by one')}. Answered by {entry.by}{when}."
+    return f"{what}. Answered by {entry.by}{when}."
 
 
 def _shown(card: Mapping[str, Any] | None) -> list[str]:

@@ -36,7 +36,8 @@ class TakeMoments(Protocol):
         """Return the moments."""
 
 
-def _absent(*given: object, **named: object) -> NoReturn:
+def absent(*given: object, **named: object) -> NoReturn:
+    """Stand for what a setup does not have."""
     raise RuntimeError("this setup was made without what the objective asks of it; the trainer's has all")
 
 
@@ -71,9 +72,9 @@ class Setup:
     model: Callable[[], ScoreModel]
     retain: Callable[[int], Tensor]
     tune_on_forget: Callable[[int], ScoreModel]
-    forget: Callable[[int], Drawn] = _absent
-    sample: Callable[[int], Drawn] = _absent
-    moments: TakeMoments = _absent
+    forget: Callable[[int], Drawn] = absent
+    sample: Callable[[int], Drawn] = absent
+    moments: TakeMoments = absent
     steps: int = 0
     forget_share: float = 0.0
     labels_alike: bool = True

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from msgm.curvature import weights_of
 from msgm.diffusion import ScoreModel
+from msgm.diffusion.networks import TextNetwork
 from msgm.objectives import Drawn
 from msgm.objectives.edits import Edit, EditSetup
+from msgm.requests import Concept
 from msgm.seeding import generator
 from msgm.testing.rules import check_settings, check_texts, made, repeated, require
 
-DATA = ("forget", "retain", "retain+forget")
+DATA = ("forget", "retain", "retain+forget", "prompts")
+CONCEPT = Concept(["seven"], ["two"], "one")
 SHAPE = (1, 8, 8)
 
 
@@ -44,7 +47,7 @@ def check_edit(edit: Edit | type[Edit]) -> None:
     require(found.data in DATA, f"{name}.data is {found.data!r}; expected one of {', '.join(DATA)}.")
     if hasattr(found, "items"):
         found.items = min(found.items, 8)
-    model = ScoreModel.new("unet", "vp", shape=SHAPE, channels=[8])
+    model = _model(found.data == "prompts")
     before, asked = weights_of(copy.deepcopy(model.network)), set[str]()
     after = repeated(f"{name}.apply", lambda: _edited(found, model, _setup(model, asked)))
     same = all(torch.equal(value, before[key]) for key, value in weights_of(model.network).items())
@@ -57,6 +60,13 @@ def check_edit(edit: Edit | type[Edit]) -> None:
         json.dumps(found.effective(), allow_nan=False)
     except (TypeError, ValueError) as error:
         require(False, f"{name}: its facts or settings hold what a report cannot: {error}.")
+
+
+def _model(reads_text: bool) -> ScoreModel:
+    model = ScoreModel.new("text-unet" if reads_text else "unet", "vp", shape=SHAPE, channels=[8])
+    if isinstance(model.network, TextNetwork):
+        model.network.set_prompts([*CONCEPT.forget, *CONCEPT.keep, CONCEPT.anchor])
+    return model
 
 
 def _edited(edit: Edit, model: ScoreModel, setup: EditSetup) -> dict[str, Tensor]:
@@ -87,5 +97,11 @@ def _setup(model: ScoreModel, asked: set[str]) -> EditSetup:
         return items("retain", count).items
 
     return EditSetup(
-        model=lambda: copy.deepcopy(model), retain=retain, tune_on_forget=tuned, items=items, forget_share=0.25, seed=0
+        model=lambda: copy.deepcopy(model),
+        retain=retain,
+        tune_on_forget=tuned,
+        items=items,
+        forget_share=0.25,
+        seed=0,
+        concept=CONCEPT,
     )

@@ -97,10 +97,7 @@ class Editor(Stepless):
         network = copy.deepcopy(self.model.network).requires_grad_(True)
         if isinstance(network, Network):
             network.checkpoint_gradients(False)  # of the steps that follow alone
-        made = self.edit.apply(replace(self.model, network=network), self._edit_setup())
-        if not all(bool(weights.isfinite().all()) for weights in made.network.parameters()):
-            raise RunError(f"{self.label}: {self.edit.name} gave weights that are not finite; nothing was saved.")
-        return made
+        return applied(self.edit, replace(self.model, network=network), self._edit_setup(), self.label)
 
     def _edit_setup(self) -> EditSetup:
         setup = replace(self._setup(), tune_on_forget=self._tune_for_edit)
@@ -127,3 +124,16 @@ class Editor(Stepless):
         feed = Feed(self.dataset, chosen, size, self.seed, f"edit-{part}", device=where, drop=drop)
         for number, raw in zip(range(-(-count // size)), feed.batches(0), strict=False):
             yield Drawn(clean(feed, raw.items, generator(self.seed, feed.stream, number, device=where)), raw.labels)
+
+
+def applied(edit: Edit, model: ScoreModel, setup: EditSetup, label: str) -> ScoreModel:
+    """Return an edited copy of a model.
+
+    Raises:
+        RunError: a weight became NaN or infinite.
+        UserError: the edit cannot be made in this network.
+    """
+    made = edit.apply(model, setup)
+    if not all(bool(weights.isfinite().all()) for weights in made.network.parameters()):
+        raise RunError(f"{label}: {edit.name} gave weights that are not finite; nothing was saved.")
+    return made

@@ -13,14 +13,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from msgm.curvature import flatten, weights_of
+from msgm.curvature import Weights, weights_of
 from msgm.devices import WITHOUT_FLOAT64
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.model import ScoreModel
 from msgm.diffusion.processes import Process
 from msgm.objectives.base import Described, Noised, Setup, noised
-from msgm.objectives.setup import Drawn
+from msgm.objectives.setup import Drawn, absent
 from msgm.registry import Registry
+from msgm.requests import Concept
 from msgm.seeding import generator
 
 BATCH = 256
@@ -51,6 +52,19 @@ class EditSetup(Setup):
     forget_share: float
     seed: int
 
+    @classmethod
+    def of_prompts(cls, model: ScoreModel, concept: Concept, seed: int = 0) -> "EditSetup":
+        """Return the inputs of an edit that reads prompts and no item."""
+        return cls(
+            model=lambda: copy.deepcopy(model),
+            retain=absent,
+            tune_on_forget=absent,
+            items=absent,
+            forget_share=0.0,
+            seed=seed,
+            concept=concept,
+        )
+
     def generator(self, *stream: str) -> torch.Generator:
         """Return the generator, on the CPU, of one of an edit's random choices."""
         return generator(self.seed, "edit", *stream)
@@ -76,13 +90,14 @@ class Edit(Described, ABC):
         0.1
 
     Attributes:
-        data: parts of the data that it reads: ``forget``, ``retain`` or ``retain+forget``.
+        data: parts of the data that it reads: ``forget``, ``retain`` or ``retain+forget``; ``prompts`` where it reads
+            those of the request and no item, so that it needs no data set.
         tunes: whether it fine-tunes a copy of the model, with the settings of ``finetune``.
         facts: numbers on the last edit, for reports: ``changed_share``, the share of weights with another value,
             ``distance``, how far they moved in lengths of the whole vector of weights, and the edit's own.
     """
 
-    data: ClassVar[Literal["forget", "retain", "retain+forget"]]
+    data: ClassVar[Literal["forget", "retain", "retain+forget", "prompts"]]
     tunes: ClassVar[bool] = False
     facts: dict[str, Any]
 
@@ -95,9 +110,7 @@ class Edit(Described, ABC):
         self.facts = {}
         edited = replace(model, network=copy.deepcopy(model.network).eval())
         self.change(edited, setup)
-        before, after = (in_double(flatten(weights_of(made.network))) for made in (model, edited))
-        changed, moved = (before != after).double().mean(), (after - before).norm() / before.norm()
-        self.facts |= {"changed_share": changed.item(), "distance": moved.item()}
+        self.facts |= _moved(weights_of(model.network), weights_of(edited.network))
         return edited
 
     @abstractmethod
@@ -106,6 +119,16 @@ class Edit(Described, ABC):
 
 
 EDITS: Registry[Edit] = Registry("edit")
+
+
+def _moved(before: Weights, after: Weights) -> dict[str, float]:
+    """Return the share of weights with another value, and how far all have moved, a tensor at a time."""
+    changed = total = moved = length = 0.0
+    for name, weight in before.items():
+        old, new = in_double(weight), in_double(after[name])
+        changed, total = changed + (old != new).sum().item(), total + old.numel()
+        moved, length = moved + (new - old).square().sum().item(), length + old.square().sum().item()
+    return {"changed_share": changed / total, "distance": (moved / length) ** 0.5}
 
 
 def in_double(values: Tensor) -> Tensor:
