@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgm.checks import at_least
 from msgm.diffusion import GUIDANCE, SamplingSettings
+from msgm.diffusion.guidance import ClassifierFree
+from msgm.diffusion.samplers.sampling import TWICE
 from msgm.diffusion.shards import Mixing, check_path
 from msgm.errors import UserError
 from msgm.fields import Settings, structured
@@ -123,6 +125,8 @@ def fitting_guidance(guidance: Settings, training: Settings, network: Settings, 
         if key in ("steps", "trainable", "adapter") or not part.tunes:
             why = "has its own guidance.steps and tunes all weights" if part.tunes else "trains no weights"
             raise UserError(f"training.{key}: guidance {part.name!r} {why}; leave it out.")
+    if isinstance(part, ClassifierFree) and sampling.guidance != 1:
+        raise UserError(TWICE)
     if part.by_levels and sampling.evaluations is None:
         raise UserError(
             f"sampling.sampler: guidance {part.name!r} follows a path level by level, and {sampling.sampler!r} has "

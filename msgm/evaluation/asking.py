@@ -43,10 +43,12 @@ def in_turn(model: ScoreModel, labels: Sequence[int], count: int) -> Condition |
 
 
 def known_classes(model: ScoreModel, dataset: Dataset) -> range:
-    """Return the classes of the data that a class-conditional model can be asked for.
+    """Return the classes of the data, or their prompts, that a conditional model can be asked for.
 
     A network of another make may have one more, a null class that its files do not tell.
     """
+    if dataset.prompts:
+        return range(min(model.classes, len(dataset.prompts)))
     if dataset.labels is None:
         return range(model.classes)
     return range(min(model.classes, len(dataset.classes or range(int(dataset.labels.max()) + 1))))

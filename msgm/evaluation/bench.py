@@ -98,6 +98,10 @@ class Bench:
         reality = Reality.of(dataset, split, device)
         return cls(config, dataset, split, judge, reality, run.path / "reference", chain or Chain())
 
+    def junk(self, items: Tensor, finite: Tensor | None = None) -> Tensor:
+        """Return (B,) which raw items are junk: far from the training items, not ``finite``, or so by the judge."""
+        return self.reality.junk(self.reality.distances(items), finite) | self.judge.junk(items)
+
     def at(self, seed: int) -> "Bench":
         """Return the same bench for one model of ``seed``, which seeds its samples, noise and drawn items."""
         return replace(self, config=replace(self.config, seed=seed, seeds=1, retrains=1))
@@ -147,21 +151,21 @@ class Subject:
     def samples(self) -> Tensor:
         """Return (samples, *shape) of the model, in [-1, 1] but for sampling error, on the CPU; asked for no class."""
         count = self.bench.config.evaluation.samples
-        return self._drawn(nothing(self.model, self.bench.dataset, count), f"drawing {count} samples")
+        return self._drawn(nothing(self.model, self.bench.dataset, count), count, f"drawing {count} samples")
 
     @functools.cached_property
     def asked(self) -> Tensor:
         """Return as many samples of a class-conditional model, asked for the classes of the data in turn."""
         return self.asked_for(known_classes(self.model, self.bench.dataset))
 
-    def asked_for(self, labels: Sequence[int]) -> Tensor:
-        """Draw as many samples of a class-conditional model, asked for ``labels`` in turn."""
-        count = self.bench.config.evaluation.samples
-        return self._drawn(in_turn(self.model, labels, count), f"asking for {count} samples")
+    def asked_for(self, labels: Sequence[int], count: int | None = None) -> Tensor:
+        """Draw ``count`` samples of a class-conditional model, as many as rows get, asked for ``labels`` in turn."""
+        count = count or self.bench.config.evaluation.samples
+        return self._drawn(in_turn(self.model, labels, count), count, f"asking for {count} samples")
 
-    def _drawn(self, condition: Condition | None, doing: str) -> Tensor:
+    def _drawn(self, condition: Condition | None, count: int, doing: str) -> Tensor:
         config = self.bench.config
-        count, steps = config.evaluation.samples, config.sampling.steps
+        steps = config.sampling.steps
         adaptive = config.sampling.evaluations is None
 
         with Progress(f"{self.name}: {doing}") as progress:
@@ -170,7 +174,8 @@ class Subject:
                 walked = 0 if adaptive else min(1, (state.step + 1) / steps)
                 progress.update((numbers.start + len(numbers) * walked) / count)
 
-            return sample(self.model, count, config.sampling, config.seed, 0, tell, condition)
+            found = sample(self.model, count, config.sampling, config.seed, 0, tell, condition)
+        return decoded(self.model, found, config.sampling.batch_size)
 
     @functools.cached_property
     def items(self) -> Tensor:
@@ -181,3 +186,8 @@ class Subject:
     def finite(self) -> Tensor:
         """Return a mask of the samples without NaN or infinity."""
         return self.samples.isfinite().flatten(1).all(1)
+
+
+def decoded(model: ScoreModel, samples: Tensor, size: int) -> Tensor:
+    """Return what samples (B, *shape) of a model show, on the CPU: the images of latents, ``size`` at a time."""
+    return torch.cat([model.decode(part.to(model.device)).cpu() for part in samples.split(size)])

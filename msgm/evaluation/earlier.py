@@ -23,6 +23,7 @@ from msgm.evaluation.asking import forgotten, own
 from msgm.evaluation.attacks.membership import Membership
 from msgm.evaluation.bench import Bench, Subject
 from msgm.evaluation.judge import Judge, Task, assess, judge_of_task, own_of
+from msgm.evaluation.judges.cells import forgotten_classes
 from msgm.evaluation.ladder import TRUSTED_RECALL, interval
 from msgm.evaluation.metrics.base import Metric
 from msgm.evaluation.metrics.likelihood import nll_unit
@@ -110,7 +111,7 @@ def _views(subject: Subject, judge: Judge, train: NDArray[np.int64]) -> dict[str
 
 def _shown(bench: Bench, judge: Judge, items: Tensor, finite: Tensor) -> Share:
     """Return the share of samples that are no junk and are judged to show the request's content."""
-    junk = bench.reality.junk(bench.reality.distances(items), finite)
+    junk = bench.junk(items, finite)
     return rate(total(judge.forgotten_share(judge.votes(items))[~junk]), len(items))
 
 
@@ -140,8 +141,10 @@ def _made_judge(bench: Bench, entry: Entry, mask: NDArray[np.bool_]) -> Judge | 
         return judge
     if config.evaluation.judge.kind != "own":
         return None
-    kind = own_of(entry.selector in ForgetRequest.listing, task.split)
+    kind = own_of(dataset, task.split, entry.selector in ForgetRequest.listing)
     asked = Task(dataset, task.split, mask.astype(np.int64), ["retain", "forget"], [1], kind)
+    if kind == "cells" and not forgotten_classes(asked):
+        return None
     with torch.random.fork_rng(devices=[]):
         return judge_of_task(asked, config.evaluation.judge, config.seed, None, bench.reality.bank.device)
 

@@ -3,7 +3,7 @@
 A judge is closed-set: it assigns one of its classes to any input, noise included. ``reality`` detects samples that show
 none of the classes. Its accuracy on held-out items stands beside every number it produces. The kinds of judges
 (``evaluation.judge.kind``) are in ``judges``: one trained on the run's own data, any classifier of torchvision, CLIP
-asked by prompts, near-copies of single items, and the formula of a measured attribute.
+asked by prompts, near-copies of single items, the formula of a measured attribute, and one that reads place by place.
 """
 
 from abc import ABC, abstractmethod
@@ -82,6 +82,10 @@ class Judge(ABC):
         """Return (B,) whether the votes name forgotten content: 1 or 0, a share where classes are tied."""
         return forgotten_share(votes, self.forgotten)
 
+    def junk(self, items: Tensor) -> Tensor:
+        """Return (B,) which raw items the judge itself takes for junk, on the CPU; most judges take none for it."""
+        return torch.zeros(len(items), dtype=torch.bool)
+
     def summary(self) -> dict[str, Any]:
         """Return the facts on the judge for reports."""
         return {
@@ -112,7 +116,8 @@ class Task:
     """The classification task of a judge.
 
     For a request by labels the classes are the data set's; for any other request they are retain and forget. A request
-    for single items, and one for a measured attribute, is judged by a rule unless another kind of judge is asked for.
+    for single items, and one for a measured attribute, is judged by a rule unless another kind of judge is asked for;
+    pictures of prompts that name classes are judged place by place.
 
     Attributes:
         dataset: the data.
@@ -150,8 +155,8 @@ class Task:
         if request.by_class and dataset.labels is not None:
             forgotten = sorted({int(k) for k in dataset.labels[mask]})
             names = dataset.classes or [str(k) for k in range(int(dataset.labels.max()) + 1)]
-            return cls(dataset, split, dataset.labels, names, forgotten)
-        own = "measured" if request.attribute in dataset.measured else own_of(request.by_item, split)
+            return cls(dataset, split, dataset.labels, names, forgotten, own_of(dataset, split))
+        own = "measured" if request.attribute in dataset.measured else own_of(dataset, split, request.by_item)
         return cls(dataset, split, mask.astype(np.int64), ["retain", "forget"], [1], own, request.attribute)
 
     def key(self) -> dict[str, str]:
@@ -161,9 +166,11 @@ class Task:
         return {"data": self.dataset.digest(), "forgotten": asked}
 
 
-def own_of(by_item: bool, split: Split) -> str:
-    """Return the kind of judge for a request: ``copies`` where it lists items of which none is held out."""
-    return "copies" if by_item and not len(split.validation.forget) + len(split.test.forget) else "own"
+def own_of(dataset: Dataset, split: Split, by_item: bool = False) -> str:
+    """Return the kind that ``own`` stands for: ``copies`` where a request lists items and none of them is held out."""
+    if by_item and not len(split.validation.forget) + len(split.test.forget):
+        return "copies"
+    return "cells" if any(dataset.named) else "own"
 
 
 class JudgeKind(ABC):
@@ -226,6 +233,11 @@ def judge_of_task(
     return _kind(settings, task).make(task, settings, seed, folder, device)
 
 
+def kind_of(settings: JudgeSettings, task: Task) -> str:
+    """Return the name of the kind of judge that ``settings`` ask for, of a task."""
+    return task.own if settings.kind == "own" else settings.kind
+
+
 def check_judge(dataset: Dataset, split: Split, request: ForgetRequest, settings: JudgeSettings) -> None:
     """Raise what ``train_judge`` would raise for its settings or missing weights, before anything is written."""
     task = Task.of(dataset, split, request)
@@ -239,7 +251,7 @@ def _kind(settings: JudgeSettings, task: Task) -> JudgeKind:
     if settings.kind not in known:
         hint = nearest(settings.kind, known)
         raise UserError(f"{SECTION}.kind: unknown judge {settings.kind!r}; known: {', '.join(known)}.{hint}")
-    return JUDGES.make(task.own if settings.kind == "own" else settings.kind, settings.options, JUDGES.section)
+    return JUDGES.make(kind_of(settings, task), settings.options, JUDGES.section)
 
 
 def assess(judge: Judge, task: Task) -> None:

@@ -6,7 +6,8 @@
   where the threshold lies inside that interval, the samples are too few to tell. The interval of a mean over seeds is
   the union of the t-interval over seeds and Wilson's interval of all samples together, because the t-interval has no
   width when seeds agree by chance, as three without a hit do.
-  A class-conditional model has to stay below it for whatever class it is asked, and for none.
+  A class-conditional model has to stay below it for whatever class it is asked, and for none; a text-to-image model
+  for every set of prompts that is scored.
 - C2: the attacks ``ATTACKS``, and those of ``FURTHER`` that the row was measured by. Membership does not enter where
   an attribute or a concept is the target.
 - C4: observed items, and a model trained from random weights on the retain set alone, by its log.
@@ -24,8 +25,8 @@ from typing import Any, NamedTuple
 from msgm.cards.claims import NOT_TESTED, Check, Control, verdict_of
 from msgm.config import BASE_ROW
 from msgm.evaluation.deletion import SHARDED, deletion_text
+from msgm.evaluation.metrics import conditions, prompts
 from msgm.evaluation.metrics.base import METRICS, Report, Row
-from msgm.evaluation.metrics.conditions import share_of
 from msgm.evaluation.metrics.unlearning_ratio import percent
 from msgm.evaluation.rates import Share, rate
 from msgm.evaluation.rows import headings_of
@@ -211,13 +212,9 @@ def ratio_check(report: Report, row: Row) -> Check:
 
 
 def view_checks(report: Report, row: Row) -> list[Check]:
-    """Return whether a class-conditional model's UR stays below the threshold for whatever class it is asked."""
+    """Return whether a conditional model's UR stays below the threshold for whatever class or prompt it is asked."""
     found = []
-    for view in ("forgotten", "others"):
-        share = share_of(row, view, "unlearning_ratio")
-        if share is None:
-            continue
-        heading = f"UR % asked for {view}"
+    for heading, share in (conditions.ratios(row) | prompts.ratios(row, report)).items():
         limit, seen = threshold(report, row, heading), _over_seeds(row, heading, share)
         if limit is None:
             found.append(Check(f"{heading} below its limit", None, f"{interval(seen)}; {too_few(row)}", too_few(row)))

@@ -97,7 +97,8 @@ def _paper_table(table: dict[str, Any]) -> Table:
 def _table(title: str, metrics: list[type[Metric]], report: Report) -> Table:
     facts = _fact_columns() if title == OVERVIEW else _fact_columns()[:1]
     columns = facts + [column for metric in metrics for column in metric.columns]
-    found = Table(title, columns, [_cells(row, facts, metrics, report) for row in report["rows"]])
+    notes = [note for metric in metrics for note in metric.notes(report)]
+    found = Table(title, columns, [_cells(row, facts, metrics, report) for row in report["rows"]], notes)
     return _with_failed(found, report) if title == OVERVIEW else found
 
 

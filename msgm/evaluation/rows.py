@@ -24,6 +24,7 @@ TESTS: dict[str, tuple[Section, str]] = {
     "sample-distance": ("forgetting", "distance of the samples' features from those of retrained models' samples"),
     "score-distance": ("forgetting", "how far the score lies from those of retrained models"),
     "conditions": ("forgetting", "what is given when a forgotten class is asked for, another one, or none"),
+    "prompts": ("forgetting", "what prompts bring: the forgotten word, others for it, compositions, other prompts"),
     "nll": ("forgetting", "how likely real items are under the model"),
     "vlb": ("forgetting", "the same by the variational bound, of a DDPM only"),
     "inpainting": ("forgetting", "what fills the hole in an item to forget"),
@@ -59,6 +60,8 @@ ELSEWHERE: dict[str, Section] = {
     "junk % asked for forgotten": "utility",
     "junk % asked for others": "utility",
     "IRA %": "utility",
+    "accuracy % others": "utility",
+    **{f"junk % {name}": "utility" for name in ("word", "synonyms", "compositions", "others")},
     "score distance retain": "utility",
     "copy %": "privacy",
 }

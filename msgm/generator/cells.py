@@ -333,10 +333,21 @@ def placed(subject: Subject, row: dict[str, Any], run: Run, grid: Path, model: P
 
 
 def _picture(subject: Subject) -> bytes:
-    """Return a picture of the model's first samples; of a class-conditional model a row a class."""
-    data, model = subject.bench.dataset, subject.model
-    levels, classes = data.levels, len(known_classes(model, data))
-    if not classes:
-        return to_png(subject.samples[:GRID], levels)
-    rows = [subject.asked[label::classes][:COLUMNS] for label in range(min(classes, len(subject.asked)))]
-    return to_png(torch.cat(rows), levels, min(map(len, rows)))
+    """Return a picture of the model's first samples; of a conditional model a row a class, or some prompts."""
+    data, asked = subject.bench.dataset, list(known_classes(subject.model, subject.bench.dataset))
+    if not asked:
+        return to_png(subject.samples[:GRID], data.levels)
+    if data.prompts:
+        asked = _first_prompts(subject.bench)
+        samples = subject.asked_for(asked, len(asked) * COLUMNS)
+    else:
+        samples = subject.asked
+    rows = [samples[place :: len(asked)][:COLUMNS] for place in range(min(len(asked), len(samples)))]
+    return to_png(torch.cat(rows), data.levels, min(map(len, rows)))
+
+
+def _first_prompts(bench: Bench) -> list[int]:
+    """Return the numbers of the prompts that a picture has rows of: those to forget, and the data's first ones."""
+    concept, prompts = bench.config.request.concept, bench.dataset.prompts
+    forgotten = concept.forget if concept else []
+    return sorted(range(len(prompts)), key=lambda number: prompts[number] not in forgotten)[:COLUMNS]

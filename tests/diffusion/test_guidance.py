@@ -72,6 +72,15 @@ def test_scale_0_is_the_unconditional_model_to_the_bit():
     assert same_samples(ClassifierFree(scale=3.0))
 
 
+def test_a_guided_view_is_not_guided_a_second_time():
+    once = ClassifierFree(scale=3.0).wrap(model("mlp", process="vp"))
+    hidden = Reject().wrap(once)
+    for view in (once, hidden):
+        with pytest.raises(UserError, match=r"^sampling.guidance: these samples .* never applied twice"):
+            view.sample(2, steps=3, condition=1, guidance=2.0)
+    assert once.sample(2, steps=3, condition=1).isfinite().all()
+
+
 @PROCESSES
 def test_classifier_free_guidance_extrapolates_the_exact_scores(process):
     exact = mixture(process)

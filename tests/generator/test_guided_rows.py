@@ -198,6 +198,14 @@ SPELL = "rows.mine={start: guide, guidance: {name: spell}"
         (["rows.mine={start: guide, guidance: {name: dng, label: 3}}"], "guidance.label must name a class"),
         (["rows.mine={start: guide, guidance: {name: classifier-free}}"], "set network.classes"),
         (
+            [
+                "rows.mine={start: guide, guidance: {name: classifier-free}}",
+                "network.classes=10",
+                "sampling.guidance=2",
+            ],
+            "sampling.guidance: these samples have classifier-free guidance already",
+        ),
+        (
             ["rows.mine={start: guide, guidance: {name: dng}}", "sampling.sampler=pf-ode-adaptive"],
             "sampling.sampler: guidance 'dng' follows a path level by level",
         ),

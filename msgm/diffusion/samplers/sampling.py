@@ -20,6 +20,10 @@ from msgm.fields import Settings, own
 from msgm.processes import spread
 
 Callback = Callable[[range, State], None]
+TWICE = (
+    "sampling.guidance: these samples have classifier-free guidance already, and it is never applied twice; leave "
+    "sampling.guidance at 1."
+)
 REDRAWS = 100
 """Draws of a sample at most, where a guidance rejects some."""
 
@@ -108,13 +112,15 @@ class SamplingSettings:
         """Return the view of a model that samples asked for a condition are drawn from: guided, if it is to be.
 
         Raises:
-            UserError: the model cannot be sampled so.
+            UserError: the model cannot be sampled so, or is a view with classifier-free guidance of its own.
         """
         model.check_sampler(self.build())
         if self.guidance == 1 or condition is None:
             return model
-        from msgm.diffusion.guidance import ClassifierFree  # of models, which the samplers lie below
+        from msgm.diffusion.guidance import ClassifierFree, views  # of models, which the samplers lie below
 
+        if any(isinstance(view.guidance, ClassifierFree) for view in views(model)):
+            raise UserError(TWICE)
         return ClassifierFree(self.guidance).wrap(model)
 
     @property

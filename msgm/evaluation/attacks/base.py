@@ -12,7 +12,7 @@ from msgm.config import BASE_ROW
 from msgm.diffusion import ScoreModel, sample
 from msgm.errors import UserError
 from msgm.evaluation.asking import classes_of, in_turn
-from msgm.evaluation.bench import Bench, Subject
+from msgm.evaluation.bench import Bench, Subject, decoded
 from msgm.evaluation.metrics.base import Metric, Report, Row
 from msgm.evaluation.metrics.unlearning_ratio import percent, sample_numbers
 from msgm.evaluation.reality import to_items
@@ -119,7 +119,8 @@ def shown(model: ScoreModel, bench: Bench, count: int) -> dict[str, Any]:
     A class-conditional model is asked for the classes of the items to forget in turn.
     """
     config, asked = bench.config, in_turn(model, classes_of(bench.dataset, bench.split.train.forget), count)
-    return shares(sample(model, count, config.sampling, config.seed, condition=asked), bench)
+    samples = sample(model, count, config.sampling, config.seed, condition=asked)
+    return shares(decoded(model, samples, config.sampling.batch_size), bench)
 
 
 def shares(samples: Tensor, bench: Bench) -> dict[str, Any]:

@@ -123,9 +123,9 @@ def judged(bench: Bench, indices: NDArray[np.int64], samples: Tensor) -> dict[st
         indices: (N,) the items themselves.
         samples: (N, *shape) what they were restored to.
     """
-    judge, reality, n = bench.judge, bench.reality, len(indices)
+    judge, n = bench.judge, len(indices)
     items = to_items(samples, bench.dataset.levels)
-    junk = reality.junk(reality.distances(items), samples.isfinite().flatten(1).all(1))
+    junk = bench.junk(items, samples.isfinite().flatten(1).all(1))
     seen, before = judge.votes(items), judge.votes(bench.dataset.take(indices))
     return {
         "forgotten": rate(total(judge.forgotten_share(seen)[~junk]), n),

@@ -1,3 +1,3 @@
 """Kinds of judges, one a file; each registers itself."""
 
-from msgm.evaluation.judges import clip, copies, measured, own, torchvision  # noqa: F401 - they register themselves
+from msgm.evaluation.judges import cells, clip, copies, measured, own, torchvision  # noqa: F401 - they register themselves

@@ -7,6 +7,7 @@ from msgm.evaluation.metrics import (  # noqa: F401 - they register themselves
     kernel,
     likelihood,
     prdc,
+    prompts,
     restoration,
     unlearning_ratio,
     variational,

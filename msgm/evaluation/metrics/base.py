@@ -84,6 +84,11 @@ class Metric(ABC):
         """Return, for those of ``numbers`` that count things, the smallest amount by which they can differ."""
         return {}
 
+    @classmethod
+    def notes(cls, report: Report) -> list[str]:
+        """Return sentences that stand below its table, on what its numbers in a judged report say together."""
+        return []
+
     def check(self, config: Config, dataset: Dataset, split: Split) -> None:  # noqa: B027 - most metrics need nothing
         """Raise a UserError when the metric cannot be measured on this data; called before anything is written."""
 

@@ -44,6 +44,12 @@ def share_of(row: Row, view: str, name: str) -> Share | None:
     return found
 
 
+def ratios(row: Row) -> dict[str, Share]:
+    """Return the unlearning ratio of samples asked for a forgotten class and for another one, by heading."""
+    shares = {f"UR % asked for {view}": share_of(row, view, "unlearning_ratio") for view in VIEWS[:2]}
+    return {heading: share for heading, share in shares.items() if share is not None}
+
+
 def _cell(view: str, name: str) -> Callable[[Row, Report], str]:
     def text(row: Row, _: Report) -> str:
         share = share_of(row, view, name)

@@ -156,7 +156,7 @@ def seen_samples(subject: Subject, features: Features, filtered: bool) -> tuple[
     keep = usable
     if filtered:
         named = bench.judge.forgotten_share(bench.judge.votes(subject.items)) > 0.5
-        keep = usable & ~(named & ~bench.reality.junk(bench.reality.distances(subject.items)))
+        keep = usable & ~(named & ~bench.junk(subject.items))
         left_out["forgotten"] = int((usable & ~keep).sum())
     probabilities = None if seen.probabilities is None else seen.probabilities[keep]
     return Extracted(seen.features[keep], probabilities), left_out

@@ -94,7 +94,7 @@ def sample_numbers(items: Tensor, finite: Tensor, bench: Bench) -> dict[str, Any
     """Return the rates and the histogram of raw ``items``; those that are not ``finite`` count as junk."""
     judge, reality, n = bench.judge, bench.reality, len(items)
     votes, distances = judge.votes(items), reality.distances(items)
-    junk = reality.junk(distances, finite)
+    junk = reality.junk(distances, finite) | judge.junk(items)
     forgotten = judge.forgotten_share(votes)
     counts = [int(count) if count.is_integer() else count for count in precise(votes[~junk]).sum(0).tolist()]
     junk_rate, copy_rate = rate(int(junk.sum()), n), rate(int(reality.copies(distances, finite).sum()), n)
