@@ -111,6 +111,7 @@ def _prepared(guidance: Guidance, model: ScoreModel) -> Guidance:
             tune,
             lambda count: drawn("forget", count),
             forget_share=0.25,
+            forgotten=(CLASSES - 1,) if model.classes else (),
         )
     )
     says = "does not say so" if tuned else "says so and tunes none"

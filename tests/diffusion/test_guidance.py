@@ -1,6 +1,7 @@
 """Guidance: what each kind does on exact scores, where it does nothing, and that samples stay apart."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,12 +9,24 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2
 
 from msgm.diffusion import GUIDANCE, SAMPLERS, VE, VP, Condition, Flow, SamplingSettings, ScoreModel, log_likelihood
 from msgm.diffusion.augmented import basis_probes, eps_and_trace
-from msgm.diffusion.guidance import DNG, Classifier, ClassifierFree, Negative, Reject, SafeDenoiser, Spell
+from msgm.diffusion.guidance import (
+    DNG,
+    Classifier,
+    ClassifierFree,
+    Negative,
+    NegativePrompt,
+    Reject,
+    SafeDenoiser,
+    SafeLatent,
+    Spell,
+)
 from msgm.diffusion.guidance.posterior import Posterior, longest_distance, trained_posterior
+from msgm.diffusion.guidance.prompted import STRENGTHS
 from msgm.diffusion.restoration import inpaint
 from msgm.diffusion.samplers import Grid, Noise, sigma_space
 from msgm.errors import UserError
 from msgm.objectives import Setup
+from tests.diffusion.small_pipelines import stable_diffusion
 from tests.diffusion.test_conditional import DIT, model
 from tests.helpers import Mixture
 
@@ -415,7 +428,14 @@ def test_rejection_gives_up_at_last():
 
 @pytest.mark.parametrize(
     "guidance",
-    [ClassifierFree(3.0), Negative(0.3, label=2), DNG(label=2), shield(1.0, [0.0, 1.0])],
+    [
+        ClassifierFree(3.0),
+        Negative(0.3, label=2),
+        DNG(label=2),
+        shield(1.0, [0.0, 1.0]),
+        NegativePrompt(2),
+        SafeLatent(2, "max"),
+    ],
     ids=lambda g: g.name,
 )
 def test_a_guided_sample_depends_neither_on_batch_size_nor_mates(guidance):
@@ -502,3 +522,82 @@ def test_cards_name_formula_source_and_deviations(name):
     parts = dict(line.split(": ", 1) for line in GUIDANCE.entries[name].describe().split("\n"))
     assert list(parts) == ["formula", "source", "defaults", "deviations"]
     assert all(parts.values())
+
+
+def test_a_negative_prompt_stands_in_the_place_of_the_null_condition():
+    exact, (x, t) = mixture(), points(VP())
+    asked = labels(*[0, 1, -1] * 3)
+    cfg = ClassifierFree(scale=2.5).wrap(NegativePrompt(concept=2).wrap(exact)).eps(x, t, asked)
+    forgotten_eps = exact.eps(x, t, labels(*[2] * 9))
+    expected = forgotten_eps + 2.5 * (exact.eps(x, t, asked) - forgotten_eps)
+    expected[2::3] = forgotten_eps[2::3]
+    torch.testing.assert_close(cfg, expected)
+    same = NegativePrompt(concept=2).wrap(exact).eps(x, t, labels(*[0] * 9))
+    assert torch.equal(same, exact.eps(x, t, labels(*[0] * 9)))
+
+
+def test_diffusers_gives_what_a_negative_prompt_gives_from_the_same_noise():
+    found = ScoreModel.from_pretrained(stable_diffusion())
+    view = NegativePrompt(concept="seven").wrap(found)
+    x, t = torch.randn(2, 4, 8, 8), torch.full((2,), 0.5)
+    both = found.network.encode(["seven", "a three"])
+    given = ClassifierFree(3.0).wrap(view).eps(x, t, both[[1, 1]])
+    unguided, guided = found.eps(x, t, both[[0, 0]]), found.eps(x, t, both[[1, 1]])
+    torch.testing.assert_close(given, unguided + 3 * (guided - unguided))
+
+
+@pytest.mark.parametrize("strength", ["weak", "medium", "strong", "max"])
+def test_safe_latent_diffusion_follows_its_formula_step_by_step(strength):
+    scale, warm_up, threshold, weight, decay = STRENGTHS[strength]
+    exact, asked = mixture(), labels(0, 1, 2)
+    view = SafeLatent(2, strength).wrap(exact).for_walk()
+    nu = torch.zeros(3, 2, dtype=torch.float64)
+    for step in range(17):
+        t = torch.full((3,), 0.9 - 0.05 * step, dtype=torch.float64)
+        x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        c, s, null = exact.eps(x, t, asked), exact.eps(x, t, labels(2, 2, 2)), exact.eps(x, t)
+        mu = (scale * (c - s).abs()).clamp(max=1) * ((c - s) < threshold)
+        gamma = mu * (s - null) + weight * nu
+        nu = decay * nu + (1 - decay) * gamma
+        torch.testing.assert_close(view.eps(x, t, asked), c - gamma if step >= warm_up else c)
+
+
+def test_safe_latent_diffusion_is_no_change_where_the_concept_is_the_null_branch_and_where_nothing_is_asked():
+    exact, (x, t) = mixture(), points(VP())
+    never = SafeLatent(2, "max")
+    never.concept_eps = lambda model, x, t: model.eps(x, t)
+    asked = labels(*[0, 1, 1] * 3)
+    assert torch.equal(never.wrap(exact).for_walk().eps(x, t, asked), exact.eps(x, t, asked))
+    strong, mixed = SafeLatent(2, "max").wrap(exact).for_walk(), labels(*[0, -1, 1] * 3)
+    found, plain = strong.eps(x, t, mixed), exact.eps(x, t, mixed)
+    assert torch.equal(found[1::3], plain[1::3])
+    assert not torch.equal(found[0::3], plain[0::3])
+    assert same_samples(SafeLatent(2, "max"))
+
+
+def test_the_concept_is_the_one_that_the_request_forgets_and_must_be_named_where_it_forgets_several():
+    made = NegativePrompt()
+    with pytest.raises(RuntimeError, match="prepare"):
+        made.wrap(mixture()).eps(*points(VP()))
+    made.prepare(replace(setup(), forgotten=(2,)))
+    x, t = points(VP())
+    assert torch.equal(made.wrap(mixture()).eps(x, t), mixture().eps(x, t, labels(*[2] * 9)))
+    again = NegativePrompt()
+    again.recall(made.state(), mixture())
+    assert again.found == 2
+    with pytest.raises(UserError, match="forgets 2 classes"):
+        SafeLatent().prepare(replace(setup(), forgotten=(1, 2)))
+
+
+def test_a_concept_that_the_model_does_not_know_is_refused():
+    with pytest.raises(UserError, match="one of 0 to 3"):
+        SafeLatent(7).check(4)
+    for concept in (0, None):
+        with pytest.raises(UserError, match="none, as the network is unconditional"):
+            NegativePrompt(concept).check(0)
+    with pytest.raises(UserError, match="empty"):
+        NegativePrompt("  ")
+    with pytest.raises(UserError, match="strength"):
+        SafeLatent(1, "huge")
+    with pytest.raises(UserError):
+        NegativePrompt("seven").wrap(model("mlp", process="vp")).sample(1, steps=2, condition=1, guidance=2.0)

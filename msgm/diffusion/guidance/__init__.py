@@ -4,6 +4,7 @@ from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Guided, unguided, v
 from msgm.diffusion.guidance.classifier import Classifier
 from msgm.diffusion.guidance.classifier_free import ClassifierFree
 from msgm.diffusion.guidance.contrast import DNG, Negative
+from msgm.diffusion.guidance.prompted import NegativePrompt, SafeLatent
 from msgm.diffusion.guidance.reject import Reject
 from msgm.diffusion.guidance.shield import SafeDenoiser, Spell
 from msgm.diffusion.guidance.stored import load_guided, read_guidance, save_guidance
@@ -16,8 +17,10 @@ __all__ = [
     "Guidance",
     "Guided",
     "Negative",
+    "NegativePrompt",
     "Reject",
     "SafeDenoiser",
+    "SafeLatent",
     "Spell",
     "load_guided",
     "read_guidance",

@@ -31,6 +31,7 @@ class Preparation(Protocol):
         forget: ``forget(n)`` draws up to n forget items, as ``items`` of what it returns.
         tune_on_forget: ``tune_on_forget(steps)`` fine-tunes a copy of the model on the forget set alone.
         forget_share: share of the forget set in the training items.
+        forgotten: the labels of the items to forget, in order.
     """
 
     @property
@@ -41,6 +42,8 @@ class Preparation(Protocol):
     def tune_on_forget(self) -> Callable[[int], ScoreModel]: ...
     @property
     def forget_share(self) -> float: ...
+    @property
+    def forgotten(self) -> tuple[int, ...]: ...
 
 
 class Guidance(ABC):
