@@ -99,7 +99,7 @@ def refused(cli, out: Path, *arguments: object) -> str:
         ("data.name=digts", ["data.name", "Did you mean 'digits'?"]),
         ("request.labels=[3,12]", ["request.labels", "12"]),
         ("request.attribute=Bangs", ["request.labels and request.attribute"]),
-        ("network.name=mlp", ["network.channels", "belongs to network 'unet'"]),
+        ("network.name=mlp", ["network.channels", "belongs to network 'text-unet' and 'unet'"]),
         ("network.channels=[8,9]", ["network.channels", "multiples"]),
         ("request={labels: [], indices: [1000000000000000000000000000000]}", ["request.indices", "out of range"]),
         ("data.validation=2", ["data.validation"]),
