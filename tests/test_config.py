@@ -62,7 +62,10 @@ def written(tmp_path):
         ("network={name: mlp, width: 0}", ["network.width", "at least 1"]),
         ("network={name: mlp, depth: 0}", ["network.depth", "at least 1"]),
         ("network={name: mlp, frequencies: 0}", ["network.frequencies", "at least 1"]),
-        ("network={name: mlp, channels: [8]}", ["network.channels", "belongs to network 'text-unet' and 'unet'", "width, depth"]),
+        (
+            "network={name: mlp, channels: [8]}",
+            ["network.channels", "belongs to network 'text-unet' and 'unet'", "width, depth"],
+        ),
         ("objective={name: obtuse, floor: -1}", ["objective.floor", "at least 0", "-1"]),
         ("objective={name: obtuse, floor: nan}", ["objective.floor", "nan"]),
         ("objective={name: orthogonal, teacher_steps: 0}", ["objective.teacher_steps", "at least 1"]),
