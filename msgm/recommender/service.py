@@ -17,6 +17,7 @@ After a request the folder holds no id of a forgotten user or item: ``ids.json``
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,8 +87,16 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._refuse_missing()
-        with reading(folder):
-            self.key = served_key(folder)
+
+    @cached_property
+    def key(self) -> bytes:
+        """The key of the folder's digests.
+
+        Raises:
+            UnreadableError: it is missing or damaged.
+        """
+        with reading(self.folder):
+            return served_key(self.folder)
 
     def _refuse_missing(self) -> None:
         """Refuse a folder that lacks a file, before anything is written there."""

@@ -23,18 +23,16 @@ T = TypeVar("T")
 class Reader(Service):
     """A served folder that is read many times.
 
-    Lists are made one after the other, as a model need not bear being used by two threads.
+    Lists are made one after the other, as a model need not bear being used by two threads. Nothing is read before it is
+    asked for, so that a reader that is started while the folder cannot be read serves from it as soon as it can be.
 
     Args:
         folder: that ``fit`` made.
         trust: whether to run the Python files that the folder names.
-
-    Raises:
-        UserError: it holds no recommender, or only the model file.
     """
 
     def __init__(self, folder: Path, trust: bool = False) -> None:
-        super().__init__(folder)
+        self.folder = folder
         self._trust, self._turn = trust, Lock()
         self._applied: int | None = None
         self._held: dict[str, tuple[Any, Any]] = {}

@@ -4,7 +4,6 @@ import ipaddress
 import os
 import socket
 import stat
-import tempfile
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -20,6 +19,7 @@ from msgm.plugins import trusted
 from msgm.reading import read_bytes
 from msgm.recommender.service import Service
 from msgm.recommender.serving import writer
+from msgm.recommender.serving.scratch import scratch
 from msgm.recommender.serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def serve(folder: Path, host: str, port: int, readers: int, token_file: Path | N
     if token is None and not _is_loopback(host):
         raise UserError(f"--host: {host} can be reached by others; give a --token-file, or serve at 127.0.0.1.")
     service = Service(folder)
-    with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="msgm-serve-") as own:
+    with _listening(host, port) as listening, scratch() as own:
         address = _writer_address(own)
         service.resume()
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = own  # read by prometheus_client in the readers
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(own)  # read by prometheus_client in the readers
         settings = Settings(folder, trusted(), address, token)
         writing = _Writing(settings)
         config = uvicorn.Config(
@@ -134,16 +134,16 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _writer_address(folder: str) -> str:
+def _writer_address(folder: Path) -> str:
     """Return the path of the writer's socket.
 
     Raises:
         UserError: it is too long.
     """
-    address = str(Path(folder, "writer"))
+    address = str(folder / "writer")
     if len(os.fsencode(address)) > SOCKET_PATH:
         raise UserError(
-            f"TMPDIR: {Path(folder).parent} is too long a path for the writer's socket, which takes {SOCKET_PATH} "
+            f"TMPDIR: {folder.parent} is too long a path for the writer's socket, which takes {SOCKET_PATH} "
             "bytes; name a shorter one."
         )
     return address

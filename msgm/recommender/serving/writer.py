@@ -71,31 +71,31 @@ def run(folder: Path, address: str, trust: bool) -> None:
     threads.choose(1)
     Path(address).unlink(missing_ok=True)
     with trusting(trust), Listener(address, "AF_UNIX", BACKLOG) as listener:
-        service = Service(folder)
-        left = _answered(service, None)
+        left = _answered(folder, None)
         if isinstance(left, Exception):
             print(left, file=sys.stderr)
-        while _served(listener, service):
+        while _served(listener, folder):
             pass
 
 
-def _served(listener: Listener, service: Service) -> bool:
+def _served(listener: Listener, folder: Path) -> bool:
     """Answer the next request; return False when it is the one to stop."""
     try:
         with listener.accept() as connection:
             asked = connection.recv()
             if asked is None:
                 return False
-            connection.send(_answered(service, asked))
+            connection.send(_answered(folder, asked))
     except (ConnectionError, EOFError, AuthenticationError):  # the reader was killed; its caller asks again
         pass
     return True
 
 
-def _answered(service: Service, asked: Asked | None) -> Outcome | Exception | None:
+def _answered(folder: Path, asked: Asked | None) -> Outcome | Exception | None:
     """Finish what is pending, then answer a request; return the outcome, or what the caller is to be told."""
     try:
-        if (service.folder / PENDING).exists():
+        service = Service(folder)
+        if (folder / PENDING).exists():
             _when_free(service.resume)
         if asked is None:
             return None
@@ -103,7 +103,7 @@ def _answered(service: Service, asked: Asked | None) -> Outcome | Exception | No
     except (UserError, RunError) as error:
         return error
     except OSError as error:
-        return RunError(f"{service.folder} could not be written ({error.strerror}); nothing that was planned is lost.")
+        return RunError(f"{folder} could not be written ({error.strerror}); nothing that was planned is lost.")
 
 
 def _when_free(work: Callable[[], T]) -> T:
