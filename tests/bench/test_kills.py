@@ -1,6 +1,5 @@
 """Kills of a recommender, few of them: scripts/bench/kills.py has found nothing, and finds what is wrong."""
 
-
 import pytest
 
 from msgm.folders import write_bytes

@@ -1,6 +1,6 @@
 """The description of the interface (OpenAPI) holds for what schemathesis makes of it."""
 
-import os
+from functools import partial
 
 import pytest
 import schemathesis
@@ -12,6 +12,7 @@ from msgm.recommender.fitting import fit
 from msgm.recommender.serving import writer
 from msgm.recommender.serving.app import create
 from msgm.recommender.serving.settings import Settings
+from tests.forks import Forked
 
 CONFIG = ["data={name: synthetic, users: 60, items: 30, interactions: 700, least: 5}", "models={ease: {}}"]
 TOKEN = "a-token-of-the-tests"
@@ -30,15 +31,15 @@ ROUTES = (
 def app(tmp_path_factory):
     place = tmp_path_factory.mktemp("described")
     folder, address = fit(load_config(None, CONFIG), "ease", place / "shop"), str(place / "writer")
-    process = os.fork()
-    if process == 0:
-        writer.run(folder, address, False)
-        os._exit(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(place))
-        yield create(Settings(folder, False, address, TOKEN))
-    writer.stop(address)
-    os.waitpid(process, 0)
+    writing = Forked(partial(writer.run, folder, address, False))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(place))
+            yield create(Settings(folder, False, address, TOKEN))
+        writer.stop(address)
+        assert writing.ended() == 0
+    finally:
+        writing.process.kill()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Kills of the writer while deletions stream to it: nothing lost, nothing answered twice, nothing left behind."""
 
 import json
-import os
 import random
 import signal
 import time
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -16,23 +17,37 @@ from msgm.recommender.models.base import load_recommender
 from msgm.recommender.service import Service
 from msgm.recommender.serving import writer
 from msgm.recommender.serving.writer import Asked, ask
+from tests.forks import PATIENCE, Forked
 
 CONFIG = ["data={name: synthetic, users: 900, items: 30, interactions: 13000, least: 5}", "models={ease: {}}"]
 
 
-def forked(work, *arguments):
-    process = os.fork()
-    if process == 0:
-        try:
-            work(*arguments)
-        finally:
-            os._exit(1)
-    return process
+@contextmanager
+def processes():
+    """Starts processes. Those that still run at the end, however it comes, are killed."""
+    running = []
+
+    def start(work, *arguments):
+        running.append(Forked(partial(work, *arguments)))
+        return running[-1].process
+
+    try:
+        yield start
+    finally:
+        for one in running:
+            killed(one.process)
+
+
+@pytest.fixture
+def started():
+    with processes() as start:
+        yield start
 
 
 def killed(process):
-    os.kill(process, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def stream(address, users, answers):
@@ -49,18 +64,24 @@ def stream(address, users, answers):
             file.flush()
 
 
-def stopped(address, process):
-    """Let the writer finish, once it listens."""
-    while True:
-        try:
-            writer.stop(address)
-            break
-        except OSError:
-            time.sleep(0.01)
-    os.waitpid(process, 0)
+def until(found, seconds=PATIENCE):
+    """Wait until something is found."""
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, f"nothing in {seconds} s"
+        time.sleep(0.0005)
 
 
-def survives(tmp_path, kills):
+def stopped(address):
+    """Return whether the writer listens, and was told to finish."""
+    try:
+        writer.stop(address)
+    except OSError:
+        return False
+    return True
+
+
+def survives(tmp_path, started, kills):
     folder, address, answers = (
         fit(load_config(None, CONFIG), "ease", tmp_path / "shop"),
         str(tmp_path / "w"),
@@ -68,21 +89,20 @@ def survives(tmp_path, kills):
     )
     names, draws = {path.name for path in folder.iterdir()} | {"lock"}, random.Random(0)
     users = json.loads((folder / "ids.json").read_text())["users"]
-    process, caller, while_asked = (
-        forked(writer.run, folder, address, False),
-        forked(stream, address, users, answers),
-        0,
-    )
+    process, caller = started(writer.run, folder, address, False), started(stream, address, users, answers)
+    pending, while_asked = folder / "pending.json", 0
     for kill in range(kills):
         time.sleep(draws.uniform(0, 0.1))
-        while kill % 8 == 0 and not (folder / "pending.json").exists():
-            time.sleep(0.0005)
-        while_asked += (folder / "pending.json").exists()
+        if kill % 8 == 0:
+            until(pending.exists)
+        while_asked += pending.exists()
         assert killed(process)
-        process = forked(writer.run, folder, address, False)
+        process = started(writer.run, folder, address, False)
     time.sleep(0.3)
     assert killed(caller)
-    stopped(address, process)
+    until(lambda: stopped(address))
+    process.join(PATIENCE)
+    assert process.exitcode == 0
     lines, key = Journal(folder).lines, Service(folder).key
     numbers = [[line["request"] for line in lines if line["state"] == state] for state in (PLANNED, DONE)]
     assert numbers == [list(range(1, len(numbers[0]) + 1))] * 2
@@ -95,14 +115,21 @@ def survives(tmp_path, kills):
     return len(answered), while_asked
 
 
-def test_a_few_kills_of_the_writer_lose_nothing_and_repeat_nothing(tmp_path):
-    answered, while_asked = survives(tmp_path, 8)
+def test_a_few_kills_of_the_writer_lose_nothing_and_repeat_nothing(tmp_path, started):
+    answered, while_asked = survives(tmp_path, started, 8)
     assert answered
     assert while_asked
 
 
+def test_a_test_that_fails_leaves_no_process():
+    with pytest.raises(ZeroDivisionError), processes() as start:
+        process = start(time.sleep, 100)
+        raise ZeroDivisionError
+    assert process.exitcode == -signal.SIGKILL
+
+
 @pytest.mark.slow
-def test_two_hundred_kills_of_the_writer_lose_nothing_and_repeat_nothing(tmp_path):
-    answered, while_asked = survives(tmp_path, 200)
+def test_two_hundred_kills_of_the_writer_lose_nothing_and_repeat_nothing(tmp_path, started):
+    answered, while_asked = survives(tmp_path, started, 200)
     print(f"{answered} answered; {while_asked} kills while a request was pending")
     assert while_asked > 20
