@@ -10,22 +10,28 @@
 - serve_reads_per_second, serve_p99_ms: lists of ten that ``msgm recommender serve SHOP`` with EASE answers in a second
   to four callers, who ask without pause, and the 99th percentile of the milliseconds until an answer, while another
   has one user after the other forgotten. Callers and server share the machine.
-- als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on one thread.
+- als_fit_vs_implicit, bpr_epoch_vs_implicit: our seconds / those of the package ``implicit``, on as many threads.
 - partition_seconds: seconds to partition the users into 10 shards by optimal transport, learning the vectors included.
+- whatif_MODEL_ms: milliseconds to tell what a user's list of ten would be without one of their items, and what it is;
+  median over users and items drawn at random.
 - sisa_fold_in_loss_BASE: 1 - NDCG@10 of a base model in 10 shards of users at random, with fold-in, over that of the
-  full model; sisa_fold_in_loss is the largest of the bases measured. Means over three seeds of fits and shards.
+  full model; sisa_fold_in_loss is the largest of the bases measured. Means over seeds of fits and shards.
 - rec_eraser_ratio: NDCG@10 of RecEraser, LightGCN in 10 shards of interactions, over that of the full model.
+- threads, machine: what all of this ran on.
 
-These two are measured on MovieLens 100K, if it is there, and else on smaller synthetic interactions. For all others the
-matrix is MovieLens 1M below the folder that MSGM_DATA names, or, without it, a synthetic one of its size (6,040
-users, 3,706 items, a million cells). Where other work shares the machine, trust the ratios and not the seconds. Fewer
-threads are steadier: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1.
+What is named from whatif_MODEL_ms on is measured on MovieLens 100K below the folder that MSGM_DATA names, or, without
+it, on a synthetic matrix of its size (943 users, 1,682 items, 100,000 cells). For all others it is MovieLens 1M or a
+synthetic one of that size (6,040 users, 3,706 items, a million cells). LightGCN has 32 factors and 40 epochs here, half
+of its defaults, and one seed where other bases have three, so that everything takes a few minutes. Where other work
+shares the machine, trust the ratios and not the seconds.
 """
 
 import argparse
 import copy
 import json
 import os
+import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -44,14 +50,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from msgm import threads
 from msgm.cli import main as msgm
 from msgm.errors import RunError
 from msgm.folders import write_json
 from msgm.reading import read_json
 from msgm.recommender.config import load_config
-from msgm.recommender.data.base import Split, load_interactions
+from msgm.recommender.data.base import Interactions, Split, load_interactions
 from msgm.recommender.data.splits import load_split
 from msgm.recommender.fitting import fit
 from msgm.recommender.metrics.ranking import ranking
@@ -60,19 +66,26 @@ from msgm.recommender.models.base import MODELS, Recommender
 from msgm.recommender.models.bpr import BPR
 from msgm.recommender.requests import Deletion
 from msgm.recommender.sharding.partitions import make_partition
+from msgm.recommender.whatif import what_if
 from msgm.seeding import derive_seed
 from msgm.study.band import t_interval
 
 SEED = 0
 REPEATS = 3
-QUALITY_SEEDS = 3
-BASES = ("ease", "als", "bpr", "lightgcn")
+BASES: dict[str, dict[str, Any]] = {"ease": {}, "als": {}, "bpr": {}, "lightgcn": {"factors": 32, "epochs": 40}}
+"""Bases of shards, and their settings."""
+QUALITY_SEEDS = {"ease": 3, "als": 3, "bpr": 3, "lightgcn": 1}
+EXACT = ("ease", "item-knn", "user-knn", "session-knn")
+"""Models whose second lists are those of a refit."""
+ASKED = 51
+"""Users who are asked about."""
 STREAM = 1000
 SERVED = 20.0
 """Seconds for which lists are asked for."""
 CALLERS = 4
 """Callers that ask for lists at the same time."""
 ML_1M = {"users": 6040, "items": 3706, "interactions": 1_000_209}
+ML_100K = {"users": 943, "items": 1682, "interactions": 100_000}
 
 
 def main() -> None:
@@ -80,21 +93,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there; unmeasured ones are null")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of BLAS, OpenMP and PyTorch; default 1")
     options = parser.parse_args()
     chosen = options.only.split(",") if options.only else list(PARTS)
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         parser.error(f"--only: unknown part {unknown[0]!r}; known: {', '.join(PARTS)}.")
+    threads.use(options.threads)
+    print(f"{machine()}; threads: {options.threads}", flush=True)
     cells = cells_of_ml_1m()
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     for name in chosen:
+        start = time.perf_counter()
         found = PARTS[name](cells)
         figures |= found
         print("\n".join(f"{key}: {value:.3g}" for key, value in found.items()), flush=True)
+        print(f"part {name}: {time.perf_counter() - start:.0f} s", flush=True)
     losses = [figures[f"sisa_fold_in_loss_{base}"] for base in BASES]
     figures["sisa_fold_in_loss"] = max((loss for loss in losses if loss is not None), default=None)
     if options.json:
-        write_json(options.json, figures)
+        write_json(options.json, figures | {"threads": options.threads, "machine": machine()})
+
+
+def machine() -> str:
+    """Return the processor's name, as far as the system tells it, and the number of logical cores."""
+    told = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", told.read_text(), re.MULTILINE) if told.is_file() else []
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} logical cores"
 
 
 def cells_of_ml_1m() -> csr_array:
@@ -103,11 +128,12 @@ def cells_of_ml_1m() -> csr_array:
     return csr_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), matrix.shape)
 
 
-def data() -> dict[str, Any]:
-    """Return the ``data`` section of MovieLens 1M, or of synthetic interactions of its size."""
+def data(name: str = "ml-1m") -> dict[str, Any]:
+    """Return the ``data`` section of MovieLens 1M or 100K, or of synthetic interactions of its size."""
     root = os.environ.get("MSGM_DATA")
-    there = root and (Path(root) / "ml-1m").is_dir()
-    return {"name": "ml-1m"} if there else {"name": "synthetic", "seed": SEED} | ML_1M
+    if root and (Path(root) / name).is_dir():
+        return {"name": name}
+    return {"name": "synthetic", "seed": SEED} | (ML_1M if name == "ml-1m" else ML_100K)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -223,14 +249,18 @@ def told_apart(model: Recommender, cells: NDArray[np.int64], first: NDArray[np.b
 
 
 def against(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = REPEATS) -> float:
-    """Return the ratio of the median seconds of both, timed in turn, on one thread of BLAS and of OpenMP."""
+    """Return the ratio of the median seconds of both, timed in turn."""
     times: list[tuple[float, float]] = []
-    with threadpool_limits(1):
-        for _ in range(rounds):
-            times.append((seconds(ours), seconds(theirs)))
-            print(f"ours {times[-1][0]:.2f} s, implicit {times[-1][1]:.2f} s", flush=True)
+    for _ in range(rounds):
+        times.append((seconds(ours), seconds(theirs)))
+        print(f"ours {times[-1][0]:.2f} s, implicit {times[-1][1]:.2f} s", flush=True)
     mine, others = (statistics.median(column) for column in zip(*times, strict=True))
     return mine / others
+
+
+def used() -> int:
+    """Return the number of threads that everything here runs on."""
+    return int(os.environ["OMP_NUM_THREADS"])
 
 
 def als_fit_vs_implicit(cells: csr_array) -> dict[str, float]:
@@ -240,7 +270,7 @@ def als_fit_vs_implicit(cells: csr_array) -> dict[str, float]:
     matrix, model = csr_matrix(cells), ALS()
     # Its alpha is the whole weight of a seen cell, ours what it has beyond the others.
     weights = {"regularization": model.regularisation, "alpha": 1 + model.alpha}
-    sizes = {"factors": model.factors, "iterations": model.sweeps, "num_threads": 1, "use_gpu": False}
+    sizes = {"factors": model.factors, "iterations": model.sweeps, "num_threads": used(), "use_gpu": False}
     theirs = AlternatingLeastSquares(**sizes, **weights, random_state=SEED)
     found = against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False))
     return {"als_fit_vs_implicit": found}
@@ -251,7 +281,7 @@ def bpr_epoch_vs_implicit(cells: csr_array) -> dict[str, float]:
     from implicit.bpr import BayesianPersonalizedRanking  # type: ignore[import-untyped]
 
     matrix, model = csr_matrix(cells), BPR(epochs=2)
-    sizes = {"factors": model.factors, "iterations": model.epochs, "num_threads": 1, "use_gpu": False}
+    sizes = {"factors": model.factors, "iterations": model.epochs, "num_threads": used(), "use_gpu": False}
     theirs = BayesianPersonalizedRanking(**sizes, random_state=SEED)
     model.fit(cells, SEED)  # the first fit of a process imports torch
     found = against(lambda: model.fit(cells, SEED), lambda: theirs.fit(matrix, show_progress=False), 9)
@@ -264,29 +294,41 @@ def partition_seconds(cells: csr_array) -> dict[str, float]:
     return {"partition_seconds": statistics.median(taken)}
 
 
+def whatif(cells: csr_array) -> dict[str, float]:
+    """Return the median milliseconds in which exact models tell a user's list with and without one of their items."""
+    interactions = load_interactions(data("ml-100k"))
+    return {f"whatif_{name.replace('-', '_')}_ms": asked_of(name, interactions) for name in EXACT}
+
+
+def asked_of(name: str, interactions: Interactions) -> float:
+    """Return the median milliseconds in which a model tells of a user without an item, both drawn at random."""
+    model = MODELS.build({"name": name}).fit(interactions.matrix, SEED, interactions.times)
+    rng, taken = np.random.default_rng(derive_seed(SEED, "bench", "whatif")), []
+    for user in rng.choice(model.seen.shape[0], ASKED, replace=False):
+        item = rng.choice(model.seen[[user]].indices, 1)
+        taken.append(seconds(lambda: what_if(model, int(user), item)))  # noqa: B023
+    return 1000 * statistics.median(taken)
+
+
 def quality_data() -> Split:
-    """Return MovieLens 100K below MSGM_DATA, or synthetic interactions, with a tenth and a fifth of each user apart."""
-    root = os.environ.get("MSGM_DATA")
-    there = root and (Path(root) / "ml-100k").is_dir()
-    return load_split("per-user", load_interactions("ml-100k" if there else "synthetic"))
+    """Return MovieLens 100K, or synthetic interactions of its size, with a tenth and a fifth of each user apart."""
+    return load_split("per-user", load_interactions(data("ml-100k")))
 
 
 def against_full(base: str, **settings: Any) -> float:
     """Return the mean over seeds of NDCG@10 of a base model in 10 shards of these settings, over the full model's."""
-    split, found = quality_data(), []
-    for seed in range(QUALITY_SEEDS):
-        models: dict[str, dict[str, Any]] = {
-            "full": {"name": base},
-            "shards": {"name": "sharded", "base": {"name": base}, "shards": 10} | settings,
-        }
+    split, found, full = quality_data(), [], {"name": base} | BASES[base]
+    models = {"full": full, "shards": {"name": "sharded", "base": full, "shards": 10} | settings}
+    for seed in range(QUALITY_SEEDS[base]):
         ndcg = {
             name: ranking(MODELS.build(model).fit(split.train, seed), split.train, split.test, k=10).ndcg.mean()
             for name, model in models.items()
         }
         found.append(float(ndcg["shards"] / ndcg["full"]))
         print(f"{base}, seed {seed}: full {ndcg['full']:.4f}, 10 shards {ndcg['shards']:.4f}", flush=True)
-    low, high = t_interval(found)
-    print(f"{base}: {statistics.mean(found):.4f}, 95% interval {low:.4f} to {high:.4f}", flush=True)
+    if len(found) > 1:
+        low, high = t_interval(found)
+        print(f"{base}: {statistics.mean(found):.4f}, 95% interval {low:.4f} to {high:.4f}", flush=True)
     return statistics.mean(found)
 
 
@@ -314,6 +356,7 @@ FIGURES = (
     "als_fit_vs_implicit",
     "bpr_epoch_vs_implicit",
     "partition_seconds",
+    *(f"whatif_{name.replace('-', '_')}_ms" for name in EXACT),
     "sisa_fold_in_loss",
     *(f"sisa_fold_in_loss_{base}" for base in BASES),
     "rec_eraser_ratio",
@@ -327,6 +370,7 @@ PARTS: dict[str, Callable[[csr_array], dict[str, float]]] = {
     "als_fit_vs_implicit": als_fit_vs_implicit,
     "bpr_epoch_vs_implicit": bpr_epoch_vs_implicit,
     "partition_seconds": partition_seconds,
+    "whatif": whatif,
     **{f"sisa_fold_in_{base}": partial(sisa_fold_in, base) for base in BASES},
     "rec_eraser": rec_eraser,
 }
