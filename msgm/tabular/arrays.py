@@ -1,6 +1,7 @@
 """The columns of Parquet files and of NumPy's; what no cell can be is refused when the column is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -68,17 +69,24 @@ def from_parquet(path: Path) -> Loaders:
     except ImportError as error:
         raise UserError(f"{path}: reading Parquet needs pyarrow; get it with pip install pyarrow.") from error
     content = read_bytes(path)
-    try:
+    with damaged(path):
         table = parquet.ParquetFile(arrow.BufferReader(content)).read()
-    except Exception as error:  # damaged bytes raise OSError, ValueError, NotImplementedError and others of pyarrow's
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split()).rstrip('.')}.") from error
     if not table.num_rows:
         raise UserError(f"{path} holds no rows.")
     names = [name.strip() for name in table.column_names]
-    return names, [partial(_from_arrow, path, *named) for named in zip(names, table.columns, strict=True)]
+    return names, [partial(from_arrow, path, *named) for named in zip(names, table.columns, strict=True)]
 
 
-def _from_arrow(path: Path, name: str, column: Any) -> Cells:
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Context that reads Parquet; whatever fails in it is a ``UserError``."""
+    try:
+        yield
+    except Exception as error:  # damaged bytes raise OSError, ValueError, NotImplementedError and others of pyarrow's
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def from_arrow(path: Path, name: str, column: Any) -> Cells:
     """Return a column of a Parquet file as text or as an array; nulls are "", NaN, NaT or None."""
     arrow = import_module("pyarrow")
     types, kind = arrow.types, column.type
@@ -86,9 +94,9 @@ def _from_arrow(path: Path, name: str, column: Any) -> Cells:
         if kind.extension_name == "arrow.uuid":
             return ["" if cell is None else str(cell) for cell in column.to_pylist()]
         column = arrow.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
-        return _from_arrow(path, name, column)
+        return from_arrow(path, name, column)
     if types.is_dictionary(kind):
-        return _from_arrow(path, name, column.cast(kind.value_type))
+        return from_arrow(path, name, column.cast(kind.value_type))
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind):
         try:
             return ["" if cell is None else cell.strip() for cell in column.to_pylist()]

@@ -27,6 +27,7 @@ UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 YEAR = 365.25 * 86_400
 EXACT = 2**53
 """Below it every whole number is exact in float64."""
+MOMENT = "seconds since 1970, or a date as in ISO 8601"
 ABSENT = {"nan", "null", "na", "n/a", "#n/a", "#na", "<na>", "nat", "-nan"}
 """Texts, in small letters, that programs write for a value that is not known; ``None`` is another, ``none`` a word."""
 
@@ -54,7 +55,7 @@ class Column:
         Raises:
             UserError: one is missing, or is no text and no whole number, such as 1.5 or true.
         """
-        unfit, expected = _no_ids(self.cells)
+        unfit, expected = no_ids(self.cells)
         if len(unfit):
             raise self.unfit(unfit[0], expected)
         return self.texts()
@@ -130,12 +131,19 @@ class Column:
     def _dated(self, texts: list[str]) -> NDArray[np.int64]:
         seconds = np.empty(len(texts))
         for row, text in enumerate(texts):
-            try:
-                moment = datetime.fromisoformat(text)
-            except ValueError:
-                raise self.unfit(row, "seconds since 1970, or a date as in ISO 8601") from None
-            seconds[row] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            seconds[row] = dated(text)
+            if math.isnan(seconds[row]):
+                raise self.unfit(row, MOMENT)
         return moments(seconds, self.unfit)
+
+
+def dated(text: str) -> float:
+    """Return the seconds since 1970 of a date as in ISO 8601, UTC where no zone is named; NaN where it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return math.nan
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def written(cells: NDArray[Any]) -> list[str]:
@@ -195,6 +203,17 @@ def narrowed(values: NDArray[np.float64], cells: Cells | ArrayLike, unfit: Refus
     Raises:
         UserError: a whole number would become another one, or a number would become infinite or 0.
     """
+    narrow, lost = narrow_cells(values, cells)
+    if lost.any():
+        row = int(np.flatnonzero(lost)[0])
+        raise unfit(row, held(float(narrow[row])))
+    return narrow
+
+
+def narrow_cells(
+    values: NDArray[np.float64], cells: Cells | ArrayLike
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return numbers in float32, and which of them it does not hold; arguments as ``narrowed``."""
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = values.astype(np.float32)
         back = narrow.astype(np.float64)
@@ -203,10 +222,12 @@ def narrowed(values: NDArray[np.float64], cells: Cells | ArrayLike, unfit: Refus
     for row in np.flatnonzero(np.isfinite(values) & (size >= EXACT) & ~lost).tolist():
         whole = _whole(np.asarray(cells)[row] if not isinstance(cells, list) else cells[row])
         lost[row] = whole is not None and whole != int(back[row])
-    if lost.any():
-        row = int(np.flatnonzero(lost)[0])
-        raise unfit(row, f"a number that float32 holds, in which models compute and where it is {back[row]:.17g}")
-    return narrow
+    return narrow, lost
+
+
+def held(value: float) -> str:
+    """Return what is expected of a number that becomes ``value`` in float32."""
+    return f"a number that float32 holds, in which models compute and where it is {value:.17g}"
 
 
 def moments(values: NDArray[Any], unfit: Refusal) -> NDArray[np.int64]:
@@ -222,7 +243,7 @@ def moments(values: NDArray[Any], unfit: Refusal) -> NDArray[np.int64]:
     """
     outside = np.flatnonzero(~((values >= FIRST) & (values < END)))
     if len(outside):
-        raise unfit(int(outside[0]), f"seconds since 1970 and before 2200{_guess(float(values[outside[0]]))}")
+        raise unfit(int(outside[0]), within(float(values[outside[0]])))
     seconds = values.astype(np.int64)
     if len(seconds) and (seconds == values).all():
         _refuse_dates(seconds, "day", "", unfit)
@@ -239,6 +260,11 @@ def _refuse_dates(days: NDArray[np.int64], what: str, ending: str, unfit: Refusa
         raise unfit(0, f"seconds since 1970, or dates as in ISO 8601 (every number reads as a {what}; write {hint})")
 
 
+def within(value: float) -> str:
+    """Return what is expected of a number that is no time in seconds."""
+    return f"seconds since 1970 and before 2200{_guess(value)}"
+
+
 def _guess(value: float) -> str:
     """Return what a number that is no time in seconds may be."""
     for unit, factor in UNITS.items():
@@ -251,7 +277,7 @@ def _guess(value: float) -> str:
     return ""
 
 
-def _no_ids(cells: Cells) -> tuple[NDArray[np.int64], str]:
+def no_ids(cells: Cells) -> tuple[NDArray[np.int64], str]:
     """Return the rows whose cell is no id, and what was expected of them."""
     expected = "an id as text or as a whole number"
     if isinstance(cells, list):

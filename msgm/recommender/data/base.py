@@ -120,21 +120,43 @@ class Interactions:
         items = as_ids(items, lambda row: f"{where(row)}, item")
         names_u, rows = _numbered(users)
         names_i, columns = _numbered(items)
-        code = rows * len(names_i) + columns
+        return cls.of_numbers(
+            IdMap(names_u, "user"), rows, IdMap(names_i, "item"), columns, values, times, explicit, test, where
+        )
+
+    @classmethod
+    def of_numbers(
+        cls,
+        users: IdMap,
+        rows: NDArray[np.int64],
+        items: IdMap,
+        columns: NDArray[np.int64],
+        values: NDArray[np.float32],
+        times: NDArray[np.int64] | None = None,
+        explicit: bool = False,
+        test: NDArray[np.bool_] | None = None,
+        where: Callable[[int], str] = lambda row: f"row {row + 1}",
+    ) -> "Interactions":
+        """Return the interactions of (n,) rows and columns of a matrix, in any order; the rest is as for ``of``.
+
+        Raises:
+            UserError: a pair of user and item is given twice.
+        """
+        code = rows * len(items) + columns
         order = np.argsort(code, kind="stable")
         repeated = order[1:][np.diff(code[order]) == 0]
         if len(repeated):
             at = int(repeated.min())
             raise UserError(
-                f"{where(at)}: user {users[at]} and item {items[at]} are given twice; "
+                f"{where(at)}: user {users.ids[rows[at]]} and item {items.ids[columns[at]]} are given twice; "
                 "set data.duplicates to last to keep the last one."
             )
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(names_u)))])
-        matrix = csr_array((values[order], columns[order].astype(np.int32), starts), (len(names_u), len(names_i)))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(users)))])
+        matrix = csr_array((values[order], columns[order].astype(np.int32), starts), (len(users), len(items)))
         return cls(
             matrix,
-            IdMap(names_u, "user"),
-            IdMap(names_i, "item"),
+            users,
+            items,
             None if times is None else times[order],
             explicit=explicit,
             test=None if test is None else test[order],

@@ -76,10 +76,18 @@ class FileSource(Source):
         rows = rows.last() if self.duplicates == "last" else rows
         values = np.ones(len(rows.users)) if rows.ratings is None else rows.ratings
         data = Interactions.of(rows.users, rows.items, values, rows.times, explicit, rows.test, rows.where)
+        return self.left(data, threshold)
+
+    def left(self, data: Interactions, threshold: float | None = None) -> Interactions:
+        """Return what ``threshold`` and ``min_count`` leave of ``data``, of which implicit feedback is made 1.
+
+        Raises:
+            UserError: nothing is left.
+        """
         if threshold is not None:
             data = select(data, data.matrix.data >= threshold, f"data.threshold {threshold:g}")
         data = core(data, self.min_count)
-        if not explicit:
+        if not data.explicit:
             data.matrix.data[:] = 1
         return data
 
