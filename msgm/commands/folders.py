@@ -34,10 +34,10 @@ def _add_data(commands: Commands) -> None:
         commands,
         "data",
         _data,
-        "list what a config's requests would forget and retain, of generators, classifiers and recommenders; trains "
-        "nothing",
+        "list what a config's requests would forget and retain, of generators, classifiers and recommenders, or what "
+        "is read of a log of interactions; trains nothing",
     )
-    config(data, "; or a run folder")
+    config(data, "; or a run folder; or a log of interactions: CSV and the like, gzipped or not, or Parquet")
     seed(data)
     data.add_argument("--requests", metavar="NAME,NAME", help="only these requests of the config")
     data.add_argument("--list", action="store_true", help="list all items, not the first ones")
@@ -62,10 +62,17 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
+    from msgm.commands.log import account_lines, is_log
     from msgm.commands.preview import preview
 
-    requests = names(options.requests) if options.requests else None
-    for line in preview(Path(options.config), settings(options), requests, options.list):
+    path, requests = Path(options.config), names(options.requests) if options.requests else None
+    if is_log(path):
+        if requests is not None:
+            raise UserError(f"--requests: {path} is a log, which has no requests; name a config.")
+        lines = account_lines(path, settings(options))
+    else:
+        lines = preview(path, settings(options), requests, options.list)
+    for line in lines:
         print(line, flush=True)
 
 

@@ -160,7 +160,7 @@ def _text_block(path: Path, mark: str, names: list[str], lines: Lines, wanted: S
     table = reader.read_csv(
         arrow.BufferReader(cells),
         reader.ReadOptions(use_threads=False, block_size=len(cells) + 1, column_names=names),
-        reader.ParseOptions(separator, quote_char=quotes, ignore_empty_lines=False, invalid_row_handler=note),
+        reader.ParseOptions(delimiter=separator, quote_char=quotes, ignore_empty_lines=False, invalid_row_handler=note),
         reader.ConvertOptions(
             check_utf8=False, include_columns=list(wanted), column_types=dict.fromkeys(wanted, arrow.string())
         ),

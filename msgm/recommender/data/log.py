@@ -24,10 +24,10 @@ COLUMNS = ("user", "item", "rating", "time")
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows of a log.
+    r"""What became of the rows of a log.
 
     Example:
-        >>> _ = (out / "log.csv").write_text("user,item\\na,x\\na,x\\nb\\n")
+        >>> _ = (out / "log.csv").write_text("user,item\na,x\na,x\nb\n")
         >>> _, account = Log(path="log.csv", malformed="drop", duplicates="last").read()
         >>> account.rows, account.refused, account.repeated
         (3, 1, 1)
@@ -58,11 +58,11 @@ class Account:
 @SOURCES.register("log")
 @dataclass
 class Log(RatedSource):
-    """A file with a row for each interaction, of any length; it needs the extra ``msgm[parquet]``.
+    r"""A file with a row for each interaction, of any length; it needs the extra ``msgm[parquet]``.
 
     Example:
         >>> lines = ["user::item::stars", "7::31::5", "7::9::2", "8::31::", "8::9::4"]
-        >>> _ = (out / "events.dat").write_text("\\n".join(lines))
+        >>> _ = (out / "events.dat").write_text("\n".join(lines))
         >>> data, account = Log(path="events.dat", rating="stars", threshold=4.0, malformed="drop").read()
         >>> data.matrix.nnz, account.rows, account.below
         (2, 4, 1)

@@ -102,7 +102,8 @@ class LogReader:
             UserError: there is none, one is malformed and that is an error, or all times read as days.
         """
         parts = [self._kept(block) for block in self.log.blocks(list(self.columns.values()))]
-        found = {key: np.concatenate([part[key] for part in parts]) for key in (parts[0] if parts else ())}
+        keys = list(parts[0]) if parts else []
+        found = {key: np.concatenate([part.pop(key) for part in parts]) for key in keys}
         if not len(found.get("number", ())):
             raise UserError(f"{self.log.path} holds no interaction; {self.refused} rows are malformed.")
         if "time" in found:
@@ -113,7 +114,10 @@ class LogReader:
 
     def _kept(self, block: Block) -> dict[str, NDArray[Any]]:
         """Return the fit rows of a block, and count the others."""
-        fit, faults = np.ones(len(block.numbers), dtype=bool), list(block.refused)
+        fit, faults = (
+            np.ones(len(block.numbers), dtype=bool),
+            [(number, f": {fault}") for number, fault in block.refused],
+        )
         judged = {key: self._judged(key, block.columns[name][0]) for key, name in self.columns.items()}
         for key, name in self.columns.items():
             cells, places = block.columns[name]
@@ -143,12 +147,12 @@ class LogReader:
     def _fault(self, name: str, cells: Any, judged: Judged, place: int) -> str:
         expected = judged.faults.get(place, "a cell")
         column = Column(name, cells if place >= 0 else NOTHING, lambda _: "")
-        return str(column.unfit(max(place, 0), expected)).removeprefix(", ").rstrip(".")
+        return str(column.unfit(max(place, 0), expected)).rstrip(".")
 
     def _count(self, rows: int, faults: Sequence[tuple[int, str]]) -> None:
         self.count += rows
         self.refused += len(faults)
-        told = [f"{self.log.place(number)}, {fault}" for number, fault in faults[: SHOWN - len(self.first)]]
+        told = [f"{self.log.place(number)}{fault}" for number, fault in faults[: SHOWN - len(self.first)]]
         if told and self.strict:
             raise UserError(f"{told[0]}; set data.malformed to drop to leave such rows out.")
         self.first += told
