@@ -6,8 +6,8 @@ from pathlib import Path
 
 from msgm.data.listing import printable
 from msgm.errors import UserError
-from msgm.fields import natural
-from msgm.recommender.data.base import SOURCES, Interactions
+from msgm.fields import natural, structured
+from msgm.recommender.data.base import Interactions
 from msgm.recommender.data.log import Account, Log
 from msgm.settings import dump_yaml, read_settings
 from msgm.tables import aligned
@@ -37,9 +37,9 @@ def account_lines(path: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
     if set(settings) != {"data"}:
         other = next(key for key in settings if key != "data")
         raise UserError(f"--set: {other} is no setting of a log; its settings begin with data.")
-    source = SOURCES.build(settings["data"])
-    if not isinstance(source, Log):
-        raise UserError(f"data.name: {path} is read as log, not as {settings['data']['name']}.")
+    if settings["data"].pop("name") != "log":
+        raise UserError(f"data.name: {path} is read as log; give no other name.")
+    source = structured(Log, settings["data"], "data")
     data, account = source.read()
     yield f"{path}: {account.log.kind}"
     yield from _columns(account)
@@ -50,7 +50,7 @@ def account_lines(path: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
     )
     yield _size(data)
     yield "the same in a config:"
-    yield from (f"  {line}" for line in dump_yaml(natural(settings)).splitlines())
+    yield from (f"  {line}" for line in dump_yaml(natural({"data": {"name": "log"} | settings["data"]})).splitlines())
 
 
 def _columns(account: Account) -> Iterator[str]:

@@ -285,7 +285,8 @@ def no_ids(cells: Cells) -> tuple[NDArray[np.int64], str]:
     kind = cells.dtype.kind
     unfit = _absent(cells) | (kind == "b")
     if kind == "O":
-        unfit |= np.array([isinstance(cell, bool) or (cell is not None and cell != int(cell)) for cell in cells])
+        marks = [isinstance(cell, bool) or (cell is not None and cell != int(cell)) for cell in cells]
+        unfit |= np.array(marks, dtype=bool)
     if kind == "f" and not unfit.any():
         unfit = ~np.isfinite(cells) | (cells != np.rint(cells))
         if not unfit.any():

@@ -125,7 +125,7 @@ class LogReader:
             unfit[[*judged[key].faults, -1]] = True  # A place of -1 is nothing.
             for row in np.flatnonzero(unfit[places] & fit).tolist():
                 fit[row] = False
-                faults.append((int(block.numbers[row]), self._fault(name, cells, judged[key], int(places[row]))))
+                faults.append((int(block.numbers[row]), self._fault(key, cells, int(places[row]))))
         self._count(len(block.numbers) + len(block.refused), sorted(faults))
         found: dict[str, NDArray[Any]] = {"number": block.numbers[fit]}
         for key, name in self.columns.items():
@@ -144,10 +144,11 @@ class LogReader:
         zeros = np.flatnonzero(found.values == 0).tolist() if self.explicit else []
         return Judged(found.values, dict.fromkeys(zeros, "a rating other than 0, which stands for none") | found.faults)
 
-    def _fault(self, name: str, cells: Any, judged: Judged, place: int) -> str:
-        expected = judged.faults.get(place, "a cell")
-        column = Column(name, cells if place >= 0 else NOTHING, lambda _: "")
-        return str(column.unfit(max(place, 0), expected)).rstrip(".")
+    def _fault(self, key: str, cells: Any, place: int) -> str:
+        if place < 0:
+            cells, place = NOTHING, 0
+        expected = self._judged(key, cells[place : place + 1]).faults[0]
+        return str(Column(self.columns[key], cells, lambda _: "").unfit(place, expected)).rstrip(".")
 
     def _count(self, rows: int, faults: Sequence[tuple[int, str]]) -> None:
         self.count += rows
