@@ -71,7 +71,7 @@ NOT_RUN = {
     "msgm compare digits/vp_band --cluster": "needs a cluster; tests/generator/test_jobs.py runs a tiny one",
 }
 """Beginnings of commands that are not run here, and why."""
-FILLED = {"CONFIG": "configs/digits/vp.yaml", "RUN": "runs/digits-vp"}
+FILLED = {"CONFIG": "configs/digits/vp.yaml", "RUN": "runs/digits-vp", "LOG": "log.csv"}
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -111,6 +111,7 @@ def start(tmp_path_factory):
     (folder / "events.csv").write_text(
         "customer,sku,at\n" + "".join(f"{u},{i},{10**9 + n}\n" for n, (u, i) in enumerate(rows))
     )
+    (folder / "log.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u, i in rows))
     (folder / "customers.csv").write_text("customer,plan\n" + "".join(f"c{u},{'ab'[u % 2]}\n" for u in range(60)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
