@@ -62,21 +62,12 @@ def test_only_named_columns_are_read(tmp_path):
 
 
 def test_the_account_counts_every_row_once(tmp_path):
-    lines = [
-        "user,item,rating,time",
-        "a,x,5,10",
-        "",
-        "a,x,1,20",
-        "b,x,4,?",
-        "b,x",
-        ",x,3,5",
-        "b,x,3,5",
-        "b,y,4,6",
-        "c,y,5,7",
-    ]
-    settings = written(tmp_path, *lines) | NAMED
+    malformed = ["b,x,4,?", "b,x", ",x,3,5"]
+    fit = ["b,x,3,5", "b,y,4,6", "a,y,3,7", "a,z,2,8", "c,y,5,7"]  # z is rated below, and then c is rare
+    settings = written(tmp_path, "user,item,rating,time", "a,x,1,10", "", "a,x,5,20", *malformed, *fit) | NAMED
     data, account = read(settings, malformed="drop", duplicates="last", threshold=3.0, min_count=2)
-    assert (account.rows, account.refused, account.repeated, account.below, account.rare) == (8, 3, 1, 1, 1)
+    assert (account.rows, account.refused, account.repeated, account.below, account.rare) == (10, 3, 1, 1, 1)
+    assert (data.users.ids, data.items.ids, data.matrix.nnz) == (["a", "b"], ["x", "y"], 4)
     assert account.first_refused == [
         f"{tmp_path / 'log.csv'}, {fault}"
         for fault in (
@@ -86,7 +77,6 @@ def test_the_account_counts_every_row_once(tmp_path):
         )
     ]
     assert account.first_repeated == [f"{tmp_path / 'log.csv'}, line 2"]
-    assert (data.users.ids, data.items.ids, data.matrix.nnz) == (["b"], ["x", "y"], 2)
 
 
 def test_an_id_of_malformed_rows_alone_is_no_user(tmp_path):
