@@ -40,7 +40,8 @@ class Judged:
 
 def judged_ids(cells: Cells) -> Judged:
     """Return ids as text."""
-    fit, faults = np.arange(len(cells)), {}
+    fit = np.arange(len(cells))
+    faults: dict[int, str] = {}
     while True:  # One kind of fault is found at a time.
         unfit, expected = no_ids([cells[at] for at in fit] if isinstance(cells, list) else cells[fit])
         if not len(unfit):

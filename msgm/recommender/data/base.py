@@ -131,7 +131,7 @@ class Interactions:
         rows: NDArray[np.int64],
         items: IdMap,
         columns: NDArray[np.int64],
-        values: NDArray[np.float32],
+        values: NDArray[np.number[Any]],
         times: NDArray[np.int64] | None = None,
         explicit: bool = False,
         test: NDArray[np.bool_] | None = None,

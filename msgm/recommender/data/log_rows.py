@@ -49,7 +49,8 @@ class LogRows:
         return self._at(keep), self.numbers[~keep]
 
     def _at(self, keep: NDArray[np.bool_]) -> "LogRows":
-        values, times = (None if part is None else part[keep] for part in (self.values, self.times))
+        values = None if self.values is None else self.values[keep]
+        times = None if self.times is None else self.times[keep]
         return LogRows(self.users, self.items, self.numbers[keep], self.rows[keep], self.columns[keep], values, times)
 
 
