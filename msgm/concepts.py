@@ -55,12 +55,15 @@ class Concept:
             if prompt in self.keep:
                 raise UserError(f"{key}.keep: {prompt!r} is to be forgotten too; leave it out of one list.")
 
-    def mask(self, prompts: Sequence[str], captions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def mask(
+        self, prompts: Sequence[str], captions: NDArray[np.int64], named: Sequence[tuple[int, ...]] = ()
+    ) -> NDArray[np.bool_]:
         """Return (N,) which items have a caption that mentions a prompt to forget.
 
         Args:
             prompts: texts of captions.
             captions: (N, K) positions in ``prompts`` of each item's captions, -1 where it has fewer than K.
+            named: the classes that each of ``prompts`` names, where the data say it.
 
         Raises:
             UserError: data without captions, or a prompt that no caption mentions.
@@ -68,12 +71,24 @@ class Concept:
         if not len(prompts):
             raise UserError("request.concept needs data with captions, and these have none.")
         used = np.isin(np.arange(len(prompts)), captions)
-        found = mentions(prompts, self.forget) & used[:, None]
+        found = self.mentioned(prompts, named) & used[:, None]
         for prompt, mentioned in zip(self.forget, found.T, strict=True):
             if not mentioned.any():
                 near = nearest_captions(prompt, [prompt for prompt, seen in zip(prompts, used, strict=True) if seen])
                 raise UserError(f"request.concept.forget: no caption mentions {prompt!r}; the nearest are {near}.")
         return np.asarray(np.append(found.any(1), False)[captions].any(1))
+
+    def mentioned(self, prompts: Sequence[str], named: Sequence[tuple[int, ...]] = ()) -> NDArray[np.bool_]:
+        """Return (prompts, forget) which texts of captions mention which prompts to forget.
+
+        Where the data say which classes prompts name, a text mentions a prompt only if it names the prompt's classes:
+        "the digit after seven" does not mention "seven".
+        """
+        found = mentions(prompts, self.forget)
+        classes = dict(zip(prompts, named, strict=True)) if named else {}
+        for k, own in enumerate(named):
+            found[k] &= [set(classes.get(prompt, ())) <= set(own) for prompt in self.forget]
+        return found
 
 
 def mentions(captions: Sequence[str], prompts: Sequence[str]) -> NDArray[np.bool_]:

@@ -130,8 +130,7 @@ class ForgetRequest:
         groups: Mapping[str, NDArray[np.str_]] | None = None,
         names: Sequence[str] = (),
         found: NDArray[np.bool_] | None = None,
-        prompts: Sequence[str] = (),
-        captions: NDArray[np.int64] | None = None,
+        texts: tuple[Sequence[str], NDArray[np.int64], Sequence[tuple[int, ...]]] | None = None,
     ) -> NDArray[np.bool_]:
         """Return a boolean array of ``size``, true for the items to forget.
 
@@ -144,8 +143,7 @@ class ForgetRequest:
             groups: column name to (size,) values as text.
             names: names of the items, when they are files.
             found: (size,) mask of the items that have the content of those of ``dataset``.
-            prompts: texts of captions.
-            captions: (size, K) positions in ``prompts``, -1 for none.
+            texts: of captions, as ``Concept.mask`` takes them.
 
         Raises:
             UserError: not exactly one selector, an unknown label, attribute, column, value or file, a prompt that no
@@ -160,7 +158,7 @@ class ForgetRequest:
         elif selector == "attribute":
             mask = self._by_attribute(attributes or {})
         elif selector == "concept" and self.concept:
-            mask = self.concept.mask(prompts, np.empty((size, 0), np.int64) if captions is None else captions)
+            mask = self.concept.mask(*(texts or ((), np.empty((size, 0), np.int64))))
         elif selector == "predicate":
             mask = self._by_predicate(size, labels, classes, items)
         elif selector == "mask":

@@ -54,7 +54,7 @@ def draw_parts(
 ) -> dict[str, NDArray[np.int64]]:
     """Return the sorted positions of the train, validation and test part; arguments and errors as in ``make_split``."""
     if origin is not None:
-        return _with_copies(draw_parts(len(np.unique(origin)), validation, test, seed, published_test), origin)
+        return with_copies(draw_parts(len(np.unique(origin)), validation, test, seed, published_test), origin)
     shares = {"data.validation": validation} | ({} if published_test is not None else {"data.test": test})
     for key, share in shares.items():
         if not 0 < share < 1:
@@ -73,7 +73,7 @@ def draw_parts(
     return {name: np.sort(positions) for name, positions in parts.items()}
 
 
-def _with_copies(parts: dict[str, NDArray[np.int64]], origin: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+def with_copies(parts: dict[str, NDArray[np.int64]], origin: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     """Return parts with the copies, which come last, in the training part; see ``make_split``."""
     own = sum(map(len, parts.values()))
     for name, positions in parts.items():

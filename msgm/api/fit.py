@@ -19,8 +19,10 @@ from msgm.api.experiments import working
 from msgm.chain import Chain, Entry, gone_before
 from msgm.config import TrainingSettings
 from msgm.data.adapters import Given, given
+from msgm.data.base import Dataset
 from msgm.diffusion import ScoreModel
 from msgm.diffusion.guidance import Guided
+from msgm.diffusion.networks import TextNetwork
 from msgm.digests import KEY_BYTES, weights_digest
 from msgm.errors import UserError
 from msgm.fields import structured
@@ -35,6 +37,7 @@ from msgm.training import Trainer, prompting
 from msgm.training.adapters import refuse_from_scratch
 from msgm.training.earlier import answered_by, chain_of
 from msgm.training.editing import Editor
+from msgm.training.prompts import prompted
 from msgm.training.run import announce, check_conditions
 
 UNKNOWN = "the model was made elsewhere: what it was asked to forget before is not known"
@@ -113,16 +116,18 @@ def fit(
         refuse_from_scratch(settings)
     with working(False, download, threads):
         data = _given("fit", model, dataset, levels, columns, flip)
-        check_conditions(model, data.dataset, forget)
+        model = _asking(model, data.dataset, forget)
         start, part = _prepared(model, data, forget, answered_by(name, model.untrained), fresh_chain)
         begun = derive_seed(seed, "scratch" if model.untrained else "finetune")
         with working_folder(checkpoints) as folder:
-            means = None if forget is None else forget.means
+            means, concept = (None, None) if forget is None else (forget.means, forget.concept)
             if checkpoints is not None:
                 facts = {"objective": {"name": name} | chosen.effective(), "training": asdict(settings), "seed": begun}
                 facts |= {"data": data.dataset.digest(), "model": weights_digest(model.network), "means": means}
+                facts |= {} if concept is None else {"concept": asdict(concept)}
                 occupy(folder, facts, part)
-            trainer = Trainer(start, chosen, data.dataset, part, settings, begun, Run(folder), device, "fit", means)
+            given = (data.dataset, part, settings, begun, Run(folder), device, "fit", means, concept)
+            trainer = Trainer(start, chosen, *given)
             if checkpoints is None:
                 trainer.kept = "nothing is kept, since fit was given no folder for checkpoints"
             if trainer.accelerator.is_main_process:
@@ -193,13 +198,12 @@ def edit(
             return replace(made, folder=None, sealed=weights_digest(made.network))
     with working(False, download, threads):
         data = _given("edit", model, dataset, levels, columns, flip)
-        check_conditions(model, data.dataset, forget)
+        model = _asking(model, data.dataset, forget)
         start, part = _prepared(model, data, forget, chosen.name, fresh_chain)
         with working_folder(None) as folder:
             begun = derive_seed(seed, "finetune")
-            editor = Editor(
-                start, chosen, data.dataset, part, settings, begun, Run(folder), device, "edit", forget.means
-            )
+            given = (data.dataset, part, settings, begun, Run(folder), device, "edit", forget.means)
+            editor = Editor(start, chosen, *given, concept=forget.concept)
             if editor.accelerator.is_main_process:
                 announce("edit", chosen.name, editor)
             editor.train()
@@ -230,6 +234,18 @@ def _given(
     if model.shape != data.dataset.shape:
         raise UserError(f"{verb}: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}.")
     return data
+
+
+def _asking(model: ScoreModel, dataset: Dataset, forget: ForgetRequest | None) -> ScoreModel:
+    """Return a model whose labels ask for the data's prompts, where it reads text, and that fits the request.
+
+    The given one stays as it is, and shares its weights.
+    """
+    if isinstance(model.network, TextNetwork):
+        concept = None if forget is None else forget.concept
+        model = prompted(replace(model, network=copy.copy(model.network)), dataset, concept)
+    check_conditions(model, dataset, forget)
+    return model
 
 
 def _prepared(

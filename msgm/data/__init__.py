@@ -1,6 +1,7 @@
 """Data sets: images as integer levels, tables and 2-D Gaussians as vectors; no models."""
 
 from msgm.data.base import DATASETS, Dataset, DataSettings, load_dataset
+from msgm.data.captioned_digits import CaptionedDigits
 from msgm.data.digits import Digits
 from msgm.data.feed import Batch, Feed
 from msgm.data.folder import Folder
@@ -17,6 +18,7 @@ __all__ = [
     "STL10",
     "SVHN",
     "Batch",
+    "CaptionedDigits",
     "CelebA",
     "DataSettings",
     "Dataset",

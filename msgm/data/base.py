@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msgm.checks import at_least
+from msgm.concepts import Concept
+from msgm.data.captions import drawn, forget_captions, with_prompts
 from msgm.data.images import ImageFiles
 from msgm.data.listing import BROKEN, said
 from msgm.data.measures import CHUNK, Attribute, Measure, Rule, measured
@@ -25,7 +27,7 @@ from msgm.digests import short_digest
 from msgm.errors import UserError
 from msgm.registry import Registry
 from msgm.requests import ForgetRequest
-from msgm.splits import Split, draw_parts, make_split
+from msgm.splits import Split, draw_parts, sorted_out
 
 
 @dataclass
@@ -121,6 +123,32 @@ class Dataset:
         """
         return self.captions[:, 0] if self.prompts else self.labels
 
+    def asked(self, indices: NDArray[np.int64], draws: NDArray[np.float32]) -> NDArray[np.int64] | None:
+        """Return (B,) what a conditional network is asked for at a visit of the items at ``indices``.
+
+        Args:
+            indices: (B,) positions of items.
+            draws: (B,) numbers in [0, 1), each of which chooses one of its item's captions.
+        """
+        if self.prompts:
+            return drawn(self.captions[indices], draws)
+        return None if self.labels is None else self.labels[indices]
+
+    def asked_by(self, concept: Concept | None) -> "Dataset":
+        """Return the data set in which items are asked for by the prompts to forget that their captions mention.
+
+        Items that mention none are asked for nothing. Prompts keep their numbers, and those of the concept that no
+        caption has come behind them.
+        """
+        if concept is None or not self.prompts:
+            return self
+        captions = forget_captions(self.prompts, self.captions, self.named, concept)
+        prompts = with_prompts(self.prompts, concept)
+        unnamed = [()] * (len(prompts) - len(self.prompts)) if self.named else []
+        view = replace(self, prompts=prompts, captions=captions, named=[*self.named, *unnamed])
+        view._resident = self._resident
+        return view
+
     @property
     def is_image(self) -> bool:
         """Whether items are images of levels rather than vectors."""
@@ -163,8 +191,8 @@ class Dataset:
         wanted = request.value("dataset")
         found = None if wanted is None else same_content(self, wanted)
         items, known = self.items.__getitem__, (self.labels, self.classes, self.attributes)
-        texts = self.prompts, self.captions if self.prompts else None
-        mask = request.select(len(self), *known, items, self.groups, self.names, found, *texts)
+        texts = (self.prompts, self.captions, self.named) if self.prompts else None
+        mask = request.select(len(self), *known, items, self.groups, self.names, found, texts)
         if self.origin is None:
             return mask
         named = np.zeros(len(self), dtype=bool)
@@ -307,7 +335,8 @@ class DataSettings:
 
     def split_by(self, dataset: Dataset, forget: NDArray[np.bool_], gone: NDArray[np.bool_] | None = None) -> Split:
         """Split ``dataset`` by masks of what to forget and of what is ``gone``; errors as in ``make_split``."""
-        return make_split(forget, self.validation, self.test, self.split_seed, dataset.test, gone, dataset.origin)
+        gone = np.zeros(len(dataset), dtype=bool) if gone is None else gone
+        return Split(**sorted_out(self.parts(dataset), forget, gone))
 
     def split_facts(self, dataset: Dataset) -> dict[str, float | int]:
         """Return the settings that say which items of ``dataset`` are held out, by name."""

@@ -28,7 +28,8 @@ class Batch(NamedTuple):
 
     Attributes:
         items: (B, *shape) raw items.
-        labels: (B,) the class that each item is trained under, -1 for none; None where no labels are asked for.
+        labels: (B,) the class or the prompt that each item is trained under, -1 for none; None where no labels are
+            asked for.
     """
 
     items: Tensor
@@ -79,7 +80,8 @@ class Feed:
         world: number of processes.
         device: where the batches are wanted.
         drop: probability with which an item's label is left out, drawn for the global batch; None leaves out all of
-            them, as an unconditional model wants it. The data set needs labels where it is given.
+            them, as an unconditional model wants it. The data set needs labels or captions where it is given; of
+            several captions one is drawn at every visit, likewise.
 
     Attributes:
         begun: batches yielded so far, in this run and in those that it resumes.
@@ -126,7 +128,12 @@ class Feed:
     def _labels(self, number: int, chosen: NDArray[np.int64]) -> Tensor | None:
         if self.drop is None:
             return None
-        assert self.dataset.labels is not None
-        draws = torch.rand(self.global_size, generator=generator(self.seed, "drop", self.stream, number))
-        dropped = draws[self.rank * self.local_size :][: self.local_size] < self.drop
-        return torch.from_numpy(self.dataset.labels[chosen]).masked_fill(dropped, -1).to(self.device, non_blocking=True)
+        asked = self.dataset.asked(chosen, self._draws("caption", number).numpy())
+        assert asked is not None
+        dropped = self._draws("drop", number) < self.drop
+        return torch.from_numpy(asked).masked_fill(dropped, -1).to(self.device, non_blocking=True)
+
+    def _draws(self, what: str, number: int) -> Tensor:
+        """Return (B,) numbers in [0, 1) for this process's share of batch ``number``."""
+        draws = torch.rand(self.global_size, generator=generator(self.seed, what, self.stream, number))
+        return draws[self.rank * self.local_size :][: self.local_size]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msgm.config import Config
 from msgm.data import Dataset
 from msgm.diffusion import Condition, ScoreModel
+from msgm.diffusion.conditions import NULL
 from msgm.splits import Split
 
 PROTOCOL = (
@@ -29,10 +30,11 @@ def is_conditional(config: Config) -> bool:
 
 
 def own(model: ScoreModel, dataset: Dataset, indices: NDArray[np.int64]) -> Condition | None:
-    """Return the classes of the items at ``indices`` on the model's device; None for an unconditional model."""
-    if not model.classes or dataset.labels is None:
+    """Return what the items at ``indices`` are asked for, on the model's device; None for an unconditional model."""
+    labels = dataset.conditions
+    if not model.classes or labels is None:
         return None
-    return Condition(torch.from_numpy(dataset.labels[indices])).to(model.device)
+    return Condition(torch.from_numpy(labels[indices])).to(model.device)
 
 
 def in_turn(model: ScoreModel, labels: Sequence[int], count: int) -> Condition | None:
@@ -64,8 +66,9 @@ def nothing(model: ScoreModel, dataset: Dataset, count: int) -> Condition | None
 
 
 def classes_of(dataset: Dataset, indices: NDArray[np.int64]) -> list[int]:
-    """Return the classes of the items at ``indices``, in order."""
-    return [] if dataset.labels is None else np.unique(dataset.labels[indices]).tolist()
+    """Return the classes of the items at ``indices``, or the numbers of their first captions, in order."""
+    labels = dataset.conditions
+    return [] if labels is None else [label for label in np.unique(labels[indices]).tolist() if label != NULL]
 
 
 def forgotten(dataset: Dataset, split: Split, indices: NDArray[np.int64]) -> list[int]:

@@ -31,6 +31,7 @@ from msgm.runs import Run
 from msgm.splits import Part
 from msgm.starts import STEPLESS
 from msgm.tables import Table
+from msgm.training.prompts import prompted
 from msgm.training.run import check_conditions, new_model
 from msgm.training.trainer import Trainer
 
@@ -103,7 +104,7 @@ def dry_run(config: Config, names: Sequence[str], dataset: Dataset, device: str 
     Raises:
         UserError: a row that cannot be built.
     """
-    check_conditions(new_model(config, dataset), dataset, config.request)
+    check_conditions(prompted(new_model(config, dataset), dataset), dataset, config.request)
     lines: list[list[str]] = []
     without: dict[str, list[str]] = {}
     for name in [BASE_ROW, *(name for name in names if name != BASE_ROW)]:
@@ -151,7 +152,7 @@ def taken(config: Config, dataset: Dataset, device: str) -> Taken:
     settings = replace(
         config.training, steps=few, log_every=few, checkpoint_every=0, sample_every=0, keep_every=0, trackers=[]
     )
-    model = ScoreModel.new(config.network, config.process, items.shape, config.seed)
+    model = prompted(ScoreModel.new(config.network, config.process, items.shape, config.seed), items)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "row")
         given = (config.seed, run, device, "dry run", config.request.means)
@@ -164,14 +165,26 @@ def taken(config: Config, dataset: Dataset, device: str) -> Taken:
 
 
 def random_items(dataset: Dataset, count: int) -> Dataset:
-    """Return ``count`` random items of the shape, levels and classes of a data set."""
+    """Return ``count`` random items of the shape, levels and classes of a data set, with captions of its own items."""
     draws, shape = torch.Generator().manual_seed(0), (count, *dataset.shape)
     if dataset.levels is None:
         items = torch.randn(shape, generator=draws)
     else:
         items = torch.randint(0, dataset.levels, shape, generator=draws, dtype=torch.uint8)
     labels = None if dataset.labels is None else np.arange(count) % max(len(dataset.classes), 1)
-    return Dataset(dataset.name, items, dataset.shape, dataset.levels, labels, dataset.classes, flip=dataset.flip)
+    captions = np.resize(dataset.captions, (count, dataset.captions.shape[1]))
+    return Dataset(
+        dataset.name,
+        items,
+        dataset.shape,
+        dataset.levels,
+        labels,
+        dataset.classes,
+        prompts=dataset.prompts,
+        captions=captions,
+        named=dataset.named,
+        flip=dataset.flip,
+    )
 
 
 class Watched(Trainer):

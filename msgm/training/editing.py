@@ -14,7 +14,7 @@ from msgm.diffusion.networks import Network
 from msgm.errors import RunError, UserError
 from msgm.objectives import Drawn, Objective, Unseen
 from msgm.objectives.edits import Edit, EditSetup
-from msgm.requests import Means
+from msgm.requests import Concept, Means
 from msgm.runs import Run
 from msgm.seeding import generator
 from msgm.splits import Part
@@ -43,6 +43,7 @@ class Editor(Stepless):
         label: name shown meanwhile.
         means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
         objective: of steps that follow, from the edited weights; None makes none.
+        concept: whose prompts items to forget are asked for; None asks for them as for all others.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Editor(Stepless):
         label: str = "editing",
         means: Means | None = None,
         objective: Objective | None = None,
+        concept: Concept | None = None,
     ) -> None:
         settings = settings if objective else replace(settings, trainable=None, adapter=None)
         if settings.adapter is not None:
             raise UserError("training.adapter: steps that follow an edit train the edited weights; set it to null.")
         self.edit, self.means, self.follows = edit, means, objective is not None
-        super().__init__(model, objective or Unseen(), dataset, part, settings, seed, run, device, label, means)
+        given = (dataset, part, settings, seed, run, device, label, means, concept)
+        super().__init__(model, objective or Unseen(), *given)
 
     @property
     def makes_steps(self) -> bool:
@@ -117,11 +120,13 @@ class Editor(Stepless):
         )
 
     def _batches(self, part: Source, count: int) -> Iterator[Drawn]:
-        chosen = self.part.retain if part == "retain" else self.part.forget
+        data, chosen = self.dataset, self.part.retain
+        if part == "forget":
+            data, chosen = data.asked_by(self.concept), self.part.forget
         size, drop = min(count, READ), drop_of(self.model, self.settings)
         drop = drop if part == "retain" else forget_drop(drop, self.means)
         where = self.accelerator.device
-        feed = Feed(self.dataset, chosen, size, self.seed, f"edit-{part}", device=where, drop=drop)
+        feed = Feed(data, chosen, size, self.seed, f"edit-{part}", device=where, drop=drop)
         for number, raw in zip(range(-(-count // size)), feed.batches(0), strict=False):
             yield Drawn(clean(feed, raw.items, generator(self.seed, feed.stream, number, device=where)), raw.labels)
 

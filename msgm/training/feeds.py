@@ -13,6 +13,7 @@ from msgm.data import Batch, Dataset, Feed
 from msgm.diffusion.conditions import NULL
 from msgm.errors import UserError
 from msgm.objectives import Drawn, Objective
+from msgm.requests import Concept
 from msgm.splits import Part
 
 
@@ -51,6 +52,7 @@ class Feeds:
         seed: of the order.
         accelerator: of the run.
         drops: how often labels are left out of the batches of each; None leaves out all.
+        concept: whose prompts forget items are asked for; None asks for them as for all others.
 
     Attributes:
         kept: batches of retain items, of all or of replays; None for an objective of forget items alone.
@@ -70,6 +72,7 @@ class Feeds:
         seed: int,
         accelerator: Accelerator,
         drops: tuple[float | None, float | None] = (None, None),
+        concept: Concept | None = None,
     ) -> None:
         self.settings, self.seed, self.accelerator, self.tally = settings, seed, accelerator, Tally()
         self.drops = drops
@@ -78,7 +81,7 @@ class Feeds:
         if source != "forget":
             self.kept = self._feed(dataset, getattr(part, source), settings.batch_size, "retain", source, drops[0])
         size = settings.forget_batch_size or settings.batch_size
-        self.forget = self._feed(dataset, part.forget, size, "forget", "forget", drops[1])
+        self.forget = self._feed(dataset.asked_by(concept), part.forget, size, "forget", "forget", drops[1])
 
     def batches(self, kept: int, forget: int) -> tuple[Iterator[Batch | None], Iterator[Batch]]:
         """Yield batch ``kept`` and on, None without end where there are none; and forget batch ``forget`` and on."""

@@ -11,7 +11,7 @@ from msgm.diffusion.guidance import save_guidance
 from msgm.diffusion.guidance.stored import FOLDER
 from msgm.errors import UserError
 from msgm.objectives import Unseen
-from msgm.requests import Means
+from msgm.requests import Concept, Means
 from msgm.runs import Run
 from msgm.splits import Part
 from msgm.training.stepless import Stepless
@@ -31,6 +31,7 @@ class Guider(Stepless):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         label: name shown meanwhile.
         means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
+        concept: whose prompts items to forget are asked for; None asks for them as for all others.
 
     Raises:
         UserError: guidance that tunes a copy of a network without a null class.
@@ -48,6 +49,7 @@ class Guider(Stepless):
         device: str = "auto",
         label: str = "guidance",
         means: Means | None = None,
+        concept: Concept | None = None,
     ) -> None:
         settings = replace(settings, trainable=None, adapter=None)
         if guidance.tunes and not getattr(model.network, "has_null", True):
@@ -55,7 +57,7 @@ class Guider(Stepless):
                 f"guidance.name: {guidance.name!r} tunes a copy of the model that is asked for no class, and this "
                 "network has no null class; name a class of it by guidance.label."
             )
-        super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means)
+        super().__init__(model, Unseen(), dataset, part, settings, seed, run, device, label, means, concept)
         self.guidance = guidance
 
     def findings(self) -> dict[str, Any]:

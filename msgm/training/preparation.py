@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,10 +19,12 @@ from msgm import processes, traces
 from msgm.config import TrainingSettings
 from msgm.data import Dataset, dequantise
 from msgm.diffusion import Condition, SamplingSettings, ScoreModel, sample
+from msgm.diffusion.conditions import NULL
 from msgm.errors import UserError
 from msgm.folders import write_bytes
 from msgm.objectives import Drawn, Moments, Objective, Setup, moments
 from msgm.reading import read_tensors
+from msgm.requests import Concept
 from msgm.runs import Run
 from msgm.seeding import derive_seed, generator
 from msgm.splits import Part
@@ -44,6 +45,7 @@ class Preparation:
         tally: counts the items that are drawn.
         tuned: fine-tunes a copy of the model on the forget set alone, for some steps.
         drops: how often labels are left out of retain and of forget batches; None for an unconditional model.
+        concept: whose prompts forget items are asked for; None asks for them as for all others.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Preparation:
         tally: Tally,
         tuned: Callable[[int], ScoreModel],
         drops: tuple[float | None, float | None],
+        concept: Concept | None = None,
     ) -> None:
         self.model, self.objective, self.dataset, self.part = model, objective, dataset, part
         self.seed, self.run, self.accelerator, self.tally, self.tuned = seed, run, accelerator, tally, tuned
-        self.drops = drops
+        self.drops, self.concept = drops, concept
+        self.asked = {"retain": dataset, "forget": dataset.asked_by(concept)}
 
     def setup(self, settings: TrainingSettings) -> Setup:
         """Return what the objective is given before a training with these settings."""
@@ -77,8 +81,9 @@ class Preparation:
             len(set(self.drops)) == 1,
             self.drops[1] != 0,
             settings.forget_batch_size in (None, settings.batch_size),
-            self._labels(self.part.retain),
-            self._labels(self.part.forget),
+            self._labels("retain"),
+            self._labels("forget"),
+            self.concept,
         )
 
     def retain(self, count: int) -> Drawn:
@@ -107,7 +112,9 @@ class Preparation:
             chosen = chosen[torch.randperm(len(chosen), generator=generator(self.seed, stream))[:count].numpy()]
         self.tally.add(part, len(chosen))
         items, levels, device = self.dataset.take(chosen), self.dataset.levels, self.accelerator.device
-        labels = None if self.dataset.labels is None else torch.from_numpy(self.dataset.labels[chosen])
+        draws = torch.rand(len(chosen), generator=generator(self.seed, stream, "caption"))
+        asked = self.asked[part].asked(chosen, draws.numpy())
+        labels = None if asked is None else torch.from_numpy(asked)
         if self.dataset.flip:
             items = torch.cat([items, items.flip(-1)])
             labels = None if labels is None else labels.repeat(2)
@@ -128,13 +135,15 @@ class Preparation:
         device = self.accelerator.device
         return Drawn(read_tensors(path)["items"].to(device), None if labels is None else labels.to(device))
 
-    def _labels(self, items: NDArray[np.int64]) -> tuple[int, ...]:
-        """Return the labels of some items, each once and in order; none without labels."""
-        labels = self.dataset.labels
-        return () if labels is None else tuple(np.unique(labels[items]).tolist())
+    def _labels(self, part: Literal["retain", "forget"]) -> tuple[int, ...]:
+        """Return the labels of a part's items, or the numbers of their prompts, each once and in order."""
+        data = self.asked[part]
+        labels = data.captions if data.prompts else data.labels
+        found = [] if labels is None else np.unique(labels[getattr(self.part, part)]).tolist()
+        return tuple(label for label in found if label != NULL)
 
     def _retained_labels(self, count: int) -> Tensor | None:
-        known = torch.tensor(self._labels(self.part.retain))
+        known = torch.tensor(self._labels("retain"))
         if not self.model.classes or not len(known):
             return None
         return known[torch.arange(count) % len(known)]

@@ -17,6 +17,7 @@ from msgm.diffusion import GUIDANCE, ScoreModel, Sharded
 from msgm.diffusion.description import describe
 from msgm.diffusion.guidance.stored import FOLDER as GUIDANCE_FOLDER
 from msgm.diffusion.guidance.stored import guidance_beside
+from msgm.diffusion.networks import TextNetwork
 from msgm.digests import positions_digest
 from msgm.errors import UserError
 from msgm.folders import locked, write_json, write_text
@@ -32,6 +33,7 @@ from msgm.training.deleting import Deleter, deletion_config, is_sharded, refuse_
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.editing import Editor
 from msgm.training.guiding import Guider, refuse_guidance
+from msgm.training.prompts import prompted
 from msgm.training.retrained import is_shared, shared
 from msgm.training.shards import FOLDER as SHARDS
 from msgm.training.trainer import Trainer
@@ -174,6 +176,7 @@ def _fit(
 ) -> Run:
     threads.keep(run.manifest)
     model = new_model(config, dataset) if source is None or config.shards else load_source(source, config, dataset)
+    prompted(model, dataset, config.request.concept)
     check_conditions(model, dataset, config.request)
     config = replace(config, process=describe(model.process))
     trainer = _trainer(config, model, dataset, split, source, run, device)
@@ -218,15 +221,16 @@ def _trainer(
 ) -> Trainer:
     """Return what makes the run: a trainer, the editor of an edit, or what prepares guidance."""
     seed = derive_seed(config.seed, "finetune" if source else "scratch")
-    given = (dataset, split.train, config.training, seed, run, device, run.path.name)
+    given = (dataset, split.train, config.training, seed, run, device, run.path.name, config.request.means)
+    concept = config.request.concept
     if config.edit:
         objective = OBJECTIVES.build(config.objective) if config.follows else None
-        return Editor(model, EDITS.build(config.edit), *given, config.request.means, objective)
+        return Editor(model, EDITS.build(config.edit), *given, objective, concept)
     if config.shards:
-        return Deleter(model, config, *given, config.request.means, source)
+        return Deleter(model, config, *given, source)
     if config.guidance:
-        return Guider(model, GUIDANCE.build(config.guidance), *given, config.request.means)
-    return Trainer(model, OBJECTIVES.build(config.objective), *given, config.request.means)
+        return Guider(model, GUIDANCE.build(config.guidance), *given, concept)
+    return Trainer(model, OBJECTIVES.build(config.objective), *given, concept)
 
 
 def announce(label: str, method: str, trainer: Trainer) -> None:
@@ -279,7 +283,7 @@ def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
     if model.shape != dataset.shape:
         raise UserError(f"{source} makes items of shape {model.shape}, but the data has {dataset.shape}.")
     classes = config.network.get("classes", 0)
-    if model.classes != classes:
+    if model.classes != classes and not isinstance(model.network, TextNetwork):
         raise UserError(
             f"{source} holds a model of {model.classes} classes (0: unconditional), but network.classes is {classes}; "
             f"set network.classes={model.classes}, or start from another model."
@@ -290,20 +294,21 @@ def load_source(source: Path, config: Config, dataset: Dataset) -> ScoreModel:
 
 
 def check_conditions(model: ScoreModel, dataset: Dataset, request: ForgetRequest | None) -> None:
-    """Check that a request means what the model has, and that a class-conditional one knows the data's labels.
+    """Check that a request means what the model has, and that a conditional one knows the data's labels or prompts.
 
     Raises:
         UserError: a request that means a condition of an unconditional model, data without labels, or with more
-            classes than the model has.
+            classes or prompts than the model has.
     """
     if request is not None:
         request.check_means(model.classes)
     if model.classes:
-        labels = dataset.labels
+        labels = dataset.captions if dataset.prompts else dataset.labels
         if labels is None:
             raise UserError(f"network.classes: a class-conditional network needs labels, and {dataset.name} has none.")
         if labels.max() >= model.classes:
-            raise UserError(f"network.classes: {dataset.name} has {labels.max() + 1} classes, got {model.classes}.")
+            kind = "prompts" if dataset.prompts else "classes"
+            raise UserError(f"network.classes: {dataset.name} has {labels.max() + 1} {kind}, got {model.classes}.")
 
 
 def finished(run: Run) -> bool:

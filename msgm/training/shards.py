@@ -50,6 +50,7 @@ from msgm.settings import differences
 from msgm.shapes import Count, Positive, Seconds
 from msgm.splits import Part
 from msgm.starts import ShardSettings
+from msgm.training.prompts import prompted
 from msgm.training.trainer import Trainer
 
 FOLDER, RECORD, FILE = "shards", "trained.json", "ensemble.json"
@@ -269,6 +270,7 @@ class Ensemble:
     def _train(self, number: int, items: Positions, run: Run) -> None:
         first = derive_seed(self.seed, "shard", number)
         model = replace(ScoreModel.new(self.network, self.process, self.dataset.shape, first), sealed=None)
+        prompted(model, self.dataset)
         settings = replace(self.settings, steps=self.steps)
         seed = derive_seed(self.seed, "shard", number, "training")
         label = f"{self.label}: shard {number + 1} of {self.shards.count}"

@@ -5,9 +5,8 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -19,11 +18,11 @@ from msgm.data import Batch, Dataset, Feed
 from msgm.devices import note_slow_bf16
 from msgm.diffusion import SamplingSettings, ScoreModel, sample
 from msgm.diffusion.networks import Network
-from msgm.errors import Interrupted, RunError, UserError, nearest
+from msgm.errors import Interrupted, RunError
 from msgm.folders import write_bytes
 from msgm.objectives import Noised, Objective, Setup, Unseen
 from msgm.pictures import to_png
-from msgm.requests import Means
+from msgm.requests import Concept, Means
 from msgm.runs import Run
 from msgm.seeding import derive_seed
 from msgm.splits import Part
@@ -36,6 +35,7 @@ from msgm.training.ema import EMA
 from msgm.training.feeds import Feeds
 from msgm.training.preparation import Preparation
 from msgm.training.progress import TrainingLog, drop_lines_after
+from msgm.training.restricting import restrict
 from msgm.training.signals import StopRequest
 from msgm.training.update import Update, adam
 
@@ -65,6 +65,7 @@ class Trainer:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         label: name shown while training.
         means: what is to be forgotten of a class-conditional model, see ``ForgetRequest``.
+        concept: whose prompts items to forget are asked for; None asks for them as for all others.
 
     Attributes:
         base: the model that training starts from.
@@ -88,6 +89,7 @@ class Trainer:
         device: str = "auto",
         label: str = "training",
         means: Means | None = None,
+        concept: Concept | None = None,
     ) -> None:
         objective.check(model.classes)
         self.settings, self.seed, self.run, self.label = settings, seed, run, label
@@ -110,7 +112,8 @@ class Trainer:
         self.update = Update(self.model, self.network, objective, settings, self.accelerator, self.state)
         drop = drop_of(self.model, settings)
         drops = drop, forget_drop(drop, means)
-        self.feeds = Feeds(dataset, part, objective, settings, seed, self.accelerator, drops)
+        self.concept = concept
+        self.feeds = Feeds(dataset, part, objective, settings, seed, self.accelerator, drops, concept)
         self.kept = f"saved in {run.path}"
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
@@ -175,7 +178,8 @@ class Trainer:
 
     def _setup(self) -> Setup:
         parts = (self.objective, self.dataset, self.part, self.seed, self.run, self.accelerator, self.feeds.tally)
-        return Preparation(self.base, *parts, self._tune_on_forget, self.feeds.drops).setup(self.settings)
+        given = (self._tune_on_forget, self.feeds.drops, self.concept)
+        return Preparation(self.base, *parts, *given).setup(self.settings)
 
     def _prepare(self) -> None:
         """Prepare the objective and what goes with it, from the weights that training starts from."""
@@ -205,7 +209,7 @@ class Trainer:
             tuner = Trainer(
                 copy.deepcopy(self.base),
                 Unseen(),
-                self.dataset,
+                self.dataset.asked_by(self.concept),
                 part,
                 settings,
                 derive_seed(self.seed, "teacher"),
@@ -370,30 +374,3 @@ class Trainer:
             if self.accelerator.is_main_process:
                 plain(self.model, self.base).save(self.run.model)
         self.accelerator.wait_for_everyone()
-
-
-def restrict(network: nn.Module, patterns: Sequence[str] | None) -> dict[str, bool]:
-    """Let only the weights whose names fit one of ``patterns`` be trained, all where it is None.
-
-    The name of a U-Net's weight is that in its model folder, or in the network, where it begins with ``unet.``.
-
-    Returns:
-        Which weights were trained before, by name.
-
-    Raises:
-        UserError: a pattern that no name fits.
-    """
-    before = {name: weight.requires_grad for name, weight in network.named_parameters()}
-    if patterns is None:
-        return before
-    for pattern in patterns:
-        if not any(_fits(name, pattern) for name in before):
-            hint = nearest(pattern, [name.removeprefix("unet.") for name in before])
-            raise UserError(f"training.trainable: {pattern!r} fits the name of no weight of {len(before)}.{hint}")
-    for name, weight in network.named_parameters():
-        weight.requires_grad_(any(_fits(name, pattern) for pattern in patterns))
-    return before
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix("unet."), pattern)
