@@ -213,10 +213,15 @@ def edit(
 
 def _without_data(model: ScoreModel, fresh: bool) -> Chain:
     """Return what the model was asked before, where no data are here to check it against."""
-    if isinstance(model, Guided):
-        raise UserError("edit: the model is a guided view, whose weights are those of its base; give model.base.")
+    _refuse_guided("edit", model)
     found = model.history() or Chain(unknown=UNKNOWN)
     return found.started_anew() if fresh else found
+
+
+def _refuse_guided(verb: str, model: ScoreModel) -> None:
+    """Refuse a model without weights of its own."""
+    if isinstance(model, Guided):
+        raise UserError(f"{verb}: the model is a guided view, whose weights are those of its base; give model.base.")
 
 
 def _given(
@@ -228,8 +233,7 @@ def _given(
     flip: bool,
 ) -> Given:
     """Return the data, refusing those whose items are not the model's, and a model without weights of its own."""
-    if isinstance(model, Guided):
-        raise UserError(f"{verb}: the model is a guided view, whose weights are those of its base; give model.base.")
+    _refuse_guided(verb, model)
     data = given(dataset, model.shape, levels, columns, flip)
     if model.shape != data.dataset.shape:
         raise UserError(f"{verb}: the model makes items of shape {model.shape}, but the data has {data.dataset.shape}.")

@@ -123,6 +123,14 @@ class Dataset:
         """
         return self.captions[:, 0] if self.prompts else self.labels
 
+    @property
+    def asks(self) -> NDArray[np.int64] | None:
+        """All that a conditional network may be asked for to get each item: its (K,) captions, or its label.
+
+        (N, K) with -1 where an item has fewer captions, where the data have prompts; else (N,); None without labels.
+        """
+        return self.captions if self.prompts else self.labels
+
     def asked(self, indices: NDArray[np.int64], draws: NDArray[np.float32]) -> NDArray[np.int64] | None:
         """Return (B,) what a conditional network is asked for at a visit of the items at ``indices``.
 

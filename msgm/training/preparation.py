@@ -137,8 +137,7 @@ class Preparation:
 
     def _labels(self, part: Literal["retain", "forget"]) -> tuple[int, ...]:
         """Return the labels of a part's items, or the numbers of their prompts, each once and in order."""
-        data = self.asked[part]
-        labels = data.captions if data.prompts else data.labels
+        labels = self.asked[part].asks
         found = [] if labels is None else np.unique(labels[getattr(self.part, part)]).tolist()
         return tuple(label for label in found if label != NULL)
 

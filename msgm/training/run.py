@@ -303,7 +303,7 @@ def check_conditions(model: ScoreModel, dataset: Dataset, request: ForgetRequest
     if request is not None:
         request.check_means(model.classes)
     if model.classes:
-        labels = dataset.captions if dataset.prompts else dataset.labels
+        labels = dataset.asks
         if labels is None:
             raise UserError(f"network.classes: a class-conditional network needs labels, and {dataset.name} has none.")
         if labels.max() >= model.classes:

@@ -14,7 +14,7 @@ over the view, and so is applied once.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from msgm.diffusion.conditions import Condition
 from msgm.diffusion.guidance.base import GUIDANCE, Guidance, Preparation
 from msgm.diffusion.model import ScoreModel, per_item
 from msgm.errors import UserError
-from msgm.ranges import Range, ranges
 
 Strength = Literal["weak", "medium", "strong", "max"]
 STRENGTHS: dict[Strength, tuple[float, int, float, float, float]] = {
@@ -136,7 +135,6 @@ class SafeLatent(OfConcept):
 
     strength: Strength = "medium"
 
-    search: ClassVar[Mapping[str, Range]] = ranges()
     no_density = "its momentum depends on the walk so far, so that no one flow gives its samples"
     by_levels = True
     formula = (

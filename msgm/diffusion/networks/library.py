@@ -7,7 +7,6 @@ trains them, and saves all of them.
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict
@@ -158,7 +157,7 @@ class Attention(AbstractContextManager[None]):
 
 
 def read_body(folder: Path, kind: str) -> Any:
-    """Read a network of diffusers and check it is complete; diffusers draws missing weights at random.
+    """Read a network of diffusers; see ``read_whole``.
 
     Args:
         folder: of its config.json and weights.
@@ -172,22 +171,31 @@ def read_body(folder: Path, kind: str) -> Any:
     found = read_json(folder / "config.json", dict[str, Any]).get("_class_name", kind)
     if found != kind:
         raise UserError(f"{folder} holds a {found}; msgm reads {kind} there only.")
-    body, info = getattr(diffusers, kind).from_pretrained(
+    return read_whole(getattr(diffusers, kind), folder, low_cpu_mem_usage=False)
+
+
+def read_whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """Read a network, in float32, and check that it is complete: libraries draw missing weights at random.
+
+    Args:
+        kind: its class in diffusers or transformers.
+        folder: of its config.json and weights.
+        **options: of the class's ``from_pretrained``.
+
+    Raises:
+        UserError: weights that are missing.
+    """
+    network, info = kind.from_pretrained(
         folder,
         variant=only_variant(folder),
-        low_cpu_mem_usage=False,
         output_loading_info=True,
         use_safetensors=True,
         local_files_only=True,
+        **options,
     )
-    check_whole(info, folder)
-    return body.float()
-
-
-def check_whole(info: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a network whose folder lacked weights, as the libraries' ``info`` on its reading says."""
     if info["missing_keys"]:
         raise UserError(f"{folder}: weights are missing, {min(info['missing_keys'])} for one.")
+    return network.float()
 
 
 def variant_of(file: str) -> str | None:

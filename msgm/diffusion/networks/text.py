@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from msgm.diffusion.conditions import Condition
-from msgm.diffusion.networks.library import Library, check_whole, only_variant, read_body
+from msgm.diffusion.networks.library import Library, only_variant, read_body, read_whole
 from msgm.errors import UserError
 from msgm.reading import read_json
 
@@ -234,20 +234,17 @@ class TextNetwork(Library):
         vae = self.standing.parts.get("vae")
         if vae is None:
             return latents
-        vae = vae.to(latents.device)
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
         with torch.no_grad():
-            return vae.decode(latents / vae.config.scaling_factor + shift).sample
+            return vae.to(latents.device).decode(latents / vae.config.scaling_factor + _shift(vae)).sample
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return the mean latents of images (B, 3, H, W) in [-1, 1]; the images themselves without an autoencoder."""
         vae = self.standing.parts.get("vae")
         if vae is None:
             return images
-        vae = vae.to(images.device)
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
         with torch.no_grad():
-            return (vae.encode(images).latent_dist.mean - shift) * vae.config.scaling_factor
+            found = vae.to(images.device).encode(images).latent_dist.mean
+        return (found - _shift(vae)) * vae.config.scaling_factor
 
     def save(self, folder: Path) -> None:
         """Write the folders of all parts, as diffusers' pipeline reads them, and the table of prompts."""
@@ -281,6 +278,11 @@ class TextNetwork(Library):
     @abstractmethod
     def forward(self, x: Tensor, label: Tensor, condition: Condition | None = None) -> Tensor:
         """Map x (B, C, H, W), label (B,) and conditions (B) to (B, C, H, W)."""
+
+
+def _shift(vae: Any) -> float:
+    """Return what an autoencoder's latents are shifted by before they are scaled; most know none."""
+    return getattr(vae.config, "shift_factor", None) or 0.0
 
 
 def _chosen(empty: Tensor, asked: Tensor, null: Tensor | None) -> Tensor:
@@ -341,26 +343,14 @@ def _is_read(folder: Path, library: str | None, kind: str | None) -> bool:
 
 
 def _read_network(folder: Path, library: str | None, kind: str | None) -> Any:
-    """Read a pipeline's network, in float32, and check that it is complete: libraries draw missing weights at random.
-
-    Raises:
-        UserError: weights that are missing.
-    """
+    """Read a pipeline's network, None where it is left out; errors as in ``read_whole``."""
     if library is None or kind is None:
         return None
     if library == "diffusers":
         return read_body(folder, kind)
     import transformers
 
-    network, info = getattr(transformers, kind).from_pretrained(
-        folder,
-        variant=only_variant(folder),
-        output_loading_info=True,
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    check_whole(info, folder)
-    return network
+    return read_whole(getattr(transformers, kind), folder)
 
 
 def text_kind(pipeline: str) -> type[TextNetwork] | None:

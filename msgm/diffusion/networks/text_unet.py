@@ -11,6 +11,7 @@ from msgm.checks import at_least
 from msgm.diffusion.conditions import Condition
 from msgm.diffusion.networks.base import NETWORKS, NetworkSettings
 from msgm.diffusion.networks.text import TextNetwork, check_installed
+from msgm.diffusion.networks.unet import groups_of, levels_of
 from msgm.errors import UserError
 
 BEGIN, END, UNKNOWN = "<begin>", "<end>", "<unknown>"
@@ -143,7 +144,7 @@ class TextUNetSettings(NetworkSettings):
     def _unet(self, shape: tuple[int, ...]) -> Any:
         from diffusers import UNet2DConditionModel
 
-        groups = self.groups or max(1, min(32, self.channels[0] // 4))
+        groups = groups_of(self.channels, self.groups)
         heights = [shape[1] // 2**level for level in range(len(self.channels))]
         attends = [self.attention is None or height in self.attention for height in heights]
         halved = len(self.channels) - 1
@@ -155,16 +156,9 @@ class TextUNetSettings(NetworkSettings):
                 f"network.heads, {self.heads}."
             )
         return UNet2DConditionModel(
-            sample_size=shape[1] if shape[1] == shape[2] else tuple(shape[1:]),
-            in_channels=shape[0],
-            out_channels=shape[0],
-            layers_per_block=self.layers,
-            block_out_channels=tuple(self.channels),
-            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            **levels_of(shape, self.channels, self.layers, groups, attends, "CrossAttn"),
             cross_attention_dim=self.text_width,
             attention_head_dim=self.heads,  # diffusers reads the number of heads here
-            norm_num_groups=groups,
         )
 
 

@@ -1,5 +1,6 @@
 """The U-Net for images: diffusers' UNet2DModel, unconditional or class-conditional."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,7 @@ class UNetSettings(NetworkSettings):
 
         if len(shape) != 3:
             raise UserError(f"network.name: a unet needs images, and the data has shape {shape}; use mlp.")
-        groups = self.groups or max(1, min(32, self.channels[0] // 4))
+        groups = groups_of(self.channels, self.groups)
         if any(width % groups for width in self.channels):
             raise UserError(f"network.channels: {self.channels} must be multiples of network.groups, {groups}.")
         attends = [-(-shape[1] // 2**level) in self.attention for level in range(len(self.channels))]
@@ -98,17 +99,41 @@ class UNetSettings(NetworkSettings):
                 f"network.head_dim must be at most the smallest width with attention, {narrowest}, got {self.head_dim}."
             )
         unet = UNet2DModel(
-            sample_size=shape[1] if shape[1] == shape[2] else tuple(shape[1:]),
-            in_channels=shape[0],
-            out_channels=shape[0],
-            layers_per_block=self.layers,
-            block_out_channels=tuple(self.channels),
-            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            **levels_of(shape, self.channels, self.layers, groups, attends, "Attn"),
             add_attention=self.mid_attention,
             attention_head_dim=self.head_dim,
-            norm_num_groups=groups,
             dropout=self.dropout,
             num_class_embeds=self.classes + 1 if self.classes else None,
         )
         return UNet(unet)
+
+
+def groups_of(channels: Sequence[int], groups: int | None) -> int:
+    """Return the groups of a U-Net's normalisation; None takes the smaller of 32 and a quarter of the first width."""
+    return groups or max(1, min(32, channels[0] // 4))
+
+
+def levels_of(
+    shape: tuple[int, ...], channels: Sequence[int], layers: int, groups: int, attends: Sequence[bool], kind: str
+) -> dict[str, Any]:
+    """Return what diffusers' U-Nets are told of their levels.
+
+    Args:
+        shape: of the images, (C, H, W).
+        channels: width of each level.
+        layers: residual blocks a level.
+        groups: of the normalisation.
+        attends: whether each level has attention.
+        kind: beginning of the names of blocks with attention, ``Attn`` or ``CrossAttn``.
+    """
+    down, up = (tuple(f"{kind if a else ''}{way}Block2D" for a in attends) for way in ("Down", "Up"))
+    return {
+        "sample_size": shape[1] if shape[1] == shape[2] else tuple(shape[1:]),
+        "in_channels": shape[0],
+        "out_channels": shape[0],
+        "layers_per_block": layers,
+        "block_out_channels": tuple(channels),
+        "down_block_types": down,
+        "up_block_types": up[::-1],
+        "norm_num_groups": groups,
+    }
