@@ -254,8 +254,9 @@ def test_a_model_of_other_prompts_is_not_tested():
         assert found == {"prompts": {"not_tested": "the model is not asked for the data's prompts"}}
         assert Prompts.numbers(found, {}) == Prompts.granularity(found) == {}
         assert {column.cell(found, {}) for column in Prompts.columns[:4]} == {"-"}
-    same = Prompts(1).measure(Subject("same", model(Network(prompts=tuple(canvases().prompts))), bench()))
-    assert same["prompts"]["word"]["UA"]["n"] == 1
+    for more in ((), ("a seven of gold",)):
+        same = Network(prompts=(*canvases().prompts, *more))
+        assert Prompts(1).measure(Subject("same", model(same), bench()))["prompts"]["word"]["UA"]["n"] == 1
 
 
 def test_guidance_is_that_of_the_evaluation_and_applied_once():

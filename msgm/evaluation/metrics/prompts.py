@@ -210,9 +210,11 @@ class Prompts(Metric):
 
 
 def _reads(model: ScoreModel, data: Dataset) -> bool:
-    """Return whether labels ask a model for the prompts of the data."""
+    """Return whether labels ask a model for the prompts of the data; its table may hold more behind those."""
     known = getattr(model.network, "prompts", None)
-    return model.classes == len(data.prompts) if known is None else list(known) == data.prompts
+    if known is None:
+        return model.classes == len(data.prompts)
+    return list(known[: len(data.prompts)]) == data.prompts
 
 
 def _headings() -> dict[str, tuple[str, str]]:
