@@ -31,10 +31,10 @@ def forked(folder, port):
     return Forked(partial(served, folder, port))
 
 
-def served(folder, port):
+def served(folder, port, readers=1):
     forking = get_context("fork")
     with patch.object(_subprocess, "spawn", forking), patch.object(server, "get_context", lambda _: forking):
-        server.serve(folder, "127.0.0.1", port, 1, None)
+        server.serve(folder, "127.0.0.1", port, readers, None)
 
 
 def survives(place, count, victims, start):

@@ -22,12 +22,16 @@ def folder(tmp_path):
     return fit(load_config(None, CONFIG), "ease", tmp_path / "shop")
 
 
-def plan(folder, item):
-    """Plan to forget an item, as a writer does that is killed next."""
+def planned(folder, kind, one):
+    """Plan to forget a user or an item, as a writer does that is killed next."""
     data, _ = Service(folder)._load()
-    request = {"request": 1, "kind": "items", "size": 1, "digests": [id_digest(Service(folder).key, "items", item)]}
-    numbers = {"users": [], "items": [data.items.number(item)], "cells": []}
+    request = {"request": 1, "kind": kind, "size": 1, "digests": [id_digest(Service(folder).key, kind, one)]}
+    numbers = {"users": [], "items": [], "cells": []} | {kind: [getattr(data, kind).number(one)]}
     write_json(folder / "pending.json", [request | numbers])
+
+
+def plan(folder, item):
+    planned(folder, "items", item)
 
 
 def test_a_deletion_that_arrives_while_a_list_is_computed_is_not_in_the_list(folder):
@@ -46,6 +50,41 @@ def test_a_deletion_that_arrives_while_a_list_is_computed_is_not_in_the_list(fol
         assert best not in reader.recommend("user1", 3)
     assert best in calls[0]
     assert len(calls) == 2
+
+
+def test_a_deletion_that_arrives_while_what_would_be_is_computed_is_in_neither_list(folder):
+    reader = Reader(folder)
+    best = reader.recommend("user1", 3)[0]
+    serving, calls = reader._serving, []
+
+    def late(user):
+        found = serving(user)
+        calls.append(user)
+        if len(calls) == 1:
+            plan(folder, best)
+        return found
+
+    held = Service(folder)._serving("user1")
+    items = [held[0].items.ids[item] for item in held[1].seen[[held[2]]].indices[:2]]
+    with patch.object(reader, "_serving", late):
+        found = reader.what_if("user1", items, 5)
+    assert len(calls) == 2
+    assert best not in found.before + found.after
+
+
+@pytest.mark.parametrize("kind", ["users", "items"])
+def test_what_is_planned_is_served_to_nobody_before_the_model_has_forgotten_it(folder, kind):
+    """Nor is it after the reader, which had the list in memory, was started anew."""
+    reader = Reader(folder)
+    best = reader.recommend("user1", 30)[0]
+    planned(folder, kind, "user1" if kind == "users" else best)
+    for one in (reader, Reader(folder)):
+        if kind == "items":
+            assert best not in one.recommend("user1", 30)
+            continue
+        for ask in (lambda one=one: one.recommend("user1", 30), lambda one=one: one.what_if("user1", None, 3)):
+            with pytest.raises(UserError, match="is being forgotten and is served nothing"):
+                ask()
 
 
 def test_lists_are_those_of_the_folder_after_every_deletion(folder):

@@ -1,6 +1,5 @@
 """The running server: answers, refusals, metrics and a clean end."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -12,9 +11,11 @@ import httpx
 import psutil
 import pytest
 
+from msgm.cli import parser
 from msgm.errors import UserError
 from msgm.recommender.config import load_config
 from msgm.recommender.fitting import fit
+from msgm.recommender.service import Service
 from msgm.recommender.serving.server import _listening, serve
 from tests.forks import PATIENCE
 
@@ -44,10 +45,11 @@ def started(folder, *options, readers=1):
     return process, client
 
 
-def ended(process, sign=signal.SIGTERM):
-    process.send_signal(sign)
-    _, errors = process.communicate(timeout=60)
-    return process.returncode, errors
+def ended(process):
+    """Return the exit code, and all that was written but the first line: no id stands there, as there is no log."""
+    process.terminate()
+    said, errors = process.communicate(timeout=60)
+    return process.returncode, said + errors
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +210,37 @@ def until(ask, fits):
                 return found
         time.sleep(0.1)
     raise TimeoutError
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "shop.example", "localhost.example"])
+def test_without_a_token_others_cannot_reach_it(folder, host):
+    with pytest.raises(UserError, match="can be reached by others; give a --token-file"):
+        serve(folder, host, 99999, 1, None)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])
+def test_loopback_needs_no_token(folder, host):
+    with pytest.raises(UserError, match="--host and --port"):
+        serve(folder, host, 99999, 1, None)
+
+
+def test_by_itself_it_listens_at_loopback_alone(folder):
+    assert parser().parse_args(["recommender", "serve", str(folder)]).host == "127.0.0.1"
+
+
+def test_with_a_token_others_can_reach_it(folder, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    with pytest.raises(UserError, match="--host and --port"):
+        serve(folder, "0.0.0.0", 99999, 1, token)
+
+
+def test_what_the_command_line_forgets_beside_it_is_not_served(client, folder):
+    assert client.post("/recommend", json={"user": "user8"}).status_code == 200
+    number = Service(folder).forget("users", ["user8"]).numbers
+    assert client.post("/recommend", json={"user": "user8"}).status_code == 409
+    assert client.post("/forget", json={"users": ["user8"]}).json() == {"requests": [], "before": number}
 
 
 def test_a_token_that_others_can_read_is_refused(folder, tmp_path):
