@@ -41,7 +41,8 @@ MOST_JUNK = 0.5
 """Junk rate of a base model above which it was not trained enough to show anything."""
 ATTACKS = ("relearning", "resurgence", "partial-noise", "weights", "quantisation", "membership")
 OF_MEMBERSHIP = ("membership", "pia", "secmi", "sima", "lira")
-FURTHER = ("latent-inversion", "guided-recall", "noise-search", "extraction", *OF_MEMBERSHIP[1:])
+BY_PROMPTS = ("embedding", "token-search", "prefix-search", "guidance-sweep")
+FURTHER = ("latent-inversion", "guided-recall", "noise-search", *BY_PROMPTS, "extraction", *OF_MEMBERSHIP[1:])
 """Attacks that count where they were run; compound relearning is an option of ``relearning``."""
 OF_RETAIN_ITEMS = ("MIA AUC retain", "retain items kept %")
 """Numbers of attacks that tell what is left of items to retain: matters of C3."""

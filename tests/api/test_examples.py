@@ -36,6 +36,7 @@ from tests.api.conftest import FAST
 from tests.classifier.metrics.worlds import noise_world
 from tests.conftest import ROOT
 from tests.evaluation.benches import digits_bench
+from tests.evaluation.painters import captioned_bench, painter
 from tests.recommender.metrics.worlds import cells_deletion
 
 REFERENCE = ROOT / "docs" / "reference" / "api"
@@ -84,6 +85,12 @@ def subject(run):
     others = [Retrained(name, run / "rows" / name / "model", seed=1) for name in ("do-nothing", "obtuse")]
     bench = replace(bench, retrained=tuple(others))
     return Subject("unseen", msgm.ScoreModel.load(made.path / "model"), bench, run=made)
+
+
+@cache
+def prompted():
+    """What an attack by prompts is given: a model that shows digits by their words, three and seven to be forgotten."""
+    return Subject("prompted", painter(), captioned_bench())
 
 
 def published(folder, monkeypatch):
@@ -205,6 +212,8 @@ def test_examples_run(module, name, report, tmp_path, monkeypatch):
     for test in shown:
         places = {"out": tmp_path, "compared": compared, "tiny": FAST, "subject": subject(report.run)}
         places["case"] = recommended() if module.startswith("msgm.recommender.metrics") else case()
+        if any("prompted" in example.source for example in test.examples):
+            places["prompted"] = prompted()
         test.globs = {**home, "msgm": msgm, "torch": torch, "base": base(), **places, **clouds(), **likes()}
         said = []
         runner.run(test, out=said.append)

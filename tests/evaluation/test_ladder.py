@@ -250,6 +250,8 @@ def test_a_control_whose_models_are_missing_or_were_not_judged_is_not_tested(num
         ("copy %", ABOVE),
         ("UR % by guided recall", ABOVE),
         ("UR % after noise search", ABOVE),
+        ("UR % by embeddings", ABOVE),
+        ("UR % by guidance scale and negative prompt", ABOVE),
         ("copies of forget items %", ABOVE),
         ("copies % of items held 50 times", ABOVE),
         ("NLL forget", BELOW),
@@ -308,6 +310,10 @@ LATER = {
     "latent-inversion": {"levels": [{"forget": {"distance": 0.3, "forgotten": {"value": 0.5, "n": 10}}}]},
     "guided-recall": {"curve": [RATES, RATES]},
     "noise-search": {"items": 10, "after": RATES},
+    "embedding": {"after": RATES},
+    "token-search": {"after": RATES},
+    "prefix-search": {"after": RATES},
+    "guidance-sweep": {"curve": [RATES, RATES]},
     "extraction": {"copies": {"value": 0.5, "n": 10}, "by_times": {"1": {}}},
 }
 

@@ -6,7 +6,9 @@ All attacks change copies: the given model is left unchanged.
 from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves
     c2st,
     course,
+    embedding,
     extraction,
+    guidance_sweep,
     guided_recall,
     latent_inversion,
     lira,
@@ -15,6 +17,7 @@ from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves
     noise_search,
     partial_noise,
     pia,
+    prefix_search,
     quantisation,
     relearning,
     resurgence,
@@ -22,5 +25,6 @@ from msgm.evaluation.attacks import (  # noqa: F401 - they register themselves
     score_distance,
     secmi,
     sima,
+    token_search,
     weights,
 )

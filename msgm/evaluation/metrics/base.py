@@ -47,7 +47,7 @@ class Metric(ABC):
         20
 
     In their examples ``subject`` is a ``Subject``: a run's tiny model of digits, of which 20 samples are drawn,
-    beside two other models in the place of retrained ones.
+    beside two other models in the place of retrained ones; ``prompted`` is one of a model that reads prompts.
 
     Attributes:
         table: title of the table that its columns stand in; ``Overview`` is the first one.
