@@ -124,7 +124,8 @@ class Rows:
             tokenizer = network.standing.parts[name.replace("text_encoder", "tokenizer")]
             table: nn.Parameter = encoder.get_input_embeddings().weight  # type: ignore[operator]
             tokens = {token for word in words for token in tokenizer(word, add_special_tokens=False).input_ids}
-            self._places.append((table.requires_grad_(), torch.tensor(sorted(tokens), device=table.device)))
+            table.requires_grad_()
+            self._places.append((table, torch.tensor(sorted(tokens), device=table.device)))
         self.values = [nn.Parameter(table.detach()[rows]) for table, rows in self._places]
 
     def take_gradients(self) -> None:
