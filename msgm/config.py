@@ -212,7 +212,7 @@ class Config:
             and the row ``unseen-scratch`` is then the only retrained reference. Verdicts need at least five.
         plugins: Python files to import first; they register objectives, data sets and the like. Kept as whole paths,
             so that the settings hold in any working folder.
-        data: the data set (``msgm.data``).
+        data: the data set (``msgm.data``); ``{}`` is none, for ``msgm unlearn`` with an edit that reads prompts alone.
         request: what to forget.
         process: the diffusion process (``msgm.diffusion.processes``).
         network: the network (``msgm.diffusion.networks``).
@@ -264,7 +264,7 @@ class Config:
         check_names(self.rows, "rows")
         self.request.refuse_handed()
         self.plugins = load_files(self.plugins)
-        self.data = DATASETS.resolve(self.data)
+        self.data = DATASETS.resolve(self.data) if self.data else {}
         self.process = PROCESSES.resolve(self.process)
         self.network = NETWORKS.resolve(self.network)
         self.objective = OBJECTIVES.resolve(self.objective)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from msgm import threads, traces
 from msgm.cache import Cache
@@ -20,7 +19,7 @@ from msgm.diffusion.guidance.stored import guidance_beside
 from msgm.diffusion.networks import TextNetwork
 from msgm.digests import positions_digest
 from msgm.errors import UserError
-from msgm.folders import locked, write_json, write_text
+from msgm.folders import locked, write_json
 from msgm.objectives import OBJECTIVES
 from msgm.objectives.edits import EDITS
 from msgm.requests import ForgetRequest
@@ -33,6 +32,9 @@ from msgm.training.deleting import Deleter, deletion_config, is_sharded, refuse_
 from msgm.training.earlier import earlier_chain, extended
 from msgm.training.editing import Editor
 from msgm.training.guiding import Guider, refuse_guidance
+from msgm.training.occupying import device_name, occupy, peak_memory
+from msgm.training.occupying import finished as finished
+from msgm.training.prompting import unlearn_prompts
 from msgm.training.prompts import prompted
 from msgm.training.retrained import is_shared, shared
 from msgm.training.shards import FOLDER as SHARDS
@@ -82,15 +84,16 @@ def unlearn(
         >>> run.finished_manifest()["start"]
         'finetune'
 
-    A config with an edit makes that, and training follows where its objective is not one of all data. From a sharded
-    generator the request's items are deleted: the shards that hold one are trained again without it, with the settings
-    that they were trained with, and ``out`` gets copies of the others.
+    A config with an edit makes that, and training follows where its objective is not one of all data. Without data
+    (``data: {}``) the edit reads prompts, of a text-to-image model. From a sharded generator the request's items are
+    deleted: the shards that hold one are trained again without it, with the settings that they were trained with, and
+    ``out`` gets copies of the others.
 
     What ``source`` was asked to forget before stays forgotten: no such item is trained on.
 
     Args:
         config: the experiment.
-        source: a run folder, or a diffusers folder of an unconditional UNet2DModel.
+        source: a run folder, or a diffusers folder.
         out: run folder; by default ``runs/NAME-OBJECTIVE``, or ``runs/NAME-EDIT``.
         resume: go on with a run that was stopped.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
@@ -115,6 +118,8 @@ def unlearn(
     run = Run(out or Path("runs") / f"{config.name}-{config.method}")
     if found.resolve() == run.model.resolve():
         raise UserError(f"--out: {run.path} holds the model of --from, which would be lost; give another folder.")
+    if not config.data:
+        return unlearn_prompts(config, run, found, resume, device, fresh_chain)
     dataset = load_dataset(config.data)
     chain = earlier_chain(found, config, dataset, fresh_chain)
     split = split_data(config, dataset, chain.requests)
@@ -182,7 +187,7 @@ def _fit(
     trainer = _trainer(config, model, dataset, split, source, run, device)
     main, wait = trainer.accelerator.is_main_process, trainer.accelerator.wait_for_everyone
     if main:
-        _occupy(run, config, source, resume)
+        occupy(run, config, source, resume)
     wait()
     if finished(run):
         return run
@@ -203,7 +208,7 @@ def _fit(
     if main:
         done: dict[str, object] = {
             "seconds": round(trainer.state.seconds, 2),
-            "peak_memory_mb": _peak_memory(trainer.accelerator.device),
+            "peak_memory_mb": peak_memory(trainer.accelerator.device),
         }
         done["drawn"] = dict(trainer.drawn)
         if isinstance(trainer, Deleter):
@@ -311,39 +316,6 @@ def check_conditions(model: ScoreModel, dataset: Dataset, request: ForgetRequest
             raise UserError(f"network.classes: {dataset.name} has {labels.max() + 1} {kind}, got {model.classes}.")
 
 
-def finished(run: Run) -> bool:
-    """Return whether the run has its model."""
-    return run.stored_manifest().get("status") == "finished" and run.model.is_dir()
-
-
-def _occupy(run: Run, config: Config, source: Path | None, resume: bool) -> None:
-    """Make the run folder, or check that the run in it is this one."""
-    stored = run.stored_config()
-    if stored is not None:
-        if (run.path / "rows").is_dir():
-            raise UserError(f"{run.path} holds a comparison; give another --out.")
-        changed = differences(_trained_by(stored), _trained_by(config.to_dict()))
-        if changed:
-            raise UserError(
-                f"{run.path} holds a run with other settings ({'; '.join(changed[:3])}); give another --out."
-            )
-        begun_from = run.stored_manifest().get("source")
-        if run.manifest.is_file() and begun_from != (str(source) if source else None):
-            raise UserError(
-                f"{run.path} holds a run that started from {begun_from}, not from {source}; give another --out."
-            )
-        if not resume:
-            raise UserError(f"{run.path} already holds this run; go on with --resume, or give another --out.")
-        return
-    run.create()
-    write_text(run.config, config.to_yaml())
-
-
-def _trained_by(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that training depends on; settings of sampling and measuring may change afterwards."""
-    return {key: value for key, value in settings.items() if key not in ("sampling", "evaluation")}
-
-
 def _manifest(
     config: Config, trainer: Trainer, source: Path | None, dataset: Dataset, split: Split
 ) -> dict[str, object]:
@@ -379,14 +351,3 @@ def _weights(config: Config) -> str:
     if config.guidance:
         return "untouched"
     return "edited" if config.edit and not config.follows else config.training.weights
-
-
-def device_name(device: torch.device) -> str:
-    """Return the model name of a GPU, or the name of another device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-def _peak_memory(device: torch.device) -> object:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return environment()["peak_memory_mb"]
