@@ -20,7 +20,7 @@ from msgm.objectives.edits.cross_attention import Pairs
 Tokens = Literal["last", "words", "rest"]
 Places = tuple[Tensor, Tensor]
 """The embedding of a prompt's places (L, E), and which of them hold words (L,)."""
-CHUNK = 64
+CHUNK = 16
 """Prompts whose embeddings are held in memory at a time."""
 
 
