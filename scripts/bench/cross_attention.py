@@ -3,8 +3,8 @@
 The keys and values of its 16 cross-attentions, 32 layers of 320, 640 or 1280 outputs of embeddings of 768 numbers, have
 random weights, and prompts random embeddings of 77 places, so that nothing is downloaded: what the text encoder takes
 comes on top. Every concept is led to the empty prompt, and as many others are kept. Each edit runs in a process of its
-own, whose peak of memory is set beside that before the edit; where other work shares the machine, the CPU seconds are the
-ones to believe.
+own, whose peak of memory is set beside that before the edit; where other work shares the machine, believe the CPU
+seconds.
 """
 
 import argparse
